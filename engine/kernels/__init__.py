@@ -1,0 +1,1 @@
+"""One operation a file: a public function with its plain reference, and fast twins beside it."""

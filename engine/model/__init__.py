@@ -1,0 +1,1 @@
+"""SAM: image encoders, prompt encoder, mask decoder, configurations and weights."""

@@ -1,0 +1,1 @@
+"""Procedural scenes with exact, nested masks: training data that needs no licence."""

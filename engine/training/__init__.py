@@ -1,0 +1,1 @@
+"""Training data, prompt simulation, losses and the training loop."""
