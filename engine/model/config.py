@@ -1,0 +1,159 @@
+"""What a SAM network is made of: sizes, their checks, and their JSON form on a model card.
+
+`VIT_B`, `VIT_L` and `VIT_H` are the three networks of the original release ("Segment Anything", appendix A).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from engine.model.hybrid_encoder import HybridConfig, HybridEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """Sizes of a ViT image encoder; its patches are `SamConfig.embedding_stride` pixels wide."""
+
+    width: int
+    """Channels of a token."""
+    depth: int
+    """Number of transformer blocks."""
+    heads: int
+    """Attention heads; divides `width`."""
+    global_blocks: tuple[int, ...]
+    """Indices of the blocks that attend to the whole grid; the others attend within windows."""
+    window_side: int = 14
+    """Side of an attention window, in tokens."""
+    mlp_ratio: int = 4
+    """Hidden width of the perceptrons over `width`."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.window_side, self.mlp_ratio) < 1:
+            raise ValueError(f"{self}: every size must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide the encoder's width {self.width}")
+        if not all(0 <= block < self.depth for block in self.global_blocks):
+            raise ValueError(f"global_blocks {self.global_blocks}: expected indices below depth {self.depth}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamConfig:
+    """Sizes of a whole network: image encoder, prompt encoder and mask decoder."""
+
+    image_encoder: VitConfig | HybridConfig
+    """The image encoder; everything else is the same for both kinds."""
+    input_side: int = 1024
+    """Side of the square input, in pixels."""
+    embedding_stride: int = 16
+    """Input pixels per cell of the embedding; divides `input_side`."""
+    width: int = 256
+    """Channels of the embedding, the prompts and the decoder."""
+    mask_prompt_channels: int = 16
+    """Channels inside the encoder of mask prompts."""
+    decoder_depth: int = 2
+    """Two-way blocks of the decoder."""
+    decoder_heads: int = 8
+    """Attention heads of the decoder; divides half of `width`."""
+    decoder_mlp_width: int = 2048
+    """Hidden width of the decoder's perceptrons."""
+    iou_head_depth: int = 3
+    """Layers of the head that predicts a mask's IoU."""
+    iou_head_width: int = 256
+    """Hidden width of that head."""
+
+    def __post_init__(self) -> None:
+        sizes = [getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "image_encoder"]
+        if min(sizes) < 1:
+            raise ValueError(f"{self}: every size must be at least 1")
+        if self.input_side % self.embedding_stride:
+            raise ValueError(f"embedding_stride {self.embedding_stride} does not divide input_side {self.input_side}")
+        if self.width % 8 or self.width % (2 * self.decoder_heads):
+            raise ValueError(
+                f"width {self.width}: expected a multiple of 8 and of twice the decoder's heads, {self.decoder_heads}"
+            )
+        if self.mask_prompt_channels % 4:
+            raise ValueError(f"mask_prompt_channels {self.mask_prompt_channels}: expected a multiple of 4")
+        if isinstance(self.image_encoder, HybridConfig):
+            self._check_hybrid()
+
+    def _check_hybrid(self) -> None:
+        if self.embedding_stride != HybridEncoder.stride or self.input_side % HybridEncoder.window_multiple:
+            raise ValueError(
+                f"the hybrid encoder has stride {HybridEncoder.stride} and takes sides that are multiples of "
+                f"{HybridEncoder.window_multiple}; got embedding_stride {self.embedding_stride}, "
+                f"input_side {self.input_side}"
+            )
+
+    @property
+    def embedding_side(self) -> int:
+        """Rows, and columns, of the embedding grid (E)."""
+        return self.input_side // self.embedding_stride
+
+    @property
+    def logits_side(self) -> int:
+        """Rows, and columns, of the decoder's low-resolution masks (L = 4 E)."""
+        return 4 * self.embedding_side
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `image_encoder` carries its `kind`."""
+        kind = next(name for name, cls in ENCODER_KINDS.items() if isinstance(self.image_encoder, cls))
+        return dataclasses.asdict(self) | {"image_encoder": {"kind": kind} | dataclasses.asdict(self.image_encoder)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> SamConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: a field is missing, unknown or of the wrong type, or the sizes contradict each other.
+        """
+        fields = _checked_object(cls, data, "config")
+        encoder = fields["image_encoder"]
+        kind = encoder.get("kind") if isinstance(encoder, dict) else None
+        if kind not in ENCODER_KINDS:
+            raise ValueError(f"config.image_encoder.kind: got {kind!r}, expected one of {sorted(ENCODER_KINDS)}")
+        sizes = {name: value for name, value in encoder.items() if name != "kind"}
+        return cls(
+            **{name: _size(value, f"config.{name}") for name, value in fields.items() if name != "image_encoder"},
+            image_encoder=_encoder_from_json(ENCODER_KINDS[kind], sizes),
+        )
+
+
+ENCODER_KINDS: dict[str, type[VitConfig | HybridConfig]] = {"vit": VitConfig, "hybrid": HybridConfig}
+
+VIT_B = SamConfig(image_encoder=VitConfig(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)))
+VIT_L = SamConfig(image_encoder=VitConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)))
+VIT_H = SamConfig(image_encoder=VitConfig(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)))
+
+
+def _encoder_from_json(cls: type[VitConfig | HybridConfig], data: dict[str, Any]) -> VitConfig | HybridConfig:
+    where = "config.image_encoder"
+    tuples = {field.name for field in dataclasses.fields(cls) if "tuple" in str(field.type)}
+    fields: dict[str, Any] = {
+        name: _sizes(value, f"{where}.{name}") if name in tuples else _size(value, f"{where}.{name}")
+        for name, value in _checked_object(cls, data, where).items()
+    }
+    return cls(**fields)
+
+
+def _checked_object(cls: type, data: Any, where: str) -> dict[str, Any]:
+    expected = {field.name for field in dataclasses.fields(cls)}
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: got {type(data).__name__}, expected an object with {sorted(expected)}")
+    missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
+    if missing or unknown:
+        raise ValueError(f"{where}: missing fields {missing}, unknown fields {unknown}")
+    return data
+
+
+def _size(value: Any, where: str) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{where}: got {value!r}, expected a whole number")
+    return value
+
+
+def _sizes(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: got {value!r}, expected a list of whole numbers")
+    return tuple(_size(item, where) for item in value)

@@ -1,0 +1,48 @@
+"""The small layers that several parts of SAM share; parameter names are those of the original release."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of every cell of a [B, C, H, W] map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(features_BCHW, dim=1, correction=0, keepdim=True)
+        normed = (features_BCHW - mean) * torch.rsqrt(variance + 1e-6)
+        return normed * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class TransformerMlp(nn.Module):
+    """The two-layer perceptron of a transformer block: GELU in the image encoder, ReLU in the decoder."""
+
+    def __init__(self, width: int, hidden_width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(width, hidden_width)
+        self.lin2 = nn.Linear(hidden_width, width)
+        self.activation = activation
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.lin2(self.activation(self.lin1(tokens)))
+
+
+class Perceptron(nn.Module):
+    """`depth` linear layers with ReLU between them: the decoder's heads."""
+
+    def __init__(self, width_in: int, hidden_width: int, width_out: int, depth: int) -> None:
+        super().__init__()
+        widths = [width_in, *[hidden_width] * (depth - 1), width_out]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            tokens = F.relu(layer(tokens))
+        return self.layers[-1](tokens)

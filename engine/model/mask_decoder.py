@@ -1,0 +1,94 @@
+"""Image embedding and prompt tokens to masks and their predicted IoU ("Segment Anything", fig. 14).
+
+Four masks come out: 0 is the single answer for several prompts, 1 to 3 are the ambiguous answers to one.
+
+B images, P prompts, T prompt tokens, M = 4 masks, C channels, H and W rows and columns of the embedding or of a window
+of it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from engine.model.config import SamConfig
+from engine.model.layers import LayerNorm2d, Perceptron
+from engine.model.transformer import TwoWayTransformer, spread
+
+NUM_MASKS = 4
+
+
+class MaskDecoder(nn.Module):
+    """Two-way transformer, upscaling, one hypernetwork per mask and the IoU head."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.transformer = TwoWayTransformer(
+            config.decoder_depth, width, config.decoder_heads, config.decoder_mlp_width
+        )
+        self.iou_token = nn.Embedding(1, width)
+        self.mask_tokens = nn.Embedding(NUM_MASKS, width)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
+            LayerNorm2d(width // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            Perceptron(width, width, width // 8, depth=3) for _ in range(NUM_MASKS)
+        )
+        self.iou_prediction_head = Perceptron(width, config.iou_head_width, NUM_MASKS, config.iou_head_depth)
+
+    def forward(
+        self,
+        image_embeddings_BCHW: Tensor,
+        image_pe_1CHW: Tensor,
+        sparse_PTC: Tensor,
+        dense_PCHW: Tensor,
+        *,
+        image_index_P: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """All four masks and IoUs of every prompt: logits [P, 4, 4H, 4W] and IoU [P, 4].
+
+        `dense` may be [1, C, 1, 1] (no mask prompt); `image_index_P` (int64) names each prompt's image.
+        """
+        mask_tokens_PMC, iou_token_PC, image_PCHW = self.attend(
+            image_embeddings_BCHW, image_pe_1CHW, sparse_PTC, dense_PCHW, image_index_P=image_index_P
+        )
+        return self.draw(mask_tokens_PMC, image_PCHW), self.iou_prediction_head(iou_token_PC)
+
+    def attend(
+        self,
+        image_embeddings_BCHW: Tensor,
+        image_pe_1CHW: Tensor,
+        sparse_PTC: Tensor,
+        dense_PCHW: Tensor,
+        *,
+        image_index_P: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The transformer alone: mask tokens [P, 4, C], IoU token [P, C] and the attended image [P, C, H, W].
+
+        `iou_prediction_head` on the IoU token tells which masks are worth drawing before any is.
+        """
+        own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens_PTC = torch.cat([own_tokens.expand(len(sparse_PTC), -1, -1), sparse_PTC], dim=1)
+
+        if len(dense_PCHW) == 1:  # every prompt sees the same image: the first block's image side is shared
+            image_UCHW = image_embeddings_BCHW + dense_PCHW
+        else:
+            image_UCHW = spread(image_embeddings_BCHW, image_index_P) + dense_PCHW
+            image_index_P = torch.arange(len(dense_PCHW), device=dense_PCHW.device)
+        position_1NC = image_pe_1CHW.flatten(2).transpose(1, 2)
+        attended_PTC, attended_PNC = self.transformer(
+            image_UCHW.flatten(2).transpose(1, 2), position_1NC, tokens_PTC, image_index_P
+        )
+        image_PCHW = attended_PNC.transpose(1, 2).unflatten(2, tuple(image_embeddings_BCHW.shape[-2:]))
+        return attended_PTC[:, 1 : 1 + NUM_MASKS], attended_PTC[:, 0], image_PCHW
+
+    def draw(self, mask_tokens_PMC: Tensor, image_PCHW: Tensor) -> Tensor:
+        """Low-resolution mask logits [P, 4, 4H, 4W] of attended mask tokens [P, 4, C] and image [P, C, H, W]."""
+        upscaled_PcHW = self.output_upscaling(image_PCHW)
+        weights_PMc = torch.stack(
+            [mlp(mask_tokens_PMC[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
+        )
+        return (weights_PMc @ upscaled_PcHW.flatten(2)).unflatten(2, tuple(upscaled_PcHW.shape[-2:]))

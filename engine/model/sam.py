@@ -1,0 +1,114 @@
+"""SAM whole: preprocess, encode, decode. Three plain functions of their arguments, no hidden order of calls.
+
+B images, P prompts, C channels, S side of the input, E side of the embedding, M masks of a prompt, L = 4 E side of a
+mask.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.images import Frame, resize
+from engine.model.config import SamConfig, VitConfig
+from engine.model.hybrid_encoder import HybridEncoder
+from engine.model.image_encoder import ImageEncoder
+from engine.model.mask_decoder import MaskDecoder
+from engine.model.prompt_encoder import PromptEncoder
+from engine.prompts import Prompts
+
+Outputs = Literal["multimask", "single", "all"]
+
+MASKS_OF_OUTPUTS: dict[str, slice] = {"multimask": slice(1, 4), "single": slice(0, 1), "all": slice(0, 4)}
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+"""Mean of each channel of RGB in [0, 255] that every SAM was trained with; so is the deviation."""
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What the decoder answers to P prompts."""
+
+    logits_PMLL: Tensor
+    """Low-resolution mask logits; a mask is where they are above 0."""
+    iou_PM: Tensor
+    """Each mask's predicted IoU with the object meant."""
+
+
+class Sam(nn.Module):
+    """Image encoder, prompt encoder and mask decoder under the original release's parameter names."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder: nn.Module
+        if isinstance(config.image_encoder, VitConfig):
+            self.image_encoder = ImageEncoder(config, config.image_encoder)
+        else:
+            self.image_encoder = HybridEncoder(config.image_encoder, config.width)
+        self.prompt_encoder = PromptEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where `preprocess` puts pixels."""
+        return self.pixel_mean.device
+
+    def preprocess(self, image_HW3: np.ndarray) -> Tensor:
+        """A uint8 RGB image as the encoder's input, float32 [3, S, S]: resized, normalised, zero-padded below or right.
+
+        Raises ValueError when the image is not uint8 [H, W, 3].
+        """
+        side = self.config.input_side
+        frame = Frame.whole((image_HW3.shape[0], image_HW3.shape[1]), side)
+        resized_HW3 = resize(image_HW3, frame.scaled_hw)
+        pixels_3HW = torch.tensor(resized_HW3, device=self.device).permute(2, 0, 1).float()
+        normalised_3HW = (pixels_3HW - self.pixel_mean.float()) / self.pixel_std.float()
+        height, width = frame.scaled_hw
+        return F.pad(normalised_3HW, (0, side - width, 0, side - height))
+
+    def encode(self, pixels_B3SS: Tensor) -> Tensor:
+        """Preprocessed images to embeddings [B, C, E, E]."""
+        return self.image_encoder(pixels_B3SS)
+
+    def decode(
+        self,
+        embeddings_BCEE: Tensor,
+        prompts: Prompts,
+        *,
+        outputs: Outputs = "multimask",
+        image_index_P: Tensor | None = None,
+    ) -> Decoded:
+        """Masks for every prompt: M is 3 for "multimask", 1 for "single", 4 for "all".
+
+        `image_index_P` (int64) names each prompt's embedding; it may be left out when there is one embedding.
+
+        Raises ValueError when embeddings do not fit the network or several come without `image_index_P`.
+        """
+        side = self.config.embedding_side
+        if tuple(embeddings_BCEE.shape[1:]) != (self.config.width, side, side):
+            raise ValueError(
+                f"got embeddings {list(embeddings_BCEE.shape)}, expected [B, {self.config.width}, {side}, {side}]"
+            )
+        if image_index_P is None:
+            if len(embeddings_BCEE) != 1:
+                raise ValueError(f"got {len(embeddings_BCEE)} embeddings; image_index_P must name each prompt's")
+            image_index_P = torch.zeros(len(prompts), dtype=torch.int64, device=embeddings_BCEE.device)
+        sparse_PTC, dense_PCHW = self.prompt_encoder(prompts)
+        logits_P4LL, iou_P4 = self.mask_decoder(
+            embeddings_BCEE, self.prompt_encoder.get_dense_pe(), sparse_PTC, dense_PCHW, image_index_P=image_index_P
+        )
+        wanted = MASKS_OF_OUTPUTS[outputs]
+        return Decoded(logits_PMLL=logits_P4LL[:, wanted], iou_PM=iou_P4[:, wanted])
+
+
+def build_sam(config: SamConfig) -> Sam:
+    """A network of these sizes with fresh random weights, in evaluation mode."""
+    return Sam(config).eval()

@@ -1,0 +1,123 @@
+"""The decoder's two-way transformer: prompt tokens and image cells attend to each other ("Segment Anything", fig. 14).
+
+What the first block computes from the image alone is the same for every prompt on that image, so image cells come in as
+U distinct maps and are spread over the P prompts only after they were projected. The function is the reference's.
+
+U distinct image maps, P prompts, T tokens of a prompt, N cells of a map, C channels, A heads, D channels of a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.model.layers import TransformerMlp
+
+CROSS_DOWNSAMPLE = 2
+"""Attention between tokens and image runs at this fraction of the decoder's width (appendix A)."""
+
+
+class TwoWayTransformer(nn.Module):
+    """`depth` two-way blocks and a last attention from tokens to image."""
+
+    def __init__(self, depth: int, width: int, heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayBlock(width, heads, mlp_width, first=index == 0) for index in range(depth))
+        self.final_attn_token_to_image = Attention(width, heads, CROSS_DOWNSAMPLE)
+        self.norm_final_attn = nn.LayerNorm(width)
+
+    def forward(
+        self, image_UNC: Tensor, position_1NC: Tensor, tokens_PTC: Tensor, image_index_P: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens [P, T, C] and image cells [P, N, C] after attending to each other.
+
+        `image_index_P` (int64) names each prompt's row of `image_UNC`.
+        """
+        queries_PTC, keys_PNC = tokens_PTC, image_UNC
+        for layer in self.layers:
+            queries_PTC, keys_PNC = layer(queries_PTC, keys_PNC, tokens_PTC, position_1NC, image_index_P)
+            image_index_P = torch.arange(len(tokens_PTC), device=tokens_PTC.device)
+        attended_PTC = self.final_attn_token_to_image(queries_PTC + tokens_PTC, keys_PNC + position_1NC, keys_PNC)
+        return self.norm_final_attn(queries_PTC + attended_PTC), keys_PNC
+
+
+class TwoWayBlock(nn.Module):
+    """Self attention of the tokens, tokens to image, perceptron on the tokens, image to tokens."""
+
+    def __init__(self, width: int, heads: int, mlp_width: int, *, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = Attention(width, heads, downsample=1)
+        self.norm1 = nn.LayerNorm(width)
+        self.cross_attn_token_to_image = Attention(width, heads, CROSS_DOWNSAMPLE)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = TransformerMlp(width, mlp_width, nn.ReLU())
+        self.norm3 = nn.LayerNorm(width)
+        self.norm4 = nn.LayerNorm(width)
+        self.cross_attn_image_to_token = Attention(width, heads, CROSS_DOWNSAMPLE)
+
+    def forward(
+        self,
+        queries_PTC: Tensor,
+        keys_UNC: Tensor,
+        tokens_PTC: Tensor,
+        position_1NC: Tensor,
+        image_index_P: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        if self.first:  # the tokens themselves are still their own positions, and nothing is added to
+            queries_PTC = self.self_attn(queries_PTC, queries_PTC, queries_PTC)
+        else:
+            placed_PTC = queries_PTC + tokens_PTC
+            queries_PTC = queries_PTC + self.self_attn(placed_PTC, placed_PTC, queries_PTC)
+        queries_PTC = self.norm1(queries_PTC)
+
+        placed_UNC = keys_UNC + position_1NC
+        queries_PTC = queries_PTC + self.cross_attn_token_to_image(
+            queries_PTC + tokens_PTC, placed_UNC, keys_UNC, key_rows_P=image_index_P
+        )
+        queries_PTC = self.norm2(queries_PTC)
+        queries_PTC = self.norm3(queries_PTC + self.mlp(queries_PTC))
+
+        attended_PNC = self.cross_attn_image_to_token(
+            placed_UNC, queries_PTC + tokens_PTC, queries_PTC, query_rows_P=image_index_P
+        )
+        return queries_PTC, self.norm4(spread(keys_UNC, image_index_P) + attended_PNC)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose heads together are `width / downsample` channels wide."""
+
+    def __init__(self, width: int, heads: int, downsample: int) -> None:
+        super().__init__()
+        inner_width = width // downsample
+        self.heads = heads
+        self.q_proj = nn.Linear(width, inner_width)
+        self.k_proj = nn.Linear(width, inner_width)
+        self.v_proj = nn.Linear(width, inner_width)
+        self.out_proj = nn.Linear(inner_width, width)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        query_rows_P: Tensor | None = None,
+        key_rows_P: Tensor | None = None,
+    ) -> Tensor:
+        """Attended queries [P, Tq, C]; `*_rows_P` spread queries, or keys and values, over the batch once projected."""
+        query_PATD = self._split(self.q_proj(query), query_rows_P)
+        key_PATD = self._split(self.k_proj(key), key_rows_P)
+        value_PATD = self._split(self.v_proj(value), key_rows_P)
+        attended_PATD = F.scaled_dot_product_attention(query_PATD, key_PATD, value_PATD)
+        return self.out_proj(attended_PATD.transpose(1, 2).flatten(2))
+
+    def _split(self, projected: Tensor, rows_P: Tensor | None) -> Tensor:
+        by_head = projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return by_head if rows_P is None else spread(by_head, rows_P)
+
+
+def spread(rows_U: Tensor, index_P: Tensor) -> Tensor:
+    """`rows_U[index_P]`, without a copy where there is one row."""
+    if len(rows_U) == 1:
+        return rows_U.expand(len(index_P), *rows_U.shape[1:])
+    return rows_U[index_P]
