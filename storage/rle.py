@@ -172,7 +172,7 @@ def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
 
 
 def to_coco(rle: Rle) -> str:
-    """COCO's compressed string: 5 bits a character from "0"; from the fourth run on, the difference to two runs before."""
+    """COCO's string: 5 bits a character, from "0" up; from the fourth run on, the difference to two runs before."""
     values = rle.counts.astype(np.int64)
     values[3:] -= rle.counts[1:-2].astype(np.int64)
     digits_RD = (values[:, None] >> (5 * np.arange(_LONGEST_CODE))) & 0x1F
