@@ -35,7 +35,7 @@ class PlannedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A frozen list of shards; its id follows from kind, shards and settings, so that the same command finds it again."""
+    """A frozen list of shards; its id follows from kind, shards and settings: the same command finds it again."""
 
     plan_id: str
     kind: str  # one of KINDS

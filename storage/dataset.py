@@ -1,42 +1,116 @@
-"""A dataset: shards of images and masks, the tables over them, and its immutable snapshots."""
+"""A dataset: shards of images and masks, the tables over them, and its immutable snapshots.
 
+photographs -> write_images -> commit record -> fold -> tables -> query
+image shard -> write_masks  -> commit record -> fold -> tables -> snapshot
+"""
+
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
-from storage.commits import Commit, Plan, PlannedShard
+from storage import commits, contents, folds, lookup, probing, snapshots, verification
+from storage.commits import FORMAT, Commit, Plan, PlannedShard
+from storage.folds import DoneFold, FoldReport
+from storage.query import query as query_tables
 from storage.records import ImageRecord, MaskRecord, Reject
+from storage.snapshots import Snapshot
+from storage.stores import Conflict, NotFound, ObjectStore, StoreError, open_store
+from storage.verification import VerifyReport
+
+_MARKER = "dataset.json"  # written last: a folder with it is a dataset
+_MADE_BEFORE_MARKER = ("tables", "folds")  # what a creation that died half-way may have left
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanStatus:
+    """How far a plan is; `missing` names the shards without a commit record."""
+
+    plan_id: str
+    kind: str
+    created_at: datetime
+    planned: int
+    done: int
+    missing: tuple[str, ...]
 
 
 class Dataset:
-    """Opened with `Dataset.open`, `Dataset.create` or `Dataset.open_or_create`; safe to share between processes."""
+    """Opened with `Dataset.open`, `Dataset.create` or `Dataset.open_or_create`; many processes may use one at once."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.store.uri!r})"
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri
 
     @classmethod
     def create(cls, uri: str | Path) -> "Dataset":
         """A new, empty dataset. Raises StoreError for a place that is taken, foreign, unwritable or unfit."""
+        store = open_store(uri)
+        _check_free(store)
+        probing.probe(store)
+        folds.create_tables(store)
+        fields = {"format": FORMAT, "dataset_id": uuid.uuid4().hex, "created_at": datetime.now(UTC).isoformat()}
+        store.put_if_absent(_MARKER, commits.json_bytes(fields))
+        return cls(store)
 
     @classmethod
     def open(cls, uri: str | Path) -> "Dataset":
-        """Raises NotFound where there is no dataset, StoreError for a newer format."""
+        """Raises NotFound where there is no dataset, StoreError for a newer format, Corrupt for a damaged marker."""
+        store = open_store(uri)
+        try:
+            marker = store.get(_MARKER)
+        except NotFound as error:
+            raise NotFound(
+                f"{store.uri}: no dataset there ({_MARKER} is missing); `gigamask ingest` makes one"
+            ) from error
+        commits.read_json(marker, f"{store.uri}/{_MARKER}")
+        return cls(store)
 
     @classmethod
-    def open_or_create(cls, uri: str | Path) -> "Dataset": ...
+    def open_or_create(cls, uri: str | Path) -> "Dataset":
+        """The dataset there, or a new one; of several creators at a time one creates and all open the same."""
+        try:
+            return cls.open(uri)
+        except NotFound:
+            try:
+                return cls.create(uri)
+            except Conflict:
+                return cls.open(uri)
 
     def new_plan(self, kind: str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
-        """Freezes a plan; the same kind, shards and settings give the plan that is already there."""
+        """Freezes a plan; the same kind, shards and settings give the plan that is already there. Raises ValueError."""
+        return commits.put_plan(self.store, commits.make_plan(kind, shards, settings))
 
-    def plan(self, plan_id: str) -> Plan: ...
-    def plans(self) -> list[Plan]: ...
+    def plan(self, plan_id: str) -> Plan:
+        """Raises NotFound."""
+        return commits.read_plan(self.store, plan_id)
+
+    def plans(self) -> list[Plan]:
+        """Oldest first."""
+        return commits.list_plans(self.store)
 
     def missing(self, plan: Plan) -> list[PlannedShard]:
         """The plan's shards without a commit record, in the plan's order: what is left to do."""
+        done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.plan_id)}
+        return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
     def commits(self, plan: Plan) -> list[Commit]:
-        """The plan's newest records."""
+        """The plan's records, of each shard the newest, by shard; without shards that were closed unmade."""
+        names = commits.newest_generations(commits.list_commits(self.store, plan.plan_id))
+        records = (commits.read_commit_at(self.store, name.key) for name in names)
+        return [record for record in records if record.attempt_id]
 
     def commit_of(self, address: str) -> Commit:
         """The record of `<plan>/<shard>.g<generation>`. Raises NotFound."""
+        return commits.read_commit_at(self.store, f"commits/{address}.json")
 
     def write_images(
         self,
@@ -48,7 +122,14 @@ class Dataset:
         stats: Mapping[str, object] | None = None,
         seconds: float = 0.0,
     ) -> Commit:
-        """Writes and commits an image shard. `attempt_id` of the returned record says whose attempt won."""
+        """Writes and commits an image shard; images are put in the order of their keys.
+
+        Returns the shard's record: this attempt's, or that of another worker that was faster with the same shard.
+        Raises ValueError where a record contradicts its bytes, StoreError where the store fails.
+        """
+        attempt = commits.begin_attempt(self.store, plan, shard)
+        contents.put_images(attempt, images)
+        return attempt.commit(rejects=rejects, stats=stats, seconds=seconds)
 
     def write_masks(
         self,
@@ -60,26 +141,86 @@ class Dataset:
         *,
         model_id: str = "",
         seconds: float = 0.0,
-    ) -> Commit: ...
+    ) -> Commit:
+        """Writes and commits a mask shard: `write_images`, for images and their masks. An image may have none."""
+        attempt = commits.begin_attempt(self.store, plan, shard)
+        contents.put_masks(attempt, images)
+        return attempt.commit(rejects=rejects, stats=stats, model_id=model_id, seconds=seconds)
 
     def image_shards(self) -> list[Commit]:
-        """Committed image shards; `Commit.address` is what a mask plan's PlannedShard.inputs name."""
+        """Committed image shards, oldest plan first; a mask plan names them by `Commit.address` in its inputs."""
+        return [commit for plan in self.plans() if plan.kind == "images" for commit in self.commits(plan)]
 
     def read_images(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, bytes]]:
-        """Of a commit or its address."""
+        """Images of a shard (a record or its address), streamed and checked. Raises NotFound, Corrupt."""
+        return contents.read_images(self.store, self._commit(shard))
 
-    def read_masks(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]: ...
-    def read_mask(self, image_id: int, mask_id: int) -> MaskRecord: ...
+    def read_masks(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
+        """Images and their masks, streamed; an image has only its id, key, size and format. Raises NotFound, Corrupt."""
+        return contents.read_masks(self.store, self._commit(shard))
+
+    def read_mask(self, image_id: int, mask_id: int, *, snapshot: str | None = None) -> MaskRecord:
+        """One mask: a row of `masks`, then one range read. Raises NotFound."""
+        return lookup.read_mask(self.store, self._done(snapshot), image_id, mask_id)
 
     def known_image_ids(self) -> dict[int, str]:
-        """image_id -> source_sha256 of every committed image."""
+        """image_id -> source_sha256 of every committed image, folded or not: how ingest finds duplicates."""
+        return lookup.known_image_ids(self.store, folds.newest_done(self.store))
 
-    def fold(self) -> "FoldReport":
-        """Takes new commit records into the tables; anybody may call it, any time."""
+    def fold(self) -> FoldReport:
+        """Takes new commit records into the tables; anybody may call it at any time."""
+        return folds.fold(self.store)
 
     def query(self, sql: str, snapshot: str | None = None) -> pa.Table:
-        """SQL over images, masks, shards, rejects. Raises ValueError, one line, for wrong SQL."""
+        """SQL (DataFusion's) over images, masks, shards, rejects, as of the newest fold or of a snapshot.
 
-    def snapshot(self) -> "Snapshot": ...
-    def status(self) -> list["PlanStatus"]: ...
-    def verify(self) -> "VerifyReport": ...
+        Raises ValueError, in one line, for wrong SQL; NotFound for an unknown snapshot.
+        """
+        return query_tables(self.store, self._done(snapshot), sql)
+
+    def snapshot(self) -> Snapshot:
+        """Folds what is there and names that state for ever."""
+        self.fold()
+        return snapshots.take_snapshot(self.store, folds.newest_done(self.store))
+
+    def snapshots(self) -> list[Snapshot]:
+        """Oldest first."""
+        return [snapshots.read_snapshot(self.store, each) for each in snapshots.list_snapshots(self.store)]
+
+    def status(self) -> list[PlanStatus]:
+        """Every plan, oldest first."""
+        return [self._status(plan) for plan in self.plans()]
+
+    def verify(self, *, fast: bool = False) -> VerifyReport:
+        """Reads back every byte that a record names, counts it, and compares the tables; `fast` compares sizes only."""
+        return verification.verify(self.store, fast=fast)
+
+    def _status(self, plan: Plan) -> PlanStatus:
+        missing = tuple(shard.name for shard in self.missing(plan))
+        return PlanStatus(
+            plan_id=plan.plan_id,
+            kind=plan.kind,
+            created_at=plan.created_at,
+            planned=len(plan.shards),
+            done=len(plan.shards) - len(missing),
+            missing=missing,
+        )
+
+    def _commit(self, shard: Commit | str) -> Commit:
+        return self.commit_of(shard) if isinstance(shard, str) else shard
+
+    def _done(self, snapshot: str | None) -> DoneFold:
+        if snapshot is None:
+            return folds.newest_done(self.store)
+        return snapshots.read_snapshot(self.store, snapshot).done
+
+
+def _check_free(store: ObjectStore) -> None:
+    for key in store.list(""):
+        top = key.partition("/")[0]
+        if key == _MARKER:
+            raise Conflict(f"{store.uri}: there is a dataset already")
+        if top in ("plans", "commits", "data", "snapshots"):
+            raise StoreError(f"{store.uri}: holds {top}/ but no {_MARKER}: a dataset copied in part; copy it again")
+        if top not in _MADE_BEFORE_MARKER:
+            raise StoreError(f"{store.uri}: not empty and no dataset ({key} is there); choose an empty or a new folder")

@@ -121,10 +121,10 @@ def parse_sa1b(document: Mapping, *, provenance: Provenance | None = None) -> tu
 def _annotation(mask: MaskRecord) -> dict:
     x0, y0, x1, y1 = mask.crop_xyxy
     return {
-        "id": mask.mask_id,
+        "id": int(mask.mask_id),
         "segmentation": {"size": [mask.rle.height, mask.rle.width], "counts": rle.to_coco(mask.rle)},
         "bbox": rle.box_xywh(mask.rle),
-        "area": mask.area_px,
+        "area": int(mask.area_px),
         "predicted_iou": _number_or_null(mask.predicted_iou),
         "stability_score": _number_or_null(mask.stability_score),
         "crop_box": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],

@@ -88,7 +88,7 @@ class ObjectStore(Protocol):
 
 
 def open_store(uri: str | Path) -> ObjectStore:
-    """The store behind a folder's path, a `file://` or an `s3://bucket/prefix` address. Raises ValueError for others."""
+    """The store behind a folder's path, a `file://` or an `s3://bucket/prefix` address. Raises ValueError."""
     text = os.fspath(uri)
     scheme = urlsplit(text).scheme if "://" in text else ""
     if scheme in ("", "file"):

@@ -1,0 +1,61 @@
+"""Finding single things: one mask, and the images a dataset already has."""
+
+import json
+
+import pyarrow as pa
+
+from storage import contents
+from storage.commits import list_commits, list_plans, newest_generations, read_commit_at
+from storage.folds import DoneFold, folded_generations, open_table
+from storage.query import query
+from storage.records import MaskRecord, Provenance, parse_sa1b
+from storage.stores import Corrupt, NotFound, ObjectStore
+
+_PROVENANCE = ("stage", "model_id", "annotator_id", "round_id", "config_hash")
+
+
+def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
+    """One mask by its row and one range read. Raises NotFound, Corrupt."""
+    rows = query(store, done, _row_of_mask(store, done, image_id, mask_id)).to_pylist()
+    if not rows:
+        raise NotFound(f"{store.uri}: no mask {mask_id} of image {image_id} in fold {done.number}")
+    (row,) = rows
+    data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
+    provenance = Provenance(plan_id=row["plan"], **{name: row[name] for name in _PROVENANCE})
+    document = json.loads(data)
+    document["annotations"] = document["annotations"][row["ordinal"] : row["ordinal"] + 1]
+    _, masks = parse_sa1b(document, provenance=provenance)
+    if not masks or (masks[0].image_id, masks[0].mask_id) != (image_id, mask_id):
+        raise Corrupt(f"{store.uri}/{row['part']}: mask {mask_id} is not where its row says; run `gigamask verify`")
+    return masks[0]
+
+
+def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
+    """image_id -> source_sha256: the images of the tables, and of records not folded yet."""
+    columns = ["image_id", "source_sha256"]
+    found = [open_table(store, "images", done.versions["images"]).to_pyarrow_table(columns=columns)]
+    folded = folded_generations(store, done)
+    for plan in list_plans(store):
+        if plan.kind != "images":
+            continue
+        for name in newest_generations(list_commits(store, plan.plan_id)):
+            if folded.get((name.plan_id, name.shard)) != name.generation:
+                parts = read_commit_at(store, name.key).rows()
+                found += [contents.read_rows(store, part).select(columns) for part in parts]
+    every = pa.concat_tables(found, promote_options="permissive")
+    return dict(zip(every.column(0).to_pylist(), every.column(1).to_pylist(), strict=True))
+
+
+def _row_of_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> str:
+    """Rows lie sorted by shard and ids are hashes: where the shards that can hold the mask are known, name them."""
+    image = query(store, done, f"SELECT plan, shard FROM images WHERE image_id = {int(image_id)}").to_pylist()
+    homes = {f"{row['plan']}/{row['shard']}" for row in image}
+    shards = [
+        f"(plan = '{plan.plan_id}' AND shard = '{shard.name}')"
+        for plan in list_plans(store)
+        if plan.kind == "masks"
+        for shard in plan.shards
+        if homes & {each.rpartition(".g")[0] for each in shard.inputs}
+    ]
+    where = f" AND ({' OR '.join(shards)})" if shards else ""
+    return f"SELECT * FROM masks WHERE image_id = {int(image_id)} AND mask_id = {int(mask_id)}{where}"

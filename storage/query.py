@@ -1,0 +1,52 @@
+"""SQL over the tables of one fold: DataFusion, as it comes with the Delta library, on disk and S3 alike; read-only."""
+
+import re
+
+import pyarrow as pa
+from deltalake import QueryBuilder
+
+from storage import tables
+from storage.folds import DoneFold, open_table
+from storage.stores import ObjectStore
+
+_READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE", "SHOW")
+_WRITING = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
+_QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def query(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
+    """The answer, with plain Arrow types. Raises ValueError, in one line, for SQL that is wrong or would write."""
+    _check_reads(sql)
+    builder = QueryBuilder()
+    for name in tables.SCHEMAS:
+        builder.register(name, open_table(store, name, done.versions[name]))
+    try:
+        answer = pa.table(builder.execute(sql).read_all())
+    except Exception as error:  # the library's own class derives from nothing more telling
+        raise ValueError(_explain(" ".join(str(error).split()))) from error
+    return answer.cast(pa.schema([field.with_type(_plain(field.type)) for field in answer.schema]))
+
+
+def _check_reads(sql: str) -> None:
+    bare = _QUOTED_OR_COMMENT.sub(" ", sql).strip().lstrip("( ")
+    first = bare.split(None, 1)[0].upper() if bare else ""
+    writing = _WRITING.search(bare)
+    if first not in _READING or writing:
+        got = writing.group().upper() if writing else first or "nothing"
+        raise ValueError(f"SQL: got {got}, a dataset is read with SELECT; {_tables()}")
+
+
+def _explain(message: str) -> str:
+    """One line; for an unknown column the library lists those there are."""
+    return f"SQL: {message.rstrip('.')}; {_tables()}"
+
+
+def _tables() -> str:
+    return f"tables are {', '.join(tables.SCHEMAS)} (`DESCRIBE masks` lists the columns of one)"
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type every reader of Arrow and Parquet knows."""
+    if kind == pa.string_view() or pa.types.is_dictionary(kind):
+        return pa.string()
+    return pa.binary() if kind == pa.binary_view() else kind

@@ -1,0 +1,115 @@
+"""A small dataset of real JPEG bytes, made once per test in tmp_path."""
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from storage import rle
+from storage.commits import Plan, PlannedShard
+from storage.dataset import Dataset
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+
+HEIGHT, WIDTH = 40, 60
+
+
+def make_image(number: int) -> tuple[ImageRecord, bytes]:
+    """A small photograph-like JPEG that depends on `number` alone."""
+    pixels = np.random.default_rng(number).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", cv2.resize(pixels, (WIDTH, HEIGHT)))[1].tobytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    image_id = image_id_of(sha256)
+    record = ImageRecord(
+        image_id=image_id,
+        key=image_key(image_id),
+        height=HEIGHT,
+        width=WIDTH,
+        format="jpg",
+        nbytes=len(data),
+        source=f"photos/{number}.jpg",
+        source_sha256=sha256,
+        stored_sha256=sha256,
+        license="CC0-1.0",
+        country="DE",
+    )
+    return record, data
+
+
+def make_masks(image: ImageRecord, plan: Plan, shard: PlannedShard, count: int = 3) -> list[MaskRecord]:
+    """`count` rectangles; the last has no point and no scores, like one drawn by hand."""
+    masks = []
+    for ordinal in range(count):
+        mask_HW = np.zeros((image.height, image.width), dtype=bool)
+        mask_HW[ordinal : ordinal + 5, ordinal * 2 : ordinal * 2 + 9] = True
+        runs = rle.encode(mask_HW)
+        by_hand = ordinal == count - 1
+        masks.append(
+            MaskRecord(
+                mask_id=mask_id_of(plan.plan_id, shard.name, shard.generation, image.image_id, ordinal),
+                image_id=image.image_id,
+                rle=runs,
+                box_xyxy=rle.box_xyxy(runs),
+                area_px=rle.area(runs),
+                predicted_iou=math.nan if by_hand else 0.5 + ordinal / 8,
+                stability_score=math.nan if by_hand else 0.75,
+                point_xy=(math.nan, math.nan) if by_hand else (ordinal + 0.5, ordinal + 1.5),
+                crop_xyxy=(0, 0, image.width, image.height),
+                provenance=Provenance(
+                    stage="fully_automatic", model_id="seed-0123", plan_id=plan.plan_id, config_hash=plan.settings_hash
+                ),
+            )
+        )
+    return masks
+
+
+def make_reject(number: int) -> Reject:
+    return Reject(
+        source=f"photos/bad-{number}.jpg", source_sha256="", reason="truncated", detail="ends early", stage="ingest"
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Dataset:
+    return Dataset.create(tmp_path / "dataset")
+
+
+@pytest.fixture
+def ingested() -> Callable[[Dataset, int, int], Plan]:
+    """Ingests `shards` image shards of `images` photographs each, and gives the plan."""
+
+    def ingest(dataset: Dataset, shards: int = 2, images: int = 2, first: int = 0) -> Plan:
+        planned = [PlannedShard(name=f"{number:05d}", inputs=(f"photos-{first + number}",)) for number in range(shards)]
+        plan = dataset.new_plan("images", planned, {"side_px": 1500})
+        for number, shard in enumerate(dataset.missing(plan)):
+            start = first + number * images
+            samples = [make_image(start + offset) for offset in range(images)]
+            dataset.write_images(plan, shard, samples, [make_reject(start)], stats={"read": images + 1}, seconds=1.5)
+        return plan
+
+    return ingest
+
+
+@pytest.fixture
+def masked() -> Callable[[Dataset], Plan]:
+    """Masks for every image shard, and gives the plan."""
+
+    def mask(dataset: Dataset, settings: dict | None = None) -> Plan:
+        planned = [
+            PlannedShard(name=f"{number:05d}", inputs=(commit.address,))
+            for number, commit in enumerate(dataset.image_shards())
+        ]
+        plan = dataset.new_plan("masks", planned, settings or {"model": "seed-0123", "points_per_side": 32})
+        for shard in dataset.missing(plan):
+            write_mask_shard(dataset, plan, shard)
+        return plan
+
+    return mask
+
+
+def write_mask_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, count: int = 3):
+    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
+    samples = [(image, make_masks(image, plan, shard, count)) for image in images]
+    return dataset.write_masks(plan, shard, samples, stats={"candidates": 9}, model_id="seed-0123", seconds=2.0)
