@@ -51,15 +51,11 @@ class Sam(nn.Module):
             self.image_encoder = HybridEncoder(config.image_encoder, config.width)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are, and where `preprocess` puts pixels."""
-        return self.pixel_mean.device
+        return self.mask_decoder.iou_token.weight.device
 
     def preprocess(self, image_HW3: np.ndarray) -> Tensor:
         """A uint8 RGB image as the encoder's input, float32 [3, S, S]: resized, normalised, zero-padded below or right.
@@ -69,8 +65,9 @@ class Sam(nn.Module):
         side = self.config.input_side
         frame = Frame.whole((image_HW3.shape[0], image_HW3.shape[1]), side)
         resized_HW3 = resize(image_HW3, frame.scaled_hw)
-        pixels_3HW = torch.tensor(resized_HW3, device=self.device).permute(2, 0, 1).float()
-        normalised_3HW = (pixels_3HW - self.pixel_mean.float()) / self.pixel_std.float()
+        mean_3, std_3 = torch.tensor(PIXEL_MEAN, device=self.device), torch.tensor(PIXEL_STD, device=self.device)
+        pixels_HW3 = torch.tensor(resized_HW3, device=self.device)
+        normalised_3HW = ((pixels_HW3 - mean_3) / std_3).permute(2, 0, 1)
         height, width = frame.scaled_hw
         return F.pad(normalised_3HW, (0, side - width, 0, side - height))
 

@@ -1,0 +1,84 @@
+"""The model card: what a set of weights is, beside the weights as JSON. Weights without their card are never loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from engine.model.config import SamConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model is, how it came to be and how its masks are to be filtered."""
+
+    name: str
+    config: SamConfig
+    predicted_iou_threshold: float
+    """Masks whose predicted IoU is lower are dropped by the automatic generator; in [0, 1]."""
+    stability_threshold: float
+    """Masks whose stability score is lower are dropped by the automatic generator; in [0, 1]."""
+    parent: str
+    """model_id this one was trained from; "" when from scratch or unknown."""
+    training: dict[str, Any]
+    """How it was trained: data, steps, seed; JSON values."""
+    metrics: dict[str, Any]
+    """What was measured on it; JSON values."""
+    license: str
+    notes: str
+
+    def __post_init__(self) -> None:
+        for name in ("predicted_iou_threshold", "stability_threshold"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"card.{name}: got {getattr(self, name)}, expected a number in [0, 1]")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with one key per field."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {"config": self.config.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Any) -> ModelCard:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: a field is missing, unknown or of the wrong type.
+        """
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(data, dict):
+            raise ValueError(f"card: got {type(data).__name__}, expected an object with {sorted(expected)}")
+        missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
+        if missing or unknown:
+            raise ValueError(f"card: missing fields {missing}, unknown fields {unknown}")
+        for name, types in FIELD_TYPES.items():
+            if not isinstance(data[name], types) or isinstance(data[name], bool):
+                raise ValueError(f"card.{name}: got {data[name]!r}, expected {' or '.join(t.__name__ for t in types)}")
+        return cls(**data | {"config": SamConfig.from_json(data["config"])})
+
+
+FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "predicted_iou_threshold": (float, int),
+    "stability_threshold": (float, int),
+    "parent": (str,),
+    "training": (dict,),
+    "metrics": (dict,),
+    "license": (str,),
+    "notes": (str,),
+}
+
+
+def released_card(name: str, config: SamConfig) -> ModelCard:
+    """The card of a network in the original release's format; 0.88 and 0.95 are that release's thresholds."""
+    return ModelCard(
+        name=name,
+        config=config,
+        predicted_iou_threshold=0.88,
+        stability_threshold=0.95,
+        parent="",
+        training={},
+        metrics={},
+        license="Apache-2.0",
+        notes='Network of "Segment Anything" (Kirillov et al. 2023) in the format of its original release.',
+    )

@@ -1,0 +1,225 @@
+"""Weights on disk: named models, safetensors with a card beside them, and checkpoints of the original release.
+
+Our own weights are `<stem>.safetensors` (parameters as fp16, loaded as fp32) beside `<stem>.json`: the card and the
+SHA-256 of the weights. Checkpoints of the original release are `.pth` files without a card; no code in them is run.
+Loading is strict: every parameter must be there under its official name, in its shape, and finite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from engine.model.card import ModelCard, released_card
+from engine.model.config import VIT_B, VIT_H, VIT_L
+from engine.model.sam import Sam
+from storage.models import RELEASED, models_folder
+
+PRETRAINED_FOLDER = Path(__file__).parent.parent / "pretrained"
+SHIPPED = ("seed",)
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
+"""The original release's networks by their image encoder's width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network with its weights, ready to be used, and what is known of it."""
+
+    name: str
+    model_id: str
+    """The name and the first 12 hex digits of the SHA-256 of the weights' file."""
+    sam: Sam
+    card: ModelCard
+
+
+def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, device: str = "cpu") -> Model:
+    """The model of a name ("seed", "vit_b", "vit_l", "vit_h") or of a weights file, in evaluation mode, in float32.
+
+    Released models are read from the models folder `folder`; `storage.models.pull` brings them there.
+
+    Raises:
+        ValueError: no such name or file; the weights are damaged, do not fit the network or are not what their card
+            says; the card is missing or malformed.
+    """
+    path, name = _locate(name_or_path, models_folder(folder))
+    sha256 = _sha256(path)
+    if path.suffix == ".safetensors":
+        card = _read_card(path.with_suffix(".json"), path, sha256)
+        state = _parse_safetensors(path)
+    else:
+        if name in RELEASED:
+            _check_released(name, path, sha256)
+        state = _parse_original(path)
+        card = _card_of_original(name, path, state)
+    return Model(
+        name=card.name,
+        model_id=f"{card.name}-{sha256[:12]}",
+        sam=_build_with(card, path, state).to(device),
+        card=card,
+    )
+
+
+def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
+    """Write `<stem>.safetensors` (parameters as fp16, buffers as they are) and `<stem>.json`; returns the model_id.
+
+    Each file appears whole or not at all, and the same weights make the same bytes.
+
+    Raises:
+        ValueError: the card is another network's, the path does not end in .safetensors, or a weight is not finite in
+            fp16.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a path ending in .safetensors")
+    if card.config != sam.config:
+        raise ValueError(f"card {card.name!r}: its config differs from the network's\n  {card.config}\n  {sam.config}")
+    parameters = dict(sam.named_parameters())
+    state = {
+        name: (value.half() if name in parameters else value).detach().cpu().contiguous()
+        for name, value in sam.state_dict().items()
+    }
+    _check_finite(path, state)
+    data = safetensors.torch.save(state)
+    sha256 = hashlib.sha256(data).hexdigest()
+    sidecar = json.dumps({"weights_sha256": sha256} | card.to_json(), indent=2, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, data)
+    _replace(path.with_suffix(".json"), sidecar.encode())
+    return f"{card.name}-{sha256[:12]}"
+
+
+def _locate(name_or_path: str | Path, folder: Path) -> tuple[Path, str]:
+    """The weights' file, and the name it was asked by ("" for a path)."""
+    asked = str(name_or_path)
+    if asked in SHIPPED:
+        path = PRETRAINED_FOLDER / f"{asked}.safetensors"
+        if not path.exists():
+            raise ValueError(f"model {asked!r} should ship with the package, but {path} is missing: reinstall gigamask")
+        return path, asked
+    if asked in RELEASED:
+        path = folder / RELEASED[asked].file_name
+        if not path.exists():
+            raise ValueError(f"model {asked!r} is not in {folder}: run `gigamask models pull {asked}`")
+        return path, asked
+    path = Path(name_or_path)
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise ValueError(
+            f"unknown model {asked!r}: expected {', '.join(SHIPPED)} (ships with gigamask), {', '.join(RELEASED)} "
+            f"(`gigamask models pull NAME` brings them) or the path of a file ending in {', '.join(WEIGHT_SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights file")
+    return path, ""
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: the weights cannot be read ({error.strerror})") from error
+
+
+def _read_card(path: Path, weights_path: Path, weights_sha256: str) -> ModelCard:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing: {weights_path.name} is only loaded with its card beside it") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: the card is not JSON ({error})") from error
+    try:
+        expected_sha256 = data.pop("weights_sha256", None) if isinstance(data, dict) else None
+        card = ModelCard.from_json(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if expected_sha256 != weights_sha256:
+        raise ValueError(
+            f"{weights_path}: its SHA-256 is {weights_sha256}, its card says {expected_sha256}; "
+            "the weights are damaged or another model's: copy both files again"
+        )
+    return card
+
+
+def _check_released(name: str, path: Path, sha256: str) -> None:
+    prefix = RELEASED[name].sha256_prefix
+    if not sha256.startswith(prefix):
+        raise ValueError(
+            f"{path}: its SHA-256 is {sha256}, that of the released {name} begins with {prefix}; "
+            f"the file is damaged: remove it and run `gigamask models pull {name}`"
+        )
+
+
+def _parse_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def _parse_original(path: Path) -> dict[str, Tensor]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle may raise anything at all
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ValueError(f"{path}: not a whole PyTorch checkpoint of plain tensors ({reason})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: got {type(state).__name__}, expected a dictionary of names to tensors")
+    return state
+
+
+def _card_of_original(name: str, path: Path, state: Mapping[str, Tensor]) -> ModelCard:
+    """The card of vit_b, vit_l or vit_h, told apart by the width of their positions."""
+    positions = state.get("image_encoder.pos_embed")
+    width = positions.shape[-1] if positions is not None and positions.ndim else None
+    if width not in ORIGINAL_CONFIGS:
+        raise ValueError(
+            f"{path}: not a checkpoint of {', '.join(RELEASED)}: image_encoder.pos_embed is "
+            f"{'missing' if positions is None else list(positions.shape)}"
+        )
+    return released_card(name or path.stem, ORIGINAL_CONFIGS[width])
+
+
+def _build_with(card: ModelCard, path: Path, state: Mapping[str, Tensor]) -> Sam:
+    with torch.device("meta"):  # no time for random weights that are replaced at once
+        sam = Sam(card.config)
+    _check_names_and_shapes(path, sam.state_dict(), state)
+    _check_finite(path, state)
+    values = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    sam.load_state_dict(values, strict=True, assign=True)
+    return sam.eval()
+
+
+def _check_names_and_shapes(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    wrong = [f"{name} is missing" for name in expected if name not in got]
+    wrong += [f"{name} is not part of the network" for name in got if name not in expected]
+    wrong += [
+        f"{name} is {list(got[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected
+        if name in got and got[name].shape != expected[name].shape
+    ]
+    if wrong:
+        rest = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{path}: the weights do not fit the network: {'; '.join(wrong[:3])}{rest}")
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f"{path}: {len(broken)} tensors hold values that are not finite, the first is {broken[0]}")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
