@@ -1,0 +1,176 @@
+"""Camera: everything between the light of a scene and the bytes of its picture. None of it moves a mask.
+
+Shape suffixes: B scenes, S side in pixels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from engine.scenes.draws import Draws
+from engine.scenes.textures import NUM_SMOOTH, Atlas
+
+BLUR_TAPS = 9
+DCT_SIDE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """Settings per scene, [B] or [B, k]."""
+
+    field: torch.Tensor
+    """A smooth light field: atlas layer, scale in atlas pixels per side, shift u, v, strength."""
+    cast: torch.Tensor
+    """A shadow from outside the picture: atlas layer, scale, shift u, v, strength, threshold, sharpness."""
+    taps_x: torch.Tensor
+    """Blur weights along x, summing to 1."""
+    taps_y: torch.Tensor
+    gamma: torch.Tensor
+    contrast: torch.Tensor
+    brightness: torch.Tensor
+    grey: torch.Tensor
+    """1: a grey picture."""
+    inverted: torch.Tensor
+    noise: torch.Tensor
+    """Standard deviation of the sensor noise, of 1."""
+    grain: torch.Tensor
+    """Share of the noise that is correlated between neighbours."""
+    jpeg_step: torch.Tensor
+    """Step of the coarsest rounding of 8 x 8 block frequencies, of 1; 0: none."""
+
+
+def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Camera:
+    n = len(microscopy_B)
+    seven_in_ten = draws.chance(0.65, n)
+    sigma = torch.where(seven_in_ten, draws.uniform(0.2, 0.6, n), draws.uniform(0.6, 1.9, n))
+    gauss = _gaussian_taps(sigma)
+    motion = draws.choose((0.93, 0.035, 0.035), n)
+    box = torch.where(_tap_distance() <= draws.uniform(1, 4, n, 1), 1.0, 0.0)
+    box = box / box.sum(1, keepdim=True)
+
+    def field(low: float, high: float) -> list[torch.Tensor]:
+        shift = draws.uniform(0, 256, 2, n)
+        return [draws.integers(0, NUM_SMOOTH, n).float(), draws.log_uniform(low, high, n), shift[0], shift[1]]
+
+    cast_share = draws.uniform(0.15, 0.55, n) * draws.chance(0.2, n) * ~microscopy_B
+    return Camera(
+        field=torch.stack([*field(20, 100), draws.uniform(0.1, 0.5, n) * draws.chance(0.4, n)], 1),
+        cast=torch.stack([*field(25, 90), cast_share, draws.uniform(-0.3, 0.3, n), draws.log_uniform(6, 60, n)], 1),
+        taps_x=torch.where((motion == 1)[:, None], box, gauss),
+        taps_y=torch.where((motion == 2)[:, None], box, gauss),
+        gamma=(draws.normal(n) * 0.35 * draws.chance(0.5, n)).exp(),
+        contrast=torch.where(draws.chance(0.35, n), draws.uniform(0.25, 1.3, n), 1.0),
+        brightness=draws.normal(n) * 0.09 * draws.chance(0.4, n),
+        grey=(draws.chance(0.1, n) | (microscopy_B & draws.chance(0.7, n))).float(),
+        inverted=draws.chance(0.04, n).float(),
+        noise=draws.normal(n).abs() * 0.02,
+        grain=draws.uniform(0, 0.8, n) * draws.chance(0.3, n),
+        jpeg_step=draws.log_uniform(0.02, 0.3, n) * draws.chance(0.6, n),
+    )
+
+
+def clean_cameras(scenes: int) -> Camera:
+    """A camera that changes nothing, for tests and for looking at the painter's work."""
+    zero, one = torch.zeros(scenes), torch.ones(scenes)
+    centre = (_tap_distance() == 0).float().expand(scenes, BLUR_TAPS)
+    return Camera(
+        field=torch.zeros(scenes, 5), cast=torch.zeros(scenes, 7), taps_x=centre, taps_y=centre, gamma=one,
+        contrast=one, brightness=zero, grey=zero, inverted=zero, noise=zero, grain=zero, jpeg_step=zero,
+    )  # fmt: skip
+
+
+def _tap_distance() -> torch.Tensor:
+    return (torch.arange(BLUR_TAPS) - BLUR_TAPS // 2).abs()[None]
+
+
+def _gaussian_taps(sigma_B: torch.Tensor) -> torch.Tensor:
+    weights = torch.exp(-0.5 * (_tap_distance() / sigma_B[:, None]).square())
+    return weights / weights.sum(1, keepdim=True)
+
+
+def photograph(
+    colours_B3SS: torch.Tensor, ids_BSS: torch.Tensor, camera: Camera, atlas: Atlas, generator: torch.Generator
+) -> torch.Tensor:
+    """uint8 [B, 3, S, S]: lit, softened at the borders of leaves, blurred, developed, with noise and JPEG blocks."""
+    device = colours_B3SS.device
+
+    def setting(name: str) -> torch.Tensor:
+        value = getattr(camera, name).to(device, non_blocking=True)
+        return value[:, None, None, None] if value.dim() == 1 else value
+
+    image = colours_B3SS * _light(setting("field"), setting("cast"), ids_BSS.shape[1], atlas)[:, None]
+    image = soften_borders(image.clamp_(0, 1.5), ids_BSS)
+    image = _blur(image, setting("taps_x"), setting("taps_y")).clamp_(1e-4, 1)
+    image = image.pow_(setting("gamma"))
+    image = image.sub_(0.5).mul_(setting("contrast")).add_(setting("brightness") + 0.5)
+    image = torch.lerp(image, image.mean(1, keepdim=True), setting("grey"))
+    image = torch.lerp(image, 1 - image, setting("inverted"))
+    image = image + _sensor_noise(image, setting("noise"), setting("grain"), setting("grey"), generator)
+    image = _jpeg(image.clamp_(0, 1), setting("jpeg_step"))
+    return image.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _light(field: torch.Tensor, cast: torch.Tensor, side: int, atlas: Atlas) -> torch.Tensor:
+    """Brightness [B, S, S] of the scene-wide light; sampled at a quarter of the resolution, as it is smooth."""
+    step = torch.linspace(0, 1, max(2, side // 4), device=field.device)
+    u, v = step[None, None, :], step[None, :, None]
+
+    def noise(settings: torch.Tensor) -> torch.Tensor:
+        layer, scale, shift_u, shift_v = settings[:, :4, None, None].unbind(1)
+        return atlas.sample(layer, u * scale + shift_u + 0 * v, v * scale + shift_v + 0 * u)
+
+    even = 1 + field[:, 4, None, None] * noise(field)
+    strength, threshold, sharpness = cast[:, 4:, None, None].unbind(1)
+    dark = strength * torch.sigmoid((noise(cast) - threshold) * sharpness)
+    coarse = (even * (1 - dark))[:, None]
+    return functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
+    """Anti-aliasing: pixels beside another leaf take the 3 x 3 binomial mean, so that hard ids get soft edges."""
+    padded = functional.pad(ids_BSS[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0]
+    centre = padded[:, 1:-1, 1:-1]
+    border = (padded[:, :-2, 1:-1] != centre) | (padded[:, 2:, 1:-1] != centre)
+    border |= (padded[:, 1:-1, :-2] != centre) | (padded[:, 1:-1, 2:] != centre)
+    binomial = torch.tensor([[0.25, 0.5, 0.25]], device=image.device).expand(len(image), 3)
+    return torch.where(border[:, None], _blur(image, binomial, binomial), image)
+
+
+def _blur(image: torch.Tensor, taps_x: torch.Tensor, taps_y: torch.Tensor) -> torch.Tensor:
+    """Separable blur with weights per scene."""
+    side, reach = image.shape[-1], taps_x.shape[1] // 2
+    for axis, taps in ((3, taps_x), (2, taps_y)):
+        margins = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
+        padded = functional.pad(image, margins, mode="replicate")
+        image = padded.narrow(axis, 0, side) * taps[:, 0, None, None, None]
+        for k in range(1, taps.shape[1]):
+            image.addcmul_(padded.narrow(axis, k, side), taps[:, k, None, None, None])
+    return image
+
+
+def _sensor_noise(
+    image: torch.Tensor, sigma: torch.Tensor, grain: torch.Tensor, grey: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    white = torch.randn(image.shape, generator=generator, device=image.device)
+    white = torch.lerp(white, white[:, :1], grey)
+    lumpy = white + white.roll(1, 2) + white.roll(1, 3) + white.roll((1, 1), (2, 3))
+    return torch.lerp(white, lumpy, 0.5 * grain).mul_(sigma)
+
+
+def _jpeg(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Frequencies of 8 x 8 blocks rounded, the high ones more coarsely, as JPEG does (no colour subsampling)."""
+    batch, channels, side, _ = image.shape
+    margin = -side % DCT_SIDE
+    padded = functional.pad(image, (0, margin, 0, margin), mode="replicate")
+    blocks = (side + margin) // DCT_SIDE
+    k = torch.arange(DCT_SIDE, device=image.device, dtype=torch.float32)
+    dct = torch.cos(math.pi / DCT_SIDE * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / DCT_SIDE)
+    dct[0] *= math.sqrt(0.5)
+    tiles = padded.view(batch, channels, blocks, DCT_SIDE, blocks, DCT_SIDE).transpose(3, 4)
+    frequencies = dct @ tiles @ dct.t()
+    rounding = (0.3 + 0.1 * (k[:, None] + k)) * step[..., None, None].clamp_min(1e-6)
+    rounded = (frequencies / rounding).round_() * rounding
+    restored = (dct.t() @ rounded @ dct).transpose(3, 4).reshape(padded.shape)[:, :, :side, :side]
+    return torch.where(step > 0, restored, image)

@@ -1,0 +1,52 @@
+"""Scenes: pictures with exact, nested masks, rendered in batches on the device that trains.
+
+Dead leaves (Lee, Mumford and Huang 2001) with radii of density r^-3, cut into parts and textured procedurally after
+"Learning to See by Looking at Noise" (Baradad et al. 2021); no photograph is read.
+"""
+
+import torch
+
+from engine.scenes.batch import SceneBatch, number_visible
+from engine.scenes.camera import clean_cameras, draw_cameras, photograph
+from engine.scenes.draws import Draws
+from engine.scenes.layout import plan_scenes
+from engine.scenes.render import find_surface, paint
+from engine.scenes.styles import leaf_styles
+from engine.scenes.textures import Atlas, default_atlas
+
+SMALLEST_SIDE = 64
+
+
+def generate_scenes(
+    count: int,
+    side: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    *,
+    atlas: Atlas | None = None,
+    clean: bool = False,
+) -> SceneBatch:
+    """`count` pictures of side x side pixels on `device`; equal states of `generator` give equal pictures.
+
+    atlas: textures to use, see textures.make_atlas; by default one that is made once per process and device.
+    clean: leave out what the camera does (light fields, blur, noise, JPEG), keeping shading and softened borders.
+    Raises ValueError for no scenes or a side below 64.
+    """
+    if count < 1 or side < SMALLEST_SIDE:
+        raise ValueError(f"got count {count}, side {side}; expected count >= 1 and side >= {SMALLEST_SIDE}")
+    device = torch.device(device)
+    seed = int(torch.randint(0, 2**62, (), generator=generator, device=generator.device))
+    draws = Draws(seed)
+    device_generator = torch.Generator(device).manual_seed(seed)
+    textures = atlas if atlas is not None else default_atlas(str(device))
+
+    layout = plan_scenes(draws, count, side)
+    objects = layout.objects
+    styles_GC = leaf_styles(draws, objects, count, side).to(device)
+    cameras = clean_cameras(count) if clean else draw_cameras(draws, layout.microscopy_B)
+    surface = find_surface(objects, count, side, textures, device)
+    colours_B3SS = paint(surface, styles_GC, textures)
+    images_B3SS = photograph(colours_B3SS, surface.leaf_BSS, cameras, textures, device_generator)
+    scene_G, part_G, whole_G = (tree.to(device) for tree in objects.tree())
+    ids, part_BL, whole_BL, leaves_B = number_visible(surface.leaf_BSS, scene_G, part_G, whole_G)
+    return SceneBatch(images_B3HW=images_B3SS, ids_BHW=ids, part_BL=part_BL, whole_BL=whole_BL, leaves_B=leaves_B)

@@ -1,0 +1,184 @@
+"""Parts: which label of its object a pixel carries, and the random ways to cut objects.
+
+A label is 2 * part + half: `half` is 1 in one side of a part that is cut a second time.
+
+Shape suffixes: N objects, W side of their window in pixels, F the five scalar fields, K sites.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from engine.scenes.draws import Draws
+from engine.scenes.objects import NUM_FIELDS, NUM_SITES, Objects, Shape, Split
+from engine.scenes.textures import NUM_SMOOTH, Atlas
+
+MAX_LABELS = 62
+"""Labels of one object; the bit field of second splits is 64 bits wide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What the cuts read, each [N, W, W]: local coordinates, depth inside the outline, and a chain's labels."""
+
+    u: torch.Tensor
+    v: torch.Tensor
+    depth: torch.Tensor
+    chain_label: torch.Tensor | None
+
+
+def labels(objects: Objects, shape: Shape, split: Split, window: Window, atlas: Atlas) -> torch.Tensor:
+    """int32 [N, W, W] label of every pixel, below 2 * labels_N; objects are all of one shape and one split."""
+    u, v = _bent(objects, shape, window, atlas)
+    if split is Split.BANDS:
+        part = _bands(objects, u, v, window.depth)
+    elif split is Split.SITES:
+        part = _sites(objects, u, v)
+    else:
+        part = _noise_cuts(objects, u, v, atlas)
+    if window.chain_label is not None:
+        part = part + window.chain_label
+    part = torch.minimum(part, (objects.labels_N.int() - 1)[:, None, None])
+    return part * 2 + _second_half(objects, part, u, v)
+
+
+def _bent(objects: Objects, shape: Shape, window: Window, atlas: Atlas) -> tuple[torch.Tensor, torch.Tensor]:
+    """u, v bent by sine waves, or, for what covers the whole picture, by smooth noise."""
+    size, frequency, phase_u, phase_v = objects.warp_N4[:, :, None, None].unbind(1)
+    if shape is Shape.EVERYTHING:
+        layer = objects.noise_N6[:, 0, None, None].long()
+        shift = size * atlas.sample(layer, window.u * frequency + phase_u, window.v * frequency + phase_v)
+        cross = size * atlas.sample(layer, window.v * frequency - phase_v, window.u * frequency - phase_u)
+        return window.u + shift, window.v + cross
+    bent_u = window.u + size * torch.sin(frequency * window.v + phase_u)
+    return bent_u, window.v + size * torch.sin(frequency * bent_u + phase_v)
+
+
+def _bands(objects: Objects, u: torch.Tensor, v: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """Cells of two coordinates cut at whole numbers: stripes, rings, sectors, rims, grids with or without frames."""
+    fields = (u, v, torch.hypot(u, v), depth, torch.atan2(v, u) * (1 / (2 * math.pi)))
+    cells, framed = [], torch.ones_like(u, dtype=torch.bool)
+    for axis in range(2):
+        offset, count, margin = objects.band_N8[:, 3 * axis : 3 * axis + 3, None, None].unbind(1)
+        coordinate = offset.expand_as(u)
+        for f, field in enumerate(fields):
+            coordinate = torch.addcmul(coordinate, field, objects.bands_N2F[:, axis, f, None, None])
+        cell = coordinate.floor()
+        within = (coordinate - cell - 0.5).abs() <= 0.5 - margin
+        inside = within & ((margin == 0) | ((cell >= 0) & (cell < count)))
+        framed &= inside
+        cells.append(torch.minimum(cell.clamp_min_(0), count - 1))
+    has_frame = ((objects.band_N8[:, 2] + objects.band_N8[:, 5]) > 0)[:, None, None]
+    number = torch.addcmul(cells[0], cells[1], objects.band_N8[:, 1, None, None])
+    return torch.where(framed, number + has_frame, torch.zeros_like(number)).int()
+
+
+def _sites(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Voronoi cells of weighted sites; where no site beats the floor, label 0, and the sites count from 1."""
+    has_ground = (objects.site_floor_N > -1e4).int()[:, None, None]
+    best = objects.site_floor_N[:, None, None].expand_as(u)
+    label = torch.zeros_like(u, dtype=torch.int32)
+    for k in range(NUM_SITES):
+        x, y, weight = objects.sites_NK3[:, k, :, None, None].unbind(1)
+        score = weight - (u - x).square() - (v - y).square()
+        label = torch.where(score > best, k + has_ground, label)
+        best = torch.maximum(best, score)
+    return label
+
+
+def _noise_cuts(objects: Objects, u: torch.Tensor, v: torch.Tensor, atlas: Atlas) -> torch.Tensor:
+    layer, scale, shift_u, shift_v, low, high = objects.noise_N6[:, :, None, None].unbind(1)
+    value = atlas.sample(layer.long(), u * scale + shift_u, v * scale + shift_v)
+    return (value > low).int() + (value > high).int()
+
+
+def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """int32 0 or 1: the side of a bent, repeated cut, in the parts that are cut again; 0 elsewhere."""
+    x, y, phase, bend, frequency, share = objects.subcut_N6[:, :, None, None].unbind(1)
+    along = u * x + v * y + phase
+    across = torch.sin((v * x - u * y) * frequency).mul_(bend)
+    position = along.add_(across).add_(part * 0.37)
+    side = (position - position.floor()) < share
+    cut = (objects.subsplit_N[:, None, None] >> part) & 1
+    return side.int() * cut.int()
+
+
+def with_random_parts(draws: Draws, objects: Objects, probability_N: torch.Tensor) -> Objects:
+    """The objects, this share of them cut into parts, a quarter of the parts cut again."""
+    n = len(objects)
+    kind = torch.where(draws.chance(probability_N, n), draws.choose(_KIND_WEIGHTS, n) + 1, 0)
+    bands, band, band_labels = _random_bands(draws, kind, n)
+    sites, floor, site_labels = _random_sites(draws, kind == _SPOTS, n)
+    noise, noise_labels = _random_noise(draws, n)
+    is_sites, is_noise = (kind == _VORONOI) | (kind == _SPOTS), kind == _NOISE
+    bend = torch.where(draws.chance(0.5, n), draws.uniform(0.02, 0.2, n), 0.0)
+    warp = torch.stack([bend, draws.uniform(1.5, 7, n), draws.uniform(0, 6.3, n), draws.uniform(0, 6.3, n)], 1)
+    count = torch.where(is_sites, site_labels, torch.where(is_noise, noise_labels, band_labels))
+    split = torch.where(is_sites, int(Split.SITES), torch.where(is_noise, int(Split.NOISE), int(Split.BANDS)))
+    objects = objects.with_fields(
+        split_N=split, bands_N2F=bands, band_N8=band, sites_NK3=sites, site_floor_N=floor, noise_N6=noise,
+        warp_N4=warp, labels_N=count,
+    )  # fmt: skip
+    return with_second_cuts(draws, objects, torch.where(count > 1, 0.25, 0.0))
+
+
+def with_second_cuts(draws: Draws, objects: Objects, probability_N: torch.Tensor) -> Objects:
+    """The objects, each of their parts cut again with this probability."""
+    n = len(objects)
+    bits = torch.arange(MAX_LABELS)
+    chosen = draws.chance(probability_N[:, None], n, MAX_LABELS) & (bits < objects.labels_N[:, None])
+    turn, rate = draws.uniform(0, 2 * math.pi, n), draws.log_uniform(0.25, 2.5, n)
+    bend = torch.where(draws.chance(0.5, n), draws.uniform(0.02, 0.25, n), 0.0)
+    cut = [turn.cos() * rate, turn.sin() * rate, draws.uniform(0, 1, n), bend]
+    subcut = torch.stack([*cut, draws.uniform(2, 7, n), draws.uniform(0.3, 0.7, n)], 1)
+    return objects.with_fields(subsplit_N=(chosen.long() << bits).sum(1), subcut_N6=subcut)
+
+
+_STRIPES, _RINGS, _RIM, _SECTORS, _GRID, _FRAMED, _VORONOI, _SPOTS, _NOISE = range(1, 10)
+_KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.07, 0.09, 0.16, 0.12, 0.1)
+
+
+def _random_bands(draws: Draws, kind: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """bands_N2F, band_N8 and the number of labels for the kinds that cut a coordinate."""
+    bands, band = torch.zeros(n, 2, NUM_FIELDS), torch.zeros(n, 8)
+    count = 2 + (draws.log_uniform(0.6, 4.4, n) - 0.5).round()
+    second = 1 + draws.integers(1, 4, n).float()
+    grid = (kind == _GRID) | (kind == _FRAMED)
+    linear = (kind == _STRIPES) | grid
+    turn = torch.where(grid, 0.0, draws.uniform(0, math.pi, n))
+    scale = torch.where(grid, 0.6, draws.uniform(0.4, 0.9, n)) * count
+    bands[:, 0, 0] = torch.where(linear, turn.cos() * scale, 0.0)
+    bands[:, 0, 1] = torch.where(linear, turn.sin() * scale, 0.0)
+    band[:, 0] = torch.where(linear, count / 2, 0.0)
+    bands[:, 1, 1] = torch.where(grid, 0.6 * second, 0.0)
+    band[:, 3] = torch.where(grid, second / 2, 0.0)
+    bands[:, 0, 2] = torch.where(kind == _RINGS, count * 1.05, 0.0)
+    width = draws.uniform(0.08, 0.4, n)
+    bands[:, 0, 3] = torch.where(kind == _RIM, 1 / width, 0.0)
+    bands[:, 0, 4] = torch.where(kind == _SECTORS, count, 0.0)
+    band[:, 0] = torch.where(kind == _SECTORS, count / 2, band[:, 0])
+    band[:, 1] = torch.where(kind == 0, 1.0, torch.where(kind == _RIM, 2.0, count))
+    band[:, 4] = torch.where(grid, second, 1.0)
+    band[:, 2] = torch.where(kind == _FRAMED, draws.uniform(0.05, 0.3, n), 0.0)
+    band[:, 5] = torch.where(kind == _FRAMED, draws.uniform(0.05, 0.3, n), 0.0)
+    return bands, band, (band[:, 1] * band[:, 4]).long() + (kind == _FRAMED).long()
+
+
+def _random_sites(draws: Draws, spots: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    count = draws.integers(2, 6, n)
+    place = draws.uniform(-0.75, 0.75, n, NUM_SITES, 2)
+    weight = torch.where(spots[:, None], draws.uniform(0.08, 0.4, n, NUM_SITES).square(), 0.0)
+    weight = weight.masked_fill(torch.arange(NUM_SITES) >= count[:, None], -1e6)
+    floor = torch.where(spots, 0.0, -1e5)
+    return torch.cat([place, weight[:, :, None]], 2), floor, count + spots.long()
+
+
+def _random_noise(draws: Draws, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """noise_N6 and the number of labels; a second cut in a third of the rows."""
+    layer, scale = draws.integers(0, NUM_SMOOTH, n).float(), draws.uniform(15, 70, n)
+    low = draws.uniform(-0.25, 0.25, n)
+    twice = draws.chance(0.33, n)
+    high = torch.where(twice, low + draws.uniform(0.25, 0.5, n), 9.0)
+    shift = draws.uniform(0, 256, 2, n)
+    return torch.stack([layer, scale, shift[0], shift[1], low, high], 1), 2 + twice.long()

@@ -1,0 +1,211 @@
+"""Shapes: how deep inside its object each pixel of a window lies, and the outlines they are drawn from.
+
+Depth is in local units (the object's radius is 1): positive inside, 0 on the border, negative outside; near the border
+it is close to the true distance.
+
+Shape suffixes: N objects, W side of their window in pixels, A angles of an outline, M capsules of a chain.
+"""
+
+import math
+
+import torch
+
+from engine.scenes.draws import Draws
+from engine.scenes.objects import NUM_ANGLES, NUM_CAPSULES, Objects, Shape
+
+
+def depth(
+    objects: Objects, shape: Shape, u_NWW: torch.Tensor, v_NWW: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Depth [N, W, W] of local coordinates in objects of one family; for CHAIN also the int32 label of the capsule."""
+    if shape is Shape.EVERYTHING:
+        return torch.ones_like(u_NWW), None
+    if shape is Shape.OUTLINE:
+        return _outline_depth(objects, u_NWW, v_NWW), None
+    if shape is Shape.QUAD:
+        return _quad_depth(objects, u_NWW, v_NWW), None
+    return _chain_depth(objects, u_NWW, v_NWW)
+
+
+def _outline_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> torch.Tensor:
+    turn = torch.atan2(v_NWW, u_NWW).mul_(NUM_ANGLES / (2 * math.pi)).add_(NUM_ANGLES)
+    low = turn.floor()
+    index = low.int()
+    first_N11 = (torch.arange(len(objects), dtype=torch.int32, device=u_NWW.device) * NUM_ANGLES)[:, None, None]
+    flat = objects.outline_NA.reshape(-1)
+    here = flat.index_select(0, (first_N11 + index % NUM_ANGLES).view(-1)).view_as(turn)
+    following = flat.index_select(0, (first_N11 + (index + 1) % NUM_ANGLES).view(-1)).view_as(turn)
+    inside = torch.lerp(here, following, turn.sub_(low)).sub_(torch.hypot(u_NWW, v_NWW))
+    x, y, r = objects.hole_N3[:, :, None, None].unbind(1)
+    beyond_hole = torch.where(r > 0, torch.hypot(u_NWW - x, v_NWW - y) - r, 9.0)
+    return torch.minimum(inside, beyond_hole)
+
+
+def _quad_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> torch.Tensor:
+    half_w, half_h, corner = objects.quad_N5[:, :3, None, None].unbind(1)
+    x, y = u_NWW.abs() - half_w + corner, v_NWW.abs() - half_h + corner
+    outside = torch.hypot(x.clamp_min(0), y.clamp_min(0))
+    return corner - outside - torch.maximum(x, y).clamp_max(0)
+
+
+def straighten(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Local coordinates on the plane of a tilted QUAD."""
+    tilt_x, tilt_y = objects.quad_N5[:, 3, None, None], objects.quad_N5[:, 4, None, None]
+    scale = (1 + tilt_x * u_NWW + tilt_y * v_NWW).clamp_min_(0.2).reciprocal_()
+    return u_NWW * scale, v_NWW * scale
+
+
+def _chain_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Union of capsules whose radius runs evenly from one end to the other; a pixel belongs to the deepest one."""
+    deepest = torch.full_like(u_NWW, -9.0)
+    label = torch.zeros_like(u_NWW, dtype=torch.int32)
+    label_NM = objects.capsule_label_NM.int()
+    for m in range(NUM_CAPSULES):
+        ax, ay, bx, by, ra, rb = objects.capsules_NM6[:, m, :, None, None].unbind(1)
+        dx, dy = bx - ax, by - ay
+        scale = 1 / (dx * dx + dy * dy).clamp_min(1e-6)
+        along = (u_NWW * (dx * scale) + v_NWW * (dy * scale) - (ax * dx + ay * dy) * scale).clamp_(0, 1)
+        away = torch.hypot(u_NWW - torch.addcmul(ax, along, dx), v_NWW - torch.addcmul(ay, along, dy))
+        inside = torch.addcmul(ra, along, rb - ra).sub_(away)
+        label = torch.where(inside > deepest, label_NM[:, m, None, None], label)
+        deepest = torch.maximum(deepest, inside)
+    return deepest, label
+
+
+def outlines(draws: Draws, count: int) -> torch.Tensor:
+    """float32 [count, A] border distances, largest 1: blobs, superellipses, polygons, superformula leaves and stars."""
+    family = draws.choose((0.36, 0.2, 0.22, 0.22), count)
+    options = torch.stack(
+        [_blobs(draws, count), _superellipses(draws, count), _polygons(draws, count), _superformulas(draws, count)]
+    )
+    outline_NA = options[family, torch.arange(count)]
+    stretch_N1 = draws.log_uniform(0.45, 1.0, count, 1)
+    outline_NA = torch.where(draws.chance(0.5, count, 1), _stretched(outline_NA, stretch_N1), outline_NA)
+    return outline_NA / outline_NA.amax(1, keepdim=True)
+
+
+def _angles() -> torch.Tensor:
+    return torch.arange(NUM_ANGLES) * (2 * math.pi / NUM_ANGLES)
+
+
+def _stretched(outline_NA: torch.Tensor, stretch_N1: torch.Tensor) -> torch.Tensor:
+    """The outline times an ellipse of this ratio of axes (its polar form, so it stays a function of the angle)."""
+    angle = _angles()
+    return outline_NA * torch.hypot(angle.cos(), angle.sin() / stretch_N1).reciprocal()
+
+
+def _blobs(draws: Draws, count: int) -> torch.Tensor:
+    order = torch.arange(2, 10, dtype=torch.float32)
+    falloff_N1 = draws.uniform(0.8, 2.2, count, 1)
+    size_NK = draws.normal(count, len(order)) * draws.uniform(0.02, 0.4, count, 1) / (order - 1) ** falloff_N1
+    phase_NK = draws.uniform(0, 2 * math.pi, count, len(order))
+    waves_NKA = torch.cos(order[:, None] * _angles() + phase_NK[:, :, None])
+    return (1 + (size_NK[:, :, None] * waves_NKA).sum(1)).clamp(0.25, 2)
+
+
+def _superellipses(draws: Draws, count: int) -> torch.Tensor:
+    power_N1, ratio_N1 = draws.log_uniform(1.2, 8, count, 1), draws.log_uniform(0.3, 1, count, 1)
+    angle = _angles()
+    across, up = angle.cos().abs() ** power_N1, (angle.sin().abs() / ratio_N1) ** power_N1
+    return (across + up) ** (-1 / power_N1)
+
+
+def _polygons(draws: Draws, count: int) -> torch.Tensor:
+    """Convex polygons as the nearest of 3 to 8 lines round the centre; a soft minimum rounds their corners."""
+    lines = 8
+    sides_N1 = draws.integers(3, lines + 1, count, 1)
+    turn_NK = torch.arange(lines) / sides_N1 + draws.uniform(-0.25, 0.25, count, lines) / sides_N1
+    away_NK = draws.uniform(0.6, 1.0, count, lines)
+    facing_NKA = torch.cos(_angles() - 2 * math.pi * turn_NK[:, :, None])
+    inverse_NKA = facing_NKA.clamp_min(0.05) / away_NK[:, :, None]
+    inverse_NKA = inverse_NKA.masked_fill((torch.arange(lines) >= sides_N1)[:, :, None], 0.0)
+    sharp_N11 = draws.log_uniform(8, 60, count, 1, 1)
+    return (inverse_NKA.pow(sharp_N11).sum(1).pow(-1 / sharp_N11[:, :, 0])).clamp(0.2, 2.2)
+
+
+def _superformulas(draws: Draws, count: int) -> torch.Tensor:
+    """Gielis (2003): leaves, flowers and stars."""
+    spikes_N1 = draws.integers(2, 9, count, 1).float()
+    n1_N1, n2_N1 = draws.log_uniform(0.4, 3, count, 1), draws.log_uniform(0.6, 4, count, 1)
+    quarter = spikes_N1 * _angles() / 4
+    spread = quarter.cos().abs() ** n2_N1 + quarter.sin().abs() ** n2_N1
+    outline_NA = spread.clamp_min(1e-3) ** (-1 / n1_N1)
+    return (outline_NA / outline_NA.amax(1, keepdim=True)).clamp_min(0.2)
+
+
+def creatures(draws: Draws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Capsules [count, M, 6] and their labels: body 0, head 1, up to four two-piece limbs 2-5, a tail 6."""
+    capsules = torch.full((count, NUM_CAPSULES, 6), -1.0)
+    labels = torch.zeros(count, NUM_CAPSULES, dtype=torch.int64)
+    half, girth = draws.uniform(0.1, 0.38, count), draws.uniform(0.16, 0.36, count)
+    zero = torch.zeros(count)
+    capsules[:, 0] = torch.stack([-half, zero, half, zero, girth * draws.uniform(0.6, 1.1, count), girth], 1)
+    head, lift = draws.uniform(0.12, 0.24, count), draws.normal(count) * 0.12
+    head_x = half + girth * draws.uniform(0.7, 1.1, count)
+    snout = head * draws.uniform(0.5, 1, count)
+    capsules[:, 1] = torch.stack([head_x, lift, head_x + 0.3 * head, lift, head, snout], 1)
+    labels[:, 1] = 1
+    for limb in range(4):
+        side = (-1.0) ** limb
+        thick = draws.uniform(0.035, 0.12, count)
+        root_x, knee_x = draws.uniform(-1, 1, count) * half, draws.normal(count) * 0.12
+        knee_y = side * draws.uniform(0.35, 0.6, count)
+        foot_x, foot_y = knee_x + draws.normal(count) * 0.15, side * draws.uniform(0.6, 0.9, count)
+        upper = torch.stack([root_x, zero, root_x + knee_x, knee_y, thick * 1.3, thick], 1)
+        lower = torch.stack([root_x + knee_x, knee_y, root_x + foot_x, foot_y, thick, thick * 0.7], 1)
+        used = draws.chance(0.65, count)
+        capsules[:, 2 + 2 * limb] = torch.where(used[:, None], upper, -1.0)
+        capsules[:, 3 + 2 * limb] = torch.where(used[:, None], lower, -1.0)
+        labels[:, 2 + 2 * limb : 4 + 2 * limb] = 2 + limb
+    thin, bend = draws.uniform(0.02, 0.07, count), draws.normal(count) * 0.2
+    start = -half - 0.7 * girth
+    tail = torch.stack([start, zero, start * 0.5 - 0.4, bend, thin * 2, thin], 1)
+    tip = torch.stack([start * 0.5 - 0.4, bend, torch.full((count,), -0.9), bend * 2, thin, thin * 0.5], 1)
+    tailed = draws.chance(0.45, count)[:, None]
+    capsules[:, 10], capsules[:, 11] = torch.where(tailed, tail, -1.0), torch.where(tailed, tip, -1.0)
+    labels[:, 10:12] = 6
+    return capsules, labels
+
+
+def wires(draws: Draws, count: int) -> torch.Tensor:
+    """Capsules [count, M, 6] of a wandering curve of even or tapering thickness, a third of them with a branch."""
+    steps, half = NUM_CAPSULES, NUM_CAPSULES // 2
+    bend = draws.choose((0.3, 0.4, 0.3), count)[:, None] * 0.25
+    heading = (draws.normal(count, steps) * bend).cumsum(1)
+    step_x, step_y = heading.cos(), heading.sin()
+    branched = draws.chance(0.35, count)[:, None]
+    x, y = step_x.cumsum(1), step_y.cumsum(1)
+    from_x, from_y = x - step_x, y - step_y
+    back_x, back_y = x[:, half - 1] - x[:, half // 2], y[:, half - 1] - y[:, half // 2]
+    turn = draws.uniform(0.5, 1.3, count)
+    for values in ((x, from_x), (y, from_y)):
+        shift = (back_x if values[0] is x else back_y)[:, None]
+        for value in values:
+            value[:, half:] = torch.where(branched, value[:, half:] - shift, value[:, half:])
+    pivot_x, pivot_y = x[:, half // 2, None], y[:, half // 2, None]
+    for px, py in ((x, y), (from_x, from_y)):
+        rx, ry = px[:, half:] - pivot_x, py[:, half:] - pivot_y
+        c, s = turn.cos()[:, None], turn.sin()[:, None]
+        px[:, half:] = torch.where(branched, pivot_x + rx * c - ry * s, px[:, half:])
+        py[:, half:] = torch.where(branched, pivot_y + rx * s + ry * c, py[:, half:])
+    middle_x = (x.amax(1, keepdim=True) + x.amin(1, keepdim=True)) / 2
+    middle_y = (y.amax(1, keepdim=True) + y.amin(1, keepdim=True)) / 2
+    reach = torch.hypot(x - middle_x, y - middle_y).amax(1, keepdim=True)
+    reach = torch.maximum(reach, torch.hypot(from_x - middle_x, from_y - middle_y).amax(1, keepdim=True)) * 1.12
+    thick, taper = draws.log_uniform(0.008, 0.09, count, 1), draws.uniform(0.3, 1.2, count, 1)
+    share = torch.arange(steps) / steps
+    ra, rb = thick * (1 + (taper - 1) * share), thick * (1 + (taper - 1) * (share + 1 / steps))
+    ends = [(from_x - middle_x) / reach, (from_y - middle_y) / reach, (x - middle_x) / reach, (y - middle_y) / reach]
+    return torch.stack([*ends, ra, rb], 2)
+
+
+def glyphs(draws: Draws, count: int) -> torch.Tensor:
+    """Capsules [count, M, 6] of letter-like signs: 2 to 6 linked strokes between the nodes of a 3 x 3 grid."""
+    strokes = 6
+    nodes = draws.integers(0, 3, count, strokes + 1, 2).float() * torch.tensor([0.5, 0.75]) - torch.tensor([0.5, 0.75])
+    thick = draws.uniform(0.06, 0.17, count)[:, None, None].expand(count, strokes, 2)
+    capsules = torch.full((count, NUM_CAPSULES, 6), -1.0)
+    capsules[:, :strokes] = torch.cat([nodes[:, :-1], nodes[:, 1:], thick], 2)
+    used = torch.arange(strokes) < draws.integers(2, strokes + 1, count, 1)
+    capsules[:, :strokes] = torch.where(used[:, :, None], capsules[:, :strokes], -1.0)
+    return capsules

@@ -1,0 +1,124 @@
+"""Styles: the colours and textures of every leaf, so that parts look related to their object more often than not.
+
+Shape suffixes: B scenes, N objects, P parts, G leaves, C the columns of a style.
+"""
+
+import math
+from enum import IntEnum
+
+import torch
+
+from engine.scenes.draws import Draws
+from engine.scenes.objects import Objects
+from engine.scenes.textures import NUM_SMOOTH, NUM_TEXTURES
+
+RELATED = 0.7
+"""Share of the parts whose look is a variation of their object's."""
+
+
+class Style(IntEnum):
+    """Columns of a style. A pixel's colour runs from DARK to LIGHT by .5 + textures * their strength + gradient."""
+
+    DARK_R, DARK_G, DARK_B, LIGHT_R, LIGHT_G, LIGHT_B = range(6)
+    TEXTURE, TURN_X, TURN_Y, SHIFT_U, SHIFT_V, STRENGTH = range(6, 12)
+    SMOOTH, SMOOTH_SCALE, SMOOTH_STRENGTH = range(12, 15)
+    GRADIENT_X, GRADIENT_Y = range(15, 17)
+    TILT_X, TILT_Y = range(17, 19)
+
+
+NUM_COLUMNS = len(Style)
+
+
+def leaf_styles(draws: Draws, objects: Objects, scenes: int, side: int) -> torch.Tensor:
+    """float32 [G, C]: two leaves for every label of every object, in the order of the rows."""
+    palette_BK3 = _palettes(draws, scenes)
+    kin_count = int(objects.kin_N.max()) + 1
+    scene_of_kin = torch.zeros(kin_count, dtype=torch.int64).scatter_(0, objects.kin_N, objects.scene_N)
+    style_NC = _random_styles(draws, palette_BK3, scene_of_kin, side)[objects.kin_N]
+    style_NC = _varied(draws, style_NC, 0.04)
+    owner_P = torch.repeat_interleave(torch.arange(len(objects)), objects.labels_N)
+    first_P = torch.ones_like(owner_P, dtype=torch.bool)
+    first_P[1:] = owner_P[1:] != owner_P[:-1]
+    region_P = objects.regions_N[owner_P]
+    scene_P = objects.scene_N[owner_P]
+    part_PC = _related_styles(draws, style_NC[owner_P], palette_BK3, scene_P, side, (1 - region_P.float()) * RELATED)
+    part_PC = torch.where(first_P[:, None], style_NC[owner_P], part_PC)
+    part_PC = _with_tilt(draws, part_PC, region_P)
+    half_PC = _related_styles(draws, part_PC, palette_BK3, scene_P, side, torch.full((len(owner_P),), RELATED))
+    return torch.stack([part_PC, half_PC], 1).flatten(0, 1)
+
+
+def _palettes(draws: Draws, scenes: int, colours: int = 6) -> torch.Tensor:
+    """float32 [B, K, 3] RGB in [0, 1]: a few colours around one or two hues, from dull to vivid, from dark to light."""
+    hue = draws.uniform(0, 1, scenes, 1) + draws.normal(scenes, colours) * draws.uniform(0.02, 0.3, scenes, 1)
+    vivid = (draws.uniform(0, 1, scenes, colours) * draws.uniform(0.1, 1, scenes, 1)).clamp(0, 1)
+    value = draws.uniform(0.08, 1.0, scenes, colours)
+    return _rgb(hue, vivid, value)
+
+
+def _rgb(hue: torch.Tensor, vivid: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """RGB of hue (turns), saturation and value, in a new last axis."""
+    thirds = torch.tensor([0.0, 2 / 3, 1 / 3])
+    ramp = (((hue[..., None] + thirds) % 1.0) * 6 - 3).abs().sub(1).clamp(0, 1)
+    return value[..., None] * (1 - vivid[..., None] * (1 - ramp))
+
+
+def _random_styles(draws: Draws, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int) -> torch.Tensor:
+    n = len(scene_N)
+    style = torch.zeros(n, NUM_COLUMNS)
+    own = palette_BK3[scene_N, draws.integers(0, palette_BK3.shape[1], n)] + 0.06 * draws.normal(n, 3)
+    free = _rgb(draws.uniform(0, 1, n), draws.uniform(0, 1, n).square(), draws.uniform(0.05, 1, n))
+    colour = torch.where(draws.chance(0.7, n, 1), own, free).clamp(0.02, 0.98)
+    contrast = torch.where(draws.chance(0.22, n), 0.04, draws.log_uniform(0.06, 0.7, n))[:, None]
+    tint = 1 + 0.25 * draws.normal(n, 3)
+    style[:, Style.DARK_R : Style.DARK_B + 1] = colour - 0.5 * contrast * tint
+    style[:, Style.LIGHT_R : Style.LIGHT_B + 1] = colour + 0.5 * contrast * tint
+    scale, turn = draws.log_uniform(0.3, 2.2, n) * (256 / side), draws.uniform(0, 2 * math.pi, n)
+    style[:, Style.TEXTURE] = draws.integers(NUM_SMOOTH, NUM_TEXTURES, n).float()
+    style[:, Style.TURN_X], style[:, Style.TURN_Y] = scale * turn.cos(), scale * turn.sin()
+    style[:, Style.SHIFT_U : Style.SHIFT_V + 1] = draws.uniform(0, 256, n, 2)
+    style[:, Style.STRENGTH] = draws.uniform(0.1, 0.9, n)
+    style[:, Style.SMOOTH] = draws.integers(0, NUM_SMOOTH, n).float()
+    style[:, Style.SMOOTH_SCALE] = draws.log_uniform(0.1, 0.7, n) * (256 / side)
+    style[:, Style.SMOOTH_STRENGTH] = draws.uniform(0, 0.5, n)
+    style[:, Style.GRADIENT_X : Style.GRADIENT_Y + 1] = draws.normal(n, 2) * draws.choose((0.5, 0.5), n, 1) * 0.7
+    return style
+
+
+def _varied(draws: Draws, style_NC: torch.Tensor, amount: float) -> torch.Tensor:
+    """The same look with the colours moved together by about this much, and another place in the texture."""
+    n = len(style_NC)
+    style = style_NC.clone()
+    shift = amount * (draws.normal(n, 1) + 0.5 * draws.normal(n, 3))
+    style[:, Style.DARK_R : Style.LIGHT_B + 1] += torch.cat([shift, shift], 1)
+    style[:, Style.SHIFT_U : Style.SHIFT_V + 1] += draws.uniform(0, 256, n, 2)
+    return style
+
+
+def _related_styles(
+    draws: Draws,
+    style_NC: torch.Tensor,
+    palette_BK3: torch.Tensor,
+    scene_N: torch.Tensor,
+    side: int,
+    share_N: torch.Tensor,
+) -> torch.Tensor:
+    """For this share of the rows a variation of the given style (half keep its texture too), else a new one."""
+    n = len(style_NC)
+    fresh = _random_styles(draws, palette_BK3, scene_N, side)
+    near = _varied(draws, style_NC, 0.13)
+    retextured = fresh.clone()
+    retextured[:, : Style.LIGHT_B + 1] = near[:, : Style.LIGHT_B + 1]
+    near = torch.where(draws.chance(0.5, n, 1), near, retextured)
+    return torch.where((torch.rand(n, generator=draws.generator) < share_N)[:, None], near, fresh)
+
+
+def _with_tilt(draws: Draws, style_PC: torch.Tensor, region_P: torch.Tensor) -> torch.Tensor:
+    """A third of the background's regions get a texture in perspective, mostly towards a horizon above."""
+    n = len(style_PC)
+    style = style_PC.clone()
+    tilted = draws.chance(0.35, n) & region_P
+    turn, rate = draws.normal(n) * 0.3, draws.uniform(0.4, 0.85, n)
+    style[:, Style.TILT_X] = torch.where(tilted, turn.sin() * rate, 0.0)
+    style[:, Style.TILT_Y] = torch.where(tilted, turn.cos() * rate, 0.0)
+    return style
