@@ -1,12 +1,15 @@
-"""What a network is asked: points, boxes and masks.
+"""What a network is asked: points, boxes and masks; and where the automatic generator asks: point grids, crop windows.
 
 P prompts, K points of a prompt, L side of the decoder's low-resolution masks.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,3 +54,53 @@ class Prompts:
             boxes_P4=None if self.boxes_P4 is None else self.boxes_P4.to(device),
             mask_logits_P1LL=None if self.mask_logits_P1LL is None else self.mask_logits_P1LL.to(device),
         )
+
+
+def point_grid(points_per_side: int) -> np.ndarray:
+    """Centres of a regular grid's cells, float64 [n * n, 2] as (x, y) in (0, 1), row by row.
+
+    Raises ValueError for fewer than one point per side.
+    """
+    if points_per_side < 1:
+        raise ValueError(f"got {points_per_side} points per side, expected at least 1")
+    half_cell = 1 / (2 * points_per_side)
+    centres_n = np.linspace(half_cell, 1 - half_cell, points_per_side)
+    columns_nn, rows_nn = np.meshgrid(centres_n, centres_n)
+    return np.stack([columns_nn, rows_nn], axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropWindow:
+    """A part of a photograph that the generator looks at on its own."""
+
+    xyxy: tuple[int, int, int, int]
+    """Half-open, in pixels of the photograph."""
+    layer: int
+    """0 is the whole photograph, layer i has 2^i windows on a side."""
+
+
+def crop_windows(image_hw: tuple[int, int], layers: int, overlap_ratio: float) -> list[CropWindow]:
+    """The whole photograph, then for each layer i from 1 its 2^i x 2^i overlapping windows, column by column.
+
+    In layer 1 neighbours share `overlap_ratio` of the shorter side, in each further layer half as much ("Segment
+    Anything", appendix B). A photograph of few pixels may leave no room for some windows: those are left out.
+
+    Raises ValueError for a negative number of layers or an overlap outside [0, 1).
+    """
+    if layers < 0 or not 0 <= overlap_ratio < 1:
+        raise ValueError(
+            f"got {layers} crop layers with overlap {overlap_ratio}, expected >= 0 layers, overlap in [0, 1)"
+        )
+    height, width = image_hw
+    windows = [CropWindow(xyxy=(0, 0, width, height), layer=0)]
+    for layer in range(1, layers + 1):
+        per_side = 2**layer
+        overlap = int(overlap_ratio * min(height, width) * (2 / per_side))
+        crop_width = math.ceil((overlap * (per_side - 1) + width) / per_side)
+        crop_height = math.ceil((overlap * (per_side - 1) + height) / per_side)
+        for column, row in product(range(per_side), range(per_side)):
+            x0, y0 = (crop_width - overlap) * column, (crop_height - overlap) * row
+            x1, y1 = min(x0 + crop_width, width), min(y0 + crop_height, height)
+            if x0 < x1 and y0 < y1:
+                windows.append(CropWindow(xyxy=(x0, y0, x1, y1), layer=layer))
+    return windows

@@ -1,0 +1,67 @@
+"""Small islands removed and small holes filled, as in the reference code's clean-up ("Segment Anything", appendix B).
+
+A region is a set of pixels connected over sides and corners. Only masks that outlived every filter come here, a hundred
+or so of an image, and each is decoded within its box alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from storage import rle
+from storage.rle import Rle
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanedMask:
+    """A mask after clean-up."""
+
+    rle: Rle
+    is_changed: bool
+    largest_island_px: int
+    """Area of the largest region of foreground once the holes are filled; 0 for an empty mask."""
+
+
+def clean_small_regions(runs: Rle, min_region_px: int) -> CleanedMask:
+    """Fill background regions and remove foreground regions of fewer than `min_region_px` pixels, holes first.
+
+    As in the reference code background regions at the image's border count as holes too, and if every island is small
+    the largest stays (the caller sees its area and decides).
+    """
+    if min_region_px < 1 or rle.area(runs) == 0:
+        return CleanedMask(rle=runs, is_changed=False, largest_island_px=0)
+    mask_HW, (x0, y0, x1, y1) = _surroundings(runs, min_region_px)
+    filled_HW = mask_HW | _small_regions(~mask_HW, min_region_px)[0]
+    small_HW, largest_px, largest_HW = _small_regions(filled_HW, min_region_px)
+    cleaned_HW = largest_HW if largest_px < min_region_px else filled_HW & ~small_HW
+    if np.array_equal(cleaned_HW, mask_HW):
+        return CleanedMask(rle=runs, is_changed=False, largest_island_px=largest_px)
+    whole_HW = np.zeros((runs.height, runs.width), dtype=bool)
+    whole_HW[y0:y1, x0:x1] = cleaned_HW
+    return CleanedMask(rle=rle.encode(whole_HW), is_changed=True, largest_island_px=largest_px)
+
+
+def _surroundings(runs: Rle, margin_px: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The mask within its box and a margin, and that window.
+
+    With a margin of `min_region_px` a background region that leaves the window is never a small one, so that the window
+    decides as the whole image would.
+    """
+    x0, y0, x1, y1 = rle.box_xyxy(runs)
+    x0, y0 = max(0, x0 - margin_px), max(0, y0 - margin_px)
+    x1, y1 = min(runs.width, x1 + margin_px), min(runs.height, y1 + margin_px)
+    return rle.decode(runs)[y0:y1, x0:x1], (x0, y0, x1, y1)
+
+
+def _small_regions(mask_HW: np.ndarray, min_region_px: int) -> tuple[np.ndarray, int, np.ndarray]:
+    """Pixels of the mask's regions under `min_region_px`, area of its largest region, and that region."""
+    _, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=8)
+    sizes = stats[1:, cv2.CC_STAT_AREA]  # row 0 is everything outside the mask
+    if not len(sizes):
+        return np.zeros_like(mask_HW), 0, np.zeros_like(mask_HW)
+    is_small = np.concatenate([[False], sizes < min_region_px])
+    largest = int(np.argmax(sizes)) + 1
+    return is_small[labels_HW], int(sizes[largest - 1]), labels_HW == largest

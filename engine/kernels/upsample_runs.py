@@ -1,0 +1,196 @@
+"""From a decoder's low-resolution logits to run-length masks of the photograph, thresholds, box and stability included.
+
+The masks are those of the original post-processing: bilinear to the model's square input, padding cut off, bilinear
+to the window's size, then cut at 0 (the mask) and at +-offset (its stability; "Segment Anything", appendix B). A float
+mask of a 2250 x 1500 photograph takes 13.5 MB; the numba twin never makes one. Bilinear values are convex combinations,
+so where the low-resolution neighbourhood lies wholly above +offset or below -offset the answer is known without
+evaluating it, which leaves about one pixel in a hundred.
+
+N masks, R x C rows and columns of logits, L side of the decoder's whole output, S side of the model input.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from engine.images import Frame
+from storage import rle
+from storage.rle import Rle
+
+Implementation = Literal["auto", "reference", "numba"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsampledMasks:
+    """N masks in the photograph's coordinates, whatever window they were made in."""
+
+    rles: list[Rle]
+    boxes_N4: np.ndarray
+    """int64 xyxy with inclusive maxima, as the reference code has them; 0 for an empty mask."""
+    areas_N: np.ndarray
+    """int64, pixels."""
+    stability_N: np.ndarray
+    """float32: pixels above +offset over pixels above -offset, in the window; 0 where nothing is above -offset."""
+
+
+def upsample_runs(
+    logits_NRC: torch.Tensor,
+    frame: Frame,
+    *,
+    low_side: int,
+    stability_offset: float,
+    implementation: Implementation = "auto",
+) -> UpsampledMasks:
+    """The masks that low-resolution logits stand for, at the photograph's resolution.
+
+    Args:
+        logits_NRC: float32 on the CPU. Rows and columns that only the padding sees may be left out: at least
+            `needed_low_hw(frame, low_side)` must be there.
+        low_side: side of the decoder's whole output (L).
+        stability_offset: distance of the two cuts from 0, in logits; at least 0.
+        implementation: "numba" is the fast twin, "reference" plain torch with one float mask at a time; "auto" is numba
+            where it can be imported. Both give the same runs, boxes and scores.
+
+    Raises:
+        ValueError: too few rows or columns, another dtype or device, a negative offset.
+        RuntimeError: the implementation asked for cannot run here.
+    """
+    needed = needed_low_hw(frame, low_side)
+    got = logits_NRC.shape
+    if len(got) != 3 or logits_NRC.dtype != torch.float32 or logits_NRC.device.type != "cpu":
+        raise ValueError(
+            f"got {logits_NRC.dtype} {list(got)} on {logits_NRC.device}, expected float32 [N, R, C] on cpu"
+        )
+    if got[1] < needed[0] or got[2] < needed[1] or max(got[1:]) > low_side:
+        raise ValueError(f"got logits of {got[1]} x {got[2]}, expected from {needed} to {low_side} rows and columns")
+    if stability_offset < 0:
+        raise ValueError(f"got a stability offset of {stability_offset}, expected a distance of at least 0")
+    scan = _scanner(implementation)
+    found = [scan(logits_RC, frame, low_side, stability_offset) for logits_RC in logits_NRC.detach()]
+    return UpsampledMasks(
+        rles=[each.rle for each in found],
+        boxes_N4=np.array([each.box_4 for each in found], dtype=np.int64).reshape(-1, 4),
+        areas_N=np.array([each.area_px for each in found], dtype=np.int64),
+        stability_N=np.array([_ratio(each.above_high_px, each.above_low_px) for each in found], dtype=np.float32),
+    )
+
+
+def needed_low_hw(frame: Frame, low_side: int) -> tuple[int, int]:
+    """Rows and columns of the decoder's output that reach the window; the rest is padding."""
+    height, width = (int(low_rows(low_side, frame.model_side)[1][side - 1]) + 1 for side in frame.scaled_hw)
+    return height, width
+
+
+def low_rows(low_side: int, model_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and second low-resolution row that each model-input row blends; int64 [S] each."""
+    taps = linear_taps(low_side, model_side)
+    return taps.first_P, taps.second_P
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taps:
+    """One axis of a bilinear resize: output position p is weight0 * in[first] + weight1 * in[second]."""
+
+    first_P: np.ndarray
+    second_P: np.ndarray
+    weight0_P: np.ndarray
+    weight1_P: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def linear_taps(n_in: int, n_out: int) -> Taps:
+    """Taps of torch's `interpolate(mode="bilinear", align_corners=False)`, rounded in float32 as its kernels do."""
+    scale = np.float32(n_in) / np.float32(n_out)
+    centre_P = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
+    # torch's compiled kernels fuse the multiplication and the subtraction: one rounding
+    source_P = np.maximum((np.float64(scale) * centre_P.astype(np.float64) - 0.5).astype(np.float32), np.float32(0))
+    first_P = np.minimum(source_P.astype(np.int64), n_in - 1)
+    weight1_P = np.clip(source_P - first_P.astype(np.float32), 0, 1).astype(np.float32)
+    return Taps(
+        first_P=first_P,
+        second_P=first_P + (first_P < n_in - 1),
+        weight0_P=np.float32(1) - weight1_P,
+        weight1_P=weight1_P,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannedMask:
+    """What one pass over one mask finds."""
+
+    rle: Rle
+    box_4: tuple[int, int, int, int]
+    area_px: int
+    above_high_px: int
+    above_low_px: int
+
+
+def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
+    """The specification: torch's bilinear twice, then cut, box and encode."""
+    rows, columns = logits_RC.shape
+    logits_LL = F.pad(logits_RC, (0, low_side - columns, 0, low_side - rows))
+    side = frame.model_side
+    padded_SS = F.interpolate(logits_LL[None, None], (side, side), mode="bilinear", align_corners=False)
+    height, width = frame.scaled_hw
+    window_HW = F.interpolate(padded_SS[..., :height, :width], frame.crop_hw, mode="bilinear", align_corners=False)[
+        0, 0
+    ]
+    x0, y0, x1, y1 = frame.crop_xyxy
+    mask_HW = np.zeros(frame.image_hw, dtype=bool)
+    mask_HW[y0:y1, x0:x1] = (window_HW > 0).numpy()
+    runs = rle.encode(mask_HW)
+    left, top, right, bottom = rle.box_xyxy(runs)
+    area_px = rle.area(runs)
+    return ScannedMask(
+        rle=runs,
+        box_4=(left, top, right - 1, bottom - 1) if area_px else (0, 0, 0, 0),
+        area_px=area_px,
+        above_high_px=int((window_HW > offset).sum()),
+        above_low_px=int((window_HW > -offset).sum()),
+    )
+
+
+_Scan = Callable[[torch.Tensor, Frame, int, float], ScannedMask]
+
+
+def _scanner(implementation: Implementation) -> _Scan:
+    if implementation == "reference":
+        return scan_reference
+    if implementation == "numba":
+        return _numba_scan()
+    if implementation == "auto":
+        return _best_scan()
+    raise ValueError(f"got implementation {implementation!r}, expected 'auto', 'reference' or 'numba'")
+
+
+def _numba_scan() -> _Scan:
+    try:
+        from engine.kernels.upsample_runs_numba import scan_numba
+    except ImportError as error:
+        raise RuntimeError(f"the numba twin of upsample_runs cannot run: {error}; install numba") from error
+    return scan_numba
+
+
+@lru_cache(maxsize=1)
+def _best_scan() -> _Scan:
+    try:
+        scan = _numba_scan()
+    except RuntimeError as error:
+        logger.warning("upsample_runs: plain torch, about 20 times slower (%s)", error)
+        return scan_reference
+    logger.info("upsample_runs: numba")
+    return scan
+
+
+def _ratio(part: int, whole: int) -> np.float32:
+    return np.float32(part) / np.float32(whole) if whole else np.float32(0)
