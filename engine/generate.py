@@ -130,7 +130,7 @@ def generate_masks(
     config: GenerateConfig,
     *,
     embeddings: Tensor | None = None,
-    decoder: DecoderKind = "plain",
+    decoder: DecoderKind = "grid",
 ) -> Generated:
     """All masks of a photograph, uint8 RGB [H, W, 3].
 

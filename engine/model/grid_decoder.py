@@ -1,44 +1,53 @@
-"""The mask decoder asked for many points of one photograph: the function of `Sam.decode`, less work.
+"""The mask decoder asked for many single points of one photograph: the function of `Sam.decode` for less work.
 
-P points, M = 3 masks of a point, K masks wanted, R x C rows and columns of a mask, L = 4 E side of a whole one.
+Exact algebra, nothing approximated ("Segment Anything", fig. 14, names the parts):
+- The first block's projections of the image are the same for every point: made once.
+- Later blocks have 7 tokens x 8 heads = 56 token vectors against thousands of image cells, so the image-side
+  projections (query, key, value, out) are moved onto the tokens: (W k) . q = k . (W^T q).
+- A softmax over image cells ignores the key's bias; weights of a softmax over tokens add up to 1 for each head, so the
+  output's bias rides on the values.
+- Only the IoU token and three mask tokens are read at the end, so only they attend to the image a last time.
+- Predicted IoU is known before a mask is drawn; only wanted masks are drawn, and only rows and columns the photograph
+  reaches. The hypernetwork's product comes before cells are unfolded into pixels.
+
+P points, M = 3 masks of a point, T tokens, N cells of the embedding, E its side, C channels, A heads, D channels of a
+head, K masks wanted, Q points with one, R x C rows and columns of a mask, L = 4 E side of a whole one.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.sam import Sam
+from engine.model.transformer import Attention, TwoWayBlock
 from engine.prompts import Prompts
 
 DecoderKind = Literal["grid", "plain"]
 
 
-class Answer(Protocol):
-    """What is known before any mask is drawn."""
-
-    @property
-    def iou_PM(self) -> Tensor:
-        """Predicted IoU of every mask."""
-
-
 class PointDecoder(Protocol):
-    """Asks single foreground points of one photograph."""
+    """Asks single foreground points of one photograph, in two steps."""
 
     low_side: int
     """Side of a whole low-resolution mask (L)."""
 
     def ask(self, points_P2: Tensor) -> Any:
-        """The `Answer` for points in model-input pixels."""
+        """An answer with `iou_PM`, the predicted IoU of each mask; points in model-input pixels."""
 
     def draw(self, answer: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Logits [K, R, C] of the masks wanted (bool), point by point; R and C at least as needed."""
+        """Logits [K, R, C] of the masks wanted (bool), point by point; R and C are at least as needed."""
 
 
 def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> PointDecoder:
     """A decoder of one photograph's embedding."""
+    if kind == "grid":
+        return GridDecoder(sam, embeddings_1CEE)
     if kind == "plain":
         return PlainDecoder(sam, embeddings_1CEE)
     raise ValueError(f"got decoder {kind!r}, expected 'grid' or 'plain'")
@@ -52,10 +61,170 @@ class PlainDecoder:
         self._sam, self._embeddings_1CEE = sam, embeddings_1CEE
 
     def ask(self, points_P2: Tensor) -> Any:
-        points_P12 = points_P2[:, None].to(self._embeddings_1CEE.device)
-        labels_P1 = torch.ones(points_P12.shape[:2], dtype=torch.int64, device=points_P12.device)
-        return self._sam.decode(self._embeddings_1CEE, Prompts(points_PK2=points_P12, labels_PK=labels_P1))
+        points = _single_points(points_P2.to(self._embeddings_1CEE.device))
+        return self._sam.decode(self._embeddings_1CEE, points)
 
     def draw(self, answer: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
         rows, columns = needed_hw
         return answer.logits_PMLL[wanted_PM.to(answer.logits_PMLL.device)][:, :rows, :columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridAnswer:
+    """What is known of P points before a mask is drawn."""
+
+    iou_PM: Tensor
+    mask_tokens_PMC: Tensor
+    image_PNC: Tensor
+
+
+class GridDecoder:
+    """The fast twin: what depends on the photograph alone is computed here, once."""
+
+    def __init__(self, sam: Sam, embeddings_1CEE: Tensor) -> None:
+        side = sam.config.embedding_side
+        if tuple(embeddings_1CEE.shape) != (1, sam.config.width, side, side):
+            raise ValueError(
+                f"got embeddings {list(embeddings_1CEE.shape)}, expected [1, {sam.config.width}, {side}, {side}]"
+            )
+        self.low_side = sam.config.logits_side
+        self._sam, self._side = sam, side
+        decoder, prompts = sam.mask_decoder, sam.prompt_encoder
+        image_1CEE = embeddings_1CEE + prompts.no_mask_embed.weight[:, :, None, None]
+        self._image_NC = image_1CEE[0].flatten(1).T.contiguous()
+        self._position_NC = prompts.get_dense_pe()[0].flatten(1).T.contiguous()
+        self._blocks = [cast(TwoWayBlock, block) for block in decoder.transformer.layers]
+        placed_NC = self._image_NC + self._position_NC
+        to_image = self._blocks[0].cross_attn_token_to_image
+        to_tokens = self._blocks[0].cross_attn_image_to_token
+        self._first_keys_ADN = _by_head(to_image.k_proj(placed_NC), to_image.heads).transpose(1, 2).contiguous()
+        self._first_values_AND = _by_head(to_image.v_proj(self._image_NC), to_image.heads).contiguous()
+        self._first_queries_ADN = _by_head(to_tokens.q_proj(placed_NC), to_tokens.heads).transpose(1, 2).contiguous()
+        self._own_tokens_OC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+
+    def ask(self, points_P2: Tensor) -> GridAnswer:
+        """Attend as far as the IoU head needs; points in model-input pixels."""
+        sam, decoder = self._sam, self._sam.mask_decoder
+        transformer = decoder.transformer
+        sparse_PTC, _ = sam.prompt_encoder(_single_points(points_P2.to(self._image_NC.device)))
+        tokens_PTC = torch.cat([self._own_tokens_OC.expand(len(sparse_PTC), -1, -1), sparse_PTC], dim=1)
+
+        queries_PTC, image_PNC = self._first_block(self._blocks[0], tokens_PTC)
+        for block in self._blocks[1:]:
+            queries_PTC, image_PNC = self._later_block(block, queries_PTC, tokens_PTC, image_PNC)
+
+        read = [0, 2, 3, 4]  # the IoU token and masks 1 to 3; mask 0 answers several prompts
+        queries_PTC, tokens_PTC = queries_PTC[:, read], tokens_PTC[:, read]
+        attended_PTC = _tokens_to_image(
+            transformer.final_attn_token_to_image, queries_PTC + tokens_PTC, image_PNC + self._position_NC, image_PNC
+        )
+        queries_PTC = transformer.norm_final_attn(queries_PTC + attended_PTC)
+        iou_P4 = decoder.iou_prediction_head(queries_PTC[:, 0])
+        return GridAnswer(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
+
+    def draw(self, answer: GridAnswer, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
+        """Logits [K, R, C] of the masks wanted; rows and columns of whole embedding cells."""
+        wanted_PM = wanted_PM.to(answer.image_PNC.device)
+        chosen_Q = wanted_PM.any(dim=1)
+        rows, columns = (-(-side // 4) for side in needed_hw)
+        image_QEEC = answer.image_PNC[chosen_Q].unflatten(1, (self._side, self._side))
+        fine_QnSc = self._upscaled(image_QEEC[:, :rows, :columns].flatten(1, 2))
+        mlps = self._sam.mask_decoder.output_hypernetworks_mlps
+        tokens_QMC = answer.mask_tokens_PMC[chosen_Q]
+        weights_QMc = torch.stack([mlps[mask + 1](tokens_QMC[:, mask]) for mask in range(3)], dim=1)
+        logits_QMnS = torch.einsum("qmc,qnsc->qmns", weights_QMc, fine_QnSc)
+        # a cell's 16 pixels are counted (row, column) of the first doubling, then of the second
+        logits = logits_QMnS.unflatten(3, (2, 2, 2, 2)).unflatten(2, (rows, columns)).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return logits.reshape(*logits_QMnS.shape[:2], 4 * rows, 4 * columns)[wanted_PM[chosen_Q]]
+
+    def _first_block(self, block: TwoWayBlock, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
+        """The block in which every point still sees the same image."""
+        queries_PTC = block.norm1(block.self_attn(tokens_PTC, tokens_PTC, tokens_PTC))
+        attention = block.cross_attn_token_to_image
+        asked_PATD = _by_head(attention.q_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
+        scores_PATN = _each_matmul(asked_PATD, self._first_keys_ADN)
+        found_PATD = _each_matmul(scores_PATN.softmax(dim=-1), self._first_values_AND)
+        queries_PTC = block.norm2(queries_PTC + attention.out_proj(found_PATD.transpose(1, 2).flatten(2)))
+        queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
+
+        attention = block.cross_attn_image_to_token
+        keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
+        scores_PATN = _each_matmul(keys_PATD, self._first_queries_ADN)
+        image_PNC = self._image_NC.expand(len(tokens_PTC), -1, -1)
+        return queries_PTC, block.norm4(_add_tokens_to_image(attention, image_PNC, scores_PATN, queries_PTC))
+
+    def _later_block(
+        self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, image_PNC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A block in which every point has its own image."""
+        placed_PTC = queries_PTC + tokens_PTC
+        queries_PTC = block.norm1(queries_PTC + block.self_attn(placed_PTC, placed_PTC, queries_PTC))
+        placed_PNC = image_PNC + self._position_NC
+        attended_PTC = _tokens_to_image(
+            block.cross_attn_token_to_image, queries_PTC + tokens_PTC, placed_PNC, image_PNC
+        )
+        queries_PTC = block.norm2(queries_PTC + attended_PTC)
+        queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
+
+        attention = block.cross_attn_image_to_token
+        keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
+        moved_PATC = keys_PATD @ attention.q_proj.weight.unflatten(0, (attention.heads, -1))
+        bias_PAT = torch.einsum("patd,ad->pat", keys_PATD, attention.q_proj.bias.unflatten(0, (attention.heads, -1)))
+        scores_PSN = torch.baddbmm(
+            bias_PAT.flatten(1)[:, :, None], moved_PATC.flatten(1, 2), placed_PNC.transpose(1, 2)
+        )
+        scores_PATN = scores_PSN.unflatten(1, (attention.heads, -1))
+        return queries_PTC, block.norm4(_add_tokens_to_image(attention, image_PNC, scores_PATN, queries_PTC))
+
+    def _upscaled(self, image_QnC: Tensor) -> Tensor:
+        """The two transposed convolutions as products cell by cell: [Q, n, 16, C / 8]."""
+        layers: Any = self._sam.mask_decoder.output_upscaling
+        first, norm, _, second, _ = layers
+        doubled_QnSC = (image_QnC @ _cell_weight(first) + first.bias.repeat(4)).unflatten(2, (4, -1))
+        doubled_QnSC = F.gelu(F.layer_norm(doubled_QnSC, norm.weight.shape, norm.weight, norm.bias, eps=1e-6))
+        return F.gelu(doubled_QnSC @ _cell_weight(second) + second.bias.repeat(4)).unflatten(3, (4, -1)).flatten(2, 3)
+
+
+def _tokens_to_image(attention: Attention, asked_PTC: Tensor, placed_PNC: Tensor, image_PNC: Tensor) -> Tensor:
+    """`attention(asked, placed, image)` with key and value projections moved onto the tokens."""
+    by_head = (attention.heads, -1)
+    asked_PATD = _by_head(attention.q_proj(asked_PTC), attention.heads) / _root(attention)
+    moved_PSC = (asked_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
+    weights_PSN = torch.bmm(moved_PSC, placed_PNC.transpose(1, 2)).softmax(dim=-1)
+    found_PATC = torch.bmm(weights_PSN, image_PNC).unflatten(1, by_head)
+    found_PATD = found_PATC @ attention.v_proj.weight.unflatten(0, by_head).transpose(1, 2)
+    return attention.out_proj(found_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+
+
+def _add_tokens_to_image(attention: Attention, image_PNC: Tensor, scores_PATN: Tensor, values_PTC: Tensor) -> Tensor:
+    """The image plus what its cells take from the tokens; value and out projections moved onto the tokens."""
+    weights_PSN = scores_PATN.softmax(dim=2).flatten(1, 2)
+    values_PATD = _by_head(attention.v_proj(values_PTC), attention.heads)
+    out_ADC = attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))
+    moved_PSC = (values_PATD @ out_ADC + attention.out_proj.bias / attention.heads).flatten(1, 2)
+    return torch.baddbmm(image_PNC, weights_PSN.transpose(1, 2), moved_PSC)
+
+
+def _single_points(points_P2: Tensor) -> Prompts:
+    """One foreground point a prompt."""
+    points_P12 = points_P2[:, None]
+    return Prompts(points_PK2=points_P12, labels_PK=points_P12.new_ones(points_P12.shape[:2], dtype=torch.int64))
+
+
+def _by_head(projected: Tensor, heads: int) -> Tensor:
+    """[..., T, A D] to [..., A, T, D]."""
+    return projected.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def _root(attention: Attention) -> float:
+    return math.sqrt(attention.q_proj.out_features // attention.heads)
+
+
+def _each_matmul(left_PAij: Tensor, right_Ajk: Tensor) -> Tensor:
+    """`left @ right` point by point: torch's broadcast would first copy the right side for every point."""
+    return torch.stack([torch.bmm(left_Aij, right_Ajk) for left_Aij in left_PAij])
+
+
+def _cell_weight(layer: torch.nn.ConvTranspose2d) -> Tensor:
+    """A 2 x 2, stride 2 transposed convolution as a matrix [C in, 4 C out]: by pixel (row, column), then by channel."""
+    return layer.weight.permute(0, 2, 3, 1).flatten(1)
