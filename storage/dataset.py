@@ -156,7 +156,7 @@ class Dataset:
         return contents.read_images(self.store, self._commit(shard))
 
     def read_masks(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-        """Images and their masks, streamed; an image has only its id, key, size and format. Raises NotFound, Corrupt."""
+        """Images and their masks, streamed; an image has only id, key, size and format. Raises NotFound, Corrupt."""
         return contents.read_masks(self.store, self._commit(shard))
 
     def read_mask(self, image_id: int, mask_id: int, *, snapshot: str | None = None) -> MaskRecord:

@@ -9,7 +9,7 @@ from storage import tables
 from storage.folds import DoneFold, open_table
 from storage.stores import ObjectStore
 
-_READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE", "SHOW")
+_READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE")
 _WRITING = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
 _QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 

@@ -128,9 +128,7 @@ class LocalStore:
             stream.seek(offset)
             data = stream.read(nbytes)
         if len(data) != nbytes:
-            raise Corrupt(
-                f"{self._path(key)}: wanted {nbytes} bytes at {offset}, got {len(data)}; run `gigamask verify`"
-            )
+            raise Corrupt(f"{self._path(key)}: {len(data)} bytes at {offset}, expected {nbytes}; run `gigamask verify`")
         return data
 
     def open(self, key: str) -> BinaryIO:
@@ -182,8 +180,10 @@ class LocalStore:
             return call(path)
         except FileNotFoundError as error:
             raise NotFound(f"{path}: no such object") from error
+        except NotADirectoryError as error:
+            raise StoreError(f"{path}: a file lies where a folder is expected; choose another folder") from error
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from error
+            raise StoreError(f"{path}: {error.strerror}; check the folder and its permissions") from error
 
     def _below(self, folder: Path, start: str) -> Iterator[str]:
         try:
@@ -204,19 +204,18 @@ class LocalStore:
         temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         try:
             _make_folder(path.parent)
-            with temporary.open("xb") as file:
-                fill(file)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(temporary, path)
-            temporary.unlink(missing_ok=True)
+            try:
+                with temporary.open("xb") as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                publish(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
             _sync_folder(path.parent)
         except FileExistsError:
-            temporary.unlink(missing_ok=True)
             raise
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise StoreError(_why_not_written(path, error)) from error
 
 
@@ -225,6 +224,10 @@ def _why_not_written(path: Path, error: OSError) -> str:
         return f"{path}: no space left to write it ({error.strerror}); free some and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: not writable ({error.strerror}); give write permission or choose another folder"
+    if error.errno == errno.ENOTDIR:
+        return f"{path}: a file lies where a folder is expected; choose another folder"
+    if error.errno in (errno.ENOTSUP, errno.ENOSYS):
+        return f"{path}: this file system has no hard links, which commits need; choose a folder on another disk"
     return f"{path}: could not be written ({error.strerror})"
 
 
@@ -235,7 +238,10 @@ def _make_folder(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for each in reversed(missing):
-        each.mkdir(exist_ok=True)
+        try:
+            each.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
         _sync_folder(each.parent)
 
 

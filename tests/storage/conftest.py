@@ -1,15 +1,16 @@
-"""A small dataset of real JPEG bytes, made once per test in tmp_path."""
+"""Small datasets of real JPEG bytes in tmp_path; `samples` gives tests the functions that make them."""
 
 import hashlib
 import math
-from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from storage import rle
-from storage.commits import Plan, PlannedShard
+from storage.commits import Commit, Plan, PlannedShard
 from storage.dataset import Dataset
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 
@@ -71,45 +72,53 @@ def make_reject(number: int) -> Reject:
     )
 
 
+def ingest(dataset: Dataset, shards: int = 2, images: int = 2, first: int = 0) -> Plan:
+    """Ingests image shards of `images` photographs and one reject each, and gives the plan."""
+    planned = [PlannedShard(name=f"{number:05d}", inputs=(f"photos-{first + number}",)) for number in range(shards)]
+    plan = dataset.new_plan("images", planned, {"side_px": 1500})
+    for shard in dataset.missing(plan):
+        start = first + int(shard.name) * images
+        photos = [make_image(start + offset) for offset in range(images)]
+        dataset.write_images(plan, shard, photos, [make_reject(start)], stats={"read": images + 1}, seconds=1.5)
+    return plan
+
+
+def plan_masks(dataset: Dataset, settings: dict | None = None) -> Plan:
+    """A plan of one mask shard for each image shard."""
+    planned = [
+        PlannedShard(name=f"{number:05d}", inputs=(commit.address,))
+        for number, commit in enumerate(dataset.image_shards())
+    ]
+    return dataset.new_plan("masks", planned, settings or {"model": "seed-0123", "points_per_side": 32})
+
+
+def mask(dataset: Dataset, settings: dict | None = None) -> Plan:
+    """Writes three masks for every image, and gives the plan."""
+    plan = plan_masks(dataset, settings)
+    for shard in dataset.missing(plan):
+        write_mask_shard(dataset, plan, shard)
+    return plan
+
+
+def write_mask_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, count: int = 3) -> Commit:
+    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
+    masked = [(image, make_masks(image, plan, shard, count)) for image in images]
+    return dataset.write_masks(plan, shard, masked, stats={"candidates": 9}, model_id="seed-0123", seconds=2.0)
+
+
 @pytest.fixture
-def dataset(tmp_path) -> Dataset:
+def dataset(tmp_path: Path) -> Dataset:
     return Dataset.create(tmp_path / "dataset")
 
 
-@pytest.fixture
-def ingested() -> Callable[[Dataset, int, int], Plan]:
-    """Ingests `shards` image shards of `images` photographs each, and gives the plan."""
-
-    def ingest(dataset: Dataset, shards: int = 2, images: int = 2, first: int = 0) -> Plan:
-        planned = [PlannedShard(name=f"{number:05d}", inputs=(f"photos-{first + number}",)) for number in range(shards)]
-        plan = dataset.new_plan("images", planned, {"side_px": 1500})
-        for number, shard in enumerate(dataset.missing(plan)):
-            start = first + number * images
-            samples = [make_image(start + offset) for offset in range(images)]
-            dataset.write_images(plan, shard, samples, [make_reject(start)], stats={"read": images + 1}, seconds=1.5)
-        return plan
-
-    return ingest
-
-
-@pytest.fixture
-def masked() -> Callable[[Dataset], Plan]:
-    """Masks for every image shard, and gives the plan."""
-
-    def mask(dataset: Dataset, settings: dict | None = None) -> Plan:
-        planned = [
-            PlannedShard(name=f"{number:05d}", inputs=(commit.address,))
-            for number, commit in enumerate(dataset.image_shards())
-        ]
-        plan = dataset.new_plan("masks", planned, settings or {"model": "seed-0123", "points_per_side": 32})
-        for shard in dataset.missing(plan):
-            write_mask_shard(dataset, plan, shard)
-        return plan
-
-    return mask
-
-
-def write_mask_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, count: int = 3):
-    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
-    samples = [(image, make_masks(image, plan, shard, count)) for image in images]
-    return dataset.write_masks(plan, shard, samples, stats={"candidates": 9}, model_id="seed-0123", seconds=2.0)
+@pytest.fixture(scope="session")
+def samples() -> SimpleNamespace:
+    return SimpleNamespace(
+        make_image=make_image,
+        make_masks=make_masks,
+        make_reject=make_reject,
+        ingest=ingest,
+        plan_masks=plan_masks,
+        mask=mask,
+        write_mask_shard=write_mask_shard,
+    )

@@ -1,0 +1,166 @@
+"""Folding: every record once, the four tables together, whoever dies or races."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from storage import folds, tables
+from storage.commits import commit_to_json
+from storage.stores import Corrupt
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = ["plan", *(f"apply {name}" for name in tables.SCHEMAS), "done"]
+COUNTS = """SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM masks) AS masks,
+    (SELECT count(*) FROM shards) AS shards, (SELECT count(*) FROM rejects) AS rejects"""
+
+
+def counts(dataset, snapshot=None):
+    (row,) = dataset.query(COUNTS, snapshot).to_pylist()
+    return tuple(row.values())
+
+
+@pytest.fixture
+def filled(dataset, samples):
+    """Two image shards of 2 images and a reject each, two mask shards of 6 masks each; nothing folded."""
+    samples.ingest(dataset)
+    samples.mask(dataset)
+    return dataset
+
+
+def test_a_fold_brings_every_record_into_the_tables_once(filled):
+    assert counts(filled) == (0, 0, 0, 0)
+    report = filled.fold()
+    assert (report.folds, report.records, report.newest) == (1, 4, 1)
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+def test_folding_again_changes_nothing(filled):
+    filled.fold()
+    before = [folds.open_table(filled.store, name).version() for name in tables.SCHEMAS]
+    report = filled.fold()
+    assert (report.folds, report.records, report.newest) == (0, 0, 1)
+    assert [folds.open_table(filled.store, name).version() for name in tables.SCHEMAS] == before
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+class Died(BaseException):
+    """Nothing catches it: as good as a kill between two steps."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_completes_it(filled, samples, step):
+    def die(at):
+        if at == step:
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(filled.store, before_step=die)
+    assert counts(filled) == (0, 0, 0, 0)
+    samples.ingest(filled, shards=1, first=50)  # comes while the fold lies half done
+    filled.fold()
+    assert counts(filled) == (6, 12, 5, 3)
+    assert filled.verify().faults == ()
+
+
+def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled):
+    script = f"from storage.dataset import Dataset; print('go', flush=True); Dataset.open({filled.uri!r}).fold()"
+    for milliseconds in (5, 20, 40, 60, 80, 100):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+        )
+        child.stdout.readline()
+        try:
+            child.wait(timeout=milliseconds / 1000)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert counts(filled) in ((0, 0, 0, 0), (4, 12, 4, 2))
+    filled.fold()
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.verify().faults == ()
+
+
+def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, samples):
+    filled.fold()
+    samples.ingest(filled, shards=1, first=50)
+    seen = []
+    folds.fold(filled.store, before_step=lambda step: seen.append((step, counts(filled))))
+    assert seen == [(step, (4, 12, 4, 2)) for step in STEPS]
+    assert counts(filled) == (6, 12, 5, 3)
+
+
+def test_racing_folders_fold_every_record_once(filled, samples):
+    barrier, errors = threading.Barrier(6), []
+
+    def work():
+        barrier.wait()
+        try:
+            filled.fold()
+        except Exception as error:
+            errors.append(error)
+
+    for round_number in range(3):
+        samples.ingest(filled, shards=2, first=100 * (round_number + 1))
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert counts(filled) == (4 + 12, 12, 4 + 6, 2 + 6)
+    assert filled.verify().faults == ()
+
+
+def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled):
+    """Its handle was opened before another process applied the same fold."""
+    old_handle = DeltaTable(filled.store.table_uri("images"))
+    filled.fold()
+    rows = folds.open_table(filled.store, "images").to_pyarrow_table()
+    once = CommitProperties(app_transactions=[Transaction("fold", 1)], max_commit_retries=0)
+    with pytest.raises(Exception, match=r"transaction|version|conflict"):
+        write_deltalake(old_handle, rows, mode="append", commit_properties=once)
+    assert counts(filled) == (4, 12, 4, 2)
+    assert folds.open_table(filled.store, "images").to_pyarrow_table().num_rows == 4
+
+
+def test_a_record_changed_after_its_fold_began_is_refused(filled):
+    def change(step):
+        if step == "apply images":
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(filled.store, before_step=change)
+    record = filled.commits(filled.plans()[0])[0]
+    filled.store.put(f"commits/{record.address}.json", commit_to_json(replace(record, seconds=9.0)))
+    with pytest.raises(Corrupt, match="changed after it was folded"):
+        filled.fold()
+
+
+def test_large_folds_are_split(filled, monkeypatch):
+    monkeypatch.setattr(folds, "_MOST_RECORDS", 3)
+    assert filled.fold().folds == 2
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+def test_rows_lie_sorted_by_shard_and_carry_their_documentation(filled):
+    filled.fold()
+    table = folds.open_table(filled.store, "masks")
+    rows = table.to_pyarrow_table()
+    places = list(zip(*(rows.column(name).to_pylist() for name in ("plan", "shard", "ordinal")), strict=True))
+    assert [place[:2] for place in places] == sorted(place[:2] for place in places)
+    comments = {field.name: field.metadata.get("comment") for field in table.schema().fields}
+    assert comments == {field.name: field.metadata[b"comment"].decode() for field in tables.MASKS}
+
+
+def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset):
+    for key in list(dataset.store.list("folds/")):
+        dataset.store.delete(key)
+    with pytest.raises(Corrupt, match="copied in part"):
+        dataset.query("SELECT 1")
