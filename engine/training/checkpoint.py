@@ -1,0 +1,99 @@
+"""What a training resumes from: one file, replaced atomically, and the history of its steps beside it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.model.sam import Sam
+
+STATE_NAME = "state.pt"
+HISTORY_NAME = "history.jsonl"
+HISTORY_FIELDS = ("loss", "best_iou", "chosen_iou", "iou_error", "corrected_iou")
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Everything a step changes."""
+
+    step: int
+    """Number of the next step."""
+    model: Sam
+    ema: Sam
+    optimizers: tuple[torch.optim.Optimizer, ...]
+
+
+def save_state(folder: Path, state: TrainState) -> None:
+    """Write the state so that the folder holds, at every moment, this or the former one in full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "step": state.step,
+        "sam": json.dumps(state.model.config.to_json()),
+        "model": state.model.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
+    }
+    unfinished = folder / f"{STATE_NAME}.unfinished"
+    with unfinished.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / STATE_NAME)
+
+
+def load_state(folder: Path, state: TrainState) -> bool:
+    """Put the folder's checkpoint into `state`; False when there is none.
+
+    Raises ValueError when the checkpoint is of a network of other sizes.
+    """
+    path = folder / STATE_NAME
+    if not path.exists():
+        return False
+    content = torch.load(path, weights_only=True)
+    if json.loads(content["sam"]) != json.loads(json.dumps(state.model.config.to_json())):
+        raise ValueError(
+            f"{path} was trained with other sizes than asked for: {content['sam']}; train into another folder"
+        )
+    state.step = content["step"]
+    state.model.load_state_dict(content["model"])
+    state.ema.load_state_dict(content["ema"])
+    for optimizer, saved in zip(state.optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return True
+
+
+class History:
+    """One JSON line per step. Lines are written with the checkpoint they belong to, so a resume never doubles one."""
+
+    def __init__(self, folder: Path, *, from_step: int, writes: bool) -> None:
+        """`from_step`: lines of this and later steps, left by a killed run, are dropped."""
+        self._path = folder / HISTORY_NAME
+        self._writes = writes
+        self._pending: list[str] = []
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in read_lines(self._path) if json.loads(line)["step"] < from_step]
+            self._path.write_text("".join(f"{line}\n" for line in kept))
+
+    def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
+        """Remember a step's scores, in the order of `HISTORY_FIELDS`."""
+        numbers = dict(zip(HISTORY_FIELDS, (round(score, 5) for score in scores_5.tolist()), strict=True))
+        self._pending.append(json.dumps({"step": step, **numbers, "learning_rate": learning_rate}))
+
+    def flush(self) -> None:
+        """Append what was added since."""
+        if self._writes:
+            with self._path.open("a") as file:
+                file.writelines(f"{line}\n" for line in self._pending)
+        self._pending.clear()
+
+
+def read_lines(path: Path) -> list[str]:
+    """Complete lines of a history; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()

@@ -1,0 +1,75 @@
+"""Losses of mask prediction: focal and dice at 20 : 1, the least over the answers to one click, and the IoU head's error.
+
+"Segment Anything", appendix A. P prompts, M answers of one prompt, L side of the low-resolution grid (any H, W works).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOCAL_WEIGHT = 20.0
+DICE_WEIGHT = 1.0
+FOCAL_GAMMA = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskScores:
+    """How far each answer is from the mask it should be."""
+
+    loss_PM: Tensor
+    """20 x focal + dice, float32."""
+    iou_PM: Tensor
+    """True IoU of the thresholded answer, float32 in [0, 1], without gradient."""
+
+
+def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
+    """Compare the answers [P, M, L, L] (logits) with one target each [P, L, L] (share of each cell covered, in [0, 1]).
+
+    The IoU is taken on the logits' own grid, where a cell belongs to the target when at least half of it is covered.
+    """
+    logits_PMLL = logits_PMLL.float()
+    targets_P1LL = targets_PLL.float().unsqueeze(1)
+    probability_PMLL = logits_PMLL.sigmoid()
+    loss_PM = FOCAL_WEIGHT * focal_loss(logits_PMLL, probability_PMLL, targets_P1LL) + DICE_WEIGHT * dice_loss(
+        probability_PMLL, targets_P1LL
+    )
+    return MaskScores(loss_PM=loss_PM, iou_PM=mask_iou(logits_PMLL.detach(), targets_P1LL))
+
+
+def focal_loss(logits_PMLL: Tensor, probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
+    """Mean over cells of |p - t|^2 x cross entropy; for hard targets this is focal loss with gamma 2. float32 [P, M].
+
+    No alpha weighting: 20 : 1 against dice is the paper's only balance.
+    """
+    # softplus(x) - x * t is the cross entropy for soft targets, without a broadcast copy of the targets.
+    cross_entropy_PMLL = F.softplus(logits_PMLL) - logits_PMLL * targets_P1LL
+    difficulty_PMLL = (probability_PMLL - targets_P1LL).abs() ** FOCAL_GAMMA
+    return (difficulty_PMLL * cross_entropy_PMLL).mean((-2, -1))
+
+
+def dice_loss(probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
+    """1 - (2 |p t| + 1) / (|p| + |t| + 1); float32 [P, M] in [0, 1]."""
+    overlap_PM = (probability_PMLL * targets_P1LL).sum((-2, -1))
+    total_PM = probability_PMLL.sum((-2, -1)) + targets_P1LL.sum((-2, -1))
+    return 1 - (2 * overlap_PM + 1) / (total_PM + 1)
+
+
+@torch.no_grad()
+def mask_iou(logits_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
+    """IoU of `logits > 0` and `targets >= 0.5`; float32 [P, M], 0 where both are empty."""
+    mask_PMLL = logits_PMLL > 0
+    truth_P1LL = targets_P1LL >= 0.5
+    overlap_PM = (mask_PMLL & truth_P1LL).sum((-2, -1))
+    union_PM = (mask_PMLL | truth_P1LL).sum((-2, -1))
+    return overlap_PM / union_PM.clamp(min=1)
+
+
+def least_loss(loss_PM: Tensor, *, mean_share: float = 0.0) -> Tensor:
+    """Per prompt the least loss over its answers, plus `mean_share` of their mean; [P].
+
+    Only the best answer learns (the paper's rule for ambiguous clicks). A small mean keeps an answer that never wins
+    from dying early in a short training.
+    """
+    return loss_PM.amin(1) + mean_share * loss_PM.mean(1)

@@ -1,0 +1,156 @@
+"""Procedural scenes kept on disk, so that one scene serves many windows and its making runs beside the training.
+
+Chunk k holds the scenes that `generate(seed of k)` makes, so the bank is a cache: which chunks happen to be there
+already changes how long a step takes, never what it sees. How many scenes a step may draw from follows from its number.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+
+from engine.scenes.batch import SceneBatch
+from engine.training.data import Cut, WindowConfig, content_size, crop_of, scale
+
+TREE_DRAW_SHARE = 0.75
+"""Share of masks drawn evenly over leaves (so small ones are seen); the others are drawn over pixels."""
+DRAWS_PER_PROMPT = 5
+OPEN_CHUNKS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankConfig:
+    """How many scenes there are and when."""
+
+    seed: int
+    chunk_scenes: int = 16
+    first_chunks: int = 64
+    """Chunks that step 0 draws from."""
+    chunks_per_step: float = 0.2
+    """Growth of that number."""
+    most_chunks: int = 1000
+
+    def chunks_at(self, step: int) -> int:
+        """Number of chunks that a step draws from."""
+        return min(self.most_chunks, self.first_chunks + int(step * self.chunks_per_step))
+
+
+class SceneBank:
+    """Chunks of scenes in a folder, made when first asked for."""
+
+    def __init__(self, folder: Path, config: BankConfig, generate: Callable[[int, int], SceneBatch]) -> None:
+        """`generate(seed, count)` makes a chunk."""
+        self.folder = folder
+        self.config = config
+        self._generate = generate
+        self.chunk = lru_cache(maxsize=OPEN_CHUNKS)(self._open)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, number: int) -> bool:
+        """Is this chunk on disk?"""
+        return self._path(number).is_dir()
+
+    def make(self, number: int) -> None:
+        """Generate a chunk and put it on disk; nothing happens when another process was faster."""
+        scenes = self._generate(self.config.seed + number, self.config.chunk_scenes)
+        unfinished = self.folder / f"unfinished-{number:06}-{os.getpid()}"
+        unfinished.mkdir(exist_ok=True)
+        np.save(unfinished / "images.npy", scenes.images_B3HW.permute(0, 2, 3, 1).contiguous().numpy())
+        np.save(unfinished / "ids.npy", scenes.ids_BHW.numpy().astype(np.uint16))
+        np.savez(
+            unfinished / "tree.npz",
+            part_BL=scenes.part_BL.numpy(),
+            whole_BL=scenes.whole_BL.numpy(),
+            leaves_B=scenes.leaves_B.numpy(),
+        )
+        try:
+            unfinished.rename(self._path(number))
+        except OSError:
+            if not self.has(number):
+                raise
+            shutil.rmtree(unfinished)
+
+    def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
+        """A window of a random scene with masks of random levels of its tree."""
+        while True:
+            chunk = self.chunk(int(rng.integers(self.config.chunks_at(step))))
+            cut = _cut_scene(chunk, int(rng.integers(len(chunk.images))), rng, window, prompts)
+            if cut is not None:
+                return cut
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"chunk-{number:06}"
+
+    def _open(self, number: int) -> "_Chunk":
+        if not self.has(number):
+            self.make(number)
+        path = self._path(number)
+        tree = np.load(path / "tree.npz")
+        return _Chunk(
+            images=np.load(path / "images.npy", mmap_mode="r"),
+            ids=np.load(path / "ids.npy", mmap_mode="r"),
+            levels_B3L=np.stack([_leaf_numbers(tree["part_BL"]), tree["part_BL"], tree["whole_BL"]], 1),
+            leaves_B=tree["leaves_B"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    images: np.ndarray
+    ids: np.ndarray
+    levels_B3L: np.ndarray
+    leaves_B: np.ndarray
+
+
+def _leaf_numbers(part_BL: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(part_BL.shape[1], dtype=part_BL.dtype), part_BL.shape)
+
+
+def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, prompts: int) -> Cut | None:
+    """A window of this scene, turned and mirrored; None when too few masks of the asked size show in it."""
+    content_hw = content_size(window, rng)
+    quarter_turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
+    turned_hw = content_hw[::-1] if quarter_turns % 2 else content_hw
+    rows, columns = crop_of(chunk.ids.shape[1:], turned_hw, window.zoom, rng)
+    image_HW3 = _turn(scale(chunk.images[scene, rows, columns], turned_hw), quarter_turns, mirrored)
+    ids_HW = _turn(scale(chunk.ids[scene, rows, columns], turned_hw, nearest=True), quarter_turns, mirrored)
+    levels_3L = chunk.levels_B3L[scene, :, : chunk.leaves_B[scene]]
+    masks = _draw_masks(ids_HW, levels_3L, rng, window, prompts)
+    return None if masks is None else Cut(image_HW3=image_HW3, masks_NHW=masks)
+
+
+def _draw_masks(
+    ids_HW: np.ndarray, levels_3L: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
+) -> np.ndarray | None:
+    """uint8 [prompts, H, W]: leaves drawn evenly or over pixels, each answered at one of its distinct levels."""
+    pixels_L = np.bincount(ids_HW.ravel(), minlength=levels_3L.shape[1])
+    pixels_3L = np.stack([np.bincount(level_L, pixels_L, minlength=len(level_L))[level_L] for level_L in levels_3L])
+    visible = np.flatnonzero(pixels_L)
+    most_px = window.max_mask_share * ids_HW.size
+    masks: list[np.ndarray] = []
+    for _ in range(DRAWS_PER_PROMPT * prompts):
+        if rng.random() < TREE_DRAW_SHARE:
+            leaf = visible[rng.integers(len(visible))]
+        else:
+            leaf = ids_HW[rng.integers(ids_HW.shape[0]), rng.integers(ids_HW.shape[1])]
+        # A level that adds nothing to the one below is the same mask again.
+        distinct = [k for k in range(3) if k == 0 or pixels_3L[k, leaf] > pixels_3L[:k, leaf].max()]
+        level = distinct[rng.integers(len(distinct))]
+        if window.min_mask_px <= pixels_3L[level, leaf] <= most_px:
+            members_L = levels_3L[level] == levels_3L[level, leaf]
+            masks.append(members_L[ids_HW])
+            if len(masks) == prompts:
+                return np.stack(masks).astype(np.uint8)
+    if len(masks) < prompts // 2:
+        return None
+    return np.stack([masks[k % len(masks)] for k in range(prompts)]).astype(np.uint8)
+
+
+def _turn(image: np.ndarray, quarter_turns: int, mirrored: bool) -> np.ndarray:
+    turned = np.rot90(image, quarter_turns)
+    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)

@@ -1,0 +1,127 @@
+"""How the seed model that ships with the package is trained: procedural scenes only, on two CPU cores.
+
+python -m engine.training.seed FOLDER              train, or go on training, in FOLDER; scenes go to FOLDER/bank
+python -m engine.training.seed FOLDER --fill 500   only make the first 500 chunks of scenes (beside a training)
+"""
+
+import argparse
+import logging
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from engine.model.config import SamConfig
+from engine.model.hybrid_encoder import HybridConfig
+from engine.model.sam import PIXEL_MEAN, PIXEL_STD
+from engine.scenes.batch import SceneBatch
+from engine.scenes.generate import generate_scenes
+from engine.training.data import BatchConfig, WindowConfig
+from engine.training.initialise import fresh_sam
+from engine.training.peers import Peers, run_with_peers
+from engine.training.scene_bank import BankConfig, SceneBank
+from engine.training.step import StepScores
+from engine.training.train import Phase, TrainConfig, train
+
+logger = logging.getLogger(__name__)
+
+SEED = 20_000_000
+SCENE_SIDE_PX = 384
+"""A little more than the input side, so that a full frame can be zoomed out, too."""
+
+SEED_SAM = SamConfig(
+    image_encoder=HybridConfig(),
+    input_side=320,
+    embedding_stride=8,
+    width=128,
+    decoder_heads=4,
+    decoder_mlp_width=512,
+    iou_head_width=128,
+)
+SEED_BANK = BankConfig(seed=SEED)
+SMALL_WINDOWS = WindowConfig(side_px=192, zoom=(0.6, 1.3))
+WHOLE_FRAMES = WindowConfig(side_px=320, zoom=(0.83, 1.3), aspects=(0.667, 0.667, 0.75, 1.0))
+SEED_TRAINING = TrainConfig(
+    batch=BatchConfig(seed=SEED, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
+    phases=(
+        Phase(until_share=0.35, window=SMALL_WINDOWS),
+        Phase(until_share=0.85, window=SMALL_WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.6, 0.2, 0.12, 0.08)),
+    ),
+    total_steps=2400,
+)
+
+
+def make_scenes(seed: int, count: int) -> SceneBatch:
+    """A chunk of the seed's scenes."""
+    return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), "cpu")
+
+
+def fill_bank(bank: SceneBank, numbers: range) -> None:
+    """Make the chunks that are not there yet, in order."""
+    for number in numbers:
+        if not bank.has(number):
+            started = time.monotonic()
+            bank.make(number)
+            rate = bank.config.chunk_scenes / (time.monotonic() - started)
+            logger.info("chunk %d: %.1f scenes/s", number, rate)
+
+
+def train_seed(config: TrainConfig, folder: Path, bank_folder: Path, peers: Peers) -> None:
+    """Train the seed, or go on with it, as one of several processes."""
+    _log_to_stderr()
+    sam = fresh_sam(SEED_SAM, SEED)
+    bank = SceneBank(bank_folder, SEED_BANK, make_scenes)
+    train(config, sam, bank, folder, peers=peers, on_step=_Progress(config) if peers.rank == 0 else None)
+
+
+class _Progress:
+    """Logs the mean of the latest steps and the pace."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._recent: list[torch.Tensor] = []
+        self._since = time.monotonic()
+
+    def __call__(self, step: int, scores: StepScores) -> None:
+        self._recent.append(scores.stacked())
+        if len(self._recent) < self._config.log_every:
+            return
+        seconds = time.monotonic() - self._since
+        loss, best, chosen, error, corrected = torch.stack(self._recent).mean(0).tolist()
+        logger.info(
+            "step %d of %d: %.1f pictures/s, loss %.3f, best of 3 %.3f, chosen %.3f, IoU error %.3f, corrected %.3f",
+            *(step + 1, self._config.total_steps, len(self._recent) * self._config.batch_size / seconds),
+            *(loss, best, chosen, error, corrected),
+        )
+        self._recent.clear()
+        self._since = time.monotonic()
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description="Train the seed model on procedural scenes.")
+    parser.add_argument("folder", type=Path, help="where the checkpoint and the history are kept")
+    parser.add_argument("--bank", type=Path, help="where scenes are kept; FOLDER/bank by default")
+    parser.add_argument("--fill", type=int, metavar="CHUNKS", help="make this many chunks of scenes and stop")
+    parser.add_argument("--processes", type=int, default=2, help="one-thread processes that share every batch")
+    parser.add_argument("--steps", type=int, default=SEED_TRAINING.total_steps)
+    arguments = parser.parse_args()
+    bank_folder = arguments.bank or arguments.folder / "bank"
+    torch.set_num_threads(1)
+    if arguments.fill is not None:
+        _log_to_stderr()
+        fill_bank(SceneBank(bank_folder, SEED_BANK, make_scenes), range(arguments.fill))
+        return
+    config = replace(SEED_TRAINING, total_steps=arguments.steps)
+    run_with_peers(arguments.processes, partial(train_seed, config, arguments.folder, bank_folder))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
+if __name__ == "__main__":
+    main()

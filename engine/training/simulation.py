@@ -1,0 +1,85 @@
+"""Simulated annotators: the first click or box on a mask, and further clicks on what is still wrong.
+
+All points are in pixels of the window at hand, (x, y), pixel centres at .5. P prompts, L side of the logit grid.
+"""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from torch import Tensor
+
+CENTRED_SHARE = 0.55
+"""Share of first clicks near the point farthest from the boundary; the others fall anywhere in the mask."""
+BOX_NOISE = 0.1
+"""Standard deviation of a box's sides as a share of its width or height ("Segment Anything", appendix A)."""
+BOX_NOISE_MAX_PX = 20.0
+ERROR_BLUR_CELLS = 9
+"""Window over which errors are counted when the next click is drawn: people click into big errors, away from edges."""
+
+
+def first_click(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
+    """A click into the mask (uint8 or bool [H, W], not empty): float32 [2].
+
+    People aim at the middle but do not hit it (RClicks, 2410.11722), so a part of the clicks is drawn from the cells
+    at least half to all as deep as the deepest, and the rest is uniform as in the paper.
+    """
+    mask_HW = mask_HW.astype(np.uint8)
+    if rng.random() < CENTRED_SHARE:
+        depth_HW = cv2.distanceTransform(np.pad(mask_HW, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        cells = np.flatnonzero(depth_HW >= depth_HW.max() * rng.uniform(0.5, 1.0))
+    else:
+        cells = np.flatnonzero(mask_HW)
+    if len(cells) == 0:
+        raise ValueError(f"cannot click into an empty mask of {mask_HW.shape[0]} x {mask_HW.shape[1]} px")
+    row, column = divmod(int(cells[rng.integers(len(cells))]), mask_HW.shape[1])
+    return np.array([column + 0.5, row + 0.5], np.float32)
+
+
+def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
+    """The mask's box with every side moved by noise: float32 [4] (x0, y0, x1, y1), still at least 1 px wide and high."""
+    rows = np.flatnonzero(mask_HW.any(1))
+    columns = np.flatnonzero(mask_HW.any(0))
+    if len(rows) == 0:
+        raise ValueError(f"cannot box an empty mask of {mask_HW.shape[0]} x {mask_HW.shape[1]} px")
+    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    sides = np.tile(box[2:] - box[:2], 2)
+    noise = rng.normal(size=4) * BOX_NOISE * sides
+    box = box + np.clip(noise, -BOX_NOISE_MAX_PX, BOX_NOISE_MAX_PX).astype(np.float32)
+    centre = (box[:2] + box[2:]) / 2
+    return np.concatenate([np.minimum(box[:2], centre - 0.5), np.maximum(box[2:], centre + 0.5)])
+
+
+@torch.no_grad()
+def correction_clicks(
+    logits_PLL: Tensor, targets_PLL: Tensor, uniforms_P3: Tensor, cell_px: int
+) -> tuple[Tensor, Tensor]:
+    """One click per prompt into its error region: points float32 [P, 2], labels int64 [P] (1 missed, 0 too much).
+
+    `uniforms_P3` are the random numbers in [0, 1): which cell, and where in it (so the draw belongs to the sample and
+    not to the process that runs it). A prompt without error gets a positive click into its target.
+    """
+    missed_PLL = (targets_PLL >= 0.5) & (logits_PLL <= 0)
+    extra_PLL = (targets_PLL < 0.5) & (logits_PLL > 0)
+    errors_P2LL = torch.stack([missed_PLL, extra_PLL], 1).float()
+    density_P2LL = F.avg_pool2d(errors_P2LL, ERROR_BLUR_CELLS, stride=1, padding=ERROR_BLUR_CELLS // 2)
+    weights_PK = (errors_P2LL * density_P2LL**3).flatten(1)
+    fallback_PK = torch.stack([targets_PLL >= 0.5, torch.zeros_like(missed_PLL)], 1).float().flatten(1)
+    weights_PK = torch.where(weights_PK.sum(1, keepdim=True) > 0, weights_PK, fallback_PK)
+    chosen_P = _draw(weights_PK, uniforms_P3[:, 0])
+    height, width = logits_PLL.shape[-2:]
+    labels_P = (chosen_P < height * width).long()
+    cell_P = chosen_P % (height * width)
+    corner_P2 = torch.stack([cell_P % width, torch.div(cell_P, width, rounding_mode="floor")], 1)
+    return (corner_P2 + uniforms_P3[:, 1:]) * cell_px, labels_P
+
+
+def _draw(weights_PK: Tensor, uniform_P: Tensor) -> Tensor:
+    """Index drawn in proportion to the weights by inverting their running sum; int64 [P]."""
+    running_PK = weights_PK.double().cumsum(1)
+    goal_P1 = (uniform_P.double() * running_PK[:, -1]).unsqueeze(1)
+    chosen_P = torch.searchsorted(running_PK, goal_P1, right=True).squeeze(1)
+    # Rounding may push the goal to the very end, past the last cell that has weight.
+    last_P = running_PK.argmax(1)
+    return torch.minimum(chosen_P, last_P)
