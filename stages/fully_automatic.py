@@ -1,0 +1,308 @@
+"""The fully automatic stage (section 4 of "Segment Anything"): image shards in, mask shards out. Plain Python, no Ray.
+
+plan_masks:  image shards -> a plan of mask shards, each a run of images of one image shard
+ShardWorker: read images -> decode -> generate masks -> mask shard -> commit
+
+A photograph that cannot be masked is a reject of its shard, and the shard goes on. Out of memory halves the batch of
+points and tries again. A shard that is committed already is not made again, whoever asks.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import torch
+
+from engine.generate import Diagnostics, GenerateConfig, Generated, generate_masks
+from engine.images import decode
+from engine.model.weights import Model, load_model
+from storage.commits import Commit, Plan, PlannedShard, address_of
+from storage.dataset import Dataset
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
+from storage.stores import NotFound
+
+STAGE = "fully_automatic"
+SHARDS_OF_A_RUN = 64
+"""A plan aims at so many shards: enough for a dozen workers to end together."""
+MIN_IMAGES, MAX_IMAGES = 4, 256
+"""Of a mask shard: below, committing costs more than is gained; above, a lost worker loses too much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """What became of a shard. `made`: by this call; else it was there when the call began."""
+
+    plan_id: str
+    shard: str
+    images: int
+    masks: int
+    rejects: int
+    seconds: float
+    made: bool
+
+
+class ShardFailed(RuntimeError):
+    """Every photograph of a shard failed alike: the fault is the set-up's, not the photographs'; nothing is written."""
+
+
+def plan_masks(
+    dataset: Dataset, model: Model, config: GenerateConfig, *, images_per_shard: int | None = None
+) -> list[Plan]:
+    """The plans that mask every image shard of the dataset with this model and config, oldest first.
+
+    Plans that are there are kept, so that the same command goes on with them; image shards that none of them covers
+    get a new one. A mask shard is a run of images of one image shard. Its length depends on the number of images alone,
+    never on the machine, so that a run can be continued elsewhere: 20 photographs make 5 shards of 4, 16,384 and more
+    make shards of 256.
+    """
+    settings = plan_settings(model, config)
+    plans = [plan for plan in dataset.plans() if plan.kind == "masks" and plan.settings == settings]
+    covered = {shard.inputs[0] for plan in plans for shard in plan.shards}
+    fresh = [commit for commit in dataset.image_shards() if commit.images and commit.address not in covered]
+    if fresh:
+        total = sum(commit.images for commit in fresh)
+        length = images_per_shard or min(MAX_IMAGES, max(MIN_IMAGES, math.ceil(total / SHARDS_OF_A_RUN)))
+        runs = [(commit.address, run) for commit in fresh for run in _runs(commit.images, length)]
+        shards = [
+            PlannedShard(name=f"{number:06d}", inputs=(address, f"{run.start}:{run.stop}"))
+            for number, (address, run) in enumerate(runs)
+        ]
+        plans.append(dataset.new_plan("masks", shards, settings))
+    return plans
+
+
+def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
+    """What decides over the masks, as a plan records it: the model, and the generator's settings with its thresholds.
+
+    The batch of points is no part of it: it changes speed and memory, not masks.
+    """
+    card = model.card
+    decided = replace(
+        config,
+        predicted_iou_threshold=_first(config.predicted_iou_threshold, card.predicted_iou_threshold),
+        stability_threshold=_first(config.stability_threshold, card.stability_threshold),
+    )
+    generate = {name: value for name, value in asdict(decided).items() if name != "points_per_batch"}
+    return {"stage": STAGE, "model_id": model.model_id, "generate": generate}
+
+
+def _first(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def _runs(images: int, length: int) -> list[range]:
+    """0..images cut in runs of nearly equal length, at most `length` each."""
+    count = math.ceil(images / length)
+    bounds = [images * i // count for i in range(count + 1)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedImage:
+    """One photograph with its masks."""
+
+    image: ImageRecord
+    masks: list[MaskRecord]
+    diagnostics: Diagnostics
+    seconds: float
+
+
+class ShardWorker:
+    """Holds the model and turns planned shards into committed ones.
+
+    `run` may be called from two threads: one computes while the other reads or writes.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        config: GenerateConfig,
+        dataset_uri: str,
+        *,
+        models_folder: str | Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        """`device` None: the first CUDA device this process sees, else the CPU."""
+        self.config = config
+        self.dataset = Dataset.open(dataset_uri)
+        self.model = load_model(model, folder=models_folder, device=device or default_device())
+        self._computing = threading.Lock()
+
+    def run(
+        self, plan_id: str, shard_name: str, on_image: Callable[[MaskedImage | Reject], None] | None = None
+    ) -> ShardResult:
+        """Makes one shard. `on_image` hears of each photograph.
+
+        Raises ValueError where the plan is another model's or config's, ShardFailed, Corrupt, StoreError.
+        """
+        began = time.perf_counter()
+        plan = self.plan(plan_id)
+        shard = plan.shard(shard_name)
+        done = committed(self.dataset, plan, shard)
+        if done:
+            return result_of(done, made=False)
+        photographs = read_photographs(self.dataset, shard)
+        with self._computing:
+            outcomes = []
+            for image, data in photographs:
+                outcomes.append(self.mask(plan, shard, image, data))
+                if on_image:
+                    on_image(outcomes[-1])
+        return write_outcomes(self.dataset, plan, shard, outcomes, seconds=time.perf_counter() - began)
+
+    def plan(self, plan_id: str) -> Plan:
+        """The plan, if it is one for this model and config. Raises ValueError."""
+        plan = self.dataset.plan(plan_id)
+        mine = plan_settings(self.model, self.config)
+        if plan.settings != mine:
+            raise ValueError(f"plan {plan_id} is for {dict(plan.settings)}, this worker was made for {mine}")
+        return plan
+
+    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        """All masks of one photograph, or why there are none to be had."""
+        began = time.perf_counter()
+        try:
+            generated = self.generate(image, data)
+        except Exception as error:  # whatever one photograph does to decoder and network, the others go on
+            return _reject_of(image, error)
+        provenance = Provenance(
+            stage=STAGE, model_id=self.model.model_id, plan_id=plan.plan_id, config_hash=plan.settings_hash
+        )
+        return MaskedImage(
+            image=image,
+            masks=_records(generated, plan, shard, image, provenance),
+            diagnostics=generated.diagnostics,
+            seconds=time.perf_counter() - began,
+        )
+
+    def generate(self, image: ImageRecord, data: bytes) -> Generated:
+        """The generator on one stored photograph; where memory runs out, again with half the points at a time."""
+        image_HW3 = decode(data)
+        if image_HW3.shape[:2] != (image.height, image.width):
+            raise ValueError(f"its pixels are {image_HW3.shape[:2]}, its record says {(image.height, image.width)}")
+        config = self.config
+        while True:
+            try:
+                return generate_masks(self.model, image_HW3, config)
+            except Exception as error:
+                if not is_out_of_memory(error) or config.points_per_batch == 1:
+                    raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            config = replace(config, points_per_batch=config.points_per_batch // 2)
+
+
+def default_device() -> str:
+    """The device that computing goes to unless told otherwise."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU, in PyTorch's CPU allocator, in NumPy or in OpenCV."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, Exception)
+        and any(sign in words for sign in ("not enough memory", "can't allocate memory", "Insufficient memory"))
+    )
+
+
+def committed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
+    """The shard's record, where it has one."""
+    try:
+        return dataset.commit_of(address_of(plan.plan_id, shard.name, shard.generation))
+    except NotFound:
+        return None
+
+
+def result_of(commit: Commit, *, made: bool) -> ShardResult:
+    """What a record says, as a result."""
+    return ShardResult(
+        plan_id=commit.plan_id,
+        shard=commit.shard,
+        images=commit.images,
+        masks=commit.masks,
+        rejects=len(commit.rejects),
+        seconds=commit.seconds,
+        made=made,
+    )
+
+
+def read_photographs(dataset: Dataset, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
+    """The run of images that a mask shard is made from."""
+    address, _ = shard.inputs
+    run = _run_of(shard)
+    return list(islice(dataset.read_images(address), run.start, run.stop))
+
+
+def images_of(shard: PlannedShard) -> int:
+    """How many photographs a planned mask shard has."""
+    return len(_run_of(shard))
+
+
+def _run_of(shard: PlannedShard) -> range:
+    start, stop = shard.inputs[1].split(":")
+    return range(int(start), int(stop))
+
+
+def write_outcomes(
+    dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
+) -> ShardResult:
+    """Commits a shard's masks, rejects and statistics. Raises ShardFailed where all failed that were tried."""
+    masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
+    rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
+    if len(rejects) > 1 and not masked and len({(reject.reason, reject.detail) for reject in rejects}) == 1:
+        raise ShardFailed(f"shard {shard.name}: all {len(rejects)} photographs failed alike: {rejects[0].detail}")
+    commit = dataset.write_masks(
+        plan,
+        shard,
+        [(outcome.image, outcome.masks) for outcome in masked],
+        rejects,
+        _stats(masked),
+        model_id=str(plan.settings["model_id"]),
+        seconds=seconds,
+    )
+    return result_of(commit, made=True)
+
+
+def _stats(masked: Sequence[MaskedImage]) -> dict[str, object]:
+    """The shard's diagnostics: summed, the number of masks of each photograph, and why some have none."""
+    return {
+        "diagnostics": sum((outcome.diagnostics for outcome in masked), Diagnostics()).to_json(),
+        "masks_per_image": {outcome.image.key: len(outcome.masks) for outcome in masked},
+        "without_masks": {outcome.image.key: outcome.diagnostics.to_json() for outcome in masked if not outcome.masks},
+    }
+
+
+def _records(
+    generated: Generated, plan: Plan, shard: PlannedShard, image: ImageRecord, provenance: Provenance
+) -> list[MaskRecord]:
+    return [
+        MaskRecord(
+            mask_id=mask_id_of(plan.plan_id, shard.name, shard.generation, image.image_id, ordinal),
+            image_id=image.image_id,
+            rle=mask.rle,
+            box_xyxy=mask.box_xyxy,
+            area_px=mask.area_px,
+            predicted_iou=mask.predicted_iou,
+            stability_score=mask.stability_score,
+            point_xy=mask.point_xy,
+            crop_xyxy=mask.crop_xyxy,
+            provenance=provenance,
+        )
+        for ordinal, mask in enumerate(generated.masks)
+    ]
+
+
+def reject(image: ImageRecord, reason: str, detail: str) -> Reject:
+    """A photograph of the dataset that this stage could not mask."""
+    return Reject(source=image.source, source_sha256=image.source_sha256, reason=reason, detail=detail, stage=STAGE)
+
+
+def _reject_of(image: ImageRecord, error: Exception) -> Reject:
+    reason = "out_of_memory" if is_out_of_memory(error) else "failed"
+    message = " ".join(str(error).split()) or "no message"
+    return reject(image, reason, f"{type(error).__name__}: {message[:300]}")
