@@ -1,0 +1,148 @@
+"""Photographs with the masks people drew on them, read from a folder.
+
+The form: `<folder>/<domain>/<stem>.jpg` (or png, webp, tif) beside `<stem>.json`; or pictures and JSON in the folder
+itself, which is then one domain of the folder's name. The JSON is SA-1B's (`image`, `annotations` with COCO run
+lengths); a mask may name its `annotator`, who is 0 if it does not. Pixels are read as stored: EXIF orientation is
+ignored, as in the data sets that use this form. Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import images
+from storage import rle
+from storage.rle import Rle
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImage:
+    """One photograph and its masks, kept apart by who drew them."""
+
+    domain: str
+    stem: str
+    picture_path: Path
+    image_id: int
+    """As in the JSON; by custom even ones may train and calibrate, odd ones evaluate."""
+    height: int
+    width: int
+    masks_by_annotator: Mapping[int, tuple[Rle, ...]]
+    """Annotators describe the same picture again and again: their masks are never one ground truth together."""
+
+    @property
+    def num_masks(self) -> int:
+        """Masks of all annotators together."""
+        return sum(len(masks) for masks in self.masks_by_annotator.values())
+
+
+def load_folder(folder: str | Path) -> list[LabelledImage]:
+    """Every labelled picture of a folder, sorted by domain and stem; pixels are not read yet.
+
+    Pictures without a JSON are not labelled and not in the list: `unlabelled_pictures` names them. A JSON without
+    annotations gives an image without masks.
+
+    Raises:
+        ValueError: no such folder, no labelled picture in it, a JSON that is broken or not of this form, a JSON without
+            its picture, or run lengths that do not fit the picture. The message names the file.
+    """
+    labelled = [_load_labels(path) for path in _files(folder, (".json",))]
+    if not labelled:
+        raise ValueError(
+            f"{folder}: got no JSON there or one level below, expected <domain>/<stem>.jpg beside <domain>/<stem>.json"
+        )
+    return labelled
+
+
+def unlabelled_pictures(folder: str | Path) -> list[Path]:
+    """The pictures of a folder that `load_folder` leaves out because no JSON lies beside them."""
+    return [path for path in _files(folder, PICTURE_SUFFIXES) if not path.with_suffix(".json").exists()]
+
+
+def read_pixels(image: LabelledImage) -> np.ndarray:
+    """The photograph's RGB pixels, uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the file cannot be read or decoded, or its size is not the JSON's.
+    """
+    try:
+        image_HW3 = images.decode(image.picture_path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{image.picture_path}: {error}") from error
+    if image_HW3.shape[:2] != (image.height, image.width):
+        raise ValueError(
+            f"{image.picture_path}: got a picture of {image_HW3.shape[1]}x{image_HW3.shape[0]}, but its JSON says "
+            f"{image.width}x{image.height}; the masks belong to another version of the picture"
+        )
+    return image_HW3
+
+
+def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files with one of the suffixes in the folder and one level below, sorted; hidden ones left out."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{folder}: got no folder of that name, expected one with pictures and JSON files")
+    found = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.suffix.lower() in suffixes]
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+
+def _load_labels(path: Path) -> LabelledImage:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        header, annotations = content["image"], content["annotations"]
+        height, width, image_id = int(header["height"]), int(header["width"]), int(header["image_id"])
+        masks_by_annotator: dict[int, list[Rle]] = {}
+        for number, annotation in enumerate(annotations):
+            mask = _mask_of(annotation, height, width, f"annotation {number}")
+            masks_by_annotator.setdefault(int(annotation.get("annotator", 0)), []).append(mask)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: got broken JSON ({error}), expected an SA-1B annotation file") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: got bytes that are not UTF-8, expected an SA-1B annotation file") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path}: got JSON without the field {error}, expected {{"image": {{"image_id", "height", "width"}}, '
+            '"annotations": [{"segmentation": {"size", "counts"}}]}'
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return LabelledImage(
+        domain=path.parent.name or path.parent.resolve().name,
+        stem=path.stem,
+        picture_path=_picture_of(path),
+        image_id=image_id,
+        height=height,
+        width=width,
+        masks_by_annotator={annotator: tuple(masks) for annotator, masks in sorted(masks_by_annotator.items())},
+    )
+
+
+def _mask_of(annotation: Mapping[str, Any], height: int, width: int, where: str) -> Rle:
+    size, counts = annotation["segmentation"]["size"], annotation["segmentation"]["counts"]
+    if list(size) != [height, width]:
+        raise ValueError(
+            f"{where}: got a mask of size {size}, expected [{height}, {width}] (height, width) as its image"
+        )
+    if not isinstance(counts, str):
+        raise ValueError(f"{where}: got counts of type {type(counts).__name__}, expected a COCO run-length string")
+    try:
+        return rle.from_coco(counts, height=height, width=width)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _picture_of(json_path: Path) -> Path:
+    for suffix in PICTURE_SUFFIXES:
+        for spelled in (suffix, suffix.upper()):
+            if (picture := json_path.with_suffix(spelled)).is_file():
+                return picture
+    raise ValueError(
+        f"{json_path}: got no picture beside it, expected {json_path.stem} with one of {', '.join(PICTURE_SUFFIXES)}"
+    )
