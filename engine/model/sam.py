@@ -87,13 +87,17 @@ class Sam(nn.Module):
 
         `image_index_P` (int64) names each prompt's embedding; it may be left out when there is one embedding.
 
-        Raises ValueError when embeddings do not fit the network or several come without `image_index_P`.
+        Raises ValueError when embeddings or mask prompts do not fit the network, or several embeddings come without
+        `image_index_P`.
         """
         side = self.config.embedding_side
         if tuple(embeddings_BCEE.shape[1:]) != (self.config.width, side, side):
             raise ValueError(
                 f"got embeddings {list(embeddings_BCEE.shape)}, expected [B, {self.config.width}, {side}, {side}]"
             )
+        masks_P1LL, mask_side = prompts.mask_logits_P1LL, self.config.logits_side
+        if masks_P1LL is not None and tuple(masks_P1LL.shape[2:]) != (mask_side, mask_side):
+            raise ValueError(f"got mask prompts {list(masks_P1LL.shape)}, expected [P, 1, {mask_side}, {mask_side}]")
         if image_index_P is None:
             if len(embeddings_BCEE) != 1:
                 raise ValueError(f"got {len(embeddings_BCEE)} embeddings; image_index_P must name each prompt's")
