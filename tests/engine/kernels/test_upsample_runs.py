@@ -1,0 +1,165 @@
+"""Low-resolution logits to runs: the numba twin against plain torch, and both against the definition."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engine.images import Frame
+from engine.kernels import upsample_runs as module
+from engine.kernels.upsample_runs import UpsampledMasks, needed_low_hw, upsample_runs
+from storage import rle
+
+GEOMETRIES = {
+    "landscape": ((300, 451), None, 128, 32),
+    "portrait": ((451, 300), None, 128, 32),
+    "square, as large as the model": ((128, 128), None, 128, 32),
+    "smaller than the model": ((37, 23), None, 128, 32),
+    "one pixel wide": ((200, 1), None, 128, 32),
+    "one pixel high": ((1, 200), None, 128, 32),
+    "one pixel": ((1, 1), None, 128, 32),
+    "crop at the upper left": ((300, 451), (0, 0, 260, 170), 128, 32),
+    "crop inside": ((300, 451), (51, 33, 280, 211), 128, 32),
+    "crop at the lower right": ((300, 451), (200, 90, 451, 300), 128, 32),
+    "crop of full height": ((300, 451), (100, 0, 300, 300), 128, 32),
+    "odd sizes": ((331, 777), (13, 7, 600, 330), 100, 25),
+    "the seed's grid": ((534, 800), None, 640, 160),
+}
+
+
+def logits(kind: str, side: int, *, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(4, 1, side, side, generator=generator)
+    if kind == "smooth":
+        return F.avg_pool2d(F.pad(noise, (4, 4, 4, 4), mode="replicate"), 9, stride=1)[:, 0] * 40
+    if kind == "soft":
+        return F.avg_pool2d(F.pad(noise, (2, 2, 2, 2), mode="replicate"), 5, stride=1)[:, 0] * 4
+    return noise[:, 0] * 3
+
+
+def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation, offset: float = 1.0) -> UpsampledMasks:
+    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, implementation=implementation)
+
+
+def assert_same(ours: UpsampledMasks, theirs: UpsampledMasks) -> None:
+    assert ours.rles == theirs.rles
+    assert np.array_equal(ours.boxes_N4, theirs.boxes_N4)
+    assert np.array_equal(ours.areas_N, theirs.areas_N)
+    assert np.array_equal(ours.stability_N, theirs.stability_N)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "soft", "ragged"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_numba_and_torch_give_the_same_runs_boxes_areas_and_stability(geometry: str, kind: str) -> None:
+    image_hw, crop, model_side, side = GEOMETRIES[geometry]
+    frame = Frame(crop_xyxy=crop or (0, 0, image_hw[1], image_hw[0]), image_hw=image_hw, model_side=model_side)
+    values = logits(kind, side)
+    assert_same(run(values, frame, side, "numba"), run(values, frame, side, "reference"))
+
+
+@pytest.mark.parametrize("implementation", ["numba", "reference"])
+def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(implementation) -> None:
+    frame = Frame(crop_xyxy=(20, 10, 140, 90), image_hw=(100, 150), model_side=64)
+    values = logits("soft", 16)
+    found = run(values, frame, 16, implementation)
+    model = F.interpolate(values[None], (64, 64), mode="bilinear", align_corners=False)[..., :43, :64]
+    window = F.interpolate(model, (80, 120), mode="bilinear", align_corners=False)[0].numpy()
+    for i, runs in enumerate(found.rles):
+        mask = rle.decode(runs)
+        assert mask.shape == (100, 150)
+        assert np.array_equal(mask[10:90, 20:140], window[i] > 0)
+        assert mask.sum() == (window[i] > 0).sum() == found.areas_N[i]
+        x0, y0, x1, y1 = rle.box_xyxy(runs)
+        assert found.boxes_N4[i].tolist() == [x0, y0, x1 - 1, y1 - 1]
+        assert found.stability_N[i] == np.float32((window[i] > 1).sum()) / np.float32((window[i] > -1).sum())
+
+
+@pytest.mark.parametrize("implementation", ["numba", "reference"])
+def test_empty_full_and_undecided_masks(implementation) -> None:
+    frame = Frame.whole((50, 70), 64)
+    values = torch.stack([torch.full((16, 16), level) for level in (-9.0, 9.0, 0.5, -0.5, 0.0)])
+    found = run(values, frame, 16, implementation)
+    assert found.areas_N.tolist() == [0, 3500, 3500, 0, 0]
+    assert found.stability_N.tolist() == [0.0, 1.0, 0.0, 0.0, 0.0]
+    assert found.boxes_N4.tolist() == [[0, 0, 0, 0], [0, 0, 69, 49], [0, 0, 69, 49], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert [runs.counts.tolist() for runs in found.rles] == [[3500], [0, 3500], [0, 3500], [3500], [3500]]
+
+
+@pytest.mark.parametrize("implementation", ["numba", "reference"])
+def test_no_masks_give_no_masks(implementation) -> None:
+    found = run(torch.empty(0, 16, 16), Frame.whole((50, 70), 64), 16, implementation)
+    assert (found.rles, found.boxes_N4.shape, found.areas_N.shape) == ([], (0, 4), (0,))
+
+
+@pytest.mark.parametrize("image_hw", [(300, 451), (451, 300), (200, 1)])
+@pytest.mark.parametrize("implementation", ["numba", "reference"])
+def test_rows_and_columns_of_the_padding_may_be_left_out(implementation, image_hw) -> None:
+    frame = Frame.whole(image_hw, 128)
+    rows, columns = needed_low_hw(frame, 32)
+    values = logits("soft", 32)
+    cut = run(values[:, :rows, :columns], frame, 32, implementation)
+    assert_same(cut, run(values, frame, 32, implementation))
+    with pytest.raises(ValueError, match="expected from"):
+        run(values[:, : rows - 1], frame, 32, implementation)
+
+
+def test_views_that_are_not_contiguous_give_the_same_masks() -> None:
+    frame = Frame.whole((90, 120), 128)
+    values = logits("soft", 32)
+    assert_same(
+        run(values.transpose(1, 2), frame, 32, "numba"), run(values.transpose(1, 2).clone(), frame, 32, "reference")
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, 5.0])
+def test_any_stability_offset_agrees(offset: float) -> None:
+    frame = Frame.whole((200, 260), 128)
+    values = logits("soft", 32)
+    assert_same(run(values, frame, 32, "numba", offset), run(values, frame, 32, "reference", offset))
+
+
+def test_infinite_and_missing_logits_agree() -> None:
+    frame = Frame.whole((200, 260), 128)
+    values = logits("smooth", 32)
+    values[0, 5:9, 5:9] = torch.nan
+    values[1, 3:20, 3:20] = 1e30
+    ours, theirs = run(values, frame, 32, "numba"), run(values, frame, 32, "reference")
+    assert_same(ours, theirs)
+
+
+def test_positions_beyond_32_bits_of_a_huge_image_are_exact() -> None:
+    frame = Frame.whole((64_000, 64_000), 64)  # 4.1e9 pixels: more than 2^31
+    found = run(torch.full((1, 16, 16), 9.0), frame, 16, "numba")
+    assert found.areas_N.tolist() == [64_000**2]
+    assert rle.area(found.rles[0]) == 64_000**2
+
+
+def test_asking_for_numba_where_it_is_missing_raises(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_numba", None)
+    with pytest.raises(RuntimeError, match="numba"):
+        run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "numba")
+
+
+def test_auto_says_once_which_implementation_it_took(caplog) -> None:
+    module._best_scan.cache_clear()
+    caplog.set_level("INFO", logger=module.__name__)
+    for _ in range(2):
+        run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "auto")
+    assert [record.message for record in caplog.records] == ["upsample_runs: numba"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits_NRC": torch.zeros(2, 16, 16, dtype=torch.float64)}, "expected float32"),
+        ({"logits_NRC": torch.zeros(16, 16)}, "expected float32"),
+        ({"stability_offset": -1.0}, "at least 0"),
+        ({"implementation": "cuda"}, "expected 'auto'"),
+    ],
+)
+def test_wrong_input_is_refused_with_what_was_expected(change, message: str) -> None:
+    values = {"logits_NRC": torch.zeros(2, 16, 16), "low_side": 16, "stability_offset": 1.0} | change
+    with pytest.raises(ValueError, match=message):
+        upsample_runs(values.pop("logits_NRC"), Frame.whole((20, 20), 64), **values)
