@@ -4,7 +4,7 @@ Shape suffixes: B scenes, S side in pixels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional
@@ -17,7 +17,7 @@ DCT_SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Camera:
+class Cameras:
     """Settings per scene, [B] or [B, k]."""
 
     field: torch.Tensor
@@ -27,6 +27,8 @@ class Camera:
     taps_x: torch.Tensor
     """Blur weights along x, summing to 1."""
     taps_y: torch.Tensor
+    exposure: torch.Tensor
+    """Mean brightness of the picture that the camera aims at; 0: as it is."""
     gamma: torch.Tensor
     contrast: torch.Tensor
     brightness: torch.Tensor
@@ -40,12 +42,15 @@ class Camera:
     jpeg_step: torch.Tensor
     """Step of the coarsest rounding of 8 x 8 block frequencies, of 1; 0: none."""
 
+    def rows(self, rows: slice) -> "Cameras":
+        return Cameras(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Camera:
+
+def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Cameras:
     n = len(microscopy_B)
     seven_in_ten = draws.chance(0.65, n)
     sigma = torch.where(seven_in_ten, draws.uniform(0.2, 0.6, n), draws.uniform(0.6, 1.9, n))
-    gauss = _gaussian_taps(sigma)
+    gauss = _sharpened(draws, _gaussian_taps(sigma))
     motion = draws.choose((0.93, 0.035, 0.035), n)
     box = torch.where(_tap_distance() <= draws.uniform(1, 4, n, 1), 1.0, 0.0)
     box = box / box.sum(1, keepdim=True)
@@ -55,13 +60,14 @@ def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Camera:
         return [draws.integers(0, NUM_SMOOTH, n).float(), draws.log_uniform(low, high, n), shift[0], shift[1]]
 
     cast_share = draws.uniform(0.15, 0.55, n) * draws.chance(0.2, n) * ~microscopy_B
-    return Camera(
+    return Cameras(
         field=torch.stack([*field(20, 100), draws.uniform(0.1, 0.5, n) * draws.chance(0.4, n)], 1),
         cast=torch.stack([*field(25, 90), cast_share, draws.uniform(-0.3, 0.3, n), draws.log_uniform(6, 60, n)], 1),
         taps_x=torch.where((motion == 1)[:, None], box, gauss),
         taps_y=torch.where((motion == 2)[:, None], box, gauss),
+        exposure=draws.uniform(0.3, 0.55, n) * draws.chance(0.6, n) * ~microscopy_B,
         gamma=(draws.normal(n) * 0.35 * draws.chance(0.5, n)).exp(),
-        contrast=torch.where(draws.chance(0.35, n), draws.uniform(0.25, 1.3, n), 1.0),
+        contrast=torch.where(draws.chance(0.35, n), draws.uniform(0.3, 1.5, n), 1.0),
         brightness=draws.normal(n) * 0.09 * draws.chance(0.4, n),
         grey=(draws.chance(0.1, n) | (microscopy_B & draws.chance(0.7, n))).float(),
         inverted=draws.chance(0.04, n).float(),
@@ -71,12 +77,12 @@ def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Camera:
     )
 
 
-def clean_cameras(scenes: int) -> Camera:
+def clean_cameras(scenes: int) -> Cameras:
     """A camera that changes nothing, for tests and for looking at the painter's work."""
     zero, one = torch.zeros(scenes), torch.ones(scenes)
     centre = (_tap_distance() == 0).float().expand(scenes, BLUR_TAPS)
-    return Camera(
-        field=torch.zeros(scenes, 5), cast=torch.zeros(scenes, 7), taps_x=centre, taps_y=centre, gamma=one,
+    return Cameras(
+        field=torch.zeros(scenes, 5), cast=torch.zeros(scenes, 7), taps_x=centre, taps_y=centre, exposure=zero, gamma=one,
         contrast=one, brightness=zero, grey=zero, inverted=zero, noise=zero, grain=zero, jpeg_step=zero,
     )  # fmt: skip
 
@@ -90,19 +96,25 @@ def _gaussian_taps(sigma_B: torch.Tensor) -> torch.Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
+def _sharpened(draws: Draws, taps: torch.Tensor) -> torch.Tensor:
+    """Three cameras of ten sharpen: they subtract a wider blur, which leaves halos."""
+    amount = draws.uniform(0.2, 0.9, len(taps), 1) * draws.chance(0.3, len(taps), 1)
+    return taps * (1 + amount) - amount * _gaussian_taps(torch.full((len(taps),), 1.3))
+
+
 def photograph(
-    colours_B3SS: torch.Tensor, ids_BSS: torch.Tensor, camera: Camera, atlas: Atlas, generator: torch.Generator
+    colours_B3SS: torch.Tensor, ids_BSS: torch.Tensor, cameras: Cameras, atlas: Atlas, generator: torch.Generator
 ) -> torch.Tensor:
     """uint8 [B, 3, S, S]: lit, softened at the borders of leaves, blurred, developed, with noise and JPEG blocks."""
     device = colours_B3SS.device
 
     def setting(name: str) -> torch.Tensor:
-        value = getattr(camera, name).to(device, non_blocking=True)
+        value = getattr(cameras, name).to(device, non_blocking=True)
         return value[:, None, None, None] if value.dim() == 1 else value
 
     image = colours_B3SS * _light(setting("field"), setting("cast"), ids_BSS.shape[1], atlas)[:, None]
     image = soften_borders(image.clamp_(0, 1.5), ids_BSS)
-    image = _blur(image, setting("taps_x"), setting("taps_y")).clamp_(1e-4, 1)
+    image = _exposed(_blur(image, setting("taps_x"), setting("taps_y")), setting("exposure")).clamp_(1e-4, 1)
     image = image.pow_(setting("gamma"))
     image = image.sub_(0.5).mul_(setting("contrast")).add_(setting("brightness") + 0.5)
     image = torch.lerp(image, image.mean(1, keepdim=True), setting("grey"))
@@ -138,6 +150,12 @@ def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
     return torch.where(border[:, None], _blur(image, binomial, binomial), image)
 
 
+def _exposed(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Brought towards a mean brightness, by a factor of at most 2.5 either way."""
+    gain = (target / image.mean((1, 2, 3), keepdim=True).clamp_min(0.01)).clamp(0.4, 2.5)
+    return image * torch.where(target > 0, gain, 1.0)
+
+
 def _blur(image: torch.Tensor, taps_x: torch.Tensor, taps_y: torch.Tensor) -> torch.Tensor:
     """Separable blur with weights per scene."""
     side, reach = image.shape[-1], taps_x.shape[1] // 2
@@ -168,9 +186,11 @@ def _jpeg(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     k = torch.arange(DCT_SIDE, device=image.device, dtype=torch.float32)
     dct = torch.cos(math.pi / DCT_SIDE * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / DCT_SIDE)
     dct[0] *= math.sqrt(0.5)
-    tiles = padded.view(batch, channels, blocks, DCT_SIDE, blocks, DCT_SIDE).transpose(3, 4)
-    frequencies = dct @ tiles @ dct.t()
-    rounding = (0.3 + 0.1 * (k[:, None] + k)) * step[..., None, None].clamp_min(1e-6)
-    rounded = (frequencies / rounding).round_() * rounding
-    restored = (dct.t() @ rounded @ dct).transpose(3, 4).reshape(padded.shape)[:, :, :side, :side]
+    # Rows first, as one matrix product with 8 columns; then columns, 8 picture rows at a time.
+    across = (padded.reshape(-1, DCT_SIDE) @ dct.t()).view(batch * channels * blocks, DCT_SIDE, -1)
+    frequencies = (dct @ across).view(batch, -1, DCT_SIDE, blocks, DCT_SIDE)
+    rounding = (0.3 + 0.1 * (k[:, None] + k))[:, None] * step[..., None].clamp_min(1e-6)
+    rounded = frequencies.div_(rounding).round_().mul_(rounding)
+    down = dct.t() @ rounded.view(batch * channels * blocks, DCT_SIDE, -1)
+    restored = (down.reshape(-1, DCT_SIDE) @ dct).view(padded.shape)[:, :, :side, :side]
     return torch.where(step > 0, restored, image)

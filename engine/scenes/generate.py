@@ -10,7 +10,7 @@ from engine.scenes.batch import SceneBatch, number_visible
 from engine.scenes.camera import clean_cameras, draw_cameras, photograph
 from engine.scenes.draws import Draws
 from engine.scenes.layout import plan_scenes
-from engine.scenes.render import find_surface, paint
+from engine.scenes.render import find_surface, paint, scene_slices
 from engine.scenes.styles import leaf_styles
 from engine.scenes.textures import Atlas, default_atlas
 
@@ -45,8 +45,11 @@ def generate_scenes(
     styles_GC = leaf_styles(draws, objects, count, side).to(device)
     cameras = clean_cameras(count) if clean else draw_cameras(draws, layout.microscopy_B)
     surface = find_surface(objects, count, side, textures, device)
-    colours_B3SS = paint(surface, styles_GC, textures)
-    images_B3SS = photograph(colours_B3SS, surface.leaf_BSS, cameras, textures, device_generator)
+    images = []
+    for rows in scene_slices(count, side, device):
+        visible = surface.rows(rows)
+        colours_B3SS = paint(visible, styles_GC, textures)
+        images.append(photograph(colours_B3SS, visible.leaf_BSS, cameras.rows(rows), textures, device_generator))
     scene_G, part_G, whole_G = (tree.to(device) for tree in objects.tree())
     ids, part_BL, whole_BL, leaves_B = number_visible(surface.leaf_BSS, scene_G, part_G, whole_G)
-    return SceneBatch(images_B3HW=images_B3SS, ids_BHW=ids, part_BL=part_BL, whole_BL=whole_BL, leaves_B=leaves_B)
+    return SceneBatch(images_B3HW=torch.cat(images), ids_BHW=ids, part_BL=part_BL, whole_BL=whole_BL, leaves_B=leaves_B)

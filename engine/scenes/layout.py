@@ -10,10 +10,12 @@ from enum import IntEnum
 import torch
 
 from engine.scenes.draws import Draws
+from engine.scenes.lighting import with_shading, with_shadows
 from engine.scenes.objects import Objects, Shape, Split, join, plain_objects
-from engine.scenes.parts import with_random_parts, with_second_cuts
-from engine.scenes.shapes import creatures, glyphs, outlines, wires
+from engine.scenes.parts import random_cells, with_second_cuts
+from engine.scenes.shapes import cell_outlines, glyphs, wires
 from engine.scenes.textures import NUM_SMOOTH
+from engine.scenes.things import make_things, parts_share, quads
 
 SMALLEST_RADIUS = 0.015
 LARGEST_RADIUS = 0.5
@@ -59,22 +61,22 @@ def plan_scenes(draws: Draws, scenes: int, side: int) -> Layout:
         _buildings(draws, kind_B, side),
         _scattered(draws, kind_B, microscopy_B, side),
         _thin(draws, kind_B, side),
+        _words(draws, kind_B, side),
     ]
-    objects = join([p.objects for p in _with_distinct_kin([p for p in populations if len(p.objects)])])
+    objects = join(_with_distinct_numbers([p.objects for p in populations]))
     height_N = torch.cat([p.height_N for p in populations])
-    objects = _with_shadows(draws, _with_shading(draws, objects), microscopy_B)
+    objects = with_shadows(draws, with_shading(draws, objects), microscopy_B)
     front_to_back = height_N.argsort(stable=True)
     order = front_to_back[objects.scene_N[front_to_back].argsort(stable=True)]
     return Layout(objects=objects.rows(order), microscopy_B=microscopy_B)
 
 
-def _with_distinct_kin(populations: list[_Placed]) -> list[_Placed]:
-    """Kin numbers start at 0 in every population: shift them apart."""
-    shifted, start = [], 0
-    for placed in populations:
-        kin_N = placed.objects.kin_N + start
-        start = int(kin_N.max()) + 1
-        shifted.append(_Placed(objects=placed.objects.with_fields(kin_N=kin_N), height_N=placed.height_N))
+def _with_distinct_numbers(tables: list[Objects]) -> list[Objects]:
+    """Kin and wholes are numbered from 0 in every population: shift them apart."""
+    shifted, kin, whole = [], 0, 0
+    for table in (t for t in tables if len(t)):
+        shifted.append(table.with_fields(kin_N=table.kin_N + kin, whole_N=table.whole_N + whole))
+        kin, whole = kin + int(table.kin_N.max()) + 1, whole + int(table.whole_N.max()) + 1
     return shifted
 
 
@@ -83,14 +85,14 @@ def _scene_rows(count_B: torch.Tensor) -> torch.Tensor:
 
 
 def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """One object that fills the picture: a single surface, bands about a horizon, or a warped Voronoi partition."""
+    """One object that fills the picture: one surface, bands about a horizon, a warped Voronoi partition, or cells."""
     n = len(kind_B)
-    single, horizon, voronoi = range(3)
+    single, horizon, voronoi, cells = range(4)
     weights = {
-        Kind.LEAVES: (0.3, 0.3, 0.4),
-        Kind.INSTANCES: (0.7, 0.15, 0.15),
-        Kind.STREET: (0.1, 0.7, 0.2),
-        Kind.PARTITION: (0.0, 0.25, 0.75),
+        Kind.LEAVES: (0.3, 0.27, 0.38, 0.05),
+        Kind.INSTANCES: (0.72, 0.14, 0.14, 0.0),
+        Kind.STREET: (0.1, 0.7, 0.2, 0.0),
+        Kind.PARTITION: (0.0, 0.2, 0.45, 0.35),
     }
     options = torch.stack([draws.choose(weights[kind], n) for kind in Kind])
     form = torch.where(microscopy_B, single, options[kind_B, torch.arange(n)])
@@ -108,8 +110,12 @@ def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor,
     warp = torch.stack([bend, draws.log_uniform(12, 90, n), draws.uniform(0, 256, n), draws.uniform(0, 256, n)], 1)
     noise = torch.zeros(n, 6)
     noise[:, 0] = draws.integers(0, NUM_SMOOTH, n).float()
+    cell_N3, cells_NJ2, cell_labels = random_cells(draws, draws.integers(2, 9, n), draws.integers(2, 8, n))
+    span_N = torch.where(draws.chance(0.3, n) & (form != voronoi), draws.integers(2, 4, n), 1)
+    splits = torch.tensor([Split.NONE, Split.BANDS, Split.SITES, Split.CELLS])
+    labels = torch.stack([torch.ones_like(bands), bands, sites, cell_labels])
     objects = objects.with_fields(
-        split_N=torch.where(form == voronoi, int(Split.SITES), int(Split.BANDS)),
+        split_N=splits[form],
         centre_N2=torch.full((n, 2), side / 2),
         radius_N=torch.full((n,), side / 2),
         extent_N=torch.full((n,), float(side)),
@@ -117,10 +123,12 @@ def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor,
         sites_NK3=torch.cat([place, weight[:, :, None]], 2),
         warp_N4=warp,
         noise_N6=noise,
-        labels_N=torch.where(form == voronoi, sites, bands),
-        regions_N=torch.ones(n, dtype=torch.bool),
+        cell_N3=cell_N3,
+        cells_NJ2=cells_NJ2,
+        labels_N=labels[form, torch.arange(n)],
+        region_span_N=span_N,
     )
-    objects = with_second_cuts(draws, objects, torch.where(form == single, 0.0, 0.12))
+    objects = with_second_cuts(draws, objects, torch.where(form == single, 0.0, torch.where(form == cells, 0.05, 0.12)))
     return _Placed(objects=objects, height_N=torch.full((n,), -1e9))
 
 
@@ -137,79 +145,25 @@ def _scattered(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, s
     share_N = smallest_N / (1 - draws.uniform(0, 1, n) * span).sqrt()
     height_N = -share_N.log() + 0.7 * draws.normal(n)
     centre_N2 = draws.uniform(-0.04, 1.04, n, 2) * side
-    return _Placed(
-        objects=_things(draws, scene_N, centre_N2, share_N * side, 0.55 * _large(share_N)), height_N=height_N
-    )
+    leader_N = _leaders(draws, scene_N)
+    attached = leader_N != torch.arange(n)
+    share_N = torch.where(attached, share_N[leader_N] * draws.uniform(0.3, 0.8, n), share_N)
+    share_N = share_N.clamp_min(SMALLEST_RADIUS)
+    turn, reach = draws.uniform(0, 2 * math.pi, n), share_N[leader_N] * side * draws.uniform(0.5, 1.0, n)
+    beside_N2 = centre_N2[leader_N] + torch.stack([turn.cos(), turn.sin()], 1) * reach[:, None]
+    centre_N2 = torch.where(attached[:, None], beside_N2, centre_N2)
+    height_N = torch.where(attached, height_N[leader_N] + 1e-3 * draws.normal(n), height_N)
+    objects = make_things(draws, scene_N, centre_N2, share_N * side, 0.55 * parts_share(share_N))
+    return _Placed(objects=objects.with_fields(whole_N=leader_N), height_N=height_N)
 
 
-def _things(
-    draws: Draws, scene_N: torch.Tensor, centre_N2: torch.Tensor, radius_N: torch.Tensor, cut_share_N: torch.Tensor
-) -> Objects:
-    """Objects of all families at the given places."""
-    n = len(scene_N)
-    creature, quad, wire, glyph = range(1, 5)
-    family = draws.choose((0.62, 0.16, 0.12, 0.05, 0.05), n)
-    shape = torch.tensor([Shape.OUTLINE, Shape.CHAIN, Shape.QUAD, Shape.CHAIN, Shape.CHAIN])[family]
-    capsules, labels = creatures(draws, n)
-    capsules = torch.where((family == wire)[:, None, None], wires(draws, n), capsules)
-    capsules = torch.where((family == glyph)[:, None, None], glyphs(draws, n), capsules)
-    jointed = (family == creature) & draws.chance(cut_share_N * 1.4, n)
-    objects = plain_objects(scene_N, Shape.OUTLINE).with_fields(
-        shape_N=shape,
-        centre_N2=centre_N2,
-        radius_N=radius_N,
-        extent_N=radius_N * torch.where(family == quad, 1.35, torch.where(family == creature, 1.15, 1.02)) + 1,
-        angle_N=torch.where(
-            (family == glyph) | ((family == quad) & draws.chance(0.6, n)),
-            draws.normal(n) * 0.08,
-            draws.uniform(0, 2 * math.pi, n),
-        ),
-        outline_NA=outlines(draws, n),
-        hole_N3=_holes(draws, n),
-        capsules_NM6=capsules,
-        capsule_label_NM=torch.where(jointed[:, None], labels, 0),
-        quad_N5=_quads(draws, n),
-    )
-    objects = with_random_parts(draws, objects, cut_share_N)
-    thin = (family == wire) | (family == glyph)
-    return _jointed(draws, _unsplit(objects, thin | jointed), jointed)
-
-
-def _large(share_N: torch.Tensor) -> torch.Tensor:
-    """0 to 1 as the radius grows to an eighth of the side: parts of small objects would be specks."""
-    return (share_N * 8).square().clamp_max(1)
-
-
-def _unsplit(objects: Objects, rows: torch.Tensor) -> Objects:
-    """These rows without parts."""
-    plain = plain_objects(objects.scene_N, Shape.OUTLINE)
-    return objects.with_fields(
-        split_N=torch.where(rows, int(Split.BANDS), objects.split_N),
-        bands_N2F=torch.where(rows[:, None, None], plain.bands_N2F, objects.bands_N2F),
-        band_N8=torch.where(rows[:, None], plain.band_N8, objects.band_N8),
-        subsplit_N=torch.where(rows, 0, objects.subsplit_N),
-        labels_N=torch.where(rows, 1, objects.labels_N),
-    )
-
-
-def _jointed(draws: Draws, objects: Objects, rows: torch.Tensor) -> Objects:
-    """These chains with a part for each limb, a quarter of the parts cut again."""
-    seven = objects.with_fields(labels_N=torch.where(rows, 7, objects.labels_N))
-    cut = with_second_cuts(draws, seven, torch.where(rows, 0.2, 0.0))
-    return cut.with_fields(subsplit_N=torch.where(rows, cut.subsplit_N, objects.subsplit_N))
-
-
-def _holes(draws: Draws, n: int) -> torch.Tensor:
-    """x, y, radius of the hole in one outline of eight: rings when it is central and wide."""
-    hole = torch.cat([draws.normal(n, 2) * 0.15, draws.uniform(0.1, 0.6, n, 1)], 1)
-    return torch.where(draws.chance(0.125, n, 1), hole, 0.0)
-
-
-def _quads(draws: Draws, n: int) -> torch.Tensor:
-    ratio = draws.uniform(0.15, 1.4, n)
-    half_w, half_h = ratio.cos() * 0.95, ratio.sin() * 0.95
-    corner = torch.minimum(half_w, half_h) * draws.uniform(0, 0.6, n) * draws.choose((0.5, 0.5), n)
-    return torch.stack([half_w, half_h, corner, draws.uniform(-0.22, 0.22, n), draws.uniform(-0.22, 0.22, n)], 1)
+def _leaders(draws: Draws, scene_N: torch.Tensor) -> torch.Tensor:
+    """int64 row each object belongs to: mostly its own, else an earlier one of its scene that it is attached to."""
+    row_N = torch.arange(len(scene_N))
+    leads = ~draws.chance(0.17, len(scene_N))
+    leads[1:] |= scene_N[1:] != scene_N[:-1]
+    leads[:1] = True
+    return torch.where(leads, row_N, 0).cummax(0).values
 
 
 def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
@@ -222,7 +176,7 @@ def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
     radius_N = draws.uniform(0.22, 0.6, n) * side
     columns, rows = draws.integers(2, 7, n), draws.integers(2, 6, n)
     objects = plain_objects(scene_N, Shape.QUAD)
-    quad_N5 = _quads(draws, n)
+    quad_N5 = quads(draws, n)
     quad_N5[:, 2] = 0
     bands_N2F, band_N8 = objects.bands_N2F, objects.band_N8
     bands_N2F[:, 0, 0], bands_N2F[:, 1, 1] = columns / (2 * quad_N5[:, 0]), rows / (2 * quad_N5[:, 1])
@@ -233,6 +187,7 @@ def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
         radius_N=radius_N,
         extent_N=radius_N * 1.35 + 1,
         angle_N=draws.normal(n) * 0.04,
+        split_N=torch.full((n,), int(Split.BANDS)),
         quad_N5=quad_N5,
         bands_N2F=bands_N2F,
         band_N8=band_N8,
@@ -257,6 +212,30 @@ def _thin(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
         capsules_NM6=wires(draws, n),
     )
     return _Placed(objects=objects, height_N=draws.uniform(1, 4, n))
+
+
+def _words(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
+    """Rows of letter-like signs; a word is a whole and its signs are the parts."""
+    scenes = len(kind_B)
+    chosen = ((kind_B == Kind.LEAVES) | (kind_B == Kind.STREET)) & draws.chance(0.15, scenes)
+    scene_N = _scene_rows(torch.where(chosen, draws.integers(2, 8, scenes), 0))
+    n = len(scene_N)
+    leader_N = torch.searchsorted(scene_N, scene_N)
+    place_N = (torch.arange(n) - leader_N)[:, None]
+    angle_N = 0.15 * draws.normal(scenes)[scene_N]
+    radius_N = draws.log_uniform(0.025, 0.12, scenes)[scene_N] * side
+    start_N2 = draws.uniform(0.02, 0.6, scenes, 2)[scene_N] * side
+    advance_N2 = torch.stack([angle_N.cos(), angle_N.sin()], 1) * (1.45 * radius_N)[:, None]
+    objects = plain_objects(scene_N, Shape.CHAIN).with_fields(
+        centre_N2=start_N2 + place_N * advance_N2,
+        radius_N=radius_N,
+        extent_N=radius_N * 1.1 + 1,
+        angle_N=angle_N,
+        capsules_NM6=glyphs(draws, n),
+        whole_N=leader_N,
+        kin_N=leader_N,
+    )
+    return _Placed(objects=objects, height_N=draws.uniform(1, 5, scenes)[scene_N])
 
 
 def _instances(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
@@ -285,7 +264,10 @@ def _instances(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, s
         SMALLEST_RADIUS * side
     )
     objects = _alike(
-        draws, _things(draws, scene_N, centre_N2, radius_N, 0.4 * _large(radius_N / side)), first_B, microscopy_B
+        draws,
+        make_things(draws, scene_N, centre_N2, radius_N, 0.4 * parts_share(radius_N / side)),
+        first_B,
+        microscopy_B,
     )
     # Patches of smooth noise leave gaps, so that what stays forms clusters.
     rate_B, phase_B = draws.uniform(2, 9, 2, scenes), draws.uniform(0, 2 * math.pi, scenes)
@@ -308,7 +290,7 @@ def _alike(draws: Draws, objects: Objects, first_B: torch.Tensor, microscopy_B: 
     cells_N = microscopy_B[scene_N]
     varied_N = (draws.uniform(0, 1, n) < draws.choose((0.5, 0.5), scenes)[scene_N] * 0.7)[:, None]
     outline_NA = torch.where(varied_N & ~cells_N[:, None], objects.outline_NA, first.outline_NA)
-    outline_NA = torch.where(cells_N[:, None], _cell_outlines(draws, n), outline_NA)
+    outline_NA = torch.where(cells_N[:, None], cell_outlines(draws, n), outline_NA)
     upright_N = draws.chance(0.3, scenes)[scene_N]
     return first.with_fields(
         shape_N=torch.where(cells_N, int(Shape.OUTLINE), first.shape_N),
@@ -318,45 +300,6 @@ def _alike(draws: Draws, objects: Objects, first_B: torch.Tensor, microscopy_B: 
         angle_N=torch.where(upright_N, first.angle_N, objects.angle_N),
         outline_NA=outline_NA,
         hole_N3=torch.where(cells_N[:, None], 0.0, first.hole_N3),
+        whole_N=objects.whole_N,
         kin_N=torch.where(draws.chance(0.8, scenes)[scene_N], scene_N, scenes + torch.arange(n)),
     )
-
-
-def _cell_outlines(draws: Draws, n: int) -> torch.Tensor:
-    """Ovals with a dent or two, like nuclei."""
-    angle = torch.arange(128) * (2 * math.pi / 128)
-    ratio = draws.uniform(0.55, 1.0, n, 1)
-    oval = torch.hypot(angle.cos(), angle.sin() / ratio).reciprocal()
-    dents = draws.uniform(0, 0.12, n, 1) * torch.cos(3 * angle + draws.uniform(0, 6.3, n, 1))
-    dents = dents + draws.uniform(0, 0.1, n, 1) * torch.cos(2 * angle + draws.uniform(0, 6.3, n, 1))
-    outline_NA = oval * (1 + dents)
-    return outline_NA / outline_NA.amax(1, keepdim=True)
-
-
-def _with_shading(draws: Draws, objects: Objects) -> Objects:
-    """Light from one side of each scene, rounded rims, and sometimes a dark or light contour."""
-    n, scenes = len(objects), int(objects.scene_N.max()) + 1
-    sun_B = draws.uniform(0, 2 * math.pi, scenes)
-    strength_N = (draws.uniform(0, 0.35, scenes)[objects.scene_N] * draws.uniform(0.3, 1, n)) * draws.chance(0.7, n)
-    towards = sun_B[objects.scene_N] - objects.angle_N
-    rim = draws.uniform(-0.15, 0.6, n) * draws.chance(0.5, n)
-    contour_N = draws.chance(0.1, scenes)[objects.scene_N] & draws.chance(0.9, n)
-    contour = torch.where(contour_N, torch.where(draws.chance(0.7, n), 0.35, 1.6), 1.0)
-    light = torch.stack(
-        [towards.cos() * strength_N, towards.sin() * strength_N, rim, draws.uniform(0.1, 1.0, n), contour,
-         draws.uniform(0.8, 2.2, scenes)[objects.scene_N]], 1,
-    )  # fmt: skip
-    light = torch.where(objects.regions_N[:, None], torch.tensor([0.0, 0, 0, 1, 1, 0]), light)
-    return objects.with_fields(light_N6=light)
-
-
-def _with_shadows(draws: Draws, objects: Objects, microscopy_B: torch.Tensor) -> Objects:
-    """In six scenes of ten most objects cast a soft shadow, all in about the same direction."""
-    n, scenes = len(objects), len(microscopy_B)
-    cast_N = (draws.chance(0.6, scenes) & ~microscopy_B)[objects.scene_N] & draws.chance(0.75, n) & ~objects.regions_N
-    turn_N = draws.uniform(0, 2 * math.pi, scenes)[objects.scene_N] + 0.1 * draws.normal(n)
-    reach_N = objects.radius_N * draws.uniform(0.0, 0.3, scenes)[objects.scene_N] + 1.5
-    dark_N = draws.uniform(0.2, 0.65, scenes)[objects.scene_N] * cast_N
-    soft_N = 0.7 + objects.radius_N * draws.uniform(0, 0.12, n)
-    shadow = torch.stack([(turn_N.cos() * reach_N).round(), (turn_N.sin() * reach_N).round(), dark_N, soft_N], 1)
-    return objects.with_fields(shadow_N4=shadow, extent_N=objects.extent_N + soft_N * cast_N)

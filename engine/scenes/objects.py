@@ -1,6 +1,6 @@
 """Objects: the table of everything that is painted, one row an object, of all scenes of a batch together.
 
-Shape suffixes: N objects, A angles of an outline, M capsules of a chain, K sites of a split.
+Shape suffixes: N objects, A angles of an outline, M capsules of a chain, K sites of a split, J cells of a split.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -11,6 +11,7 @@ import torch
 NUM_ANGLES = 128
 NUM_CAPSULES = 14
 NUM_SITES = 12
+NUM_CELLS = 64
 NUM_FIELDS = 5
 """The scalar fields that bands cut: u, v, distance from the centre, distance from the border, angle / 2 pi."""
 
@@ -27,9 +28,11 @@ class Shape(IntEnum):
 class Split(IntEnum):
     """Families of ways to cut an object into parts; each is one function in parts.py."""
 
-    BANDS = 0
-    SITES = 1
-    NOISE = 2
+    NONE = 0
+    BANDS = 1
+    SITES = 2
+    NOISE = 3
+    CELLS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,10 @@ class Objects:
     """SITES: x, y and weight; a site wins where weight - squared distance is largest. Weight -1e6: unused."""
     site_floor_N: torch.Tensor
     """SITES: a site must beat this value, or the ground (label 0) stays."""
+    cell_N3: torch.Tensor
+    """CELLS: columns and rows of the grid over -1 to 1, and the gap between cells (label 0; 0: no gap), in cells."""
+    cells_NJ2: torch.Tensor
+    """CELLS: the point of each cell, x, y in 0 to 1 of its grid square, row after row."""
     noise_N6: torch.Tensor
     """NOISE: atlas layer, atlas pixels per local unit, offset u, v and the two cuts."""
     subcut_N6: torch.Tensor
@@ -80,8 +87,10 @@ class Objects:
     """int64 number of labels the split can give."""
     kin_N: torch.Tensor
     """int64; objects of one kin look alike (repeated instances)."""
-    regions_N: torch.Tensor
-    """bool: each label is a whole of its own (the background)."""
+    whole_N: torch.Tensor
+    """int64; objects with the same number are parts of one whole."""
+    region_span_N: torch.Tensor
+    """int64; background: so many labels after each other are a whole; 0: all labels belong to the object's whole."""
     light_N6: torch.Tensor
     """Shading: slope along u, v; strength and width (local units) of the rounded rim; border factor and width (px)."""
     shadow_N4: torch.Tensor
@@ -98,11 +107,18 @@ class Objects:
 
     def tree(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """int64 scene, part and whole of every leaf: two leaves a label, label after label, row after row."""
-        owner_P = torch.repeat_interleave(torch.arange(len(self)), self.labels_N)
+        owner_P, whole_P = self.parts()
         part_P = torch.arange(len(owner_P))
-        # Regions of the background are wholes of their own, numbered after the objects.
-        whole_P = torch.where(self.regions_N[owner_P], len(self) + part_P, owner_P)
         return self.scene_N[owner_P].repeat_interleave(2), part_P.repeat_interleave(2), whole_P.repeat_interleave(2)
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """int64 row and whole of every part: label after label, row after row."""
+        owner_P = torch.repeat_interleave(torch.arange(len(self)), self.labels_N)
+        label_P = torch.arange(len(owner_P)) - (self.labels_N.cumsum(0) - self.labels_N)[owner_P]
+        span_P = self.region_span_N[owner_P]
+        # Regions of the background are wholes of their own, numbered after the objects.
+        region_P = len(self) + torch.arange(len(owner_P)) - label_P % span_P.clamp_min(1)
+        return owner_P, torch.where(span_P > 0, region_P, self.whole_N[owner_P])
 
     def with_fields(self, **changes: torch.Tensor) -> "Objects":
         return replace(self, **changes)
@@ -131,7 +147,7 @@ def plain_objects(scene_N: torch.Tensor, shape: Shape) -> Objects:
     return Objects(
         scene_N=scene_N,
         shape_N=whole(value=int(shape)),
-        split_N=whole(value=int(Split.BANDS)),
+        split_N=whole(value=int(Split.NONE)),
         centre_N2=fill(2),
         radius_N=fill(value=1),
         extent_N=fill(value=1),
@@ -146,12 +162,15 @@ def plain_objects(scene_N: torch.Tensor, shape: Shape) -> Objects:
         band_N8=band,
         sites_NK3=sites,
         site_floor_N=fill(value=-1e5),
+        cell_N3=fill(3, value=1),
+        cells_NJ2=fill(NUM_CELLS, 2),
         noise_N6=fill(6),
         subcut_N6=subcut,
         subsplit_N=whole(),
         labels_N=whole(value=1),
         kin_N=torch.arange(n),
-        regions_N=torch.zeros(n, dtype=torch.bool),
+        whole_N=torch.arange(n),
+        region_span_N=whole(),
         light_N6=light,
         shadow_N4=fill(4),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.scenes.draws import Draws
-from engine.scenes.objects import NUM_FIELDS, NUM_SITES, Objects, Shape, Split
+from engine.scenes.objects import NUM_CELLS, NUM_FIELDS, NUM_SITES, Objects, Shape, Split
 from engine.scenes.textures import NUM_SMOOTH, Atlas
 
 MAX_LABELS = 62
@@ -30,11 +30,15 @@ class Window:
 
 def labels(objects: Objects, shape: Shape, split: Split, window: Window, atlas: Atlas) -> torch.Tensor:
     """int32 [N, W, W] label of every pixel, below 2 * labels_N; objects are all of one shape and one split."""
+    if split is Split.NONE:
+        return torch.zeros_like(window.u, dtype=torch.int32) if window.chain_label is None else window.chain_label * 2
     u, v = _bent(objects, shape, window, atlas)
     if split is Split.BANDS:
         part = _bands(objects, u, v, window.depth)
     elif split is Split.SITES:
         part = _sites(objects, u, v)
+    elif split is Split.CELLS:
+        part = _cells(objects, u, v)
     else:
         part = _noise_cuts(objects, u, v, atlas)
     if window.chain_label is not None:
@@ -87,6 +91,29 @@ def _sites(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return label
 
 
+def _cells(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Voronoi cells of one point in each square of a grid, so that only nine points count for a pixel."""
+    columns, rows, gap = objects.cell_N3[:, :, None, None].unbind(1)
+    u, v = (u + 1) * 0.5 * columns, (v + 1) * 0.5 * rows
+    column, row = u.floor().clamp_min_(0), v.floor().clamp_min_(0)
+    column, row = torch.minimum(column, columns - 1), torch.minimum(row, rows - 1)
+    first = (torch.arange(len(objects), device=u.device) * NUM_CELLS)[:, None, None]
+    x_flat, y_flat = objects.cells_NJ2.reshape(-1, 2).t().contiguous()
+    nearest, second, label = torch.full_like(u, 99.0), torch.full_like(u, 99.0), torch.zeros_like(u)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            c, r = column + dx, row + dy
+            cell = r * columns + c
+            index = (first + cell.clamp(0, NUM_CELLS - 1).long()).view(-1)
+            x, y = x_flat.index_select(0, index).view_as(u), y_flat.index_select(0, index).view_as(u)
+            away = torch.hypot(c + x - u, r + y - v)
+            away = torch.where((c >= 0) & (c < columns) & (r >= 0) & (r < rows), away, 99.0)
+            second = torch.minimum(second, torch.maximum(nearest, away))
+            label = torch.where(away < nearest, cell, label)
+            nearest = torch.minimum(nearest, away)
+    return torch.where(second - nearest < gap, 0.0, label + (gap > 0)).int()
+
+
 def _noise_cuts(objects: Objects, u: torch.Tensor, v: torch.Tensor, atlas: Atlas) -> torch.Tensor:
     layer, scale, shift_u, shift_v, low, high = objects.noise_N6[:, :, None, None].unbind(1)
     value = atlas.sample(layer.long(), u * scale + shift_u, v * scale + shift_v)
@@ -111,14 +138,17 @@ def with_random_parts(draws: Draws, objects: Objects, probability_N: torch.Tenso
     bands, band, band_labels = _random_bands(draws, kind, n)
     sites, floor, site_labels = _random_sites(draws, kind == _SPOTS, n)
     noise, noise_labels = _random_noise(draws, n)
-    is_sites, is_noise = (kind == _VORONOI) | (kind == _SPOTS), kind == _NOISE
+    cell, cells, cell_labels = random_cells(draws, draws.integers(2, 6, n), draws.integers(2, 6, n))
+    is_sites, is_noise, is_cells = (kind == _VORONOI) | (kind == _SPOTS), kind == _NOISE, kind == _CELLS
     bend = torch.where(draws.chance(0.5, n), draws.uniform(0.02, 0.2, n), 0.0)
     warp = torch.stack([bend, draws.uniform(1.5, 7, n), draws.uniform(0, 6.3, n), draws.uniform(0, 6.3, n)], 1)
     count = torch.where(is_sites, site_labels, torch.where(is_noise, noise_labels, band_labels))
+    count = torch.where(is_cells, cell_labels, count)
     split = torch.where(is_sites, int(Split.SITES), torch.where(is_noise, int(Split.NOISE), int(Split.BANDS)))
+    split = torch.where(is_cells, int(Split.CELLS), torch.where(kind == 0, int(Split.NONE), split))
     objects = objects.with_fields(
-        split_N=split, bands_N2F=bands, band_N8=band, sites_NK3=sites, site_floor_N=floor, noise_N6=noise,
-        warp_N4=warp, labels_N=count,
+        split_N=split, bands_N2F=bands, band_N8=band, sites_NK3=sites, site_floor_N=floor, cell_N3=cell,
+        cells_NJ2=cells, noise_N6=noise, warp_N4=warp, labels_N=count,
     )  # fmt: skip
     return with_second_cuts(draws, objects, torch.where(count > 1, 0.25, 0.0))
 
@@ -135,8 +165,18 @@ def with_second_cuts(draws: Draws, objects: Objects, probability_N: torch.Tensor
     return objects.with_fields(subsplit_N=(chosen.long() << bits).sum(1), subcut_N6=subcut)
 
 
-_STRIPES, _RINGS, _RIM, _SECTORS, _GRID, _FRAMED, _VORONOI, _SPOTS, _NOISE = range(1, 10)
-_KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.07, 0.09, 0.16, 0.12, 0.1)
+def random_cells(
+    draws: Draws, columns_N: torch.Tensor, rows_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """cell_N3, cells_NJ2 and the number of labels; two of five have gaps between the cells."""
+    n = len(columns_N)
+    gap = draws.uniform(0.06, 0.3, n) * draws.chance(0.4, n)
+    points = 0.5 + (draws.uniform(0, 1, n, NUM_CELLS, 2) - 0.5) * draws.uniform(0.1, 1, n, 1, 1)
+    return torch.stack([columns_N, rows_N, gap], 1).float(), points, columns_N * rows_N + (gap > 0)
+
+
+_STRIPES, _RINGS, _RIM, _SECTORS, _GRID, _FRAMED, _VORONOI, _SPOTS, _NOISE, _CELLS = range(1, 11)
+_KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.06, 0.08, 0.16, 0.12, 0.1, 0.04)
 
 
 def _random_bands(draws: Draws, kind: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -7,7 +7,6 @@ scenes at once, and written by an atomic maximum that does not mind the order. C
 Shape suffixes: B scenes, S side in pixels, N objects, W window, G leaves of all scenes, C columns of a style.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +21,10 @@ SHADE_BITS = 10
 """Low bits of a pixel's key; brightness 0 to 2 in steps of 1/512. The bits above are the leaf."""
 SHADE_ONE = 1 << (SHADE_BITS - 1)
 WINDOW_SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
-PIXELS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 25}
-"""A CPU is fastest while the handful of temporary planes stays in its cache, a GPU with everything at once."""
+PIXELS_AT_ONCE_CPU = 1 << 16
+"""A CPU is fastest while the handful of temporary planes stays in its cache."""
+PIXELS_AT_ONCE_GPU = 1 << 25
+"""A GPU wants everything at once; bounded by the memory of some thirty temporary planes of 4 bytes (4 GiB)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,9 @@ class Surface:
     """int64, an index into the row of all leaves of the batch."""
     shade_BSS: torch.Tensor
     """float32 brightness, 1 = unshaded; cast shadows included."""
+
+    def rows(self, rows: slice) -> "Surface":
+        return Surface(leaf_BSS=self.leaf_BSS[rows], shade_BSS=self.shade_BSS[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +94,17 @@ def _grouped(objects: Objects, side: int, device: torch.device) -> tuple[torch.T
         window, shape, split = (
             windows[group_id // (len(Shape) * len(Split))], group_id // len(Split) % len(Shape), group_id % len(Split),
         )  # fmt: skip
-        at_once = max(1, PIXELS_AT_ONCE[device.type] // window**2)
+        at_once = max(1, _pixels_at_once(device) // window**2)
         for first in range(start, start + size, at_once):
             rows = slice(first, min(first + at_once, start + size))
             casters = int(casts[rows].sum())
             groups.append(_Group(rows=rows, casters=casters, window=window, shape=Shape(shape), split=Split(split)))
         start += size
     return order, groups
+
+
+def _pixels_at_once(device: torch.device) -> int:
+    return PIXELS_AT_ONCE_CPU if device.type == "cpu" else PIXELS_AT_ONCE_GPU
 
 
 def _corners(objects: Objects, window: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,24 +163,16 @@ def _shadow(leaf: torch.Tensor, shadows: list, side: int) -> torch.Tensor:
     return dark
 
 
+def scene_slices(scenes: int, side: int, device: torch.device) -> list[slice]:
+    """The batch in pieces that are coloured at once."""
+    at_once = max(1, _pixels_at_once(device) // side**2)
+    return [slice(first, min(first + at_once, scenes)) for first in range(0, scenes, at_once)]
+
+
 def paint(surface: Surface, styles_GC: torch.Tensor, atlas: Atlas) -> torch.Tensor:
     """float32 [B, 3, S, S] linear colours, about 0 to 1, of the visible leaves."""
-    scenes, side, _ = surface.leaf_BSS.shape
+    leaf_BSS = surface.leaf_BSS
     columns_CG = styles_GC.t().contiguous()
-    at_once = max(1, PIXELS_AT_ONCE[surface.leaf_BSS.device.type] // side**2)
-    return torch.cat(
-        [
-            _paint(surface.leaf_BSS[rows], surface.shade_BSS[rows], columns_CG, atlas)
-            for rows in _slices(scenes, at_once)
-        ]
-    )
-
-
-def _slices(count: int, at_once: int) -> Iterator[slice]:
-    return (slice(first, first + at_once) for first in range(0, count, at_once))
-
-
-def _paint(leaf_BSS: torch.Tensor, shade_BSS: torch.Tensor, columns_CG: torch.Tensor, atlas: Atlas) -> torch.Tensor:
     side = leaf_BSS.shape[1]
     flat = leaf_BSS.reshape(-1)
 
@@ -193,6 +193,7 @@ def _paint(leaf_BSS: torch.Tensor, shade_BSS: torch.Tensor, columns_CG: torch.Te
     mix.addcmul_(column(Style.GRADIENT_X), x.expand_as(mix)).addcmul_(column(Style.GRADIENT_Y), y.expand_as(mix))
     mix.clamp_(-0.4, 1.4)
     channels = [
-        torch.lerp(column(Style(Style.DARK_R + c)), column(Style(Style.LIGHT_R + c)), mix) * shade_BSS for c in range(3)
+        torch.lerp(column(Style(Style.DARK_R + c)), column(Style(Style.LIGHT_R + c)), mix) * surface.shade_BSS
+        for c in range(3)
     ]
     return torch.stack(channels, 1)

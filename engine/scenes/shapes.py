@@ -81,7 +81,17 @@ def outlines(draws: Draws, count: int) -> torch.Tensor:
     outline_NA = options[family, torch.arange(count)]
     stretch_N1 = draws.log_uniform(0.45, 1.0, count, 1)
     outline_NA = torch.where(draws.chance(0.5, count, 1), _stretched(outline_NA, stretch_N1), outline_NA)
+    outline_NA = outline_NA * _roughness(draws, count)
     return outline_NA / outline_NA.amax(1, keepdim=True)
+
+
+def _roughness(draws: Draws, count: int) -> torch.Tensor:
+    """Factors about 1, [count, A]: fractal jitter for three outlines of ten, as of foliage, fur and broken edges."""
+    order = torch.arange(NUM_ANGLES // 2 + 1).clamp_min(3)
+    spectrum_NF = torch.fft.rfft(draws.normal(count, NUM_ANGLES)) / order ** draws.uniform(0.4, 1.4, count, 1)
+    jitter_NA = torch.fft.irfft(spectrum_NF, NUM_ANGLES)
+    size_N1 = draws.log_uniform(0.02, 0.15, count, 1) * draws.chance(0.3, count, 1)
+    return (1 + size_N1 * jitter_NA / jitter_NA.std(1, keepdim=True)).clamp(0.5, 1.5)
 
 
 def _angles() -> torch.Tensor:
@@ -131,6 +141,17 @@ def _superformulas(draws: Draws, count: int) -> torch.Tensor:
     spread = quarter.cos().abs() ** n2_N1 + quarter.sin().abs() ** n2_N1
     outline_NA = spread.clamp_min(1e-3) ** (-1 / n1_N1)
     return (outline_NA / outline_NA.amax(1, keepdim=True)).clamp_min(0.2)
+
+
+def cell_outlines(draws: Draws, n: int) -> torch.Tensor:
+    """Ovals with a dent or two, like nuclei."""
+    angle = _angles()
+    ratio = draws.uniform(0.55, 1.0, n, 1)
+    oval = torch.hypot(angle.cos(), angle.sin() / ratio).reciprocal()
+    dents = draws.uniform(0, 0.12, n, 1) * torch.cos(3 * angle + draws.uniform(0, 6.3, n, 1))
+    dents = dents + draws.uniform(0, 0.1, n, 1) * torch.cos(2 * angle + draws.uniform(0, 6.3, n, 1))
+    outline_NA = oval * (1 + dents)
+    return outline_NA / outline_NA.amax(1, keepdim=True)
 
 
 def creatures(draws: Draws, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,28 +32,37 @@ NUM_COLUMNS = len(Style)
 def leaf_styles(draws: Draws, objects: Objects, scenes: int, side: int) -> torch.Tensor:
     """float32 [G, C]: two leaves for every label of every object, in the order of the rows."""
     palette_BK3 = _palettes(draws, scenes)
-    kin_count = int(objects.kin_N.max()) + 1
-    scene_of_kin = torch.zeros(kin_count, dtype=torch.int64).scatter_(0, objects.kin_N, objects.scene_N)
-    style_NC = _random_styles(draws, palette_BK3, scene_of_kin, side)[objects.kin_N]
-    style_NC = _varied(draws, style_NC, 0.04)
-    owner_P = torch.repeat_interleave(torch.arange(len(objects)), objects.labels_N)
-    first_P = torch.ones_like(owner_P, dtype=torch.bool)
-    first_P[1:] = owner_P[1:] != owner_P[:-1]
-    region_P = objects.regions_N[owner_P]
-    scene_P = objects.scene_N[owner_P]
-    part_PC = _related_styles(draws, style_NC[owner_P], palette_BK3, scene_P, side, (1 - region_P.float()) * RELATED)
-    part_PC = torch.where(first_P[:, None], style_NC[owner_P], part_PC)
+    owner_P, whole_P = objects.parts()
+    parts, scene_P, region_P = len(owner_P), objects.scene_N[owner_P], objects.region_span_N[owner_P] > 0
+    # Every whole starts from the style of its kin; a region of the background is its own kin.
+    kin_P = torch.where(region_P, int(objects.kin_N.max()) + 1 + whole_P, objects.kin_N[owner_P])
+    _, kin_P = kin_P.unique(return_inverse=True)
+    _, whole_P = whole_P.unique(return_inverse=True)
+    first_of_whole = torch.full((parts,), parts).scatter_reduce_(0, whole_P, torch.arange(parts), "amin")
+    first_P = first_of_whole[whole_P]
+    scene_of_kin = torch.zeros(parts, dtype=torch.int64).scatter_(0, kin_P, scene_P)
+    kin_KC = _random_styles(draws, palette_BK3, scene_of_kin[: int(kin_P.max()) + 1], side)
+    whole_PC = _varied(draws, kin_KC[kin_P], 0.04)[first_P]
+    part_PC = _related_styles(draws, whole_PC, palette_BK3, scene_P, side)
+    part_PC = torch.where((first_P == torch.arange(parts))[:, None], whole_PC, part_PC)
     part_PC = _with_tilt(draws, part_PC, region_P)
-    half_PC = _related_styles(draws, part_PC, palette_BK3, scene_P, side, torch.full((len(owner_P),), RELATED))
+    half_PC = _related_styles(draws, part_PC, palette_BK3, scene_P, side)
     return torch.stack([part_PC, half_PC], 1).flatten(0, 1)
 
 
 def _palettes(draws: Draws, scenes: int, colours: int = 6) -> torch.Tensor:
     """float32 [B, K, 3] RGB in [0, 1]: a few colours around one or two hues, from dull to vivid, from dark to light."""
-    hue = draws.uniform(0, 1, scenes, 1) + draws.normal(scenes, colours) * draws.uniform(0.02, 0.3, scenes, 1)
-    vivid = (draws.uniform(0, 1, scenes, colours) * draws.uniform(0.1, 1, scenes, 1)).clamp(0, 1)
-    value = draws.uniform(0.08, 1.0, scenes, colours)
+    hue = _natural_hues(draws, scenes, 1) + draws.normal(scenes, colours) * draws.uniform(0.02, 0.3, scenes, 1)
+    vivid = draws.uniform(0.1, 1, scenes, colours) * draws.uniform(0.2, 1, scenes, 1)
+    value = draws.uniform(-0.1, 1.1, scenes, colours).clamp(0.06, 1)
     return _rgb(hue, vivid, value)
+
+
+def _natural_hues(draws: Draws, *shape: int) -> torch.Tensor:
+    """Hues in turns, as often as photographs have them: earth and skin, foliage, sky, and some of everything."""
+    centres = torch.tensor([0.08, 0.2, 0.32, 0.58, 0.98, 0.8])
+    hue = centres[draws.choose((0.33, 0.15, 0.14, 0.2, 0.12, 0.06), *shape)] + 0.04 * draws.normal(*shape)
+    return torch.where(draws.chance(0.2, *shape), draws.uniform(0, 1, *shape), hue)
 
 
 def _rgb(hue: torch.Tensor, vivid: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -67,11 +76,11 @@ def _random_styles(draws: Draws, palette_BK3: torch.Tensor, scene_N: torch.Tenso
     n = len(scene_N)
     style = torch.zeros(n, NUM_COLUMNS)
     own = palette_BK3[scene_N, draws.integers(0, palette_BK3.shape[1], n)] + 0.06 * draws.normal(n, 3)
-    free = _rgb(draws.uniform(0, 1, n), draws.uniform(0, 1, n).square(), draws.uniform(0.05, 1, n))
-    colour = torch.where(draws.chance(0.7, n, 1), own, free).clamp(0.02, 0.98)
-    contrast = torch.where(draws.chance(0.22, n), 0.04, draws.log_uniform(0.06, 0.7, n))[:, None]
+    free = _rgb(_natural_hues(draws, n), draws.uniform(0, 1, n).square(), draws.uniform(0.05, 1, n))
+    colour = torch.where(draws.chance(0.7, n, 1), own, free).clamp(0.03, 0.97)
+    contrast = torch.where(draws.chance(0.2, n), 0.04, draws.log_uniform(0.08, 0.9, n))[:, None]
     tint = 1 + 0.25 * draws.normal(n, 3)
-    style[:, Style.DARK_R : Style.DARK_B + 1] = colour - 0.5 * contrast * tint
+    style[:, Style.DARK_R : Style.DARK_B + 1] = colour * (1 - 0.8 * contrast)
     style[:, Style.LIGHT_R : Style.LIGHT_B + 1] = colour + 0.5 * contrast * tint
     scale, turn = draws.log_uniform(0.3, 2.2, n) * (256 / side), draws.uniform(0, 2 * math.pi, n)
     style[:, Style.TEXTURE] = draws.integers(NUM_SMOOTH, NUM_TEXTURES, n).float()
@@ -96,21 +105,16 @@ def _varied(draws: Draws, style_NC: torch.Tensor, amount: float) -> torch.Tensor
 
 
 def _related_styles(
-    draws: Draws,
-    style_NC: torch.Tensor,
-    palette_BK3: torch.Tensor,
-    scene_N: torch.Tensor,
-    side: int,
-    share_N: torch.Tensor,
+    draws: Draws, style_NC: torch.Tensor, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int
 ) -> torch.Tensor:
-    """For this share of the rows a variation of the given style (half keep its texture too), else a new one."""
+    """For most rows a variation of the given style (half keep its texture too), else a new one."""
     n = len(style_NC)
     fresh = _random_styles(draws, palette_BK3, scene_N, side)
     near = _varied(draws, style_NC, 0.13)
     retextured = fresh.clone()
     retextured[:, : Style.LIGHT_B + 1] = near[:, : Style.LIGHT_B + 1]
     near = torch.where(draws.chance(0.5, n, 1), near, retextured)
-    return torch.where((torch.rand(n, generator=draws.generator) < share_N)[:, None], near, fresh)
+    return torch.where(draws.chance(RELATED, n, 1), near, fresh)
 
 
 def _with_tilt(draws: Draws, style_PC: torch.Tensor, region_P: torch.Tensor) -> torch.Tensor:
