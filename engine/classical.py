@@ -51,20 +51,25 @@ class FelzenszwalbPicture:
         )
 
     def _painted(self, prompt: ObjectPrompt) -> np.ndarray:
-        """The box's segments, then every click's segment in turn, added or taken away; bool [H, W].
+        """The box's segments, corrected by the clicks; bool [H, W].
 
-        A click paints its segment of the middle scale, or of the fine one when the middle one also holds a click of the
-        other sign; if even that one does, the later click has the last word.
+        A click speaks for its segment of the middle scale, or of the fine one when the middle one also holds a click of
+        the other sign. Where several clicks speak for a pixel, the nearest one decides.
         """
         middle_HW, fine_HW = self.labels_SHW[CHOSEN_SCALE], self.labels_SHW[0]
         mask_HW = np.zeros(middle_HW.shape, dtype=bool)
         if prompt.box_xyxy is not None:
             mask_HW |= _mostly_inside(middle_HW, prompt.box_xyxy)
+        nearest_HW = np.full(middle_HW.shape, np.inf)
         for click in prompt.clicks:
             others = [other for other in prompt.clicks if other.positive != click.positive]
             contested = any(_at(middle_HW, other) == _at(middle_HW, click) for other in others)
             labels_HW = fine_HW if contested else middle_HW
-            mask_HW[labels_HW == _at(labels_HW, click)] = click.positive
+            rows, columns = np.nonzero(labels_HW == _at(labels_HW, click))
+            distance = np.hypot(rows + 0.5 - click.y, columns + 0.5 - click.x)
+            nearer = distance <= nearest_HW[rows, columns]
+            rows, columns = rows[nearer], columns[nearer]
+            nearest_HW[rows, columns], mask_HW[rows, columns] = distance[nearer], click.positive
         return mask_HW
 
 

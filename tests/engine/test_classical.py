@@ -46,6 +46,11 @@ def test_a_negative_click_in_the_same_segment_takes_the_finer_one_away(nested: F
     assert columns_of(mask_of(nested, clicks=clicks)) == list(range(10))
 
 
+def test_clicks_of_both_signs_in_the_finest_segment_share_it_by_distance(nested: FelzenszwalbPicture):
+    clicks = (Click(x=1.5, y=20.5), Click(x=7.5, y=20.5, positive=False))
+    assert columns_of(mask_of(nested, clicks=clicks)) == list(range(4))
+
+
 def test_a_box_gets_the_segments_mostly_inside_it(nested: FelzenszwalbPicture):
     assert columns_of(mask_of(nested, box_xyxy=(0, 0, 25, 40))) == list(range(20))
 
