@@ -82,8 +82,8 @@ def clean_cameras(scenes: int) -> Cameras:
     zero, one = torch.zeros(scenes), torch.ones(scenes)
     centre = (_tap_distance() == 0).float().expand(scenes, BLUR_TAPS)
     return Cameras(
-        field=torch.zeros(scenes, 5), cast=torch.zeros(scenes, 7), taps_x=centre, taps_y=centre, exposure=zero, gamma=one,
-        contrast=one, brightness=zero, grey=zero, inverted=zero, noise=zero, grain=zero, jpeg_step=zero,
+        field=torch.zeros(scenes, 5), cast=torch.zeros(scenes, 7), taps_x=centre, taps_y=centre, exposure=zero,
+        gamma=one, contrast=one, brightness=zero, grey=zero, inverted=zero, noise=zero, grain=zero, jpeg_step=zero,
     )  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def plain_objects(scene_N: torch.Tensor, shape: Shape) -> Objects:
     n = len(scene_N)
 
     def fill(*shape_: int, value: float = 0.0) -> torch.Tensor:
-        return torch.full((n, *shape_), value)
+        return torch.full((n, *shape_), value, dtype=torch.float32)
 
     def whole(*shape_: int, value: int = 0) -> torch.Tensor:
         return torch.full((n, *shape_), value, dtype=torch.int64)

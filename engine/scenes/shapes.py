@@ -87,11 +87,13 @@ def outlines(draws: Draws, count: int) -> torch.Tensor:
 
 def _roughness(draws: Draws, count: int) -> torch.Tensor:
     """Factors about 1, [count, A]: fractal jitter for three outlines of ten, as of foliage, fur and broken edges."""
-    order = torch.arange(NUM_ANGLES // 2 + 1).clamp_min(3)
-    spectrum_NF = torch.fft.rfft(draws.normal(count, NUM_ANGLES)) / order ** draws.uniform(0.4, 1.4, count, 1)
-    jitter_NA = torch.fft.irfft(spectrum_NF, NUM_ANGLES)
+    order = torch.arange(3, NUM_ANGLES // 2, dtype=torch.float32)
+    falloff_NF = order ** -draws.uniform(0.4, 1.4, count, 1)
+    phase = order[:, None] * _angles()
+    jitter_NA = (draws.normal(count, len(order)) * falloff_NF) @ phase.cos()
+    jitter_NA = jitter_NA + (draws.normal(count, len(order)) * falloff_NF) @ phase.sin()
     size_N1 = draws.log_uniform(0.02, 0.15, count, 1) * draws.chance(0.3, count, 1)
-    return (1 + size_N1 * jitter_NA / jitter_NA.std(1, keepdim=True)).clamp(0.5, 1.5)
+    return (1 + size_N1 * jitter_NA / falloff_NF.norm(dim=1, keepdim=True)).clamp(0.5, 1.5)
 
 
 def _angles() -> torch.Tensor:
