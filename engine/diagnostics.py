@@ -71,9 +71,10 @@ class Diagnostics:
         story = f"{self.kept} of {self.candidates} candidate masks kept" + (f": {', '.join(taken)}" if taken else "")
         if self.kept or not taken:
             return story + "."
-        worst = max(self.losses(), key=self.losses().__getitem__)
-        best = {
-            "failed_predicted_iou": f"the best predicted IoU was {self.best_predicted_iou:.3f}, ",
-            "failed_stability": f"the best stability was {self.best_stability:.3f}, ",
-        }
-        return f"{story}; {best.get(worst, '')}{_FILTERS[worst][1]}."
+        names = [name for name, count in self.losses().items() if count]
+        worst, last = max(names, key=self.losses().__getitem__), names[-1]
+        return f"{story}; {' and '.join(self._advice(name) for name in dict.fromkeys((worst, last)))}."
+
+    def _advice(self, name: str) -> str:
+        best = {"failed_predicted_iou": self.best_predicted_iou, "failed_stability": self.best_stability}
+        return _FILTERS[name][1] + (f" (best: {best[name]:.3f})" if name in best else "")
