@@ -9,9 +9,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,15 +19,16 @@ import torch
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
-from stages.fully_automatic import MaskedImage, ShardResult, ShardWorker, images_of
+from stages.fully_automatic import ShardResult, ShardWorker
 from stages.isolated import run_isolated
-from stages.ledger import Job, Ledger
-from storage.commits import Commit, Plan
+from stages.ledger import Job, Ledger, PlanStopped
+from stages.plan_progress import PlanProgress, PlanResult, ShardCount, Tally
+from storage.commits import Plan
 from storage.dataset import Dataset
-from storage.records import Reject
 
 CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
 POLL_S = 1.0
+RESTART_PATIENCE_S = 60.0  # an actor that is not back by then is replaced
 MAX_GPU_WORKER_THREADS = 8
 
 
@@ -53,48 +54,6 @@ class PoolConfig:
                 raise ValueError(f"{name} is {value}, expected at least 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanProgress:
-    """How far a plan is, shards of earlier runs included."""
-
-    shards: int
-    shards_total: int
-    images: int  # masked or rejected
-    images_total: int
-    masks: int
-    rejects: int
-    new_images: int  # of this run
-    new_masks: int
-    workers: int  # that have answered
-    deaths: int
-    seconds: float  # of this run
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanResult:
-    """What a plan holds at the end of a run. `failed`: shards that could not be made, and why; they stay missing."""
-
-    plan_id: str
-    commits: tuple[Commit, ...]
-    failed: Mapping[str, str]
-    new_shards: int
-    workers: int
-    deaths: int
-    seconds: float
-
-    @property
-    def images(self) -> int:
-        return sum(commit.images for commit in self.commits)
-
-    @property
-    def masks(self) -> int:
-        return sum(commit.masks for commit in self.commits)
-
-    @property
-    def rejects(self) -> tuple[Reject, ...]:
-        return tuple(reject for commit in self.commits for reject in commit.rejects)
-
-
 def run_plan(
     dataset: Dataset,
     plan: Plan,
@@ -110,11 +69,11 @@ def run_plan(
     began = time.perf_counter()
     config = config or PoolConfig()
     missing = dataset.missing(plan)
-    tally = _Tally(plan, dataset.commits(plan), began)
+    tally = Tally(plan, dataset.commits(plan), began)
     report = on_progress or (lambda _: None)
     ledger = Ledger(missing)
     workers: list[_Worker] = []
-    report(tally.progress(ledger, workers))
+    report(_progress(tally, ledger, workers))
     if missing:
         with _connected(config):
             workers = _start_workers(make_worker, dataset.uri, config, len(missing))
@@ -148,26 +107,14 @@ def _connected(config: PoolConfig) -> Iterator[None]:
         logging_level=logging.ERROR,
         **({} if config.address else local),
     )
+    # Even so Ray prints the death of a worker, to standard output, where a command's JSON goes. This is the switch that
+    # Ray's own debugger uses; deaths are counted and reported here.
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:
         ray.shutdown()
-
-
-@dataclass
-class _Count:
-    """Photographs of a shard that is being made."""
-
-    images: int = 0
-    masks: int = 0
-    rejects: int = 0
-
-    def add(self, outcome: MaskedImage | Reject) -> None:
-        self.images += 1
-        if isinstance(outcome, Reject):
-            self.rejects += 1
-        else:
-            self.masks += len(outcome.masks)
+        ray._private.worker._worker_logs_enabled = True
 
 
 class ShardActor:
@@ -178,7 +125,7 @@ class ShardActor:
         self._make_worker, self._dataset_uri = make_worker, dataset_uri
         self._worker: ShardWorker | None = None
         self._making = threading.Lock()
-        self._under_way: dict[str, _Count] = {}
+        self._under_way: dict[str, ShardCount] = {}
 
     def run(self, plan_id: str, shard: str) -> ShardResult:
         """`ShardWorker.run`."""
@@ -197,36 +144,75 @@ class ShardActor:
             return run_isolated(self._make_worker, Dataset.open(self._dataset_uri), plan_id, shard, count.add)
 
     @ray.method(concurrency_group="watch")
-    def under_way(self) -> dict[str, _Count]:
+    def under_way(self) -> dict[str, ShardCount]:
         """Counts of the shards in hand; answers while they are being made."""
         return dict(self._under_way)
 
     @contextmanager
-    def _counting(self, shard: str) -> Iterator[_Count]:
-        self._under_way[shard] = _Count()
+    def _counting(self, shard: str) -> Iterator[ShardCount]:
+        self._under_way[shard] = ShardCount()
         try:
             yield self._under_way[shard]
         finally:
             del self._under_way[shard]
 
 
-@dataclass(kw_only=True)
 class _Worker:
-    """An actor as the driver sees it."""
+    """An actor as the driver sees it. One that died is down, and is handed nothing, until it answers again."""
 
-    actor: Any
-    jobs: dict[ray.ObjectRef, Job] = field(default_factory=dict)
-    asked: ray.ObjectRef | None = None  # for its counts
-    counts: dict[str, _Count] = field(default_factory=dict)
-    has_answered: bool = False
+    def __init__(self, make_actor: Callable[[], Any]) -> None:
+        self._make_actor = make_actor
+        self.actor = make_actor()
+        self.jobs: dict[ray.ObjectRef, Job] = {}
+        self.counts: dict[str, ShardCount] = {}
+        self.has_answered = False
+        self._asked: ray.ObjectRef | None = None
+        self._down_since: float | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._down_since is None
+
+    @property
+    def is_isolating(self) -> bool:
+        return any(job.isolated for job in self.jobs.values())
 
     def start(self, plan: Plan, job: Job) -> None:
         method = self.actor.run_isolated if job.isolated else self.actor.run
         self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
 
-    @property
-    def is_isolating(self) -> bool:
-        return any(job.isolated for job in self.jobs.values())
+    def lose(self) -> list[Job]:
+        """The actor died; returns what it had in hand."""
+        lost = list(self.jobs.values())
+        self.jobs.clear()
+        self.counts.clear()
+        self._down_since, self._asked = time.perf_counter(), None
+        return lost
+
+    def look(self) -> None:
+        """Takes the counts if they have come and asks for the next; waits for nothing. Raises PlanStopped."""
+        if self._asked is not None:
+            ready, _ = ray.wait([self._asked], timeout=0)
+            if ready:
+                self._hear(self._asked)
+        if self._down_since is not None and time.perf_counter() - self._down_since > RESTART_PATIENCE_S:
+            ray.kill(self.actor)
+            self.actor, self._asked, self._down_since = self._make_actor(), None, time.perf_counter()
+        if self._asked is None:
+            self._asked = self.actor.under_way.remote()
+
+    def _hear(self, answer: ray.ObjectRef) -> None:
+        self._asked = None
+        try:
+            counts = ray.get(answer)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                why = str(error).strip().splitlines()[-1]
+                raise PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here") from error
+            return  # still down, or the loss will show in its jobs
+        in_hand = {job.shard.name for job in self.jobs.values()}
+        self.counts = {shard: count for shard, count in counts.items() if shard in in_hand}
+        self.has_answered, self._down_since = True, None
 
 
 def _start_workers(
@@ -238,7 +224,7 @@ def _start_workers(
         most, threads = gpus, min(MAX_GPU_WORKER_THREADS, max(1, cores // gpus))
     else:
         threads = max(1, cores // shards)
-        most = min(cores // threads, int(cluster.get("memory", 0)) // config.worker_memory_bytes)
+        most = int(cluster.get("memory", 0)) // config.worker_memory_bytes
     threads = config.threads or threads
     count = config.workers or max(1, min(most, shards, cores // threads))
     pickled = cloudpickle.dumps(make_worker)
@@ -250,14 +236,14 @@ def _start_workers(
         max_concurrency=CALLS_IN_FLIGHT,
         concurrency_groups={"watch": 1},
     )(ShardActor)  # type: ignore[call-overload]
-    return [_Worker(actor=actor_class.remote(pickled, dataset_uri, threads)) for _ in range(count)]
+    return [_Worker(lambda: actor_class.remote(pickled, dataset_uri, threads)) for _ in range(count)]
 
 
 def _drive(
     plan: Plan,
     ledger: Ledger,
     workers: list[_Worker],
-    tally: "_Tally",
+    tally: Tally,
     on_progress: Callable[[PlanProgress], None],
 ) -> None:
     """Hands out, collects and reports until nothing is left."""
@@ -266,96 +252,54 @@ def _drive(
         _hand_out(plan, ledger, workers)
         _collect(ledger, workers, tally)
         if time.perf_counter() - reported >= POLL_S:
-            _look(workers)
-            on_progress(tally.progress(ledger, workers))
+            for worker in workers:
+                worker.look()
+            on_progress(_progress(tally, ledger, workers))
             reported = time.perf_counter()
-    on_progress(tally.progress(ledger, workers))
+    on_progress(_progress(tally, ledger, workers))
 
 
 def _hand_out(plan: Plan, ledger: Ledger, workers: list[_Worker]) -> None:
     """A job for every idle worker; then a second each, while there are so many that none will lack one at the end."""
     for in_hand in range(CALLS_IN_FLIGHT):
         for worker in workers:
-            if len(worker.jobs) != in_hand or worker.is_isolating or (in_hand and ledger.waiting <= len(workers)):
+            if not worker.is_up or worker.is_isolating or len(worker.jobs) != in_hand:
                 continue
+            if in_hand and ledger.waiting <= len(workers):
+                return
             job = ledger.take(alone=in_hand == 0)
             if job:
                 worker.start(plan, job)
 
 
-def _collect(ledger: Ledger, workers: list[_Worker], tally: "_Tally") -> None:
-    """Waits for a call to end, POLL_S at most, and books all that ended."""
-    ended, _ = ray.wait([ref for worker in workers for ref in worker.jobs], timeout=POLL_S)
-    for worker in workers:
-        for ref in [ref for ref in ended if ref in worker.jobs]:
-            job = worker.jobs.pop(ref)
-            worker.counts.pop(job.shard.name, None)
-            try:
-                tally.add(ray.get(ref))
-                ledger.done(job)
-            except RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, Exception) else error
-                if isinstance(cause, ValueError):  # the model or the plan: no shard would fare better
-                    raise cause from None
-                ledger.raised(job, cause)
-            except RayActorError:
-                lost = [job, *worker.jobs.values()]
-                worker.jobs.clear()
-                worker.counts.clear()
-                ledger.died(lost)
+def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
+    """Waits for a call to end, POLL_S at most, and books what ended."""
+    running = {ref: worker for worker in workers for ref in worker.jobs}
+    if not running:  # all workers are down
+        time.sleep(POLL_S)
+        return
+    ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+    for ref in ended:
+        worker = running[ref]
+        job = worker.jobs[ref]
+        try:
+            result = ray.get(ref)
+        except RayActorError:
+            ledger.died(worker.lose())
+            continue
+        except RayTaskError as error:
+            del worker.jobs[ref]
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, ValueError):  # the model or the plan: no shard would fare better
+                raise cause from None
+            ledger.raised(job, cause)
+            continue
+        del worker.jobs[ref]
+        worker.counts.pop(job.shard.name, None)
+        tally.add(result)
+        ledger.done(job)
 
 
-def _look(workers: list[_Worker]) -> None:
-    """Takes the counts that have come and asks for the next; waits for nobody."""
-    for worker in workers:
-        if worker.asked is not None:
-            ready, _ = ray.wait([worker.asked], timeout=0)
-            if not ready:
-                continue
-            try:
-                counts = ray.get(worker.asked)
-                worker.has_answered = True
-            except RayActorError:
-                counts = {}
-            in_hand = {job.shard.name for job in worker.jobs.values()}
-            worker.counts = {shard: count for shard, count in counts.items() if shard in in_hand}
-        worker.asked = worker.actor.under_way.remote()
-
-
-class _Tally:
-    """Adds up what is committed and what is under way."""
-
-    def __init__(self, plan: Plan, commits: list[Commit], began: float) -> None:
-        self._plan, self._began = plan, began
-        self._images_total = sum(images_of(shard) for shard in plan.shards)
-        self._before = _Count(
-            images=sum(commit.images + len(commit.rejects) for commit in commits),
-            masks=sum(commit.masks for commit in commits),
-            rejects=sum(len(commit.rejects) for commit in commits),
-        )
-        self._shards_before = len(commits)
-        self._new = _Count()
-
-    def add(self, result: ShardResult) -> None:
-        self._new.images += result.images + result.rejects
-        self._new.masks += result.masks
-        self._new.rejects += result.rejects
-
-    def progress(self, ledger: Ledger, workers: list[_Worker]) -> PlanProgress:
-        under_way = [count for worker in workers for count in worker.counts.values()]
-        new_images = self._new.images + sum(count.images for count in under_way)
-        new_masks = self._new.masks + sum(count.masks for count in under_way)
-        rejects = self._new.rejects + sum(count.rejects for count in under_way)
-        return PlanProgress(
-            shards=self._shards_before + len(ledger.made),
-            shards_total=len(self._plan.shards),
-            images=self._before.images + new_images,
-            images_total=self._images_total,
-            masks=self._before.masks + new_masks,
-            rejects=self._before.rejects + rejects,
-            new_images=new_images,
-            new_masks=new_masks,
-            workers=sum(worker.has_answered for worker in workers),
-            deaths=ledger.deaths,
-            seconds=time.perf_counter() - self._began,
-        )
+def _progress(tally: Tally, ledger: Ledger, workers: list[_Worker]) -> PlanProgress:
+    under_way = [count for worker in workers for count in worker.counts.values()]
+    return tally.progress(ledger, under_way, workers=sum(worker.has_answered for worker in workers))
