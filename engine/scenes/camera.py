@@ -151,8 +151,9 @@ def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
 
 
 def _exposed(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Brought towards a mean brightness, by a factor of at most 2.5 either way."""
-    gain = (target / image.mean((1, 2, 3), keepdim=True).clamp_min(0.01)).clamp(0.4, 2.5)
+    """Brought towards a mean brightness, by a factor of at most 2.5 and without burning out the highlights."""
+    mean, spread = image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
+    gain = torch.minimum(target / mean.clamp_min(0.01), 1.1 / (mean + 1.5 * spread + 0.01)).clamp(0.4, 2.5)
     return image * torch.where(target > 0, gain, 1.0)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from engine.scenes.draws import Draws
 from engine.scenes.lighting import with_shading, with_shadows
-from engine.scenes.objects import Objects, Shape, Split, join, plain_objects
+from engine.scenes.objects import Alike, Objects, Shape, Split, join, plain_objects
 from engine.scenes.parts import random_cells, with_second_cuts
 from engine.scenes.shapes import cell_outlines, glyphs, wires
 from engine.scenes.textures import NUM_SMOOTH
@@ -192,6 +192,7 @@ def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
         bands_N2F=bands_N2F,
         band_N8=band_N8,
         labels_N=1 + columns * rows,
+        alike_N=torch.where(draws.chance(0.75, n), int(Alike.BUT_GROUND), int(Alike.NOT)),
     )
     objects = with_second_cuts(draws, objects, torch.where(draws.chance(0.25, n), 0.5, 0.0))
     return _Placed(objects=objects, height_N=-(radius_N / side).log() + 0.3 * draws.normal(n))
@@ -249,34 +250,39 @@ def _instances(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, s
     n = len(scene_N)
     first_B = torch.zeros(scenes, dtype=torch.int64)
     first_B[1:] = torch.bincount(scene_N, minlength=scenes).cumsum(0)[:-1]
-    index_N = torch.arange(n) - first_B[scene_N]
+    centre_N2, cell_N = _on_a_grid(draws, scene_N, torch.arange(n) - first_B[scene_N], across_B)
+    fill_B, spread_B = draws.uniform(0.28, 0.62, scenes), draws.uniform(0.02, 0.3, scenes)
+    share_N = cell_N * fill_B[scene_N] * (draws.normal(n) * spread_B[scene_N]).exp()
+    share_N = share_N.clamp_min(SMALLEST_RADIUS)
+    objects = make_things(draws, scene_N, centre_N2 * side, share_N * side, 0.4 * parts_share(share_N))
+    objects = _alike(draws, objects, first_B, microscopy_B)
+    objects = objects.rows(_in_patches(draws, scene_N, centre_N2, scenes))
+    return _Placed(objects=objects, height_N=draws.uniform(-2, -1, len(objects)))
+
+
+def _on_a_grid(
+    draws: Draws, scene_N: torch.Tensor, index_N: torch.Tensor, across_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres [N, 2] and cell sizes [N], as shares of the side, on a brick-like grid that is jittered or not."""
+    scenes, n = len(across_B), len(scene_N)
     across_N = across_B[scene_N]
     row_N, column_N = (index_N / across_N).floor(), index_N % across_N
     area_B = torch.where(draws.chance(0.6, scenes), 1.0, draws.uniform(0.4, 0.9, scenes))
     jitter_B = draws.choose((0.3, 0.4, 0.3), scenes) * 0.22
     offset_B2 = draws.uniform(0, 1, scenes, 2) * (1 - area_B)[:, None]
     cell_N = (area_B / across_B)[scene_N]
-    grid_N2 = torch.stack([column_N + 0.25 + 0.5 * (row_N % 2), row_N + 0.5], 1)
-    grid_N2 = grid_N2 + draws.normal(n, 2) * jitter_B[scene_N, None]
-    centre_N2 = (grid_N2 * cell_N[:, None] + offset_B2[scene_N]) * side
-    fill_B, spread_B = draws.uniform(0.28, 0.62, scenes), draws.uniform(0.02, 0.3, scenes)
-    radius_N = (cell_N * fill_B[scene_N] * side * (draws.normal(n) * spread_B[scene_N]).exp()).clamp_min(
-        SMALLEST_RADIUS * side
-    )
-    objects = _alike(
-        draws,
-        make_things(draws, scene_N, centre_N2, radius_N, 0.4 * parts_share(radius_N / side)),
-        first_B,
-        microscopy_B,
-    )
-    # Patches of smooth noise leave gaps, so that what stays forms clusters.
+    place_N2 = torch.stack([column_N + 0.25 + 0.5 * (row_N % 2), row_N + 0.5], 1)
+    place_N2 = place_N2 + draws.normal(n, 2) * jitter_B[scene_N, None]
+    return place_N2 * cell_N[:, None] + offset_B2[scene_N], cell_N
+
+
+def _in_patches(draws: Draws, scene_N: torch.Tensor, centre_N2: torch.Tensor, scenes: int) -> torch.Tensor:
+    """bool [N]: what stays when a smooth field leaves gaps in half of the scenes, so that the rest forms clusters."""
     rate_B, phase_B = draws.uniform(2, 9, 2, scenes), draws.uniform(0, 2 * math.pi, scenes)
-    field = torch.sin(centre_N2[:, 0] / side * rate_B[0, scene_N] + phase_B[scene_N])
-    field = field + torch.sin(centre_N2[:, 1] / side * rate_B[1, scene_N] + field)
+    field_N = torch.sin(centre_N2[:, 0] * rate_B[0, scene_N] + phase_B[scene_N])
+    field_N = field_N + torch.sin(centre_N2[:, 1] * rate_B[1, scene_N] + field_N)
     gaps_B = torch.where(draws.chance(0.5, scenes), draws.uniform(-1.0, 0.3, scenes), -9.0)
-    kept = (field > gaps_B[scene_N]) & draws.chance(0.92, n)
-    objects = objects.rows(kept)
-    return _Placed(objects=objects, height_N=draws.uniform(-2, -1, len(objects)))
+    return (field_N > gaps_B[scene_N]) & draws.chance(0.92, len(scene_N))
 
 
 def _alike(draws: Draws, objects: Objects, first_B: torch.Tensor, microscopy_B: torch.Tensor) -> Objects:

@@ -35,6 +35,16 @@ class Split(IntEnum):
     CELLS = 4
 
 
+class Alike(IntEnum):
+    """Which labels of an object look alike."""
+
+    NOT = 0
+    BUT_GROUND = 1
+    """All but label 0, which lies between them: windows of a wall."""
+    ALTERNATE = 2
+    """The even ones and the odd ones: stripes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objects:
     """One row per object. Local coordinates u, v: pixels from the centre, turned by -angle, divided by the radius."""
@@ -87,6 +97,8 @@ class Objects:
     """int64 number of labels the split can give."""
     kin_N: torch.Tensor
     """int64; objects of one kin look alike (repeated instances)."""
+    alike_N: torch.Tensor
+    """int64 Alike."""
     whole_N: torch.Tensor
     """int64; objects with the same number are parts of one whole."""
     region_span_N: torch.Tensor
@@ -169,6 +181,7 @@ def plain_objects(scene_N: torch.Tensor, shape: Shape) -> Objects:
         subsplit_N=whole(),
         labels_N=whole(value=1),
         kin_N=torch.arange(n),
+        alike_N=whole(value=int(Alike.NOT)),
         whole_N=torch.arange(n),
         region_span_N=whole(),
         light_N6=light,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.scenes.draws import Draws
-from engine.scenes.objects import NUM_CELLS, NUM_FIELDS, NUM_SITES, Objects, Shape, Split
+from engine.scenes.objects import NUM_CELLS, NUM_FIELDS, NUM_SITES, Alike, Objects, Shape, Split
 from engine.scenes.textures import NUM_SMOOTH, Atlas
 
 MAX_LABELS = 62
@@ -148,7 +148,7 @@ def with_random_parts(draws: Draws, objects: Objects, probability_N: torch.Tenso
     split = torch.where(is_cells, int(Split.CELLS), torch.where(kind == 0, int(Split.NONE), split))
     objects = objects.with_fields(
         split_N=split, bands_N2F=bands, band_N8=band, sites_NK3=sites, site_floor_N=floor, cell_N3=cell,
-        cells_NJ2=cells, noise_N6=noise, warp_N4=warp, labels_N=count,
+        cells_NJ2=cells, noise_N6=noise, warp_N4=warp, labels_N=count, alike_N=_alike_labels(draws, kind, cell),
     )  # fmt: skip
     return with_second_cuts(draws, objects, torch.where(count > 1, 0.25, 0.0))
 
@@ -177,6 +177,14 @@ def random_cells(
 
 _STRIPES, _RINGS, _RIM, _SECTORS, _GRID, _FRAMED, _VORONOI, _SPOTS, _NOISE, _CELLS = range(1, 11)
 _KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.06, 0.08, 0.16, 0.12, 0.1, 0.04)
+
+
+def _alike_labels(draws: Draws, kind: torch.Tensor, cell_N3: torch.Tensor) -> torch.Tensor:
+    """alike_N: two thirds of the framed cells and spots look alike, and half of the stripes and rings alternate."""
+    apart = (kind == _FRAMED) | (kind == _SPOTS) | ((kind == _CELLS) & (cell_N3[:, 2] > 0))
+    striped = (kind == _STRIPES) | (kind == _RINGS)
+    alike = torch.where(apart & draws.chance(0.67, len(kind)), int(Alike.BUT_GROUND), int(Alike.NOT))
+    return torch.where(striped & draws.chance(0.5, len(kind)), int(Alike.ALTERNATE), alike)
 
 
 def _random_bands(draws: Draws, kind: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -192,34 +192,24 @@ def creatures(draws: Draws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def wires(draws: Draws, count: int) -> torch.Tensor:
     """Capsules [count, M, 6] of a wandering curve of even or tapering thickness, a third of them with a branch."""
-    steps, half = NUM_CAPSULES, NUM_CAPSULES // 2
+    half = NUM_CAPSULES // 2
     bend = draws.choose((0.3, 0.4, 0.3), count)[:, None] * 0.25
-    heading = (draws.normal(count, steps) * bend).cumsum(1)
-    step_x, step_y = heading.cos(), heading.sin()
     branched = draws.chance(0.35, count)[:, None]
-    x, y = step_x.cumsum(1), step_y.cumsum(1)
-    from_x, from_y = x - step_x, y - step_y
-    back_x, back_y = x[:, half - 1] - x[:, half // 2], y[:, half - 1] - y[:, half // 2]
-    turn = draws.uniform(0.5, 1.3, count)
-    for values in ((x, from_x), (y, from_y)):
-        shift = (back_x if values[0] is x else back_y)[:, None]
-        for value in values:
-            value[:, half:] = torch.where(branched, value[:, half:] - shift, value[:, half:])
-    pivot_x, pivot_y = x[:, half // 2, None], y[:, half // 2, None]
-    for px, py in ((x, y), (from_x, from_y)):
-        rx, ry = px[:, half:] - pivot_x, py[:, half:] - pivot_y
-        c, s = turn.cos()[:, None], turn.sin()[:, None]
-        px[:, half:] = torch.where(branched, pivot_x + rx * c - ry * s, px[:, half:])
-        py[:, half:] = torch.where(branched, pivot_y + rx * s + ry * c, py[:, half:])
-    middle_x = (x.amax(1, keepdim=True) + x.amin(1, keepdim=True)) / 2
-    middle_y = (y.amax(1, keepdim=True) + y.amin(1, keepdim=True)) / 2
-    reach = torch.hypot(x - middle_x, y - middle_y).amax(1, keepdim=True)
-    reach = torch.maximum(reach, torch.hypot(from_x - middle_x, from_y - middle_y).amax(1, keepdim=True)) * 1.12
+    heading = (draws.normal(count, NUM_CAPSULES) * bend).cumsum(1)
+    heading[:, half:] += branched * draws.uniform(0.5, 1.3, count, 1)
+    step = torch.stack([heading.cos(), heading.sin()], 2)
+    trunk = step[:, :half].cumsum(1)
+    # The second half goes on from the trunk's end, or, as a branch, from its middle.
+    fork = torch.where(branched, trunk[:, half // 2], trunk[:, -1])
+    ends = torch.cat([trunk, fork[:, None] + step[:, half:].cumsum(1)], 1)
+    starts = ends - step
+    middle = (ends.amax(1, keepdim=True) + ends.amin(1, keepdim=True)) / 2
+    reach = torch.cat([starts - middle, ends - middle], 1).norm(dim=2).amax(1)[:, None, None] * 1.12
     thick, taper = draws.log_uniform(0.008, 0.09, count, 1), draws.uniform(0.3, 1.2, count, 1)
-    share = torch.arange(steps) / steps
-    ra, rb = thick * (1 + (taper - 1) * share), thick * (1 + (taper - 1) * (share + 1 / steps))
-    ends = [(from_x - middle_x) / reach, (from_y - middle_y) / reach, (x - middle_x) / reach, (y - middle_y) / reach]
-    return torch.stack([*ends, ra, rb], 2)
+    share = torch.arange(NUM_CAPSULES + 1) / NUM_CAPSULES
+    radius = thick * (1 + (taper - 1) * share)
+    radii = torch.stack([radius[:, :-1], radius[:, 1:]], 2)
+    return torch.cat([(starts - middle) / reach, (ends - middle) / reach, radii], 2)
 
 
 def glyphs(draws: Draws, count: int) -> torch.Tensor:

@@ -9,7 +9,8 @@ from enum import IntEnum
 import torch
 
 from engine.scenes.draws import Draws
-from engine.scenes.objects import Objects
+from engine.scenes.objects import Alike, Objects
+from engine.scenes.parts import MAX_LABELS
 from engine.scenes.textures import NUM_SMOOTH, NUM_TEXTURES
 
 RELATED = 0.7
@@ -42,12 +43,25 @@ def leaf_styles(draws: Draws, objects: Objects, scenes: int, side: int) -> torch
     first_P = first_of_whole[whole_P]
     scene_of_kin = torch.zeros(parts, dtype=torch.int64).scatter_(0, kin_P, scene_P)
     kin_KC = _random_styles(draws, palette_BK3, scene_of_kin[: int(kin_P.max()) + 1], side)
-    whole_PC = _varied(draws, kin_KC[kin_P], 0.04)[first_P]
+    spread_P1 = draws.log_uniform(0.015, 0.12, scenes, 1)[scene_P]
+    whole_PC = _varied(draws, kin_KC[kin_P], spread_P1)[first_P]
     part_PC = _related_styles(draws, whole_PC, palette_BK3, scene_P, side)
     part_PC = torch.where((first_P == torch.arange(parts))[:, None], whole_PC, part_PC)
-    part_PC = _with_tilt(draws, part_PC, region_P)
+    part_PC = _with_tilt(draws, part_PC[_models(objects, owner_P, kin_P)], region_P)
+    part_PC = _varied(draws, part_PC, 0.02)
     half_PC = _related_styles(draws, part_PC, palette_BK3, scene_P, side)
     return torch.stack([part_PC, half_PC], 1).flatten(0, 1)
+
+
+def _models(objects: Objects, owner_P: torch.Tensor, kin_P: torch.Tensor) -> torch.Tensor:
+    """int64 [P]: the first part that each part looks like: labels that look alike, and those of repeated instances."""
+    label_P = torch.arange(len(owner_P)) - (objects.labels_N.cumsum(0) - objects.labels_N)[owner_P]
+    alike_P = objects.alike_N[owner_P]
+    look_P = torch.where(alike_P == int(Alike.BUT_GROUND), label_P.clamp_max(1), label_P)
+    look_P = torch.where(alike_P == int(Alike.ALTERNATE), label_P % 2, look_P)
+    _, look_P = (kin_P * (2 * MAX_LABELS) + look_P).unique(return_inverse=True)
+    parts = len(owner_P)
+    return torch.full((parts,), parts).scatter_reduce_(0, look_P, torch.arange(parts), "amin")[look_P]
 
 
 def _palettes(draws: Draws, scenes: int, colours: int = 6) -> torch.Tensor:
@@ -94,7 +108,7 @@ def _random_styles(draws: Draws, palette_BK3: torch.Tensor, scene_N: torch.Tenso
     return style
 
 
-def _varied(draws: Draws, style_NC: torch.Tensor, amount: float) -> torch.Tensor:
+def _varied(draws: Draws, style_NC: torch.Tensor, amount: float | torch.Tensor) -> torch.Tensor:
     """The same look with the colours moved together by about this much, and another place in the texture."""
     n = len(style_NC)
     style = style_NC.clone()

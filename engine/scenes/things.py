@@ -80,6 +80,7 @@ def _holes(draws: Draws, n: int) -> torch.Tensor:
 
 
 def quads(draws: Draws, n: int) -> torch.Tensor:
+    """quad_N5 of any ratio of sides, half of them with rounded corners, all seen a little from the side."""
     ratio = draws.uniform(0.15, 1.4, n)
     half_w, half_h = ratio.cos() * 0.95, ratio.sin() * 0.95
     corner = torch.minimum(half_w, half_h) * draws.uniform(0, 0.6, n) * draws.choose((0.5, 0.5), n)
