@@ -1,0 +1,28 @@
+"""The HTML report of a dataset: what went in, what came out and why; one file, opened from disk.
+
+tables -> collect -> draw photographs and figures -> render -> one page
+"""
+
+import os
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from flows.report_data import collect
+from flows.report_page import render
+from storage.dataset import Dataset
+
+
+def write_report(dataset: Dataset, destination: Path, *, title: str | None = None, now: datetime | None = None) -> Path:
+    """Write the report of the dataset's newest fold to `destination`, and return it.
+
+    `title` is the dataset's own name unless given. A report that is there is replaced at once, never half.
+    """
+    page = render(collect(dataset, now=now), title=title or PurePosixPath(dataset.uri).name or dataset.uri)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(destination)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return destination
