@@ -1,0 +1,63 @@
+"""The small pieces the report's HTML is made of. Whatever comes from a dataset passes through `text` on its way in."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from html import escape
+
+
+def text(value: str) -> str:
+    """Safe between tags and inside quoted attributes."""
+    return escape(value, quote=True)
+
+
+def note(words: str) -> str:
+    """A quiet line of plain words."""
+    return f'<p class="note">{text(words)}</p>'
+
+
+def card(inside: str) -> str:
+    """A box around HTML, that scrolls sideways where it is too wide."""
+    return f'<div class="card scroll">{inside}</div>'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
+    """Cells are HTML; a column whose name begins with # holds numbers."""
+    classes = [' class="number"' if column.startswith("#") else "" for column in columns]
+    heads = "".join(f"<th{each}>{name.lstrip('#')}</th>" for each, name in zip(classes, columns, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{each}>{cell}</td>" for each, cell in zip(classes, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<table class="{kind}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Bytes of the media type `kind` as an address."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def sentence(words: str) -> str:
+    """The words with a capital first letter."""
+    return words[:1].upper() + words[1:]
+
+
+def percent(part: int, whole: int) -> str:
+    """Two digits or so; what is above 0 never reads as 0."""
+    share = 100 * part / whole if whole else 0.0
+    if share and share < 0.1:
+        return "under 0.1 %"
+    return f"{share:.0f} %" if share >= 10 or not share else f"{share:.1f} %"
+
+
+def moment(when: datetime) -> str:
+    """A time, given in UTC."""
+    return f"{when:%d %b %Y, %H:%M} UTC"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
