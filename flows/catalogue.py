@@ -1,0 +1,44 @@
+"""`gigamask models`: what is known by name, what of it is on this machine, and pulling released weights."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+from engine.model.weights import PRETRAINED_FOLDER
+from storage.models import BASE_URL, RELEASED, PulledModel, models_folder, pull
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownModel:
+    """A model that can be named with --model."""
+
+    name: str
+    here: bool
+    where: str
+
+
+def known_models() -> list[KnownModel]:
+    """The seed that ships with gigamask and the released models, in order of size."""
+    released = [
+        KnownModel(
+            name=name,
+            here=(path := models_folder() / model.file_name).is_file(),
+            where=str(path) if path.is_file() else f"gigamask models pull {name}",
+        )
+        for name, model in RELEASED.items()
+    ]
+    seed = PRETRAINED_FOLDER / "seed.safetensors"
+    return [KnownModel(name="seed", here=seed.is_file(), where=str(seed)), *released]
+
+
+def pull_model(name: str, base_url: str | None) -> PulledModel:
+    """Download with a bar on stderr; errors as `storage.models.pull`."""
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        return pull(
+            name,
+            base_url=base_url or BASE_URL,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )

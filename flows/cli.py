@@ -1,0 +1,290 @@
+"""The `gigamask` command: progress on stderr, results on stdout; exit 0 done, 1 failed with a message, 2 wrong use.
+
+Heavy libraries are imported inside the commands, after the first line is on the screen.
+"""
+
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import environment
+from flows.progress import say
+
+app = typer.Typer(
+    name="gigamask",
+    help="An open data engine: photographs in, a segmentation-mask dataset out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(no_args_is_help=True, help="Models on this machine: list them, pull the released ones.")
+app.add_typer(models_app, name="models")
+
+Dataset = Annotated[str, typer.Option("--dataset", help="Folder of the dataset.", show_default=True)]
+ModelName = Annotated[str | None, typer.Option("--model", help="A model's name or the path of a weights file [seed].")]
+Preset = Annotated[str | None, typer.Option(help="grid: one 32x32 grid [default]; paper: 1 + 4 + 16 crops.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. generate.points_per_side=16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+DEFAULT_DATASET = "gigamask-dataset"
+
+
+@app.command()
+def run(
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photographs or folders of them.")] = None,
+    dataset: Dataset = DEFAULT_DATASET,
+    model: ModelName = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Photographs in, masks out: ingest, the fully automatic stage, tables and the report."""
+    from flows.samples import sample_photos
+
+    say(f"gigamask {version('gigamask')}: {_name_photos(photos)} -> {dataset}")
+    say("starting the flow (the first start on a machine takes about 15 s) ...")
+    from flows.config import load_run_config, to_tree
+    from flows.fully_automatic import fully_automatic
+
+    settings = load_run_config(file=config, assignments=assignments, dataset=dataset, model=model, preset=preset)
+    paths = photos or sample_photos()
+    result = fully_automatic(photos=[str(path.absolute()) for path in paths], settings=to_tree(settings))
+    _print_result(result, as_json)
+    if not as_json:
+        say(f"report: {result.report}")
+        say(
+            f'next:   gigamask query --dataset {result.dataset} "SELECT image_id, count(*) FROM masks GROUP BY image_id"'
+        )
+
+
+@app.command()
+def ingest(
+    photos: Annotated[list[Path], typer.Argument(help="Photographs or folders of them.")],
+    dataset: Dataset = DEFAULT_DATASET,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write photographs into the dataset's image shards; those that cannot be used become rejects with a reason."""
+    say(f"ingest: {_name_photos(photos)} -> {dataset}")
+    from flows.config import load_run_config, to_tree
+    from flows.fully_automatic import only_ingest
+
+    settings = load_run_config(file=config, assignments=assignments, dataset=dataset)
+    _print_result(only_ingest(photos=[str(path.absolute()) for path in photos], settings=to_tree(settings)), as_json)
+
+
+@app.command()
+def masks(
+    dataset: Dataset = DEFAULT_DATASET,
+    model: ModelName = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """The fully automatic stage over every image of the dataset; running it again continues where it stopped."""
+    say(f"masks: every image of {dataset}")
+    from flows.config import load_run_config, to_tree
+    from flows.fully_automatic import only_masks
+
+    settings = load_run_config(file=config, assignments=assignments, dataset=dataset, model=model, preset=preset)
+    _print_result(only_masks(settings=to_tree(settings)), as_json)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="SQL over the tables images, masks, shards and rejects.")],
+    dataset: Dataset = DEFAULT_DATASET,
+    snapshot: Annotated[str | None, typer.Option(help="Ask a snapshot instead of the newest state.")] = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    output: Annotated[Path | None, typer.Option(help="Write to this file (needed for parquet).")] = None,
+) -> None:
+    """Ask the dataset's tables with SQL."""
+    from flows.answers import write_answer
+    from storage.dataset import Dataset as Data
+
+    write_answer(Data.open(dataset).query(sql, snapshot=snapshot), form, output)
+
+
+@app.command()
+def status(dataset: Dataset = DEFAULT_DATASET, as_json: AsJson = False) -> None:
+    """Shards done and missing, per plan."""
+    from storage.dataset import Dataset as Data
+
+    _print_rows(
+        Data.open(dataset).status(), as_json, empty=f"{dataset}: no plan yet; `gigamask run PHOTOS` makes the first"
+    )
+
+
+@app.command()
+def snapshot(dataset: Dataset = DEFAULT_DATASET, as_json: AsJson = False) -> None:
+    """Name the present state for good: training and release use snapshots, never 'latest'."""
+    from storage.dataset import Dataset as Data
+
+    _print_result(Data.open(dataset).snapshot(), as_json)
+
+
+@app.command()
+def verify(
+    dataset: Dataset = DEFAULT_DATASET,
+    fast: Annotated[bool, typer.Option("--fast", help="Compare sizes only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every referenced byte again and count again; each fault is named with what to do."""
+    say(f"verify: {'sizes of' if fast else 'reading'} all that {dataset} refers to ...")
+    from storage.dataset import Dataset as Data
+
+    checked = Data.open(dataset).verify(fast=fast)
+    _print_result(checked, as_json)
+    if checked.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    dataset: Dataset = DEFAULT_DATASET,
+    output: Annotated[Path | None, typer.Option(help="Where to write the page [DATASET/report.html].")] = None,
+) -> None:
+    """Write the HTML report of the dataset's newest state."""
+    from flows.report import write_report
+    from storage.dataset import Dataset as Data
+
+    print(write_report(Data.open(dataset), output or Path(dataset) / "report.html"))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder of photographs with SA-1B-style JSON beside them.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model's name, a weights file, or felzenszwalb; may be repeated [seed].")
+    ] = None,
+    clicks: Annotated[str, typer.Option(help="Report the mean IoU after these numbers of clicks.")] = "1",
+    noc: Annotated[bool, typer.Option("--noc", help="Also count clicks to IoU .85 and .90 (cap 20; slow).")] = False,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Also prompt with each mask's box.")] = False,
+    image_ids: Annotated[
+        str, typer.Option(help="all, even or odd: by custom even ids train, odd ones evaluate.")
+    ] = "all",
+    max_images: Annotated[
+        int | None, typer.Option(help="At most this many photographs a domain (seeded choice).")
+    ] = None,
+    max_masks: Annotated[int | None, typer.Option(help="At most this many masks an image (seeded choice).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """mIoU of clicks against people's masks, by domain, with bootstrap intervals over photographs."""
+    names = model or ["seed"]
+    say(f"evaluate: {', '.join(names)} on {data}")
+    from engine.evaluate import EvaluationConfig, to_markdown_table
+    from flows.config import validated
+    from flows.evaluation import evaluate_models
+
+    settings = {
+        "clicks": tuple(number.strip() for number in clicks.split(",")),
+        "noc": noc,
+        "boxes": boxes,
+        "image_ids": image_ids,
+        "max_images_per_domain": max_images,
+        "max_masks_per_image": max_masks,
+    }
+    evaluations = evaluate_models(names, data, validated(EvaluationConfig, settings))
+    if as_json:
+        answers = [evaluation.to_json() for evaluation in evaluations]
+        print(json.dumps(answers[0] if len(answers) == 1 else answers))
+    else:
+        print(to_markdown_table(evaluations))
+
+
+@app.command()
+def scenes(
+    out: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    count: Annotated[int, typer.Option(help="How many scenes.", min=1, max=1024)] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
+) -> None:
+    """Draw a contact sheet of the procedural scenes the seed model is trained on."""
+    from engine.scenes.sheet import write_contact_sheet
+
+    write_contact_sheet(out, count, seed)
+    print(out)
+
+
+@app.command()
+def doctor(
+    dataset: Annotated[str | None, typer.Option(help="Also check that this dataset can be opened and written.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the environment: packages, processor and GPU, models, and the dataset's store."""
+    from flows.doctor import check_environment
+
+    findings = check_environment(dataset)
+    _print_rows(findings, as_json, empty="nothing checked")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """The models gigamask knows, and which of them are on this machine."""
+    from flows.catalogue import known_models
+
+    _print_rows(known_models(), as_json, empty="no model")
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    base_url: Annotated[str | None, typer.Option(help="Another address to download from.")] = None,
+) -> None:
+    """Download released SAM weights; continues a broken download and checks the SHA-256."""
+    from flows.catalogue import pull_model
+
+    pulled = pull_model(name, base_url)
+    print(f"{pulled.path}\n{pulled.verification}")
+
+
+def main() -> None:
+    """Entry point: errors that have a message for the reader end with it; others keep their traceback on request."""
+    environment.prepare()
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("stopped; run the same command again to continue")
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("GIGAMASK_DEBUG"):
+            raise
+        from storage.stores import StoreError
+
+        kind = "" if isinstance(error, (ValueError, OSError, StoreError)) else f"{type(error).__name__}: "
+        say(f"error: {kind}{error}")
+        if kind:
+            say("this is unexpected; GIGAMASK_DEBUG=1 shows where it happened")
+        sys.exit(1)
+
+
+def _name_photos(photos: list[Path] | None) -> str:
+    if not photos:
+        return "scikit-image's sample photographs"
+    return str(photos[0]) if len(photos) == 1 else f"{photos[0]} and {len(photos) - 1} more"
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    from flows.answers import print_result
+
+    print_result(result, as_json)
+
+
+def _print_rows(rows: Any, as_json: bool, empty: str) -> None:
+    from flows.answers import print_rows
+
+    print_rows(list(rows), as_json, empty)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""The process environment gigamask runs Prefect and Ray in; called by the command before either is imported."""
+
+import os
+
+DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",  # no server set up: Prefect starts its own for the run
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 12-15 s on a new database, more on a busy laptop
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command says errors itself, once, in a line
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "DO_NOT_TRACK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+def prepare() -> None:
+    """Set what is not set already; a value the user exported wins."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)

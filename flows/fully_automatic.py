@@ -1,0 +1,167 @@
+"""The main job as a Prefect flow: photographs -> image shards -> mask shards -> tables -> report.
+
+Tasks are coarse (one a stage). The unit of retry is the shard, kept by the dataset's commit records: running the flow
+again with the same photographs and settings continues where it stopped.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from engine.model.weights import load_model
+from flows.config import RunConfig, validated
+from flows.progress import Counts, reporter, say
+from flows.report import write_report
+from stages.actors import PlanProgress, PlanResult, run_plan
+from stages.fully_automatic import ShardWorker, plan_masks
+from stages.ingest import IngestProgress, IngestReport, ingest_photos
+from storage.dataset import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What `gigamask run --json` and `gigamask masks --json` print; earlier runs of the same plan count."""
+
+    images: int
+    rejects: int
+    masks: int
+    shards: int
+    seconds: float
+    """Of this run, start to end."""
+    images_per_s: float
+    """Of the masks stage of this run; 0 where nothing was left to do."""
+    masks_per_s: float
+    dataset: str
+    report: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestResult:
+    """What `gigamask ingest --json` prints."""
+
+    images: int
+    rejects: int
+    unchanged: int
+    """Known before under the same name and with the same bytes."""
+    other_files: int
+    """In the folders given, and no photographs."""
+    shards: int
+    seconds: float
+    dataset: str
+
+
+@flow(name="fully-automatic")
+def fully_automatic(photos: list[str], settings: dict[str, Any]) -> RunResult:
+    """Photographs in, masks out; `settings` is a RunConfig as plain values."""
+    started = time.monotonic()
+    config = validated(RunConfig, settings)
+    load_model(config.model)  # a wrong name or a damaged file shows before the photographs are read, not after
+    ingested = ingest(photos, settings)
+    results = masks(settings)
+    fold(config.dataset)
+    return _result(config, results, len(ingested.rejects), started, report(config.dataset))
+
+
+@flow(name="masks")
+def only_masks(settings: dict[str, Any]) -> RunResult:
+    """The fully automatic stage over the images that a dataset holds already."""
+    started = time.monotonic()
+    config = validated(RunConfig, settings)
+    results = masks(settings)
+    fold(config.dataset)
+    return _result(config, results, 0, started, report(config.dataset))
+
+
+@flow(name="ingest")
+def only_ingest(photos: list[str], settings: dict[str, Any]) -> IngestResult:
+    """Photographs into image shards and the tables, without masks."""
+    started = time.monotonic()
+    config = validated(RunConfig, settings)
+    ingested = ingest(photos, settings)
+    fold(config.dataset)
+    return IngestResult(
+        images=ingested.images,
+        rejects=len(ingested.rejects),
+        unchanged=ingested.unchanged,
+        other_files=ingested.other_files,
+        shards=len(ingested.shards),
+        seconds=round(time.monotonic() - started, 3),
+        dataset=config.dataset,
+    )
+
+
+@task(name="ingest")
+def ingest(photos: list[str], settings: dict[str, Any]) -> IngestReport:
+    """Photographs to image shards; what cannot be used becomes a reject."""
+    config = validated(RunConfig, settings)
+    dataset = Dataset.open_or_create(config.dataset)
+    with reporter("ingest") as progress:
+        return ingest_photos(photos, dataset, config.ingest, lambda now: progress(_ingest_counts(now)))
+
+
+@task(name="masks")
+def masks(settings: dict[str, Any]) -> list[PlanResult]:
+    """Image shards to mask shards, on Ray. Raises RuntimeError that names the shards which could not be made."""
+    config = validated(RunConfig, settings)
+    dataset = Dataset.open(config.dataset)
+    plans = plan_masks(dataset, load_model(config.model), config.generate)
+    make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
+    results = []
+    for plan in plans:
+        with reporter("masks") as progress:
+            results.append(run_plan(dataset, plan, make_worker, config.pool, lambda now: progress(_mask_counts(now))))
+    failed = {shard: why for result in results for shard, why in result.failed.items()}
+    if failed:
+        shard, why = next(iter(failed.items()))
+        raise RuntimeError(f"{len(failed)} shards could not be made, the others are committed; {shard}: {why}")
+    return results
+
+
+@task(name="fold")
+def fold(dataset_uri: str) -> None:
+    """Commit records into the tables that `gigamask query` reads."""
+    Dataset.open(dataset_uri).fold()
+
+
+@task(name="report")
+def report(dataset_uri: str) -> str:
+    """The HTML report of the dataset's newest state; returns its path."""
+    return str(write_report(Dataset.open(dataset_uri), Path(dataset_uri) / "report.html"))
+
+
+def _ingest_counts(now: IngestProgress) -> Counts:
+    return Counts(done=now.done, total=now.total, new=now.done, rejects=now.rejects)
+
+
+def _mask_counts(now: PlanProgress) -> Counts:
+    if now.deaths:
+        say(f"masks: {now.deaths} worker deaths so far; their shards are handed out again")
+    return Counts(
+        done=now.images,
+        total=now.images_total,
+        new=now.new_images,
+        masks=now.masks,
+        new_masks=now.new_masks,
+        rejects=now.rejects,
+    )
+
+
+def _result(config: RunConfig, results: list[PlanResult], ingest_rejects: int, started: float, page: str) -> RunResult:
+    new = [result for result in results if result.new_shards]
+    masks_s = sum(result.seconds for result in new)
+    images, found = (sum(getattr(result, name) for result in results) for name in ("images", "masks"))
+    return RunResult(
+        images=images,
+        rejects=ingest_rejects + sum(len(result.rejects) for result in results),
+        masks=found,
+        shards=sum(len(result.commits) for result in results),
+        seconds=round(time.monotonic() - started, 3),
+        images_per_s=round(sum(result.images for result in new) / masks_s, 3) if new else 0.0,
+        masks_per_s=round(sum(result.masks for result in new) / masks_s, 3) if new else 0.0,
+        dataset=config.dataset,
+        report=page,
+    )

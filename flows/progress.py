@@ -1,0 +1,100 @@
+"""Progress for people, on stderr: a live bar on a terminal, a line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How far a stage is."""
+
+    done: int
+    total: int
+    new: int
+    """Images done by this run; rates and the time left come from these alone."""
+    masks: int = 0
+    new_masks: int = 0
+    rejects: int = 0
+
+
+class Reporter:
+    """Turns Counts into a bar or into lines; rates are over the whole stage, the time left comes from them."""
+
+    def __init__(self, stage: str, console: Console, bar: Progress | None) -> None:
+        self._stage = stage
+        self._console = console
+        self._bar = bar
+        self._task = bar.add_task(stage, total=None, facts="") if bar else None
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._last: Counts | None = None
+
+    def __call__(self, counts: Counts) -> None:
+        self._last = counts
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=counts.done, total=counts.total or None, facts=self._facts(counts))
+        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._print_line(counts)
+
+    def close(self) -> None:
+        if self._last is not None and self._bar is None:
+            self._print_line(self._last)
+
+    def _print_line(self, counts: Counts) -> None:
+        self._console.print(
+            ", ".join(filter(None, [f"{self._stage}: {counts.done}/{counts.total} images", self._facts(counts)])),
+            highlight=False,
+        )
+
+    def _facts(self, counts: Counts) -> str:
+        elapsed_s = max(time.monotonic() - self._started, 1e-6)
+        facts = [f"{counts.new / elapsed_s:.2f} images/s"] if counts.new else []
+        if counts.masks:
+            facts.append(f"{counts.masks} masks ({counts.new_masks / elapsed_s:.0f}/s)")
+        if counts.rejects:
+            facts.append(f"{counts.rejects} rejected")
+        if counts.new and counts.done < counts.total:
+            facts.append(f"{_duration(elapsed_s / counts.new * (counts.total - counts.done))} left")
+        return ", ".join(facts)
+
+
+@contextmanager
+def reporter(stage: str) -> Iterator[Reporter]:
+    """A Reporter for one stage; the bar is drawn only on a terminal."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        plain = Reporter(stage, console, None)
+        try:
+            yield plain
+        finally:
+            plain.close()
+        return
+    columns = (
+        TextColumn("{task.description:<7}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[facts]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield Reporter(stage, console, bar)
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
