@@ -1,0 +1,168 @@
+"""Automatic masks on a CPU: time and memory next to the transformers pipeline, with the same weights and thresholds.
+
+    python tests/benchmarks/bench_generate.py [--model seed] [--photo FILE] [--longest-side 800]
+
+Each side runs in a process of its own with one thread, after a warm-up on a thumbnail (compiled kernels are loaded, not
+compiled). Memory is the peak of resident memory during the call above what it was just before it. Thresholds are
+quantiles of the photograph's own scores, so that about a tenth of the candidates pass. The encoder is ours on both
+sides. One JSON line a metric; every line carries the agreement.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peer_pipeline import agreement, make_peer, open_thresholds, peer_masks
+
+from engine.generate import GenerateConfig, generate_masks
+from engine.images import decode, resize
+from engine.model.weights import load_model
+from storage import rle
+from storage.rle import Rle
+
+IOU_QUANTILE, STABILITY_QUANTILE = 0.8, 0.5
+"""A fifth of the candidates passes on predicted IoU and half of those on stability."""
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.side:
+        print(json.dumps(run_side(arguments)))
+        return
+    photo = load_photo(arguments)
+    config = choose_thresholds(arguments, photo)
+    ours, peers = (run_child(arguments, side, config) for side in ("ours", "peer"))
+    match = agreement(masks_of(ours, photo), masks_of(peers, photo))
+    facts = {
+        "model": arguments.model,
+        "photo": f"{photo.shape[1]}x{photo.shape[0]}",
+        "candidates": ours["candidates"],
+        "pass_rate": round(ours["passed"] / ours["candidates"], 4),
+        "masks": match.ours,
+        "peer_masks": match.peers,
+        "agreement": round(match.share, 4),
+        "threads": 1,
+    }
+    for metric, unit in (("cpu_time", "s"), ("peak_memory", "MiB")):
+        print_line(metric, unit, ours[metric], peers[metric], facts)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="seed", help="a model's name or the path of its weights")
+    parser.add_argument("--photo", help="a photograph; by default scikit-image's sample of a street scene")
+    parser.add_argument("--longest-side", type=int, default=800, help="the photograph is resized to this")
+    parser.add_argument("--points-per-side", type=int, default=32)
+    parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--config", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def load_photo(arguments: argparse.Namespace) -> np.ndarray:
+    if arguments.photo:
+        photo = decode(Path(arguments.photo).read_bytes())
+    else:
+        from skimage import data
+
+        photo = data.coffee()  # 600 x 400
+    scale = arguments.longest_side / max(photo.shape[:2])
+    return resize(photo, (round(photo.shape[0] * scale), round(photo.shape[1] * scale)))
+
+
+def choose_thresholds(arguments: argparse.Namespace, photo: np.ndarray) -> GenerateConfig:
+    config = GenerateConfig(points_per_side=arguments.points_per_side)
+    everything = replace(
+        config,
+        points_per_side=min(16, arguments.points_per_side),
+        predicted_iou_threshold=0.0,
+        stability_threshold=0.0,
+        box_nms_threshold=1.01,
+        min_region_px=0,
+        max_area_fraction=None,
+    )
+    every = generate_masks(load_model(arguments.model), photo, everything)
+    return open_thresholds(every, config, iou_quantile=IOU_QUANTILE, stability_quantile=STABILITY_QUANTILE)
+
+
+def run_child(arguments: argparse.Namespace, side: str, config: GenerateConfig) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--config", json.dumps(asdict(config))]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One side, in this process: its masks, CPU seconds and peak memory."""
+    torch.set_num_threads(1)
+    photo, config = load_photo(arguments), GenerateConfig(**json.loads(arguments.config))
+    model = load_model(arguments.model)
+    generate: Callable[[np.ndarray, GenerateConfig], dict[str, Any]]
+    if arguments.side == "ours":
+
+        def generate(image: np.ndarray, config: GenerateConfig) -> dict[str, Any]:
+            result = generate_masks(model, image, config)
+            counts = result.diagnostics
+            passed = counts.candidates - counts.failed_predicted_iou - counts.failed_stability
+            masks = [rle.to_coco(mask.rle) for mask in result.masks]
+            return {"masks": masks, "candidates": counts.candidates, "passed": passed}
+
+    else:
+        peer = make_peer(model.sam)
+
+        def generate(image: np.ndarray, config: GenerateConfig) -> dict[str, Any]:
+            with torch.inference_mode():
+                return {"masks": [rle.to_coco(runs) for runs in peer_masks(peer, image, config)]}
+
+    thumbnail = resize(photo, (photo.shape[0] // 8, photo.shape[1] // 8))
+    generate(thumbnail, replace(config, points_per_side=2, predicted_iou_threshold=1e-6, stability_threshold=1e-6))
+    before_mib = reset_peak_memory()
+    start = time.process_time()
+    found = generate(photo, config)
+    return found | {"cpu_time": time.process_time() - start, "peak_memory": status_mib("VmHWM") - before_mib}
+
+
+def reset_peak_memory() -> float:
+    """Resident memory now, in MiB; the kernel forgets its earlier peak."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status_mib("VmRSS")
+
+
+def status_mib(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) / 1024
+
+
+def masks_of(side: dict[str, Any], photo: np.ndarray) -> list[Rle]:
+    height, width = photo.shape[:2]
+    return [rle.from_coco(counts, height=height, width=width) for counts in side["masks"]]
+
+
+def print_line(metric: str, unit: str, value: float, peer_value: float, facts: dict[str, Any]) -> None:
+    line = {
+        "bench": "generate",
+        "metric": metric,
+        "value": round(value, 3),
+        "unit": unit,
+        "peer": "transformers mask-generation pipeline",
+        "peer_value": round(peer_value, 3),
+        "ratio": round(peer_value / value, 2),
+        "machine": f"{platform.machine()}, {cpu_name()}, torch {torch.__version__}",
+    }
+    print(json.dumps(line | facts), flush=True)
+
+
+def cpu_name() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].split(":")[1].strip() if names else "unknown CPU"
+
+
+if __name__ == "__main__":
+    main()
