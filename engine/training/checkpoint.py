@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.model.config import SamConfig
 from engine.model.sam import Sam
 
 STATE_NAME = "state.pt"
@@ -97,3 +98,22 @@ def read_lines(path: Path) -> list[str]:
         return []
     text = path.read_text()
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def load_average(folder: Path) -> tuple[Sam, int]:
+    """The moving average in a checkpoint, in evaluation mode, and the number of steps it took.
+
+    Raises ValueError when the folder holds no checkpoint.
+    """
+    path = folder / STATE_NAME
+    if not path.exists():
+        raise ValueError(f"{folder} holds no {STATE_NAME}: train there first")
+    content = torch.load(path, weights_only=True)
+    sam = Sam(SamConfig.from_json(json.loads(content["sam"]))).eval()
+    sam.load_state_dict(content["ema"])
+    return sam, content["step"]
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The scores of every step so far."""
+    return [json.loads(line) for line in read_lines(folder / HISTORY_NAME)]

@@ -168,7 +168,7 @@ def jitter_colours(image_HW3: np.ndarray, rng: Generator) -> np.ndarray:
     """Swap channels, scale and shift them, bend the curve, or drop the colour, each in a part of the pictures."""
     if rng.random() < 0.3:
         image_HW3 = image_HW3[..., rng.permutation(3)]
-    levels_256_3 = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, 1)
+    levels_256_3: np.ndarray = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, 1)
     if rng.random() < 0.5:
         levels_256_3 = levels_256_3 * rng.uniform(0.6, 1.4) + rng.normal(size=3) * 12
     if rng.random() < 0.3:
@@ -188,8 +188,8 @@ def _make_sample(
     side, cells = window.side_px, window.side_px // LOGIT_STRIDE
     height, width = cut.image_HW3.shape[:2]
     pixels = np.zeros((side, side, 3), np.float32)
-    pixels[:height, :width] = (jitter_colours(cut.image_HW3, rng) - np.float32(config.pixel_mean)) / np.float32(
-        config.pixel_std
+    pixels[:height, :width] = (jitter_colours(cut.image_HW3, rng) - np.array(config.pixel_mean, np.float32)) / np.array(
+        config.pixel_std, np.float32
     )
     masks_PSS = np.zeros((config.prompts, side, side), np.uint8)
     masks_PSS[:, :height, :width] = cut.masks_NHW

@@ -10,6 +10,7 @@ from torch import nn
 
 from engine.model.config import SamConfig
 from engine.model.sam import Sam
+from engine.model.transformer import Attention, TwoWayBlock
 
 QUERY_GAIN = 2.2
 """Factor on tied projections: sharp enough to prefer the clicked cell among some hundred (measured)."""
@@ -25,14 +26,16 @@ def fresh_sam(config: SamConfig, seed: int) -> Sam:
         sam = Sam(config)
         _tie_cross_attention(sam)
         _shrink_embeddings(sam)
-    return sam.to(memory_format=torch.channels_last)
+    sam.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return sam
 
 
 @torch.no_grad()
 def _tie_cross_attention(sam: Sam) -> None:
     transformer = sam.mask_decoder.transformer
-    attentions = [transformer.final_attn_token_to_image]
+    attentions: list[Attention] = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
+        assert isinstance(layer, TwoWayBlock)
         attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
     for attention in attentions:
         attention.q_proj.weight.mul_(QUERY_GAIN)

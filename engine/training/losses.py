@@ -1,4 +1,4 @@
-"""Losses of mask prediction: focal and dice at 20 : 1, the least over the answers to one click, and the IoU head's error.
+"""Losses of mask prediction: focal and dice at 20 : 1, and the least over the answers to one click.
 
 "Segment Anything", appendix A. P prompts, M answers of one prompt, L side of the low-resolution grid (any H, W works).
 """

@@ -1,9 +1,9 @@
 """Muon for the weight matrices, AdamW for everything else.
 
-Muon (K. Jordan 2024): the momentum of a weight matrix is replaced by the nearest semi-orthogonal matrix, found by a few
-Newton-Schulz iterations, so that rare directions learn as fast as common ones. Its step is scaled by
-sqrt(max(rows, columns)) to a fixed size per entry ("Muon is scalable for LLM training", 2025), so that one learning-rate
-schedule serves both optimizers.
+Muon (K. Jordan 2024): the momentum of a weight matrix is replaced by the nearest semi-orthogonal matrix, found by a
+few Newton-Schulz iterations, so that rare directions learn as fast as common ones. Its step is scaled by
+sqrt(max(rows, columns)) to a fixed size per entry ("Muon is scalable for LLM training", 2025), so that one
+learning-rate schedule serves both optimizers.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
     which therefore do not depend on how many processes there are.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float, peers: Peers) -> None:
+    def __init__(self, parameters: list[Tensor], *, lr: float, weight_decay: float, peers: Peers) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
         self._peers = peers
 
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
-    def _update(self, parameter: nn.Parameter, number: int) -> Tensor:
+    def _update(self, parameter: Tensor, number: int) -> Tensor:
         state: dict[str, Any] = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)

@@ -38,7 +38,7 @@ def first_click(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
-    """The mask's box with every side moved by noise: float32 [4] (x0, y0, x1, y1), still at least 1 px wide and high."""
+    """The mask's box with every side moved by noise: float32 [4] (x0, y0, x1, y1), at least 1 px wide and high."""
     rows = np.flatnonzero(mask_HW.any(1))
     columns = np.flatnonzero(mask_HW.any(0))
     if len(rows) == 0:

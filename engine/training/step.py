@@ -1,7 +1,7 @@
 """One training step's forward pass: encode a window, answer the first prompts, then correct the answers by clicks.
 
-"Segment Anything", section 3 and appendix A, on windows: positions in SAM are shares of the input side, so a window that
-lies at some place of the input frame sees the dense positions of that place and its points are moved there.
+"Segment Anything", section 3 and appendix A, on windows: positions in SAM are shares of the input side, so a window
+that lies at some place of the input frame sees the dense positions of that place and its points are moved there.
 
 B pictures, P prompts, C channels, H W cells of the window's embedding, L logit cells, R correction rounds.
 """
@@ -77,7 +77,7 @@ def forward_step(
     corrected_iou = chosen_iou
     previous_P1LL = _take(answers.logits_P4LL, chosen_P1)
     if corrections:
-        # Every second prompt: a correction cannot share the image side of the decoder and costs more than a first answer.
+        # Every second prompt: a correction cannot share the decoder's image side and costs more than a first answer.
         batch, image_index_P = _every_second(batch), image_index_P[::2]
         points_PK2, labels_PK, previous_P1LL = points_PK2[::2], labels_PK[::2], previous_P1LL[::2]
     for correction in range(corrections):
