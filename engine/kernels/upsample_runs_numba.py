@@ -3,13 +3,14 @@
 Output columns are walked in groups that read the same low-resolution columns. For a group each low-resolution row is
 classed as surely above +offset, surely below -offset, or mixed; stretches of output rows of one sure class are counted
 without a look, mixed ones are evaluated with the roundings of torch's kernels, so that the bits are the same. The loop
-releases the GIL: callers may run several masks in threads. Compiled code is cached beside this file.
+releases the GIL: callers may run several masks in threads. Compiled code is cached beside this file: the first call
+ever takes some five seconds, the first of a later process about one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -26,17 +27,16 @@ _MARGIN = np.float32(1e-3)  # logits; far above the rounding of a blend of same-
 def scan_numba(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
     """Same result as `scan_reference`."""
     (scaled_height, scaled_width), (height, width) = frame.scaled_hw, frame.crop_hw
-    rows = axis(low_side, frame.model_side, scaled_height, height)
-    columns = axis(low_side, frame.model_side, scaled_width, width)
-    logits = np.ascontiguousarray(logits_RC.numpy())
     x0, y0 = frame.crop_xyxy[:2]
     image_height, image_width = frame.image_hw
     edges, counts, box = _scan(
-        logits,
-        rows.low_P4, rows.weights_P6, rows.starts_G1, rows.support_G2,
-        columns.low_P4, columns.weights_P6, columns.starts_G1, columns.support_G2,
-        x0, y0, image_height, np.float32(offset),
-    )  # fmt: skip
+        np.ascontiguousarray(logits_RC.numpy()),
+        _axis(low_side, frame.model_side, scaled_height, height),
+        _axis(low_side, frame.model_side, scaled_width, width),
+        (x0, y0),
+        image_height,
+        np.float32(offset),
+    )
     return ScannedMask(
         rle=rle.from_edges(edges, height=image_height, width=image_width),
         box_4=(int(box[0]), int(box[1]), int(box[2]), int(box[3])),
@@ -46,14 +46,17 @@ def scan_numba(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: flo
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """Both resizes along one axis: the low-resolution positions and weights behind each of P output positions."""
+class _Axis(NamedTuple):
+    """Both resizes along one axis, M model and P output positions; a tuple because compiled code takes it."""
 
-    low_P4: np.ndarray
-    """int64: the two low positions behind the first model position, then those behind the second."""
-    weights_P6: np.ndarray
-    """float32: the weights of those four, then of the two model positions."""
+    inner_low_M2: np.ndarray
+    """int64: the two low positions that a model position blends."""
+    inner_weights_M2: np.ndarray
+    """float32."""
+    outer_model_P2: np.ndarray
+    """int64: the two model positions that an output position blends."""
+    outer_weights_P2: np.ndarray
+    """float32."""
     starts_G1: np.ndarray
     """int64 [G + 1]: where groups of outputs that read the same low positions begin; the last is P."""
     support_G2: np.ndarray
@@ -61,19 +64,19 @@ class Axis:
 
 
 @lru_cache(maxsize=256)
-def axis(low_side: int, model_side: int, scaled: int, size: int) -> Axis:
+def _axis(low_side: int, model_side: int, scaled: int, size: int) -> _Axis:
     """The tables for `low_side` -> `model_side`, cut to `scaled`, -> `size`."""
     inner, outer = linear_taps(low_side, model_side), linear_taps(scaled, size)
-    first_P, second_P = outer.first_P, outer.second_P
-    low_P4 = np.stack([table[tap] for tap in (first_P, second_P) for table in (inner.first_P, inner.second_P)], axis=1)
-    weights = [table[tap] for tap in (first_P, second_P) for table in (inner.weight0_P, inner.weight1_P)]
-    starts = np.flatnonzero((np.diff(low_P4[:, 0]) != 0) | (np.diff(low_P4[:, 3]) != 0)) + 1
-    starts_G = np.concatenate([[0], starts])
-    return Axis(
-        low_P4=np.ascontiguousarray(low_P4, dtype=np.int64),
-        weights_P6=np.stack([*weights, outer.weight0_P, outer.weight1_P], axis=1).astype(np.float32),
+    first_low_P, last_low_P = inner.first_P[outer.first_P], inner.second_P[outer.second_P]
+    starts = np.flatnonzero((np.diff(first_low_P) != 0) | (np.diff(last_low_P) != 0)) + 1
+    starts_G = np.concatenate([[0], starts]).astype(np.int64)
+    return _Axis(
+        inner_low_M2=np.stack([inner.first_P, inner.second_P], axis=1),
+        inner_weights_M2=np.stack([inner.weight0_P, inner.weight1_P], axis=1),
+        outer_model_P2=np.stack([outer.first_P, outer.second_P], axis=1),
+        outer_weights_P2=np.stack([outer.weight0_P, outer.weight1_P], axis=1),
         starts_G1=np.append(starts_G, size).astype(np.int64),
-        support_G2=np.ascontiguousarray(low_P4[starts_G][:, [0, 3]], dtype=np.int64),
+        support_G2=np.stack([first_low_P[starts_G], last_low_P[starts_G]], axis=1),
     )
 
 
@@ -81,26 +84,6 @@ def axis(low_side: int, model_side: int, scaled: int, size: int) -> Axis:
 def _blend(w0, a, w1, b):  # type: ignore[no-untyped-def]
     """w0 * a + w1 * b with the second product fused into the sum, as torch's compiled kernels have it."""
     return np.float32(np.float64(w1) * np.float64(b) + np.float64(np.float32(w0 * a)))
-
-
-@numba.njit(inline="always")
-def _model_value(L, ra, rb, wa, wb, ca, cb, va, vb):  # type: ignore[no-untyped-def]
-    """The first resize at one model position."""
-    return _blend(wa, _blend(va, L[ra, ca], vb, L[ra, cb]), wb, _blend(va, L[rb, ca], vb, L[rb, cb]))
-
-
-@numba.njit(cache=True, nogil=True)
-def _value(L, r, v, c, w):  # type: ignore[no-untyped-def]
-    """Both resizes at one output pixel; r, c four low positions, v, w six weights of its row and column."""
-    top = _blend(
-        w[4], _model_value(L, r[0], r[1], v[0], v[1], c[0], c[1], w[0], w[1]),
-        w[5], _model_value(L, r[0], r[1], v[0], v[1], c[2], c[3], w[2], w[3]),
-    )  # fmt: skip
-    bottom = _blend(
-        w[4], _model_value(L, r[2], r[3], v[2], v[3], c[0], c[1], w[0], w[1]),
-        w[5], _model_value(L, r[2], r[3], v[2], v[3], c[2], c[3], w[2], w[3]),
-    )  # fmt: skip
-    return _blend(v[4], top, v[5], bottom)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -116,53 +99,80 @@ def _row_classes(L, c0, c1, num_rows, offset, out):  # type: ignore[no-untyped-d
 
 
 @numba.njit(cache=True, nogil=True)
-def _segments(row_class, starts, support, out):  # type: ignore[no-untyped-def]
+def _segments(row_class, rows, out):  # type: ignore[no-untyped-def]
     """Stretches (first, end, class) of output rows of one class; returns how many."""
     n = 0
-    for g in range(len(starts) - 1):
-        cls = row_class[support[g, 0]]
-        for r in range(support[g, 0] + 1, support[g, 1] + 1):
+    for g in range(len(rows.starts_G1) - 1):
+        cls = row_class[rows.support_G2[g, 0]]
+        for r in range(rows.support_G2[g, 0] + 1, rows.support_G2[g, 1] + 1):
             if row_class[r] != cls:
                 cls = _MIXED
         if n > 0 and out[n - 1, 2] == cls:
-            out[n - 1, 1] = starts[g + 1]
+            out[n - 1, 1] = rows.starts_G1[g + 1]
         else:
-            out[n, 0], out[n, 1], out[n, 2] = starts[g], starts[g + 1], cls
+            out[n, 0], out[n, 1], out[n, 2] = rows.starts_G1[g], rows.starts_G1[g + 1], cls
             n += 1
     return n
 
 
 @numba.njit(cache=True, nogil=True)
-def _scan(L, ri, rw, rstarts, rsupport, ci, cw, cstarts, csupport, x0, y0, image_height, offset):  # type: ignore[no-untyped-def]
+def _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, out):  # type: ignore[no-untyped-def]
+    """Values of output rows first..end of output column x into `out`, blended in torch's order: columns before rows."""
+    inner_low, inner_weights = rows.inner_low_M2, rows.inner_weights_M2
+    outer_model, outer_weights = rows.outer_model_P2, rows.outer_weights_P2
+    model_first, model_last = outer_model[first, 0], outer_model[end - 1, 1]
+    for side in range(2):
+        q = columns.outer_model_P2[x, side]
+        c0, c1 = columns.inner_low_M2[q, 0], columns.inner_low_M2[q, 1]
+        w0, w1 = columns.inner_weights_M2[q, 0], columns.inner_weights_M2[q, 1]
+        for r in range(inner_low[model_first, 0], inner_low[model_last, 1] + 1):
+            low_buffer[side, r] = _blend(w0, L[r, c0], w1, L[r, c1])
+    w0, w1 = columns.outer_weights_P2[x, 0], columns.outer_weights_P2[x, 1]
+    for p in range(model_first, model_last + 1):
+        r0, r1 = inner_low[p, 0], inner_low[p, 1]
+        v0, v1 = inner_weights[p, 0], inner_weights[p, 1]
+        left = _blend(v0, low_buffer[0, r0], v1, low_buffer[0, r1])
+        right = _blend(v0, low_buffer[1, r0], v1, low_buffer[1, r1])
+        model_buffer[p] = _blend(w0, left, w1, right)
+    for y in range(first, end):
+        upper, lower = model_buffer[outer_model[y, 0]], model_buffer[outer_model[y, 1]]
+        out[y] = _blend(outer_weights[y, 0], upper, outer_weights[y, 1], lower)
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no-untyped-def]
     """Edges (start, end, ...; column-major image positions), counts above +offset, 0 and -offset, inclusive box."""
-    height = len(ri)
-    edges = np.empty(2048, np.int64)
+    height, width = len(rows.outer_model_P2), len(columns.outer_model_P2)
+    edges = np.empty(4096 + height, np.int64)
     n = 0
     high = mid = low = 0
-    left, top, right, bottom = len(ci), height, -1, -1
-    row_class = np.empty(L.shape[0], np.int64)
-    segments = np.empty((len(rstarts), 3), np.int64)
-    num_rows = rsupport[-1, 1] + 1
-    for g in range(len(cstarts) - 1):
-        _row_classes(L, csupport[g, 0], csupport[g, 1], num_rows, offset, row_class)
-        num_segments = _segments(row_class, rstarts, rsupport, segments)
+    left, top, right, bottom = width, height, -1, -1
+    num_rows = rows.support_G2[-1, 1] + 1
+    row_class = np.empty(num_rows, np.int64)
+    segments = np.empty((len(rows.starts_G1), 3), np.int64)
+    low_buffer = np.empty((2, num_rows), np.float32)
+    model_buffer = np.empty(len(rows.inner_low_M2), np.float32)
+    values = np.empty(height, np.float32)
+    for g in range(len(columns.starts_G1) - 1):
+        _row_classes(L, columns.support_G2[g, 0], columns.support_G2[g, 1], num_rows, offset, row_class)
+        num_segments = _segments(row_class, rows, segments)
         if num_segments == 1 and segments[0, 2] == _BELOW:
             continue
-        for x in range(cstarts[g], cstarts[g + 1]):
-            base = np.int64(x + x0) * image_height + y0
+        for x in range(columns.starts_G1[g], columns.starts_G1[g + 1]):
+            base = np.int64(x + origin_xy[0]) * image_height + origin_xy[1]
             if n + height + 2 > len(edges):
-                longer = np.empty(2 * len(edges) + height + 2, np.int64)
+                longer = np.empty(2 * len(edges), np.int64)
                 longer[:n] = edges[:n]
                 edges = longer
             inside = False
             for s in range(num_segments):
                 first, end, cls = segments[s, 0], segments[s, 1], segments[s, 2]
                 if cls == _MIXED:
+                    _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, values)
                     for y in range(first, end):
-                        value = _value(L, ri[y], rw[y], ci[x], cw[x])
-                        low += value > -offset
-                        high += value > offset
-                        if (value > 0) != inside:
+                        low += values[y] > -offset
+                        high += values[y] > offset
+                        if (values[y] > 0) != inside:
                             edges[n] = base + y
                             n += 1
                             inside = not inside
@@ -185,4 +195,5 @@ def _scan(L, ri, rw, rstarts, rsupport, ci, cw, cstarts, csupport, x0, y0, image
                 n += 1
     if right < 0:
         return edges[:0], (high, mid, low), (0, 0, 0, 0)
+    x0, y0 = origin_xy
     return edges[:n].copy(), (high, mid, low), (left + x0, top + y0, right + x0, bottom + y0)
