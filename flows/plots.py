@@ -137,7 +137,7 @@ def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, pape
         if not same:
             label = f"SA-1B's threshold {paper_threshold:.2f}"
             _draw_marker(axes, paper_threshold, label, REFERENCE, row=1, span=1 - left)
-        if threshold is not None:
+        if threshold:  # at 0 the filter is off
             label = f"threshold {threshold:.2f}" + (" (as SA-1B)" if same else "")
             _draw_marker(axes, threshold, label, ACCENT, span=1 - left)
         axes.set_xlim(left, 1)

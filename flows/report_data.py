@@ -210,30 +210,29 @@ def _add_diagnostics(stats: Sequence[Mapping[str, Any]]) -> Diagnostics | None:
 def _read_histograms(dataset: Dataset, run: RunFacts) -> Histograms:
     mine = f"m.plan IN {_plans(run)}"
     joined = f"FROM masks m JOIN images i ON m.image_id = i.image_id WHERE {mine}"
-    relative_size = "sqrt(m.area_px / (CAST(i.height AS DOUBLE) * i.width))"
-    centre_x = "(m.x0 + m.x1) / (2.0 * i.width)"
-    centre_y = "(m.y0 + m.y1) / (2.0 * i.height)"
-    cell = f"{_bin(centre_y, CENTRE_BINS)} * {CENTRE_BINS} + {_bin(centre_x, CENTRE_BINS)}"
-    score, scored = "sum(CAST(m.predicted_iou AS DOUBLE))", "m.predicted_iou IS NOT NULL"
-    with_masks = f"SELECT image_id, count(*) AS number FROM masks m WHERE {mine} GROUP BY image_id"
-    by_count = _rows(dataset, f"SELECT number, count(*) AS images FROM ({with_masks}) GROUP BY number ORDER BY number")
-    images_by_count = {row["number"]: row["images"] for row in by_count}
-    without_masks = run.images - sum(images_by_count.values())
+    size_bin = _bin("sqrt(m.area_px / (CAST(i.height AS DOUBLE) * i.width))", SIZE_BINS)
+    column = _bin("(m.x0 + m.x1) / (2.0 * i.width)", CENTRE_BINS)
+    row = _bin("(m.y0 + m.y1) / (2.0 * i.height)", CENTRE_BINS)
+    iou = "CAST(m.predicted_iou AS DOUBLE)"
+    sums = ("count(*)", f"sum({iou})", f"count({iou})")
+    sizes_3B = _histogram(dataset, size_bin, joined, SIZE_BINS, sums)
+    centres_1B = _histogram(dataset, f"{row} * {CENTRE_BINS} + {column}", joined, CENTRE_BINS**2)
     return Histograms(
-        relative_size_B=_histogram(dataset, _bin(relative_size, SIZE_BINS), joined, SIZE_BINS),
-        iou_sum_B=_histogram(dataset, _bin(relative_size, SIZE_BINS), f"{joined} AND {scored}", SIZE_BINS, of=score),
-        scored_B=_histogram(dataset, _bin(relative_size, SIZE_BINS), f"{joined} AND {scored}", SIZE_BINS),
-        centre_HW=_histogram(dataset, cell, joined, CENTRE_BINS**2).reshape(CENTRE_BINS, CENTRE_BINS),
+        relative_size_B=sizes_3B[0].astype(np.int64),
+        iou_sum_B=sizes_3B[1],
+        scored_B=sizes_3B[2].astype(np.int64),
+        centre_HW=centres_1B[0].astype(np.int64).reshape(CENTRE_BINS, CENTRE_BINS),
         predicted_iou_B=_score_histogram(dataset, "predicted_iou", mine),
         stability_B=_score_histogram(dataset, "stability_score", mine),
-        images_by_count=({0: without_masks} if without_masks else {}) | images_by_count,
+        images_by_count=_read_images_by_count(dataset, run),
     )
 
 
 def _score_histogram(dataset: Dataset, column: str, mine: str) -> np.ndarray:
     # The model's estimate is not bound to [0, 1]; what lies outside is counted in the outermost bins.
     source = f"FROM masks m WHERE {mine} AND m.{column} IS NOT NULL"
-    return _histogram(dataset, _bin(f"CAST(m.{column} AS DOUBLE)", SCORE_BINS), source, SCORE_BINS)
+    bin_sql = _bin(f"CAST(m.{column} AS DOUBLE)", SCORE_BINS)
+    return _histogram(dataset, bin_sql, source, SCORE_BINS)[0].astype(np.int64)
 
 
 def _bin(value: str, bins: int) -> str:
@@ -241,12 +240,23 @@ def _bin(value: str, bins: int) -> str:
     return f"CAST(greatest(0, least({bins - 1}, floor({value} * {bins} + 1e-5))) AS BIGINT)"
 
 
-def _histogram(dataset: Dataset, bin_sql: str, source_sql: str, bins: int, *, of: str = "count(*)") -> np.ndarray:
-    """What `of` comes to in each bin: int64, or float64 where it is not a count."""
-    out_B = np.zeros(bins, np.int64 if of == "count(*)" else np.float64)
-    for row in _rows(dataset, f"SELECT {bin_sql} AS bin, {of} AS value {source_sql} GROUP BY bin"):
-        out_B[row["bin"]] = row["value"]
-    return out_B
+def _histogram(
+    dataset: Dataset, bin_sql: str, source_sql: str, bins: int, values: Sequence[str] = ("count(*)",)
+) -> np.ndarray:
+    """What each of `values` comes to in each bin: float64 [V, B]."""
+    named = ", ".join(f"{value} AS value_{place}" for place, value in enumerate(values))
+    out_VB = np.zeros((len(values), bins))
+    for row in _rows(dataset, f"SELECT {bin_sql} AS bin, {named} {source_sql} GROUP BY bin"):
+        out_VB[:, row["bin"]] = [row[f"value_{place}"] or 0 for place in range(len(values))]
+    return out_VB
+
+
+def _read_images_by_count(dataset: Dataset, run: RunFacts) -> dict[int, int]:
+    with_masks = f"SELECT image_id, count(*) AS number FROM masks WHERE plan IN {_plans(run)} GROUP BY image_id"
+    rows = _rows(dataset, f"SELECT number, count(*) AS images FROM ({with_masks}) GROUP BY number ORDER BY number")
+    found = {row["number"]: row["images"] for row in rows}
+    bare = run.images - sum(found.values())
+    return ({0: bare} if bare else {}) | found
 
 
 def _read_pictures(

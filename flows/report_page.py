@@ -30,6 +30,8 @@ FILTERS = (
 ALWAYS_SHOWN = ("failed_predicted_iou", "failed_stability", "cut_by_crop_edge", "duplicate_in_crop", "dissolved")
 SCORES = {"predicted_iou": "predicted IoU", "stability": "stability"}
 
+FEW_MASKS = 10
+"""Masks per image below which the page says what to change; SA-1B has about 100."""
 EXAMPLES = (
     (
         "Photographs with the most masks",
@@ -92,7 +94,7 @@ def verdict(data: ReportData) -> tuple[str, bool]:
             f"{bare:,} of {run.images:,} images have no mask. {_where_candidates_went(counts, advise=True)}{left}",
             True,
         )
-    return _where_candidates_went(counts, advise=False) + left, bool(unfinished)
+    return _where_candidates_went(counts, advise=run.masks_per_image < FEW_MASKS) + left, bool(unfinished)
 
 
 def _where_candidates_went(counts: Diagnostics, *, advise: bool) -> str:
