@@ -6,50 +6,16 @@ nor double a mask. Records, plans and objects are never changed afterwards.
 """
 
 import hashlib
-import json
-import string
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
+from storage.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
+from storage.plans import Plan, PlannedShard, address_of
 from storage.records import Reject
-from storage.stores import Conflict, Corrupt, NotFound, ObjectStore, StoreError, sha256_of
-
-FORMAT = 1  # of every JSON file of a dataset; a reader refuses a higher one
-KINDS = ("images", "masks", "withdrawals")
-_NAME_CHARACTERS = set(string.ascii_letters + string.digits + "-_")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedShard:
-    """One unit of work. `inputs`: what it is made from (files, or addresses of shards, see `Commit.address`)."""
-
-    name: str
-    inputs: tuple[str, ...] = ()
-    generation: int = 0
-    previous: str = ""  # SHA-256 of the record of generation - 1, "" for generation 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A frozen list of shards; its id follows from kind, shards and settings: the same command finds it again."""
-
-    plan_id: str
-    kind: str  # one of KINDS
-    shards: tuple[PlannedShard, ...]
-    settings: Mapping[str, object]  # JSON values
-    settings_hash: str  # SHA-256 of the settings: a mask's config_hash
-    created_at: datetime  # UTC
-
-    def shard(self, name: str) -> PlannedShard:
-        """The planned shard of that name. Raises ValueError."""
-        for shard in self.shards:
-            if shard.name == name:
-                return shard
-        raise ValueError(f"plan {self.plan_id} has no shard {name!r}")
+from storage.stores import Corrupt, NotFound, ObjectStore, StoreError, sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +45,18 @@ class Commit:
     seconds: float  # of work
     stats: Mapping[str, object]  # JSON values, the diagnostics of the stage
     committed_at: datetime  # UTC
-    previous: str = ""  # SHA-256 of the record it replaces
+    made_by: str  # the plan that asked for it: plan_id, or that of a redo
+    previous: str  # SHA-256 of the record it replaces, "" for generation 0
     record_sha256: str = field(default="", compare=False)  # of the stored record; "" before it is stored
 
     @property
     def address(self) -> str:
         """`<plan>/<shard>.g<generation>`: how other plans and commands name this shard."""
         return address_of(self.plan_id, self.shard, self.generation)
+
+    @property
+    def name(self) -> "CommitName":
+        return CommitName(plan_id=self.plan_id, shard=self.shard, generation=self.generation)
 
     @property
     def images(self) -> int:
@@ -108,58 +79,6 @@ class Commit:
         return [part for part in self.parts if part.role == "rows"]
 
 
-def address_of(plan_id: str, shard: str, generation: int) -> str:
-    return f"{plan_id}/{shard}.g{generation}"
-
-
-def make_plan(
-    kind: str, shards: Sequence[PlannedShard], settings: Mapping[str, object], *, created_at: datetime | None = None
-) -> Plan:
-    """A plan whose id is that of its content. Raises ValueError for unknown kinds, bad or repeated shard names."""
-    if kind not in KINDS:
-        raise ValueError(f"plan kind {kind!r}, expected one of {', '.join(KINDS)}")
-    names = [shard.name for shard in shards]
-    for name in names:
-        if not name or not set(name) <= _NAME_CHARACTERS or name.startswith("."):
-            raise ValueError(f"shard name {name!r}: expected letters, digits, '-', '_' only")
-    if len(set(names)) != len(names):
-        raise ValueError(f"shard names of a plan must differ; got {len(names) - len(set(names))} twice")
-    frozen = json.loads(json_bytes(settings))
-    content = {"kind": kind, "shards": [asdict(shard) for shard in shards], "settings": frozen}
-    digest = hashlib.sha256(json_bytes(content)).hexdigest()
-    return Plan(
-        plan_id=f"{kind}-{digest[:16]}",
-        kind=kind,
-        shards=tuple(shards),
-        settings=frozen,
-        settings_hash=hashlib.sha256(json_bytes(frozen)).hexdigest(),
-        created_at=created_at or datetime.now(UTC),
-    )
-
-
-def put_plan(store: ObjectStore, plan: Plan) -> Plan:
-    """Freezes a plan in the store; the one already there, of the same content, is returned instead."""
-    with suppress(Conflict):
-        store.put_if_absent(f"plans/{plan.plan_id}.json", plan_to_json(plan))
-    return read_plan(store, plan.plan_id)
-
-
-def read_plan(store: ObjectStore, plan_id: str) -> Plan:
-    """Raises NotFound, Corrupt where the file's content is not the one its name says."""
-    key = f"plans/{plan_id}.json"
-    plan = plan_from_json(store.get(key), where=f"{store.uri}/{key}")
-    expected = make_plan(plan.kind, plan.shards, plan.settings).plan_id
-    if (plan.plan_id, expected) != (plan_id, plan_id):
-        raise Corrupt(f"{store.uri}/{key}: its content is that of plan {expected}; restore the file from a copy")
-    return plan
-
-
-def list_plans(store: ObjectStore) -> list[Plan]:
-    """All plans, oldest first."""
-    ids = [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/")]
-    return sorted((read_plan(store, plan_id) for plan_id in ids), key=lambda plan: (plan.created_at, plan.plan_id))
-
-
 class Attempt:
     """One try at a shard: objects under keys of its own, then the commit record.
 
@@ -172,7 +91,7 @@ class Attempt:
 
     def key(self, extension: str) -> str:
         """Where the part of that file ending goes."""
-        return f"data/{self.plan.plan_id}/{self.shard.name}/{self.attempt_id}.{extension}"
+        return f"data/{self.plan.home}/{self.shard.name}/{self.attempt_id}.{extension}"
 
     def put_part(
         self, role: str, extension: str, fill: Callable[[BinaryIO], object], *, images: int = 0, masks: int = 0
@@ -203,7 +122,7 @@ class Attempt:
         objects stay: the put may still land.
         """
         commit = Commit(
-            plan_id=self.plan.plan_id,
+            plan_id=self.plan.home,
             shard=self.shard.name,
             generation=self.shard.generation,
             kind=self.plan.kind,
@@ -214,6 +133,7 @@ class Attempt:
             seconds=seconds,
             stats=stats or {},
             committed_at=committed_at or datetime.now(UTC),
+            made_by=self.plan.plan_id,
             previous=self.shard.previous,
         )
         winner = put_commit(self.store, commit)
@@ -228,8 +148,8 @@ class Attempt:
 
 
 def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
-    """A new attempt at a planned shard, under an id nobody else has."""
-    return Attempt(store, plan, shard, attempt_id or uuid.uuid4().hex)
+    """A new attempt at a planned shard, under an id nobody else has; it begins with the generation (see gc)."""
+    return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
 
 
 def put_commit(store: ObjectStore, commit: Commit) -> Commit:
@@ -271,13 +191,18 @@ class CommitName:
     generation: int
 
     @property
+    def kind(self) -> str:
+        """The kind of its plan, with which every plan id begins."""
+        return self.plan_id.partition("-")[0]
+
+    @property
     def key(self) -> str:
         return commit_key(self.plan_id, self.shard, self.generation)
 
 
-def list_commits(store: ObjectStore, plan_id: str = "") -> Iterator[CommitName]:
-    """Names of all records, or of one plan's, by plan, shard and generation; reads no record."""
-    for key in store.list(f"commits/{plan_id}/" if plan_id else "commits/"):
+def list_commits(store: ObjectStore, plan_id: str = "", *, kind: str = "") -> Iterator[CommitName]:
+    """Names of all records, of those of one plan or of one kind, by plan, shard and generation; reads no record."""
+    for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind}"):
         plan, _, rest = key.removeprefix("commits/").removesuffix(".json").partition("/")
         shard, _, generation = rest.rpartition(".g")
         yield CommitName(plan_id=plan, shard=shard, generation=int(generation))
@@ -293,23 +218,6 @@ def newest_generations(names: Iterable[CommitName]) -> list[CommitName]:
     return sorted(newest.values())
 
 
-def plan_to_json(plan: Plan) -> bytes:
-    return json_bytes({"format": FORMAT, **asdict(plan), "created_at": plan.created_at.isoformat()})
-
-
-def plan_from_json(data: bytes, *, where: str) -> Plan:
-    fields = read_json(data, where)
-    with corrupt_where_malformed(where):
-        return Plan(
-            plan_id=fields["plan_id"],
-            kind=fields["kind"],
-            shards=tuple(PlannedShard(**{**each, "inputs": tuple(each["inputs"])}) for each in fields["shards"]),
-            settings=fields["settings"],
-            settings_hash=fields["settings_hash"],
-            created_at=datetime.fromisoformat(fields["created_at"]),
-        )
-
-
 def commit_to_json(commit: Commit) -> bytes:
     fields = asdict(commit)
     del fields["record_sha256"]
@@ -317,45 +225,13 @@ def commit_to_json(commit: Commit) -> bytes:
 
 
 def commit_from_json(data: bytes, *, where: str) -> Commit:
-    fields = read_json(data, where)
+    fields = read_json(data, "commit", where)
     with corrupt_where_malformed(where):
         del fields["format"]
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
         fields["committed_at"] = datetime.fromisoformat(fields["committed_at"])
         return Commit(**fields)
-
-
-def json_bytes(fields: Mapping[str, object]) -> bytes:
-    """One spelling for one content: sorted, compact, no NaN. Raises ValueError for what is not JSON."""
-    try:
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except TypeError as error:
-        raise ValueError(f"only JSON values can be stored: {error}") from error
-    return text.encode()
-
-
-def read_json(data: bytes, where: str) -> dict:
-    """A dataset's JSON file. Raises Corrupt for a torn one, StoreError for a newer format than this version knows."""
-    try:
-        fields = json.loads(data)
-        file_format = fields["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(
-            f"{where}: not a file of a dataset, or a damaged one ({error}); restore it from a copy"
-        ) from error
-    if file_format != FORMAT:
-        raise StoreError(f"{where}: format {file_format}, this version reads format {FORMAT}; use a newer gigamask")
-    return fields
-
-
-@contextmanager
-def corrupt_where_malformed(where: str) -> Iterator[None]:
-    """Turns a missing or odd field of a file into Corrupt."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt(f"{where}: a field is missing or has the wrong form ({error}); restore it from a copy") from error
 
 
 class _Hashing:

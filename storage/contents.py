@@ -7,7 +7,7 @@ sample is `<key>.json`, exactly SA-1B's annotation file.
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import BinaryIO, cast
 
@@ -30,26 +30,32 @@ from storage.shards import Member, MemberSpan, read_shard, write_shard
 from storage.stores import Corrupt, ObjectStore
 
 
-def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]]) -> None:
+def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
     """Writes the tar and the rows of an image shard, by key. Raises ValueError where a record and its bytes differ."""
     samples = sorted(images, key=lambda sample: sample[0].key)
     for image, data in samples:
         _check_image(image, data)
+    _check_new(attempt, [image for image, _ in samples], inherited)
     members = (Member(key=image.key, parts={image.format: data, "json": _image_json(image)}) for image, data in samples)
     part, spans = _put_tar(attempt, members, images=len(samples), masks=0)
     records = [image for image, _ in samples]
-    _put_rows(attempt, tables.image_rows(records, attempt.plan, attempt.shard, part.key, spans), part)
+    rows = tables.image_rows(records, attempt.plan, attempt.shard, part.key, spans)
+    put_rows(attempt, rows, images=part.images, masks=0)
 
 
-def put_masks(attempt: Attempt, images: Iterable[tuple[ImageRecord, Sequence[MaskRecord]]]) -> None:
+def put_masks(
+    attempt: Attempt, images: Iterable[tuple[ImageRecord, Sequence[MaskRecord]]], inherited: Commit | None = None
+) -> None:
     """Writes the tar and the rows of a mask shard, by key. Raises ValueError for a mask that contradicts its image."""
     samples = sorted(images, key=lambda sample: sample[0].key)
     for image, masks in samples:
         _check_masks(image, masks)
+    _check_new(attempt, [image for image, _ in samples], inherited)
     members = (Member(key=image.key, parts={"json": _json(sa1b_json(image, masks))}) for image, masks in samples)
     num_masks = sum(len(masks) for _, masks in samples)
     part, spans = _put_tar(attempt, members, images=len(samples), masks=num_masks)
-    _put_rows(attempt, tables.mask_rows(samples, attempt.plan, attempt.shard, part.key, spans), part)
+    rows = tables.mask_rows(samples, attempt.plan, attempt.shard, part.key, spans)
+    put_rows(attempt, rows, images=part.images, masks=part.masks)
 
 
 def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecord, bytes]]:
@@ -63,13 +69,19 @@ def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecor
             yield image, data
 
 
-def read_masks(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-    """Images with their masks, streamed. An image carries what its annotation file states: id, key, size, format."""
+def read_masks(
+    store: ObjectStore, commit: Commit, withdrawn: Container[tuple[int, int]] = ()
+) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
+    """Images with their masks, streamed, without those of these (image_id, mask_id).
+
+    An image carries what its annotation file states: id, key, size, format.
+    """
     for part, rows_part in zip(commit.tars(), commit.rows(), strict=True):
         rows = iter(read_rows(store, rows_part).to_pylist())
         for member in read_part(store, part):
             image, masks = parse_sa1b(json.loads(member.parts["json"]))
-            yield image, [_with_provenance(mask, next(rows, None), f"{store.uri}/{part.key}") for mask in masks]
+            placed = [_with_provenance(mask, next(rows, None), f"{store.uri}/{part.key}") for mask in masks]
+            yield image, [mask for mask in placed if (mask.image_id, mask.mask_id) not in withdrawn]
 
 
 def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
@@ -96,10 +108,11 @@ def _put_tar(attempt: Attempt, members: Iterable[Member], *, images: int, masks:
     return part, spans
 
 
-def _put_rows(attempt: Attempt, rows: pa.Table, tar: Part) -> None:
+def put_rows(attempt: Attempt, rows: pa.Table, *, images: int, masks: int) -> None:
+    """Writes table rows as the attempt's Parquet part."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
-    attempt.put_part("rows", "parquet", lambda file: file.write(buffer.getvalue()), images=tar.images, masks=tar.masks)
+    attempt.put_part("rows", "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
 
 
 def _image_json(image: ImageRecord) -> bytes:
@@ -128,6 +141,18 @@ def _with_provenance(mask: MaskRecord, row: dict | None, where: str) -> MaskReco
         config_hash=row["config_hash"],
     )
     return MaskRecord(**{**vars(mask), "provenance": provenance})
+
+
+def _check_new(attempt: Attempt, images: Sequence[ImageRecord], inherited: Commit | None) -> None:
+    """A redo that keeps its forerunner's parts may only add images to them."""
+    if inherited is None:
+        return
+    if inherited.record_sha256 != attempt.shard.previous:
+        raise ValueError(f"shard {inherited.address} is not the one that {attempt.shard.name} was planned to replace")
+    kept = {member.key for part in inherited.tars() for member in read_part(attempt.store, part)}
+    twice = sorted(kept & {image.key for image in images})
+    if twice:
+        raise ValueError(f"image {twice[0]} is in {inherited.address} already; redo the shard without inheriting")
 
 
 def _check_image(image: ImageRecord, data: bytes) -> None:

@@ -12,9 +12,24 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage import commits, contents, folds, lookup, probing, snapshots, verification
-from storage.commits import FORMAT, Commit, Plan, PlannedShard
+from storage import (
+    cleaning,
+    commits,
+    contents,
+    documents,
+    folds,
+    lookup,
+    plans,
+    probing,
+    redo,
+    snapshots,
+    tables,
+    verification,
+)
+from storage.cleaning import CleaningReport
+from storage.commits import Commit
 from storage.folds import DoneFold, FoldReport
+from storage.plans import Plan, PlannedShard
 from storage.query import query as query_tables
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.snapshots import Snapshot
@@ -56,9 +71,13 @@ class Dataset:
         store = open_store(uri)
         _check_free(store)
         probing.probe(store)
-        folds.create_tables(store)
-        fields = {"format": FORMAT, "dataset_id": uuid.uuid4().hex, "created_at": datetime.now(UTC).isoformat()}
-        store.put_if_absent(_MARKER, commits.json_bytes(fields))
+        folds.begin(store)
+        fields = {
+            "format": documents.FORMAT,
+            "dataset_id": uuid.uuid4().hex,
+            "created_at": datetime.now(UTC).isoformat(),
+        }
+        store.put_if_absent(_MARKER, documents.json_bytes(fields))
         return cls(store)
 
     @classmethod
@@ -71,7 +90,7 @@ class Dataset:
             raise NotFound(
                 f"{store.uri}: no dataset there ({_MARKER} is missing); `gigamask ingest` makes one"
             ) from error
-        commits.read_json(marker, f"{store.uri}/{_MARKER}")
+        documents.read_json(marker, "dataset", f"{store.uri}/{_MARKER}")
         return cls(store)
 
     @classmethod
@@ -87,26 +106,37 @@ class Dataset:
 
     def new_plan(self, kind: str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
         """Freezes a plan; the same kind, shards and settings give the plan that is already there. Raises ValueError."""
-        return commits.put_plan(self.store, commits.make_plan(kind, shards, settings))
+        return plans.put_plan(self.store, plans.make_plan(kind, shards, settings))
 
     def plan(self, plan_id: str) -> Plan:
         """Raises NotFound."""
-        return commits.read_plan(self.store, plan_id)
+        return plans.read_plan(self.store, plan_id)
 
     def plans(self) -> list[Plan]:
         """Oldest first."""
-        return commits.list_plans(self.store)
+        return plans.list_plans(self.store)
 
     def missing(self, plan: Plan) -> list[PlannedShard]:
         """The plan's shards without a commit record, in the plan's order: what is left to do."""
-        done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.plan_id)}
+        done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.home)}
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
     def commits(self, plan: Plan) -> list[Commit]:
-        """The plan's records, of each shard the newest, by shard; without shards that were closed unmade."""
-        names = commits.newest_generations(commits.list_commits(self.store, plan.plan_id))
-        records = (commits.read_commit_at(self.store, name.key) for name in names)
+        """Records of the plan's shards, of each the newest generation, by shard; without those closed unmade."""
+        planned = {shard.name for shard in plan.shards}
+        names = commits.newest_generations(commits.list_commits(self.store, plan.home))
+        records = (commits.read_commit_at(self.store, name.key) for name in names if name.shard in planned)
         return [record for record in records if record.attempt_id]
+
+    def plan_redo(
+        self, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None
+    ) -> Plan:
+        """A plan for the next generation of finished shards: those named, or all that have rejects.
+
+        Its shards are written like any others; give `inherited=` the record they replace to keep what it holds and only
+        add to it. Settings are the plan's own unless given. Raises ValueError where there is nothing to redo.
+        """
+        return redo.plan_redo(self.store, plan, shards, settings)
 
     def commit_of(self, address: str) -> Commit:
         """The record of `<plan>/<shard>.g<generation>`. Raises NotFound."""
@@ -121,15 +151,17 @@ class Dataset:
         *,
         stats: Mapping[str, object] | None = None,
         seconds: float = 0.0,
+        inherited: Commit | None = None,
     ) -> Commit:
         """Writes and commits an image shard; images are put in the order of their keys.
 
+        `inherited` is, in a redo, the replaced record whose images stay; rejects are then those that are left.
         Returns the shard's record: this attempt's, or that of another worker that was faster with the same shard.
         Raises ValueError where a record contradicts its bytes, StoreError where the store fails.
         """
         attempt = commits.begin_attempt(self.store, plan, shard)
-        contents.put_images(attempt, images)
-        return attempt.commit(rejects=rejects, stats=stats, seconds=seconds)
+        contents.put_images(attempt, images, inherited)
+        return attempt.commit(rejects=rejects, stats=stats, seconds=seconds, inherited=_parts(inherited))
 
     def write_masks(
         self,
@@ -141,23 +173,45 @@ class Dataset:
         *,
         model_id: str = "",
         seconds: float = 0.0,
+        inherited: Commit | None = None,
     ) -> Commit:
         """Writes and commits a mask shard: `write_images`, for images and their masks. An image may have none."""
         attempt = commits.begin_attempt(self.store, plan, shard)
-        contents.put_masks(attempt, images)
-        return attempt.commit(rejects=rejects, stats=stats, model_id=model_id, seconds=seconds)
+        contents.put_masks(attempt, images, inherited)
+        return attempt.commit(
+            rejects=rejects, stats=stats, model_id=model_id, seconds=seconds, inherited=_parts(inherited)
+        )
+
+    def withdraw(self, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
+        """Takes back masks, given as (image_id, mask_id), by a record of its own; nothing is deleted.
+
+        `masks` and `read_masks` are without them from the next fold on; earlier snapshots keep them. Raises ValueError
+        for masks that are not there.
+        """
+        self.fold()
+        commit = redo.withdraw(self.store, folds.newest_done(self.store), masks, reason)
+        self.fold()
+        return commit
 
     def image_shards(self) -> list[Commit]:
         """Committed image shards, oldest plan first; a mask plan names them by `Commit.address` in its inputs."""
-        return [commit for plan in self.plans() if plan.kind == "images" for commit in self.commits(plan)]
+        homes = [plan for plan in self.plans() if plan.kind == "images" and not plan.redoes]
+        return [commit for plan in homes for commit in self.commits(plan)]
 
     def read_images(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, bytes]]:
         """Images of a shard (a record or its address), streamed and checked. Raises NotFound, Corrupt."""
         return contents.read_images(self.store, self._commit(shard))
 
-    def read_masks(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-        """Images and their masks, streamed; an image has only id, key, size and format. Raises NotFound, Corrupt."""
-        return contents.read_masks(self.store, self._commit(shard))
+    def read_masks(
+        self, shard: Commit | str, *, snapshot: str | None = None
+    ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
+        """Images and their masks, streamed; an image has only id, key, size and format.
+
+        Without the masks withdrawn by now, or by the time of the snapshot. Raises NotFound, Corrupt.
+        """
+        done = None if snapshot is None else self._done(snapshot)
+        withdrawn = tables.mask_pairs(folds.withdrawn_masks(self.store, done))
+        return contents.read_masks(self.store, self._commit(shard), withdrawn)
 
     def read_mask(self, image_id: int, mask_id: int, *, snapshot: str | None = None) -> MaskRecord:
         """One mask: a row of `masks`, then one range read. Raises NotFound."""
@@ -170,6 +224,18 @@ class Dataset:
     def fold(self) -> FoldReport:
         """Takes new commit records into the tables; anybody may call it at any time."""
         return folds.fold(self.store)
+
+    def rebuild_tables(self) -> FoldReport:
+        """Makes the four tables anew from the commit records, whatever state they are in."""
+        return folds.rebuild(self.store)
+
+    def clean(self, *, delete: bool = False) -> CleaningReport:
+        """Finds, and with `delete` removes, what crashed and beaten attempts left; safe beside live workers."""
+        return cleaning.clean(self.store, delete=delete)
+
+    def close(self, plan: Plan) -> list[Commit]:
+        """Gives up the plan's missing shards for good: records that nobody will make them."""
+        return cleaning.close(self.store, plan)
 
     def query(self, sql: str, snapshot: str | None = None) -> pa.Table:
         """SQL (DataFusion's) over images, masks, shards, rejects, as of the newest fold or of a snapshot.
@@ -213,6 +279,10 @@ class Dataset:
         if snapshot is None:
             return folds.newest_done(self.store)
         return snapshots.read_snapshot(self.store, snapshot).done
+
+
+def _parts(inherited: Commit | None) -> tuple[commits.Part, ...]:
+    return inherited.parts if inherited is not None else ()
 
 
 def _check_free(store: ObjectStore) -> None:

@@ -7,50 +7,22 @@ Readers open the highest done fold and never a table's newest version. A process
 work that the next one completes.
 """
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 import pyarrow as pa
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-    WriterProperties,
-    write_deltalake,
-)
-from deltalake.exceptions import CommitFailedError, DeltaError
 
-from storage import contents, tables
-from storage.commits import (
-    FORMAT,
-    Commit,
-    CommitName,
-    corrupt_where_malformed,
-    json_bytes,
-    list_commits,
-    newest_generations,
-    read_commit_at,
-    read_json,
-)
-from storage.stores import Conflict, Corrupt, ObjectStore, StoreError
+from storage import contents, delta, tables
+from storage.commits import Commit, CommitName, list_commits, newest_generations, read_commit_at
+from storage.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
+from storage.stores import Conflict, Corrupt, ObjectStore
 
-_APPLICATION = "fold"
 _MOST_RECORDS = 1024  # records one fold takes, and
 _MOST_MASKS = 1_000_000  # mask rows, which lie in memory (measured: 0.5 kB each) while they are written
-_TRIES = 8
-# Snapshots read old versions of the tables for ever, so the library must not expire their logs after its 30 days.
-_TABLE_SETTINGS = {
-    "delta.logRetentionDuration": "interval 36500 days",
-    "delta.deletedFileRetentionDuration": "interval 36500 days",
-    "delta.enableExpiredLogCleanup": "false",
-}
-_WRITER = WriterProperties(compression="ZSTD")
-_AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+_DONE = ".done.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +35,23 @@ class FoldedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """What `folds/<n>.json` says. `replaces`: its shards are newer generations of shards already in the tables."""
+    """What `folds/<n>.json` says.
+
+    `action`: "append" for shards new to the tables, "replace" for newer generations of shards that are in them,
+    "withdraw" for withdrawals.
+    """
 
     number: int
-    replaces: bool
+    action: str
     records: tuple[FoldedRecord, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoneFold:
-    """What `folds/<n>.done.json` says: the version of each table that agrees with the others."""
+    """What `folds/<n>.done.json` says: the tables' folder, and the version of each that agrees with the others."""
 
     number: int
+    folder: str
     versions: dict[str, int]
 
 
@@ -87,44 +64,11 @@ class FoldReport:
     newest: int
 
 
-def create_tables(store: ObjectStore) -> None:
-    """The four empty tables and fold 0; harmless to repeat."""
-    versions = {}
-    for name, schema in tables.SCHEMAS.items():
-        table = DeltaTable.create(
-            store.table_uri(name),
-            schema=schema,
-            mode="ignore",
-            configuration=_TABLE_SETTINGS,
-            storage_options=store.table_options(),
-        )
-        versions[name] = table.version()
+def begin(store: ObjectStore) -> None:
+    """The empty tables and fold 0; harmless to repeat."""
+    versions = delta.create_tables(store, delta.FIRST_FOLDER)
     with suppress(Conflict):
-        _put_done(store, DoneFold(number=0, versions=versions))
-
-
-def newest_done(store: ObjectStore) -> DoneFold:
-    """The fold that readers open. Raises Corrupt where there is none."""
-    done = [key for key in store.list("folds/") if key.endswith(".done.json")]
-    if not done:
-        raise Corrupt(f"{store.uri}: folds/ holds no finished fold; the dataset was copied in part, copy it again")
-    return read_done(store, int(done[-1].removeprefix("folds/").removesuffix(".done.json")))
-
-
-def read_done(store: ObjectStore, number: int) -> DoneFold:
-    """Raises NotFound, Corrupt."""
-    key = _done_key(number)
-    fields = read_json(store.get(key), f"{store.uri}/{key}")
-    with corrupt_where_malformed(f"{store.uri}/{key}"):
-        return DoneFold(number=fields["number"], versions={name: fields["versions"][name] for name in tables.SCHEMAS})
-
-
-def open_table(store: ObjectStore, name: str, version: int | None = None) -> DeltaTable:
-    """A table at one version; None means the newest, which is for the folder alone. Raises StoreError."""
-    try:
-        return DeltaTable(store.table_uri(name), version=version, storage_options=store.table_options())
-    except DeltaError as error:
-        raise Corrupt(f"{store.table_uri(name)}: version {version} cannot be opened ({_line(error)})") from error
+        _put_done(store, DoneFold(number=0, folder=delta.FIRST_FOLDER, versions=versions))
 
 
 def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step: None) -> FoldReport:
@@ -136,22 +80,95 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     done = newest_done(store)
     while (current := _next_fold(store, done, before_step)) is not None:
         commits = [_checked_record(store, record) for record in current.records]
+        withdrawn = withdrawn_masks(store, done)
         versions = {}
         for name in tables.SCHEMAS:
             before_step(f"apply {name}")
-            versions[name] = _apply(store, name, current, commits)
+            change = _change(store, name, current.action, commits, withdrawn)
+            versions[name] = delta.change_once(store, done.folder, name, current.number, change)
         before_step("done")
         with suppress(Conflict):
-            _put_done(store, DoneFold(number=current.number, versions=versions))
+            _put_done(store, DoneFold(number=current.number, folder=done.folder, versions=versions))
         done = read_done(store, current.number)
         folds, records = folds + 1, records + len(commits)
     return FoldReport(folds=folds, records=records, newest=done.number)
 
 
+def rebuild(store: ObjectStore) -> FoldReport:
+    """Makes the four tables anew from the commit records, in a folder of their own, and publishes them as one fold.
+
+    Needs no table and no earlier fold to be readable. Older snapshots go on reading the old folder. Where another
+    process finishes a fold in the meantime it starts again, so that readers never go back.
+    """
+    while True:
+        numbers = _done_numbers(store)
+        number = numbers[-1] + 1 if numbers else 0
+        folder = f"{delta.FIRST_FOLDER}-{number:08d}-{uuid.uuid4().hex[:8]}"
+        names = newest_generations(list_commits(store))
+        versions = _build(store, folder, names)
+        try:
+            _put_done(store, DoneFold(number=number, folder=folder, versions=versions))
+        except Conflict:
+            for key in list(store.list(f"{folder}/")):
+                store.delete(key)
+        else:
+            return FoldReport(folds=1, records=len(names), newest=number)
+
+
+def newest_done(store: ObjectStore) -> DoneFold:
+    """The fold that readers open. Raises Corrupt where there is none."""
+    numbers = _done_numbers(store)
+    if not numbers:
+        raise Corrupt(f"{store.uri}: folds/ holds no finished fold; the dataset was copied in part, copy it again")
+    return read_done(store, numbers[-1])
+
+
+def read_done(store: ObjectStore, number: int) -> DoneFold:
+    """Raises NotFound, Corrupt."""
+    key = _done_key(number)
+    fields = read_json(store.get(key), "done_fold", f"{store.uri}/{key}")
+    with corrupt_where_malformed(f"{store.uri}/{key}"):
+        versions = {name: fields["versions"][name] for name in tables.SCHEMAS}
+        return DoneFold(number=fields["number"], folder=fields["folder"], versions=versions)
+
+
+def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of one table at a fold. Raises Corrupt."""
+    table = delta.open_table(store, done.folder, name, done.versions[name])
+    return table.to_pyarrow_table(columns=list(columns))
+
+
+def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:
+    """(plan, shard) -> generation in the tables. `shards` has a row for every record taken: it is the list of them."""
+    rows = table_rows(store, done, "shards", ("plan", "shard", "generation"))
+    return {(row["plan"], row["shard"]): row["generation"] for row in rows.to_pylist()}
+
+
+def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
+    """Masks withdrawn by the records of a fold (None: by all records, folded or not); columns of tables.WITHDRAWALS."""
+    names = newest_generations(list_commits(store, kind="withdrawals"))
+    if done is not None and names:
+        taken = folded_generations(store, done)
+        names = [name for name in names if (name.plan_id, name.shard) in taken]
+    commits = [read_commit_at(store, name.key) for name in names]
+    return _read_parts(store, commits, tables.WITHDRAWALS)
+
+
+def _build(store: ObjectStore, folder: str, names: Sequence[CommitName]) -> dict[str, int]:
+    """New tables in a folder nobody knows yet, filled from records."""
+    versions = delta.create_tables(store, folder)
+    withdrawn = withdrawn_masks(store, None)
+    for start in range(0, len(names), _MOST_RECORDS):
+        for commits in _small_enough(store, names[start : start + _MOST_RECORDS]):
+            for name in tables.SCHEMAS:
+                change = _change(store, name, "append", commits, withdrawn)
+                versions[name] = delta.change_unshared(store, folder, name, change)
+    return versions
+
+
 def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Fold | None:
     """The fold after `done`: the one already begun, or a new one over records not yet taken; None if there are none."""
-    number = done.number + 1
-    key = _fold_key(number)
+    key = _fold_key(done.number + 1)
     if key not in store.list(key):
         planned = _plan_fold(store, done)
         if planned is None:
@@ -159,42 +176,41 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
         before_step("plan")
         with suppress(Conflict):
             store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned), "created_at": _now()}))
-    fields = read_json(store.get(key), f"{store.uri}/{key}")
+    fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
         records = tuple(FoldedRecord(**record) for record in fields["records"])
-        return Fold(number=fields["number"], replaces=fields["replaces"], records=records)
+        return Fold(number=fields["number"], action=fields["action"], records=records)
 
 
 def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
+    """New shards first, then newer generations, then withdrawals: each finds in the tables what it changes."""
     taken = folded_generations(store, done)
     names = newest_generations(list_commits(store))
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
-    redone = [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)]
-    records = _within_limits(store, fresh or redone)
-    if not records:
-        return None
-    return Fold(number=done.number + 1, replaces=not fresh, records=records)
+    withdrawals = [name for name in fresh if name.kind == "withdrawals"]
+    choices = {
+        "append": [name for name in fresh if name.kind != "withdrawals"],
+        "replace": [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)],
+        "withdraw": withdrawals,
+    }
+    for action, some in choices.items():
+        for commits in _small_enough(store, some[:_MOST_RECORDS]):
+            records = tuple(FoldedRecord(key=each.name.key, sha256=each.record_sha256) for each in commits)
+            return Fold(number=done.number + 1, action=action, records=records)
+    return None
 
 
-def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:
-    """(plan, shard) -> generation in the tables. `shards` has a row for every record taken: it is the list of them."""
-    rows = open_table(store, "shards", done.versions["shards"]).to_pyarrow_table(
-        columns=["plan", "shard", "generation"]
-    )
-    plans, shards, generations = (rows.column(name).to_pylist() for name in ("plan", "shard", "generation"))
-    return {(plan, shard): generation for plan, shard, generation in zip(plans, shards, generations, strict=True)}
-
-
-def _within_limits(store: ObjectStore, names: Sequence[CommitName]) -> tuple[FoldedRecord, ...]:
-    records: list[FoldedRecord] = []
-    masks = 0
-    for name in names[:_MOST_RECORDS]:
+def _small_enough(store: ObjectStore, names: Sequence[CommitName]) -> Iterator[list[Commit]]:
+    """The records, in groups of at most _MOST_MASKS masks (or of one record)."""
+    group: list[Commit] = []
+    for name in names:
         commit = read_commit_at(store, name.key)
-        masks += commit.masks
-        if records and masks > _MOST_MASKS:
-            break
-        records.append(FoldedRecord(key=name.key, sha256=commit.record_sha256))
-    return tuple(records)
+        if group and sum(each.masks for each in group) + commit.masks > _MOST_MASKS:
+            yield group
+            group = []
+        group.append(commit)
+    if group:
+        yield group
 
 
 def _checked_record(store: ObjectStore, record: FoldedRecord) -> Commit:
@@ -204,58 +220,35 @@ def _checked_record(store: ObjectStore, record: FoldedRecord) -> Commit:
     return commit
 
 
-def _apply(store: ObjectStore, name: str, current: Fold, commits: Sequence[Commit]) -> int:
-    """One table's part of a fold, unless it is already there; gives the table's version after it."""
-    rows: pa.Table | None = None
-    for attempt in range(_TRIES):
-        table = open_table(store, name)
-        if (table.transaction_version(_APPLICATION) or 0) >= current.number:
-            return table.version()
-        rows = _rows(store, name, commits) if rows is None else rows
-        if not rows.num_rows and not current.replaces:
-            return table.version()
-        try:
-            _write(table, rows, current, commits)
-        except CommitFailedError:  # another folder was faster: look again
-            time.sleep(0.05 * 2**attempt)
-        except DeltaError as error:
-            raise StoreError(f"{store.table_uri(name)}: fold {current.number} failed ({_line(error)})") from error
-        else:
-            return table.version()
-    raise StoreError(f"{store.table_uri(name)}: {_TRIES} writes met other writers; run the command again")
+def _change(
+    store: ObjectStore, name: str, action: str, commits: Sequence[Commit], withdrawn: pa.Table
+) -> delta.Change | None:
+    """What a fold does to one table; None where that is nothing."""
+    if action == "withdraw" and name == "masks":
+        return delta.subtracting(_read_parts(store, commits, tables.WITHDRAWALS))
+    rows = _rows(store, name, commits, withdrawn)
+    return delta.replacing(rows, commits) if action == "replace" else delta.appending(rows)
 
 
-def _write(table: DeltaTable, rows: pa.Table, current: Fold, commits: Sequence[Commit]) -> None:
-    once = CommitProperties(app_transactions=[Transaction(_APPLICATION, current.number)], max_commit_retries=0)
-    write = partial(
-        write_deltalake,
-        table,
-        rows,
-        writer_properties=_WRITER,
-        commit_properties=once,
-        post_commithook_properties=_AFTER_COMMIT,
-    )
-    if current.replaces:
-        write(mode="overwrite", predicate=_of_shards(commits))
-    else:
-        write(mode="append")
-
-
-def _rows(store: ObjectStore, name: str, commits: Sequence[Commit]) -> pa.Table:
-    """What these records add to a table, by plan and shard."""
+def _rows(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> pa.Table:
+    """What these records bring into a table, by plan and shard."""
     ordered = sorted(commits, key=lambda commit: (commit.plan_id, commit.shard))
     if name == "shards":
         return tables.shard_rows(ordered)
     if name == "rejects":
         return tables.reject_rows(ordered)
-    parts = [part for commit in ordered if commit.kind == name for part in commit.rows()]
-    schema = tables.SCHEMAS[name]
-    return pa.concat_tables([schema.empty_table(), *(contents.read_rows(store, part).cast(schema) for part in parts)])
+    rows = _read_parts(store, [commit for commit in ordered if commit.kind == name], tables.SCHEMAS[name])
+    return tables.without_masks(rows, withdrawn) if name == "masks" else rows
 
 
-def _of_shards(commits: Iterable[Commit]) -> str:
-    shards = (f"(plan = '{commit.plan_id}' AND shard = '{commit.shard}')" for commit in commits)
-    return " OR ".join(shards)
+def _read_parts(store: ObjectStore, commits: Sequence[Commit], schema: pa.Schema) -> pa.Table:
+    parts = (contents.read_rows(store, part).cast(schema) for commit in commits for part in commit.rows())
+    return pa.concat_tables([schema.empty_table(), *parts])
+
+
+def _done_numbers(store: ObjectStore) -> list[int]:
+    keys = [key for key in store.list("folds/") if key.endswith(_DONE)]
+    return sorted(int(key.removeprefix("folds/").removesuffix(_DONE)) for key in keys)
 
 
 def _put_done(store: ObjectStore, done: DoneFold) -> None:
@@ -267,12 +260,8 @@ def _fold_key(number: int) -> str:
 
 
 def _done_key(number: int) -> str:
-    return f"folds/{number:08d}.done.json"
+    return f"folds/{number:08d}{_DONE}"
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,8 +5,9 @@ import json
 import pyarrow as pa
 
 from storage import contents
-from storage.commits import list_commits, list_plans, newest_generations, read_commit_at
-from storage.folds import DoneFold, folded_generations, open_table
+from storage.commits import list_commits, newest_generations, read_commit_at
+from storage.folds import DoneFold, folded_generations, table_rows
+from storage.plans import list_plans
 from storage.query import query
 from storage.records import MaskRecord, Provenance, parse_sa1b
 from storage.stores import Corrupt, NotFound, ObjectStore
@@ -33,15 +34,12 @@ def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -
 def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
     """image_id -> source_sha256: the images of the tables, and of records not folded yet."""
     columns = ["image_id", "source_sha256"]
-    found = [open_table(store, "images", done.versions["images"]).to_pyarrow_table(columns=columns)]
+    found = [table_rows(store, done, "images", columns)]
     folded = folded_generations(store, done)
-    for plan in list_plans(store):
-        if plan.kind != "images":
-            continue
-        for name in newest_generations(list_commits(store, plan.plan_id)):
-            if folded.get((name.plan_id, name.shard)) != name.generation:
-                parts = read_commit_at(store, name.key).rows()
-                found += [contents.read_rows(store, part).select(columns) for part in parts]
+    for name in newest_generations(list_commits(store, kind="images")):
+        if folded.get((name.plan_id, name.shard)) != name.generation:
+            parts = read_commit_at(store, name.key).rows()
+            found += [contents.read_rows(store, part).select(columns) for part in parts]
     every = pa.concat_tables(found, promote_options="permissive")
     return dict(zip(every.column(0).to_pylist(), every.column(1).to_pylist(), strict=True))
 
@@ -51,7 +49,7 @@ def _row_of_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int
     image = query(store, done, f"SELECT plan, shard FROM images WHERE image_id = {int(image_id)}").to_pylist()
     homes = {f"{row['plan']}/{row['shard']}" for row in image}
     shards = [
-        f"(plan = '{plan.plan_id}' AND shard = '{shard.name}')"
+        f"(plan = '{plan.home}' AND shard = '{shard.name}')"
         for plan in list_plans(store)
         if plan.kind == "masks"
         for shard in plan.shards

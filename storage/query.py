@@ -6,7 +6,8 @@ import pyarrow as pa
 from deltalake import QueryBuilder
 
 from storage import tables
-from storage.folds import DoneFold, open_table
+from storage.delta import open_table
+from storage.folds import DoneFold
 from storage.stores import ObjectStore
 
 _READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE")
@@ -19,7 +20,7 @@ def query(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
     _check_reads(sql)
     builder = QueryBuilder()
     for name in tables.SCHEMAS:
-        builder.register(name, open_table(store, name, done.versions[name]))
+        builder.register(name, open_table(store, done.folder, name, done.versions[name]))
     try:
         answer = pa.table(builder.execute(sql).read_all())
     except Exception as error:  # the library's own class derives from nothing more telling

@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from storage.commits import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.folds import DoneFold, open_table
+from storage.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
+from storage.folds import DoneFold, table_rows
 from storage.stores import Conflict, NotFound, ObjectStore
 
 
@@ -16,6 +16,7 @@ class Snapshot:
 
     snapshot_id: str
     fold: int
+    folder: str  # of the tables
     versions: dict[str, int]
     records: int
     records_sha256: str
@@ -23,17 +24,18 @@ class Snapshot:
 
     @property
     def done(self) -> DoneFold:
-        return DoneFold(number=self.fold, versions=self.versions)
+        return DoneFold(number=self.fold, folder=self.folder, versions=self.versions)
 
 
 def take_snapshot(store: ObjectStore, done: DoneFold) -> Snapshot:
     """The snapshot of a fold; taken again, it is the same one."""
-    rows = open_table(store, "shards", done.versions["shards"]).to_pyarrow_table(columns=["record_sha256"])
+    rows = table_rows(store, done, "shards", ["record_sha256"])
     hashes = sorted(rows.column("record_sha256").to_pylist())
     digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     snapshot = Snapshot(
         snapshot_id=f"s{done.number:08d}-{digest[:12]}",
         fold=done.number,
+        folder=done.folder,
         versions=done.versions,
         records=len(hashes),
         records_sha256=digest,
@@ -53,7 +55,7 @@ def read_snapshot(store: ObjectStore, snapshot_id: str) -> Snapshot:
         known = ", ".join(list_snapshots(store)) or "none"
         raise NotFound(f"{store.uri}: no snapshot {snapshot_id!r}; there are: {known}") from error
     where = f"{store.uri}/{_key(snapshot_id)}"
-    fields = read_json(data, where)
+    fields = read_json(data, "snapshot", where)
     with corrupt_where_malformed(where):
         del fields["format"]
         return Snapshot(**{**fields, "created_at": datetime.fromisoformat(fields["created_at"])})

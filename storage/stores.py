@@ -45,6 +45,14 @@ class ObjectInfo:
     nbytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """What a writer that died left of an object it never completed. `handle` is the store's own name for it."""
+
+    key: str
+    handle: str
+
+
 class ObjectStore(Protocol):
     """Objects by key. Every method raises StoreError (or its kinds) where the store refuses or fails."""
 
@@ -80,8 +88,14 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no error."""
 
-    def table_uri(self, name: str) -> str:
-        """Address of a Delta table below this store."""
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Half-written objects, of live writers too."""
+
+    def remove_unfinished(self, unfinished: Unfinished) -> None:
+        """Removes one; its writer, if it lives, will fail."""
+
+    def table_uri(self, folder: str, name: str) -> str:
+        """Address of a Delta table in a folder of this store."""
 
     def table_options(self) -> dict[str, str]:
         """Storage options the Delta library needs for `table_uri`."""
@@ -162,8 +176,17 @@ class LocalStore:
         with suppress(NotFound):
             self._file_call(key, lambda path: path.unlink())
 
-    def table_uri(self, name: str) -> str:
-        return str(self.root / "tables" / name)
+    def unfinished(self) -> Iterator[Unfinished]:
+        for path in sorted(self.root.rglob(f"{_TEMPORARY}*")):
+            object_name = path.name.removeprefix(_TEMPORARY).partition("-")[2]
+            key = path.with_name(object_name).relative_to(self.root).as_posix()
+            yield Unfinished(key=key, handle=path.relative_to(self.root).as_posix())
+
+    def remove_unfinished(self, unfinished: Unfinished) -> None:
+        self.delete(unfinished.handle)
+
+    def table_uri(self, folder: str, name: str) -> str:
+        return str(self.root / folder / name)
 
     def table_options(self) -> dict[str, str]:
         return {}
@@ -201,7 +224,7 @@ class LocalStore:
     def _write(self, key: str, fill: Callable[[BinaryIO], object], publish: Callable[[Path, Path], None]) -> None:
         """Fills a temporary file beside the object, makes it durable, then gives it its name in one step."""
         path = self._path(key)
-        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
         try:
             _make_folder(path.parent)
             try:

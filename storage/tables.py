@@ -8,9 +8,12 @@ which of its annotations it is.
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from storage.commits import Commit, Plan, PlannedShard, json_bytes
+from storage.commits import Commit
+from storage.documents import json_bytes
+from storage.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord
 from storage.shards import MemberSpan
 
@@ -74,6 +77,7 @@ SHARDS = _schema(
     ("generation", _INT, "0, or the number of the redo"),
     ("kind", _TEXT, "images, masks or withdrawals"),
     ("attempt", _TEXT, "the attempt that won; null where the shard was closed unmade"),
+    ("made_by", _TEXT, "the plan that asked for it: plan, or that of a redo"),
     ("images", _ID, "images in it"),
     ("masks", _ID, "masks in it"),
     ("rejects", _ID, "inputs it could not use"),
@@ -93,6 +97,13 @@ REJECTS = _schema(
     ("plan", _TEXT, "plan"),
     ("shard", _TEXT, "shard"),
 )
+WITHDRAWALS = _schema(  # no table of its own: `masks` is without these
+    ("image_id", _ID, "images.image_id"),
+    ("mask_id", _ID, "the mask that is withdrawn"),
+    ("plan", _TEXT, "plan of its mask shard"),
+    ("shard", _TEXT, "its mask shard"),
+    ("reason", _TEXT, "why"),
+)
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS}
 
 
@@ -104,7 +115,7 @@ def image_rows(
     rows = [
         {
             **{name: getattr(image, name) for name in IMAGES.names[:11]},
-            "plan": plan.plan_id,
+            "plan": plan.home,
             "shard": shard.name,
             "part": part,
             "member_offset": at[image.key].offset,
@@ -127,7 +138,7 @@ def mask_rows(
     rows = [
         {
             **_mask_columns(mask),
-            "plan": plan.plan_id,
+            "plan": plan.home,
             "shard": shard.name,
             "generation": shard.generation,
             "part": part,
@@ -141,6 +152,23 @@ def mask_rows(
     return pa.Table.from_pylist(rows, schema=MASKS)
 
 
+def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
+    """Rows of `masks` without those of these (image_id, mask_id), in their order."""
+    if not withdrawn.num_rows or not rows.num_rows:
+        return rows
+    gone = mask_pairs(withdrawn)
+    suspects = np.isin(rows.column("mask_id").to_numpy(), withdrawn.column("mask_id").to_numpy())
+    keep = ~suspects
+    for index in np.flatnonzero(suspects):
+        keep[index] = (rows["image_id"][index].as_py(), rows["mask_id"][index].as_py()) not in gone
+    return rows.filter(pa.array(keep))
+
+
+def mask_pairs(rows: pa.Table) -> set[tuple[int, int]]:
+    """The (image_id, mask_id) of rows."""
+    return set(zip(rows.column("image_id").to_pylist(), rows.column("mask_id").to_pylist(), strict=True))
+
+
 def shard_rows(commits: Iterable[Commit]) -> pa.Table:
     """Rows of `shards` for these records."""
     rows = [
@@ -150,6 +178,7 @@ def shard_rows(commits: Iterable[Commit]) -> pa.Table:
             "generation": commit.generation,
             "kind": commit.kind,
             "attempt": commit.attempt_id or None,
+            "made_by": commit.made_by,
             "images": commit.images,
             "masks": commit.masks,
             "rejects": len(commit.rejects),

@@ -1,12 +1,14 @@
 """Reads a dataset back as a stranger would: every object a record names, its counts, and the tables against them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from storage import contents
-from storage.commits import Commit, Part, list_commits, list_plans, newest_generations, read_commit_at
-from storage.folds import DoneFold, folded_generations, newest_done
+from storage.commits import Commit, Part, list_commits, newest_generations, read_commit_at
+from storage.folds import DoneFold, folded_generations, newest_done, withdrawn_masks
+from storage.plans import list_plans
 from storage.query import query
 from storage.stores import ObjectStore, StoreError, sha256_of
 
@@ -49,7 +51,7 @@ def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
         objects=len(parts),
         nbytes=sum(part.nbytes for part in parts),
         images=sum(record.images for record in records if record.kind == "images"),
-        masks=sum(record.masks for record in records),
+        masks=sum(record.masks for record in records if record.kind == "masks"),
         faults=tuple(faults),
     )
 
@@ -110,6 +112,7 @@ def _table_faults(store: ObjectStore, done: DoneFold, records: list[Commit]) -> 
     try:
         folded = folded_generations(store, done)
         faults = []
+        gone = Counter((row["plan"], row["shard"]) for row in withdrawn_masks(store, done).to_pylist())
         for table, count in (("images", "images"), ("masks", "masks")):
             answer = query(store, done, f"SELECT plan, shard, count(*) AS n FROM {table} GROUP BY plan, shard")
             rows = {(row["plan"], row["shard"]): row["n"] for row in answer.to_pylist()}
@@ -117,6 +120,7 @@ def _table_faults(store: ObjectStore, done: DoneFold, records: list[Commit]) -> 
                 place = (record.plan_id, record.shard)
                 if record.kind == table and folded.get(place) == record.generation:
                     got, expected = rows.get(place, 0), getattr(record, count)
+                    expected -= gone[place] if table == "masks" else 0
                     if got != expected:
                         faults.append(_rows_fault(table, record, got, expected))
         twice = query(store, done, "SELECT image_id, mask_id FROM masks GROUP BY image_id, mask_id HAVING count(*) > 1")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from storage import rle
-from storage.commits import Commit, Plan, PlannedShard
+from storage.commits import Commit
 from storage.dataset import Dataset
+from storage.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 
 HEIGHT, WIDTH = 40, 60

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from storage import commits
-from storage.commits import PlannedShard, begin_attempt, commit_from_json, commit_to_json, make_plan, plan_to_json
+from storage.commits import begin_attempt, commit_from_json, commit_to_json
 from storage.contents import put_images
 from storage.dataset import Dataset
+from storage.plans import PlannedShard, make_plan, plan_to_json, put_plan
 from storage.stores import Conflict, Corrupt, LocalStore, NotFound, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +141,7 @@ def test_a_record_survives_its_json(dataset, samples):
     [
         (b'{"format":1,"plan_id":', Corrupt, "damaged"),
         (b"[]", Corrupt, "damaged"),
-        (b'{"format":1}', Corrupt, "field is missing"),
+        (b'{"format":1}', Corrupt, "is a required property"),
         (b'{"format":2}', StoreError, "format 2, this version reads format 1; use a newer gigamask"),
     ],
 )
@@ -317,6 +318,6 @@ def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(small_di
 
 def test_two_writers_of_one_plan_freeze_one_plan(dataset):
     ours, theirs = make_plan("images", [SHARD], {}), make_plan("images", [SHARD], {})
-    assert commits.put_plan(dataset.store, ours) == commits.put_plan(dataset.store, theirs)
+    assert put_plan(dataset.store, ours) == put_plan(dataset.store, theirs)
     with pytest.raises(Conflict):
         dataset.store.put_if_absent(f"plans/{ours.plan_id}.json", b"")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.commits import PlannedShard
 from storage.dataset import Dataset
+from storage.plans import PlannedShard
 from storage.stores import Conflict, Corrupt, NotFound, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]

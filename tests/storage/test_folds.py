@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from storage import folds, tables
+from storage import delta, folds, tables
 from storage.commits import commit_to_json
 from storage.stores import Corrupt
 
@@ -43,10 +43,10 @@ def test_a_fold_brings_every_record_into_the_tables_once(filled):
 
 def test_folding_again_changes_nothing(filled):
     filled.fold()
-    before = [folds.open_table(filled.store, name).version() for name in tables.SCHEMAS]
+    before = [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS]
     report = filled.fold()
     assert (report.folds, report.records, report.newest) == (0, 0, 1)
-    assert [folds.open_table(filled.store, name).version() for name in tables.SCHEMAS] == before
+    assert [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS] == before
     assert counts(filled) == (4, 12, 4, 2)
 
 
@@ -120,14 +120,14 @@ def test_racing_folders_fold_every_record_once(filled, samples):
 
 def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled):
     """Its handle was opened before another process applied the same fold."""
-    old_handle = DeltaTable(filled.store.table_uri("images"))
+    old_handle = DeltaTable(filled.store.table_uri("tables", "images"))
     filled.fold()
-    rows = folds.open_table(filled.store, "images").to_pyarrow_table()
+    rows = delta.open_table(filled.store, "tables", "images").to_pyarrow_table()
     once = CommitProperties(app_transactions=[Transaction("fold", 1)], max_commit_retries=0)
     with pytest.raises(Exception, match=r"transaction|version|conflict"):
         write_deltalake(old_handle, rows, mode="append", commit_properties=once)
     assert counts(filled) == (4, 12, 4, 2)
-    assert folds.open_table(filled.store, "images").to_pyarrow_table().num_rows == 4
+    assert delta.open_table(filled.store, "tables", "images").to_pyarrow_table().num_rows == 4
 
 
 def test_a_record_changed_after_its_fold_began_is_refused(filled):
@@ -151,7 +151,7 @@ def test_large_folds_are_split(filled, monkeypatch):
 
 def test_rows_lie_sorted_by_shard_and_carry_their_documentation(filled):
     filled.fold()
-    table = folds.open_table(filled.store, "masks")
+    table = delta.open_table(filled.store, "tables", "masks")
     rows = table.to_pyarrow_table()
     places = list(zip(*(rows.column(name).to_pylist() for name in ("plan", "shard", "ordinal")), strict=True))
     assert [place[:2] for place in places] == sorted(place[:2] for place in places)
@@ -164,3 +164,55 @@ def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset):
         dataset.store.delete(key)
     with pytest.raises(Corrupt, match="copied in part"):
         dataset.query("SELECT 1")
+
+
+def test_tables_are_rebuilt_from_the_records_alone(filled):
+    filled.fold()
+    before = filled.snapshot()
+    rows = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
+    for table in ("images", "masks"):
+        for key in list(filled.store.list(f"tables/{table}/")):
+            filled.store.delete(key)
+    with pytest.raises(Corrupt, match="run `gigamask verify`"):
+        filled.query("SELECT * FROM masks")
+    assert {fault.key for fault in filled.verify().faults} == {"tables/"}
+    report = filled.rebuild_tables()
+    assert (report.records, report.newest) == (4, 2)
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.query("SELECT * FROM masks ORDER BY image_id, mask_id") == rows
+    assert filled.snapshot().records_sha256 == before.records_sha256
+    assert filled.verify().faults == ()
+
+
+def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, samples):
+    def die(step):
+        if step == "apply shards":
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(filled.store, before_step=die)
+    filled.rebuild_tables()
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.fold().records == 0
+    samples.ingest(filled, shards=1, first=50)
+    assert filled.fold().records == 1
+    assert counts(filled) == (6, 12, 5, 3)
+    assert filled.verify().faults == ()
+
+
+def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monkeypatch):
+    real, overtaken = folds._build, []
+
+    def build(store, folder, names):
+        versions = real(store, folder, names)
+        if not overtaken:
+            overtaken.append(folder)
+            samples.ingest(filled, shards=1, first=50)
+            filled.fold()
+        return versions
+
+    monkeypatch.setattr(folds, "_build", build)
+    filled.rebuild_tables()
+    assert counts(filled) == (6, 12, 5, 3)
+    assert list(filled.store.list(f"{overtaken[0]}/")) == []
+    assert filled.verify().faults == ()

@@ -4,7 +4,7 @@ import duckdb
 import polars
 import pytest
 
-from storage import folds, tables
+from storage import delta, folds, tables
 from storage.stores import NotFound
 
 
@@ -98,7 +98,7 @@ def test_words_that_write_may_stand_in_quotes(filled):
 
 def test_duckdb_polars_and_pandas_read_the_same_rows(filled):
     ours = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
-    table = folds.open_table(filled.store, "masks", folds.newest_done(filled.store).versions["masks"])
+    table = delta.open_table(filled.store, "tables", "masks", folds.newest_done(filled.store).versions["masks"])
     files = table.file_uris()
     duck = duckdb.sql(f"SELECT * FROM read_parquet({files!r}) ORDER BY image_id, mask_id").to_arrow_table()
     assert duck.to_pylist() == ours.to_pylist()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import folds
+from storage import delta, folds
 from storage.commits import commit_to_json
 
 
@@ -61,7 +61,7 @@ def test_a_torn_record_and_a_changed_plan_are_named(filled):
 
 
 def test_tables_that_differ_from_the_records_are_named(filled):
-    table = folds.open_table(filled.store, "masks")
+    table = delta.open_table(filled.store, "tables", "masks")
     table.delete("ordinal = 2")
     done = folds.newest_done(filled.store)
     filled.store.put(

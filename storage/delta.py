@@ -1,0 +1,145 @@
+"""The Delta tables themselves: created, opened at a version, changed exactly once for a transaction number."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pyarrow as pa
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from storage import tables
+from storage.commits import Commit
+from storage.stores import Corrupt, ObjectStore, StoreError
+
+Change = Callable[[DeltaTable, CommitProperties], None]
+
+FIRST_FOLDER = "tables"
+_APPLICATION = "fold"
+_TRIES = 8
+# Snapshots read old versions of the tables for ever, so the library must not expire their logs after its 30 days.
+_TABLE_SETTINGS = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+}
+_WRITER = WriterProperties(compression="ZSTD")
+_AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
+    """The four empty tables, with their versions; harmless to repeat. Raises StoreError."""
+    versions = {}
+    for name, schema in tables.SCHEMAS.items():
+        uri = store.table_uri(folder, name)
+        try:
+            table = DeltaTable.create(
+                uri, schema, mode="ignore", configuration=_TABLE_SETTINGS, storage_options=store.table_options()
+            )
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{uri}: the table could not be created ({one_line(error)})") from error
+        versions[name] = table.version()
+    return versions
+
+
+def open_table(store: ObjectStore, folder: str, name: str, version: int | None = None) -> DeltaTable:
+    """A table at one version; None means the newest, which is for writers alone. Raises Corrupt, StoreError."""
+    uri = store.table_uri(folder, name)
+    try:
+        return DeltaTable(uri, version=version, storage_options=store.table_options())
+    except DeltaError as error:
+        at = "" if version is None else f" at version {version}"
+        raise Corrupt(f"{uri}: cannot be opened{at} ({one_line(error)}); run `gigamask verify`") from error
+    except OSError as error:
+        raise StoreError(f"{uri}: cannot be read ({one_line(error)})") from error
+
+
+def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None) -> int:
+    """Applies a change under a transaction number unless that is there already; gives the table's version after it.
+
+    The change is written from the very handle in which the number was found absent, without rebasing: where another
+    process was faster it fails and the table is looked at again. None changes nothing. Raises StoreError.
+    """
+    for attempt in range(_TRIES):
+        table = open_table(store, folder, name)
+        if change is None or (table.transaction_version(_APPLICATION) or 0) >= number:
+            return table.version()
+        once = CommitProperties(app_transactions=[Transaction(_APPLICATION, number)], max_commit_retries=0)
+        try:
+            change(table, once)
+        except CommitFailedError:
+            time.sleep(0.05 * 2**attempt)
+        except (DeltaError, OSError) as error:
+            uri = store.table_uri(folder, name)
+            raise StoreError(f"{uri}: fold {number} could not be written ({one_line(error)})") from error
+        else:
+            return table.version()
+    uri = store.table_uri(folder, name)
+    raise StoreError(f"{uri}: {_TRIES} writes of fold {number} met other writers; run the command again")
+
+
+def change_unshared(store: ObjectStore, folder: str, name: str, change: Change | None) -> int:
+    """Applies a change to a table that no other process knows yet; gives its version. Raises StoreError."""
+    table = open_table(store, folder, name)
+    if change is not None:
+        try:
+            change(table, CommitProperties())
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{store.table_uri(folder, name)}: could not be written ({one_line(error)})") from error
+    return table.version()
+
+
+def appending(rows: pa.Table) -> Change | None:
+    """Adds rows; no rows change nothing."""
+    return partial(_write, rows=rows, replaced=None) if rows.num_rows else None
+
+
+def replacing(rows: pa.Table, commits: Sequence[Commit]) -> Change:
+    """Puts rows in the place of all rows of these shards, in one version of the table."""
+    shards = (f"(plan = '{commit.plan_id}' AND shard = '{commit.shard}')" for commit in commits)
+    return partial(_write, rows=rows, replaced=" OR ".join(shards))
+
+
+def subtracting(pairs: pa.Table) -> Change:
+    """Deletes the masks of these (image_id, mask_id)."""
+
+    def subtract(table: DeltaTable, once: CommitProperties) -> None:
+        same = "target.image_id = source.image_id AND target.mask_id = source.mask_id"
+        merger = table.merge(
+            pairs.select(["image_id", "mask_id"]),
+            same,
+            source_alias="source",
+            target_alias="target",
+            writer_properties=_WRITER,
+            commit_properties=once,
+            post_commithook_properties=_AFTER_COMMIT,
+        )
+        merger.when_matched_delete().execute()
+
+    return subtract
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _write(table: DeltaTable, properties: CommitProperties, *, rows: pa.Table, replaced: str | None) -> None:
+    write = partial(
+        write_deltalake,
+        table,
+        rows,
+        writer_properties=_WRITER,
+        commit_properties=properties,
+        post_commithook_properties=_AFTER_COMMIT,
+    )
+    if replaced is None:
+        write(mode="append")
+    else:
+        write(mode="overwrite", predicate=replaced)

@@ -1,0 +1,81 @@
+"""Making finished shards again, and taking masks back: new records beside the old ones, never changes in place."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+import pyarrow as pa
+
+from storage import contents, tables
+from storage.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commit_at
+from storage.folds import DoneFold
+from storage.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
+from storage.query import query
+from storage.stores import NotFound, ObjectStore
+
+_QUERIED_AT_ONCE = 500
+
+
+def plan_redo(
+    store: ObjectStore, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None
+) -> Plan:
+    """A plan for the next generation of finished shards: those named, or all that have rejects.
+
+    Each names the hash of the record it replaces. Planned twice before it is done, it is the same plan.
+    Raises ValueError where there is nothing to redo, or a named shard has no record yet.
+    """
+    home = read_plan(store, plan.home)
+    newest = {name.shard: name for name in newest_generations(list_commits(store, home.plan_id))}
+    unknown = [name for name in shards or () if name not in newest]
+    if unknown:
+        raise ValueError(f"plan {home.plan_id}: no record of {', '.join(unknown)}; only finished shards are redone")
+    records = [read_commit_at(store, newest[name].key) for name in (shards if shards is not None else sorted(newest))]
+    if shards is None:
+        records = [record for record in records if record.rejects]
+    if not records:
+        raise ValueError(f"plan {home.plan_id}: no finished shard has rejects; name the shards to redo")
+    redone = [
+        PlannedShard(
+            name=record.shard,
+            inputs=home.shard(record.shard).inputs,
+            generation=record.generation + 1,
+            previous=record.record_sha256,
+        )
+        for record in records
+    ]
+    kept = plan.settings if settings is None else settings
+    return put_plan(store, make_plan(home.kind, redone, kept, redoes=home.plan_id))
+
+
+def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
+    """Records that these (image_id, mask_id) are withdrawn; the next fold takes them out of `masks`.
+
+    Raises ValueError for masks that are not in the tables.
+    """
+    wanted = sorted(set(masks))
+    inputs = tuple(f"{image_id}/{mask_id}" for image_id, mask_id in wanted)
+    shard = PlannedShard(name="00000", inputs=inputs)
+    plan = make_plan("withdrawals", [shard], {"reason": reason})
+    with suppress(NotFound):
+        return read_commit(store, plan.plan_id, shard.name)  # withdrawn before, for the same reason
+    rows = pa.concat_tables([tables.WITHDRAWALS.empty_table(), *_found(store, done, wanted, reason)])
+    lost = sorted(set(wanted) - tables.mask_pairs(rows))
+    if lost or not wanted:
+        what = f"{len(lost)} of {len(wanted)} masks are not in fold {done.number}" if wanted else "no mask was named"
+        raise ValueError(f"withdrawal: {what}{f', the first is {lost[0]} (image, mask)' if lost else ''}")
+    attempt = begin_attempt(store, put_plan(store, plan), shard)
+    contents.put_rows(
+        attempt, rows.sort_by([("plan", "ascending"), ("shard", "ascending")]), images=0, masks=len(wanted)
+    )
+    return attempt.commit()
+
+
+def _found(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> list[pa.Table]:
+    """The rows of the named masks, as rows of a withdrawal."""
+    found = []
+    for start in range(0, len(wanted), _QUERIED_AT_ONCE):
+        some = set(wanted[start : start + _QUERIED_AT_ONCE])
+        ids = ", ".join(str(int(mask_id)) for _, mask_id in some)
+        answer = query(store, done, f"SELECT image_id, mask_id, plan, shard FROM masks WHERE mask_id IN ({ids})")
+        rows = [{**row, "reason": reason} for row in answer.to_pylist() if (row["image_id"], row["mask_id"]) in some]
+        found.append(pa.Table.from_pylist(rows, schema=tables.WITHDRAWALS))
+    return found
