@@ -23,8 +23,8 @@ from stages.fully_automatic import ShardResult, ShardWorker
 from stages.isolated import run_isolated
 from stages.ledger import Job, Ledger, PlanStopped
 from stages.plan_progress import PlanProgress, PlanResult, ShardCount, Tally
-from storage.commits import Plan
 from storage.dataset import Dataset
+from storage.plans import Plan
 
 CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
 POLL_S = 1.0
@@ -75,7 +75,7 @@ def run_plan(
     workers: list[_Worker] = []
     report(_progress(tally, ledger, workers))
     if missing:
-        with _connected(config):
+        with cluster(config):
             workers = _start_workers(make_worker, dataset.uri, config, len(missing))
             try:
                 _drive(plan, ledger, workers, tally, report)
@@ -87,6 +87,8 @@ def run_plan(
         commits=tuple(dataset.commits(plan)),
         failed=dict(ledger.failed),
         new_shards=len(ledger.made),
+        new_images=tally.new.images,
+        new_masks=tally.new.masks,
         workers=len(workers),
         deaths=ledger.deaths,
         seconds=time.perf_counter() - began,
@@ -94,7 +96,7 @@ def run_plan(
 
 
 @contextmanager
-def _connected(config: PoolConfig) -> Iterator[None]:
+def cluster(config: PoolConfig) -> Iterator[None]:
     """Ray as this process has it already, or the cluster of the address, or one of this machine for the time being."""
     if ray.is_initialized():
         yield

@@ -20,8 +20,9 @@ import torch
 from engine.generate import Diagnostics, GenerateConfig, Generated, generate_masks
 from engine.images import decode
 from engine.model.weights import Model, load_model
-from storage.commits import Commit, Plan, PlannedShard, address_of
+from storage.commits import Commit
 from storage.dataset import Dataset
+from storage.plans import Plan, PlannedShard, address_of
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from storage.stores import NotFound
 

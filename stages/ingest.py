@@ -21,8 +21,9 @@ from PIL import Image
 
 from stages.photo_files import FoundPhoto, find_photos, name_and_size, read_file, source_of
 from stages.photos import MAX_DECODABLE_PIXELS, Photo, Unusable, normalise
-from storage.commits import Commit, Plan, PlannedShard
+from storage.commits import Commit
 from storage.dataset import Dataset
+from storage.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_id_of, image_key
 
 STAGE = "ingest"
@@ -173,7 +174,8 @@ def _ingest_shards(
 ) -> None:
     if not todo:
         return
-    at_hand = {photo.source: photo.path for photo in found}
+    by_source = {photo.source: photo.path for photo in found}
+    at_hand = by_source | {photo.key: photo.path for photo in found}  # two folders may have a name in common
     known = _Known(dataset)
     tally = _Tally(total=sum(len(shard.inputs) for _, shard in todo), progress=progress)
     pool = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
@@ -204,7 +206,7 @@ def _ingest_shard(
     rejects: list[Reject] = []
     unchanged = 0
     known.begin(plan)
-    read = pool.map(lambda key: _read_photo(source_of(key), at_hand, known, config), shard.inputs)
+    read = pool.map(lambda key: _read_photo(key, at_hand, known, config), shard.inputs)
     for key, photo in zip(shard.inputs, read, strict=True):
         verdict = photo.outcome if isinstance(photo.outcome, Unusable) else known.take(key, photo.sha256)
         if isinstance(verdict, Unusable):
@@ -228,12 +230,13 @@ class _ReadPhoto:
     outcome: Photo | Unusable | None
 
 
-def _read_photo(source: str, at_hand: Mapping[str, Path], known: "_Known", config: IngestConfig) -> _ReadPhoto:
-    sha256 = ""
+def _read_photo(key: str, at_hand: Mapping[str, Path], known: "_Known", config: IngestConfig) -> _ReadPhoto:
+    source, sha256 = source_of(key), ""
     try:
-        if source not in at_hand:
+        path = at_hand.get(key) or at_hand.get(source)  # changed since it was planned: as it is now
+        if path is None:
             raise Unusable("unreadable", "it was there when the plan was made and is no longer")
-        data = read_file(at_hand[source], config.shard_bytes)
+        data = read_file(path, config.shard_bytes)
         sha256 = hashlib.sha256(data).hexdigest()
         if known.holds(sha256):
             return _ReadPhoto(source=source, sha256=sha256, outcome=None)

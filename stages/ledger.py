@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from storage.commits import PlannedShard
+from storage.plans import PlannedShard
 
 DEATHS_UNTIL_ISOLATED = 2
 TRIES = 2  # of a shard that raises

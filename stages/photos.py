@@ -104,6 +104,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise Unusable("unsupported_format", f"it is {announced}; convert it to JPEG, PNG, WebP or TIFF")
     try:
         picture = Image.open(io.BytesIO(data), formats=[announced])
+        _check_one_frame(picture)
+    except Unusable:
+        raise
     except Image.DecompressionBombError as error:
         raise Unusable("too_large", f"{error}; at most {max_pixels} pixels are taken") from error
     except Exception as error:  # decoders raise anything on hostile bytes
@@ -111,7 +114,6 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if picture.width * picture.height > max_pixels:
         size = f"{picture.width} x {picture.height} px"
         raise Unusable("too_large", f"{size}; at most {max_pixels} pixels are taken")
-    _check_one_frame(picture)
     return picture
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from stages.fully_automatic import MaskedImage, ShardResult, images_of
 from stages.ledger import Ledger
-from storage.commits import Commit, Plan
+from storage.commits import Commit
+from storage.plans import Plan
 from storage.records import Reject
 
 
@@ -34,7 +35,9 @@ class PlanResult:
     plan_id: str
     commits: tuple[Commit, ...]
     failed: Mapping[str, str]
-    new_shards: int
+    new_shards: int  # of this run, as the next two
+    new_images: int
+    new_masks: int
     workers: int
     deaths: int
     seconds: float
@@ -81,19 +84,19 @@ class Tally:
             rejects=sum(len(commit.rejects) for commit in commits),
         )
         self._shards_before = len(commits)
-        self._new = ShardCount()
+        self.new = ShardCount()
 
     def add(self, result: ShardResult) -> None:
         """A shard of this run is committed."""
-        self._new.images += result.images + result.rejects
-        self._new.masks += result.masks
-        self._new.rejects += result.rejects
+        self.new.images += result.images + result.rejects
+        self.new.masks += result.masks
+        self.new.rejects += result.rejects
 
     def progress(self, ledger: Ledger, under_way: Sequence[ShardCount], *, workers: int) -> PlanProgress:
         """`under_way`: counts of the shards in hand; `workers`: how many have answered."""
-        new_images = self._new.images + sum(count.images for count in under_way)
-        new_masks = self._new.masks + sum(count.masks for count in under_way)
-        rejects = self._new.rejects + sum(count.rejects for count in under_way)
+        new_images = self.new.images + sum(count.images for count in under_way)
+        new_masks = self.new.masks + sum(count.masks for count in under_way)
+        rejects = self.new.rejects + sum(count.rejects for count in under_way)
         return PlanProgress(
             shards=self._shards_before + len(ledger.made),
             shards_total=len(self._plan.shards),

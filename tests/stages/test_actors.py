@@ -1,0 +1,200 @@
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+from engine.generate import GenerateConfig
+from engine.model.weights import load_model
+from stages.actors import PlanProgress, PlanResult, PoolConfig, cluster, run_plan
+from stages.fully_automatic import MaskedImage, ShardWorker, plan_masks
+from stages.ingest import ingest_photos
+from storage.dataset import Dataset
+from storage.plans import Plan, PlannedShard
+from storage.records import ImageRecord, Reject
+
+CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
+TWO = PoolConfig(workers=2, threads=1)
+ONE = PoolConfig(workers=1, threads=1)
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers below reach their actors by their code
+
+
+class KilledOnce(ShardWorker):
+    """Is killed, as by the kernel, at the second photograph it sees; but only one worker of all, only once."""
+
+    seen = 0
+    tombstone: Path
+
+    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        self.seen += 1
+        if self.seen == 2:
+            try:
+                self.tombstone.touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().mask(plan, shard, image, data)
+
+
+class Poisoned(ShardWorker):
+    """Loses its process at one photograph, every time."""
+
+    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        if image.source == "photos/3.png":
+            os._exit(7)
+        return super().mask(plan, shard, image, data)
+
+
+class Homeless(ShardWorker):
+    """Loses its process while it is made."""
+
+    def __init__(self, *args: object) -> None:
+        os._exit(8)
+
+
+class Unwritable(ShardWorker):
+    """Cannot write one of the shards."""
+
+    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        if shard.name == "000001":
+            self.dataset = Dataset.open("/dev/null/nowhere")
+        return super().mask(plan, shard, image, data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_on_this_machine() -> Iterator[None]:
+    with cluster(TWO):
+        yield
+
+
+@pytest.fixture
+def photographed(dataset: Dataset, photo_folder: Path) -> Dataset:
+    ingest_photos([photo_folder], dataset)
+    return dataset
+
+
+@pytest.fixture
+def plan(photographed: Dataset, tiny_model: Path) -> Plan:
+    """Eight photographs in four shards."""
+    (plan,) = plan_masks(photographed, load_model(tiny_model), CONFIG, images_per_shard=2)
+    return plan
+
+
+def committed_sources(dataset: Dataset, result: PlanResult) -> Counter[str]:
+    """How often each photograph was masked or rejected, by the commit records."""
+    sources = {
+        image.image_id: image.source for shard in dataset.image_shards() for image, _ in dataset.read_images(shard)
+    }
+    masked = [sources[image.image_id] for commit in result.commits for image, _ in dataset.read_masks(commit)]
+    return Counter([*masked, *(reject.source for reject in result.rejects)])
+
+
+EVERY_PHOTO_ONCE = Counter(f"photos/{number}.png" for number in range(8))
+
+
+def test_a_plan_is_masked_and_its_progress_told(photographed: Dataset, plan: Plan, tiny_model: Path) -> None:
+    told: list[PlanProgress] = []
+    result = run_plan(photographed, plan, partial(ShardWorker, tiny_model, CONFIG, photographed.uri), TWO, told.append)
+    assert (result.images, result.rejects, result.failed, result.deaths) == (8, (), {}, 0)
+    assert (result.new_shards, result.new_images, result.new_masks) == (4, 8, result.masks)
+    assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
+    assert (told[0].images, told[0].images_total, told[0].shards_total) == (0, 8, 4)
+    assert (told[-1].images, told[-1].shards, told[-1].masks) == (8, 4, result.masks)
+    assert [each.images for each in told] == sorted(each.images for each in told)
+    again = run_plan(photographed, plan, partial(ShardWorker, tiny_model, CONFIG, photographed.uri), TWO)
+    assert again.commits == result.commits
+    assert (again.new_shards, again.new_images, again.workers) == (0, 0, 0)
+
+
+def test_a_worker_that_is_killed_loses_and_doubles_nothing(
+    photographed: Dataset, plan: Plan, tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def make_worker() -> ShardWorker:
+        worker = KilledOnce(tiny_model, CONFIG, photographed.uri)
+        worker.tombstone = tmp_path / "tombstone"
+        return worker
+
+    result = run_plan(photographed, plan, make_worker, TWO)
+    assert (result.deaths, result.failed) == (1, {})
+    assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
+    assert result.rejects == ()
+    assert photographed.verify().faults == ()
+    assert capfd.readouterr().out == ""
+
+
+def test_a_photograph_that_kills_its_process_becomes_a_reject(
+    photographed: Dataset, plan: Plan, tiny_model: Path
+) -> None:
+    result = run_plan(photographed, plan, partial(Poisoned, tiny_model, CONFIG, photographed.uri), ONE)
+    assert result.failed == {}
+    assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
+    (reject,) = result.rejects
+    assert (reject.source, reject.reason, reject.stage) == ("photos/3.png", "killed_worker", "fully_automatic")
+    assert reject.detail == "the process that masked it died: exit code 7"
+    assert result.deaths >= 2
+
+
+def test_a_worker_that_never_lives_blames_no_photograph(photographed: Dataset, plan: Plan, tiny_model: Path) -> None:
+    result = run_plan(photographed, plan, partial(Homeless, tiny_model, CONFIG, photographed.uri), ONE)
+    assert (result.commits, len(result.failed)) == ((), 4)
+    assert "a child process died while starting: exit code 8" in result.failed["000000"]
+
+
+def test_a_shard_that_cannot_be_written_stays_missing_and_the_others_go_on(
+    photographed: Dataset, plan: Plan, tiny_model: Path
+) -> None:
+    result = run_plan(photographed, plan, partial(Unwritable, tiny_model, CONFIG, photographed.uri), ONE)
+    assert list(result.failed) == ["000001"]
+    assert [shard.name for shard in photographed.missing(plan)] == ["000001"]
+
+
+def test_an_unknown_model_is_one_clear_error(photographed: Dataset, plan: Plan) -> None:
+    with pytest.raises(ValueError, match="unknown model 'vit_z'"):
+        run_plan(photographed, plan, partial(ShardWorker, "vit_z", CONFIG, photographed.uri), ONE)
+
+
+DRIVER = """
+import os, signal, sys, time
+from dataclasses import asdict
+from functools import partial
+from stages.actors import PoolConfig, run_plan
+from stages.fully_automatic import ShardWorker
+from storage.dataset import Dataset
+from engine.generate import GenerateConfig
+
+class Slow(ShardWorker):
+    def mask(self, *args):
+        time.sleep(1)
+        return super().mask(*args)
+
+def die_on_the_way(now):
+    if now.shards:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+uri, plan_id, model = sys.argv[1:]
+dataset = Dataset.open(uri)
+make_worker = partial(Slow, model, GenerateConfig(**CONFIG), uri)
+run_plan(dataset, dataset.plan(plan_id), make_worker, PoolConfig(workers=1), die_on_the_way)
+"""
+
+
+def test_a_killed_driver_goes_on_when_started_again(photographed: Dataset, plan: Plan, tiny_model: Path) -> None:
+    program = DRIVER.replace("CONFIG", repr(asdict(CONFIG)))
+    command = [sys.executable, "-c", program, photographed.uri, plan.plan_id, str(tiny_model)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, env=environment, timeout=120).returncode == -signal.SIGKILL
+    left = len(photographed.missing(plan))
+    assert 0 < left < 4
+    result = run_plan(photographed, plan, partial(ShardWorker, tiny_model, CONFIG, photographed.uri), ONE)
+    assert len(result.commits) == 4
+    assert 0 < result.new_shards <= left  # the killed driver's worker may have finished what it had in hand
+    assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE

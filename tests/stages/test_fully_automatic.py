@@ -1,0 +1,226 @@
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.generate import GenerateConfig, Generated, generate_masks
+from engine.model.weights import Model, load_model
+from stages import fully_automatic
+from stages.fully_automatic import MaskedImage, ShardFailed, ShardResult, ShardWorker, plan_masks
+from stages.ingest import IngestConfig, ingest_photos
+from storage import rle
+from storage.dataset import Dataset
+from storage.records import Reject
+
+CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> Model:
+    return load_model(tiny_model)
+
+
+@pytest.fixture
+def photographed(dataset: Dataset, photo_folder: Path) -> Dataset:
+    """A dataset of eight images in two shards."""
+    ingest_photos([photo_folder], dataset, IngestConfig(images_per_shard=5))
+    return dataset
+
+
+@pytest.fixture
+def worker(tiny_model: Path, photographed: Dataset) -> ShardWorker:
+    return ShardWorker(tiny_model, CONFIG, photographed.uri)
+
+
+def run_all(worker: ShardWorker) -> list[ShardResult]:
+    plans = plan_masks(worker.dataset, worker.model, worker.config)
+    return [worker.run(plan.plan_id, shard.name) for plan in plans for shard in plan.shards]
+
+
+def outcomes_of(worker: ShardWorker) -> list[MaskedImage | Reject]:
+    heard: list[MaskedImage | Reject] = []
+    plan = plan_masks(worker.dataset, worker.model, worker.config)[0]
+    worker.run(plan.plan_id, plan.shards[0].name, heard.append)
+    return heard
+
+
+def test_every_image_is_masked_as_the_generator_masks_it(worker: ShardWorker, model: Model) -> None:
+    results = run_all(worker)
+    assert sum(result.images for result in results) == 8
+    assert all(result.made and not result.rejects for result in results)
+    stored = dict(image for shard in worker.dataset.image_shards() for image in worker.dataset.read_images(shard))
+    pixels = {record.image_id: fully_automatic.decode(data) for record, data in stored.items()}
+    seen = Counter[int]()
+    (plan,) = plan_masks(worker.dataset, model, CONFIG)
+    for commit in worker.dataset.commits(plan):
+        for image, masks in worker.dataset.read_masks(commit):
+            expected = generate_masks(model, pixels[image.image_id], CONFIG).masks
+            seen[image.image_id] += 1
+            assert len(masks) == len(expected) > 0
+            for got, want in zip(masks, expected, strict=True):
+                np.testing.assert_array_equal(rle.decode(got.rle), rle.decode(want.rle))
+                assert (got.box_xyxy, got.area_px, got.crop_xyxy) == (want.box_xyxy, want.area_px, want.crop_xyxy)
+                assert math.isclose(got.predicted_iou, want.predicted_iou, rel_tol=1e-6)
+                assert got.point_xy == pytest.approx(want.point_xy)
+                assert got.provenance.stage == "fully_automatic"
+                assert got.provenance.model_id == model.model_id
+                assert (got.provenance.plan_id, got.provenance.config_hash) == (plan.plan_id, plan.settings_hash)
+    assert set(seen.values()) == {1}
+    assert len(seen) == 8
+
+
+def test_the_tables_answer_for_masks_and_images(worker: ShardWorker) -> None:
+    masks = sum(result.masks for result in run_all(worker))
+    worker.dataset.fold()
+    (row,) = worker.dataset.query("SELECT count(*) AS masks, count(DISTINCT image_id) AS images FROM masks").to_pylist()
+    assert row == {"masks": masks, "images": 8}
+
+
+def test_a_committed_shard_is_not_made_again(worker: ShardWorker) -> None:
+    first = run_all(worker)
+    again = run_all(worker)
+    assert [result.made for result in again] == [False] * len(first)
+    assert [replace(result, made=True) for result in again] == first
+
+
+def test_two_workers_make_the_same_masks_with_the_same_ids(
+    tmp_path: Path, photo_folder: Path, tiny_model: Path
+) -> None:
+    parts = []
+    for name in ("one", "two"):
+        dataset = Dataset.create(tmp_path / name)
+        ingest_photos([photo_folder], dataset)
+        worker = ShardWorker(tiny_model, CONFIG, dataset.uri)
+        run_all(worker)
+        plans = plan_masks(dataset, worker.model, CONFIG)
+        parts.append([part.sha256 for plan in plans for commit in dataset.commits(plan) for part in commit.tars()])
+    assert parts[0] == parts[1]
+
+
+def test_statistics_say_where_the_candidates_went(worker: ShardWorker) -> None:
+    run_all(worker)
+    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    for commit in worker.dataset.commits(plan):
+        diagnostics: Any = commit.stats["diagnostics"]
+        assert diagnostics["candidates"] == commit.images * 3 * 3 * 3
+        assert diagnostics["kept"] == commit.masks == sum(commit.stats["masks_per_image"].values())  # type: ignore[attr-defined]
+        assert commit.stats["without_masks"] == {}
+
+
+def test_an_image_without_masks_is_a_row_and_not_a_reject(tiny_model: Path, photographed: Dataset) -> None:
+    worker = ShardWorker(tiny_model, replace(CONFIG, predicted_iou_threshold=100.0), photographed.uri)
+    results = run_all(worker)
+    assert [(result.images > 0, result.masks, result.rejects) for result in results] == [(True, 0, 0)] * len(results)
+    (plan,) = plan_masks(photographed, worker.model, worker.config)
+    stats: Any = photographed.commits(plan)[0].stats
+    assert {each["failed_predicted_iou"] for each in stats["without_masks"].values()} == {27}
+
+
+def test_a_poisoned_image_is_a_reject_and_the_shard_goes_on(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def poisoned_second(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> Generated:
+        calls.append(image_HW3)
+        if len(calls) == 2:
+            raise RuntimeError("the kernel\nfell over")
+        return generate_masks(model, image_HW3, config)
+
+    monkeypatch.setattr(fully_automatic, "generate_masks", poisoned_second)
+    heard = outcomes_of(worker)
+    assert [type(outcome) for outcome in heard] == [MaskedImage, Reject, MaskedImage][: len(heard)]
+    (reject,) = [outcome for outcome in heard if isinstance(outcome, Reject)]
+    assert (reject.reason, reject.detail, reject.stage) == (
+        "failed",
+        "RuntimeError: the kernel fell over",
+        "fully_automatic",
+    )
+    assert reject.source.startswith("photos/")
+
+
+def test_a_shard_of_which_all_fails_alike_is_not_written(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Generated:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(fully_automatic, "generate_masks", broken)
+    with pytest.raises(ShardFailed, match="photographs failed alike: RuntimeError: no kernel image is available"):
+        outcomes_of(worker)
+    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    assert worker.dataset.commits(plan) == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_out_of_memory_halves_the_batch_until_it_fits(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tried = []
+
+    def hungry(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> Generated:
+        tried.append(config.points_per_batch)
+        if config.points_per_batch > 1:
+            raise error
+        return generate_masks(model, image_HW3, config)
+
+    monkeypatch.setattr(fully_automatic, "generate_masks", hungry)
+    heard = outcomes_of(worker)
+    assert all(isinstance(outcome, MaskedImage) for outcome in heard)
+    assert tried[:4] == [4, 2, 1, 4]  # the next photograph begins anew
+
+
+def test_out_of_memory_at_one_point_is_a_reject(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Counter[str]()
+
+    def hungry_once(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> Generated:
+        calls["all"] += 1
+        if calls["all"] <= 3:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return generate_masks(model, image_HW3, config)
+
+    monkeypatch.setattr(fully_automatic, "generate_masks", hungry_once)
+    first, *others = outcomes_of(worker)
+    assert isinstance(first, Reject)
+    assert first.reason == "out_of_memory"
+    assert all(isinstance(outcome, MaskedImage) for outcome in others)
+
+
+def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
+    photographed: Dataset, model: Model, photo_folder: Path
+) -> None:
+    (plan,) = plan_masks(photographed, model, CONFIG)
+    covered = Counter(
+        (shard.inputs[0], position)
+        for shard in plan.shards
+        for position in range(*(int(bound) for bound in shard.inputs[1].split(":")))
+    )
+    images = [(commit.address, i) for commit in photographed.image_shards() for i in range(commit.images)]
+    assert covered == Counter(images)
+    assert plan_masks(photographed, model, CONFIG) == [plan]
+    (photo_folder / "late.png").write_bytes((photo_folder / "0.png").read_bytes() + b"\0")
+    ingest_photos([photo_folder], photographed)
+    old, new = plan_masks(photographed, model, CONFIG)
+    assert old == plan
+    assert [fully_automatic.images_of(shard) for shard in new.shards] == [1]
+
+
+@pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
+def test_a_small_dataset_is_cut_so_that_several_workers_have_work(images: int, lengths: list[int]) -> None:
+    assert [len(run) for run in fully_automatic._runs(images, 4)] == lengths
+
+
+def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:
+    by_card = plan_masks(photographed, model, GenerateConfig())
+    given = GenerateConfig(predicted_iou_threshold=0.0, stability_threshold=0.0, points_per_batch=64)
+    assert plan_masks(photographed, model, given) == by_card
+    assert plan_masks(photographed, model, GenerateConfig(points_per_side=8)) != by_card
+
+
+def test_a_worker_refuses_the_plan_of_other_settings(worker: ShardWorker, photographed: Dataset) -> None:
+    (plan,) = plan_masks(photographed, worker.model, replace(CONFIG, points_per_side=2))
+    with pytest.raises(ValueError, match="this worker was made for"):
+        worker.run(plan.plan_id, plan.shards[0].name)
