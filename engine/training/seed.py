@@ -43,13 +43,14 @@ SEED_SAM = SamConfig(
 SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.15)
 FIRST_WINDOWS = WindowConfig(side_px=128, zoom=(0.6, 1.3))
 """Finding out what a click asks for takes the first hundred steps, and they cost less than half on these."""
-WINDOWS = WindowConfig(side_px=192, zoom=(0.6, 1.3))
+WINDOWS = WindowConfig(side_px=160, zoom=(0.4, 1.2))
+"""Zoomed out: half of their masks are under 1000 px, as on photographs at this input side."""
 WHOLE_FRAMES = WindowConfig(side_px=320, zoom=(0.83, 1.3), aspects=(0.667, 0.667, 0.75, 1.0))
 SEED_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
         Phase(until_share=0.25, window=FIRST_WINDOWS),
-        Phase(until_share=0.91, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(until_share=0.957, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
         Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.6, 0.2, 0.12, 0.08)),
     ),
     total_steps=2800,

@@ -142,7 +142,7 @@ def test_training_asks_the_network_what_decode_asks_it(tmp_path: Path) -> None:
     window = WindowConfig(side_px=64, zoom=(1.0, 1.0))
     bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
     half_boxes = replace(TINY_TRAINING.batch, box_share=0.5)
-    batch = make_batch(bank, half_boxes, window, step=0, positions=range(2))
+    batch = make_batch(bank, half_boxes, window, step=1, positions=range(2))
     image_index = torch.arange(2).repeat_interleave(4)
     points, labels = batch.clicks_P2[:, None], torch.ones(8, 1, dtype=torch.int64)
     mask = torch.randn(8, 1, 32, 32) * 5

@@ -1,0 +1,75 @@
+"""Making the IoU head honest: a line per answer from what it predicts to what is true, folded into its weights.
+
+Trained on scenes, the head is too sure of itself on photographs, and not equally so for the three answers, so that it
+ranks them wrongly. A line per answer keeps the order within an answer and corrects it between answers.
+
+P prompts, M = 4 answers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.model.sam import Sam
+from engine.training.data import Batch
+from engine.training.losses import mask_iou
+from engine.training.step import decode_window, encode_prompts
+
+RIDGE = 1e-3
+"""Keeps the slope of an answer that always predicts the same finite."""
+SLOPES = (0.2, 1.5)
+"""A fitted slope outside says that there was too little to fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IouPairs:
+    """What the head said of the answers to first prompts, and what was true."""
+
+    predicted_P4: Tensor
+    true_P4: Tensor
+
+
+@torch.inference_mode()
+def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
+    """Ask the first prompts of whole-frame batches and compare; the network is in evaluation mode."""
+    predicted, true = [], []
+    for batch in batches:
+        embeddings_BCEE = sam.encode(batch.pixels_B3SS)
+        prompts = len(batch.clicks_P2)
+        image_index_P = torch.arange(len(embeddings_BCEE)).repeat_interleave(prompts // len(embeddings_BCEE))
+        labels_PK = torch.ones(prompts, 1, dtype=torch.int64)
+        sparse_PTC = encode_prompts(sam, batch, batch.clicks_P2[:, None], labels_PK, (0, 0))
+        answers = decode_window(
+            sam, embeddings_BCEE, image_index_P, sparse_PTC, None, corner_cells_xy=(0, 0), bf16=False
+        )
+        predicted.append(answers.predicted_iou_P4)
+        true.append(mask_iou(answers.logits_P4LL, batch.targets_PLL.unsqueeze(1)))
+    return IouPairs(predicted_P4=torch.cat(predicted), true_P4=torch.cat(true))
+
+
+def fit_lines(pairs: IouPairs) -> Tensor:
+    """Slope and offset of each answer by least squares: float32 [4, 2].
+
+    Raises ValueError when a slope is implausible: then too few or too similar answers were collected.
+    """
+    predicted_P4, true_P4 = pairs.predicted_P4.double(), pairs.true_P4.double()
+    centred_P4 = predicted_P4 - predicted_P4.mean(0)
+    slope_4 = (centred_P4 * (true_P4 - true_P4.mean(0))).mean(0) / (centred_P4.square().mean(0) + RIDGE)
+    offset_4 = true_P4.mean(0) - slope_4 * predicted_P4.mean(0)
+    if not ((slope_4 >= SLOPES[0]) & (slope_4 <= SLOPES[1])).all():
+        raise ValueError(
+            f"the IoU head's slopes {[round(slope, 3) for slope in slope_4.tolist()]} leave {SLOPES}: "
+            f"collect more than these {len(predicted_P4)} prompts, or train longer"
+        )
+    return torch.stack([slope_4, offset_4], 1).float()
+
+
+@torch.no_grad()
+def fold_lines(sam: Sam, lines_42: Tensor) -> None:
+    """Put the lines into the IoU head's last layer: from now on it predicts slope x prediction + offset."""
+    last = sam.mask_decoder.iou_prediction_head.layers[-1]
+    assert isinstance(last, nn.Linear)
+    last.weight.mul_(lines_42[:, :1])
+    last.bias.mul_(lines_42[:, 0]).add_(lines_42[:, 1])

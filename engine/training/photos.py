@@ -1,0 +1,79 @@
+"""Photographs with people's masks as training data: windows of them, and the masks that show in a window.
+
+Masks of different annotators describe the same picture again, and masks of one may nest: each is asked for on its own.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.random import Generator
+
+from engine.labelled import LabelledImage, read_pixels
+from engine.training.data import Cut, WindowConfig, content_size, crop_of, scale
+from storage import rle
+
+DECODED_PHOTOS = 64
+WINDOWS_TRIED = 50
+MIRRORED_SHARE = 0.5
+
+
+class PhotoSource:
+    """Labelled photographs, drawn evenly over their domains' square roots, so that large domains lead but do not drown
+    the others.
+    """
+
+    def __init__(self, images: Sequence[LabelledImage]) -> None:
+        """Raises ValueError when no image has a mask."""
+        self._images = [image for image in images if image.num_masks]
+        if not self._images:
+            raise ValueError(f"got {len(images)} photographs without masks, expected masks to train on")
+        domains = [image.domain for image in self._images]
+        weights = np.array([domains.count(domain) ** -0.5 for domain in domains])
+        self._shares = weights / weights.sum()
+        self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
+
+    def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
+        """A window of a random photograph with masks drawn evenly.
+
+        Raises RuntimeError when windows of many photographs show no mask of the asked size.
+        """
+        for _ in range(WINDOWS_TRIED):
+            image_HW3, masks_NHW = self._decoded(int(rng.choice(len(self._images), p=self._shares)))
+            cut = cut_photo(image_HW3, masks_NHW, rng, window, prompts)
+            if cut is not None:
+                return cut
+        raise RuntimeError(
+            f"{WINDOWS_TRIED} windows of {window.side_px} px showed no mask of {window.min_mask_px} px and at most "
+            f"{window.max_mask_share:.0%} of the window; these photographs' masks do not suit this window"
+        )
+
+    def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        image = self._images[number]
+        masks = [rle.decode(mask) for drawn in image.masks_by_annotator.values() for mask in drawn]
+        return read_pixels(image), np.stack(masks).astype(np.uint8)
+
+
+def cut_photo(
+    image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
+) -> Cut | None:
+    """A window of one photograph (uint8) and its masks (uint8 {0, 1}); None when no mask suits it."""
+    content_hw = content_size(window, rng)
+    rows, columns = crop_of((image_HW3.shape[0], image_HW3.shape[1]), content_hw, window.zoom, rng)
+    shown_NHW = masks_NHW[:, rows, columns]
+    shown = rng.permutation(np.flatnonzero(shown_NHW.any((1, 2))))
+    mirrored = bool(rng.random() < MIRRORED_SHARE)
+    kept: list[np.ndarray] = []
+    for number in shown:
+        mask_HW = (scale(shown_NHW[number] * np.uint8(255), content_hw) > 127).astype(np.uint8)
+        if window.min_mask_px <= mask_HW.sum() <= window.max_mask_share * mask_HW.size:
+            kept.append(mask_HW[:, ::-1] if mirrored else mask_HW)
+        if len(kept) == prompts:
+            break
+    if not kept:
+        return None
+    content_HW3 = scale(image_HW3[rows, columns], content_hw)
+    return Cut(
+        image_HW3=np.ascontiguousarray(content_HW3[:, ::-1] if mirrored else content_HW3),
+        masks_NHW=np.ascontiguousarray(np.stack([kept[k % len(kept)] for k in range(prompts)])),
+    )
