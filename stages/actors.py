@@ -30,6 +30,7 @@ CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
 POLL_S = 1.0
 RESTART_PATIENCE_S = 60.0  # an actor that is not back by then is replaced
 MAX_GPU_WORKER_THREADS = 8
+DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class PoolConfig:
     """None: one per GPU; without GPUs as many as cores, memory and shards allow."""
     threads: int | None = None
     """Cores of a worker; None: 1, and more where there are fewer shards than cores."""
-    worker_memory_bytes: int = 2 * 2**30
-    """What a worker is expected to need; no more workers start than fit."""
+    worker_memory_bytes: int | None = None
+    """What a worker is expected to need; no more start than fit. None: 2 GiB, enough for the seed and vit_b."""
     object_store_bytes: int = 128 * 2**20
     """Of Ray's shared memory on this machine; shards do not pass through it."""
 
@@ -226,7 +227,7 @@ def _start_workers(
         most, threads = gpus, min(MAX_GPU_WORKER_THREADS, max(1, cores // gpus))
     else:
         threads = max(1, cores // shards)
-        most = int(cluster.get("memory", 0)) // config.worker_memory_bytes
+        most = int(cluster.get("memory", 0)) // (config.worker_memory_bytes or DEFAULT_WORKER_MEMORY_BYTES)
     threads = config.threads or threads
     count = config.workers or max(1, min(most, shards, cores // threads))
     pickled = cloudpickle.dumps(make_worker)

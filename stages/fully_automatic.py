@@ -147,7 +147,9 @@ class ShardWorker:
         if done:
             return result_of(done, made=False)
         photographs = read_photographs(self.dataset, shard)
+        read_s = time.perf_counter() - began
         with self._computing:
+            began = time.perf_counter() - read_s  # waiting for the other call is no work
             outcomes = []
             for image, data in photographs:
                 outcomes.append(self.mask(plan, shard, image, data))
@@ -200,6 +202,12 @@ class ShardWorker:
 def default_device() -> str:
     """The device that computing goes to unless told otherwise."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def expected_memory_bytes(model: Model) -> int:
+    """A generous guess at what a worker needs on a CPU: 1 GiB, and the weights thrice, for loading and activations."""
+    weights = sum(value.numel() * value.element_size() for value in model.sam.state_dict().values())
+    return 2**30 + 3 * weights
 
 
 def is_out_of_memory(error: BaseException) -> bool:
