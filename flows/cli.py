@@ -49,19 +49,19 @@ def run(
     from flows.samples import sample_photos
 
     say(f"gigamask {version('gigamask')}: {_name_photos(photos)} -> {dataset}")
-    say("starting the flow (the first start on a machine takes about 15 s) ...")
     from flows.config import load_run_config, to_tree
-    from flows.fully_automatic import fully_automatic
 
     settings = load_run_config(file=config, assignments=assignments, dataset=dataset, model=model, preset=preset)
     paths = photos or sample_photos()
+    _fail_early(settings.model, paths)
+    say("starting the flow (the first start on a machine takes about 15 s) ...")
+    from flows.fully_automatic import fully_automatic
+
     result = fully_automatic(photos=[str(path.absolute()) for path in paths], settings=to_tree(settings))
     _print_result(result, as_json)
     if not as_json:
         say(f"report: {result.report}")
-        say(
-            f'next:   gigamask query --dataset {result.dataset} "SELECT image_id, count(*) FROM masks GROUP BY image_id"'
-        )
+        say(f'next:   gigamask query --dataset {result.dataset} "SELECT count(*) AS masks FROM masks"')
 
 
 @app.command()
@@ -93,9 +93,11 @@ def masks(
     """The fully automatic stage over every image of the dataset; running it again continues where it stopped."""
     say(f"masks: every image of {dataset}")
     from flows.config import load_run_config, to_tree
-    from flows.fully_automatic import only_masks
 
     settings = load_run_config(file=config, assignments=assignments, dataset=dataset, model=model, preset=preset)
+    _fail_early(settings.model, [])
+    from flows.fully_automatic import only_masks
+
     _print_result(only_masks(settings=to_tree(settings)), as_json)
 
 
@@ -272,6 +274,18 @@ def _name_photos(photos: list[Path] | None) -> str:
     if not photos:
         return "scikit-image's sample photographs"
     return str(photos[0]) if len(photos) == 1 else f"{photos[0]} and {len(photos) - 1} more"
+
+
+def _fail_early(model: str, photos: list[Path]) -> None:
+    """Raise for what is wrong at first sight, before the flow's server starts and before hours of ingest."""
+    from engine.model.weights import load_model
+
+    for photo in photos:
+        if not photo.exists():
+            raise ValueError(
+                f"{photo}: no such file or folder; give photographs, folders of them, or nothing for samples"
+            )
+    load_model(model)
 
 
 def _print_result(result: Any, as_json: bool) -> None:

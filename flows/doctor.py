@@ -97,9 +97,10 @@ def _disk() -> Finding:
 
 def _dataset(uri: str) -> Finding:
     from storage.dataset import Dataset
+    from storage.stores import StoreError
 
     try:
         plans = len(Dataset.open(uri).status())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StoreError) as error:
         return Finding(what="dataset", good=False, detail=str(error))
     return Finding(what="dataset", good=True, detail=f"{uri}: {plans} plans")

@@ -59,7 +59,6 @@ def fully_automatic(photos: list[str], settings: dict[str, Any]) -> RunResult:
     """Photographs in, masks out; `settings` is a RunConfig as plain values."""
     started = time.monotonic()
     config = validated(RunConfig, settings)
-    load_model(config.model)  # a wrong name or a damaged file shows before the photographs are read, not after
     ingested = ingest(photos, settings)
     results = masks(settings)
     fold(config.dataset)

@@ -1,9 +1,9 @@
 """The command: what it prints where, and one clear line for whatever goes wrong."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 PHOTOS = ROOT / "tests" / "data" / "photos"
 
 
-def gigamask(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(cwd / ".prefect")} | environment
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=240)
+Gigamask = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def assert_one_clear_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -36,7 +33,7 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_command_has_help(tmp_path: Path) -> None:
+def test_every_command_has_help() -> None:
     from typer.main import get_command
 
     from flows.cli import app
@@ -45,14 +42,14 @@ def test_every_command_has_help(tmp_path: Path) -> None:
     assert all(command.help for command in commands.values())
 
 
-def test_a_query_answers_on_stdout_alone(tmp_path: Path) -> None:
+def test_a_query_answers_on_stdout_alone(gigamask: Gigamask, tmp_path: Path) -> None:
     Dataset.create(tmp_path / "data")
     done = gigamask("query", "--dataset", "data", "--format", "json", "SELECT count(*) AS n FROM masks", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [{"n": 0}]
 
 
-def test_wrong_use_exits_with_2(tmp_path: Path) -> None:
+def test_wrong_use_exits_with_2(gigamask: Gigamask, tmp_path: Path) -> None:
     assert gigamask("query", cwd=tmp_path).returncode == 2
     assert gigamask("frobnicate", cwd=tmp_path).returncode == 2
 
@@ -70,29 +67,33 @@ def test_wrong_use_exits_with_2(tmp_path: Path) -> None:
         (["models", "pull", "vit_z"], ["vit_z", "vit_b"]),
     ],
 )
-def test_wrong_input_is_one_clear_error(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_wrong_input_is_one_clear_error(
+    gigamask: Gigamask, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     assert_one_clear_error(gigamask(*arguments, cwd=tmp_path), *words)
 
 
-def test_a_folder_without_photographs_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_without_photographs_is_one_clear_error(gigamask: Gigamask, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("nothing to see")
     assert_one_clear_error(gigamask("run", "photos", cwd=tmp_path), "photos")
 
 
-def test_a_damaged_checkpoint_is_one_clear_error_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_one_clear_error_and_writes_nothing(gigamask: Gigamask, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0 not a model")
     done = gigamask("run", str(PHOTOS), "--model", "model.safetensors", cwd=tmp_path)
     assert_one_clear_error(done, "model.safetensors")
     assert not (tmp_path / "gigamask-dataset").exists()
 
 
-def test_a_dataset_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_dataset_that_cannot_be_written_is_one_clear_error(gigamask: Gigamask, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file stands where the dataset should be")
     assert_one_clear_error(gigamask("run", str(PHOTOS), "--dataset", "taken", cwd=tmp_path), "taken")
 
 
-def test_the_doctor_finds_this_environment_healthy_and_a_missing_dataset_sick(tmp_path: Path) -> None:
+def test_the_doctor_finds_this_environment_healthy_and_a_missing_dataset_sick(
+    gigamask: Gigamask, tmp_path: Path
+) -> None:
     healthy = gigamask("doctor", "--json", cwd=tmp_path)
     assert healthy.returncode == 0, healthy.stdout
     assert {finding["what"] for finding in json.loads(healthy.stdout)} >= {"gigamask", "torch", "device", "seed model"}
