@@ -22,7 +22,7 @@ from engine.images import decode
 from engine.model.weights import Model, load_model
 from storage.commits import Commit
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard, address_of
+from storage.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from storage.stores import NotFound
 
@@ -62,18 +62,37 @@ def plan_masks(
     """
     settings = plan_settings(model, config)
     plans = [plan for plan in dataset.plans() if plan.kind == "masks" and plan.settings == settings]
-    covered = {shard.inputs[0] for plan in plans for shard in plan.shards}
-    fresh = [commit for commit in dataset.image_shards() if commit.images and commit.address not in covered]
+    fresh = _uncovered(dataset, plans)
     if fresh:
-        total = sum(commit.images for commit in fresh)
+        total = sum(len(images) for _, images in fresh)
         length = images_per_shard or min(MAX_IMAGES, max(MIN_IMAGES, math.ceil(total / SHARDS_OF_A_RUN)))
-        runs = [(commit.address, run) for commit in fresh for run in _runs(commit.images, length)]
+        runs = [(address, run) for address, images in fresh for run in _runs(images, length)]
         shards = [
             PlannedShard(name=f"{number:06d}", inputs=(address, f"{run.start}:{run.stop}"))
             for number, (address, run) in enumerate(runs)
         ]
         plans.append(dataset.new_plan("masks", shards, settings))
     return plans
+
+
+def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[tuple[str, range]]:
+    """Addresses of image shards, with the images that none of the plans masks.
+
+    A redone image shard keeps its images and their places, new ones come behind: only those are uncovered.
+    """
+    covered: dict[str, int] = {}
+    for shard in (shard for plan in plans for shard in plan.shards):
+        name = _without_generation(shard.inputs[0])
+        covered[name] = max(covered.get(name, 0), _run_of(shard).stop)
+    all_images = [
+        (commit.address, range(covered.get(_without_generation(commit.address), 0), commit.images))
+        for commit in dataset.image_shards()
+    ]
+    return [(address, images) for address, images in all_images if images]
+
+
+def _without_generation(address: str) -> str:
+    return address.rpartition(".g")[0]
 
 
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
@@ -95,10 +114,10 @@ def _first(given: float | None, default: float) -> float:
     return default if given is None else given
 
 
-def _runs(images: int, length: int) -> list[range]:
-    """0..images cut in runs of nearly equal length, at most `length` each."""
-    count = math.ceil(images / length)
-    bounds = [images * i // count for i in range(count + 1)]
+def _runs(images: range, length: int) -> list[range]:
+    """The images cut in runs of nearly equal length, at most `length` each."""
+    count = math.ceil(len(images) / length)
+    bounds = [images.start + len(images) * i // count for i in range(count + 1)]
     return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
@@ -222,7 +241,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def committed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
     """The shard's record, where it has one."""
     try:
-        return dataset.commit_of(address_of(plan.plan_id, shard.name, shard.generation))
+        return dataset.commit_of(plan.address(shard))
     except NotFound:
         return None
 
@@ -291,7 +310,7 @@ def _records(
 ) -> list[MaskRecord]:
     return [
         MaskRecord(
-            mask_id=mask_id_of(plan.plan_id, shard.name, shard.generation, image.image_id, ordinal),
+            mask_id=mask_id_of(plan.home, shard.name, shard.generation, image.image_id, ordinal),
             image_id=image.image_id,
             rle=mask.rle,
             box_xyxy=mask.box_xyxy,

@@ -23,7 +23,7 @@ from stages.photo_files import FoundPhoto, find_photos, name_and_size, read_file
 from stages.photos import MAX_DECODABLE_PIXELS, Photo, Unusable, normalise
 from storage.commits import Commit
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.plans import Plan, PlannedShard, address_of
 from storage.records import ImageRecord, Reject, image_id_of, image_key
 
 STAGE = "ingest"
@@ -109,7 +109,8 @@ def ingest_photos(
     keys = {photo.key for photo in found}
     todo = [(plan, shard) for plan in plans for shard in dataset.missing(plan) if not keys.isdisjoint(shard.inputs)]
     _ingest_shards(dataset, todo, found, config, progress or (lambda _: None))
-    commits = [commit for plan in plans for commit in _commits_with(dataset, plan, keys)]
+    by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, keys)}
+    commits = list(by_address.values())  # a plan and its redo have shards in common
     return IngestReport(
         images=sum(commit.images for commit in commits),
         unchanged=sum(_count(commit.stats, "unchanged") for commit in commits),
@@ -202,9 +203,10 @@ def _ingest_shard(
 ) -> Commit:
     """Reads and decodes in threads, decides in the plan's order: the first of two equal files is the one kept."""
     began = time.perf_counter()
+    inherited = dataset.commit_of(address_of(plan.home, shard.name, shard.generation - 1)) if plan.redoes else None
     images: list[tuple[ImageRecord, bytes]] = []
     rejects: list[Reject] = []
-    unchanged = 0
+    unchanged = -inherited.images if inherited else 0  # they come by again
     known.begin(plan)
     read = pool.map(lambda key: _read_photo(key, at_hand, known, config), shard.inputs)
     for key, photo in zip(shard.inputs, read, strict=True):
@@ -218,7 +220,8 @@ def _ingest_shard(
         tally.count(images=verdict == "new", rejects=isinstance(verdict, Unusable))
     as_they_came = sum(record.source_sha256 == record.stored_sha256 for record, _ in images)
     stats = {"photos": len(shard.inputs), "unchanged": unchanged, "stored_as_they_came": as_they_came}
-    return dataset.write_images(plan, shard, images, rejects, stats=stats, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return dataset.write_images(plan, shard, images, rejects, stats=stats, seconds=seconds, inherited=inherited)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,5 @@
 import math
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -208,9 +209,33 @@ def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
     assert [fully_automatic.images_of(shard) for shard in new.shards] == [1]
 
 
+def test_a_redone_image_shard_has_only_its_new_images_masked(
+    dataset: Dataset, photo_folder: Path, tiny_model: Path, model: Model
+) -> None:
+    whole, path = (photo_folder / "3.png").read_bytes(), photo_folder / "3.png"
+    path.write_bytes(bytes(len(whole)))
+    os.utime(path, (1, 1))
+    ingest_photos([photo_folder], dataset)
+    worker = ShardWorker(tiny_model, CONFIG, dataset.uri)
+    run_all(worker)
+    path.write_bytes(whole)  # repaired, same size and time
+    os.utime(path, (1, 1))
+    dataset.plan_redo(dataset.plans()[0])
+    report = ingest_photos([photo_folder], dataset)
+    assert (report.images, report.unchanged, report.rejects) == (8, 0, ())
+    assert [shard.inputs[1] for shard in plan_masks(dataset, model, CONFIG)[-1].shards] == ["7:8"]
+    run_all(worker)
+    dataset.fold()
+    (row,) = dataset.query("SELECT count(DISTINCT image_id) AS images, count(*) AS masks FROM masks").to_pylist()
+    assert row["images"] == 8
+    assert row["masks"] == sum(
+        commit.masks for plan in plan_masks(dataset, model, CONFIG) for commit in dataset.commits(plan)
+    )
+
+
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
 def test_a_small_dataset_is_cut_so_that_several_workers_have_work(images: int, lengths: list[int]) -> None:
-    assert [len(run) for run in fully_automatic._runs(images, 4)] == lengths
+    assert [len(run) for run in fully_automatic._runs(range(images), 4)] == lengths
 
 
 def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:
