@@ -26,7 +26,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine: list them, pull the released ones.")
 app.add_typer(models_app, name="models")
 
-Dataset = Annotated[str, typer.Option("--dataset", help="Folder of the dataset.", show_default=True)]
+Dataset = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.", show_default=True)]
 ModelName = Annotated[str | None, typer.Option("--model", help="A model's name or the path of a weights file [seed].")]
 Preset = Annotated[str | None, typer.Option(help="grid: one 32x32 grid [default]; paper: 1 + 4 + 16 crops.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
@@ -156,10 +156,10 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Where to write the page [DATASET/report.html].")] = None,
 ) -> None:
     """Write the HTML report of the dataset's newest state."""
-    from flows.report import write_report
+    from flows.report import report_path, write_report
     from storage.dataset import Dataset as Data
 
-    print(write_report(Data.open(dataset), output or Path(dataset) / "report.html"))
+    print(write_report(Data.open(dataset), output or report_path(dataset)))
 
 
 @app.command()

@@ -7,7 +7,6 @@ again with the same photographs and settings continues where it stopped.
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -15,7 +14,7 @@ from prefect import flow, task
 from engine.model.weights import load_model
 from flows.config import RunConfig, validated
 from flows.progress import Counts, reporter, say
-from flows.report import write_report
+from flows.report import report_path, write_report
 from stages.actors import PlanProgress, PlanResult, run_plan
 from stages.fully_automatic import ShardWorker, plan_masks
 from stages.ingest import IngestProgress, IngestReport, ingest_photos
@@ -129,7 +128,7 @@ def fold(dataset_uri: str) -> None:
 @task(name="report")
 def report(dataset_uri: str) -> str:
     """The HTML report of the dataset's newest state; returns its path."""
-    return str(write_report(Dataset.open(dataset_uri), Path(dataset_uri) / "report.html"))
+    return str(write_report(Dataset.open(dataset_uri), report_path(dataset_uri)))
 
 
 def _ingest_counts(now: IngestProgress) -> Counts:

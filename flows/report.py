@@ -12,6 +12,11 @@ from flows.report_page import render
 from storage.dataset import Dataset
 
 
+def report_path(dataset_uri: str) -> Path:
+    """Where a dataset's report goes unless told otherwise: into a local dataset's folder, beside us for one on S3."""
+    return Path("gigamask-report.html") if "://" in dataset_uri else Path(dataset_uri) / "report.html"
+
+
 def write_report(dataset: Dataset, destination: Path, *, title: str | None = None, now: datetime | None = None) -> Path:
     """Write the report of the dataset's newest fold to `destination`, and return it.
 
