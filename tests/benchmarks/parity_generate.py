@@ -1,6 +1,7 @@
 """The same masks as the transformers pipeline, photograph by photograph.
 
     python tests/benchmarks/parity_generate.py FOLDER [--model seed] [--photos 20] [--points-per-side 32]
+        [--thresholds card|quantiles] [--nms 0.7]
 
 Same weights, same thresholds, our embeddings for both. A photograph counts with at least 20 masks; those with fewer are
 listed and left out. Matches are one to one at IoU >= 0.99; `share` is the lower of the two directions. Prints a JSON
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--model", default="seed")
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--points-per-side", type=int, default=32)
+    parser.add_argument("--nms", type=float, default=0.7, help="box IoU above which two masks are one")
     parser.add_argument(
         "--thresholds", choices=["card", "quantiles"], default="card", help="quantiles of each photograph's own scores"
     )
@@ -68,7 +70,7 @@ def spread(folder: Path) -> list[Path]:
 
 
 def settings(model: Model, photo: np.ndarray, arguments: argparse.Namespace) -> GenerateConfig:
-    config = GenerateConfig(points_per_side=arguments.points_per_side)
+    config = GenerateConfig(points_per_side=arguments.points_per_side, box_nms_threshold=arguments.nms)
     if arguments.thresholds == "card":
         return like_the_peer(config, model.card.predicted_iou_threshold, model.card.stability_threshold)
     everything = replace(like_the_peer(config, 0.0, 0.0), points_per_side=8, box_nms_threshold=1.01)
