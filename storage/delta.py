@@ -1,8 +1,10 @@
 """The Delta tables themselves: created, opened at a version, changed exactly once for a transaction number."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import pyarrow as pa
 from deltalake import (
@@ -24,6 +26,9 @@ Change = Callable[[DeltaTable, CommitProperties], None]
 FIRST_FOLDER = "tables"
 _APPLICATION = "fold"
 _TRIES = 8
+_READ_TRIES = 4
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_T = TypeVar("_T")
 # Snapshots read old versions of the tables for ever, so the library must not expire their logs after its 30 days.
 _TABLE_SETTINGS = {
     "delta.logRetentionDuration": "interval 36500 days",
@@ -53,12 +58,12 @@ def open_table(store: ObjectStore, folder: str, name: str, version: int | None =
     """A table at one version; None means the newest, which is for writers alone. Raises Corrupt, StoreError."""
     uri = store.table_uri(folder, name)
     try:
-        return DeltaTable(uri, version=version, storage_options=store.table_options())
+        return try_again(lambda: DeltaTable(uri, version=version, storage_options=store.table_options()))
     except DeltaError as error:
         at = "" if version is None else f" at version {version}"
         raise Corrupt(f"{uri}: cannot be opened{at} ({one_line(error)}); run `gigamask verify`") from error
     except OSError as error:
-        raise StoreError(f"{uri}: cannot be read ({one_line(error)})") from error
+        raise StoreError(f"{uri}: cannot be read ({one_line(error)}); run the command again") from error
 
 
 def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None) -> int:
@@ -74,11 +79,12 @@ def change_once(store: ObjectStore, folder: str, name: str, number: int, change:
         once = CommitProperties(app_transactions=[Transaction(_APPLICATION, number)], max_commit_retries=0)
         try:
             change(table, once)
-        except CommitFailedError:
-            time.sleep(0.05 * 2**attempt)
         except (DeltaError, OSError) as error:
-            uri = store.table_uri(folder, name)
-            raise StoreError(f"{uri}: fold {number} could not be written ({one_line(error)})") from error
+            # Another process was faster, or an answer was lost: the table itself knows. A full disk stays full.
+            if not isinstance(error, CommitFailedError) and attempt + 1 >= _READ_TRIES:
+                uri = store.table_uri(folder, name)
+                raise StoreError(f"{uri}: fold {number} could not be written ({one_line(error)})") from error
+            time.sleep(0.05 * 2**attempt)
         else:
             return table.version()
     uri = store.table_uri(folder, name)
@@ -126,8 +132,26 @@ def subtracting(pairs: pa.Table) -> Change:
     return subtract
 
 
+def try_again(read: Callable[[], _T]) -> _T:
+    """Reads, again where the store failed: the library retries requests but not answers that break off half-way."""
+    for attempt in range(_READ_TRIES - 1):
+        try:
+            return read()
+        except (DeltaError, OSError) as error:
+            if not is_of_store(error):
+                raise
+            time.sleep(0.1 * 2**attempt)
+    return read()
+
+
+def is_of_store(error: Exception) -> bool:
+    """Whether an error of the Delta library comes from reading bytes, and not from what they say."""
+    return isinstance(error, OSError) or "object store error" in str(error).lower()
+
+
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """The message without line breaks and colours."""
+    return " ".join(_COLOURS.sub("", str(error)).split())
 
 
 def _write(table: DeltaTable, properties: CommitProperties, *, rows: pa.Table, replaced: str | None) -> None:

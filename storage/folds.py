@@ -135,7 +135,10 @@ def read_done(store: ObjectStore, number: int) -> DoneFold:
 def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[str]) -> pa.Table:
     """Columns of one table at a fold. Raises Corrupt."""
     table = delta.open_table(store, done.folder, name, done.versions[name])
-    return table.to_pyarrow_table(columns=list(columns))
+    try:
+        return delta.try_again(lambda: table.to_pyarrow_table(columns=list(columns)))
+    except OSError as error:
+        raise Corrupt(f"{store.uri}: table {name} cannot be read ({delta.one_line(error)}); verify it") from error
 
 
 def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:

@@ -6,9 +6,9 @@ import pyarrow as pa
 from deltalake import QueryBuilder
 
 from storage import tables
-from storage.delta import open_table
+from storage.delta import is_of_store, one_line, open_table, try_again
 from storage.folds import DoneFold
-from storage.stores import ObjectStore
+from storage.stores import ObjectStore, StoreError
 
 _READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE")
 _WRITING = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
@@ -22,9 +22,11 @@ def query(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
     for name in tables.SCHEMAS:
         builder.register(name, open_table(store, done.folder, name, done.versions[name]))
     try:
-        answer = pa.table(builder.execute(sql).read_all())
+        answer = try_again(lambda: pa.table(builder.execute(sql).read_all()))
     except Exception as error:  # the library's own class derives from nothing more telling
-        raise ValueError(_explain(" ".join(str(error).split()))) from error
+        if is_of_store(error):
+            raise StoreError(f"{store.uri}: the tables cannot be read ({one_line(error)}); try again") from error
+        raise ValueError(_explain(one_line(error))) from error
     return answer.cast(pa.schema([field.with_type(_plain(field.type)) for field in answer.schema]))
 
 

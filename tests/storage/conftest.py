@@ -2,6 +2,13 @@
 
 import hashlib
 import math
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +112,41 @@ def write_mask_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, count: i
     images = [image for image, _ in dataset.read_images(shard.inputs[0])]
     masked = [(image, make_masks(image, plan, shard, count)) for image in images]
     return dataset.write_masks(plan, shard, masked, stats={"candidates": 9}, model_id="seed-0123", seconds=2.0)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real S3 server (see tests/s3_server.py), started once."""
+    missing = [name for name in ("ceph", "ceph-mon", "ceph-osd", "radosgw") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no S3 server: {', '.join(missing)} not installed (Debian: ceph-mon ceph-osd radosgw)")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    script = Path(__file__).resolve().parents[1] / "s3_server.py"
+    folder = tmp_path_factory.mktemp("s3")
+    command = [sys.executable, str(script), str(folder), str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    if server.stdout.readline() != "ready\n":
+        pytest.fail(f"the S3 server did not start: {server.communicate()[1]}")
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(timeout=60)
+
+
+@pytest.fixture
+def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in a bucket, with the environment that finds it."""
+    settings = {"ENDPOINT_URL": s3_server, "ACCESS_KEY_ID": "testtest", "SECRET_ACCESS_KEY": "secretsecret"}
+    for name, value in {**settings, "REGION": "us-east-1", "CONFIG_FILE": "/nowhere"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    import boto3
+
+    client = boto3.client("s3")
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket="gigamask-tests")
+    return f"s3://gigamask-tests/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
