@@ -6,21 +6,38 @@ ranks them wrongly. A line per answer keeps the order within an answer and corre
 P prompts, M = 4 answers.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.labelled import LabelledImage
 from engine.model.sam import Sam
-from engine.training.data import Batch
+from engine.training.data import Batch, BatchConfig, Source, WindowConfig, make_batch
 from engine.training.losses import mask_iou
+from engine.training.photos import PhotoSource
 from engine.training.step import decode_window, encode_prompts
 
 RIDGE = 1e-3
 """Keeps the slope of an answer that always predicts the same finite."""
 SLOPES = (0.2, 1.5)
 """A fitted slope outside says that there was too little to fit."""
+WHOLE_PICTURES = (1e-6, 1e-6)
+"""Zoom of the windows, limited by the picture's sides: annotators and the automatic generator see whole pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """What the IoU head is made honest on."""
+
+    pictures_per_source: int = 40
+    """Windows of scenes, and of each domain of photographs."""
+    prompts: int = 24
+    aspects: tuple[float, ...] = (0.667, 0.75, 1.0)
+    """Shorter over longer side of the windows."""
+    seed: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +48,44 @@ class IouPairs:
     true_P4: Tensor
 
 
+def calibrate(
+    sam: Sam,
+    batch: BatchConfig,
+    scenes: Source,
+    photos: Sequence[LabelledImage],
+    config: CalibrationConfig | None = None,
+) -> dict[str, Any]:
+    """Fold a line per answer into the IoU head, fitted on scenes and on each domain of photographs alike.
+
+    Returns what was done, for the model card.
+    """
+    config = config or CalibrationConfig()
+    domains = sorted({image.domain for image in photos})
+    sources: dict[str, Source] = {"scenes": scenes}
+    sources |= {name: PhotoSource([image for image in photos if image.domain == name]) for name in domains}
+    asked = replace(batch, seed=config.seed, prompts=config.prompts, box_share=0.0)
+    window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_PICTURES, aspects=config.aspects)
+    per_source = {
+        name: collect_iou_pairs(sam, _batches(source, asked, window, config.pictures_per_source))
+        for name, source in sources.items()
+    }
+    lines_42 = fit_lines(
+        IouPairs(
+            predicted_P4=torch.cat([pairs.predicted_P4 for pairs in per_source.values()]),
+            true_P4=torch.cat([pairs.true_P4 for pairs in per_source.values()]),
+        )
+    )
+    fold_lines(sam, lines_42)
+    return {
+        "clicks": {name: len(pairs.true_P4) for name, pairs in per_source.items()},
+        "slopes_and_offsets": [[round(value, 4) for value in line] for line in lines_42.tolist()],
+        "photographs": sorted(f"{image.domain}/{image.stem}" for image in photos),
+    }
+
+
 @torch.inference_mode()
 def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
-    """Ask the first prompts of whole-frame batches and compare; the network is in evaluation mode."""
+    """Ask the first clicks of whole-frame batches and compare; the network is in evaluation mode."""
     predicted, true = [], []
     for batch in batches:
         embeddings_BCEE = sam.encode(batch.pixels_B3SS)
@@ -73,3 +125,8 @@ def fold_lines(sam: Sam, lines_42: Tensor) -> None:
     assert isinstance(last, nn.Linear)
     last.weight.mul_(lines_42[:, :1])
     last.bias.mul_(lines_42[:, 0]).add_(lines_42[:, 1])
+
+
+def _batches(source: Source, config: BatchConfig, window: WindowConfig, pictures: int) -> Iterator[Batch]:
+    for number in range(pictures):
+        yield make_batch(source, config, window, step=number, positions=range(1))
