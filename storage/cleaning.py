@@ -7,7 +7,7 @@ record names the object. Age plays no part: a worker may be frozen for a week an
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from storage.commits import Commit, list_commits, put_commit, read_commit_at
+from storage.commits import Commit, list_commits, put_commit, read_commits
 from storage.plans import Plan, read_plan
 from storage.stores import NotFound, ObjectStore
 
@@ -26,7 +26,7 @@ class CleaningReport:
 def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
     """Finds garbage below `data/`, and deletes it where asked to; safe beside live workers."""
     objects = list(store.list("data/"))  # before the records: an object that a later record names is not in it
-    records = [read_commit_at(store, name.key) for name in list_commits(store)]
+    records = read_commits(store, list(list_commits(store)))
     named = {part.key for record in records for part in record.parts}
     winners = {(record.plan_id, record.shard, record.generation): record.attempt_id for record in records}
     loose = [key for key in objects if key not in named]
@@ -72,6 +72,7 @@ def close(store: ObjectStore, plan: Plan) -> list[Commit]:
                 stats={},
                 committed_at=datetime.now(UTC),
                 made_by=fresh.plan_id,
+                inputs=(),
                 previous=shard.previous,
             ),
         )

@@ -8,6 +8,7 @@ nor double a mask. Records, plans and objects are never changed afterwards.
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
@@ -16,6 +17,8 @@ from storage.documents import FORMAT, corrupt_where_malformed, json_bytes, read_
 from storage.plans import Plan, PlannedShard, address_of
 from storage.records import Reject
 from storage.stores import Corrupt, NotFound, ObjectStore, StoreError, sha256_of
+
+_WORTH_THREADS = 16  # reads over a network at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class Commit:
     stats: Mapping[str, object]  # JSON values, the diagnostics of the stage
     committed_at: datetime  # UTC
     made_by: str  # the plan that asked for it: plan_id, or that of a redo
+    inputs: tuple[str, ...]  # addresses of the shards it was made from; () for an image shard
     previous: str  # SHA-256 of the record it replaces, "" for generation 0
     record_sha256: str = field(default="", compare=False)  # of the stored record; "" before it is stored
 
@@ -134,6 +138,7 @@ class Attempt:
             stats=stats or {},
             committed_at=committed_at or datetime.now(UTC),
             made_by=self.plan.plan_id,
+            inputs=self.shard.inputs if self.plan.kind == "masks" else (),
             previous=self.shard.previous,
         )
         winner = put_commit(self.store, commit)
@@ -182,6 +187,14 @@ def read_commit_at(store: ObjectStore, key: str) -> Commit:
     return replace(commit, record_sha256=hashlib.sha256(data).hexdigest())
 
 
+def read_commits(store: ObjectStore, names: Sequence["CommitName"]) -> list[Commit]:
+    """The records of these names, in their order, several at a time. Raises NotFound, Corrupt."""
+    if len(names) < _WORTH_THREADS:
+        return [read_commit_at(store, name.key) for name in names]
+    with ThreadPoolExecutor(max_workers=_WORTH_THREADS) as pool:
+        return list(pool.map(lambda name: read_commit_at(store, name.key), names))
+
+
 @dataclass(frozen=True, kw_only=True, order=True)
 class CommitName:
     """What a record's key says."""
@@ -195,6 +208,12 @@ class CommitName:
         """The kind of its plan, with which every plan id begins."""
         return self.plan_id.partition("-")[0]
 
+    @classmethod
+    def of_key(cls, key: str) -> "CommitName":
+        plan, _, rest = key.removeprefix("commits/").removesuffix(".json").partition("/")
+        shard, _, generation = rest.rpartition(".g")
+        return cls(plan_id=plan, shard=shard, generation=int(generation))
+
     @property
     def key(self) -> str:
         return commit_key(self.plan_id, self.shard, self.generation)
@@ -203,9 +222,7 @@ class CommitName:
 def list_commits(store: ObjectStore, plan_id: str = "", *, kind: str = "") -> Iterator[CommitName]:
     """Names of all records, of those of one plan or of one kind, by plan, shard and generation; reads no record."""
     for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind}"):
-        plan, _, rest = key.removeprefix("commits/").removesuffix(".json").partition("/")
-        shard, _, generation = rest.rpartition(".g")
-        yield CommitName(plan_id=plan, shard=shard, generation=int(generation))
+        yield CommitName.of_key(key)
 
 
 def newest_generations(names: Iterable[CommitName]) -> list[CommitName]:
@@ -229,6 +246,7 @@ def commit_from_json(data: bytes, *, where: str) -> Commit:
     with corrupt_where_malformed(where):
         del fields["format"]
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        fields["inputs"] = tuple(fields["inputs"])
         fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
         fields["committed_at"] = datetime.fromisoformat(fields["committed_at"])
         return Commit(**fields)

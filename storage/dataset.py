@@ -57,6 +57,7 @@ class Dataset:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
+        self._plans: dict[str, Plan] = {}  # they never change, and a large one takes a second to read
 
     def __repr__(self) -> str:
         return f"Dataset({self.store.uri!r})"
@@ -106,15 +107,19 @@ class Dataset:
 
     def new_plan(self, kind: str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
         """Freezes a plan; the same kind, shards and settings give the plan that is already there. Raises ValueError."""
-        return plans.put_plan(self.store, plans.make_plan(kind, shards, settings))
+        plan = plans.put_plan(self.store, plans.make_plan(kind, shards, settings))
+        return self._plans.setdefault(plan.plan_id, plan)
 
     def plan(self, plan_id: str) -> Plan:
-        """Raises NotFound."""
-        return plans.read_plan(self.store, plan_id)
+        """Raises NotFound, Corrupt."""
+        if plan_id not in self._plans:
+            self._plans[plan_id] = plans.read_plan(self.store, plan_id)
+        return self._plans[plan_id]
 
     def plans(self) -> list[Plan]:
         """Oldest first."""
-        return plans.list_plans(self.store)
+        every = (self.plan(plan_id) for plan_id in plans.list_plan_ids(self.store))
+        return sorted(every, key=lambda plan: (plan.created_at, plan.plan_id))
 
     def missing(self, plan: Plan) -> list[PlannedShard]:
         """The plan's shards without a commit record, in the plan's order: what is left to do."""
@@ -125,7 +130,7 @@ class Dataset:
         """Records of the plan's shards, of each the newest generation, by shard; without those closed unmade."""
         planned = {shard.name for shard in plan.shards}
         names = commits.newest_generations(commits.list_commits(self.store, plan.home))
-        records = (commits.read_commit_at(self.store, name.key) for name in names if name.shard in planned)
+        records = commits.read_commits(self.store, [name for name in names if name.shard in planned])
         return [record for record in records if record.attempt_id]
 
     def plan_redo(

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from storage import contents, delta, tables
-from storage.commits import Commit, CommitName, list_commits, newest_generations, read_commit_at
+from storage.commits import Commit, CommitName, list_commits, newest_generations, read_commits
 from storage.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.stores import Conflict, Corrupt, ObjectStore
 
@@ -79,7 +79,7 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     folds = records = 0
     done = newest_done(store)
     while (current := _next_fold(store, done, before_step)) is not None:
-        commits = [_checked_record(store, record) for record in current.records]
+        commits = _checked_records(store, current)
         withdrawn = withdrawn_masks(store, done)
         versions = {}
         for name in tables.SCHEMAS:
@@ -153,8 +153,7 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
     if done is not None and names:
         taken = folded_generations(store, done)
         names = [name for name in names if (name.plan_id, name.shard) in taken]
-    commits = [read_commit_at(store, name.key) for name in names]
-    return _read_parts(store, commits, tables.WITHDRAWALS)
+    return _read_parts(store, read_commits(store, names), tables.WITHDRAWALS)
 
 
 def _build(store: ObjectStore, folder: str, names: Sequence[CommitName]) -> dict[str, int]:
@@ -206,8 +205,7 @@ def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
 def _small_enough(store: ObjectStore, names: Sequence[CommitName]) -> Iterator[list[Commit]]:
     """The records, in groups of at most _MOST_MASKS masks (or of one record)."""
     group: list[Commit] = []
-    for name in names:
-        commit = read_commit_at(store, name.key)
+    for commit in read_commits(store, names):
         if group and sum(each.masks for each in group) + commit.masks > _MOST_MASKS:
             yield group
             group = []
@@ -216,11 +214,12 @@ def _small_enough(store: ObjectStore, names: Sequence[CommitName]) -> Iterator[l
         yield group
 
 
-def _checked_record(store: ObjectStore, record: FoldedRecord) -> Commit:
-    commit = read_commit_at(store, record.key)
-    if commit.record_sha256 != record.sha256:
-        raise Corrupt(f"{store.uri}/{record.key}: changed after it was folded; restore it from a copy")
-    return commit
+def _checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
+    commits = read_commits(store, [CommitName.of_key(record.key) for record in current.records])
+    for commit, record in zip(commits, current.records, strict=True):
+        if commit.record_sha256 != record.sha256:
+            raise Corrupt(f"{store.uri}/{record.key}: changed after it was folded; restore it from a copy")
+    return commits
 
 
 def _change(

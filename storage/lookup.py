@@ -5,9 +5,8 @@ import json
 import pyarrow as pa
 
 from storage import contents
-from storage.commits import list_commits, newest_generations, read_commit_at
+from storage.commits import list_commits, newest_generations, read_commits
 from storage.folds import DoneFold, folded_generations, table_rows
-from storage.plans import list_plans
 from storage.query import query
 from storage.records import MaskRecord, Provenance, parse_sa1b
 from storage.stores import Corrupt, NotFound, ObjectStore
@@ -36,24 +35,20 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
     columns = ["image_id", "source_sha256"]
     found = [table_rows(store, done, "images", columns)]
     folded = folded_generations(store, done)
-    for name in newest_generations(list_commits(store, kind="images")):
-        if folded.get((name.plan_id, name.shard)) != name.generation:
-            parts = read_commit_at(store, name.key).rows()
-            found += [contents.read_rows(store, part).select(columns) for part in parts]
+    names = newest_generations(list_commits(store, kind="images"))
+    fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
+    for commit in read_commits(store, fresh):
+        found += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
     every = pa.concat_tables(found, promote_options="permissive")
     return dict(zip(every.column(0).to_pylist(), every.column(1).to_pylist(), strict=True))
 
 
 def _row_of_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> str:
     """Rows lie sorted by shard and ids are hashes: where the shards that can hold the mask are known, name them."""
-    image = query(store, done, f"SELECT plan, shard FROM images WHERE image_id = {int(image_id)}").to_pylist()
-    homes = {f"{row['plan']}/{row['shard']}" for row in image}
+    image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
+    made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0"
     shards = [
-        f"(plan = '{plan.home}' AND shard = '{shard.name}')"
-        for plan in list_plans(store)
-        if plan.kind == "masks"
-        for shard in plan.shards
-        if homes & {each.rpartition(".g")[0] for each in shard.inputs}
+        f"(plan = '{row['plan']}' AND shard = '{row['shard']}')" for row in query(store, done, made_from).to_pylist()
     ]
     where = f" AND ({' OR '.join(shards)})" if shards else ""
     return f"SELECT * FROM masks WHERE image_id = {int(image_id)} AND mask_id = {int(mask_id)}{where}"

@@ -106,10 +106,9 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
     return plan
 
 
-def list_plans(store: ObjectStore) -> list[Plan]:
-    """All plans, oldest first."""
-    ids = [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/")]
-    return sorted((read_plan(store, plan_id) for plan_id in ids), key=lambda plan: (plan.created_at, plan.plan_id))
+def list_plan_ids(store: ObjectStore) -> list[str]:
+    """Ids of all plans, ascending."""
+    return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/")]
 
 
 def plan_to_json(plan: Plan) -> bytes:

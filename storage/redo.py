@@ -6,7 +6,7 @@ from contextlib import suppress
 import pyarrow as pa
 
 from storage import contents, tables
-from storage.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commit_at
+from storage.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commits
 from storage.folds import DoneFold
 from storage.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
 from storage.query import query
@@ -28,7 +28,8 @@ def plan_redo(
     unknown = [name for name in shards or () if name not in newest]
     if unknown:
         raise ValueError(f"plan {home.plan_id}: no record of {', '.join(unknown)}; only finished shards are redone")
-    records = [read_commit_at(store, newest[name].key) for name in (shards if shards is not None else sorted(newest))]
+    chosen = sorted(newest) if shards is None else shards
+    records = read_commits(store, [newest[name] for name in chosen])
     if shards is None:
         records = [record for record in records if record.rejects]
     if not records:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from storage import contents
 from storage.commits import Commit, Part, list_commits, newest_generations, read_commit_at
 from storage.folds import DoneFold, folded_generations, newest_done, withdrawn_masks
-from storage.plans import list_plans
+from storage.plans import list_plan_ids, read_plan
 from storage.query import query
 from storage.stores import ObjectStore, StoreError, sha256_of
 
@@ -57,10 +57,11 @@ def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
 
 
 def _records(store: ObjectStore, faults: list[Fault]) -> Iterator[Commit]:
-    try:
-        list_plans(store)
-    except StoreError as error:
-        faults.append(Fault(key="plans/", what=str(error), advice="restore the plan from a copy"))
+    for plan_id in list_plan_ids(store):
+        try:
+            read_plan(store, plan_id)
+        except StoreError as error:
+            faults.append(Fault(key=f"plans/{plan_id}.json", what=str(error), advice="restore the plan from a copy"))
     for name in newest_generations(list_commits(store)):
         try:
             yield read_commit_at(store, name.key)

@@ -123,7 +123,7 @@ def test_a_plan_whose_file_was_changed_is_corrupt(dataset):
     key = f"plans/{plan.plan_id}.json"
     dataset.store.put(key, plan_to_json(replace(plan, settings={"side_px": 1})))
     with pytest.raises(Corrupt, match="its content is that of plan images-"):
-        dataset.plan(plan.plan_id)
+        Dataset.open(dataset.uri).plan(plan.plan_id)
 
 
 def test_a_record_survives_its_json(dataset, samples):

@@ -57,7 +57,8 @@ def test_a_torn_record_and_a_changed_plan_are_named(filled):
     commit, plan = mask_commit(filled), filled.plans()[0]
     filled.store.put(f"commits/{commit.address}.json", b'{"format":1,')
     filled.store.put(f"plans/{plan.plan_id}.json", b"")
-    assert [fault.key for fault in filled.verify().faults] == ["plans/", f"commits/{commit.address}.json"]
+    expected = [f"plans/{plan.plan_id}.json", f"commits/{commit.address}.json"]
+    assert [fault.key for fault in filled.verify().faults] == expected
 
 
 def test_tables_that_differ_from_the_records_are_named(filled):
