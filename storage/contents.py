@@ -93,11 +93,14 @@ def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
 
 
 def read_rows(store: ObjectStore, part: Part) -> pa.Table:
-    """The table rows of one part. Raises Corrupt where size or SHA-256 differ."""
+    """The table rows of one part, with dictionaries for texts that repeat. Raises Corrupt where the SHA-256 differs."""
     data = store.get(part.key)
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise Corrupt(f"{store.uri}/{part.key}: not the bytes that were committed; run `gigamask verify`")
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # small: threads cost more than they give
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    repeated = [name for name in metadata.schema.names if name in tables.REPEATED]
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=repeated)
+    return file.read(use_threads=False)  # small: threads cost more than they give
 
 
 def _put_tar(attempt: Attempt, members: Iterable[Member], *, images: int, masks: int) -> tuple[Part, list[MemberSpan]]:

@@ -108,6 +108,15 @@ WITHDRAWALS = _schema(  # no table of its own: `masks` is without these
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS}
 
 
+REPEATED = {"plan", "shard", "part", "stage", "model_id", "annotator_id", "round_id", "config_hash"}
+
+
+def compact(schema: pa.Schema) -> pa.Schema:
+    """The schema with dictionaries for the texts that repeat from row to row (REPEATED)."""
+    kinds = (pa.dictionary(_INT, _TEXT) if field.name in REPEATED else field.type for field in schema)
+    return pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])
+
+
 def image_rows(
     images: Sequence[ImageRecord], plan: Plan, shard: PlannedShard, part: str, spans: Iterable[MemberSpan]
 ) -> pa.Table:
