@@ -159,7 +159,8 @@ def report(
     from flows.report import report_path, write_report
     from storage.dataset import Dataset as Data
 
-    print(write_report(Data.open(dataset), output or report_path(dataset)))
+    opened = Data.open(dataset)
+    print(write_report(opened, output or report_path(opened)))
 
 
 @app.command()
@@ -218,7 +219,7 @@ def scenes(
 
 @app.command()
 def doctor(
-    dataset: Annotated[str | None, typer.Option(help="Also check that this dataset can be opened and written.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Also check that this dataset can be opened.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the environment: packages, processor and GPU, models, and the dataset's store."""

@@ -13,12 +13,15 @@ from prefect import flow, task
 
 from engine.model.weights import load_model
 from flows.config import RunConfig, validated
-from flows.progress import Counts, reporter, say
+from flows.progress import Counts, Reporter, reporter, say
 from flows.report import report_path, write_report
 from stages.actors import PlanProgress, PlanResult, run_plan
 from stages.fully_automatic import ShardWorker, plan_masks
 from stages.ingest import IngestProgress, IngestReport, ingest_photos
 from storage.dataset import Dataset
+
+FOLD_EVERY_S = 60.0
+"""So that `gigamask query` follows a long run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,24 +56,32 @@ class IngestResult:
     dataset: str
 
 
+class ShardsMissing(ValueError):
+    """Some shards could not be made; the others are committed, folded and in the report."""
+
+
 @flow(name="fully-automatic")
 def fully_automatic(photos: list[str], settings: dict[str, Any]) -> RunResult:
-    """Photographs in, masks out; `settings` is a RunConfig as plain values."""
+    """Photographs in, masks out; `settings` is a RunConfig as plain values. Raises ShardsMissing at the very end."""
     started = time.monotonic()
     config = validated(RunConfig, settings)
     ingested = ingest(photos, settings)
-    results = masks(settings)
-    fold(config.dataset)
+    try:
+        results = masks(settings)
+    finally:
+        fold(config.dataset)  # what is committed answers queries, whatever stopped the rest
     return _result(config, results, len(ingested.rejects), started, report(config.dataset))
 
 
 @flow(name="masks")
 def only_masks(settings: dict[str, Any]) -> RunResult:
-    """The fully automatic stage over the images that a dataset holds already."""
+    """The fully automatic stage over the images that a dataset holds already. Raises as `fully_automatic`."""
     started = time.monotonic()
     config = validated(RunConfig, settings)
-    results = masks(settings)
-    fold(config.dataset)
+    try:
+        results = masks(settings)
+    finally:
+        fold(config.dataset)
     return _result(config, results, 0, started, report(config.dataset))
 
 
@@ -103,20 +114,32 @@ def ingest(photos: list[str], settings: dict[str, Any]) -> IngestReport:
 
 @task(name="masks")
 def masks(settings: dict[str, Any]) -> list[PlanResult]:
-    """Image shards to mask shards, on Ray. Raises RuntimeError that names the shards which could not be made."""
+    """Image shards to mask shards, on Ray; shards that could not be made are named in the results."""
     config = validated(RunConfig, settings)
     dataset = Dataset.open(config.dataset)
     plans = plan_masks(dataset, load_model(config.model), config.generate)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
-    results = []
-    for plan in plans:
-        with reporter("masks") as progress:
-            results.append(run_plan(dataset, plan, make_worker, config.pool, lambda now: progress(_mask_counts(now))))
-    failed = {shard: why for result in results for shard, why in result.failed.items()}
-    if failed:
-        shard, why = next(iter(failed.items()))
-        raise RuntimeError(f"{len(failed)} shards could not be made, the others are committed; {shard}: {why}")
-    return results
+    with reporter("masks") as progress:
+        watch = _Watch(dataset, progress)
+        return [run_plan(dataset, plan, make_worker, config.pool, watch) for plan in plans]
+
+
+class _Watch:
+    """Follows a plan: shows how far it is, says each death of a worker once, folds every minute."""
+
+    def __init__(self, dataset: Dataset, show: Reporter) -> None:
+        self._dataset, self._show = dataset, show
+        self._deaths = 0
+        self._folded = time.monotonic()
+
+    def __call__(self, now: PlanProgress) -> None:
+        if now.deaths > self._deaths:
+            say(f"masks: a worker died ({now.deaths} so far); its shards are handed out again")
+        self._deaths = now.deaths
+        self._show(_mask_counts(now))
+        if time.monotonic() - self._folded > FOLD_EVERY_S:
+            self._dataset.fold()
+            self._folded = time.monotonic()
 
 
 @task(name="fold")
@@ -128,7 +151,8 @@ def fold(dataset_uri: str) -> None:
 @task(name="report")
 def report(dataset_uri: str) -> str:
     """The HTML report of the dataset's newest state; returns its path."""
-    return str(write_report(Dataset.open(dataset_uri), report_path(dataset_uri)))
+    dataset = Dataset.open(dataset_uri)
+    return str(write_report(dataset, report_path(dataset)))
 
 
 def _ingest_counts(now: IngestProgress) -> Counts:
@@ -136,8 +160,6 @@ def _ingest_counts(now: IngestProgress) -> Counts:
 
 
 def _mask_counts(now: PlanProgress) -> Counts:
-    if now.deaths:
-        say(f"masks: {now.deaths} worker deaths so far; their shards are handed out again")
     return Counts(
         done=now.images,
         total=now.images_total,
@@ -149,17 +171,23 @@ def _mask_counts(now: PlanProgress) -> Counts:
 
 
 def _result(config: RunConfig, results: list[PlanResult], ingest_rejects: int, started: float, page: str) -> RunResult:
-    new = [result for result in results if result.new_shards]
-    masks_s = sum(result.seconds for result in new)
-    images, found = (sum(getattr(result, name) for result in results) for name in ("images", "masks"))
+    """Raises ShardsMissing where a plan is not complete."""
+    failed = {shard: why for result in results for shard, why in result.failed.items()}
+    if failed:
+        shard, why = next(iter(failed.items()))
+        raise ShardsMissing(
+            f"{len(failed)} mask shards could not be made ({shard}: {why}); the others are committed and in {page}; "
+            "run the same command again to try those once more"
+        )
+    masks_s = sum(result.seconds for result in results if result.new_images)
     return RunResult(
-        images=images,
+        images=sum(result.images for result in results),
         rejects=ingest_rejects + sum(len(result.rejects) for result in results),
-        masks=found,
+        masks=sum(result.masks for result in results),
         shards=sum(len(result.commits) for result in results),
         seconds=round(time.monotonic() - started, 3),
-        images_per_s=round(sum(result.images for result in new) / masks_s, 3) if new else 0.0,
-        masks_per_s=round(sum(result.masks for result in new) / masks_s, 3) if new else 0.0,
+        images_per_s=round(sum(result.new_images for result in results) / masks_s, 3) if masks_s else 0.0,
+        masks_per_s=round(sum(result.new_masks for result in results) / masks_s, 3) if masks_s else 0.0,
         dataset=config.dataset,
         report=page,
     )

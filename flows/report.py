@@ -12,9 +12,9 @@ from flows.report_page import render
 from storage.dataset import Dataset
 
 
-def report_path(dataset_uri: str) -> Path:
+def report_path(dataset: Dataset) -> Path:
     """Where a dataset's report goes unless told otherwise: into a local dataset's folder, beside us for one on S3."""
-    return Path("gigamask-report.html") if "://" in dataset_uri else Path(dataset_uri) / "report.html"
+    return Path("gigamask-report.html") if "://" in dataset.uri else Path(dataset.uri) / "report.html"
 
 
 def write_report(dataset: Dataset, destination: Path, *, title: str | None = None, now: datetime | None = None) -> Path:
