@@ -3,7 +3,7 @@
 Masks of different annotators describe the same picture again, and masks of one may nest: each is asked for on its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -34,24 +34,32 @@ class PhotoSource:
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """A window of a random photograph with masks drawn evenly.
-
-        Raises RuntimeError when windows of many photographs show no mask of the asked size.
-        """
-        for _ in range(WINDOWS_TRIED):
-            image_HW3, masks_NHW = self._decoded(int(rng.choice(len(self._images), p=self._shares)))
-            cut = cut_photo(image_HW3, masks_NHW, rng, window, prompts)
-            if cut is not None:
-                return cut
-        raise RuntimeError(
-            f"{WINDOWS_TRIED} windows of {window.side_px} px showed no mask of {window.min_mask_px} px and at most "
-            f"{window.max_mask_share:.0%} of the window; these photographs' masks do not suit this window"
+        """A window of a random photograph with masks drawn evenly. Raises RuntimeError, see `cut_some_photo`."""
+        return cut_some_photo(
+            lambda: self._decoded(int(rng.choice(len(self._images), p=self._shares))), rng, window, prompts
         )
 
     def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         image = self._images[number]
         masks = [rle.decode(mask) for drawn in image.masks_by_annotator.values() for mask in drawn]
         return read_pixels(image), np.stack(masks).astype(np.uint8)
+
+
+def cut_some_photo(
+    draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: Generator, window: WindowConfig, prompts: int
+) -> Cut:
+    """`cut_photo` of the first drawn photograph (pixels, masks) that has a mask for the window.
+
+    Raises RuntimeError when windows of many photographs show no mask of the asked size.
+    """
+    for _ in range(WINDOWS_TRIED):
+        cut = cut_photo(*draw(), rng, window, prompts)
+        if cut is not None:
+            return cut
+    raise RuntimeError(
+        f"{WINDOWS_TRIED} windows of {window.side_px} px showed no mask of {window.min_mask_px} px and at most "
+        f"{window.max_mask_share:.0%} of the window; these photographs' masks do not suit this window"
+    )
 
 
 def cut_photo(
