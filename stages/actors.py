@@ -19,7 +19,7 @@ import torch
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
-from stages.fully_automatic import ShardResult, ShardWorker
+from stages.fully_automatic import ShardFailed, ShardResult, ShardWorker
 from stages.isolated import run_isolated
 from stages.ledger import Job, Ledger, PlanStopped
 from stages.plan_progress import PlanProgress, PlanResult, ShardCount, Tally
@@ -102,13 +102,16 @@ def cluster(config: PoolConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **environment}  # workers on this machine inherit it
     local: dict[str, Any] = {"object_store_memory": config.object_store_bytes, "include_dashboard": False}
+    remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
     ray.init(
         address=config.address or "local",
         log_to_driver=False,
         logging_level=logging.ERROR,
-        **({} if config.address else local),
+        **(remote if config.address else local),
     )
     # Even so Ray prints the death of a worker, to standard output, where a command's JSON goes. This is the switch that
     # Ray's own debugger uses; deaths are counted and reported here.
@@ -291,8 +294,12 @@ def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
             ledger.died(worker.lose())
             continue
         except RayTaskError as error:
-            del worker.jobs[ref]
             cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, ShardFailed) and not job.isolated:  # as after a fault of the GPU: a new process may do
+                ray.kill(worker.actor, no_restart=False)
+                ledger.died(worker.lose())
+                continue
+            del worker.jobs[ref]
             if isinstance(cause, ValueError):  # the model or the plan: no shard would fare better
                 raise cause from None
             ledger.raised(job, cause)

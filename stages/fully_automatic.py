@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engine.generate import Diagnostics, GenerateConfig, Generated, generate_masks
@@ -29,8 +30,8 @@ from storage.stores import NotFound
 STAGE = "fully_automatic"
 SHARDS_OF_A_RUN = 64
 """A plan aims at so many shards: enough for a dozen workers to end together."""
-MIN_IMAGES, MAX_IMAGES = 4, 256
-"""Of a mask shard: below, committing costs more than is gained; above, a lost worker loses too much."""
+MAX_IMAGES = 256
+"""Of a mask shard; a lost worker loses no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class ShardResult:
 
 
 class ShardFailed(RuntimeError):
-    """Every photograph of a shard failed alike: the fault is the set-up's, not the photographs'; nothing is written."""
+    """The fault is the set-up's, not a photograph's: the worker cannot mask a picture it knows; nothing is written."""
 
 
 def plan_masks(
@@ -57,15 +58,15 @@ def plan_masks(
 
     Plans that are there are kept, so that the same command goes on with them; image shards that none of them covers
     get a new one. A mask shard is a run of images of one image shard. Its length depends on the number of images alone,
-    never on the machine, so that a run can be continued elsewhere: 20 photographs make 5 shards of 4, 16,384 and more
-    make shards of 256.
+    never on the machine, so that a run can be continued elsewhere: 20 photographs make 20 shards, 1,000 make 63 of 16,
+    16,384 and more make shards of 256.
     """
     settings = plan_settings(model, config)
     plans = [plan for plan in dataset.plans() if plan.kind == "masks" and plan.settings == settings]
     fresh = _uncovered(dataset, plans)
     if fresh:
         total = sum(len(images) for _, images in fresh)
-        length = images_per_shard or min(MAX_IMAGES, max(MIN_IMAGES, math.ceil(total / SHARDS_OF_A_RUN)))
+        length = images_per_shard or min(MAX_IMAGES, math.ceil(total / SHARDS_OF_A_RUN))
         runs = [(address, run) for address, images in fresh for run in _runs(images, length)]
         shards = [
             PlannedShard(name=f"{number:06d}", inputs=(address, f"{run.start}:{run.stop}"))
@@ -185,11 +186,12 @@ class ShardWorker:
         return plan
 
     def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
-        """All masks of one photograph, or why there are none to be had."""
+        """All masks of one photograph, or why there are none to be had. Raises ShardFailed where none could be."""
         began = time.perf_counter()
         try:
             generated = self.generate(image, data)
         except Exception as error:  # whatever one photograph does to decoder and network, the others go on
+            self.check()
             return _reject_of(image, error)
         provenance = Provenance(
             stage=STAGE, model_id=self.model.model_id, plan_id=plan.plan_id, config_hash=plan.settings_hash
@@ -200,6 +202,15 @@ class ShardWorker:
             diagnostics=generated.diagnostics,
             seconds=time.perf_counter() - began,
         )
+
+    def check(self) -> None:
+        """Masks a picture of squares, before a photograph is blamed. Raises ShardFailed."""
+        squares = np.kron(np.indices((4, 4)).sum(0) % 2 * 255, np.ones((16, 16))).astype(np.uint8)
+        simple = replace(self.config, points_per_side=1, crop_layers=0, points_per_batch=1)
+        try:
+            generate_masks(self.model, np.dstack([squares] * 3), simple)
+        except Exception as error:
+            raise ShardFailed(f"the worker masks nothing: {type(error).__name__}: {error}") from error
 
     def generate(self, image: ImageRecord, data: bytes) -> Generated:
         """The generator on one stored photograph; where memory runs out, again with half the points at a time."""
@@ -279,11 +290,9 @@ def _run_of(shard: PlannedShard) -> range:
 def write_outcomes(
     dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
 ) -> ShardResult:
-    """Commits a shard's masks, rejects and statistics. Raises ShardFailed where all failed that were tried."""
+    """Commits a shard's masks, rejects and statistics."""
     masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
-    if len(rejects) > 1 and not masked and len({(reject.reason, reject.detail) for reject in rejects}) == 1:
-        raise ShardFailed(f"shard {shard.name}: all {len(rejects)} photographs failed alike: {rejects[0].detail}")
     commit = dataset.write_masks(
         plan,
         shard,

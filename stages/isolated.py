@@ -77,7 +77,7 @@ class _Child:
             raise ShardFailed(f"shard {shard_name}: a child process died while starting: {self.epitaph()}") from error
 
     def mask(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject | None:
-        """The photograph's outcome; None where it killed the process."""
+        """The photograph's outcome; None where it killed the process, or left it unable to mask anything."""
         try:
             self._pipe.send((image, data))
             return self._pipe.recv()
@@ -101,6 +101,7 @@ def _serve(pipe: Connection, make_worker: bytes, plan_id: str, shard_name: str) 
     worker: ShardWorker = pickle.loads(make_worker)()
     plan = worker.plan(plan_id)
     shard = plan.shard(shard_name)
+    worker.check()  # if this kills the process, no photograph is blamed
     pipe.send("ready")
     while True:
         try:

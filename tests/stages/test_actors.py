@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from engine.generate import GenerateConfig
+from engine.generate import GenerateConfig, Generated
 from engine.model.weights import load_model
 from stages.actors import PlanProgress, PlanResult, PoolConfig, cluster, run_plan
-from stages.fully_automatic import MaskedImage, ShardWorker, plan_masks
+from stages.fully_automatic import MaskedImage, ShardFailed, ShardWorker, plan_masks
 from stages.ingest import ingest_photos
 from storage.dataset import Dataset
 from storage.plans import Plan, PlannedShard
@@ -52,6 +52,22 @@ class Poisoned(ShardWorker):
         if image.source == "photos/3.png":
             os._exit(7)
         return super().mask(plan, shard, image, data)
+
+
+class Deranged(ShardWorker):
+    """Can mask nothing more after one photograph, as after a fault of the GPU."""
+
+    is_deranged = False
+
+    def generate(self, image: ImageRecord, data: bytes) -> Generated:
+        self.is_deranged |= image.source == "photos/3.png"
+        if self.is_deranged:
+            raise RuntimeError("an illegal memory access was encountered")
+        return super().generate(image, data)
+
+    def check(self) -> None:
+        if self.is_deranged:
+            raise ShardFailed("an illegal memory access was encountered")
 
 
 class Homeless(ShardWorker):
@@ -131,15 +147,16 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("kind", "code"), [(Poisoned, 7), (Deranged, 1)])
 def test_a_photograph_that_kills_its_process_becomes_a_reject(
-    photographed: Dataset, plan: Plan, tiny_model: Path
+    photographed: Dataset, plan: Plan, tiny_model: Path, kind: type[ShardWorker], code: int
 ) -> None:
-    result = run_plan(photographed, plan, partial(Poisoned, tiny_model, CONFIG, photographed.uri), ONE)
+    result = run_plan(photographed, plan, partial(kind, tiny_model, CONFIG, photographed.uri), ONE)
     assert result.failed == {}
     assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
     (reject,) = result.rejects
     assert (reject.source, reject.reason, reject.stage) == ("photos/3.png", "killed_worker", "fully_automatic")
-    assert reject.detail == "the process that masked it died: exit code 7"
+    assert reject.detail == f"the process that masked it died: exit code {code}"
     assert result.deaths >= 2
 
 
@@ -165,7 +182,6 @@ def test_an_unknown_model_is_one_clear_error(photographed: Dataset, plan: Plan) 
 
 DRIVER = """
 import os, signal, sys, time
-from dataclasses import asdict
 from functools import partial
 from stages.actors import PoolConfig, run_plan
 from stages.fully_automatic import ShardWorker

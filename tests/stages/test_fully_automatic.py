@@ -45,8 +45,9 @@ def run_all(worker: ShardWorker) -> list[ShardResult]:
 
 def outcomes_of(worker: ShardWorker) -> list[MaskedImage | Reject]:
     heard: list[MaskedImage | Reject] = []
-    plan = plan_masks(worker.dataset, worker.model, worker.config)[0]
+    plan = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[0]
     worker.run(plan.plan_id, plan.shards[0].name, heard.append)
+    assert len(heard) == 5
     return heard
 
 
@@ -135,7 +136,7 @@ def test_a_poisoned_image_is_a_reject_and_the_shard_goes_on(
 
     monkeypatch.setattr(fully_automatic, "generate_masks", poisoned_second)
     heard = outcomes_of(worker)
-    assert [type(outcome) for outcome in heard] == [MaskedImage, Reject, MaskedImage][: len(heard)]
+    assert [type(outcome) for outcome in heard] == [MaskedImage, Reject, MaskedImage, MaskedImage, MaskedImage]
     (reject,) = [outcome for outcome in heard if isinstance(outcome, Reject)]
     assert (reject.reason, reject.detail, reject.stage) == (
         "failed",
@@ -145,12 +146,14 @@ def test_a_poisoned_image_is_a_reject_and_the_shard_goes_on(
     assert reject.source.startswith("photos/")
 
 
-def test_a_shard_of_which_all_fails_alike_is_not_written(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_can_mask_nothing_blames_no_photograph(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> Generated:
         raise RuntimeError("no kernel image is available")
 
     monkeypatch.setattr(fully_automatic, "generate_masks", broken)
-    with pytest.raises(ShardFailed, match="photographs failed alike: RuntimeError: no kernel image is available"):
+    with pytest.raises(ShardFailed, match="the worker masks nothing: RuntimeError: no kernel image is available"):
         outcomes_of(worker)
     (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
     assert worker.dataset.commits(plan) == []
@@ -233,9 +236,27 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
     )
 
 
+def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker) -> None:
+    run_all(worker)
+    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    redo = worker.dataset.plan_redo(plan, ["000000"])
+    assert plan_masks(worker.dataset, worker.model, CONFIG) == [plan, redo]
+    assert worker.run(redo.plan_id, "000000").made
+    assert not worker.run(redo.plan_id, "000000").made
+    assert [commit.generation for commit in worker.dataset.commits(plan)] == [1, *([0] * (len(plan.shards) - 1))]
+    worker.dataset.fold()
+    assert worker.dataset.query("SELECT count(DISTINCT image_id) AS n FROM masks").to_pylist() == [{"n": 8}]
+    assert worker.dataset.verify().faults == ()
+
+
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
-def test_a_small_dataset_is_cut_so_that_several_workers_have_work(images: int, lengths: list[int]) -> None:
+def test_an_image_shard_is_cut_in_nearly_equal_runs(images: int, lengths: list[int]) -> None:
     assert [len(run) for run in fully_automatic._runs(range(images), 4)] == lengths
+
+
+def test_a_small_dataset_is_cut_so_that_every_worker_has_work(photographed: Dataset, model: Model) -> None:
+    (plan,) = plan_masks(photographed, model, CONFIG)
+    assert [fully_automatic.images_of(shard) for shard in plan.shards] == [1] * 8
 
 
 def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:
