@@ -49,11 +49,11 @@ WHOLE_FRAMES = WindowConfig(side_px=320, zoom=(0.83, 1.3), aspects=(0.667, 0.667
 SEED_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
-        Phase(until_share=0.2935, window=FIRST_WINDOWS),
-        Phase(until_share=0.957, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
-        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(until_share=0.313, window=FIRST_WINDOWS),
+        Phase(until_share=0.9645, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.7, 0.2, 0.1)),
     ),
-    total_steps=2400,
+    total_steps=2250,
     batch_size=12,
     warmup_steps=100,
 )
