@@ -153,3 +153,14 @@ def test_masks_that_are_not_there_cannot_be_withdrawn(filled):
         filled.withdraw([(1, 2)], "wrong")
     with pytest.raises(ValueError, match="no mask was named"):
         filled.withdraw([], "wrong")
+
+
+def test_withdrawals_of_a_generation_that_was_replaced_count_no_more(filled, samples):
+    plan = filled.plans()[1]
+    image, masks = next(filled.read_masks(filled.commits(plan)[0]))
+    filled.withdraw([(image.image_id, mask.mask_id) for mask in masks], "all wrong")
+    redo = filled.plan_redo(plan, ["00000"])
+    samples.write_mask_shard(filled, redo, redo.shards[0])
+    filled.fold()
+    assert count(filled) == 12
+    assert filled.verify().faults == ()
