@@ -100,6 +100,9 @@ class GridDecoder:
         self._first_keys_ADN = _by_head(to_image.k_proj(placed_NC), to_image.heads).transpose(1, 2).contiguous()
         self._first_values_AND = _by_head(to_image.v_proj(self._image_NC), to_image.heads).contiguous()
         self._first_queries_ADN = _by_head(to_tokens.q_proj(placed_NC), to_tokens.heads).transpose(1, 2).contiguous()
+        layers: Any = decoder.output_upscaling
+        first, self._upscale_norm, _, second, _ = layers
+        self._first_upscale, self._second_upscale = _by_cell(first), _by_cell(second)
         self._own_tokens_OC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
 
     def ask(self, points_P2: Tensor) -> GridAnswer:
@@ -132,10 +135,10 @@ class GridDecoder:
         mlps = self._sam.mask_decoder.output_hypernetworks_mlps
         tokens_QMC = answer.mask_tokens_PMC[chosen_Q]
         weights_QMc = torch.stack([mlps[mask + 1](tokens_QMC[:, mask]) for mask in range(3)], dim=1)
-        logits_QMnS = torch.einsum("qmc,qnsc->qmns", weights_QMc, fine_QnSc)
+        logits_KnS = torch.einsum("qmc,qnsc->qmns", weights_QMc, fine_QnSc)[wanted_PM[chosen_Q]]
         # a cell's 16 pixels are counted (row, column) of the first doubling, then of the second
-        logits = logits_QMnS.unflatten(3, (2, 2, 2, 2)).unflatten(2, (rows, columns)).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return logits.reshape(*logits_QMnS.shape[:2], 4 * rows, 4 * columns)[wanted_PM[chosen_Q]]
+        logits = logits_KnS.unflatten(2, (2, 2, 2, 2)).unflatten(1, (rows, columns)).permute(0, 1, 3, 5, 2, 4, 6)
+        return logits.reshape(len(logits_KnS), 4 * rows, 4 * columns)
 
     def _first_block(self, block: TwoWayBlock, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
         """The block in which every point still sees the same image."""
@@ -178,11 +181,10 @@ class GridDecoder:
 
     def _upscaled(self, image_QnC: Tensor) -> Tensor:
         """The two transposed convolutions as products cell by cell: [Q, n, 16, C / 8]."""
-        layers: Any = self._sam.mask_decoder.output_upscaling
-        first, norm, _, second, _ = layers
-        doubled_QnSC = (image_QnC @ _cell_weight(first) + first.bias.repeat(4)).unflatten(2, (4, -1))
+        norm = self._upscale_norm
+        doubled_QnSC = F.linear(image_QnC, *self._first_upscale).unflatten(2, (4, -1))
         doubled_QnSC = F.gelu(F.layer_norm(doubled_QnSC, norm.weight.shape, norm.weight, norm.bias, eps=1e-6))
-        return F.gelu(doubled_QnSC @ _cell_weight(second) + second.bias.repeat(4)).unflatten(3, (4, -1)).flatten(2, 3)
+        return F.gelu(F.linear(doubled_QnSC, *self._second_upscale)).unflatten(3, (4, -1)).flatten(2, 3)
 
 
 def _tokens_to_image(attention: Attention, asked_PTC: Tensor, placed_PNC: Tensor, image_PNC: Tensor) -> Tensor:
@@ -225,6 +227,7 @@ def _each_matmul(left_PAij: Tensor, right_Ajk: Tensor) -> Tensor:
     return torch.stack([torch.bmm(left_Aij, right_Ajk) for left_Aij in left_PAij])
 
 
-def _cell_weight(layer: torch.nn.ConvTranspose2d) -> Tensor:
-    """A 2 x 2, stride 2 transposed convolution as a matrix [C in, 4 C out]: by pixel (row, column), then by channel."""
-    return layer.weight.permute(0, 2, 3, 1).flatten(1)
+def _by_cell(layer: torch.nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """A 2 x 2, stride 2 transposed convolution as a linear layer on cells: for 4 pixels (row, column) its channels."""
+    assert layer.bias is not None
+    return layer.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), layer.bias.repeat(4)
