@@ -31,6 +31,7 @@ from storage.commits import Commit
 from storage.folds import DoneFold, FoldReport
 from storage.plans import Plan, PlannedShard
 from storage.query import query as query_tables
+from storage.query import stream as stream_tables
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.snapshots import Snapshot
 from storage.stores import Conflict, NotFound, ObjectStore, StoreError, open_store
@@ -248,6 +249,26 @@ class Dataset:
         Raises ValueError, in one line, for wrong SQL; NotFound for an unknown snapshot.
         """
         return query_tables(self.store, self._done(snapshot), sql)
+
+    def masks(
+        self,
+        filter: str = "true",  # noqa: A002 - SQL's word for it, and Arrow's
+        columns: Sequence[str] | None = None,
+        snapshot: str | None = None,
+    ) -> pa.RecordBatchReader:
+        """Rows of `masks` for which a SQL condition holds, streamed; `.read_all()` makes a table of them.
+
+        `columns` None: all of them. Raises ValueError for a column or a condition that is wrong, NotFound.
+        """
+        chosen = list(columns if columns is not None else tables.MASKS.names)
+        unknown = [name for name in chosen if name not in tables.MASKS.names]
+        if unknown or not chosen:
+            raise ValueError(f"columns {unknown or chosen}: expected some of {', '.join(tables.MASKS.names)}")
+        return stream_tables(self.store, self._done(snapshot), f"SELECT {', '.join(chosen)} FROM masks WHERE {filter}")
+
+    def masks_of_image(self, image_id: int, snapshot: str | None = None) -> pa.Table:
+        """The image's rows of `masks`, found through its shards: fast however many masks there are."""
+        return lookup.masks_of_image(self.store, self._done(snapshot), image_id)
 
     def snapshot(self) -> Snapshot:
         """Folds what is there and names that state for ever."""

@@ -16,7 +16,8 @@ _PROVENANCE = ("stage", "model_id", "annotator_id", "round_id", "config_hash")
 
 def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
     """One mask by its row and one range read. Raises NotFound, Corrupt."""
-    rows = query(store, done, _row_of_mask(store, done, image_id, mask_id)).to_pylist()
+    where = f"{_where_image(store, done, image_id)} AND mask_id = {int(mask_id)}"
+    rows = query(store, done, f"SELECT * FROM masks WHERE {where}").to_pylist()
     if not rows:
         raise NotFound(f"{store.uri}: no mask {mask_id} of image {image_id} in fold {done.number}")
     (row,) = rows
@@ -28,6 +29,12 @@ def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -
     if not masks or (masks[0].image_id, masks[0].mask_id) != (image_id, mask_id):
         raise Corrupt(f"{store.uri}/{row['part']}: mask {mask_id} is not where its row says; run `gigamask verify`")
     return masks[0]
+
+
+def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Table:
+    """The image's rows of `masks`, by part and ordinal; none for an image that is not there or has no masks."""
+    where = _where_image(store, done, image_id)
+    return query(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
 
 
 def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
@@ -43,12 +50,11 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
     return dict(zip(every.column(0).to_pylist(), every.column(1).to_pylist(), strict=True))
 
 
-def _row_of_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> str:
-    """Rows lie sorted by shard and ids are hashes: where the shards that can hold the mask are known, name them."""
+def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
+    """Rows lie sorted by shard and ids are hashes: where the shards that can hold the image are known, name them."""
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
     made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0"
     shards = [
         f"(plan = '{row['plan']}' AND shard = '{row['shard']}')" for row in query(store, done, made_from).to_pylist()
     ]
-    where = f" AND ({' OR '.join(shards)})" if shards else ""
-    return f"SELECT * FROM masks WHERE image_id = {int(image_id)} AND mask_id = {int(mask_id)}{where}"
+    return f"image_id = {int(image_id)}" + (f" AND ({' OR '.join(shards)})" if shards else "")

@@ -1,6 +1,7 @@
 """SQL over the tables of one fold: DataFusion, as it comes with the Delta library, on disk and S3 alike; read-only."""
 
 import re
+from collections.abc import Iterator
 
 import pyarrow as pa
 from deltalake import QueryBuilder
@@ -18,18 +19,47 @@ _QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\
 def query(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
     """The answer, with plain Arrow types. Raises ValueError, in one line, for SQL that is wrong or would write."""
     _check_reads(sql)
-    builder = QueryBuilder()
-    for name in tables.SCHEMAS:
-        if re.search(rf"\b{name}\b", sql, re.IGNORECASE) is None:
-            continue  # opening a table reads its log
-        builder.register(name, open_table(store, done.folder, name, done.versions[name]))
+    builder = _builder(store, done, sql)
     try:
         answer = try_again(lambda: pa.table(builder.execute(sql).read_all()))
     except Exception as error:  # the library's own class derives from nothing more telling
-        if is_of_store(error):
-            raise StoreError(f"{store.uri}: the tables cannot be read ({one_line(error)}); try again") from error
-        raise ValueError(_explain(one_line(error))) from error
-    return answer.cast(pa.schema([field.with_type(_plain(field.type)) for field in answer.schema]))
+        raise _telling(store, error) from error
+    return answer.cast(_plain_schema(answer.schema))
+
+
+def stream(store: ObjectStore, done: DoneFold, sql: str) -> pa.RecordBatchReader:
+    """The answer batch by batch, for one that memory may not hold. Raises as `query` does, StoreError also later."""
+    _check_reads(sql)
+    try:
+        batches = pa.RecordBatchReader.from_stream(_builder(store, done, sql).execute(sql))
+    except Exception as error:  # as above
+        raise _telling(store, error) from error
+    schema = _plain_schema(batches.schema)
+
+    def plain_batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in batches:
+                yield batch.cast(schema)
+        except Exception as error:  # as above
+            raise _telling(store, error) from error
+
+    return pa.RecordBatchReader.from_batches(schema, plain_batches())
+
+
+def _builder(store: ObjectStore, done: DoneFold, sql: str) -> QueryBuilder:
+    """With the tables that the statement speaks of: opening one reads its log."""
+    builder = QueryBuilder()
+    for name in tables.SCHEMAS:
+        if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
+            builder.register(name, open_table(store, done.folder, name, done.versions[name]))
+    return builder
+
+
+def _telling(store: ObjectStore, error: Exception) -> Exception:
+    """The store's fault or the statement's, in one line."""
+    if is_of_store(error):
+        return StoreError(f"{store.uri}: the tables cannot be read ({one_line(error)}); try again")
+    return ValueError(_explain(one_line(error)))
 
 
 def _check_reads(sql: str) -> None:
@@ -48,6 +78,10 @@ def _explain(message: str) -> str:
 
 def _tables() -> str:
     return f"tables are {', '.join(tables.SCHEMAS)} (`DESCRIBE masks` lists the columns of one)"
+
+
+def _plain_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema])
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

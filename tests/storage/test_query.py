@@ -107,3 +107,46 @@ def test_duckdb_polars_and_pandas_read_the_same_rows(filled):
     pandas = ours.to_pandas()
     assert list(pandas.columns) == tables.MASKS.names
     assert pandas["area_px"].sum() == 12 * 45
+
+
+def test_masks_are_streamed_by_condition_and_columns(filled):
+    masks = filled.masks(filter="area_px = 45 AND predicted_iou > 0.5", columns=["mask_id", "stage"]).read_all()
+    expected = filled.query("SELECT mask_id, stage FROM masks WHERE area_px = 45 AND predicted_iou > 0.5")
+    assert masks.schema.equals(expected.schema)
+    assert sorted(masks.to_pylist(), key=str) == sorted(expected.to_pylist(), key=str)
+    assert masks.num_rows == 4
+    assert filled.masks().read_all().num_rows == 12
+    assert filled.masks().schema.names == tables.MASKS.names
+
+
+def test_masks_of_a_snapshot_stay_those_of_its_day(filled, samples):
+    before = filled.snapshot().snapshot_id
+    samples.ingest(filled, shards=1, first=50)
+    samples.mask(filled)
+    filled.fold()
+    assert filled.masks(snapshot=before).read_all().num_rows == 12
+    assert filled.masks().read_all().num_rows > 12
+
+
+@pytest.mark.parametrize(
+    ("condition", "columns", "words"),
+    [
+        ("nope = 1", None, "No field named nope"),
+        ("true; DROP TABLE masks", None, "got DROP"),
+        ("true", ["area"], r"columns \['area'\]: expected some of image_id, mask_id"),
+        ("true", [], "expected some of"),
+    ],
+)
+def test_a_wrong_condition_or_column_is_one_clear_error(filled, condition, columns, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        filled.masks(filter=condition, columns=columns).read_all()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_masks_of_an_image_are_found_through_its_shards(filled):
+    image_ids = filled.query("SELECT image_id FROM images").column(0).to_pylist()
+    for image_id in image_ids:
+        by_scan = filled.query(f"SELECT * FROM masks WHERE image_id = {image_id} ORDER BY part, ordinal")
+        assert filled.masks_of_image(image_id) == by_scan
+        assert by_scan.num_rows == 3
+    assert filled.masks_of_image(12345).num_rows == 0
