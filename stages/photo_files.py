@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.photos import PHOTO_EXTENSIONS, SNIFF_BYTES, Unusable, sniff
+from stages.photos import PHOTO_EXTENSIONS, SNIFF_BYTES, Unusable, out_of_memory, sniff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,8 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         if status.st_size > max_bytes:
             raise Unusable("too_large", f"a file of {status.st_size} bytes; at most {max_bytes} are read")
         return path.read_bytes()
+    except MemoryError as error:
+        raise out_of_memory(status.st_size) from error
     except OSError as error:
         raise Unusable("unreadable", f"{error.strerror or error}") from error
 

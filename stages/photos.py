@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_DECODABLE_PIXELS = 178_956_970  # Pillow's own guard against decompression bombs; 1/2 GB as RGB
 MAX_ASPECT_RATIO = 64  # beyond it the short side is less than one 16-px patch of a 1024-px model input
 JPEG_QUALITY = 95
+JPEG_MAX_SIDE = 65_500  # libjpeg's; the format's own is 65,535
 PNG_COMPRESSION = 4  # a third to a half of level 6's time, 2 % more bytes on photographs
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -38,6 +39,7 @@ _SIGNATURES = (
 _ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
 _COLOUR_MODES = ("RGBX", "P", "CMYK", "YCbCr")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not a stuffed byte, a fill byte or a restart
 _EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _DNG_VERSION = 274, 254, 50706
 
@@ -64,9 +66,26 @@ class Photo:
 def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
     """The picture in `data`, upright, 8-bit, its shortest side at most `shortest_side_px`.
 
-    Stored byte for byte when it is that already; otherwise as PNG when no pixel was lost so far, else as JPEG.
-    Raises Unusable.
+    Stored byte for byte when it is that already; otherwise as PNG when no pixel was lost so far or a side is too long
+    for JPEG, else as JPEG. Raises Unusable, and nothing else: one odd file is never the end of the others' work.
     """
+    try:
+        return _normalise(data, shortest_side_px, min_side_px, max_pixels)
+    except Unusable:
+        raise
+    except MemoryError as error:
+        raise out_of_memory(len(data)) from error
+    except Exception as error:
+        raise Unusable("failed", _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
+
+
+def out_of_memory(nbytes: int) -> Unusable:
+    """Why a photograph of that many bytes cannot be taken now."""
+    what = f"memory ran out over a file of {nbytes} bytes; redo it with more memory or fewer threads"
+    return Unusable("out_of_memory", what)
+
+
+def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
     picture = _open(data, max_pixels)
     _check_size(picture, min_side_px)
     _check_complete(picture, data)
@@ -79,7 +98,8 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
     if untouched and picture.format == "PNG" and data[24] == 8:  # IHDR: bits per channel
         return Photo(data=data, format="png", height=scaled.height, width=scaled.width)
     profile = picture.info.get("icc_profile") if source_mode == scaled.mode else None
-    return _encode(scaled, as_png=lossless and scaled is flat, profile=profile)
+    as_png = (lossless and scaled is flat) or max(scaled.size) > JPEG_MAX_SIDE
+    return _encode(scaled, as_png=as_png, profile=profile if isinstance(profile, bytes) else None)
 
 
 def sniff(head: bytes) -> str | None:
@@ -105,7 +125,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=[announced])
         _check_one_frame(picture)
-    except Unusable:
+    except (Unusable, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise Unusable("too_large", f"{error}; at most {max_pixels} pixels are taken") from error
@@ -148,6 +168,8 @@ def _check_complete(picture: Image.Image, data: bytes) -> None:
     if picture.format == "PNG":
         try:
             Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+        except MemoryError:
+            raise
         except Exception as error:
             raise Unusable(*_explain(error, data, "PNG")) from error
 
@@ -177,11 +199,15 @@ def _load_upright(picture: Image.Image, data: bytes) -> Image.Image:
     """All pixels decoded, EXIF orientation applied; the same object when it was upright."""
     try:
         picture.load()
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise anything on hostile bytes
         raise Unusable(*_explain(error, data, str(picture.format))) from error
     try:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
         return ImageOps.exif_transpose(picture) if orientation in range(2, 9) else picture
+    except MemoryError:
+        raise
     except Exception:  # unreadable EXIF says nothing about orientation: as every viewer does, show it as it is
         return picture
 
@@ -217,7 +243,8 @@ def _encode(picture: Image.Image, *, as_png: bool, profile: bytes | None) -> Pho
     if as_png:
         picture.save(buffer, "PNG", compress_level=PNG_COMPRESSION, icc_profile=profile)
         return Photo(data=buffer.getvalue(), format="png", height=picture.height, width=picture.width)
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, icc_profile=profile)
+    options = {"quality": JPEG_QUALITY, "subsampling": 0, "icc_profile": profile, "comment": b""}  # else the source's
+    picture.save(buffer, "JPEG", **options)
     return Photo(data=buffer.getvalue(), format="jpg", height=picture.height, width=picture.width)
 
 

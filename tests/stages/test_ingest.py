@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from engine.images import decode
 from stages.ingest import IngestConfig, IngestProgress, IngestReport, ingest_photos
@@ -80,6 +80,17 @@ def test_bad_files_become_rejects_and_the_others_go_on(
     dataset.fold()
     rows = dataset.query("SELECT source, reason FROM rejects").to_pylist()
     assert {row["source"].removeprefix("photos/"): row["reason"] for row in rows} == reasons
+
+
+def test_a_photograph_that_a_library_chokes_on_does_not_end_the_others_work(
+    dataset: Dataset, photo_folder: Path, pictures: SimpleNamespace
+) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("transparency", "a text where Pillow expects a colour")
+    (photo_folder / "odd.png").write_bytes(pictures.encode(pictures.draw(24), "PNG", pnginfo=info))
+    report = ingest_photos([photo_folder], dataset)
+    assert (report.images, report.reasons()) == (8, {"failed": 1})
+    assert "TypeError" in report.rejects[0].detail
 
 
 def test_a_folder_of_nothing_but_bad_files_is_a_shard_of_rejects(dataset: Dataset, tmp_path: Path) -> None:

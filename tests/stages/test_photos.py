@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from engine.images import decode
 from stages.photos import MAX_DECODABLE_PIXELS, Photo, Unusable, normalise, sniff
@@ -33,6 +33,15 @@ def turned(kind: str, pictures: SimpleNamespace, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return pictures.encode(pictures.draw(1), kind, exif=exif)
+
+
+def with_text(image: Image.Image, key: str, text: str) -> bytes:
+    """A PNG with a text chunk, whose key Pillow takes for a field of its own."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(key, text, zip=True)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -223,6 +232,50 @@ def test_a_camera_raw_is_not_taken_for_its_thumbnail(pictures: SimpleNamespace) 
 
 def test_pixels_of_32_bits_are_unsupported(pictures: SimpleNamespace) -> None:
     assert reason(pictures.encode(Image.new("F", (64, 64)), "TIFF")) == "unsupported_format"
+
+
+@pytest.mark.parametrize(("tag_type", "value"), [(2, "profile"), (3, (1, 2, 3)), (4, 7)])
+def test_a_colour_profile_that_is_not_bytes_is_dropped(pictures: SimpleNamespace, tag_type: int, value: object) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[34675] = tag_type
+    tags[34675] = value
+    photo = taken(pictures.encode(pictures.draw(1), "TIFF", tiffinfo=tags))
+    assert "icc_profile" not in Image.open(io.BytesIO(photo.data)).info
+    np.testing.assert_array_equal(decode(photo.data), rgb(pictures.draw(1)))
+
+
+@pytest.mark.parametrize("key", ["comment", "icc_profile"])
+def test_text_in_a_photograph_never_hinders_its_scaling(pictures: SimpleNamespace, key: str) -> None:
+    photo = taken(with_text(pictures.draw(1), key, "x" * 70_000), shortest_side_px=40)
+    assert (photo.format, photo.height) == ("jpg", 40)
+    assert "comment" not in Image.open(io.BytesIO(photo.data)).info
+
+
+def test_a_scaled_photograph_too_long_for_jpeg_is_a_png(pictures: SimpleNamespace) -> None:
+    data = pictures.encode(Image.new("L", (66_000, 1032), 77), "PNG")
+    photo = taken(data, shortest_side_px=1030)
+    assert (photo.format, photo.height, photo.width) == ("png", 1030, 65_872)
+    assert Image.open(io.BytesIO(photo.data)).size == (65_872, 1030)
+
+
+def test_whatever_goes_wrong_with_one_photograph_is_its_reason(pictures: SimpleNamespace) -> None:
+    data = with_text(pictures.draw(1), "transparency", "no colour")
+    assert reason(data) == "failed"
+    with pytest.raises(Unusable, match="TypeError: argument 2 must be sequence of length 3"):
+        taken(data)
+
+
+def test_memory_that_runs_out_is_a_reason_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, pictures: SimpleNamespace
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    data = pictures.encode(pictures.draw(1), "JPEG")
+    for method in ("load", "getexif"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"PIL.JpegImagePlugin.JpegImageFile.{method}", exhausted)
+            assert reason(data) == "out_of_memory"
 
 
 def test_random_damage_never_crashes(pictures: SimpleNamespace) -> None:
