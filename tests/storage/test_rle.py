@@ -49,6 +49,7 @@ def assert_equals_coco(mask_HW):
 
 
 @given(masks)
+@settings(deadline=None)
 def test_every_mask_reads_as_pycocotools_reads_it(mask_HW):
     assert_equals_coco(mask_HW)
 
@@ -65,6 +66,7 @@ def test_uint8_and_fortran_ordered_masks_are_read_alike():
 
 
 @given(pairs)
+@settings(deadline=None)
 def test_intersection_iou_and_merge_equal_pycocotools(masks_HW):
     ours, theirs = [rle.encode(each) for each in masks_HW], [coco_of(each) for each in masks_HW]
     expected = coco.iou(theirs, theirs, [0] * len(theirs))
@@ -77,7 +79,7 @@ def test_intersection_iou_and_merge_equal_pycocotools(masks_HW):
 
 
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=9), st.integers(0, 3))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_long_runs_and_inner_zeros_survive_the_string(counts, zeros):
     """Strings of other tools may hold runs of 0; they are kept, so that reading and writing changes nothing."""
     counts = [*counts, *[0] * zeros]
