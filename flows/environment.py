@@ -9,7 +9,7 @@ DEFAULTS = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command says errors itself, once, in a line
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait sleep: beside other work, spinning made two 9 times slower than one
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning beside other work made two threads 9 times slower than one
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
