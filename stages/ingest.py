@@ -1,9 +1,10 @@
 """Photographs in, image shards out; what cannot be used becomes a reject with its reason.
 
-A plan names a photograph by its place in the folder given, its size and its time of change: a look at the folder, with
-no file read, tells what is new. The same command again therefore finds its plan, does what is missing of it, and plans
-only the photographs that no plan of the same settings holds. What a photograph is, its bytes say: the same bytes under
-another name are a duplicate; under the name they had before (a copy with a new time) they count as unchanged.
+A plan names a photograph by its name in the folder given, where it lies, its size and its time of change: a look at the
+folder, with no file read, tells what is new. The same command again therefore finds its plan, does what is missing of
+it, and plans only the photographs that no plan of the same settings holds. What a photograph is, its bytes say: the
+same bytes under another name are a duplicate; under the name they had before (a copy with a new time, a folder that
+moved) they count as unchanged.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from stages.photo_files import FoundPhoto, find_photos, name_and_size, read_file, source_of
+from stages.photo_files import FoundPhoto, find_photos, name_and_size, read_file, source_and_place, source_of
 from stages.photos import MAX_DECODABLE_PIXELS, Photo, Unusable, normalise
 from storage.commits import Commit
 from storage.dataset import Dataset
@@ -175,8 +176,8 @@ def _ingest_shards(
 ) -> None:
     if not todo:
         return
-    by_source = {photo.source: photo.path for photo in found}
-    at_hand = by_source | {photo.key: photo.path for photo in found}  # two folders may have a name in common
+    by_place = {source_and_place(photo.key): photo.path for photo in found}
+    at_hand = by_place | {photo.key: photo.path for photo in found}
     known = _Known(dataset)
     tally = _Tally(total=sum(len(shard.inputs) for _, shard in todo), progress=progress)
     pool = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
@@ -236,7 +237,7 @@ class _ReadPhoto:
 def _read_photo(key: str, at_hand: Mapping[str, Path], known: "_Known", config: IngestConfig) -> _ReadPhoto:
     source, sha256 = source_of(key), ""
     try:
-        path = at_hand.get(key) or at_hand.get(source)  # changed since it was planned: as it is now
+        path = at_hand.get(key) or at_hand.get(source_and_place(key))  # changed since it was planned: as it is now
         if path is None:
             raise Unusable("unreadable", "it was there when the plan was made and is no longer")
         data = read_file(path, config.shard_bytes)

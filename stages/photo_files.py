@@ -1,5 +1,6 @@
-"""The picture files under folders: found in sorted order, by ending or by content, links in a circle walked once."""
+"""The picture files under folders: found in sorted order, by ending or by content, each once however it is reached."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,14 @@ from stages.photos import PHOTO_EXTENSIONS, SNIFF_BYTES, Unusable, out_of_memory
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPhoto:
-    """A file to be taken in. `source`: its name in the dataset, `<folder given>/<path below it>`."""
+    """A file to be taken in.
+
+    `source`: its name in the dataset, `<folder given>/<path below it>`. `place`: 12 hex digits of the SHA-256 of its
+    real path, which tell it from a file of that name in another folder of that name.
+    """
 
     source: str
+    place: str
     path: Path
     nbytes: int
     mtime_ns: int
@@ -21,26 +27,33 @@ class FoundPhoto:
     @property
     def key(self) -> str:
         """How a plan names it."""
-        return f"{self.source}\t{self.nbytes}\t{self.mtime_ns}"
-
-
-def name_and_size(key: str) -> str:
-    """A plan's key without the time of change."""
-    return key.rsplit("\t", 1)[0]
+        return f"{self.source}\t{self.place}\t{self.nbytes}\t{self.mtime_ns}"
 
 
 def source_of(key: str) -> str:
     """The file's name in a plan's key."""
+    return key.rsplit("\t", 3)[0]
+
+
+def source_and_place(key: str) -> str:
+    """A plan's key without size and time: the same for a file that changed."""
     return key.rsplit("\t", 2)[0]
+
+
+def name_and_size(key: str) -> str:
+    """A plan's key without place and time: the same for a file that was copied or moved with its folder."""
+    source, _, nbytes, _ = key.rsplit("\t", 3)
+    return f"{source}\t{nbytes}"
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
     """The photographs under folders and files, in the order of their names, and the number of other files.
 
-    A file in a folder is taken for a photograph by its ending or by its first bytes, one given by name always. Hidden
-    files and folders count as other files. Raises ValueError for a path that is not there and where nothing is found.
+    A file reached by several ways, through links or folders given twice, has the name of the first. A file in a folder
+    is taken for a photograph by its ending or by its first bytes, one given by name always. Hidden files and folders
+    count as other files. Raises ValueError for a path that is not there and where nothing is found.
     """
-    found: dict[str, FoundPhoto] = {}
+    found: dict[str, FoundPhoto] = {}  # by real path
     other_files = 0
     for path in (Path(os.path.abspath(given)) for given in paths):
         if not os.path.lexists(path):
@@ -50,8 +63,9 @@ def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
             if is_folder and not _looks_like_photo(file):
                 other_files += 1
             else:
-                photo = _found(file, source)
-                found.setdefault(photo.key, photo)
+                real_path = os.path.realpath(file)
+                if real_path not in found:
+                    found[real_path] = _found(file, source, real_path)
     if not found:
         given = ", ".join(str(path) for path in paths) or "nothing"
         raise ValueError(f"photographs: none in {given} ({other_files} other files); expected JPEG, PNG, WebP or TIFF")
@@ -113,12 +127,13 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(SNIFF_BYTES)
 
 
-def _found(path: Path, source: str) -> FoundPhoto:
+def _found(path: Path, source: str, real_path: str) -> FoundPhoto:
     try:
         status = path.stat()
     except OSError:  # a link to nowhere
         status = path.lstat()
-    return FoundPhoto(source=source, path=path, nbytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    place = hashlib.sha256(os.fsencode(real_path)).hexdigest()[:12]
+    return FoundPhoto(source=source, place=place, path=path, nbytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def _readable(name: str) -> str:

@@ -216,15 +216,53 @@ def test_a_photograph_that_went_away_after_planning_is_a_reject(dataset: Dataset
     assert not any(thread.name.startswith("ingest") for thread in threading.enumerate())
 
 
-def test_two_folders_of_one_name_keep_all_their_photographs(
-    dataset: Dataset, tmp_path: Path, pictures: SimpleNamespace
-) -> None:
-    for number in (1, 2):
-        (tmp_path / str(number) / "card").mkdir(parents=True)
-        data = pictures.encode(pictures.draw(number), "PNG")
-        (tmp_path / str(number) / "card" / "0001.png").write_bytes(data)
-    report = ingest_photos([tmp_path / "1" / "card", tmp_path / "2" / "card"], dataset)
+@pytest.fixture
+def cards(tmp_path: Path, pictures: SimpleNamespace) -> list[Path]:
+    """Two folders of one name, each with another photograph of the same name, size and time."""
+    folders = [tmp_path / number / "card" for number in "12"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "0001.jpg").write_bytes(pictures.encode(pictures.draw(seed), "JPEG").ljust(9_000, b"\0"))
+        os.utime(folder / "0001.jpg", (1, 1))
+    return folders
+
+
+def test_two_folders_of_one_name_keep_all_their_photographs(dataset: Dataset, cards: list[Path]) -> None:
+    report = ingest_photos(cards, dataset)
     assert (report.images, report.rejects) == (2, ())
+    assert repeatable(ingest_photos(cards, dataset)) == repeatable(report)
+
+
+def test_a_second_folder_of_the_same_name_is_new_in_a_later_run(dataset: Dataset, cards: list[Path]) -> None:
+    reports = [ingest_photos([folder], dataset) for folder in cards]
+    assert [(report.images, report.new_shards, report.rejects) for report in reports] == [(1, 1, ())] * 2
+    assert len(dataset.image_shards()) == 2
+    again = ingest_photos(cards, dataset)
+    assert (again.images, again.new_shards, len(again.shards)) == (2, 0, 2)
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_of_two_folders_of_one_name_a_changed_photograph_is_found_in_its_own(
+    dataset: Dataset, cards: list[Path], changed: int
+) -> None:
+    class Interrupted(Exception): ...
+
+    def interrupt(now: IngestProgress) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        ingest_photos(cards, dataset, None, interrupt)
+    os.utime(cards[changed] / "0001.jpg", (2, 2))
+    report = ingest_photos(cards, dataset)
+    assert (report.images, report.unchanged, report.rejects) == (2, 1, ())
+
+
+def test_a_folder_that_moved_is_looked_at_again_and_nothing_stored_twice(dataset: Dataset, photo_folder: Path) -> None:
+    ingest_photos([photo_folder], dataset)
+    (photo_folder.parent / "elsewhere").mkdir()
+    moved = photo_folder.rename(photo_folder.parent / "elsewhere" / "photos")
+    report = ingest_photos([moved], dataset)
+    assert (report.images, report.unchanged, report.rejects) == (0, 8, ())
 
 
 @pytest.mark.parametrize("setting", ["shortest_side_px", "min_side_px", "max_pixels", "images_per_shard", "threads"])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.photo_files import find_photos, name_and_size, read_file, source_of
+from stages.photo_files import find_photos, name_and_size, read_file, source_and_place, source_of
 from stages.photos import Unusable
 
 
@@ -34,6 +34,29 @@ def test_the_same_folder_given_twice_counts_once(photo_folder: Path) -> None:
     assert len(sources(photo_folder, photo_folder)) == 8
 
 
+def test_a_file_reached_by_two_ways_counts_once(photo_folder: Path) -> None:
+    (photo_folder.parent / "link").symlink_to(photo_folder)
+    (photo_folder / "same.png").symlink_to(photo_folder / "0.png")
+    below = photo_folder / "below"
+    below.mkdir()
+    (photo_folder / "7.png").rename(below / "7.png")
+    assert len(sources(photo_folder, below, photo_folder.parent / "link", photo_folder / "1.png")) == 8
+
+
+def test_files_of_one_name_size_and_time_in_two_folders_of_one_name_are_two(tmp_path: Path) -> None:
+    folders = []
+    for number in (1, 2):
+        folders.append(tmp_path / str(number) / "card")
+        folders[-1].mkdir(parents=True)
+        (folders[-1] / "0001.jpg").write_text(f"photograph {number}")
+        os.utime(folders[-1] / "0001.jpg", (1, 1))
+    found, _ = find_photos(folders)
+    assert [photo.source for photo in found] == ["card/0001.jpg"] * 2
+    assert {photo.path.read_text() for photo in found} == {"photograph 1", "photograph 2"}
+    assert {photo.key for photo in found} == {find_photos([folder])[0][0].key for folder in folders}
+    assert len({photo.key for photo in found}) == 2
+
+
 def test_links_in_a_circle_end(photo_folder: Path) -> None:
     (photo_folder / "again").symlink_to(photo_folder)
     (photo_folder / "below").mkdir()
@@ -49,6 +72,7 @@ def test_a_name_that_is_no_utf8_is_spelled_out(tmp_path: Path) -> None:
     assert photo.source.endswith("/caf\\xe9\t1.jpg")
     assert source_of(photo.key) == photo.source
     assert name_and_size(photo.key) == f"{photo.source}\t1"
+    assert source_and_place(photo.key) == f"{photo.source}\t{photo.place}"
     assert read_file(photo.path, 10) == b"x"
 
 
