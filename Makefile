@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench faults clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.ready  ## photographs in, masks out: PHOTOS=folder (default: sample photographs) ARGS="--dataset folder"
@@ -24,6 +24,9 @@ lint: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
 	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+faults: $(VENV)/.ready-dev  ## thousands of faults upon a dataset, as JSON lines; --s3-faults needs Debian's radosgw
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 1000 --s3-faults 200 $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

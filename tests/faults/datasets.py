@@ -1,0 +1,112 @@
+"""Small datasets for the harness, and the jobs beside writing shards: planning, redoing, withdrawing, rebuilding."""
+
+from pathlib import Path
+
+from storage import folds, redo
+from storage.dataset import Dataset
+from storage.plans import Plan, PlannedShard
+from tests.faults import workers
+from tests.faults.workers import Job
+
+KINDS = ("photo", "photo", "bad")  # what an image shard of three inputs is made from
+
+
+def make_base(dataset: Dataset) -> None:
+    """Two image shards and two mask shards, folded; one image shard still to be written."""
+    images = plan_images(dataset, range(2), first=0)
+    workers.finish(dataset)
+    plan_masks(dataset, images, variant=1, skip=1)
+    workers.finish(dataset)
+    plan_images(dataset, range(1), first=100)
+
+
+def plan_images(dataset: Dataset, shards: range, first: int) -> Plan:
+    """Shards of two good photographs and a bad one."""
+    planned = [
+        PlannedShard(
+            name=f"{shard:05d}", inputs=tuple(f"{kind}-{first + 3 * shard + n}" for n, kind in enumerate(KINDS))
+        )
+        for shard in shards
+    ]
+    return dataset.new_plan("images", planned, {"first": first})
+
+
+def plan_masks(dataset: Dataset, images: Plan, *, variant: int, skip: int) -> Plan:
+    planned = [PlannedShard(name=shard.name, inputs=(images.address(shard),)) for shard in images.shards]
+    return dataset.new_plan("masks", planned, {"variant": variant, "skip": skip, "inherit": False})
+
+
+def redo_all(dataset: Dataset, plan_id: str, settings: dict) -> Plan:
+    plan = dataset.plan(plan_id)
+    return dataset.plan_redo(plan, [shard.name for shard in plan.shards], settings)
+
+
+def of_kind(dataset: Dataset, kind: str) -> list[Plan]:
+    return [plan for plan in dataset.plans() if plan.kind == kind and not plan.redoes]
+
+
+def prepare_masks(dataset: Dataset) -> None:
+    images = of_kind(dataset, "images")[0]
+    plan_masks(dataset, images, variant=2, skip=0)
+
+
+def prepare_redo(dataset: Dataset) -> None:
+    dataset.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 3, "skip": 0, "inherit": True})
+
+
+def prepare_clean(dataset: Dataset) -> None:
+    """What beaten and crashed attempts leave."""
+    for plan in (of_kind(dataset, "images")[0], of_kind(dataset, "masks")[0]):
+        folder = Path(dataset.uri) / "data" / plan.plan_id / "00000"
+        for path in list(folder.iterdir()):
+            (folder / f"g0-{'0' * 32}{path.suffix}").write_bytes(path.read_bytes())
+            (folder / f".gigamask-tmp-abc-g0-{'1' * 32}{path.suffix}").write_bytes(path.read_bytes()[:100])
+
+
+def last_plan(dataset: Dataset) -> Plan:
+    return max(dataset.plans(), key=lambda plan: plan.created_at)
+
+
+def write_first_missing(dataset: Dataset) -> None:
+    plan = last_plan(dataset)
+    workers.write_unit(plan.plan_id, plan.shards[0].name)(dataset)
+
+
+def then_write(prepare: Job) -> Job:
+    def both(dataset: Dataset) -> None:
+        prepare(dataset)
+        write_first_missing(dataset)
+
+    return both
+
+
+def some_masks(dataset: Dataset) -> list[tuple[int, int]]:
+    rows = dataset.query("SELECT image_id, mask_id FROM masks WHERE ordinal = 1 ORDER BY mask_id").to_pylist()
+    return [(row["image_id"], row["mask_id"]) for row in rows]
+
+
+def withdraw_some(dataset: Dataset) -> None:
+    dataset.withdraw(some_masks(dataset), "shows a number plate")
+
+
+def withdraw_unfolded(dataset: Dataset) -> None:
+    """Writes the record and stops before its fold."""
+    redo.withdraw(dataset.store, folds.newest_done(dataset.store), some_masks(dataset), "shows a number plate")
+
+
+def write_again(dataset: Dataset) -> None:
+    """A worker that comes to a shard that is finished."""
+    plan = of_kind(dataset, "masks")[0]
+    workers.write_unit(plan.plan_id, "00000")(dataset)
+
+
+def nothing(dataset: Dataset) -> None:
+    pass
+
+
+def snapshot(dataset: Dataset) -> None:
+    dataset.snapshot()
+
+
+def rebuild(dataset: Dataset) -> None:
+    dataset.rebuild_tables()

@@ -1,0 +1,146 @@
+"""Faults upon a dataset, by the thousand, and what they cost: nothing lost, nothing doubled, no torn state ever seen.
+
+    python -m tests.faults.harness [--faults 1000] [--s3-faults 200] [--seed 0] [--folder /tmp]
+
+Two kinds of runs. `every_step` kills a worker at each of its steps in turn, on a fresh copy of a dataset, and lets the
+next run finish. `chaos` keeps one dataset under fire: workers killed, frozen and thawed too late, doubled, out of
+space, cut off in the middle of a file, with wrong clocks, beside cleaning and folding ones, while a reader reads on.
+After each the bytes are checked without the dataset's code (checker.py). One JSON line a figure; exit status 1 where a
+mask was lost or doubled, a reader saw a torn state, or a worker failed in a way that was not meant.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults import failing_proxy, sabotage, workers
+from tests.faults.chaos import LOCAL_KINDS, SHARED_KINDS, SMALL_DISK_KINDS, Chaos, Kinds, Place
+from tests.faults.checker import BucketFiles, FolderFiles
+from tests.faults.every_step import every_step
+from tests.faults.tally import Tally
+
+SHARE_OF_STEPS = 0.4  # of the faults on a local disk, those that every_step makes
+SHARE_OF_SMALL_DISK = 0.1
+PER_DATASET = 40  # faults of chaos upon one dataset
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    workers.warm_up()
+    if arguments.sabotage:
+        sabotage.KINDS[arguments.sabotage]()
+    bad = False
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gigamask-faults-") as name:
+        for where, count, run in (("local disk", arguments.faults, run_local), ("S3", arguments.s3_faults, run_s3)):
+            if count:
+                start = time.monotonic()
+                tally = run(Path(name), count, arguments.seed)
+                print_lines(tally, where, time.monotonic() - start, arguments.seed)
+                bad = bad or tally.bad
+    sys.exit(bad)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--faults", type=int, default=1000, help="on local disk")
+    parser.add_argument("--s3-faults", type=int, default=0, help="on a real S3 server, started here (see s3_server.py)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where the datasets lie meanwhile; default: the temporary folder")
+    parser.add_argument("--sabotage", choices=sorted(sabotage.KINDS), help="break the protocol: the run must then fail")
+    return parser.parse_args()
+
+
+def print_lines(tally: Tally, where: str, seconds: float, seed: int) -> None:
+    figures: dict[str, tuple[float, str]] = {
+        "faults": (tally.faults.total(), "faults"),
+        **{f"faults: {kind}": (count, "faults") for kind, count in sorted(tally.faults.items())},
+        "masks lost": (tally.of_kind("lost", "mask"), "masks"),
+        "masks doubled": (tally.of_kind("doubled", "mask"), "masks"),
+        "other findings": (
+            len([each for each in tally.findings if each.kind not in ("lost", "doubled") or "mask" not in each.thing]),
+            "findings",
+        ),
+        "torn reads": (len(tally.torn), "reads"),
+        "failed workers": (len(tally.failures), "workers"),
+        "reads": (tally.reads, "reads"),
+        "masks checked": (tally.masks, "masks"),
+        "datasets": (tally.datasets, "datasets"),
+        "seconds": (round(seconds, 1), "s"),
+    }
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {where}"
+    for metric, (value, unit) in figures.items():
+        line = {"bench": "faults", "metric": metric, "value": value, "unit": unit, "machine": machine, "seed": seed}
+        print(json.dumps(line), flush=True)
+    for each in [*map(str, tally.findings), *tally.torn, *tally.failures][:40]:
+        print(each, file=sys.stderr, flush=True)
+
+
+def run_local(folder: Path, count: int, seed: int) -> Tally:
+    tally, dice = Tally(), random.Random(seed)
+    every_step(folder, round(count * SHARE_OF_STEPS), dice, tally)
+    with small_disk(folder) as disk:
+        if disk is not None:
+            in_folder(disk / "dataset", round(count * SHARE_OF_SMALL_DISK), folder, dice, tally, SMALL_DISK_KINDS)
+    while tally.faults.total() < count:
+        wanted = min(PER_DATASET, count - tally.faults.total())
+        in_folder(folder / uuid.uuid4().hex, wanted, folder, dice, tally, LOCAL_KINDS)
+    return tally
+
+
+def in_folder(root: Path, count: int, folder: Path, dice: random.Random, tally: Tally, kinds: Kinds) -> None:
+    """Chaos upon a dataset in a local folder."""
+    place = Place(uri=str(root), files=lambda: FolderFiles(root), folder=root)
+    Chaos(place, random.Random(dice.random()), tally, kinds).run(count, folder)
+    shutil.rmtree(root)
+
+
+def run_s3(folder: Path, count: int, seed: int) -> Tally:
+    """The same on a real S3 server, behind a proxy that fails."""
+    tally, dice = Tally(), random.Random(seed)
+    with failing_proxy.s3_server(folder) as endpoint:
+        direct = failing_proxy.environment(endpoint)
+        os.environ.update(direct)
+        bucket = failing_proxy.make_bucket(endpoint)
+        with failing_proxy.Proxy(endpoint, seed, folder / "proxy.json") as proxy:
+            while tally.faults.total() + sum(proxy.counts().values()) < count:
+                prefix = uuid.uuid4().hex
+                place = Place(
+                    uri=f"s3://{bucket}/{prefix}",
+                    files=lambda prefix=prefix: BucketFiles(endpoint, bucket, prefix),  # type: ignore[misc]
+                    through={"AWS_ENDPOINT_URL": proxy.address},
+                )
+                Chaos(place, random.Random(dice.random()), tally, SHARED_KINDS).run(PER_DATASET // 2, folder)
+            tally.faults.update(proxy.counts())
+    return tally
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """A disk of its own with 64 MiB, where this user may mount one."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    mounted = (
+        mount
+        and not subprocess.run([mount, "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True).returncode
+    )
+    try:
+        yield disk if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", disk], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a run of the harness did and found, and the looks it takes at a dataset, each in a process of its own."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.dataset import Dataset
+from tests.faults.checker import Checker, Files, Finding
+from tests.faults.workers import Ended, Worker
+
+
+@dataclass
+class Tally:
+    """What a whole run did and found."""
+
+    faults: Counter = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    reads: int = 0
+    masks: int = 0
+    datasets: int = 0
+
+    @property
+    def bad(self) -> bool:
+        return bool(self.findings or self.torn or self.failures)
+
+    def of_kind(self, kind: str, thing: str) -> int:
+        return sum(finding.kind == kind and thing in finding.thing for finding in self.findings)
+
+
+def create(uri: str) -> None:
+    """A dataset made in a process of its own."""
+    answer = in_child(lambda: Dataset.create(uri).uri)
+    assert answer == uri
+
+
+def look(files: Callable[[], Files], tally: Tally, *, complete: bool, when: str) -> None:
+    def check() -> tuple[list[Finding], int]:
+        checker = Checker(files())
+        findings = checker.check(complete=complete)
+        newest = checker.newest_records(checker.records.values()).values()
+        masks = [mask for each in newest if each.fields["kind"] == "masks" for mask in checker.masks_of(each)]
+        return findings, len(masks)
+
+    findings, masks = in_child(check)
+    tally.findings += [Finding(kind=each.kind, thing=each.thing, what=f"{when}: {each.what}") for each in findings]
+    tally.masks += masks if complete else 0
+
+
+def in_child(call: Callable[[], Any]) -> Any:
+    """A call's answer from a forked process: tables are opened there, so that this process may go on forking."""
+    return done(Worker("", lambda _: call())).answer
+
+
+def done(worker: Worker) -> Ended:
+    ended = worker.wait()
+    assert (ended.code, ended.signal) == (0, 0), ended.message
+    return ended
+
+
+def finished(ended: Ended, tally: Tally) -> Ended:
+    """A worker that had no reason to fail; where it did, that is reported."""
+    if ended.code or ended.signal:
+        tally.failures.append(f"signal {ended.signal}, code {ended.code}: {ended.message}")
+    return ended

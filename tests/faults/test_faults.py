@@ -1,0 +1,138 @@
+"""A seeded hundred faults, and proof that the checks can fail: faults planted in the bytes, and a protocol broken."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from storage.commits import begin_attempt
+from storage.contents import put_masks
+from storage.dataset import Dataset
+from tests.faults import datasets, workers
+from tests.faults.checker import DAMAGED, DOUBLED, LOST, TORN, Checker, FolderFiles
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def harness(folder: Path, *arguments: str) -> tuple[int, dict[str, float], str]:
+    """Exit status, the figures by metric, and what went to standard error. A process of its own: it forks."""
+    command = [sys.executable, "-m", "tests.faults.harness", "--folder", str(folder), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=280)
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    return run.returncode, {line["metric"]: line["value"] for line in lines}, run.stderr
+
+
+def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path):
+    status, figures, errors = harness(tmp_path, "--faults", "100", "--seed", "4")
+    bad = ("masks lost", "masks doubled", "other findings", "torn reads", "failed workers")
+    assert {name: figures.get(name) for name in bad} == dict.fromkeys(bad, 0), errors
+    assert status == 0, errors
+    assert figures["faults"] >= 100
+    assert figures["reads"] > 20
+    assert figures["masks checked"] > 500
+
+
+@pytest.mark.parametrize("what", ["commits", "cleaning", "folding", "reading", "writing"])
+def test_a_broken_protocol_is_noticed(tmp_path, what):
+    status, figures, errors = harness(tmp_path, "--faults", "60", "--seed", "4", "--sabotage", what)
+    assert status == 1, f"{figures} {errors}"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    dataset = Dataset.create(tmp_path_factory.mktemp("sound") / "dataset")
+    datasets.make_base(dataset)
+    workers.finish(dataset)
+    return dataset
+
+
+@pytest.fixture
+def dataset(sound, tmp_path):
+    shutil.copytree(sound.uri, tmp_path / "dataset")
+    return Dataset.open(tmp_path / "dataset")
+
+
+def findings(dataset):
+    found = Checker(FolderFiles(Path(dataset.uri))).check(complete=True)
+    return {(finding.kind, finding.thing) for finding in found}
+
+
+def write_wrong_masks(dataset, change):
+    """A shard whose worker changed its masks before writing them; everything else is as it should be."""
+    plan = datasets.plan_masks(dataset, datasets.of_kind(dataset, "images")[1], variant=7, skip=0)
+    (shard,) = plan.shards
+    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
+    attempt = begin_attempt(dataset.store, plan, shard)
+    put_masks(attempt, [(image, change(workers.make_masks(image, plan, shard))) for image in images])
+    attempt.commit()
+    dataset.fold()
+
+
+def test_a_sound_dataset_has_no_findings(dataset):
+    assert findings(dataset) == set()
+
+
+def test_a_mask_that_its_worker_dropped_is_lost(dataset):
+    write_wrong_masks(dataset, lambda masks: masks[1:])
+    assert findings(dataset) == {(LOST, "mask")}
+
+
+def test_a_mask_written_twice_is_doubled(dataset):
+    write_wrong_masks(dataset, lambda masks: [*masks, workers.renamed(masks[0])])
+    assert findings(dataset) == {(DOUBLED, "mask")}
+
+
+def test_a_row_written_twice_or_left_out_is_reported(dataset):
+    table = DeltaTable(dataset.store.table_uri("tables", "masks"))
+    write_deltalake(table, table.to_pyarrow_table().slice(0, 2), mode="append")
+    publish(dataset, masks=table.version())
+    assert findings(dataset) == {(DOUBLED, "row of masks")}
+    table.delete()
+    publish(dataset, masks=table.version())
+    assert findings(dataset) == {(LOST, "row of masks")}
+
+
+def test_a_table_whose_file_or_log_is_torn_is_reported(dataset):
+    files = sorted(Path(dataset.uri, "tables", "masks").glob("*.parquet"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:-20])
+    assert findings(dataset) == {(TORN, "table")}
+    files[0].write_bytes(whole)
+    sorted(Path(dataset.uri, "tables", "images", "_delta_log").glob("*.json"))[-1].unlink()
+    assert findings(dataset) == {(TORN, "table")}
+
+
+def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset, tmp_path):
+    publish(dataset, masks=0)
+    assert findings(dataset) == {(LOST, "row of masks")}
+    script = (
+        "import sys, time; from pathlib import Path; from tests.faults import reader, checker\n"
+        "uri, report = sys.argv[1:]\n"
+        "some = reader.Reader(uri, lambda: checker.FolderFiles(Path(uri)), Path(report)); time.sleep(2)\n"
+        "print(len(some.stop().torn))"
+    )
+    command = [sys.executable, "-c", script, dataset.uri, str(tmp_path / "report")]
+    assert int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60).stdout) > 0
+
+
+def test_objects_that_are_gone_or_changed_are_reported(dataset):
+    tar, *_ = sorted(Path(dataset.uri, "data").rglob("*.tar"))
+    data = tar.read_bytes()
+    tar.write_bytes(data[:600] + b"?" + data[601:])
+    assert findings(dataset) == {(DAMAGED, "object")}
+    tar.unlink()
+    assert findings(dataset) == {(LOST, "object")}
+
+
+def publish(dataset, **versions):
+    """The newest done fold names these versions instead."""
+    path = max(Path(dataset.uri, "folds").glob("*.done.json"))
+    fields = json.loads(path.read_text())
+    fields["versions"] |= versions
+    path.write_text(json.dumps(fields))
