@@ -1,4 +1,8 @@
-"""Reads a dataset back as a stranger would: every object a record names, its counts, and the tables against them."""
+"""Reads a dataset back as a stranger would: every object a record names, its counts, and the tables against them.
+
+Records of replaced generations count too: snapshots, and shards planned from them, read their objects. The tables are
+compared with the newest.
+"""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +31,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What was checked, and each fault found."""
+    """What was checked, and each fault found. `images` and `masks`: those of the newest generations."""
 
     plans: int
     records: int
@@ -42,17 +46,19 @@ def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
     """Checks all; a fault never ends it. `fast` compares the sizes of objects and does not read them."""
     faults: list[Fault] = []
     records = list(_records(store, faults))
-    parts = [part for record in records for part in record.parts]
+    parts = list(dict.fromkeys(part for record in records for part in record.parts))  # a redo may keep some
+    names = set(newest_generations(record.name for record in records))
+    newest = [record for record in records if record.name in names]
     for part in parts:
         faults += _size_faults(store, part) if fast else _part_faults(store, part)
-    faults += _table_faults(store, newest_done(store), records)
+    faults += _table_faults(store, newest_done(store), newest)
     return VerifyReport(
         plans=len(list(store.list("plans/"))),
         records=len(records),
         objects=len(parts),
         nbytes=sum(part.nbytes for part in parts),
-        images=sum(record.images for record in records if record.kind == "images"),
-        masks=sum(record.masks for record in records if record.kind == "masks"),
+        images=sum(record.images for record in newest if record.kind == "images"),
+        masks=sum(record.masks for record in newest if record.kind == "masks"),
         faults=tuple(faults),
     )
 
@@ -63,7 +69,7 @@ def _records(store: ObjectStore, faults: list[Fault]) -> Iterator[Commit]:
             read_plan(store, plan_id)
         except StoreError as error:
             faults.append(Fault(key=f"plans/{plan_id}.json", what=str(error), advice="restore the plan from a copy"))
-    for name in newest_generations(list_commits(store)):
+    for name in list_commits(store):
         try:
             yield read_commit_at(store, name.key)
         except StoreError as error:

@@ -74,3 +74,41 @@ def test_tables_that_differ_from_the_records_are_named(filled):
     faults = filled.verify().faults
     assert {fault.key for fault in faults} == {"tables/masks"}
     assert "4 rows, its record counts 6" in faults[0].what
+
+
+def test_objects_of_a_replaced_generation_are_checked_as_snapshots_still_read_them(filled, samples):
+    plan = filled.plans()[1]
+    old = mask_commit(filled)
+    redo = filled.plan_redo(plan, ["00000"])
+    samples.write_mask_shard(filled, redo, redo.shards[0], count=2)
+    filled.fold()
+    report = filled.verify()
+    assert report.faults == ()
+    assert (report.records, report.objects, report.images, report.masks) == (5, 10, 4, 10)
+    (tar,) = old.tars()
+    path = Path(filled.uri) / tar.key
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+    assert [fault.key for fault in filled.verify().faults] == [tar.key]
+    path.unlink()
+    assert [fault.key for fault in filled.verify(fast=True).faults] == [tar.key]
+    filled.store.put(f"commits/{old.address}.json", b"{")
+    assert [fault.key for fault in filled.verify().faults] == [f"commits/{old.address}.json"]
+
+
+def test_objects_that_two_generations_share_are_checked_once(dataset, samples):
+    samples.ingest(dataset, shards=1)
+    plan = samples.plan_masks(dataset)
+    (shard,) = plan.shards
+    first, second = (image for image, _ in dataset.read_images(shard.inputs[0]))
+    old = dataset.write_masks(plan, shard, [(first, samples.make_masks(first, plan, shard))], [samples.make_reject(1)])
+    redo = dataset.plan_redo(plan)
+    (shard,) = redo.shards
+    dataset.write_masks(redo, shard, [(second, samples.make_masks(second, redo, shard))], inherited=old)
+    dataset.fold()
+    report = dataset.verify()
+    assert (report.faults, report.records, report.objects, report.images, report.masks) == ((), 3, 6, 2, 6)
+    missing = Path(dataset.uri) / old.parts[0].key
+    missing.unlink()
+    assert [fault.key for fault in dataset.verify().faults] == [old.parts[0].key]
