@@ -180,11 +180,14 @@ def _result(config: RunConfig, results: list[PlanResult], ingest_rejects: int, s
             "run the same command again to try those once more"
         )
     masks_s = sum(result.seconds for result in results if result.new_images)
+    commits = {
+        commit.address: commit for result in results for commit in result.commits
+    }.values()  # a redo's are its plan's
     return RunResult(
-        images=sum(result.images for result in results),
-        rejects=ingest_rejects + sum(len(result.rejects) for result in results),
-        masks=sum(result.masks for result in results),
-        shards=sum(len(result.commits) for result in results),
+        images=sum(commit.images for commit in commits),
+        rejects=ingest_rejects + sum(len(commit.rejects) for commit in commits),
+        masks=sum(commit.masks for commit in commits),
+        shards=len(commits),
         seconds=round(time.monotonic() - started, 3),
         images_per_s=round(sum(result.new_images for result in results) / masks_s, 3) if masks_s else 0.0,
         masks_per_s=round(sum(result.new_masks for result in results) / masks_s, 3) if masks_s else 0.0,

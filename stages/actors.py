@@ -70,7 +70,8 @@ def run_plan(
     began = time.perf_counter()
     config = config or PoolConfig()
     missing = dataset.missing(plan)
-    tally = Tally(plan, dataset.commits(plan), began)
+    waiting = {shard.name for shard in missing}  # in a redo they have records, of the generation before
+    tally = Tally(plan, [commit for commit in dataset.commits(plan) if commit.shard not in waiting], began)
     report = on_progress or (lambda _: None)
     ledger = Ledger(missing)
     workers: list[_Worker] = []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from engine.images import decode
 from engine.model.weights import Model, load_model
 from storage.commits import Commit
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.plans import Plan, PlannedShard, address_of
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from storage.stores import NotFound
 
@@ -166,7 +167,7 @@ class ShardWorker:
         done = committed(self.dataset, plan, shard)
         if done:
             return result_of(done, made=False)
-        photographs = read_photographs(self.dataset, shard)
+        photographs = read_photographs(self.dataset, plan, shard)
         read_s = time.perf_counter() - began
         with self._computing:
             began = time.perf_counter() - read_s  # waiting for the other call is no work
@@ -270,11 +271,26 @@ def result_of(commit: Commit, *, made: bool) -> ShardResult:
     )
 
 
-def read_photographs(dataset: Dataset, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
-    """The run of images that a mask shard is made from."""
+def read_photographs(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
+    """The run of images that a mask shard is made from; in a redo, those that `kept_of` has not."""
     address, _ = shard.inputs
     run = _run_of(shard)
-    return list(islice(dataset.read_images(address), run.start, run.stop))
+    kept = kept_of(dataset, plan, shard)
+    masked = _stats_of(kept)["masks_per_image"] if kept else {}
+    images = islice(dataset.read_images(address), run.start, run.stop)
+    return [(image, data) for image, data in images if image.key not in masked]
+
+
+def kept_of(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
+    """The record whose masks a redo keeps: one with rejects, made with the same settings. Only those are tried again.
+
+    A shard without rejects is redone as a whole.
+    """
+    if not plan.redoes:
+        return None
+    previous = dataset.commit_of(address_of(plan.home, shard.name, shard.generation - 1))
+    same = dataset.plan(previous.made_by).settings == plan.settings
+    return previous if same and previous.rejects else None
 
 
 def images_of(shard: PlannedShard) -> int:
@@ -290,7 +306,8 @@ def _run_of(shard: PlannedShard) -> range:
 def write_outcomes(
     dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
 ) -> ShardResult:
-    """Commits a shard's masks, rejects and statistics."""
+    """Commits a shard's masks, rejects and statistics; in a redo, beside the masks that are kept."""
+    kept = kept_of(dataset, plan, shard)
     masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
     commit = dataset.write_masks(
@@ -298,20 +315,29 @@ def write_outcomes(
         shard,
         [(outcome.image, outcome.masks) for outcome in masked],
         rejects,
-        _stats(masked),
+        _stats(masked, kept),
         model_id=str(plan.settings["model_id"]),
         seconds=seconds,
+        inherited=kept,
     )
     return result_of(commit, made=True)
 
 
-def _stats(masked: Sequence[MaskedImage]) -> dict[str, object]:
+def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> dict[str, object]:
     """The shard's diagnostics: summed, the number of masks of each photograph, and why some have none."""
+    before = _stats_of(kept) if kept else {"diagnostics": {}, "masks_per_image": {}, "without_masks": {}}
+    new = sum((outcome.diagnostics for outcome in masked), Diagnostics()).to_json()
+    none = {outcome.image.key: outcome.diagnostics.to_json() for outcome in masked if not outcome.masks}
     return {
-        "diagnostics": sum((outcome.diagnostics for outcome in masked), Diagnostics()).to_json(),
-        "masks_per_image": {outcome.image.key: len(outcome.masks) for outcome in masked},
-        "without_masks": {outcome.image.key: outcome.diagnostics.to_json() for outcome in masked if not outcome.masks},
+        "diagnostics": {name: count + before["diagnostics"].get(name, 0) for name, count in new.items()},
+        "masks_per_image": before["masks_per_image"] | {each.image.key: len(each.masks) for each in masked},
+        "without_masks": before["without_masks"] | none,
     }
+
+
+def _stats_of(commit: Commit) -> dict[str, dict[str, Any]]:
+    """What `_stats` wrote into a record."""
+    return cast("dict[str, dict[str, Any]]", commit.stats)
 
 
 def _records(

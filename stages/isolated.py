@@ -45,7 +45,7 @@ def run_isolated(
     outcomes: list[MaskedImage | Reject] = []
     child: _Child | None = None
     try:
-        for image, data in read_photographs(dataset, shard):
+        for image, data in read_photographs(dataset, plan, shard):
             child = child or _Child(make_worker, plan_id, shard_name)
             outcome = child.mask(image, data)
             if outcome is None:

@@ -43,6 +43,20 @@ def run_all(worker: ShardWorker) -> list[ShardResult]:
     return [worker.run(plan.plan_id, shard.name) for plan in plans for shard in plan.shards]
 
 
+def poison(monkeypatch: pytest.MonkeyPatch, *, call: int) -> None:
+    """Lets the generator fail on the photograph of one call."""
+    shown: list[np.ndarray] = []
+
+    def poisoned(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> Generated:
+        if config.points_per_side == CONFIG.points_per_side:  # else it is the worker that checks itself
+            shown.append(image_HW3)
+            if len(shown) == call:
+                raise RuntimeError("the kernel fell over")
+        return generate_masks(model, image_HW3, config)
+
+    monkeypatch.setattr(fully_automatic, "generate_masks", poisoned)
+
+
 def outcomes_of(worker: ShardWorker) -> list[MaskedImage | Reject]:
     heard: list[MaskedImage | Reject] = []
     plan = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[0]
@@ -247,6 +261,48 @@ def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker)
     worker.dataset.fold()
     assert worker.dataset.query("SELECT count(DISTINCT image_id) AS n FROM masks").to_pylist() == [{"n": 8}]
     assert worker.dataset.verify().faults == ()
+
+
+def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = worker.dataset
+    (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
+    with monkeypatch.context() as patch:
+        poison(patch, call=2)
+        worker.run(plan.plan_id, "000000")
+    (first,) = dataset.commits(plan)
+    assert (first.images, len(first.rejects)) == (4, 1)
+    redo = dataset.plan_redo(plan)
+    heard: list[MaskedImage | Reject] = []
+    result = worker.run(redo.plan_id, "000000", heard.append)
+    assert [type(outcome) for outcome in heard] == [MaskedImage]
+    (second,) = dataset.commits(plan)
+    assert (second.generation, second.images, second.rejects, result.rejects) == (1, 5, (), 0)
+    assert second.parts[: len(first.parts)] == first.parts
+    assert second.masks == first.masks + len(heard[0].masks) == sum(second.stats["masks_per_image"].values())  # type: ignore
+    assert second.stats["diagnostics"]["candidates"] == 5 * 27  # type: ignore[index]
+    assert len({mask.mask_id for _, masks in dataset.read_masks(second) for mask in masks}) == second.masks
+    dataset.fold()
+    assert dataset.query("SELECT count(*) AS n FROM masks").to_pylist() == [{"n": second.masks}]
+    assert dataset.verify().faults == ()
+
+
+def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = worker.dataset
+    (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
+    with monkeypatch.context() as patch:
+        poison(patch, call=2)
+        worker.run(plan.plan_id, "000000")
+    redo = dataset.plan_redo(plan)
+    with monkeypatch.context() as patch:
+        poison(patch, call=1)
+        worker.run(redo.plan_id, "000000")
+    (commit,) = dataset.commits(plan)
+    assert (commit.generation, commit.images, len(commit.rejects)) == (1, 4, 1)
+    again = dataset.plan_redo(plan)
+    assert worker.run(again.plan_id, "000000").images == 5
+    assert dataset.commits(plan)[0].generation == 2
 
 
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
