@@ -164,6 +164,10 @@ class LocalStore:
             self._write(key, lambda file: file.write(data), publish=os.link)
         except FileExistsError as error:
             raise Conflict(f"{self._path(key)} is already there") from error
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError) and self._path(key).exists():
+                raise Conflict(f"{self._path(key)} is already there") from error  # so cleaning took ours away
+            raise
 
     def head(self, key: str) -> ObjectInfo:
         return ObjectInfo(nbytes=self._file_call(key, lambda path: path.stat().st_size))
@@ -216,7 +220,11 @@ class LocalStore:
         for path in entries:
             if not path.name.startswith(start) or path.name.startswith(_TEMPORARY):
                 continue
-            if stat.S_ISDIR(path.lstat().st_mode):
+            try:
+                is_folder = stat.S_ISDIR(path.lstat().st_mode)
+            except FileNotFoundError:  # deleted while this was listing
+                continue
+            if is_folder:
                 yield from self._below(path, "")
             else:
                 yield path.relative_to(self.root).as_posix()

@@ -118,3 +118,28 @@ def test_addresses_choose_the_store(tmp_path):
     assert open_store(tmp_path).uri == str(tmp_path)
     with pytest.raises(ValueError, match="'gs' is not known"):
         open_store("gs://bucket/prefix")
+
+
+def test_listing_passes_over_an_object_that_vanishes_meanwhile(tmp_path):
+    store = LocalStore(tmp_path)
+    for name in "abc":
+        store.put(f"data/{name}", b"1")
+    keys = store.list("data/")
+    assert next(keys) == "data/a"
+    store.delete("data/b")
+    assert list(keys) == ["data/c"]
+
+
+def test_a_late_writer_whose_half_written_file_was_cleaned_away_meets_a_conflict(tmp_path, monkeypatch):
+    """Another one made the object, so cleaning took this one's temporary file for garbage."""
+    store, real = LocalStore(tmp_path), os.link
+
+    def cleaned_first(source, target):
+        os.unlink(source)
+        target.write_bytes(b"theirs")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", cleaned_first)
+    with pytest.raises(Conflict):
+        store.put_if_absent("folds/00000001.done.json", b"ours")
+    assert store.get("folds/00000001.done.json") == b"theirs"
