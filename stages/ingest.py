@@ -4,7 +4,7 @@ A plan names a photograph by its name in the folder given, where it lies, its si
 folder, with no file read, tells what is new. The same command again therefore finds its plan, does what is missing of
 it, and plans only the photographs that no plan of the same settings holds. What a photograph is, its bytes say: the
 same bytes under another name are a duplicate; under the name they had before (a copy with a new time, a folder that
-moved) they count as unchanged.
+moved) they count as unchanged. Other settings store nothing anew: what stays as earlier ones made it is counted.
 """
 
 import hashlib
@@ -81,6 +81,7 @@ class IngestReport:
 
     images: int
     unchanged: int  # known before under the same name: neither stored again nor rejected
+    of_earlier_settings: int  # of the unchanged: size, license, country are still those of other settings
     rejects: tuple[Reject, ...]
     other_files: int  # in the folders given: no pictures, or hidden
     shards: tuple[Commit, ...]
@@ -115,6 +116,7 @@ def ingest_photos(
     return IngestReport(
         images=sum(commit.images for commit in commits),
         unchanged=sum(_count(commit.stats, "unchanged") for commit in commits),
+        of_earlier_settings=sum(_count(commit.stats, "of_earlier_settings") for commit in commits),
         rejects=tuple(reject for commit in commits for reject in commit.rejects),
         other_files=other_files,
         shards=tuple(commits),
@@ -208,6 +210,7 @@ def _ingest_shard(
     images: list[tuple[ImageRecord, bytes]] = []
     rejects: list[Reject] = []
     unchanged = -inherited.images if inherited else 0  # they come by again
+    of_earlier_settings = _count(inherited.stats, "of_earlier_settings") if inherited else 0
     known.begin(plan)
     read = pool.map(lambda key: _read_photo(key, at_hand, known, config), shard.inputs)
     for key, photo in zip(shard.inputs, read, strict=True):
@@ -218,9 +221,15 @@ def _ingest_shard(
             images.append(_image(photo, photo.outcome, config))
         else:
             unchanged += 1
+            of_earlier_settings += known.only_of_other_settings(key)
         tally.count(images=verdict == "new", rejects=isinstance(verdict, Unusable))
     as_they_came = sum(record.source_sha256 == record.stored_sha256 for record, _ in images)
-    stats = {"photos": len(shard.inputs), "unchanged": unchanged, "stored_as_they_came": as_they_came}
+    stats = {
+        "photos": len(shard.inputs),
+        "unchanged": unchanged,
+        "of_earlier_settings": of_earlier_settings,
+        "stored_as_they_came": as_they_came,
+    }
     seconds = time.perf_counter() - began
     return dataset.write_images(plan, shard, images, rejects, stats=stats, seconds=seconds, inherited=inherited)
 
@@ -262,17 +271,25 @@ class _Known:
         self._sha256_of = dataset.known_image_ids()
         self._plans = _image_plans(dataset)
         self._plan_id = ""
-        self._planned_before: set[str] = set()
+        self._planned_before: dict[str, bool] = {}  # name and size: whether a plan of the same settings has it
 
     def begin(self, plan: Plan) -> None:
         """From now on photographs are of this plan."""
         if plan.plan_id != self._plan_id:
             older = takewhile(lambda other: other.plan_id != plan.plan_id, self._plans)
-            self._planned_before = {name_and_size(key) for each in older for s in each.shards for key in s.inputs}
+            self._planned_before = {}
+            for each in older:
+                same = each.settings == plan.settings
+                for name in (name_and_size(key) for shard in each.shards for key in shard.inputs):
+                    self._planned_before[name] = same or self._planned_before.get(name, False)
             self._plan_id = plan.plan_id
 
     def holds(self, sha256: str) -> bool:
         return self._sha256_of.get(image_id_of(sha256)) == sha256
+
+    def only_of_other_settings(self, key: str) -> bool:
+        """Whether earlier plans have the photograph, and all of them other settings."""
+        return not self._planned_before.get(name_and_size(key), True)
 
     def take(self, key: str, sha256: str) -> str | Unusable:
         """ "new" (and held from now on), "unchanged", or why the photograph is not taken."""

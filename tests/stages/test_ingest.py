@@ -41,7 +41,12 @@ def test_photographs_arrive_with_their_pixels_and_their_records(dataset: Dataset
         assert record.stored_sha256 == hashlib.sha256(data).hexdigest()
         assert (record.height, record.width, record.nbytes) == (64, 96, len(data))
         assert (record.license, record.country, record.format) == ("CC0-1.0", "CH", "png")
-    assert report.shards[0].stats == {"photos": 8, "unchanged": 0, "stored_as_they_came": 8}
+    assert report.shards[0].stats == {
+        "photos": 8,
+        "unchanged": 0,
+        "of_earlier_settings": 0,
+        "stored_as_they_came": 8,
+    }
 
 
 def test_bad_files_become_rejects_and_the_others_go_on(
@@ -137,6 +142,32 @@ def test_other_settings_store_no_photograph_twice(dataset: Dataset, photo_folder
     report = ingest_photos([photo_folder], dataset, IngestConfig(shortest_side_px=32))
     assert (report.images, report.unchanged, report.rejects) == (0, 8, ())
     assert len(stored(dataset)) == 8
+
+
+def test_photographs_kept_as_earlier_settings_made_them_are_counted(
+    dataset: Dataset, photo_folder: Path, pictures: SimpleNamespace
+) -> None:
+    assert ingest_photos([photo_folder], dataset).of_earlier_settings == 0
+    os.utime(photo_folder / "0.png", (1, 1))
+    touched = ingest_photos([photo_folder], dataset)
+    assert (touched.unchanged, touched.of_earlier_settings) == (1, 0)
+    (photo_folder / "new.png").write_bytes(pictures.encode(pictures.draw(30), "PNG"))
+    licensed = IngestConfig(license="CC0-1.0")
+    report = ingest_photos([photo_folder], dataset, licensed)
+    assert (report.images, report.unchanged, report.of_earlier_settings) == (1, 8, 8)
+    assert repeatable(ingest_photos([photo_folder], dataset, licensed)) == repeatable(report)
+    assert ingest_photos([photo_folder], dataset).of_earlier_settings == 1  # new.png, stored with a license
+
+
+def test_a_redo_still_counts_photographs_of_earlier_settings(dataset: Dataset, photo_folder: Path) -> None:
+    ingest_photos([photo_folder], dataset)
+    licensed = IngestConfig(license="CC0-1.0")
+    (photo_folder / "mended.png").touch()
+    assert ingest_photos([photo_folder], dataset, licensed).reasons() == {"empty": 1}
+    (plan,) = (plan for plan in dataset.plans() if plan.settings == licensed.settings())
+    dataset.plan_redo(plan)
+    report = ingest_photos([photo_folder], dataset, licensed)
+    assert (report.new_shards, report.unchanged, report.of_earlier_settings) == (1, 8, 8)
 
 
 def test_settings_that_take_more_photographs_add_them(dataset: Dataset, photo_folder: Path) -> None:
