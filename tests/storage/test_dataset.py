@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -80,14 +81,16 @@ def test_a_dataset_copied_in_part_is_not_made_into_a_new_one(dataset, samples):
         Dataset.open_or_create(dataset.uri)
 
 
-def test_an_unwritable_folder_is_one_clear_error(tmp_path):
-    """In a process without root's rights, which would write anywhere."""
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o555)
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.getuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o111)
-    script = f"""
+def test_an_unwritable_folder_is_one_clear_error():
+    """In a process without root's rights, which would write anywhere; pytest's own folders are closed to it."""
+    with tempfile.TemporaryDirectory() as own:
+        if os.getuid() == 0:
+            os.chmod(own, 0o755)
+            if not all(path.stat().st_mode & 0o001 for path in Path(own).parents):
+                pytest.skip(f"another user cannot reach {own}; set TMPDIR to a folder that all may enter")
+        folder = Path(own) / "locked"
+        folder.mkdir(mode=0o555)
+        script = f"""
 import os, sys
 from storage.dataset import Dataset
 if os.getuid() == 0:
@@ -97,13 +100,13 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
     assert done.stdout.startswith("StoreError"), done.stderr
     assert "not writable" in done.stdout
     assert done.stdout.count("\n") == 1
