@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import environment
+from flows.cli_dataset import dataset_app
 from flows.progress import say
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine: list them, pull the released ones.")
 app.add_typer(models_app, name="models")
+app.add_typer(dataset_app)  # gc, redo, withdraw, rebuild
 
 Dataset = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.", show_default=True)]
 ModelName = Annotated[str | None, typer.Option("--model", help="A model's name or the path of a weights file [seed].")]
