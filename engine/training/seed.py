@@ -40,7 +40,7 @@ SEED_SAM = SamConfig(
     decoder_mlp_width=512,
     iou_head_width=128,
 )
-SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.15)
+SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.15, most_chunks=511)
 FIRST_WINDOWS = WindowConfig(side_px=128, zoom=(0.6, 1.3))
 """Finding out what a click asks for takes the first hundred steps, and they cost less than half on these."""
 WINDOWS = WindowConfig(side_px=160, zoom=(0.4, 1.2))
@@ -49,13 +49,16 @@ WHOLE_FRAMES = WindowConfig(side_px=320, zoom=(0.83, 1.3), aspects=(0.667, 0.667
 SEED_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
-        Phase(until_share=0.313, window=FIRST_WINDOWS),
-        Phase(until_share=0.9645, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(until_share=0.3088, window=FIRST_WINDOWS),
+        Phase(until_share=0.9596, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
         Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.7, 0.2, 0.1)),
     ),
-    total_steps=2250,
+    total_steps=2280,
     batch_size=12,
     warmup_steps=100,
+    last_rate=0.08,
+    ema_decay=0.99,
+    checkpoint_every_s=60.0,
 )
 
 
