@@ -125,17 +125,20 @@ def masks(settings: dict[str, Any]) -> list[PlanResult]:
 
 
 class _Watch:
-    """Follows a plan: shows how far it is, says each death of a worker once, folds every minute."""
+    """Follows a plan: shows how far it is, says once what goes amiss, folds every minute."""
 
     def __init__(self, dataset: Dataset, show: Reporter) -> None:
         self._dataset, self._show = dataset, show
-        self._deaths = 0
+        self._deaths = self._waiting_workers = 0
         self._folded = time.monotonic()
 
     def __call__(self, now: PlanProgress) -> None:
         if now.deaths > self._deaths:
             say(f"masks: a worker died ({now.deaths} so far); its shards are handed out again")
         self._deaths = now.deaths
+        if now.waiting_workers > self._waiting_workers:
+            say(f"masks: {now.waiting_workers} workers wait for room in the cluster; {now.workers} are at work")
+        self._waiting_workers = max(self._waiting_workers, now.waiting_workers)
         self._show(_mask_counts(now))
         if time.monotonic() - self._folded > FOLD_EVERY_S:
             self._dataset.fold()

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -23,36 +22,14 @@ from stages.fully_automatic import ShardFailed, ShardResult, ShardWorker
 from stages.isolated import run_isolated
 from stages.ledger import Job, Ledger, PlanStopped
 from stages.plan_progress import PlanProgress, PlanResult, ShardCount, Tally
+from stages.pool import Machine, PoolConfig, pool_size
 from storage.dataset import Dataset
 from storage.plans import Plan
 
 CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
 POLL_S = 1.0
 RESTART_PATIENCE_S = 60.0  # an actor that is not back by then is replaced
-MAX_GPU_WORKER_THREADS = 8
-DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolConfig:
-    """Where the workers run and how many there are."""
-
-    address: str | None = None
-    """Of a Ray cluster ("auto", "ray://host:10001"); None: this machine, for the time of the run."""
-    workers: int | None = None
-    """None: one per GPU; without GPUs as many as cores, memory and shards allow."""
-    threads: int | None = None
-    """Cores of a worker; None: 1, and more where there are fewer shards than cores."""
-    worker_memory_bytes: int | None = None
-    """What a worker is expected to need; no more start than fit. None: 2 GiB, enough for the seed and vit_b."""
-    object_store_bytes: int = 128 * 2**20
-    """Of Ray's shared memory on this machine; shards do not pass through it."""
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "threads", "worker_memory_bytes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+WAITING_PATIENCE_S = 30.0  # a worker that has not answered by then waits for room
 
 
 def run_plan(
@@ -65,7 +42,8 @@ def run_plan(
     """Makes the plan's missing shards; `on_progress` is called about once a second.
 
     `make_worker` makes the worker in its actor's process: `partial(ShardWorker, "seed", config, dataset.uri)`.
-    Raises ValueError for a model or a plan that does not fit, PlanStopped, ConnectionError where no cluster answers.
+    Raises ValueError for a model or a plan that does not fit and for workers that have no room on this machine,
+    PlanStopped, ConnectionError where no cluster answers.
     """
     began = time.perf_counter()
     config = config or PoolConfig()
@@ -98,15 +76,22 @@ def run_plan(
 
 
 @contextmanager
-def cluster(config: PoolConfig) -> Iterator[None]:
-    """Ray as this process has it already, or the cluster of the address, or one of this machine for the time being."""
+def cluster(config: PoolConfig, **local_options: Any) -> Iterator[None]:
+    """Ray as this process has it already, or the cluster of the address, or one of this machine for the time being.
+
+    `local_options`: of ray.init, for the cluster of this machine.
+    """
     if ray.is_initialized():
         yield
         return
     # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **environment}  # workers on this machine inherit it
-    local: dict[str, Any] = {"object_store_memory": config.object_store_bytes, "include_dashboard": False}
+    local: dict[str, Any] = {
+        "object_store_memory": config.object_store_bytes,
+        "include_dashboard": False,
+        **local_options,
+    }
     remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
     ray.init(
         address=config.address or "local",
@@ -165,7 +150,9 @@ class ShardActor:
 
 
 class _Worker:
-    """An actor as the driver sees it. One that died is down, and is handed nothing, until it answers again."""
+    """An actor as the driver sees it. It is handed nothing before it answers, or, if it died, until it answers again:
+    what one waits for that the cluster has no room for would never be made.
+    """
 
     def __init__(self, make_actor: Callable[[], Any]) -> None:
         self._make_actor = make_actor
@@ -175,10 +162,16 @@ class _Worker:
         self.has_answered = False
         self._asked: ray.ObjectRef | None = None
         self._down_since: float | None = None
+        self._began = time.perf_counter()
 
     @property
     def is_up(self) -> bool:
-        return self._down_since is None
+        return self.has_answered and self._down_since is None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the cluster has had no room for it for a while."""
+        return not self.has_answered and time.perf_counter() - self._began > WAITING_PATIENCE_S
 
     @property
     def is_isolating(self) -> bool:
@@ -216,6 +209,8 @@ class _Worker:
             if error.actor_init_failed:
                 why = str(error).strip().splitlines()[-1]
                 raise PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here") from error
+            if not self.has_answered and self._down_since is None:
+                self._down_since = time.perf_counter()
             return  # still down, or the loss will show in its jobs
         in_hand = {job.shard.name for job in self.jobs.values()}
         self.counts = {shard: count for shard, count in counts.items() if shard in in_hand}
@@ -225,25 +220,26 @@ class _Worker:
 def _start_workers(
     make_worker: Callable[[], ShardWorker], dataset_uri: str, config: PoolConfig, shards: int
 ) -> list[_Worker]:
-    cluster = ray.cluster_resources()
-    cores, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
-    if gpus:
-        most, threads = gpus, min(MAX_GPU_WORKER_THREADS, max(1, cores // gpus))
-    else:
-        threads = max(1, cores // shards)
-        most = int(cluster.get("memory", 0)) // (config.worker_memory_bytes or DEFAULT_WORKER_MEMORY_BYTES)
-    threads = config.threads or threads
-    count = config.workers or max(1, min(most, shards, cores // threads))
+    size = pool_size(config, _machines(), shards)
     pickled = cloudpickle.dumps(make_worker)
     actor_class: Any = ray.remote(
-        num_cpus=threads,  # Ray sets OMP_NUM_THREADS to it
-        num_gpus=1 if gpus else 0,
+        num_cpus=size.threads,  # Ray sets OMP_NUM_THREADS to it
+        num_gpus=size.gpus_per_worker,
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=CALLS_IN_FLIGHT,
         concurrency_groups={"watch": 1},
     )(ShardActor)  # type: ignore[call-overload]
-    return [_Worker(lambda: actor_class.remote(pickled, dataset_uri, threads)) for _ in range(count)]
+    return [_Worker(lambda: actor_class.remote(pickled, dataset_uri, size.threads)) for _ in range(size.workers)]
+
+
+def _machines() -> list[Machine]:
+    """The machines of the cluster as it is now."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [
+        Machine(cores=int(has.get("CPU", 0)), gpus=int(has.get("GPU", 0)), memory_bytes=int(has.get("memory", 0)))
+        for has in found
+    ]
 
 
 def _drive(
@@ -256,6 +252,9 @@ def _drive(
     """Hands out, collects and reports until nothing is left."""
     reported = 0.0
     while not ledger.is_over:
+        for worker in workers:
+            if not worker.has_answered:
+                worker.look()
         _hand_out(plan, ledger, workers)
         _collect(ledger, workers, tally)
         if time.perf_counter() - reported >= POLL_S:
@@ -268,11 +267,12 @@ def _drive(
 
 def _hand_out(plan: Plan, ledger: Ledger, workers: list[_Worker]) -> None:
     """A job for every idle worker; then a second each, while there are so many that none will lack one at the end."""
+    up = [worker for worker in workers if worker.is_up]
     for in_hand in range(CALLS_IN_FLIGHT):
-        for worker in workers:
-            if not worker.is_up or worker.is_isolating or len(worker.jobs) != in_hand:
+        for worker in up:
+            if worker.is_isolating or len(worker.jobs) != in_hand:
                 continue
-            if in_hand and ledger.waiting <= len(workers):
+            if in_hand and ledger.waiting <= len(up):
                 return
             job = ledger.take(alone=in_hand == 0)
             if job:
@@ -282,8 +282,8 @@ def _hand_out(plan: Plan, ledger: Ledger, workers: list[_Worker]) -> None:
 def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
     """Waits for a call to end, POLL_S at most, and books what ended."""
     running = {ref: worker for worker in workers for ref in worker.jobs}
-    if not running:  # all workers are down
-        time.sleep(POLL_S)
+    if not running:  # no worker is up
+        time.sleep(POLL_S / 10)
         return
     ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
     for ref in ended:
@@ -313,4 +313,9 @@ def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
 
 def _progress(tally: Tally, ledger: Ledger, workers: list[_Worker]) -> PlanProgress:
     under_way = [count for worker in workers for count in worker.counts.values()]
-    return tally.progress(ledger, under_way, workers=sum(worker.has_answered for worker in workers))
+    return tally.progress(
+        ledger,
+        under_way,
+        workers=sum(worker.has_answered for worker in workers),
+        waiting_workers=sum(worker.is_waiting for worker in workers),
+    )

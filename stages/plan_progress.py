@@ -24,6 +24,7 @@ class PlanProgress:
     new_images: int  # of this run
     new_masks: int
     workers: int  # that have answered
+    waiting_workers: int  # that the cluster has had no room for so far, for a while
     deaths: int
     seconds: float  # of this run
 
@@ -92,8 +93,10 @@ class Tally:
         self.new.masks += result.masks
         self.new.rejects += result.rejects
 
-    def progress(self, ledger: Ledger, under_way: Sequence[ShardCount], *, workers: int) -> PlanProgress:
-        """`under_way`: counts of the shards in hand; `workers`: how many have answered."""
+    def progress(
+        self, ledger: Ledger, under_way: Sequence[ShardCount], *, workers: int, waiting_workers: int = 0
+    ) -> PlanProgress:
+        """`under_way`: counts of the shards in hand; `workers`: how many have answered, and how many could not yet."""
         new_images = self.new.images + sum(count.images for count in under_way)
         new_masks = self.new.masks + sum(count.masks for count in under_way)
         rejects = self.new.rejects + sum(count.rejects for count in under_way)
@@ -107,6 +110,7 @@ class Tally:
             new_images=new_images,
             new_masks=new_masks,
             workers=workers,
+            waiting_workers=waiting_workers,
             deaths=ledger.deaths,
             seconds=time.perf_counter() - self._began,
         )

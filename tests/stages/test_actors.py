@@ -13,6 +13,7 @@ from ray import cloudpickle
 
 from engine.generate import GenerateConfig, Generated
 from engine.model.weights import load_model
+from stages import actors
 from stages.actors import PlanProgress, PlanResult, PoolConfig, cluster, run_plan
 from stages.fully_automatic import MaskedImage, ShardFailed, ShardWorker, plan_masks
 from stages.ingest import ingest_photos
@@ -88,7 +89,7 @@ class Unwritable(ShardWorker):
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_on_this_machine() -> Iterator[None]:
-    with cluster(TWO):
+    with cluster(TWO, num_cpus=2, num_gpus=0):  # whatever the machine has
         yield
 
 
@@ -180,9 +181,31 @@ def test_an_unknown_model_is_one_clear_error(photographed: Dataset, plan: Plan) 
         run_plan(photographed, plan, partial(ShardWorker, "vit_z", CONFIG, photographed.uri), ONE)
 
 
+@pytest.mark.parametrize(("config", "at_most"), [(PoolConfig(threads=4), 0), (PoolConfig(workers=8), 2)])
+def test_workers_that_this_machine_has_no_room_for_are_refused(
+    photographed: Dataset, plan: Plan, tiny_model: Path, config: PoolConfig, at_most: int
+) -> None:
+    with pytest.raises(ValueError, match=f"there are 2 cores, .* at most {at_most} workers"):
+        run_plan(photographed, plan, partial(ShardWorker, tiny_model, CONFIG, photographed.uri), config)
+
+
+def test_a_worker_that_a_cluster_has_no_room_for_keeps_nothing_waiting(
+    photographed: Dataset, plan: Plan, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "WAITING_PATIENCE_S", 0.0)
+    told: list[PlanProgress] = []
+    three = PoolConfig(address="auto", workers=3, threads=1)  # of the two cores of the cluster that is there
+    make_worker = partial(ShardWorker, tiny_model, CONFIG, photographed.uri)
+    result = run_plan(photographed, plan, make_worker, three, told.append)
+    assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
+    assert told[-1].waiting_workers >= 1
+    assert max(each.workers for each in told) <= 2
+
+
 DRIVER = """
 import os, signal, sys, time
 from functools import partial
+from stages import actors
 from stages.actors import PoolConfig, run_plan
 from stages.fully_automatic import ShardWorker
 from storage.dataset import Dataset

@@ -18,7 +18,7 @@ def test_progress_adds_what_was_before_what_is_done_and_what_is_under_way(datase
     assert job is not None
     tally.add(ShardResult(plan_id=plan.plan_id, shard="1", images=4, masks=50, rejects=0, seconds=1.0, made=True))
     ledger.done(job)
-    now = tally.progress(ledger, [ShardCount(images=2, masks=7, rejects=1)], workers=1)
+    now = tally.progress(ledger, [ShardCount(images=2, masks=7, rejects=1)], workers=1, waiting_workers=2)
     assert (now.shards, now.shards_total, now.images, now.images_total) == (2, 3, 10, 12)
     assert (now.masks, now.rejects, now.new_images, now.new_masks) == (57, 5, 6, 57)
-    assert (now.workers, now.deaths) == (1, 0)
+    assert (now.workers, now.waiting_workers, now.deaths) == (1, 2, 0)
