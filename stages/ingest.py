@@ -268,7 +268,7 @@ class _Known:
     """Which photographs the dataset holds; tells a duplicate from a photograph that was merely looked at again."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self._sha256_of = dataset.known_image_ids()
+        self._digests = dataset.known_image_ids()
         self._plans = _image_plans(dataset)
         self._plan_id = ""
         self._planned_before: dict[str, bool] = {}  # name and size: whether a plan of the same settings has it
@@ -285,7 +285,7 @@ class _Known:
             self._plan_id = plan.plan_id
 
     def holds(self, sha256: str) -> bool:
-        return self._sha256_of.get(image_id_of(sha256)) == sha256
+        return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
 
     def only_of_other_settings(self, key: str) -> bool:
         """Whether earlier plans have the photograph, and all of them other settings."""
@@ -294,12 +294,12 @@ class _Known:
     def take(self, key: str, sha256: str) -> str | Unusable:
         """ "new" (and held from now on), "unchanged", or why the photograph is not taken."""
         image_id = image_id_of(sha256)
-        held = self._sha256_of.get(image_id)
+        held, digest = self._digests.get(image_id), bytes.fromhex(sha256)
         if held is None:
-            self._sha256_of[image_id] = sha256
+            self._digests[image_id] = digest
             return "new"
-        if held != sha256:
-            return Unusable("id_clash", f"image {image_key(image_id)} begins with the same 63 bits: SHA-256 {held}")
+        if held != digest:
+            return Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
         if name_and_size(key) in self._planned_before:
             return "unchanged"
         return Unusable("duplicate", f"the same bytes as image {image_key(image_id)}")

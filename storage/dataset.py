@@ -223,8 +223,8 @@ class Dataset:
         """One mask: a row of `masks`, then one range read. Raises NotFound."""
         return lookup.read_mask(self.store, self._done(snapshot), image_id, mask_id)
 
-    def known_image_ids(self) -> dict[int, str]:
-        """image_id -> source_sha256 of every committed image, folded or not: how ingest finds duplicates."""
+    def known_image_ids(self) -> dict[int, bytes]:
+        """image_id -> SHA-256 (32 bytes) of every committed image, folded or not: how ingest finds duplicates."""
         return lookup.known_image_ids(self.store, folds.newest_done(self.store))
 
     def fold(self) -> FoldReport:

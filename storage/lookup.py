@@ -37,8 +37,8 @@ def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Tabl
     return query(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
 
 
-def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
-    """image_id -> source_sha256: the images of the tables, and of records not folded yet."""
+def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
+    """image_id -> the 32 bytes of its source_sha256: the images of the tables, and of records not folded yet."""
     columns = ["image_id", "source_sha256"]
     found = [table_rows(store, done, "images", columns)]
     folded = folded_generations(store, done)
@@ -46,8 +46,11 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, str]:
     fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
     for commit in read_commits(store, fresh):
         found += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
-    every = pa.concat_tables(found, promote_options="permissive")
-    return dict(zip(every.column(0).to_pylist(), every.column(1).to_pylist(), strict=True))
+    known: dict[int, bytes] = {}
+    for batch in pa.concat_tables(found, promote_options="permissive").to_batches():
+        digests = map(bytes.fromhex, batch.column("source_sha256").to_pylist())
+        known.update(zip(batch.column("image_id").to_pylist(), digests, strict=True))
+    return known
 
 
 def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:

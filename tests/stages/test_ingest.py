@@ -181,10 +181,11 @@ def test_an_id_that_two_photographs_share_is_a_reject(
 ) -> None:
     sha256 = hashlib.sha256((photo_folder / "5.png").read_bytes()).hexdigest()
     alike = sha256[:16] + "0" * 48  # no two files are known whose first 63 bits agree
-    monkeypatch.setattr(Dataset, "known_image_ids", lambda _: {image_id_of(alike): alike})
+    monkeypatch.setattr(Dataset, "known_image_ids", lambda _: {image_id_of(alike): bytes.fromhex(alike)})
     report = ingest_photos([photo_folder], dataset)
     assert (report.images, report.reasons()) == (7, {"id_clash": 1})
     assert report.rejects[0].source == "photos/5.png"
+    assert alike in report.rejects[0].detail
 
 
 def test_shards_hold_at_most_so_many_images_and_bytes(dataset: Dataset, photo_folder: Path) -> None:

@@ -174,7 +174,7 @@ def test_known_images_are_those_folded_and_those_not_yet(dataset, samples):
     dataset.fold()
     samples.ingest(dataset, shards=1, first=10)
     expected = [samples.make_image(number)[0] for number in (0, 1, 10, 11)]
-    assert dataset.known_image_ids() == {image.image_id: image.source_sha256 for image in expected}
+    assert dataset.known_image_ids() == {image.image_id: bytes.fromhex(image.source_sha256) for image in expected}
 
 
 def test_status_names_what_is_missing(dataset, samples):
