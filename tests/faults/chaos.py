@@ -55,7 +55,7 @@ class Chaos:
         create(self.place.uri)
         before = self.tally.faults.total()
         reader = Reader(self.place.uri, self.place.files, folder / f"reader-{uuid.uuid4().hex}.json")
-        while self.tally.faults.total() - before < count:
+        while self.tally.faults.total() - before < count and not self.tally.over:
             companion = self.start(self.unit(), Strike()) if self.dice.random() < 0.3 else None
             self.dice.choice(self.kinds)(self)
             if companion:

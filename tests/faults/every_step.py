@@ -56,7 +56,8 @@ def every_step(folder: Path, count: int, dice: random.Random, tally: Tally) -> N
         cases += [(name, template, job, at) for at in range(steps)]
     chosen = cases if count >= len(cases) else dice.sample(cases, count)
     for name, template, job, at in chosen:
-        one_step(folder / "copy", name, template, job, at, tally)
+        if not tally.over:
+            one_step(folder / "copy", name, template, job, at, tally)
 
 
 def one_step(root: Path, name: str, template: Path, job: Job, at: int, tally: Tally) -> None:

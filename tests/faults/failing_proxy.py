@@ -20,7 +20,7 @@ import boto3
 from tests.faults.workers import end_with_parent
 
 SERVER = Path(__file__).resolve().parents[1] / "s3_server.py"
-FAULT_RATE = 0.04
+FAULT_RATE = 0.02
 FAULTS = ("answers 500", "answers 503", "loses a request", "loses a reply", "resets after a reply", "breaks a body off")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -61,7 +61,7 @@ def make_bucket(endpoint: str) -> str:
 class Proxy:
     """The proxy, in a process of its own; its dice are seeded, its faults counted."""
 
-    def __init__(self, upstream: str, seed: int, log: Path) -> None:
+    def __init__(self, upstream: str, seed: float, log: Path) -> None:
         self.log = log
         log.touch()
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -45,7 +45,8 @@ def main() -> None:
         for where, count, run in (("local disk", arguments.faults, run_local), ("S3", arguments.s3_faults, run_s3)):
             if count:
                 start = time.monotonic()
-                tally = run(Path(name), count, arguments.seed)
+                tally = Tally(first_is_enough=bool(arguments.sabotage))
+                run(Path(name), count, random.Random(arguments.seed), tally)
                 print_lines(tally, where, time.monotonic() - start, arguments.seed)
                 bad = bad or tally.bad
     sys.exit(bad)
@@ -86,16 +87,14 @@ def print_lines(tally: Tally, where: str, seconds: float, seed: int) -> None:
         print(each, file=sys.stderr, flush=True)
 
 
-def run_local(folder: Path, count: int, seed: int) -> Tally:
-    tally, dice = Tally(), random.Random(seed)
+def run_local(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
     every_step(folder, round(count * SHARE_OF_STEPS), dice, tally)
     with small_disk(folder) as disk:
         if disk is not None:
             in_folder(disk / "dataset", round(count * SHARE_OF_SMALL_DISK), folder, dice, tally, SMALL_DISK_KINDS)
-    while tally.faults.total() < count:
+    while tally.faults.total() < count and not tally.over:
         wanted = min(PER_DATASET, count - tally.faults.total())
         in_folder(folder / uuid.uuid4().hex, wanted, folder, dice, tally, LOCAL_KINDS)
-    return tally
 
 
 def in_folder(root: Path, count: int, folder: Path, dice: random.Random, tally: Tally, kinds: Kinds) -> None:
@@ -105,14 +104,13 @@ def in_folder(root: Path, count: int, folder: Path, dice: random.Random, tally: 
     shutil.rmtree(root)
 
 
-def run_s3(folder: Path, count: int, seed: int) -> Tally:
+def run_s3(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
     """The same on a real S3 server, behind a proxy that fails."""
-    tally, dice = Tally(), random.Random(seed)
     with failing_proxy.s3_server(folder) as endpoint:
         direct = failing_proxy.environment(endpoint)
         os.environ.update(direct)
         bucket = failing_proxy.make_bucket(endpoint)
-        with failing_proxy.Proxy(endpoint, seed, folder / "proxy.json") as proxy:
+        with failing_proxy.Proxy(endpoint, dice.random(), folder / "proxy.log") as proxy:
             while tally.faults.total() + sum(proxy.counts().values()) < count:
                 prefix = uuid.uuid4().hex
                 place = Place(
@@ -122,7 +120,6 @@ def run_s3(folder: Path, count: int, seed: int) -> Tally:
                 )
                 Chaos(place, random.Random(dice.random()), tally, SHARED_KINDS).run(PER_DATASET // 2, folder)
             tally.faults.update(proxy.counts())
-    return tally
 
 
 @contextmanager

@@ -21,10 +21,15 @@ class Tally:
     reads: int = 0
     masks: int = 0
     datasets: int = 0
+    first_is_enough: bool = False  # stop at the first thing found
 
     @property
     def bad(self) -> bool:
         return bool(self.findings or self.torn or self.failures)
+
+    @property
+    def over(self) -> bool:
+        return self.first_is_enough and self.bad
 
     def of_kind(self, kind: str, thing: str) -> int:
         return sum(finding.kind == kind and thing in finding.thing for finding in self.findings)

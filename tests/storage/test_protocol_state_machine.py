@@ -29,6 +29,7 @@ from tests.faults import datasets, workers
 from tests.faults.checker import Checker, FolderFiles
 
 LONG = 1000  # steps: more than any job has
+STEPS = st.sampled_from([14, 18, 10, 22, 6, 26, LONG, 3, 1])
 
 
 class Died(BaseException):
@@ -110,28 +111,46 @@ class Protocol(RuleBasedStateMachine):
         self.patch.start()
         self.dataset = Dataset.create(self.folder / "dataset")
         datasets.make_base(self.dataset)
+        datasets.write_first_missing(self.dataset)  # there is something to fold
+        datasets.prepare_masks(self.dataset)
         self.puppets = []
-        self.variant = 1
+        self.variant, self.shards = 1, 1
         self.seen = 0
 
-    def start(self, name, job):
-        self.puppets.append(Puppet(self.dataset.uri, name, job))
+    def start(self, name, job, steps):
+        puppet = Puppet(self.dataset.uri, name, job)
+        puppet.go(steps)
+        self.puppets.append(puppet)
 
-    @rule(data=st.data())
-    def start_a_shard(self, data):
-        """Finished, frozen or open, of any generation: whoever comes late must lose."""
+    @rule(data=st.data(), late=st.booleans(), steps=STEPS)
+    def start_a_shard(self, data, late, steps):
+        """An open one, or any, of any generation: whoever comes late must lose."""
         plans = [plan for plan in self.dataset.plans() if plan.kind != "withdrawals"]
-        plan = data.draw(st.sampled_from(plans))
-        shard = data.draw(st.sampled_from(plan.shards))
-        self.start(plan.address(shard), workers.write_unit(plan.plan_id, shard.name))
+        every = [(plan, shard) for plan in plans for shard in plan.shards]
+        missing = [(plan, shard) for plan in plans for shard in self.dataset.missing(plan)]
+        plan, shard = data.draw(st.sampled_from(every if late or not missing else missing))
+        self.start(plan.address(shard), workers.write_unit(plan.plan_id, shard.name), steps)
 
-    @rule(job=st.sampled_from([workers.fold, workers.fold, workers.clean, datasets.snapshot, datasets.rebuild]))
-    def start_a_job(self, job):
-        self.start(job.__name__, job)
+    @rule(steps=STEPS)
+    def start_a_fold(self, steps):
+        """With something to take."""
+        self.shards += 1
+        datasets.plan_images(self.dataset, range(1), first=100 * self.shards)
+        datasets.write_first_missing(self.dataset)
+        self.start("fold", workers.fold, steps)
 
-    @rule()
-    def start_a_withdrawal(self):
-        self.start("withdraw", datasets.withdraw_some)
+    @rule(job=st.sampled_from([workers.clean, datasets.rebuild, datasets.snapshot]), steps=STEPS)
+    def start_a_job(self, job, steps):
+        self.start(job.__name__, job, steps)
+
+    @rule(job=st.sampled_from([workers.fold, workers.clean]))
+    def somebody_else_does(self, job):
+        """At one go, while all the others stand still."""
+        job(self.dataset)
+
+    @rule(steps=STEPS)
+    def start_a_withdrawal(self, steps):
+        self.start("withdraw", datasets.withdraw_some, steps)
 
     @rule(inherit=st.booleans(), which=st.integers(0, 1))
     def redo(self, inherit, which):
@@ -142,13 +161,13 @@ class Protocol(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.puppets)
-    @rule(data=st.data(), steps=st.sampled_from([1, 2, 4, 8, 15, 25, LONG]))
+    @rule(data=st.data(), steps=STEPS)
     def thaw(self, data, steps):
         data.draw(st.sampled_from(self.puppets)).go(steps)
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data())
-    def fail_a_call(self, data):
+    def fail_its_next_call(self, data):
         data.draw(st.sampled_from(self.puppets)).go(1, fail=True)
 
     @precondition(lambda self: self.puppets)
