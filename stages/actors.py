@@ -16,7 +16,13 @@ from typing import Any
 import ray
 import torch
 from ray import cloudpickle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from stages.fully_automatic import ShardFailed, ShardResult, ShardWorker
 from stages.isolated import run_isolated
@@ -107,6 +113,10 @@ def cluster(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+WORKER_DIED = (RayActorError, OutOfMemoryError)  # the latter, from Ray's memory monitor, is no RayActorError
+CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)  # nor are these, and no restart helps
 
 
 class ShardActor:
@@ -205,16 +215,22 @@ class _Worker:
         self._asked = None
         try:
             counts = ray.get(answer)
-        except RayActorError as error:
-            if error.actor_init_failed:
-                why = str(error).strip().splitlines()[-1]
-                raise PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here") from error
+        except CANNOT_START as error:
+            raise _cannot_start(error) from error
+        except WORKER_DIED as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise _cannot_start(error) from error
             if not self.has_answered and self._down_since is None:
                 self._down_since = time.perf_counter()
             return  # still down, or the loss will show in its jobs
         in_hand = {job.shard.name for job in self.jobs.values()}
         self.counts = {shard: count for shard, count in counts.items() if shard in in_hand}
         self.has_answered, self._down_since = True, None
+
+
+def _cannot_start(error: Exception) -> PlanStopped:
+    why = str(error).strip().splitlines()[-1]
+    return PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here")
 
 
 def _start_workers(
@@ -291,7 +307,9 @@ def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
         job = worker.jobs[ref]
         try:
             result = ray.get(ref)
-        except RayActorError:
+        except CANNOT_START as error:
+            raise _cannot_start(error) from error
+        except WORKER_DIED:
             ledger.died(worker.lose())
             continue
         except RayTaskError as error:

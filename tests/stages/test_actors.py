@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import ray
 from ray import cloudpickle
+from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RuntimeEnvSetupError
 
 from engine.generate import GenerateConfig, Generated
 from engine.model.weights import load_model
@@ -17,8 +20,10 @@ from stages import actors
 from stages.actors import PlanProgress, PlanResult, PoolConfig, cluster, run_plan
 from stages.fully_automatic import MaskedImage, ShardFailed, ShardWorker, plan_masks
 from stages.ingest import ingest_photos
+from stages.ledger import Ledger, PlanStopped
+from stages.plan_progress import Tally
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.plans import Plan, PlannedShard, make_plan
 from storage.records import ImageRecord, Reject
 
 CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
@@ -200,6 +205,52 @@ def test_a_worker_that_a_cluster_has_no_room_for_keeps_nothing_waiting(
     assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
     assert told[-1].waiting_workers >= 1
     assert max(each.workers for each in told) <= 2
+
+
+class Raising:
+    """Stands in for `ray.get`: the errors below take a machine out of memory or a broken cluster."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, _: object) -> NoReturn:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("killed by the memory monitor"), RayActorError()])
+def test_a_worker_lost_with_its_memory_is_a_death(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    shard = PlannedShard(name="000000")
+    ledger, worker = Ledger([shard]), actors._Worker(lambda: None)
+    job = ledger.take(alone=True)
+    assert job is not None
+    worker.has_answered = True
+    worker.jobs[ray.put(0)] = job
+    monkeypatch.setattr(ray, "get", Raising(error))
+    actors._collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
+    assert (ledger.deaths, ledger.waiting, worker.is_up) == (1, 1, False)
+    worker._hear(ray.put(0))  # the question after its counts ends as well
+    assert not worker.is_up
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeEnvSetupError("no such image"), "no such image"),
+        (ActorUnschedulableError("its node is gone"), "its node is gone"),
+    ],
+)
+def test_workers_that_can_never_start_stop_the_run(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    ledger, worker = Ledger([PlannedShard(name="000000")]), actors._Worker(lambda: None)
+    monkeypatch.setattr(ray, "get", Raising(error))
+    with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
+        worker._hear(ray.put(0))
+    job = ledger.take(alone=True)
+    assert job is not None
+    worker.jobs[ray.put(0)] = job
+    with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
+        actors._collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
 
 
 DRIVER = """
