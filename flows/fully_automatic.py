@@ -5,7 +5,7 @@ again with the same photographs and settings continues where it stopped.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,11 @@ from flows.config import RunConfig, validated
 from flows.progress import Counts, Reporter, reporter, say
 from flows.report import report_path, write_report
 from stages.actors import PlanProgress, PlanResult, run_plan
-from stages.fully_automatic import ShardWorker, plan_masks
+from stages.fully_automatic import ShardWorker, expected_memory_bytes, plan_masks
 from stages.ingest import IngestProgress, IngestReport, ingest_photos
+from stages.pool import PoolConfig
 from storage.dataset import Dataset
+from storage.plans import Plan
 
 FOLD_EVERY_S = 60.0
 """So that `gigamask query` follows a long run."""
@@ -117,11 +119,18 @@ def masks(settings: dict[str, Any]) -> list[PlanResult]:
     """Image shards to mask shards, on Ray; shards that could not be made are named in the results."""
     config = validated(RunConfig, settings)
     dataset = Dataset.open(config.dataset)
-    plans = plan_masks(dataset, load_model(config.model), config.generate)
+    plans, pool = _planned(dataset, config)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
     with reporter("masks") as progress:
         watch = _Watch(dataset, progress)
-        return [run_plan(dataset, plan, make_worker, config.pool, watch) for plan in plans]
+        return [run_plan(dataset, plan, make_worker, pool, watch) for plan in plans]
+
+
+def _planned(dataset: Dataset, config: RunConfig) -> tuple[list[Plan], PoolConfig]:
+    """The plans, and the pool with the memory that this model's workers need; the model is gone thereafter."""
+    model = load_model(config.model)
+    needed = config.pool.worker_memory_bytes or expected_memory_bytes(model)
+    return plan_masks(dataset, model, config.generate), replace(config.pool, worker_memory_bytes=needed)
 
 
 class _Watch:

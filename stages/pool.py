@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_GPU_WORKER_THREADS = 8
-DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30
+DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30  # where nobody estimated: enough for the seed and vit_b
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class PoolConfig:
     threads: int | None = None
     """Cores of a worker; None: 1, and more where there are fewer shards than cores."""
     worker_memory_bytes: int | None = None
-    """What a worker is expected to need; no more start than fit. None: 2 GiB, enough for the seed and vit_b."""
+    """What a worker is expected to need; no more start than fit. None: estimated from the model."""
     object_store_bytes: int = 128 * 2**20
     """Of Ray's shared memory on this machine; shards do not pass through it."""
 
