@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ PER_DATASET = 40  # faults of chaos upon one dataset
 
 def main() -> None:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that disks are unmounted and servers ended
     workers.warm_up()
     if arguments.sabotage:
         sabotage.KINDS[arguments.sabotage]()
