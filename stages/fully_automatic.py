@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from engine.generate import Diagnostics, GenerateConfig, Generated, generate_mas
 from engine.images import decode
 from engine.model.weights import Model, load_model
 from storage.commits import Commit
+from storage.contents import read_image_run
 from storage.dataset import Dataset
 from storage.plans import Plan, PlannedShard, address_of
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
@@ -277,7 +278,7 @@ def read_photographs(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[
     run = _run_of(shard)
     kept = kept_of(dataset, plan, shard)
     masked = _stats_of(kept)["masks_per_image"] if kept else {}
-    images = islice(dataset.read_images(address), run.start, run.stop)
+    images = read_image_run(dataset.store, dataset.commit_of(address), run)
     return [(image, data) for image, data in images if image.key not in masked]
 
 

@@ -3,7 +3,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from stages.ingest import IngestConfig, ingest_photos
 from storage import rle
 from storage.dataset import Dataset
 from storage.records import Reject
+from storage.stores import LocalStore
 
 CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
 
@@ -303,6 +304,26 @@ def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypat
     again = dataset.plan_redo(plan)
     assert worker.run(again.plan_id, "000000").images == 5
     assert dataset.commits(plan)[0].generation == 2
+
+
+def test_a_shard_reads_no_other_images(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=2)
+    streamed: list[str] = []
+    open_stream = LocalStore.open
+
+    def opened(store: LocalStore, key: str) -> BinaryIO:
+        stream = open_stream(store, key)
+        streamed.append(key)
+        return stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "open", opened)
+        last = fully_automatic.read_photographs(worker.dataset, plan, plan.shards[-1])
+    address, _ = plan.shards[-1].inputs
+    every = list(worker.dataset.read_images(address))
+    assert last == every[-len(last) :] != every
+    tars = [part.key for part in worker.dataset.commit_of(address).tars()]
+    assert sum(key in tars for key in streamed) == len(last)  # one range read each
 
 
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
