@@ -335,16 +335,21 @@ def assert_same_masks(ours: Generated, theirs: Generated) -> None:
     assert ours.diagnostics.losses() == theirs.diagnostics.losses()
 
 
-def test_the_grid_decoder_and_the_networks_own_give_the_same_masks(real_network: Model) -> None:
-    photo = data.astronaut()[:300, :450]
+@pytest.fixture(scope="module")
+def real_question(real_network: Model) -> tuple[np.ndarray, GenerateConfig, Generated]:
+    """A photograph, settings under which every filter has work, and the masks."""
+    photo = data.astronaut()[:300, :200]
     config = open_config(real_network, photo)
-    ours = generate_masks(real_network, photo, config)
-    assert_same_masks(ours, generate_masks(real_network, photo, config, decoder="plain"))
+    return photo, config, generate_masks(real_network, photo, config)
+
+
+def test_the_grid_decoder_and_the_networks_own_give_the_same_masks(real_network: Model, real_question) -> None:
+    photo, config, masks = real_question
+    assert_same_masks(masks, generate_masks(real_network, photo, config, decoder="plain"))
 
 
 @pytest.mark.parametrize("points_per_batch", [1, 7, 64])
-def test_the_size_of_a_batch_changes_nothing(real_network: Model, points_per_batch: int) -> None:
-    photo = data.astronaut()[:450, :300]
-    config = open_config(real_network, photo)
-    ours = generate_masks(real_network, photo, replace(config, points_per_batch=points_per_batch))
-    assert_same_masks(ours, generate_masks(real_network, photo, config))
+def test_the_size_of_a_batch_changes_nothing(real_network: Model, real_question, points_per_batch: int) -> None:
+    photo, config, masks = real_question
+    config = replace(config, points_per_batch=points_per_batch)
+    assert_same_masks(masks, generate_masks(real_network, photo, config))
