@@ -41,17 +41,26 @@ _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired
 
 def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
     """The four empty tables, with their versions; harmless to repeat. Raises StoreError."""
-    versions = {}
-    for name, schema in tables.SCHEMAS.items():
-        uri = store.table_uri(folder, name)
+    return {name: _create_table(store, store.table_uri(folder, name), name) for name in tables.SCHEMAS}
+
+
+def _create_table(store: ObjectStore, uri: str, name: str) -> int:
+    """Of several creators at a time one creates; the others lose a race once and then find the table."""
+    for attempt in range(_TRIES):
         try:
             table = DeltaTable.create(
-                uri, schema, mode="ignore", configuration=_TABLE_SETTINGS, storage_options=store.table_options()
+                uri,
+                tables.SCHEMAS[name],
+                mode="ignore",
+                configuration=_TABLE_SETTINGS,
+                storage_options=store.table_options(),
             )
+            return table.version()
         except (DeltaError, OSError) as error:
+            if isinstance(error, CommitFailedError) and attempt < _TRIES - 1:
+                continue
             raise StoreError(f"{uri}: the table could not be created ({one_line(error)})") from error
-        versions[name] = table.version()
-    return versions
+    raise AssertionError("the last try returns or raises")
 
 
 def open_table(store: ObjectStore, folder: str, name: str, version: int | None = None) -> DeltaTable:
