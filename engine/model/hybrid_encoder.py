@@ -1,9 +1,9 @@
 """Image encoder of the seed model: convolutions down to 1/16, attention there, and everything folded back into 1/8.
 
 SAM's decoder has no skip connection, so whatever it shall draw at stride 2 must sit in the embedding. Features of the
-finer stages are therefore brought into the 1/8 grid by strided convolutions (space to depth and a matrix product) beside
-the usual top-down path. Nothing depends on the position in the picture: the encoder may be run on any window whose sides
-are multiples of 16, which is what makes training on small windows of the input frame valid.
+finer stages are therefore brought into the 1/8 grid by strided convolutions (space to depth and a matrix product)
+beside the usual top-down path. Nothing depends on the position in the picture: the encoder may be run on any window
+whose sides are multiples of 16, which is what makes training on small windows of the input frame valid.
 
 B batch, C channels, H and W rows and columns of the map at hand, T = H * W tokens, N heads.
 """
@@ -104,7 +104,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Pre-norm transformer block over all cells; a depthwise convolution tells neighbours apart instead of positions."""
+    """Pre-norm transformer block over all cells; a depthwise convolution stands in for positions."""
 
     def __init__(self, channels: int, heads: int, mlp_channels: int) -> None:
         super().__init__()
