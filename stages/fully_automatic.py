@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,8 @@ SHARDS_OF_A_RUN = 64
 """A plan aims at so many shards: enough for a dozen workers to end together."""
 MAX_IMAGES = 256
 """Of a mask shard; a lost worker loses no more."""
+MAX_WITHOUT_MASKS = 12
+"""Photographs of a shard whose want of masks its record explains: as many as a report shows in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,9 +279,9 @@ def read_photographs(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[
     address, _ = shard.inputs
     run = _run_of(shard)
     kept = kept_of(dataset, plan, shard)
-    masked = _stats_of(kept)["masks_per_image"] if kept else {}
+    rejected = {reject.source_sha256 for reject in kept.rejects} if kept else set()
     images = read_image_run(dataset.store, dataset.commit_of(address), run)
-    return [(image, data) for image, data in images if image.key not in masked]
+    return [(image, data) for image, data in images if not kept or image.source_sha256 in rejected]
 
 
 def kept_of(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
@@ -325,14 +327,13 @@ def write_outcomes(
 
 
 def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> dict[str, object]:
-    """The shard's diagnostics: summed, the number of masks of each photograph, and why some have none."""
-    before = _stats_of(kept) if kept else {"diagnostics": {}, "masks_per_image": {}, "without_masks": {}}
+    """The shard's diagnostics: summed, and of the first few photographs without masks why they have none."""
+    before = _stats_of(kept) if kept else {"diagnostics": {}, "without_masks": {}}
     new = sum((outcome.diagnostics for outcome in masked), Diagnostics()).to_json()
     none = {outcome.image.key: outcome.diagnostics.to_json() for outcome in masked if not outcome.masks}
     return {
         "diagnostics": {name: count + before["diagnostics"].get(name, 0) for name, count in new.items()},
-        "masks_per_image": before["masks_per_image"] | {each.image.key: len(each.masks) for each in masked},
-        "without_masks": before["without_masks"] | none,
+        "without_masks": dict(islice((before["without_masks"] | none).items(), MAX_WITHOUT_MASKS)),
     }
 
 
