@@ -57,4 +57,4 @@ def test_a_cluster_that_may_grow_is_asked_for_what_is_wanted() -> None:
 @pytest.mark.parametrize("name", ["workers", "threads", "worker_memory_bytes"])
 def test_a_pool_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
-        PoolConfig(**{name: 0})
+        PoolConfig(**{name: 0})  # type: ignore[arg-type]
