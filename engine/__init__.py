@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: the SAM model, mask generation, training and evaluation; the only package that imports torch."""
+"""Tensors in, tensors out: SAM, mask generation, training and evaluation; the only package that imports torch."""
