@@ -1,7 +1,7 @@
 """A mask shard made in child processes, for one that killed its worker: the photograph at fault becomes a reject.
 
-The child holds the model and is handed one photograph at a time. When it dies, the photograph it had is the culprit; a
-new child takes the rest.
+The child holds the model and is handed one photograph at a time. When it dies, or hangs in native code, the photograph it had
+is the culprit; a new child takes the rest.
 """
 
 import multiprocessing
@@ -24,6 +24,11 @@ from stages.fully_automatic import (
 from storage.dataset import Dataset
 from storage.records import ImageRecord, Reject
 
+PHOTOGRAPH_LIMIT_S = 7200.0
+"""For one photograph. The slowest, vit_h with the paper's 21 crops on one core, is estimated at an hour, not measured."""
+START_LIMIT_S = 1800.0
+"""For a child to load its model, from a slow disk too, and to mask a picture it knows."""
+
 
 def run_isolated(
     make_worker: bytes,
@@ -34,7 +39,7 @@ def run_isolated(
 ) -> ShardResult:
     """`ShardWorker.run` with the work in child processes. `make_worker`: a pickled function that makes the worker.
 
-    Raises ShardFailed where a child dies before its first photograph: then no photograph is at fault.
+    Raises ShardFailed where a child dies or hangs before its first photograph: then no photograph is at fault.
     """
     began = time.perf_counter()
     plan = dataset.plan(plan_id)
@@ -48,8 +53,7 @@ def run_isolated(
         for image, data in read_photographs(dataset, plan, shard):
             child = child or _Child(make_worker, plan_id, shard_name)
             outcome = child.mask(image, data)
-            if outcome is None:
-                outcome = reject(image, "killed_worker", f"the process that masked it died: {child.epitaph()}")
+            if child.is_gone:
                 child = None
             outcomes.append(outcome)
             if on_image:
@@ -71,24 +75,40 @@ class _Child:
         )
         self._process.start()
         other_end.close()
+        self.is_gone = False
         try:
+            if not self._pipe.poll(START_LIMIT_S):
+                self._kill()
+                raise ShardFailed(f"shard {shard_name}: a child process was not ready after {START_LIMIT_S:.0f} s")
             self._pipe.recv()  # ready
         except EOFError as error:
             raise ShardFailed(f"shard {shard_name}: a child process died while starting: {self.epitaph()}") from error
 
-    def mask(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject | None:
-        """The photograph's outcome; None where it killed the process, or left it unable to mask anything."""
+    def mask(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        """The photograph's outcome. Afterwards the child `is_gone` where the photograph killed or hung it, or left it
+        unable to mask anything.
+        """
         try:
             self._pipe.send((image, data))
-            return self._pipe.recv()
+            if self._pipe.poll(PHOTOGRAPH_LIMIT_S):
+                return self._pipe.recv()
         except (EOFError, ConnectionError):
-            return None
+            self.is_gone = True
+            return reject(image, "killed_worker", f"the process that masked it died: {self.epitaph()}")
+        self._kill()
+        return reject(image, "timed_out", f"not masked after {PHOTOGRAPH_LIMIT_S:.0f} s; its process was killed")
 
     def epitaph(self) -> str:
         """How the process ended."""
         self._process.join(timeout=60)
         code = self._process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+    def _kill(self) -> None:
+        self.is_gone = True
+        self._process.kill()
+        self._process.join(timeout=60)
+        self._pipe.close()
 
     def end(self) -> None:
         self._pipe.close()
