@@ -1,7 +1,7 @@
 """A mask shard made in child processes, for one that killed its worker: the photograph at fault becomes a reject.
 
-The child holds the model and is handed one photograph at a time. When it dies, or hangs in native code, the photograph it had
-is the culprit; a new child takes the rest.
+The child holds the model and is handed one photograph at a time. When it dies, or hangs in native code, the
+photograph it had is the culprit; a new child takes the rest.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from storage.dataset import Dataset
 from storage.records import ImageRecord, Reject
 
 PHOTOGRAPH_LIMIT_S = 7200.0
-"""For one photograph. The slowest, vit_h with the paper's 21 crops on one core, is estimated at an hour, not measured."""
+"""For one photograph. The slowest, vit_h with the paper's 21 crops on one core, may need an hour (an estimate)."""
 START_LIMIT_S = 1800.0
 """For a child to load its model, from a slow disk too, and to mask a picture it knows."""
 
