@@ -14,7 +14,7 @@ run: $(VENV)/.ready  ## photographs in, masks out: PHOTOS=folder (default: sampl
 	$(BIN)/gigamask run $(PHOTOS) $(ARGS)
 
 test: $(VENV)/.ready-dev lint  ## linters, types, import rules and the whole suite
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
