@@ -51,6 +51,8 @@ class IngestResult:
     rejects: int
     unchanged: int
     """Known before under the same name and with the same bytes."""
+    of_earlier_settings: int
+    """Of these, stored under other ingest settings: they stay as those made them."""
     other_files: int
     """In the folders given, and no photographs."""
     shards: int
@@ -98,6 +100,7 @@ def only_ingest(photos: list[str], settings: dict[str, Any]) -> IngestResult:
         images=ingested.images,
         rejects=len(ingested.rejects),
         unchanged=ingested.unchanged,
+        of_earlier_settings=ingested.of_earlier_settings,
         other_files=ingested.other_files,
         shards=len(ingested.shards),
         seconds=round(time.monotonic() - started, 3),
@@ -111,7 +114,10 @@ def ingest(photos: list[str], settings: dict[str, Any]) -> IngestReport:
     config = validated(RunConfig, settings)
     dataset = Dataset.open_or_create(config.dataset)
     with reporter("ingest") as progress:
-        return ingest_photos(photos, dataset, config.ingest, lambda now: progress(_ingest_counts(now)))
+        ingested = ingest_photos(photos, dataset, config.ingest, lambda now: progress(_ingest_counts(now)))
+    if ingested.of_earlier_settings:
+        say(f"ingest: {ingested.of_earlier_settings} photographs stay as earlier ingest settings made them")
+    return ingested
 
 
 @task(name="masks")
