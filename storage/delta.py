@@ -168,7 +168,7 @@ def _write(table: DeltaTable, properties: CommitProperties, *, rows: pa.Table, r
     write = partial(
         write_deltalake,
         table,
-        rows,
+        rows.combine_chunks(),  # several chunks are written side by side, in whatever order they finish
         writer_properties=_WRITER,
         commit_properties=properties,
         post_commithook_properties=_AFTER_COMMIT,
