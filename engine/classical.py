@@ -1,8 +1,9 @@
 """A segmenter that learned nothing: Felzenszwalb's graph segmentation at three scales, clickable like a model.
 
 The bar every model is measured against. On a lone click it offers the segment under it at each scale and shows the
-middle one first. Source: Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 2004, as in
-scikit-image. Shape letters: S scales, H/W the picture, M candidates.
+middle one first; as a proposer it hands out its segments, largest first. Source: Felzenszwalb and Huttenlocher,
+"Efficient Graph-Based Image Segmentation", IJCV 2004, as in scikit-image. Shape letters: S scales, H/W the picture, M
+candidates.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ import torch
 
 from engine.clicks import Click
 from engine.interact import Candidates, ObjectPrompt, check_prompt
+from engine.kernels.nms import box_nms
+from storage import rle
+from storage.rle import Rle
 
 SCALES = (60, 300, 1200)
 CHOSEN_SCALE = 1
 """Index in `SCALES` of the candidate shown first."""
 SIGMA = 0.8
 MIN_SEGMENT_PX = 50
+DUPLICATE_BOX_IOU = 0.7
+MIN_PROPOSAL_PX = 100
+MAX_PROPOSAL_FRACTION = 0.95
+"""What the mask generator's defaults take away: the same box again, specks, nearly the whole picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,25 @@ class FelzenszwalbSegmenter:
 
         labels = [felzenszwalb(image_HW3, scale=k, sigma=SIGMA, min_size=MIN_SEGMENT_PX) for k in SCALES]
         return FelzenszwalbPicture(labels_SHW=np.stack(labels).astype(np.int32))
+
+    def propose(self, image_HW3: np.ndarray) -> list[Rle]:
+        """The segments of every scale as masks, largest first."""
+        return ranked_segments(self.open(image_HW3).labels_SHW)
+
+
+def ranked_segments(labels_SHW: np.ndarray) -> list[Rle]:
+    """Every segment of every scale as a mask, largest first (of equal ones the finer), without what the mask generator
+    would not keep either: specks, nearly the whole picture, and the box of a larger segment again.
+
+    Segments carry no score; size is the one thing known of them.
+    """
+    segments = [rle.encode(labels_HW == number) for labels_HW in labels_SHW for number in np.unique(labels_HW)]
+    areas_N = np.array([rle.area(segment) for segment in segments])
+    usable_N = (areas_N >= MIN_PROPOSAL_PX) & (areas_N < MAX_PROPOSAL_FRACTION * labels_SHW[0].size)
+    segments, areas_N = [segments[n] for n in np.flatnonzero(usable_N)], areas_N[usable_N]
+    boxes_N4 = np.array([rle.box_xyxy(segment) for segment in segments], dtype=np.int64).reshape(-1, 4)
+    boxes_N4[:, 2:] -= 1  # the generator compares inclusive maxima
+    return [segments[n] for n in box_nms(boxes_N4, areas_N, DUPLICATE_BOX_IOU)]
 
 
 def _at(labels_HW: np.ndarray, click: Click) -> int:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 
+from engine.boundaries import boundary_iou
 from engine.interact import Candidates, Click, ObjectPrompt, Picture
 
 Point = tuple[float, float]
@@ -81,6 +82,8 @@ class ClickSession:
     predicted_iou_M: tuple[float, ...] = ()
     """Of the first click's candidates, as is `iou_M`, their true IoU."""
     iou_M: tuple[float, ...] = ()
+    boundary_iou: float = 0.0
+    """Of the mask shown after the first click."""
     iou_after: list[float] = field(default_factory=list)
     """IoU of the shown mask after each click."""
 
@@ -115,6 +118,7 @@ def click_through(
         session.predicted_iou_M = tuple(first.predicted_iou_M.tolist())
         session.iou_M = tuple(iou(mask_HW, session.truth_HW) for mask_HW in first.masks_MHW)
         session.show(first)
+        session.boundary_iou = boundary_iou(session.shown_HW, session.truth_HW)
     for clicked in range(1, at_most):
         active = [s for s in sessions if clicked < at_least or max(s.iou_after) < until_iou]
         if not active:

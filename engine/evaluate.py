@@ -1,10 +1,10 @@
 """How well a segmenter answers clicks, measured against people's masks.
 
 The protocol of section 7 of the paper: each mask is asked for on its own, with a click at its deepest point. One click
-gives three candidates: `miou_1_chosen` takes the one the segmenter ranks first, `miou_1_best3` the best of them. Each
-further click goes into the larger error, with the shown mask's logits fed back, and gets one mask. IoU is taken at the
-picture's resolution; figures are means over masks with intervals over photographs (`engine.scores`). Shape letters: H/W
-the picture, M candidates.
+gives three candidates: `miou_1_chosen` takes the one the segmenter ranks first (`boundary_iou` looks at its edges),
+`miou_1_best3` the best of them. Each further click goes into the larger error, with the shown mask's logits fed back,
+and gets one mask. IoU is taken at the picture's resolution; figures are means over masks with intervals over
+photographs (`engine.scores`). Shape letters: H/W the picture, M candidates.
 """
 
 from __future__ import annotations
@@ -26,20 +26,15 @@ from engine.scores import CLICK_CAP, Calibration, MaskScore, Summary
 from storage import rle
 from storage.rle import Rle
 
-REPORTED = ("miou_1_chosen", "miou_1_best3", "miou_2", "miou_3", "miou_5", "miou_9", "miou_box", "noc85", "noc90")
+REPORTED = (
+    *("miou_1_chosen", "miou_1_best3", "boundary_iou", "miou_2", "miou_3", "miou_5", "miou_9"),
+    *("miou_box", "noc85", "noc90"),
+)
 """The figures of the JSON, in its order; those not asked for are null."""
 NOC_GOAL = 0.90
 MASK_BYTES_AT_ONCE = 128_000_000
 """Candidate masks held at a time, one byte a pixel."""
 MAX_PROMPTS_AT_ONCE = 32
-COLUMN_TITLES = {
-    "miou_1_chosen": "1 click, chosen",
-    "miou_1_best3": "1 click, best of 3",
-    **{f"miou_{number}": f"{number} clicks" for number in range(2, CLICK_CAP + 1)},
-    "miou_box": "box",
-    "noc85": "NoC@85",
-    "noc90": "NoC@90",
-}
 
 T = TypeVar("T")
 
@@ -55,7 +50,7 @@ class EvaluationConfig:
     boxes: bool = False
     """Also prompt with each mask's own box."""
     click_policy: Literal["centre", "jittered"] = "centre"
-    """`centre` as published evaluations do it, `jittered` nearer to people."""
+    """`centre`, the deepest point, as published evaluations do it; `jittered` around it, nearer to people's hands."""
     min_area_fraction: float = 0.001
     """Smaller masks are left out (and counted): many are annotation specks."""
     image_ids: Literal["all", "even", "odd"] = "all"
@@ -81,7 +76,7 @@ class EvaluationConfig:
     @property
     def figure_names(self) -> tuple[str, ...]:
         """Names of the figures asked for, in the order of the report."""
-        names = ["miou_1_chosen", "miou_1_best3"]
+        names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
         names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
         return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)
 
@@ -257,6 +252,7 @@ def score_image(
                 predicted_iou_M=session.predicted_iou_M,
                 iou_M=session.iou_M,
                 iou_after=tuple(session.iou_after),
+                boundary_iou=session.boundary_iou,
                 iou_box=box,
             )
             for (annotator, mask), session, box in zip(part, sessions, iou_box, strict=True)
@@ -269,35 +265,6 @@ def _iou_of_boxes(
 ) -> list[float]:
     answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
     return [iou(answer.masks_MHW[answer.chosen], truth) for answer, truth in zip(answers, truths, strict=True)]
-
-
-def to_markdown_table(evaluations: Sequence[Evaluation]) -> str:
-    """Figures with their 95 % intervals: a row for each model and group (all masks, domains, mask sizes)."""
-    names = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.config.figure_names))
-    rows = [
-        ["masks of", "model", "photographs", "masks", *(COLUMN_TITLES.get(name, name) for name in names)],
-        ["---", "---", "---:", "---:", *["---:"] * len(names)],
-    ]
-    groups = [
-        (evaluation, title, summary)
-        for evaluation in evaluations
-        for title, summary in {"all": evaluation.overall, **evaluation.domains, **evaluation.sizes}.items()
-    ]
-    for group in dict.fromkeys(title for _, title, _ in groups):
-        for evaluation, title, summary in groups:
-            if title == group:
-                cells = [_cell(summary, name) for name in names]
-                rows.append([group, evaluation.model, str(summary.images), str(summary.masks), *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _cell(summary: Summary, name: str) -> str:
-    if (figure := summary.figures.get(name)) is None:
-        return ""
-    digits = 2 if name.startswith("noc") else 3
-    interval = "" if figure.interval is None else f" [{figure.interval[0]:.{digits}f}, {figure.interval[1]:.{digits}f}]"
-    failures = f", {summary.failures[name]} failed" if name in summary.failures else ""
-    return f"{figure.value:.{digits}f}{interval}{failures}"
 
 
 def _rng(config: EvaluationConfig, name: str) -> np.random.Generator:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,22 @@ BOOTSTRAP_DRAWS = 1000
 SIZE_BINS = (("under 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("over 10 %", 0.1, 1.01))
 """Name, lowest and highest share of the picture."""
 CALIBRATION_BINS = 10
+
+
+class OfPhotograph(Protocol):
+    """A score that belongs to one photograph."""
+
+    @property
+    def image(self) -> str:
+        """Names the photograph, the same for every segmenter."""
+
+
+class OfSize(Protocol):
+    """A score of a mask whose size is known."""
+
+    @property
+    def area_fraction(self) -> float:
+        """Of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +53,8 @@ class MaskScore:
     """True IoU of the same candidates."""
     iou_after: tuple[float, ...]
     """IoU of the mask shown after 1, 2, ... clicks, as far as the clicks went."""
+    boundary_iou: float
+    """`engine.boundaries`: of the mask shown after the first click."""
     iou_box: float | None
     """IoU for the mask's own box as the only prompt; None when boxes were not asked for."""
 
@@ -87,7 +105,8 @@ class Summary:
     images: int
     masks: int
     figures: Mapping[str, Figure]
-    """By name: `miou_1_chosen`, `miou_1_best3`, `miou_<clicks>`, `miou_box`, `noc85`, `noc90`; only those asked for."""
+    """By name: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`, `miou_box`, `noc85`, `noc90`; only
+    those asked for."""
     failures: Mapping[str, int]
     """`noc85`, `noc90`: masks that 20 clicks did not bring there, counted as 20."""
 
@@ -116,7 +135,7 @@ def summarise_by(
     return {name: summarise(group, figure_names, seed) for name, group in groups.items()}
 
 
-def size_of(score: MaskScore) -> str:
+def size_of(score: OfSize) -> str:
     """The name of the size bin a mask falls into."""
     return next(name for name, low, high in SIZE_BINS if low <= score.area_fraction < high)
 
@@ -132,6 +151,8 @@ def figure_values(scores: Sequence[MaskScore], name: str) -> np.ndarray:
             values: list[float | None] = [score.iou_after[0] for score in scores]
         elif name == "miou_1_best3":
             values = [max(score.iou_M) for score in scores]
+        elif name == "boundary_iou":
+            values = [score.boundary_iou for score in scores]
         elif name == "miou_box":
             values = [score.iou_box for score in scores]
         elif name in ("noc85", "noc90"):
@@ -149,18 +170,56 @@ def _goal(noc_name: str) -> float:
     return int(noc_name.removeprefix("noc")) / 100
 
 
-def mean_over_masks(scores: Sequence[MaskScore], values_N: np.ndarray, seed: int) -> Figure:
+def mean_over_masks(scores: Sequence[OfPhotograph], values_N: np.ndarray, seed: int) -> Figure:
     """The mean of the masks' values and its percentile bootstrap interval over photographs; fixed by the seed."""
     _, image_N = np.unique([score.image for score in scores], return_inverse=True)
     sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
-    num_images = len(count_I)
-    if num_images < 2:
+    if len(count_I) < 2:
         return Figure(value=float(values_N.mean()), interval=None)
-    rng = np.random.default_rng(seed)
-    times_drawn_BI = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=BOOTSTRAP_DRAWS)
+    times_drawn_BI = _draws(len(count_I), seed)
     mean_B = (times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I)
-    low, high = np.percentile(mean_B, [2.5, 97.5])
-    return Figure(value=float(values_N.mean()), interval=(float(low), float(high)))
+    return Figure(value=float(values_N.mean()), interval=_middle_95(mean_B))
+
+
+def difference_of_means(
+    before: Sequence[OfPhotograph],
+    before_N: np.ndarray,
+    after: Sequence[OfPhotograph],
+    after_M: np.ndarray,
+    seed: int,
+) -> Figure | None:
+    """Mean of one set of values less that of another, on the same photographs; positive: the second has more.
+
+    The two need not be values of the same masks (a generator's masks are its own), so it is the photographs that are
+    paired: each draw takes the same ones for both. Draws that leave a side without a mask are not counted; None where
+    a side has no mask at all.
+    """
+    if not len(before_N) or not len(after_M):
+        return None
+    value = float(after_M.mean() - before_N.mean())
+    _, image_K = np.unique([score.image for score in (*before, *after)], return_inverse=True)
+    num_images = int(image_K.max()) + 1
+    if num_images < 2:
+        return Figure(value=value, interval=None)
+    times_drawn_BI = _draws(num_images, seed)
+    sums, counts = [], []
+    for image_N, values_N in ((image_K[: len(before)], before_N), (image_K[len(before) :], after_M)):
+        sums.append(times_drawn_BI @ np.bincount(image_N, weights=values_N, minlength=num_images))
+        counts.append(times_drawn_BI @ np.bincount(image_N, minlength=num_images))
+    usable_B = (counts[0] > 0) & (counts[1] > 0)
+    difference_B = sums[1][usable_B] / counts[1][usable_B] - sums[0][usable_B] / counts[0][usable_B]
+    return Figure(value=value, interval=_middle_95(difference_B))
+
+
+def _draws(num_images: int, seed: int) -> np.ndarray:
+    """How often each bootstrap draw takes each photograph; int [B, I]."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=BOOTSTRAP_DRAWS)
+
+
+def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values_B, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Figure:
@@ -207,10 +266,16 @@ def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any
     """The command line's form: every named figure and its `_interval`, null where it was not asked for."""
     content: dict[str, Any] = {"images": summary.images, "masks": summary.masks}
     for name in figure_names:
-        figure = summary.figures.get(name)
-        content[name] = round(figure.value, 5) if figure else None
-        interval = figure.interval if figure else None
-        content[f"{name}_interval"] = [round(edge, 5) for edge in interval] if interval else None
+        content |= figure_json(name, summary.figures.get(name))
         if name.startswith("noc"):
             content[f"{name}_failures"] = summary.failures.get(name)
     return content
+
+
+def figure_json(name: str, figure: Figure | None) -> dict[str, Any]:
+    """A figure under its name and its interval under `<name>_interval`; null where there is none."""
+    interval = figure.interval if figure else None
+    return {
+        name: round(figure.value, 5) if figure else None,
+        f"{name}_interval": [round(edge, 5) for edge in interval] if interval else None,
+    }

@@ -3,7 +3,6 @@
 Heavy libraries are imported inside the commands, after the first line is on the screen.
 """
 
-import json
 import os
 import sys
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import typer
 
 from flows import environment
 from flows.cli_dataset import dataset_app
+from flows.cli_evaluate import evaluate_app
 from flows.progress import say
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine: list them, pull the released ones.")
 app.add_typer(models_app, name="models")
+app.add_typer(evaluate_app)
 app.add_typer(dataset_app)  # gc, redo, withdraw, rebuild
 
 Dataset = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.", show_default=True)]
@@ -163,47 +164,6 @@ def report(
 
     opened = Data.open(dataset)
     print(write_report(opened, output or report_path(opened)))
-
-
-@app.command()
-def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of photographs with SA-1B-style JSON beside them.")],
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model's name, a weights file, or felzenszwalb; may be repeated [seed].")
-    ] = None,
-    clicks: Annotated[str, typer.Option(help="Report the mean IoU after these numbers of clicks.")] = "1",
-    noc: Annotated[bool, typer.Option("--noc", help="Also count clicks to IoU .85 and .90 (cap 20; slow).")] = False,
-    boxes: Annotated[bool, typer.Option("--boxes", help="Also prompt with each mask's box.")] = False,
-    image_ids: Annotated[
-        str, typer.Option(help="all, even or odd: by custom even ids train, odd ones evaluate.")
-    ] = "all",
-    max_images: Annotated[
-        int | None, typer.Option(help="At most this many photographs a domain (seeded choice).")
-    ] = None,
-    max_masks: Annotated[int | None, typer.Option(help="At most this many masks an image (seeded choice).")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """mIoU of clicks against people's masks, by domain, with bootstrap intervals over photographs."""
-    names = model or ["seed"]
-    say(f"evaluate: {', '.join(names)} on {data}")
-    from engine.evaluate import EvaluationConfig, to_markdown_table
-    from flows.config import validated
-    from flows.evaluation import evaluate_models
-
-    settings = {
-        "clicks": tuple(number.strip() for number in clicks.split(",")),
-        "noc": noc,
-        "boxes": boxes,
-        "image_ids": image_ids,
-        "max_images_per_domain": max_images,
-        "max_masks_per_image": max_masks,
-    }
-    evaluations = evaluate_models(names, data, validated(EvaluationConfig, settings))
-    if as_json:
-        answers = [evaluation.to_json() for evaluation in evaluations]
-        print(json.dumps(answers[0] if len(answers) == 1 else answers))
-    else:
-        print(to_markdown_table(evaluations))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from engine.generate import PRESETS, GenerateConfig
+from flows.evaluation import EvaluateSettings
 from stages.actors import PoolConfig
 from stages.ingest import IngestConfig
 
@@ -46,12 +47,23 @@ def load_run_config(*, file: Path | None = None, assignments: list[str] | None =
     for assignment in assignments or []:
         _merge(tree, _parse_assignment(assignment))
     _merge(tree, {key: value for key, value in options.items() if value is not None})
-    preset = tree.get("preset", RunConfig.preset)
-    if preset not in PRESETS:
-        raise ValueError(f"preset: got {preset!r}; known presets are {', '.join(PRESETS)}")
+    defaults = _preset(tree.get("preset", RunConfig.preset))
     _refuse_unknown_keys(RunConfig, tree)
-    tree["generate"] = dataclasses.asdict(PRESETS[preset]) | tree.get("generate", {})
+    tree["generate"] = defaults | tree.get("generate", {})
     return validated(RunConfig, tree)
+
+
+def load_evaluate_settings(
+    *, assignments: list[str] | None = None, preset: str = "grid", **options: Any
+) -> EvaluateSettings:
+    """Compose the settings of `gigamask evaluate`: the preset, then options, then `--set` assignments.
+
+    Raises ValueError that names the key, what was got and what is allowed.
+    """
+    tree: Tree = {"generate": _preset(preset)} | options
+    for assignment in assignments or []:
+        _merge(tree, _parse_assignment(assignment))
+    return validated(EvaluateSettings, tree)
 
 
 def validated(kind: type[Settings], tree: Tree) -> Settings:
@@ -67,6 +79,12 @@ def validated(kind: type[Settings], tree: Tree) -> Settings:
 def to_tree(config: Any) -> Tree:
     """The plain values of a settings dataclass, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def _preset(name: str) -> Tree:
+    if name not in PRESETS:
+        raise ValueError(f"preset: got {name!r}; known presets are {', '.join(PRESETS)}")
+    return dataclasses.asdict(PRESETS[name])
 
 
 def _describe(problem: Any) -> str:

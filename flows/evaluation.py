@@ -1,32 +1,161 @@
-"""`gigamask evaluate`: a model, and the classical baseline where asked for, against people's masks."""
+"""`gigamask evaluate`: models against people's masks, each with another model or the classical baseline beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
+from engine import automatic_evaluation, scores
+from engine.automatic_evaluation import AutomaticEvaluation, evaluate_automatic
 from engine.classical import FelzenszwalbSegmenter
 from engine.evaluate import Evaluation, EvaluationConfig, evaluate_folder
+from engine.generate import GenerateConfig
 from engine.interact import SamSegmenter, Segmenter
+from engine.labelled import load_folder
 from engine.model.weights import load_model
+from engine.proposals import Proposer, SamProposer
+from engine.scores import Figure
 
 BASELINE = "felzenszwalb"
 
 
-def evaluate_models(names: list[str], data: Path, config: EvaluationConfig) -> list[Evaluation]:
-    """One Evaluation a name, on the same masks. Raises ValueError for an unknown model or a folder without masks."""
-    segmenters = [_segmenter(name) for name in names]
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Settings of `gigamask evaluate`."""
+
+    evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    """Of the automatic masks."""
+    automatic: bool = False
+    """Also measure the masks made without any click."""
+    beside: str | None = BASELINE
+    """What each model is compared with; None: nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one model was found to do."""
+
+    clicks: Evaluation
+    automatic: AutomaticEvaluation | None
+    """None where it was not asked for."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.clicks.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A model, and what stands beside it: measured on the same masks, its automatic masks at an equal number."""
+
+    measured: Measured
+    beside: Measured | None
+
+    def click_differences(self, domain: str | None = None) -> dict[str, Figure]:
+        """How much more the model has than what stands beside it: each figure of a domain, or of all masks."""
+        if self.beside is None:
+            return {}
+        pair = (self.beside.clicks, self.measured.clicks)
+        before, after = ([score for score in each.scores if domain in (None, score.domain)] for each in pair)
+        config = self.measured.clicks.config
+        return {name: scores.paired_difference(before, after, name, config.seed) for name in config.figure_names}
+
+    def automatic_differences(self, domain: str | None = None) -> dict[str, Figure | None]:
+        """The same for the automatic masks."""
+        if self.beside is None or self.beside.automatic is None or self.measured.automatic is None:
+            return {}
+        pair = (self.beside.automatic, self.measured.automatic)
+        return automatic_evaluation.difference(*pair, self.measured.clicks.config.seed, domain=domain)
+
+
+def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateSettings) -> list[Result]:
+    """One Result a name, all on the same masks.
+
+    Raises:
+        ValueError: an unknown model, or a folder without masks.
+    """
+    everyone = dict.fromkeys([*names, *([settings.beside] if settings.beside else [])])
+    contenders = {name: _contender(name, settings.generate) for name in everyone}
+    images = load_folder(data)
+    results = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        return [evaluate_folder(each, data, config, on_progress=_shown(bar, each.name)) for each in segmenters]
+        clicks = {}
+        for name, contender in contenders.items():
+            on_progress = _shown(bar, f"{name}: clicks")
+            clicks[name] = evaluate_folder(contender.segmenter, data, settings.evaluate, on_progress=on_progress)
+
+        def automatic(name: str, at_most: Mapping[str, int] | None = None) -> AutomaticEvaluation | None:
+            if not settings.automatic:
+                return None
+            on_progress = _shown(bar, f"{name}: automatic masks")
+            proposer = contenders[name].proposer
+            return evaluate_automatic(proposer, images, settings.evaluate, at_most=at_most, on_progress=on_progress)
+
+        for name in names:
+            measured, beside = Measured(clicks=clicks[name], automatic=automatic(name)), None
+            if settings.beside and settings.beside != name:
+                as_many = measured.automatic.made_in_image if measured.automatic else None
+                beside = Measured(clicks=clicks[settings.beside], automatic=automatic(settings.beside, as_many))
+            results.append(Result(measured=measured, beside=beside))
+    return results
 
 
-def _shown(bar: Progress, name: str) -> Callable[[int, int], None]:
-    task = bar.add_task(name, total=None)
+def results_json(results: Sequence[Result]) -> dict[str, Any] | list[dict[str, Any]]:
+    """What `--json` prints: an object, or a list of them where several models were asked for."""
+    answers = [_result_json(result) for result in results]
+    return answers[0] if len(answers) == 1 else answers
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    content = _measured_json(result.measured)
+    if result.beside is None:
+        return content | {"beside": None}
+    domains = result.measured.clicks.domains
+    differences = {
+        "overall": _figures_json(result.click_differences()),
+        "domains": {domain: _figures_json(result.click_differences(domain)) for domain in domains},
+    }
+    if result.measured.automatic is not None:
+        differences["automatic"] = {
+            "overall": _figures_json(result.automatic_differences()),
+            "domains": {domain: _figures_json(result.automatic_differences(domain)) for domain in domains},
+        }
+    return content | {"beside": _measured_json(result.beside) | {"difference": differences}}
+
+
+def _measured_json(measured: Measured) -> dict[str, Any]:
+    automatic = measured.automatic.to_json() if measured.automatic else None
+    return measured.clicks.to_json() | {"automatic": automatic}
+
+
+def _figures_json(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name, figure in figures.items():
+        content |= scores.figure_json(name, figure)
+    return content
+
+
+def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
+    task = bar.add_task(title, total=None)
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _segmenter(name: str) -> Segmenter:
+@dataclass(frozen=True, kw_only=True)
+class _Contender:
+    """A model, ready for both kinds of questions."""
+
+    segmenter: Segmenter
+    proposer: Proposer
+
+
+def _contender(name: str, generate: GenerateConfig) -> _Contender:
     if name == BASELINE:
-        return FelzenszwalbSegmenter()
-    return SamSegmenter(model=load_model(name))
+        classical = FelzenszwalbSegmenter()
+        return _Contender(segmenter=classical, proposer=classical)
+    model = load_model(name)
+    return _Contender(segmenter=SamSegmenter(model=model), proposer=SamProposer(model=model, config=generate))

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.classical import CHOSEN_SCALE, FelzenszwalbPicture, FelzenszwalbSegmenter
+from engine.classical import CHOSEN_SCALE, FelzenszwalbPicture, FelzenszwalbSegmenter, ranked_segments
 from engine.evaluate import EvaluationConfig, evaluate
 from engine.interact import Click, ObjectPrompt
 from engine.labelled import load_folder
+from storage import rle
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 
@@ -66,3 +67,17 @@ def test_it_finds_nuclei_in_a_real_photograph():
     figures = evaluate(FelzenszwalbSegmenter(), [image], EvaluationConfig()).overall.figures
     assert figures["miou_1_best3"].value > 0.7
     assert figures["miou_1_best3"].value >= figures["miou_1_chosen"].value
+
+
+def test_segments_are_proposed_largest_first_without_specks_the_whole_and_the_same_box_again():
+    labels_SHW = np.zeros((3, 40, 40), dtype=np.int32)
+    labels_SHW[0, :, 30:] = 1  # 30 and 10 columns
+    labels_SHW[0, :5, :5] = 2  # 25 px
+    labels_SHW[1, :, 28:] = 1  # 28 columns: the box of the 30 again
+    proposed = ranked_segments(labels_SHW)  # the third scale is one segment, the whole picture
+    assert [rle.box_xyxy(mask) for mask in proposed] == [(0, 0, 30, 40), (28, 0, 40, 40)]
+    assert [rle.area(mask) for mask in proposed] == [40 * 30 - 25, 40 * 12]
+
+
+def test_a_picture_of_one_segment_has_nothing_to_propose():
+    assert ranked_segments(np.zeros((3, 40, 40), dtype=np.int32)) == []

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from engine.scores import MaskScore, calibrate, figure_values, paired_difference, size_of, summarise, summarise_by
+from engine.scores import (
+    MaskScore,
+    calibrate,
+    difference_of_means,
+    figure_values,
+    paired_difference,
+    size_of,
+    summarise,
+    summarise_by,
+)
 
 
 def score(image: str = "a", iou_after=(0.5,), *, domain="d", area=0.05, predicted=(0.5,), true=None) -> MaskScore:
@@ -13,6 +22,7 @@ def score(image: str = "a", iou_after=(0.5,), *, domain="d", area=0.05, predicte
         predicted_iou_M=tuple(predicted),
         iou_M=tuple(true if true is not None else iou_after[:1]),
         iou_after=tuple(iou_after),
+        boundary_iou=0.25,
         iou_box=None,
     )
 
@@ -58,6 +68,7 @@ def test_best_of_three_and_later_clicks_are_read_from_the_scores():
     scores = [score("a", (0.4, 0.6, 0.7), true=(0.4, 0.8, 0.1))]
     assert figure_values(scores, "miou_1_best3").tolist() == [0.8]
     assert figure_values(scores, "miou_3").tolist() == [0.7]
+    assert figure_values(scores, "boundary_iou").tolist() == [0.25]
 
 
 @pytest.mark.parametrize("name", ["miou_5", "miou_box", "accuracy"])
@@ -107,3 +118,22 @@ def test_a_paired_difference_is_sharper_than_its_two_means():
     assert difference.interval == pytest.approx((0.05, 0.05))
     with pytest.raises(ValueError, match="different masks"):
         paired_difference(before, after[:-1], "miou_1_chosen", seed=0)
+
+
+def test_a_difference_of_means_draws_the_same_photographs_for_both():
+    """Two sets of masks of their own: what all photographs have in common is no uncertainty of the difference."""
+    rng = np.random.default_rng(0)
+    level = rng.random(40) * 0.8
+    before = [score(f"p{n}") for n in range(40) for _ in range(3)]
+    after = [score(f"p{n}") for n in range(40) for _ in range(5)]
+    difference = difference_of_means(before, np.repeat(level, 3), after, np.repeat(level + 0.05, 5), seed=0)
+    assert difference.value == pytest.approx(0.05)
+    assert difference.interval == pytest.approx((0.05, 0.05))
+
+
+def test_a_difference_of_means_leaves_out_draws_without_a_mask_and_is_none_without_any():
+    before, after = [score("a"), score("b")], [score("a")]
+    difference = difference_of_means(before, np.array([0.2, 0.4]), after, np.array([0.9]), seed=0)
+    assert difference.value == pytest.approx(0.6)
+    assert difference.interval == pytest.approx((0.6, 0.7))
+    assert difference_of_means(before, np.array([0.2, 0.4]), [], np.array([]), seed=0) is None
