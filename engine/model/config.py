@@ -1,15 +1,17 @@
 """What a SAM network is made of: sizes, their checks, and their JSON form on a model card.
 
-`VIT_B`, `VIT_L` and `VIT_H` are the three networks of the original release ("Segment Anything", appendix A).
+`VIT_B`, `VIT_L` and `VIT_H` are the three networks of the original release ("Segment Anything", appendix A). `MOBILE`
+is MobileSAM's (Zhang et al. 2023): the same decoder behind a small encoder.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from engine.model.hybrid_encoder import HybridConfig, HybridEncoder
+from engine.model.tiny_vit import TinyVit, TinyVitConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,15 @@ class VitConfig:
             raise ValueError(f"global_blocks {self.global_blocks}: expected indices below depth {self.depth}")
 
 
+EncoderConfig: TypeAlias = VitConfig | HybridConfig | TinyVitConfig
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamConfig:
     """Sizes of a whole network: image encoder, prompt encoder and mask decoder."""
 
-    image_encoder: VitConfig | HybridConfig
-    """The image encoder; everything else is the same for both kinds."""
+    image_encoder: EncoderConfig
+    """The image encoder; everything else is the same for all kinds."""
     input_side: int = 1024
     """Side of the square input, in pixels."""
     embedding_stride: int = 16
@@ -77,6 +82,10 @@ class SamConfig:
             raise ValueError(f"mask_prompt_channels {self.mask_prompt_channels}: expected a multiple of 4")
         if isinstance(self.image_encoder, HybridConfig):
             self._check_hybrid()
+        if isinstance(self.image_encoder, TinyVitConfig) and self.embedding_stride != TinyVit.stride:
+            raise ValueError(
+                f"the TinyViT encoder has stride {TinyVit.stride}; got embedding_stride {self.embedding_stride}"
+            )
 
     def _check_hybrid(self) -> None:
         if self.embedding_stride != HybridEncoder.stride or self.input_side % HybridEncoder.window_multiple:
@@ -120,14 +129,15 @@ class SamConfig:
         )
 
 
-ENCODER_KINDS: dict[str, type[VitConfig | HybridConfig]] = {"vit": VitConfig, "hybrid": HybridConfig}
+ENCODER_KINDS: dict[str, type[EncoderConfig]] = {"vit": VitConfig, "hybrid": HybridConfig, "tiny_vit": TinyVitConfig}
 
 VIT_B = SamConfig(image_encoder=VitConfig(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)))
 VIT_L = SamConfig(image_encoder=VitConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)))
 VIT_H = SamConfig(image_encoder=VitConfig(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)))
+MOBILE = SamConfig(image_encoder=TinyVitConfig())
 
 
-def _encoder_from_json(cls: type[VitConfig | HybridConfig], data: dict[str, Any]) -> VitConfig | HybridConfig:
+def _encoder_from_json(cls: type[EncoderConfig], data: dict[str, Any]) -> EncoderConfig:
     where = "config.image_encoder"
     tuples = {field.name for field in dataclasses.fields(cls) if "tuple" in str(field.type)}
     fields: dict[str, Any] = {

@@ -5,7 +5,10 @@ save time and memory and leave the function as it is: queries, keys and values a
 (the padding is then the projection's bias), and relative positions of global blocks ride along in wider queries and
 keys, so that no cells-by-cells matrix is stored.
 
-B batch or windows, H and W rows and columns of the grid at hand, N = H * W cells, C channels, A heads,
+For training there are drop path (Huang et al. 2016) and blocks that are computed again in the backward pass instead of
+being kept (gradient checkpointing).
+
+B batch or windows, H and W rows and columns of the grid at hand, N = H * W cells, C channels, A heads, L blocks,
 D channels of a head, X the 3 C channels of queries, keys and values together.
 """
 
@@ -14,9 +17,11 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from engine.model.config import SamConfig, VitConfig
-from engine.model.layers import LayerNorm2d, TransformerMlp
+from engine.model.layers import TransformerMlp, embedding_neck
+from engine.model.windows import cut_windows, join_windows
 
 
 class ImageEncoder(nn.Module):
@@ -26,6 +31,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         side = config.embedding_side
         self.input_side = config.input_side
+        self.recomputes_blocks = False
+        """In training, keep only what enters a block and compute the rest again: a third more time, far less memory."""
         self.patch_embed = PatchEmbedding(vit.width, config.embedding_stride)
         self.pos_embed = nn.Parameter(torch.empty(1, side, side, vit.width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -33,16 +40,13 @@ class ImageEncoder(nn.Module):
             Block(vit, grid_side=side, window_side=0 if index in vit.global_blocks else vit.window_side)
             for index in range(vit.depth)
         )
-        self.neck = nn.Sequential(
-            nn.Conv2d(vit.width, config.width, kernel_size=1, bias=False),
-            LayerNorm2d(config.width),
-            nn.Conv2d(config.width, config.width, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(config.width),
-        )
+        self.neck = embedding_neck(vit.width, config.width)
 
-    def forward(self, pixels_B3SS: Tensor) -> Tensor:
+    def forward(self, pixels_B3SS: Tensor, branch_factors_L2B: Tensor | None = None) -> Tensor:
         """Normalised pixels float [B, 3, S, S] to embeddings [B, C, E, E]; S is the configured input side.
 
+        `branch_factors_L2B`: what each block's attention and perceptron are multiplied by in training, per picture;
+        `draw_branch_factors` makes them. Ignored in evaluation.
         Raises ValueError for another side: the positions are learned for this one.
         """
         if tuple(pixels_B3SS.shape[1:]) != (3, self.input_side, self.input_side):
@@ -51,9 +55,22 @@ class ImageEncoder(nn.Module):
                 "Sam.preprocess makes them"
             )
         tokens_BHWC = self.patch_embed(pixels_B3SS) + self.pos_embed
-        for block in self.blocks:
-            tokens_BHWC = block(tokens_BHWC)
+        for index, block in enumerate(self.blocks):
+            factors_2B = branch_factors_L2B[index] if self.training and branch_factors_L2B is not None else None
+            if self.training and self.recomputes_blocks:
+                tokens_BHWC = checkpoint(block, tokens_BHWC, factors_2B, use_reentrant=False)
+            else:
+                tokens_BHWC = block(tokens_BHWC, factors_2B)
         return self.neck(tokens_BHWC.permute(0, 3, 1, 2))
+
+
+def draw_branch_factors(depth: int, drop_path: float, uniform_L2B: Tensor) -> Tensor:
+    """Drop path: 0 for a branch that is left out, else 1 / (1 - rate), so that the mean stays; float32 [L, 2, B].
+
+    The rate grows evenly from 0 in the first block to `drop_path` in the last. `uniform_L2B`: random, in [0, 1).
+    """
+    rate_L11 = torch.linspace(0, drop_path, depth, device=uniform_L2B.device)[:, None, None]
+    return (uniform_L2B >= rate_L11) / (1 - rate_L11)
 
 
 class PatchEmbedding(nn.Module):
@@ -77,9 +94,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(vit.width, eps=1e-6)
         self.mlp = TransformerMlp(vit.width, vit.mlp_ratio * vit.width, nn.GELU())
 
-    def forward(self, tokens_BHWC: Tensor) -> Tensor:
-        tokens_BHWC = tokens_BHWC + self.attn(self.norm1(tokens_BHWC))
-        return tokens_BHWC + self.mlp(self.norm2(tokens_BHWC))
+    def forward(self, tokens_BHWC: Tensor, branch_factors_2B: Tensor | None = None) -> Tensor:
+        attended_BHWC = self.attn(self.norm1(tokens_BHWC))
+        if branch_factors_2B is not None:
+            attended_BHWC = attended_BHWC * branch_factors_2B[0, :, None, None, None].to(attended_BHWC.dtype)
+        tokens_BHWC = tokens_BHWC + attended_BHWC
+        thought_BHWC = self.mlp(self.norm2(tokens_BHWC))
+        if branch_factors_2B is not None:
+            thought_BHWC = thought_BHWC * branch_factors_2B[1, :, None, None, None].to(thought_BHWC.dtype)
+        return tokens_BHWC + thought_BHWC
 
 
 class RelativeAttention(nn.Module):
@@ -144,27 +167,3 @@ def attend_globally(
     wide_key = torch.cat([key_BAND, one_hot_NX.expand(*key_BAND.shape[:2], -1, -1)], dim=-1)
     wide_value = F.pad(value_BAND, (0, height + width))  # the memory-saving kernels want one width
     return F.scaled_dot_product_attention(wide_query, wide_key, wide_value, scale=1.0)[..., :head_width]
-
-
-def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
-    """Windows [B * windows, side, side, X] of a grid padded right and below with the vector `padding` [X]."""
-    batch, height, width, channels = grid_BHWX.shape
-    rows, columns = -(-height // side), -(-width // side)
-    if (rows * side, columns * side) != (height, width):
-        padded_BHWX = padding.expand(batch, rows * side, columns * side, channels).clone()
-        padded_BHWX[:, :height, :width] = grid_BHWX
-        grid_BHWX = padded_BHWX
-    return (
-        grid_BHWX.reshape(batch, rows, side, columns, side, channels)
-        .transpose(2, 3)
-        .reshape(batch * rows * columns, side, side, channels)
-    )
-
-
-def join_windows(windows_BHWC: Tensor, grid_BHW: tuple[int, ...]) -> Tensor:
-    """The inverse of `cut_windows`: the grid [B, H, W, C] without its padding."""
-    batch, height, width = grid_BHW
-    side = windows_BHWC.shape[1]
-    rows, columns = -(-height // side), -(-width // side)
-    grid = windows_BHWC.unflatten(0, (batch, rows, columns)).transpose(2, 3)
-    return grid.reshape(batch, rows * side, columns * side, -1)[:, :height, :width]

@@ -46,3 +46,13 @@ class Perceptron(nn.Module):
         for layer in self.layers[:-1]:
             tokens = F.relu(layer(tokens))
         return self.layers[-1](tokens)
+
+
+def embedding_neck(width: int, out_width: int) -> nn.Sequential:
+    """What brings an image encoder's last features to the embedding's width."""
+    return nn.Sequential(
+        nn.Conv2d(width, out_width, kernel_size=1, bias=False),
+        LayerNorm2d(out_width),
+        nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(out_width),
+    )

@@ -18,6 +18,7 @@ from engine.model.hybrid_encoder import HybridEncoder
 from engine.model.image_encoder import ImageEncoder
 from engine.model.mask_decoder import MaskDecoder
 from engine.model.prompt_encoder import PromptEncoder
+from engine.model.tiny_vit import TinyVit, TinyVitConfig
 from engine.prompts import Prompts
 
 Outputs = Literal["multimask", "single", "all"]
@@ -47,6 +48,8 @@ class Sam(nn.Module):
         self.image_encoder: nn.Module
         if isinstance(config.image_encoder, VitConfig):
             self.image_encoder = ImageEncoder(config, config.image_encoder)
+        elif isinstance(config.image_encoder, TinyVitConfig):
+            self.image_encoder = TinyVit(config.image_encoder, config.width)
         else:
             self.image_encoder = HybridEncoder(config.image_encoder, config.width)
         self.prompt_encoder = PromptEncoder(config)

@@ -3,12 +3,13 @@ import json
 
 import pytest
 
-from engine.model.config import VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, VitConfig
+from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, VitConfig
+from engine.model.tiny_vit import TinyVitConfig
 
 SEED_LIKE = SamConfig(image_encoder=HybridConfig(), input_side=320, embedding_stride=8, width=128)
 
 
-@pytest.mark.parametrize("config", [VIT_B, VIT_L, VIT_H, SEED_LIKE])
+@pytest.mark.parametrize("config", [VIT_B, VIT_L, VIT_H, MOBILE, SEED_LIKE])
 def test_a_config_survives_json(config):
     assert SamConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
@@ -27,6 +28,7 @@ def test_sides_follow_from_the_stride():
         ({"mask_prompt_channels": 6}, "mask_prompt_channels 6"),
         ({"decoder_depth": 0}, "at least 1"),
         ({"image_encoder": HybridConfig()}, "hybrid encoder has stride 8"),
+        ({"image_encoder": TinyVitConfig(), "embedding_stride": 8}, "TinyViT encoder has stride 16; got .* 8"),
     ],
 )
 def test_contradictory_sizes_are_refused(change, message):

@@ -6,9 +6,10 @@ import pytest
 import skimage.data
 import torch
 
-from engine.model.config import VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, VitConfig
-from engine.model.image_encoder import attend_globally, attend_in_windows, cut_windows, join_windows
+from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, VitConfig
+from engine.model.image_encoder import attend_globally, attend_in_windows
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD, Sam, build_sam
+from engine.model.windows import cut_windows, join_windows
 from engine.prompts import Prompts
 
 SMALL = SamConfig(
@@ -35,7 +36,7 @@ def point_prompts(count: int, points: int = 1) -> Prompts:
     )
 
 
-@pytest.mark.parametrize(("name", "config"), [("vit_b", VIT_B), ("vit_l", VIT_L), ("vit_h", VIT_H)])
+@pytest.mark.parametrize(("name", "config"), [("vit_b", VIT_B), ("vit_l", VIT_L), ("vit_h", VIT_H), ("mobile", MOBILE)])
 def test_names_and_shapes_are_those_of_the_original_definitions(name, config):
     with torch.device("meta"):
         sam = Sam(config)

@@ -1,0 +1,27 @@
+"""A grid of tokens cut into attention windows, and joined again; both image encoders with windows use it."""
+
+from torch import Tensor
+
+
+def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
+    """Windows [B * windows, side, side, X] of a grid padded right and below with the vector `padding` [X]."""
+    batch, height, width, channels = grid_BHWX.shape
+    rows, columns = -(-height // side), -(-width // side)
+    if (rows * side, columns * side) != (height, width):
+        padded_BHWX = padding.expand(batch, rows * side, columns * side, channels).clone()
+        padded_BHWX[:, :height, :width] = grid_BHWX
+        grid_BHWX = padded_BHWX
+    return (
+        grid_BHWX.reshape(batch, rows, side, columns, side, channels)
+        .transpose(2, 3)
+        .reshape(batch * rows * columns, side, side, channels)
+    )
+
+
+def join_windows(windows_BHWC: Tensor, grid_BHW: tuple[int, ...]) -> Tensor:
+    """The inverse of `cut_windows`: the grid [B, H, W, C] without its padding."""
+    batch, height, width = grid_BHW
+    side = windows_BHWC.shape[1]
+    rows, columns = -(-height // side), -(-width // side)
+    grid = windows_BHWC.unflatten(0, (batch, rows, columns)).transpose(2, 3)
+    return grid.reshape(batch, rows * side, columns * side, -1)[:, :height, :width]
