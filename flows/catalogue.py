@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from engine.model.weights import PRETRAINED_FOLDER
-from storage.models import BASE_URL, RELEASED, PulledModel, models_folder, pull
+from storage.models import RELEASED, PulledModel, models_folder, pull
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,6 @@ def pull_model(name: str, base_url: str | None) -> PulledModel:
         task = bar.add_task(name, total=None)
         return pull(
             name,
-            base_url=base_url or BASE_URL,
+            base_url=base_url,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

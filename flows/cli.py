@@ -203,7 +203,7 @@ def models_list(as_json: AsJson = False) -> None:
 
 @models_app.command("pull")
 def models_pull(
-    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    name: Annotated[str, typer.Argument(help="mobile, vit_b, vit_l or vit_h.")],
     base_url: Annotated[str | None, typer.Option(help="Another address to download from.")] = None,
 ) -> None:
     """Download released SAM weights; continues a broken download and checks the SHA-256."""

@@ -1,7 +1,7 @@
 """The models folder and the released weights that can be pulled into it.
 
-The release publishes no checksums; all that is known of a file's SHA-256 are the six hex digits in its name. A file
-that agrees with them is called prefix-verified, never verified.
+The releases publish no SHA-256: those here are what other projects recorded of the same files (the digits in the names
+of `vit_b`, `vit_l` and `vit_h` begin their MD5). A file that agrees is the one that everybody else has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import BinaryIO
 
 from storage.stores import Corrupt, StoreError
 
-BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 TIMEOUT_S = 30.0
 """How long a server may stay silent."""
 BLOCK_BYTES = 1 << 20
@@ -37,17 +36,47 @@ class PullFailed(StoreError):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """Weights of the original release."""
+    """Weights that their authors put on the network."""
 
     name: str
-    file_name: str
-    sha256_prefix: str
+    url: str
+    sha256: str
 
+    @property
+    def file_name(self) -> str:
+        """What the file is called there and in the models folder."""
+        return self.url.rpartition("/")[2]
+
+
+_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
+_MOBILE_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights"
 
 RELEASED: dict[str, ReleasedModel] = {
-    name: ReleasedModel(name=name, file_name=f"sam_{name}_{prefix}.pth", sha256_prefix=prefix)
-    for name, prefix in {"vit_b": "01ec64", "vit_l": "0b3195", "vit_h": "4b8939"}.items()
+    name: ReleasedModel(name=name, url=url, sha256=sha256)
+    for name, url, sha256 in [
+        (
+            "mobile",
+            f"{_MOBILE_URL}/mobile_sam.pt",
+            "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        ),
+        (
+            "vit_b",
+            f"{_SAM_URL}/sam_vit_b_01ec64.pth",
+            "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        ),
+        (
+            "vit_l",
+            f"{_SAM_URL}/sam_vit_l_0b3195.pth",
+            "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        ),
+        (
+            "vit_h",
+            f"{_SAM_URL}/sam_vit_h_4b8939.pth",
+            "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        ),
+    ]
 }
+"""By size. `mobile` is MobileSAM, the others are the original release of "Segment Anything"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +87,6 @@ class PulledModel:
     path: Path
     nbytes: int
     sha256: str
-    sha256_prefix: str
-    """The only digits of the checksum that were there to compare with."""
     already_there: bool
     """The file lay in the folder; it was checked again and nothing was downloaded."""
     kept_bytes: int
@@ -70,10 +97,7 @@ class PulledModel:
     @property
     def verification(self) -> str:
         """One line for people: how far the file's content is vouched for."""
-        digits = len(self.sha256_prefix)
-        return (
-            f"prefix-verified: SHA-256 {self.sha256}; only its first {digits} digits ({self.sha256_prefix}) are known"
-        )
+        return f"verified: SHA-256 {self.sha256}, as others recorded it (the release publishes none)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +115,13 @@ def pull(
     name: str,
     folder: str | Path | None = None,
     *,
-    base_url: str = BASE_URL,
+    base_url: str | None = None,
     progress: Progress | None = None,
 ) -> PulledModel:
     """Download released weights into the models folder, going on where an interrupted pull stopped.
 
-    Bytes gather in `<file>.part`, which is renamed once its checksum agrees; nothing that was downloaded is deleted.
+    `base_url` is another address of the same files. Bytes gather in `<file>.part`, which is renamed once its checksum
+    agrees; nothing that was downloaded is deleted.
 
     Raises:
         ValueError: no released model has this name.
@@ -107,6 +132,7 @@ def pull(
     if name not in RELEASED:
         raise ValueError(f"got model {name!r}, expected one of {', '.join(RELEASED)}: those are released for download")
     released = RELEASED[name]
+    url = released.url if base_url is None else f"{base_url.rstrip('/')}/{released.file_name}"
     target = models_folder(folder) / released.file_name
     part = target.with_name(target.name + ".part")
     kept_bytes = refetched_bytes = 0
@@ -118,7 +144,7 @@ def pull(
             sha256 = _check(released, target)
         else:
             with _locked(part) as file:
-                kept_bytes, refetched_bytes = _download(f"{base_url.rstrip('/')}/{target.name}", file, part, progress)
+                kept_bytes, refetched_bytes = _download(url, file, part, progress)
                 os.fsync(file.fileno())
                 sha256 = _check(released, part)
                 os.replace(part, target)
@@ -129,7 +155,6 @@ def pull(
         path=target,
         nbytes=target.stat().st_size,
         sha256=sha256,
-        sha256_prefix=released.sha256_prefix,
         already_there=already_there,
         kept_bytes=kept_bytes,
         refetched_bytes=refetched_bytes,
@@ -203,12 +228,12 @@ def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
 
 
 def _check(released: ReleasedModel, path: Path) -> str:
-    """The file's SHA-256. Raises Corrupt when it does not begin as the released file's does."""
+    """The file's SHA-256. Raises Corrupt when it is not the released file's."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if not sha256.startswith(released.sha256_prefix):
+    if sha256 != released.sha256:
         raise Corrupt(
-            f"{path}: its SHA-256 is {sha256}, that of {released.name} begins with {released.sha256_prefix}; "
+            f"{path}: its SHA-256 is {sha256}, that of {released.name} is {released.sha256}; "
             "the content is wrong: remove this file and pull again"
         )
     return sha256

@@ -27,6 +27,8 @@ class ModelCard:
     """What was measured on it; JSON values."""
     license: str
     notes: str
+    zooms_in: bool = False
+    """Clicks and boxes are asked in windows of the photograph, too (`engine.zoom`): for networks of a small input."""
 
     def __post_init__(self) -> None:
         for name in ("predicted_iou_threshold", "stability_threshold"):
@@ -48,11 +50,12 @@ class ModelCard:
         expected = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, dict):
             raise ValueError(f"card: got {type(data).__name__}, expected an object with {sorted(expected)}")
+        data = {"zooms_in": False} | data
         missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
         if missing or unknown:
             raise ValueError(f"card: missing fields {missing}, unknown fields {unknown}")
         for name, types in FIELD_TYPES.items():
-            if not isinstance(data[name], types) or isinstance(data[name], bool):
+            if not isinstance(data[name], types) or (isinstance(data[name], bool) and bool not in types):
                 raise ValueError(f"card.{name}: got {data[name]!r}, expected {' or '.join(t.__name__ for t in types)}")
         return cls(**data | {"config": SamConfig.from_json(data["config"])})
 
@@ -66,11 +69,12 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "metrics": (dict,),
     "license": (str,),
     "notes": (str,),
+    "zooms_in": (bool,),
 }
 
 
 def released_card(name: str, config: SamConfig) -> ModelCard:
-    """The card of a network in the original release's format; 0.88 and 0.95 are that release's thresholds."""
+    """The card of a released network; 0.88 and 0.95 are the thresholds of the original release, and of MobileSAM's."""
     return ModelCard(
         name=name,
         config=config,
@@ -80,5 +84,5 @@ def released_card(name: str, config: SamConfig) -> ModelCard:
         training={},
         metrics={},
         license="Apache-2.0",
-        notes='Network of "Segment Anything" (Kirillov et al. 2023) in the format of its original release.',
+        notes='Network of "Segment Anything" (Kirillov et al. 2023) or MobileSAM (Zhang et al. 2023), as released.',
     )

@@ -1,7 +1,8 @@
 """Weights on disk: named models, safetensors with a card beside them, and checkpoints of the original release.
 
 Our own weights are `<stem>.safetensors` (parameters as fp16, loaded as fp32) beside `<stem>.json`: the card and the
-SHA-256 of the weights. Checkpoints of the original release are `.pth` files without a card; no code in them is run.
+SHA-256 of the weights. Released checkpoints, the original ones and MobileSAM's, are `.pth` and `.pt` files without a
+card; no code in them is run.
 Loading is strict: every parameter must be there under its official name, in its shape, and finite.
 """
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from engine.model.card import ModelCard, released_card
-from engine.model.config import VIT_B, VIT_H, VIT_L
+from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig
 from engine.model.sam import Sam
 from storage.models import RELEASED, models_folder
 
@@ -30,6 +31,8 @@ SHIPPED = ("seed",)
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
 """The original release's networks by their image encoder's width."""
+MOBILE_MARK = "image_encoder.patch_embed.seq.0.c.weight"
+"""A parameter that only MobileSAM's network has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class Model:
 
 
 def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, device: str = "cpu") -> Model:
-    """The model of a name ("seed", "vit_b", "vit_l", "vit_h") or of a weights file, in evaluation mode, in float32.
+    """The model of a name ("seed", "mobile", "vit_b", ...) or of a weights file, in evaluation mode, in float32.
 
     Released models are read from the models folder `folder`; `storage.models.pull` brings them there.
 
@@ -61,7 +64,7 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
         if name in RELEASED:
             _check_released(name, path, sha256)
         state = _parse_original(path)
-        card = _card_of_original(name, path, state)
+        card = released_card(name or path.stem, _config_of_original(path, state))
     return Model(
         name=card.name,
         model_id=f"{card.name}-{sha256[:12]}",
@@ -152,10 +155,9 @@ def _read_card(path: Path, weights_path: Path, weights_sha256: str) -> ModelCard
 
 
 def _check_released(name: str, path: Path, sha256: str) -> None:
-    prefix = RELEASED[name].sha256_prefix
-    if not sha256.startswith(prefix):
+    if sha256 != RELEASED[name].sha256:
         raise ValueError(
-            f"{path}: its SHA-256 is {sha256}, that of the released {name} begins with {prefix}; "
+            f"{path}: its SHA-256 is {sha256}, that of the released {name} is {RELEASED[name].sha256}; "
             f"the file is damaged: remove it and run `gigamask models pull {name}`"
         )
 
@@ -178,8 +180,10 @@ def _parse_original(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _card_of_original(name: str, path: Path, state: Mapping[str, Tensor]) -> ModelCard:
-    """The card of vit_b, vit_l or vit_h, told apart by the width of their positions."""
+def _config_of_original(path: Path, state: Mapping[str, Tensor]) -> SamConfig:
+    """The network of a released checkpoint: the ViTs are told apart by the width of their positions."""
+    if MOBILE_MARK in state:
+        return MOBILE
     positions = state.get("image_encoder.pos_embed")
     width = positions.shape[-1] if positions is not None and positions.ndim else None
     if width not in ORIGINAL_CONFIGS:
@@ -187,7 +191,7 @@ def _card_of_original(name: str, path: Path, state: Mapping[str, Tensor]) -> Mod
             f"{path}: not a checkpoint of {', '.join(RELEASED)}: image_encoder.pos_embed is "
             f"{'missing' if positions is None else list(positions.shape)}"
         )
-    return released_card(name or path.stem, ORIGINAL_CONFIGS[width])
+    return ORIGINAL_CONFIGS[width]
 
 
 def _build_with(card: ModelCard, path: Path, state: Mapping[str, Tensor]) -> Sam:

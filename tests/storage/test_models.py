@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import http.server
@@ -11,8 +12,8 @@ import pytest
 from storage.models import RELEASED, PullFailed, models_folder, pull
 from storage.stores import Corrupt
 
-CONTENT = bytes(range(256)) * 1024 + (3_324_073).to_bytes(8, "big")
-"""A stand-in whose SHA-256 begins as that of the released vit_b does; the last bytes were searched for."""
+CONTENT = bytes(range(256)) * 1024 + b"weights!"
+"""What the local server has for vit_b."""
 FILE_NAME = "sam_vit_b_01ec64.pth"
 
 
@@ -69,6 +70,12 @@ def site(monkeypatch):
         server.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def content_is_the_released_one(monkeypatch):
+    released = dataclasses.replace(RELEASED["vit_b"], sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(RELEASED, "vit_b", released)
+
+
 def leave_part(folder, content):
     folder.mkdir(exist_ok=True)
     part = folder / (FILE_NAME + ".part")
@@ -76,22 +83,30 @@ def leave_part(folder, content):
     return part
 
 
-def test_the_released_files_have_their_public_names():
-    assert [model.file_name for model in RELEASED.values()] == [
-        "sam_vit_b_01ec64.pth",
-        "sam_vit_l_0b3195.pth",
-        "sam_vit_h_4b8939.pth",
-    ]
+def test_released_weights_are_asked_of_their_public_addresses():
+    assert {name: model.url for name, model in RELEASED.items()} == {
+        "mobile": "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2"
+        "/weights/mobile_sam.pt",
+        "vit_b": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+        "vit_l": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
+        "vit_h": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+    }
+    assert all(len(bytes.fromhex(model.sha256)) == 32 for model in RELEASED.values())
 
 
-def test_pulling_brings_the_whole_file_and_calls_it_prefix_verified(site, tmp_path):
+def test_without_another_address_the_public_one_is_asked(tmp_path, monkeypatch, site):
+    monkeypatch.setitem(RELEASED, "vit_b", dataclasses.replace(RELEASED["vit_b"], url=f"{site.url}{FILE_NAME}"))
+    assert pull("vit_b", tmp_path).path.read_bytes() == CONTENT
+
+
+def test_pulling_brings_the_whole_file_and_calls_it_verified(site, tmp_path):
     seen = []
     pulled = pull("vit_b", tmp_path, base_url=site.url, progress=lambda done, total: seen.append((done, total)))
     assert pulled.path == tmp_path / FILE_NAME
     assert pulled.path.read_bytes() == CONTENT
     assert pulled.nbytes == len(CONTENT)
     assert pulled.sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert pulled.verification.startswith(f"prefix-verified: SHA-256 {pulled.sha256}; only its first 6 digits (01ec64)")
+    assert pulled.verification.startswith(f"verified: SHA-256 {pulled.sha256}, as others recorded it")
     assert (pulled.already_there, pulled.kept_bytes, pulled.refetched_bytes) == (False, 0, 0)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert site.paths == [f"/segment_anything/{FILE_NAME}"]
@@ -138,7 +153,7 @@ def test_a_server_that_does_not_say_the_length_is_believed_when_the_checksum_agr
 
 def test_wrong_content_is_kept_aside_named_and_never_used(site, tmp_path):
     site.content = b"<html>captive portal</html>"
-    with pytest.raises(Corrupt, match=r"\.part: its SHA-256 is .* begins with 01ec64; .* remove this file"):
+    with pytest.raises(Corrupt, match=r"\.part: its SHA-256 is .*, that of vit_b is .* remove this file"):
         pull("vit_b", tmp_path, base_url=site.url)
     assert not (tmp_path / FILE_NAME).exists()
     assert (tmp_path / (FILE_NAME + ".part")).read_bytes() == site.content
@@ -203,7 +218,7 @@ def test_a_models_folder_that_cannot_be_made_is_reported(site, tmp_path):
 
 
 def test_an_unknown_name_lists_the_released_ones(tmp_path):
-    with pytest.raises(ValueError, match="got model 'vit_x', expected one of vit_b, vit_l, vit_h"):
+    with pytest.raises(ValueError, match="got model 'vit_x', expected one of mobile, vit_b, vit_l, vit_h"):
         pull("vit_x", tmp_path)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import safetensors.torch
 import torch
 
 from engine.model.card import ModelCard, released_card
-from engine.model.config import VIT_B, SamConfig, VitConfig
+from engine.model.config import MOBILE, VIT_B, SamConfig, VitConfig
 from engine.model.sam import build_sam
 from engine.model.weights import load_model, save_model
 from storage.models import RELEASED
@@ -43,11 +44,17 @@ def saved(tmp_path):
 
 @pytest.fixture(scope="module")
 def vit_b_checkpoint(tmp_path_factory):
-    """A checkpoint in the original release's format; each tensor repeats one zero, so that the file is small."""
-    with torch.device("meta"):
-        names = build_sam(VIT_B).state_dict()
-    path = tmp_path_factory.mktemp("original") / "mine.pth"
-    torch.save({name: torch.zeros(1).expand(value.shape) for name, value in names.items()}, path)
+    return write_released("vit_b", tmp_path_factory.mktemp("original") / "mine.pth")
+
+
+def write_released(name, path):
+    """A checkpoint with the released names and shapes; each tensor repeats one zero, so that the file is small."""
+    shapes = json.loads((Path(__file__).parents[2] / "data" / "sam_state_dict.json").read_text())[name]
+    state = {
+        key: torch.zeros((), dtype=torch.int64 if key.endswith("num_batches_tracked") else torch.float32).expand(shape)
+        for key, shape in shapes.items()
+    }
+    torch.save(state, path)
     return path
 
 
@@ -124,7 +131,9 @@ def test_saving_under_another_suffix_is_refused(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones_and_says_how_to_pull(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown model 'vit_x': expected seed .*vit_b, vit_l, vit_h .*models pull"):
+    with pytest.raises(
+        ValueError, match=r"unknown model 'vit_x': expected seed .*mobile, vit_b, vit_l, vit_h .*models pull"
+    ):
         load_model("vit_x", folder=tmp_path)
 
 
@@ -221,9 +230,22 @@ def test_an_original_checkpoint_is_recognised_and_gets_the_original_thresholds(v
     assert model.model_id.startswith("mine-")
 
 
+def test_a_checkpoint_of_mobilesam_is_recognised(tmp_path):
+    model = load_model(write_released("mobile", tmp_path / "mine.pt"))
+    assert model.card == released_card("mine", MOBILE)
+
+
+def test_a_pulled_mobilesam_is_loaded_by_its_name(tmp_path, monkeypatch):
+    path = write_released("mobile", tmp_path / RELEASED["mobile"].file_name)
+    pulled = dataclasses.replace(RELEASED["mobile"], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(RELEASED, "mobile", pulled)
+    model = load_model("mobile", folder=tmp_path)
+    assert (model.name, model.card.config) == ("mobile", MOBILE)
+
+
 def test_a_pulled_file_whose_checksum_is_wrong_is_not_loaded(tmp_path, vit_b_checkpoint):
     (tmp_path / RELEASED["vit_b"].file_name).symlink_to(vit_b_checkpoint)
-    with pytest.raises(ValueError, match=r"released vit_b begins with 01ec64; .* models pull vit_b"):
+    with pytest.raises(ValueError, match=r"released vit_b is ec2df6.*; .* models pull vit_b"):
         load_model("vit_b", folder=tmp_path)
 
 
@@ -251,7 +273,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     [
         ([torch.zeros(2)], "got list, expected a dictionary"),
         ({"model": {"a": torch.zeros(2)}}, "got dict, expected a dictionary of names to tensors"),
-        ({"a": torch.zeros(2)}, "not a checkpoint of vit_b, vit_l, vit_h: image_encoder.pos_embed is missing"),
+        ({"a": torch.zeros(2)}, "not a checkpoint of mobile, vit_b, vit_l, vit_h: image_encoder.pos_embed is missing"),
         ({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 192)}, r"pos_embed is \[1, 64, 64, 192\]"),
         ({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, "the weights do not fit the network: .* is missing"),
     ],
