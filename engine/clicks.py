@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from engine.boundaries import boundary_iou
-from engine.interact import Candidates, Click, ObjectPrompt, Picture
+from engine.interact import Candidates, Click, CropXyxy, ObjectPrompt, Picture
 
 Point = tuple[float, float]
 
@@ -79,6 +79,7 @@ class ClickSession:
     shown_HW: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     """The chosen mask of the last answer."""
     shown_logits_LL: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    shown_crop_xyxy: CropXyxy | None = None
     predicted_iou_M: tuple[float, ...] = ()
     """Of the first click's candidates, as is `iou_M`, their true IoU."""
     iou_M: tuple[float, ...] = ()
@@ -87,11 +88,21 @@ class ClickSession:
     iou_after: list[float] = field(default_factory=list)
     """IoU of the shown mask after each click."""
 
+    @property
+    def prompt(self) -> ObjectPrompt:
+        """What has been said so far: all clicks, and the mask shown last."""
+        return ObjectPrompt(
+            clicks=tuple(self.clicks),
+            previous_logits_LL=self.shown_logits_LL,
+            previous_crop_xyxy=self.shown_crop_xyxy,
+        )
+
     def show(self, answer: Candidates) -> None:
         """Take in an answer."""
         # copies: a view would keep every candidate of the whole batch in memory
         self.shown_HW = answer.masks_MHW[answer.chosen].copy()
         self.shown_logits_LL = answer.logits_MLL[answer.chosen].clone()
+        self.shown_crop_xyxy = answer.crop_of(answer.chosen)
         self.iou_after.append(iou(self.shown_HW, self.truth_HW))
 
 
@@ -125,8 +136,7 @@ def click_through(
             break
         for s in active:
             s.clicks.append(next_click(s.truth_HW, s.shown_HW, s.clicks, policy, rng))
-        prompts = [ObjectPrompt(clicks=tuple(s.clicks), previous_logits_LL=s.shown_logits_LL) for s in active]
-        for s, answer in zip(active, picture.segment(prompts), strict=True):
+        for s, answer in zip(active, picture.segment([s.prompt for s in active]), strict=True):
             s.show(answer)
     return sessions
 

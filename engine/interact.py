@@ -21,6 +21,8 @@ from engine.model.sam import Outputs
 from engine.model.weights import Model
 from engine.prompts import Prompts
 
+CropXyxy = tuple[int, int, int, int]
+
 FLOATS_AT_ONCE = 16_000_000
 """Upsampled logits held at a time (64 MB): a batch of candidates of a 12-megapixel picture would take gigabytes."""
 
@@ -43,6 +45,8 @@ class ObjectPrompt:
     box_xyxy: tuple[float, float, float, float] | None = None
     previous_logits_LL: torch.Tensor | None = None
     """Unthresholded logits of the mask chosen last, from `Candidates.logits_MLL`."""
+    previous_crop_xyxy: CropXyxy | None = None
+    """The window those logits cover, from `Candidates.crop_of`; None: the whole picture."""
 
     @property
     def is_ambiguous(self) -> bool:
@@ -62,6 +66,12 @@ class Candidates:
     """float32, the chosen one goes into the next `ObjectPrompt`; [M, 0, 0] from a segmenter that needs none back."""
     chosen: int
     """The candidate a person is shown first: the one of highest predicted IoU."""
+    crops_M: tuple[CropXyxy, ...] = ()
+    """The window of the picture that each candidate's logits cover; empty: all cover the whole picture."""
+
+    def crop_of(self, candidate: int) -> CropXyxy | None:
+        """The window that goes with a candidate's logits into the next `ObjectPrompt`."""
+        return self.crops_M[candidate] if self.crops_M else None
 
 
 class Picture(Protocol):
@@ -164,7 +174,13 @@ def interact_many(
     masks_NHW = masks_at_picture_size(logits_PMLL.flatten(0, 1), frame)
     masks_PMHW = masks_NHW.reshape(*iou_PM.shape, *frame.image_hw)
     return [
-        Candidates(masks_MHW=masks_MHW, predicted_iou_M=iou_M, logits_MLL=logits_MLL, chosen=int(iou_M.argmax()))
+        Candidates(
+            masks_MHW=masks_MHW,
+            predicted_iou_M=iou_M,
+            logits_MLL=logits_MLL,
+            chosen=int(iou_M.argmax()),
+            crops_M=(frame.crop_xyxy,) * len(iou_M),
+        )
         for masks_MHW, iou_M, logits_MLL in zip(masks_PMHW, iou_PM, logits_PMLL, strict=True)
     ]
 

@@ -13,11 +13,12 @@ from engine.automatic_evaluation import AutomaticEvaluation, evaluate_automatic
 from engine.classical import FelzenszwalbSegmenter
 from engine.evaluate import Evaluation, EvaluationConfig, evaluate_folder
 from engine.generate import GenerateConfig
-from engine.interact import SamSegmenter, Segmenter
+from engine.interact import Segmenter
 from engine.labelled import load_folder
 from engine.model.weights import load_model
 from engine.proposals import Proposer, SamProposer
 from engine.scores import Figure
+from engine.zoom import segmenter_of
 
 BASELINE = "felzenszwalb"
 
@@ -158,4 +159,4 @@ def _contender(name: str, generate: GenerateConfig) -> _Contender:
         classical = FelzenszwalbSegmenter()
         return _Contender(segmenter=classical, proposer=classical)
     model = load_model(name)
-    return _Contender(segmenter=SamSegmenter(model=model), proposer=SamProposer(model=model, config=generate))
+    return _Contender(segmenter=segmenter_of(model), proposer=SamProposer(model=model, config=generate))
