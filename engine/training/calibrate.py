@@ -6,7 +6,7 @@ ranks them wrongly. A line per answer keeps the order within an answer and corre
 P prompts, M = 4 answers.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from engine.model.sam import Sam
 from engine.training.data import Batch, BatchConfig, Source, WindowConfig, make_batch
 from engine.training.losses import mask_iou
 from engine.training.photos import PhotoSource
-from engine.training.step import decode_window, encode_prompts
+from engine.training.step import decode_window, encode_prompts, image_of_prompts
 
 SLOPES = (0.6, 1.0)
 """Limits of a fitted slope. Flatter ones mostly say that one click was meant for another object than the one answered:
@@ -61,16 +61,22 @@ def calibrate(
 
     Returns what was done, for the model card.
     """
-    config = config or CalibrationConfig()
     domains = sorted({image.domain for image in photos})
     sources: dict[str, Source] = {"scenes": scenes}
     sources |= {name: PhotoSource([image for image in photos if image.domain == name]) for name in domains}
-    asked = replace(batch, seed=config.seed, prompts=config.prompts, box_share=0.0)
-    window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_PICTURES, aspects=config.aspects)
-    per_source = {
-        name: collect_iou_pairs(sam, _batches(source, asked, window, config.pictures_per_source))
-        for name, source in sources.items()
-    }
+    photographs = sorted(f"{image.domain}/{image.stem}" for image in photos)
+    return calibrate_on(sam, batch, sources, config) | {"photographs": photographs}
+
+
+def calibrate_on(
+    sam: Sam, batch: BatchConfig, sources: Mapping[str, Source], config: CalibrationConfig | None = None
+) -> dict[str, Any]:
+    """Fold a line per answer into the IoU head, fitted on equally many windows of each source.
+
+    Returns what was done, for the model card. Raises ValueError, see `fit_lines`.
+    """
+    config = config or CalibrationConfig()
+    per_source = {name: ask_whole_pictures(sam, batch, source, config) for name, source in sources.items()}
     lines_42 = fit_lines(
         IouPairs(
             predicted_P4=torch.cat([pairs.predicted_P4 for pairs in per_source.values()]),
@@ -81,8 +87,14 @@ def calibrate(
     return {
         "clicks": {name: len(pairs.true_P4) for name, pairs in per_source.items()},
         "slopes_and_offsets": [[round(value, 4) for value in line] for line in lines_42.tolist()],
-        "photographs": sorted(f"{image.domain}/{image.stem}" for image in photos),
     }
+
+
+def ask_whole_pictures(sam: Sam, batch: BatchConfig, source: Source, config: CalibrationConfig) -> IouPairs:
+    """First clicks on whole pictures of a source, as annotators and the automatic generator see them."""
+    asked = replace(batch, seed=config.seed, prompts=config.prompts, box_share=0.0)
+    window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_PICTURES, aspects=config.aspects)
+    return collect_iou_pairs(sam, _batches(sam, source, asked, window, config.pictures_per_source))
 
 
 @torch.inference_mode()
@@ -91,15 +103,14 @@ def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
     predicted, true = [], []
     for batch in batches:
         embeddings_BCEE = sam.encode(batch.pixels_B3SS)
-        prompts = len(batch.clicks_P2)
-        image_index_P = torch.arange(len(embeddings_BCEE)).repeat_interleave(prompts // len(embeddings_BCEE))
-        labels_PK = torch.ones(prompts, 1, dtype=torch.int64)
+        image_index_P = image_of_prompts(batch, embeddings_BCEE)
+        labels_PK = torch.ones_like(image_index_P)[:, None]
         sparse_PTC = encode_prompts(sam, batch, batch.clicks_P2[:, None], labels_PK, (0, 0))
         answers = decode_window(
             sam, embeddings_BCEE, image_index_P, sparse_PTC, None, corner_cells_xy=(0, 0), bf16=False
         )
-        predicted.append(answers.predicted_iou_P4)
-        true.append(mask_iou(answers.logits_P4LL, batch.targets_PLL.unsqueeze(1)))
+        predicted.append(answers.predicted_iou_P4.cpu())
+        true.append(mask_iou(answers.logits_P4LL, batch.targets_PLL.unsqueeze(1)).cpu())
     return IouPairs(predicted_P4=torch.cat(predicted), true_P4=torch.cat(true))
 
 
@@ -127,10 +138,13 @@ def fold_lines(sam: Sam, lines_42: Tensor) -> None:
     """Put the lines into the IoU head's last layer: from now on it predicts slope x prediction + offset."""
     last = sam.mask_decoder.iou_prediction_head.layers[-1]
     assert isinstance(last, nn.Linear)
+    lines_42 = lines_42.to(last.weight.device)
     last.weight.mul_(lines_42[:, :1])
     last.bias.mul_(lines_42[:, 0]).add_(lines_42[:, 1])
 
 
-def _batches(source: Source, config: BatchConfig, window: WindowConfig, pictures: int) -> Iterator[Batch]:
-    for number in range(pictures):
-        yield make_batch(source, config, window, step=number, positions=range(1))
+def _batches(sam: Sam, source: Source, config: BatchConfig, window: WindowConfig, pictures: int) -> Iterator[Batch]:
+    cell_px = sam.config.embedding_stride // 4
+    for step in range(pictures):
+        source.prepare(step)
+        yield make_batch(source, config, window, step=step, positions=range(1), cell_px=cell_px, device=sam.device)

@@ -48,12 +48,12 @@ def save_state(folder: Path, state: TrainState) -> None:
 def load_state(folder: Path, state: TrainState) -> bool:
     """Put the folder's checkpoint into `state`; False when there is none.
 
-    Raises ValueError when the checkpoint is of a network of other sizes.
+    Raises ValueError when the checkpoint is of a network of other sizes, or of other optimizers.
     """
     path = folder / STATE_NAME
     if not path.exists():
         return False
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     if json.loads(content["sam"]) != json.loads(json.dumps(state.model.config.to_json())):
         raise ValueError(
             f"{path} was trained with other sizes than asked for: {content['sam']}; train into another folder"
@@ -61,8 +61,14 @@ def load_state(folder: Path, state: TrainState) -> bool:
     state.step = content["step"]
     state.model.load_state_dict(content["model"])
     state.ema.load_state_dict(content["ema"])
-    for optimizer, saved in zip(state.optimizers, content["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
+    try:
+        for optimizer, saved in zip(state.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} was trained with another optimizer or layer decay than asked for ({error}); "
+            "train into another folder"
+        ) from error
     return True
 
 
@@ -73,23 +79,27 @@ class History:
         """`from_step`: lines of this and later steps, left by a killed run, are dropped."""
         self._path = folder / HISTORY_NAME
         self._writes = writes
-        self._pending: list[str] = []
+        self._pending: list[tuple[int, Tensor, float]] = []
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
             kept = [line for line in read_lines(self._path) if json.loads(line)["step"] < from_step]
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
-        """Remember a step's scores, in the order of `HISTORY_FIELDS`."""
-        numbers = dict(zip(HISTORY_FIELDS, (round(score, 5) for score in scores_5.tolist()), strict=True))
-        self._pending.append(json.dumps({"step": step, **numbers, "learning_rate": learning_rate}))
+        """Remember a step's scores, in the order of `HISTORY_FIELDS`; a GPU is not waited for."""
+        self._pending.append((step, scores_5, learning_rate))
 
     def flush(self) -> None:
         """Append what was added since."""
         if self._writes:
             with self._path.open("a") as file:
-                file.writelines(f"{line}\n" for line in self._pending)
+                file.writelines(f"{_line(*entry)}\n" for entry in self._pending)
         self._pending.clear()
+
+
+def _line(step: int, scores_5: Tensor, learning_rate: float) -> str:
+    numbers = dict(zip(HISTORY_FIELDS, (round(score, 5) for score in scores_5.tolist()), strict=True))
+    return json.dumps({"step": step, **numbers, "learning_rate": learning_rate})
 
 
 def read_lines(path: Path) -> list[str]:
@@ -108,7 +118,7 @@ def load_average(folder: Path) -> tuple[Sam, int]:
     path = folder / STATE_NAME
     if not path.exists():
         raise ValueError(f"{folder} holds no {STATE_NAME}: train there first")
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     sam = Sam(SamConfig.from_json(json.loads(content["sam"]))).eval()
     sam.load_state_dict(content["ema"])
     return sam, content["step"]

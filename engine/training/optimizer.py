@@ -1,4 +1,4 @@
-"""Muon for the weight matrices, AdamW for everything else.
+"""Muon for the weight matrices and AdamW for everything else, or AdamW alone as in the paper; layer-wise rates.
 
 Muon (K. Jordan 2024): the momentum of a weight matrix is replaced by the nearest semi-orthogonal matrix, found by a
 few Newton-Schulz iterations, so that rare directions learn as fast as common ones. Its step is scaled by
@@ -7,13 +7,15 @@ learning-rate schedule serves both optimizers.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from engine.model.image_encoder import ImageEncoder
 from engine.training.peers import Peers
 
+OptimizerKind = Literal["muon", "adamw"]
 STEP_RMS = 0.8
 """Size of an entry's step over the learning rate. AdamW's is about 0.2; small nets trained briefly take larger ones."""
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
@@ -29,7 +31,9 @@ class Muon(torch.optim.Optimizer):
     which therefore do not depend on how many processes there are.
     """
 
-    def __init__(self, parameters: list[Tensor], *, lr: float, weight_decay: float, peers: Peers) -> None:
+    def __init__(
+        self, parameters: list[Tensor] | list[dict[str, Any]], *, lr: float, weight_decay: float, peers: Peers
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
         self._peers = peers
 
@@ -71,17 +75,74 @@ def orthogonalise(matrix_RC: Tensor) -> Tensor:
 
 
 def make_optimizers(
-    model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float], peers: Peers
-) -> tuple[Muon, torch.optim.AdamW]:
-    """Muon on the weights of linear and convolution layers past the first, AdamW without decay on all else."""
-    matrices = [
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    peers: Peers,
+    kind: OptimizerKind = "muon",
+    layer_decay: float = 1.0,
+) -> tuple[torch.optim.Optimizer, ...]:
+    """Optimizers that share the model's weights; only weights of linear and convolution layers decay.
+
+    "muon": Muon on those past the first layer, AdamW on all else. "adamw": AdamW on everything.
+    Each group of weights carries its `rate_scale`, see `rate_scales`: the rate is to be set to it times the schedule's.
+    """
+    matrices: list[Tensor] = [
         module.weight
         for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and module.weight[0].numel() >= FEWEST_INPUTS
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        and (kind == "adamw" or module.weight[0].numel() >= FEWEST_INPUTS)
     ]
     taken = {id(matrix) for matrix in matrices}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    return (
-        Muon(matrices, lr=lr, weight_decay=weight_decay, peers=peers),
-        torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=betas),
-    )
+    others: list[Tensor] = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+    scales = rate_scales(model, layer_decay)
+    decayed, plain = _groups(matrices, scales, lr), _groups(others, scales, lr)
+    if kind == "muon":
+        return (
+            Muon(decayed, lr=lr, weight_decay=weight_decay, peers=peers),
+            torch.optim.AdamW(plain, lr=lr, weight_decay=0.0, betas=betas),
+        )
+    groups = [group | {"weight_decay": weight_decay} for group in decayed] + plain
+    return (torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, betas=betas),)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's rate to its share of the schedule's."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_scale", 1.0)
+
+
+def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
+    """Layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022): `id` of each parameter to its share of the
+    rate.
+
+    Everything behind the image encoder, and its neck, has 1; its last block has `decay`, the one before `decay`
+    squared, and so on down to the patch embedding and the positions, one below the first block.
+    Raises ValueError for a decay other than 1 of a model whose encoder is no ViT.
+    """
+    if decay == 1.0:
+        return {id(parameter): 1.0 for parameter in model.parameters()}
+    encoder = getattr(model, "image_encoder", None)
+    if not isinstance(encoder, ImageEncoder):
+        raise ValueError(
+            f"layer_decay {decay}: got a model with a {type(encoder).__name__}, expected a ViT: only its layers are "
+            "numbered; use layer_decay 1"
+        )
+    scales = {id(parameter): 1.0 for parameter in model.parameters()}
+    depth = len(encoder.blocks)
+    layers = [[*encoder.patch_embed.parameters(), encoder.pos_embed], *(block.parameters() for block in encoder.blocks)]
+    for number, parameters in enumerate(layers):
+        scales |= {id(parameter): decay ** (depth + 1 - number) for parameter in parameters}
+    return scales
+
+
+def _groups(parameters: list[Tensor], scales: dict[int, float], lr: float) -> list[dict[str, Any]]:
+    """Parameter groups by their share of the rate, largest first."""
+    by_scale: dict[float, list[Tensor]] = {}
+    for parameter in parameters:
+        by_scale.setdefault(scales[id(parameter)], []).append(parameter)
+    return [
+        {"params": by_scale[scale], "lr": lr * scale, "rate_scale": scale} for scale in sorted(by_scale, reverse=True)
+    ]

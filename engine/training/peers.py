@@ -25,6 +25,8 @@ class Peers:
 
     rank: int = 0
     count: int = 1
+    device: str = "cpu"
+    """Where this process computes: "cpu", "cuda" or "cuda:1"."""
 
     def share_of(self, batch_size: int) -> range:
         """Positions of the global batch that this process computes. Raises ValueError when it does not divide."""
@@ -40,6 +42,16 @@ class Peers:
         self.sum(tensors)
         torch._foreach_div_(tensors, self.count)
 
+    def check_same(self, number: int, what: str) -> None:
+        """Raises ValueError on every process when they do not hold the same number."""
+        if self.count == 1:
+            return
+        numbers = torch.zeros(self.count, dtype=torch.int64, device=self.device)
+        numbers[self.rank] = number
+        dist.all_reduce(numbers)
+        if len(set(numbers.tolist())) > 1:
+            raise ValueError(f"{what} differs between the processes, {numbers.tolist()}: expected all to be the same")
+
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor (floating point) by its sum over the processes, in place and in one exchange."""
         if self.count == 1 or not tensors:
@@ -50,30 +62,54 @@ class Peers:
             tensor.copy_(total.view(tensor.shape))
 
 
-def join_peers(rank: int, count: int, meeting_file: Path) -> Peers:
-    """Meet the other processes through a file that none has used before, and return this process's place."""
-    if count > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{meeting_file}", rank=rank, world_size=count, timeout=PEER_TIMEOUT
-        )
-    return Peers(rank=rank, count=count)
+def best_device() -> str:
+    """ "cuda" where there is such a device, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def run_with_peers(count: int, work: Callable[[Peers], None]) -> None:
-    """Run `work` (a picklable function) in `count` one-thread processes on this machine; returns when all are done.
+def check_device(device: str, processes: int) -> None:
+    """Raises ValueError for a device that is not there, or for more processes than GPUs."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r}: expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch finds no GPU here; install torch for CUDA, or train with cpu")
+    if device == "cuda" and processes > torch.cuda.device_count():
+        raise ValueError(f"{processes} processes, but {torch.cuda.device_count()} GPUs: expected at most one each")
 
-    With one process it runs right here. A process that fails or is killed ends the others.
+
+def join_peers(rank: int, count: int, meeting_file: Path, device: str = "cpu") -> Peers:
+    """Meet the other processes through a file that none has used before, and return this process's place.
+
+    On "cuda" the process of rank r takes GPU r.
     """
+    if device == "cuda" and count > 1:
+        torch.cuda.set_device(rank)
+        device = f"cuda:{rank}"
+    if count > 1:
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(
+            backend, init_method=f"file://{meeting_file}", rank=rank, world_size=count, timeout=PEER_TIMEOUT
+        )
+    return Peers(rank=rank, count=count, device=device)
+
+
+def run_with_peers(count: int, work: Callable[[Peers], None], device: str = "cpu") -> None:
+    """Run `work` (a picklable function) in `count` processes on this machine; returns when all are done.
+
+    With one process it runs right here; several have one thread each. A process that fails or is killed ends the
+    others. Raises ValueError, see `check_device`.
+    """
+    check_device(device, count)
     if count == 1:
-        work(Peers())
+        work(Peers(device=device))
         return
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_peer_main, (count, Path(folder) / "meeting", work), nprocs=count)
+        multiprocessing.spawn(_peer_main, (count, Path(folder) / "meeting", work, device), nprocs=count)
 
 
-def _peer_main(rank: int, count: int, meeting_file: Path, work: Callable[[Peers], None]) -> None:
+def _peer_main(rank: int, count: int, meeting_file: Path, work: Callable[[Peers], None], device: str) -> None:
     torch.set_num_threads(1)
-    peers = join_peers(rank, count, meeting_file)
+    peers = join_peers(rank, count, meeting_file, device)
     try:
         work(peers)
     finally:

@@ -5,12 +5,13 @@ Masks of different annotators describe the same picture again, and masks of one 
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
 from engine.labelled import LabelledImage, read_pixels
-from engine.training.data import Cut, WindowConfig, content_size, crop_of, scale
+from engine.training.data import Cut, WindowConfig, content_size, crop_of, jitter_scale, scale
 from storage import rle
 
 DECODED_PHOTOS = 64
@@ -39,6 +40,17 @@ class PhotoSource:
             lambda: self._decoded(int(rng.choice(len(self._images), p=self._shares))), rng, window, prompts
         )
 
+    def prepare(self, step: int) -> None:
+        """Photographs are there already."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the decoded photographs."""
+        return {"_images": self._images, "_shares": self._shares}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
+
     def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         image = self._images[number]
         masks = [rle.decode(mask) for drawn in image.masks_by_annotator.values() for mask in drawn]
@@ -66,8 +78,12 @@ def cut_photo(
     image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
 ) -> Cut | None:
     """A window of one photograph (uint8) and its masks (uint8 {0, 1}); None when no mask suits it."""
-    content_hw = content_size(window, rng)
-    rows, columns = crop_of((image_HW3.shape[0], image_HW3.shape[1]), content_hw, window.zoom, rng)
+    picture_hw = (image_HW3.shape[0], image_HW3.shape[1])
+    if window.large_scale_jitter is not None:
+        rows, columns, content_hw = jitter_scale(picture_hw, window, rng)
+    else:
+        content_hw = content_size(window, rng)
+        rows, columns = crop_of(picture_hw, content_hw, window.zoom, rng)
     shown_NHW = masks_NHW[:, rows, columns]
     shown = rng.permutation(np.flatnonzero(shown_NHW.any((1, 2))))
     mirrored = bool(rng.random() < MIRRORED_SHARE)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -49,7 +50,15 @@ class SceneBank:
         self.config = config
         self._generate = generate
         self.chunk = lru_cache(maxsize=OPEN_CHUNKS)(self._open)
+        self._prepared = 0
         folder.mkdir(parents=True, exist_ok=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open chunks."""
+        return {"folder": self.folder, "config": self.config, "generate": self._generate}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        SceneBank.__init__(self, **state)
 
     def has(self, number: int) -> bool:
         """Is this chunk on disk?"""
@@ -60,13 +69,13 @@ class SceneBank:
         scenes = self._generate(self.config.seed + number, self.config.chunk_scenes)
         unfinished = self.folder / f"unfinished-{number:06}-{os.getpid()}"
         unfinished.mkdir(exist_ok=True)
-        np.save(unfinished / "images.npy", scenes.images_B3HW.permute(0, 2, 3, 1).contiguous().numpy())
-        np.save(unfinished / "ids.npy", scenes.ids_BHW.numpy().astype(np.uint16))
+        np.save(unfinished / "images.npy", scenes.images_B3HW.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        np.save(unfinished / "ids.npy", scenes.ids_BHW.cpu().numpy().astype(np.uint16))
         np.savez(
             unfinished / "tree.npz",
-            part_BL=scenes.part_BL.numpy(),
-            whole_BL=scenes.whole_BL.numpy(),
-            leaves_B=scenes.leaves_B.numpy(),
+            part_BL=scenes.part_BL.cpu().numpy(),
+            whole_BL=scenes.whole_BL.cpu().numpy(),
+            leaves_B=scenes.leaves_B.cpu().numpy(),
         )
         try:
             unfinished.rename(self._path(number))
@@ -74,6 +83,13 @@ class SceneBank:
             if not self.has(number):
                 raise
             shutil.rmtree(unfinished)
+
+    def prepare(self, step: int) -> None:
+        """Make the chunks that a step draws from and that are not there yet."""
+        for number in range(self._prepared, self.config.chunks_at(step)):
+            if not self.has(number):
+                self.make(number)
+            self._prepared = number + 1
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
         """A window of a random scene with masks of random levels of its tree."""

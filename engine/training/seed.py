@@ -1,13 +1,18 @@
-"""How the seed model that ships with the package is trained: procedural scenes only, on two CPU cores.
+"""How the seed model that ships with the package is trained: procedural scenes only, on two CPU cores or on a GPU.
 
-python -m engine.training.seed FOLDER              train, or go on training, in FOLDER; scenes go to FOLDER/bank
-python -m engine.training.seed FOLDER --fill 500   only make the first 500 chunks of scenes (beside a training)
+python -m engine.training.seed FOLDER                  train, or go on training, in FOLDER; scenes go to FOLDER/bank
+python -m engine.training.seed FOLDER --fill 500       only make the first 500 chunks of scenes (beside a training)
+python -m engine.training.seed FOLDER --device cuda    the same recipe on a GPU
+python -m engine.training.seed FOLDER --device cuda --recipe gpu     a wider network and a million pictures
+
+It needs torch, numpy and OpenCV alone.
 """
 
 import argparse
 import logging
+import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +25,7 @@ from engine.scenes.batch import SceneBatch
 from engine.scenes.generate import generate_scenes
 from engine.training.data import BatchConfig, WindowConfig
 from engine.training.initialise import fresh_sam
-from engine.training.peers import Peers, run_with_peers
+from engine.training.peers import Peers, best_device, run_with_peers
 from engine.training.scene_bank import BankConfig, SceneBank
 from engine.training.step import StepScores
 from engine.training.train import Phase, TrainConfig, train
@@ -61,10 +66,52 @@ SEED_TRAINING = TrainConfig(
     checkpoint_every_s=60.0,
 )
 
+GPU_SAM = replace(
+    SEED_SAM, image_encoder=HybridConfig(widths=(32, 64, 128, 256), attention_blocks=6, attention_heads=8)
+)
+"""6.2 million parameters, 12 MB as fp16; the decoder, which the automatic generator waits for, stays as it is."""
+GPU_BANK = BankConfig(seed=SEED, chunk_scenes=64, first_chunks=100, chunks_per_step=0.1, most_chunks=700)
+"""44,800 scenes in the end: 33 GB, of which a step reads some 50 MB."""
+GPU_TRAINING = TrainConfig(
+    batch=BatchConfig(seed=SEED, prompts=12, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
+    phases=(
+        Phase(until_share=0.1, window=FIRST_WINDOWS),
+        Phase(until_share=0.4, window=replace(WINDOWS, side_px=192), correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(
+            until_share=0.8,
+            window=WindowConfig(side_px=256, zoom=(0.35, 1.3)),
+            correction_shares=(0.4, 0.25, 0.2, 0.15),
+        ),
+        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.4, 0.25, 0.2, 0.15)),
+    ),
+    total_steps=8000,
+    batch_size=128,
+    warmup_steps=300,
+    last_rate=0.02,
+    ema_decay=0.999,
+    checkpoint_every_s=60.0,
+)
+"""A plan: this recipe has not been run to its end, and nothing of it on a GPU."""
 
-def make_scenes(seed: int, count: int) -> SceneBatch:
-    """A chunk of the seed's scenes."""
-    return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), "cpu")
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A network, its scenes and its training."""
+
+    sam: SamConfig
+    bank: BankConfig
+    training: TrainConfig
+
+
+RECIPES = {
+    "cpu": Recipe(sam=SEED_SAM, bank=SEED_BANK, training=SEED_TRAINING),
+    "gpu": Recipe(sam=GPU_SAM, bank=GPU_BANK, training=GPU_TRAINING),
+}
+
+
+def make_scenes(seed: int, count: int, device: str = "cpu") -> SceneBatch:
+    """A chunk of the seed's scenes, made on `device`; another kind of device makes other scenes of the same seed."""
+    return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), device)
 
 
 def fill_bank(bank: SceneBank, numbers: range) -> None:
@@ -77,11 +124,13 @@ def fill_bank(bank: SceneBank, numbers: range) -> None:
             logger.info("chunk %d: %.1f scenes/s", number, rate)
 
 
-def train_seed(config: TrainConfig, folder: Path, bank_folder: Path, peers: Peers) -> None:
+def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, peers: Peers) -> None:
     """Train the seed, or go on with it, as one of several processes."""
     _log_to_stderr()
-    sam = fresh_sam(SEED_SAM, SEED)
-    bank = SceneBank(bank_folder, SEED_BANK, make_scenes)
+    torch.set_float32_matmul_precision("high")  # on a GPU; bfloat16 does most products anyway
+    config = recipe.training
+    sam = fresh_sam(recipe.sam, SEED)
+    bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=peers.device))
     train(config, sam, bank, folder, peers=peers, on_step=_Progress(config) if peers.rank == 0 else None)
 
 
@@ -114,17 +163,29 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the checkpoint and the history are kept")
     parser.add_argument("--bank", type=Path, help="where scenes are kept; FOLDER/bank by default")
     parser.add_argument("--fill", type=int, metavar="CHUNKS", help="make this many chunks of scenes and stop")
-    parser.add_argument("--processes", type=int, default=2, help="one-thread processes that share every batch")
-    parser.add_argument("--steps", type=int, default=SEED_TRAINING.total_steps)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="cpu", help="which network and training [cpu]")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=best_device(), help="cuda where there is a GPU")
+    parser.add_argument("--processes", type=int, help="that share every batch: 2 one-thread processes, or 1 GPU")
+    parser.add_argument("--data-workers", type=int, help="processes that make batches for a GPU: all cores but one")
+    parser.add_argument("--steps", type=int, help="length of the training; the recipe's by default")
     arguments = parser.parse_args()
+    on_gpu = arguments.device == "cuda"
+    recipe = RECIPES[arguments.recipe]
     bank_folder = arguments.bank or arguments.folder / "bank"
     torch.set_num_threads(1)
     if arguments.fill is not None:
         _log_to_stderr()
-        fill_bank(SceneBank(bank_folder, SEED_BANK, make_scenes), range(arguments.fill))
+        bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=arguments.device))
+        fill_bank(bank, range(arguments.fill))
         return
-    config = replace(SEED_TRAINING, total_steps=arguments.steps)
-    run_with_peers(arguments.processes, partial(train_seed, config, arguments.folder, bank_folder))
+    processes = arguments.processes or (1 if on_gpu else 2)
+    workers = arguments.data_workers
+    if workers is None:
+        workers = max(1, ((os.cpu_count() or 2) - 1) // processes) if on_gpu else 0
+    steps = arguments.steps or recipe.training.total_steps
+    training = replace(recipe.training, total_steps=steps, data_workers=workers)
+    work = partial(train_seed, replace(recipe, training=training), arguments.folder, bank_folder)
+    run_with_peers(processes, work, arguments.device)
 
 
 def _log_to_stderr() -> None:

@@ -17,16 +17,20 @@ BOX_NOISE = 0.1
 BOX_NOISE_MAX_PX = 20.0
 ERROR_BLUR_CELLS = 9
 """Window over which errors are counted when the next click is drawn: people click into big errors, away from edges."""
+DENSITY_POWER = 3
+"""An erroneous cell is clicked in proportion to this power of the errors' density around it; 0, as in the paper, is
+evenly.
+"""
 
 
-def first_click(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
+def first_click(mask_HW: np.ndarray, rng: Generator, centred_share: float = CENTRED_SHARE) -> np.ndarray:
     """A click into the mask (uint8 or bool [H, W], not empty): float32 [2].
 
     People aim at the middle but do not hit it (RClicks, 2410.11722), so a part of the clicks is drawn from the cells
     at least half to all as deep as the deepest, and the rest is uniform as in the paper.
     """
     mask_HW = mask_HW.astype(np.uint8)
-    if rng.random() < CENTRED_SHARE:
+    if rng.random() < centred_share:
         depth_HW = cv2.distanceTransform(np.pad(mask_HW, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
         cells = np.flatnonzero(depth_HW >= depth_HW.max() * rng.uniform(0.5, 1.0))
     else:
@@ -53,7 +57,7 @@ def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
 
 @torch.no_grad()
 def correction_clicks(
-    logits_PLL: Tensor, targets_PLL: Tensor, uniforms_P3: Tensor, cell_px: int
+    logits_PLL: Tensor, targets_PLL: Tensor, uniforms_P3: Tensor, cell_px: int, density_power: int = DENSITY_POWER
 ) -> tuple[Tensor, Tensor]:
     """One click per prompt into its error region: points float32 [P, 2], labels int64 [P] (1 missed, 0 too much).
 
@@ -64,7 +68,7 @@ def correction_clicks(
     extra_PLL = (targets_PLL < 0.5) & (logits_PLL > 0)
     errors_P2LL = torch.stack([missed_PLL, extra_PLL], 1).float()
     density_P2LL = F.avg_pool2d(errors_P2LL, ERROR_BLUR_CELLS, stride=1, padding=ERROR_BLUR_CELLS // 2)
-    weights_PK = (errors_P2LL * density_P2LL**3).flatten(1)
+    weights_PK = (errors_P2LL * density_P2LL**density_power).flatten(1)
     fallback_PK = torch.stack([targets_PLL >= 0.5, torch.zeros_like(missed_PLL)], 1).float().flatten(1)
     weights_PK = torch.where(weights_PK.sum(1, keepdim=True) > 0, weights_PK, fallback_PK)
     chosen_P = _draw(weights_PK, uniforms_P3[:, 0])

@@ -7,7 +7,7 @@ B pictures, P prompts, C channels, H W cells of the window's embedding, L logit 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,16 +16,27 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.model.sam import Sam
-from engine.training.data import LOGIT_STRIDE, Batch
+from engine.training.data import Batch
 from engine.training.losses import least_loss, score_masks
-from engine.training.simulation import correction_clicks
+from engine.training.simulation import DENSITY_POWER, correction_clicks
 
-IDLE_ANSWER_SHARE = 0.05
-"""Share of the mean loss of the three answers that is added to the least, so that none dies."""
-IOU_WEIGHT = 4.0
-"""Of the IoU head's squared error. The paper's 1 leaves it 2 % of the loss, and the ranking of answers lags behind."""
-SINGLE_ANSWER_WEIGHT = 0.25
-"""Weight of the single-mask token on a first prompt, where three answers compete for ambiguity; 1 on corrections."""
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised; the defaults are the seed's, what the paper has is said."""
+
+    idle_answer_share: float = 0.05
+    """Share of the mean loss of the three answers that is added to the least, so that none dies; 0 in the paper."""
+    iou_weight: float = 4.0
+    """Of the IoU head's squared error. The paper's 1 leaves it 2 % of the loss, and the ranking of answers lags."""
+    single_answer_weight: float = 0.25
+    """Of the single-mask token on a first prompt, where three answers compete for ambiguity; 0 in the paper."""
+    corrected_every: int = 2
+    """Every so-many-th prompt is corrected: a correction cannot share the decoder's image side and costs more than a
+    first answer. 1 in the paper.
+    """
+    density_power: int = DENSITY_POWER
+    """How much further clicks prefer large errors, see `correction_clicks`; 0 in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +67,27 @@ class Answers:
 
 
 def forward_step(
-    sam: Sam, batch: Batch, *, corner_cells_xy: tuple[int, int], corrections: int, bf16: bool
+    sam: Sam,
+    batch: Batch,
+    *,
+    corner_cells_xy: tuple[int, int],
+    rounds: tuple[bool, ...],
+    bf16: bool,
+    objective: Objective = Objective(),
+    branch_factors_L2B: Tensor | None = None,
 ) -> tuple[Tensor, StepScores]:
-    """Loss (a scalar with gradient) and scores of a batch whose windows lie at `corner_cells_xy` of the input frame."""
-    with _training_arithmetic(bf16):
-        embeddings_BCHW = sam.image_encoder(batch.pixels_B3SS)
-    prompts = len(batch.clicks_P2)
-    image_index_P = torch.arange(len(embeddings_BCHW)).repeat_interleave(prompts // len(embeddings_BCHW))
+    """Loss (a scalar with gradient) and scores of a batch whose windows lie at `corner_cells_xy` of the input frame.
+
+    `rounds`: one correction each, with a new click where true, else with the former answer alone (appendix A).
+    `branch_factors_L2B`: drop path of a ViT encoder, see `ImageEncoder.forward`.
+    """
+    cell_px = sam.config.embedding_stride // 4
+    with _training_arithmetic(batch.pixels_B3SS.device, bf16):
+        if branch_factors_L2B is None:
+            embeddings_BCHW = sam.image_encoder(batch.pixels_B3SS)
+        else:
+            embeddings_BCHW = sam.image_encoder(batch.pixels_B3SS, branch_factors_L2B)
+    image_index_P = image_of_prompts(batch, embeddings_BCHW)
 
     def answer(points_PK2: Tensor, labels_PK: Tensor, mask_P1LL: Tensor | None) -> Answers:
         sparse_PTC = encode_prompts(sam, batch, points_PK2, labels_PK, corner_cells_xy)
@@ -70,31 +95,36 @@ def forward_step(
             sam, embeddings_BCHW, image_index_P, sparse_PTC, mask_P1LL, corner_cells_xy=corner_cells_xy, bf16=bf16
         )
 
-    points_PK2, labels_PK = batch.clicks_P2[:, None], torch.ones(prompts, 1, dtype=torch.int64)
+    points_PK2, labels_PK = batch.clicks_P2[:, None], torch.ones_like(image_index_P)[:, None]
     answers = answer(points_PK2, labels_PK, None)
     scores = score_masks(answers.logits_P4LL, batch.targets_PLL)
-    loss = first_prompt_loss(answers, scores.loss_PM, scores.iou_PM)
+    loss = first_prompt_loss(answers, scores.loss_PM, scores.iou_PM, objective)
     chosen_P1 = answers.predicted_iou_P4[:, 1:].argmax(1, keepdim=True) + 1
     chosen_iou = scores.iou_PM.gather(1, chosen_P1).mean()
     corrected_iou = chosen_iou
     previous_P1LL = _take(answers.logits_P4LL, chosen_P1)
-    if corrections:
-        # Every second prompt: a correction cannot share the decoder's image side and costs more than a first answer.
-        batch, image_index_P = _every_second(batch), image_index_P[::2]
-        points_PK2, labels_PK, previous_P1LL = points_PK2[::2], labels_PK[::2], previous_P1LL[::2]
-    for correction in range(corrections):
-        clicks_P2, click_labels_P = correction_clicks(
-            previous_P1LL[:, 0], batch.targets_PLL, batch.uniforms_RP3[correction], LOGIT_STRIDE
-        )
-        points_PK2 = torch.cat([points_PK2, clicks_P2[:, None]], 1)
-        labels_PK = torch.cat([labels_PK, click_labels_P[:, None]], 1)
+    if rounds:
+        some = slice(None, None, objective.corrected_every)
+        batch, image_index_P = _some_prompts(batch, some), image_index_P[some]
+        points_PK2, labels_PK, previous_P1LL = points_PK2[some], labels_PK[some], previous_P1LL[some]
+    for number, clicks_again in enumerate(rounds):
+        if clicks_again:
+            clicks_P2, click_labels_P = correction_clicks(
+                previous_P1LL[:, 0],
+                batch.targets_PLL,
+                batch.uniforms_RP3[sum(rounds[:number])],
+                cell_px,
+                objective.density_power,
+            )
+            points_PK2 = torch.cat([points_PK2, clicks_P2[:, None]], 1)
+            labels_PK = torch.cat([labels_PK, click_labels_P[:, None]], 1)
         corrected = answer(points_PK2, labels_PK, previous_P1LL)
         single = score_masks(corrected.logits_P4LL[:, :1], batch.targets_PLL)
         iou_loss = F.mse_loss(corrected.predicted_iou_P4[:, :1], single.iou_PM)
-        loss = loss + single.loss_PM.mean() + IOU_WEIGHT * iou_loss
+        loss = loss + single.loss_PM.mean() + objective.iou_weight * iou_loss
         corrected_iou = single.iou_PM.mean()
         previous_P1LL = corrected.logits_P4LL[:, :1].detach()
-    loss = loss / (1 + 0.5 * corrections)
+    loss = loss / (1 + 0.5 * len(rounds))
     return loss, StepScores(
         loss=loss.detach(),
         best_iou=scores.iou_PM[:, 1:].amax(1).mean(),
@@ -102,6 +132,12 @@ def forward_step(
         iou_error=(answers.predicted_iou_P4[:, 1:].detach() - scores.iou_PM[:, 1:]).abs().mean(),
         corrected_iou=corrected_iou,
     )
+
+
+def image_of_prompts(batch: Batch, embeddings_BCHW: Tensor) -> Tensor:
+    """The embedding that each prompt belongs to, int64 [P]: every picture has equally many prompts, in order."""
+    images = len(embeddings_BCHW)
+    return torch.arange(images, device=embeddings_BCHW.device).repeat_interleave(len(batch.clicks_P2) // images)
 
 
 def encode_prompts(
@@ -137,7 +173,7 @@ def decode_window(
     height, width = embeddings_BCHW.shape[-2:]
     left, top = corner_cells_xy
     position_1CHW = sam.prompt_encoder.get_dense_pe()[:, :, top : top + height, left : left + width]
-    with _training_arithmetic(bf16):
+    with _training_arithmetic(embeddings_BCHW.device, bf16):
         if mask_P1LL is None:
             dense = sam.prompt_encoder.no_mask_embed.weight[:, :, None, None]
         else:
@@ -148,38 +184,44 @@ def decode_window(
     return Answers(logits_P4LL=logits_P4LL.float(), predicted_iou_P4=iou_P4.float())
 
 
-def first_prompt_loss(answers: Answers, loss_P4: Tensor, iou_P4: Tensor) -> Tensor:
+def first_prompt_loss(answers: Answers, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
     """Minimum over the three answers, the single answer beside it, and the IoU head's squared error."""
-    iou_error_P4 = IOU_WEIGHT * (answers.predicted_iou_P4 - iou_P4) ** 2
-    three = least_loss(loss_P4[:, 1:], mean_share=IDLE_ANSWER_SHARE).mean() + iou_error_P4[:, 1:].mean()
+    iou_error_P4 = objective.iou_weight * (answers.predicted_iou_P4 - iou_P4) ** 2
+    three = least_loss(loss_P4[:, 1:], mean_share=objective.idle_answer_share).mean() + iou_error_P4[:, 1:].mean()
     single = loss_P4[:, 0].mean() + iou_error_P4[:, 0].mean()
-    return three + SINGLE_ANSWER_WEIGHT * single
+    return three + objective.single_answer_weight * single
 
 
 def _take(logits_P4LL: Tensor, chosen_P1: Tensor) -> Tensor:
     """The chosen answer's logits as the next mask prompt [P, 1, L, L], as they are: neither clamped nor scaled."""
-    return logits_P4LL.detach()[torch.arange(len(chosen_P1)), chosen_P1[:, 0]].unsqueeze(1)
+    return logits_P4LL.detach()[torch.arange(len(chosen_P1), device=chosen_P1.device), chosen_P1[:, 0]].unsqueeze(1)
 
 
-def _every_second(batch: Batch) -> Batch:
+def _some_prompts(batch: Batch, some: slice) -> Batch:
     return replace(
         batch,
-        targets_PLL=batch.targets_PLL[::2],
-        clicks_P2=batch.clicks_P2[::2],
-        boxes_P4=batch.boxes_P4[::2],
-        is_box_P=batch.is_box_P[::2],
-        uniforms_RP3=batch.uniforms_RP3[:, ::2],
+        targets_PLL=batch.targets_PLL[some],
+        clicks_P2=batch.clicks_P2[some],
+        boxes_P4=batch.boxes_P4[some],
+        is_box_P=batch.is_box_P[some],
+        uniforms_RP3=batch.uniforms_RP3[:, some],
     )
 
 
 @contextmanager
-def _training_arithmetic(bf16: bool) -> Iterator[None]:
-    """bfloat16 products where asked for, and attention written out: on a CPU the flash kernel's backward pass took a
-    quarter of a step on queries of 7 tokens.
-    """
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), sdpa_kernel(SDPBackend.MATH):
+def _training_arithmetic(device: torch.device, bf16: bool) -> Iterator[None]:
+    """bfloat16 products where asked for, and the attention of `attention_on`."""
+    mixed = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+    with mixed, attention_on(device):
         yield
 
 
+def attention_on(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU attention is written out: the flash kernel's backward pass took a quarter of a step on queries of 7
+    tokens. On a GPU torch chooses. A backward pass that computes blocks again has to run within the same.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 def _corner_px(sam: Sam, corner_cells_xy: tuple[int, int]) -> Tensor:
-    return torch.tensor(corner_cells_xy, dtype=torch.float32) * sam.config.embedding_stride
+    return torch.tensor(corner_cells_xy, dtype=torch.float32, device=sam.device) * sam.config.embedding_stride

@@ -10,19 +10,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from engine.model.image_encoder import ImageEncoder, draw_branch_factors
 from engine.model.sam import Sam
 from engine.training.checkpoint import History, TrainState, load_state, save_state
-from engine.training.data import MAX_CORRECTIONS, BatchConfig, Source, WindowConfig, prefetch_batches
-from engine.training.optimizer import make_optimizers
+from engine.training.data import Batch, BatchConfig, Source, WindowConfig, prefetch_batches
+from engine.training.optimizer import OptimizerKind, make_optimizers, set_rate
 from engine.training.peers import Peers
-from engine.training.step import StepScores, forward_step
+from engine.training.step import Objective, StepScores, attention_on, forward_step
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Phase:
     """Share of all steps at which it ends; that of the last phase is 1."""
     window: WindowConfig
     correction_shares: tuple[float, ...] = (1.0,)
-    """Share of steps with 0, 1, 2, 3 correction clicks."""
+    """Share of steps with 0, 1, 2, ... correction clicks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,30 @@ class TrainConfig:
     """Share of the steps after which the rate falls, as a cosine, to `last_rate`."""
     last_rate: float = 0.02
     """Rate at the end as a share of the highest."""
+    rate_drops_at: tuple[float, ...] = ()
+    """Shares of the steps at which the rate falls to a tenth, instead of the cosine; 2/3 and 26/27 in the paper."""
+    optimizer: OptimizerKind = "muon"
+    """Muon and AdamW, or AdamW alone as in the paper."""
+    layer_decay: float = 1.0
+    """Rate of a ViT encoder's block over that of the next; 0.8 for ViT-H and ViT-L, 0.6 for ViT-B in the paper."""
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.99)
     grad_clip: float = 5.0
     ema_decay: float = 0.998
+    drop_path: float = 0.0
+    """Share of times that the last block of a ViT encoder is passed by; 0.4 for ViT-H and ViT-L, 0.6 for ViT-B in the
+    paper, falling evenly to 0 in the first block.
+    """
+    recomputes_blocks: bool = False
+    """Compute blocks of a ViT encoder again in the backward pass, to fit into memory; changes no gradient."""
+    repeats_answer: bool = False
+    """Two more rounds after corrections, without a new click: one at a random place among them, one at the end."""
+    objective: Objective = field(default_factory=Objective)
+    masks_per_device: int | None = None
+    """At most so many masks at once; more pictures than that are taken one part after the other. 64 in the paper."""
     bf16: bool = True
+    data_workers: int = 0
+    """Processes that make batches; 0: a thread beside the training, which is enough for a CPU."""
     checkpoint_every_s: float = 180.0
     log_every: int = 20
 
@@ -65,21 +85,29 @@ class TrainConfig:
         ends = [phase.until_share for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0:
             raise ValueError(f"phases end at {ends} of the steps: expected ascending shares, the last 1.0")
+        most = self.batch.most_corrections
         for phase in self.phases:
             shares = phase.correction_shares
-            if not 1 <= len(shares) <= MAX_CORRECTIONS + 1 or abs(sum(shares) - 1) > 1e-6:
-                raise ValueError(
-                    f"correction_shares {shares}: expected 1 to {MAX_CORRECTIONS + 1} numbers that sum to 1"
-                )
+            if not 1 <= len(shares) <= most + 1 or abs(sum(shares) - 1) > 1e-6:
+                raise ValueError(f"correction_shares {shares}: expected 1 to {most + 1} numbers that sum to 1")
+        if self.masks_per_device is not None and self.masks_per_device < self.batch.prompts:
+            raise ValueError(
+                f"masks_per_device {self.masks_per_device}: expected at least batch.prompts, {self.batch.prompts}; a "
+                "picture is not taken apart"
+            )
+        if not 0 <= self.drop_path < 1 or not 0 < self.layer_decay <= 1:
+            raise ValueError(f"drop_path {self.drop_path}, layer_decay {self.layer_decay}: expected [0, 1) and (0, 1]")
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step belongs to."""
         return next(phase for phase in self.phases if step < phase.until_share * self.total_steps)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, a flat stretch, then a cosine to `last_rate`."""
+        """Linear warm-up, a flat stretch, then a cosine to `last_rate`, or drops to a tenth."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.rate_drops_at:
+            return self.learning_rate * 0.1 ** sum(step >= share * self.total_steps for share in self.rate_drops_at)
         flat_steps = self.flat_share * self.total_steps
         progress = min(1.0, max(0.0, step - flat_steps) / max(1.0, self.total_steps - flat_steps))
         return self.learning_rate * (self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -99,30 +127,37 @@ def train(
     Returns the moving average of the weights, batch-norm statistics included: that is the model to use.
     `on_step` is called after every step with its number and the scores averaged over the processes.
     """
+    sam.to(peers.device)
+    if config.drop_path or config.recomputes_blocks:
+        vit_encoder(sam).recomputes_blocks = config.recomputes_blocks
     state = start_state(config, sam, peers)
     resumed = load_state(folder, state)
+    peers.check_same(state.step, f"the next step in {folder}")
     history = History(folder, from_step=state.step, writes=peers.rank == 0)
     logger.info("%s at step %d of %d", "resuming" if resumed else "starting", state.step, config.total_steps)
     positions = peers.share_of(config.batch_size)
     batches = prefetch_batches(
-        source, config.batch, _windows(config, state.step), first_step=state.step, positions=positions
+        source,
+        config.batch,
+        _windows(config, state.step),
+        first_step=state.step,
+        positions=positions,
+        cell_px=sam.config.embedding_stride // 4,
+        device=peers.device,
+        workers=config.data_workers,
     )
     saved_at = time.monotonic()
     for batch in batches:
-        corner_cells_xy, corrections = draw_step(config, sam, state.step)
-        _set_rate(state, config.learning_rate_at(state.step))
+        rate = config.learning_rate_at(state.step)
         sam.train()
-        loss, scores = forward_step(
-            sam, batch, corner_cells_xy=corner_cells_xy, corrections=corrections, bf16=config.bf16
-        )
         sam.zero_grad(set_to_none=True)
-        loss.backward()
-        scores = average_step(sam, scores, peers)
+        scores = average_step(sam, learn_from(config, sam, batch, state.step, positions), peers)
         nn.utils.clip_grad_norm_(sam.parameters(), config.grad_clip)
         for optimizer in state.optimizers:
+            set_rate(optimizer, rate)
             optimizer.step()
         update_average(state.ema, sam, state.step, config.ema_decay)
-        history.add(state.step, scores.stacked(), config.learning_rate_at(state.step))
+        history.add(state.step, scores.stacked(), rate)
         if on_step is not None:
             on_step(state.step, scores)
         state.step += 1
@@ -135,16 +170,58 @@ def train(
     return state.ema
 
 
+def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions: range) -> StepScores:
+    """Forward and backward over this process's share of a step, in parts if it has more masks than may be at once."""
+    corner_cells_xy, rounds = draw_step(config, sam, step)
+    factors_L2B = _branch_factors(config, sam, step, positions)
+    pictures = len(positions)
+    if config.masks_per_device is not None:
+        pictures = min(pictures, config.masks_per_device // config.batch.prompts)
+    stacked = []
+    for number, part in enumerate(batch.parts(pictures)):
+        first, count = number * pictures, len(part.pixels_B3SS)
+        loss, scores = forward_step(
+            sam,
+            part,
+            corner_cells_xy=corner_cells_xy,
+            rounds=rounds,
+            bf16=config.bf16,
+            objective=config.objective,
+            branch_factors_L2B=None if factors_L2B is None else factors_L2B[..., first : first + count],
+        )
+        share = count / len(positions)
+        with attention_on(batch.pixels_B3SS.device):
+            (loss * share).backward()
+        stacked.append(scores.stacked() * share)
+    return _unstacked(torch.stack(stacked).sum(0))
+
+
+def vit_encoder(sam: Sam) -> ImageEncoder:
+    """Raises ValueError for a network with another encoder."""
+    if not isinstance(sam.image_encoder, ImageEncoder):
+        raise ValueError(
+            f"drop_path and recomputes_blocks: got a network with a {type(sam.image_encoder).__name__}, expected a "
+            "ViT; leave them at 0 and false"
+        )
+    return sam.image_encoder
+
+
 def start_state(config: TrainConfig, sam: Sam, peers: Peers) -> TrainState:
     """The state before the first step."""
     optimizers = make_optimizers(
-        sam, lr=config.learning_rate, weight_decay=config.weight_decay, betas=config.betas, peers=peers
+        sam,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+        peers=peers,
+        kind=config.optimizer,
+        layer_decay=config.layer_decay,
     )
     return TrainState(step=0, model=sam, ema=copy.deepcopy(sam).eval(), optimizers=optimizers)
 
 
-def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int], int]:
-    """Where in the input frame this step's windows lie (cells), and how many corrections it has.
+def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int], tuple[bool, ...]]:
+    """Where in the input frame this step's windows lie (cells), and its correction rounds: with a new click or without.
 
     The same on every process; windows as large as the frame lie at its corner.
     """
@@ -153,7 +230,11 @@ def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int]
     room = sam.config.embedding_side - phase.window.side_px // sam.config.embedding_stride
     left, top = (int(rng.integers(room + 1)) for _ in range(2))
     corrections = int(rng.choice(len(phase.correction_shares), p=phase.correction_shares))
-    return (left, top), corrections
+    rounds = [True] * corrections
+    if corrections and config.repeats_answer:
+        rounds.insert(int(rng.integers(corrections + 1)), False)
+        rounds.append(False)
+    return (left, top), tuple(rounds)
 
 
 def average_step(sam: Sam, scores: StepScores, peers: Peers) -> StepScores:
@@ -162,7 +243,7 @@ def average_step(sam: Sam, scores: StepScores, peers: Peers) -> StepScores:
     statistics = [buffer for buffer in sam.buffers() if buffer.is_floating_point()]
     stacked = scores.stacked()
     peers.average([*gradients, *statistics, stacked])
-    return StepScores(**dict(zip([field.name for field in dataclasses.fields(StepScores)], stacked, strict=True)))
+    return _unstacked(stacked)
 
 
 @torch.no_grad()
@@ -180,7 +261,15 @@ def _windows(config: TrainConfig, first_step: int) -> Iterator[WindowConfig]:
     return (config.phase_at(step).window for step in range(first_step, config.total_steps))
 
 
-def _set_rate(state: TrainState, rate: float) -> None:
-    for optimizer in state.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+def _unstacked(scores_5: Tensor) -> StepScores:
+    return StepScores(**dict(zip([field.name for field in dataclasses.fields(StepScores)], scores_5, strict=True)))
+
+
+def _branch_factors(config: TrainConfig, sam: Sam, step: int, positions: range) -> Tensor | None:
+    """Drop path of each picture, from its step and position alone; float32 [L, 2, B]."""
+    if not config.drop_path:
+        return None
+    depth = len(vit_encoder(sam).blocks)
+    draws = [np.random.default_rng([config.batch.seed, step, position, 1]).random((depth, 2)) for position in positions]
+    uniform_L2B = torch.tensor(np.stack(draws, -1), dtype=torch.float32, device=sam.device)
+    return draw_branch_factors(depth, config.drop_path, uniform_L2B)

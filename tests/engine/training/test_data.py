@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from engine.scenes.batch import SceneBatch
-from engine.training.data import Batch, Cut, MixedSource, WindowConfig, crop_of, make_batch, prefetch_batches
+from engine.training.data import (
+    Batch,
+    Cut,
+    MixedSource,
+    WindowConfig,
+    crop_of,
+    jitter_scale,
+    make_batch,
+    prefetch_batches,
+)
 from engine.training.scene_bank import SceneBank
 from tests.engine.training.tiny import TINY_BANK, TINY_TRAINING, square_scenes
 
@@ -39,6 +48,62 @@ def test_prefetched_batches_are_those_of_their_steps(tmp_path: Path) -> None:
     for step, (window, batch) in enumerate(zip(windows, ahead, strict=True), 5):
         expected = make_batch(bank, TINY_TRAINING.batch, window, step=step, positions=range(2))
         assert_equal_batches(batch, expected)
+
+
+def test_processes_make_the_batches_that_a_thread_makes(tmp_path: Path) -> None:
+    bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
+    by_thread, by_processes = (
+        prefetch_batches(
+            bank, TINY_TRAINING.batch, iter([WINDOW] * 6), first_step=1, positions=range(2), cell_px=4, workers=workers
+        )
+        for workers in (0, 2)
+    )
+    for expected, batch in zip(by_thread, by_processes, strict=True):
+        assert_equal_batches(batch, expected)
+
+
+def test_a_source_is_prepared_before_its_processes_ask(tmp_path: Path) -> None:
+    bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
+    bank.prepare(2)
+    assert [bank.has(number) for number in range(4)] == [True, True, True, False]
+
+
+def test_parts_of_a_batch_are_its_pictures_in_order(tmp_path: Path) -> None:
+    bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
+    batch = make_batch(bank, TINY_TRAINING.batch, WINDOW, step=3, positions=range(5))
+    parts = batch.parts(2)
+    assert [len(part.pixels_B3SS) for part in parts] == [2, 2, 1]
+    alone = make_batch(bank, TINY_TRAINING.batch, WINDOW, step=3, positions=range(2, 4))
+    assert_equal_batches(parts[1], alone)
+
+
+def test_without_colour_jitter_pixels_are_the_pictures_own(tmp_path: Path) -> None:
+    grey = replace(TINY_TRAINING.batch, pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
+    window = WindowConfig(side_px=64, zoom=(1.0, 1.0))
+    bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
+    batch = make_batch(bank, replace(grey, colour_jitter=False), window, step=0, positions=range(8))
+    jittered = make_batch(bank, grey, window, step=0, positions=range(8))
+    known = {tuple(colour) for number in range(2) for colour in bank.chunk(number).images.reshape(-1, 3).tolist()}
+    assert {tuple(colour) for colour in batch.pixels_B3SS.permute(0, 2, 3, 1).reshape(-1, 3).int().tolist()} <= known
+    assert not torch.equal(batch.pixels_B3SS, jittered.pixels_B3SS)
+
+
+def test_large_scale_jitter_shrinks_to_a_tenth_and_cuts_from_twice_the_window() -> None:
+    window = WindowConfig(side_px=100, large_scale_jitter=(0.1, 2.0))
+    longest, taken = [], []
+    for seed in range(300):
+        rows, columns, content_hw = jitter_scale((200, 400), window, np.random.default_rng(seed))
+        longest.append(content_hw[1])
+        taken.append((columns.stop - columns.start) / 400)
+        assert 0 <= rows.start < rows.stop <= 200
+        assert 0 <= columns.start < columns.stop <= 400
+        assert (rows.stop - rows.start) / content_hw[0] == pytest.approx(
+            (columns.stop - columns.start) / content_hw[1], rel=0.2
+        )
+    assert min(longest) < 15
+    assert np.mean(np.array(longest) == 100) == pytest.approx(1 / 1.9, abs=0.1), "factors over 1 fill the window"
+    assert min(taken) == pytest.approx(0.5, abs=0.02), "twice as large, half of it shows"
+    assert max(taken) == 1.0
 
 
 def test_clicks_and_targets_of_a_batch_belong_together(tmp_path: Path) -> None:
@@ -107,6 +172,9 @@ def test_mixed_sources_are_drawn_by_weight() -> None:
 
         def cut(self, rng: np.random.Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
             return Cut(image_HW3=np.full((8, 8, 3), self.grey, np.uint8), masks_NHW=np.ones((prompts, 8, 8), np.uint8))
+
+        def prepare(self, step: int) -> None:
+            pass
 
     mixed = MixedSource([(Plain(0), 3.0), (Plain(1), 1.0)])
     rng = np.random.default_rng(0)

@@ -19,8 +19,8 @@ from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, run_with_peers
 from engine.training.scene_bank import SceneBank
 from engine.training.step import decode_window, encode_prompts
-from engine.training.train import Phase, TrainConfig, train
-from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, square_scenes, train_tiny
+from engine.training.train import Phase, TrainConfig, draw_step, learn_from, train, vit_encoder
+from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, TINY_VIT, square_scenes, train_tiny
 
 STEPS = 14
 
@@ -129,6 +129,73 @@ def test_the_rate_warms_up_stays_and_falls_to_a_fiftieth() -> None:
     assert rates[299] == 1.0
     assert rates[650] == pytest.approx(0.51)
     assert rates[999] == pytest.approx(0.02, abs=1e-4)
+
+
+def test_the_rate_falls_to_a_tenth_at_each_drop() -> None:
+    config = replace(TINY_TRAINING, total_steps=90, warmup_steps=10, learning_rate=1.0, rate_drops_at=(2 / 3, 26 / 27))
+    rates = [config.learning_rate_at(step) for step in range(90)]
+    assert rates[9:60] == [1.0] * 51
+    assert rates[60:87] == [pytest.approx(0.1)] * 27
+    assert rates[87:] == [pytest.approx(0.01)] * 3
+
+
+def test_two_rounds_without_a_click_are_one_among_the_clicks_and_one_at_the_end() -> None:
+    config = replace(
+        TINY_TRAINING,
+        batch=replace(TINY_TRAINING.batch, most_corrections=8),
+        phases=(Phase(until_share=1.0, window=WindowConfig(side_px=64), correction_shares=(0.0,) * 8 + (1.0,)),),
+        repeats_answer=True,
+        total_steps=60,
+    )
+    sam = fresh_sam(TINY_SAM, seed=5)
+    rounds = [draw_step(config, sam, step)[1] for step in range(60)]
+    assert all(len(each) == 10 and sum(each) == 8 and not each[-1] for each in rounds)
+    assert {each.index(False) for each in rounds} >= set(range(8))
+
+
+def test_parts_of_at_most_so_many_masks_give_the_gradients_of_the_whole(tmp_path: Path) -> None:
+    bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
+    window = WindowConfig(side_px=64, zoom=(1.0, 1.2))
+    whole = replace(
+        TINY_TRAINING, bf16=False, drop_path=0.5, phases=(Phase(until_share=1.0, window=window),), learning_rate=1e-3
+    )
+    gradients, scores = [], []
+    for config in (whole, replace(whole, masks_per_device=9, recomputes_blocks=True)):
+        sam = fresh_sam(TINY_VIT, seed=5).train()
+        vit_encoder(sam).recomputes_blocks = config.recomputes_blocks
+        batch = make_batch(bank, config.batch, window, step=1, positions=range(5), cell_px=4)
+        scores.append(learn_from(config, sam, batch, 1, range(5)).stacked())
+        gradients.append({name: weight.grad for name, weight in sam.named_parameters()})
+    torch.testing.assert_close(*scores)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_what_only_vits_have_is_refused_for_another_encoder(tmp_path: Path) -> None:
+    bank = SceneBank(tmp_path / "bank", TINY_BANK, square_scenes)
+    for options in ({"drop_path": 0.1}, {"recomputes_blocks": True}):
+        with pytest.raises(ValueError, match="HybridEncoder, expected a ViT"):
+            train(replace(TINY_TRAINING, **options), fresh_sam(TINY_SAM, 5), bank, tmp_path)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    config = replace(TINY_TRAINING, total_steps=1)
+    train_tiny(tmp_path, config, Peers())
+    with pytest.raises(ValueError, match="another optimizer"):
+        train_tiny(tmp_path, replace(config, optimizer="adamw"), Peers())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"masks_per_device": 3}, "expected at least batch.prompts, 4"),
+        ({"drop_path": 1.0}, "drop_path 1.0"),
+        ({"layer_decay": 0.0}, "layer_decay 0.0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY_TRAINING, **options)
 
 
 def test_phases_that_do_not_end_with_the_training_are_refused() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.model.config import SamConfig
+from engine.model.config import SamConfig, VitConfig
 from engine.model.hybrid_encoder import HybridConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
@@ -34,6 +34,11 @@ TINY_SAM = SamConfig(
     decoder_heads=2,
     decoder_mlp_width=32,
     iou_head_width=16,
+)
+TINY_VIT = replace(
+    TINY_SAM,
+    image_encoder=VitConfig(width=32, depth=3, heads=2, global_blocks=(2,), window_side=2),
+    embedding_stride=16,
 )
 TINY_BANK = BankConfig(seed=3, chunk_scenes=4, first_chunks=2, chunks_per_step=0.5, most_chunks=6)
 TINY_TRAINING = TrainConfig(
