@@ -34,6 +34,9 @@ ModelName = Annotated[str | None, typer.Option("--model", help="A model's name o
 Preset = Annotated[str | None, typer.Option(help="grid: one 32x32 grid [default]; paper: 1 + 4 + 16 crops.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. generate.points_per_side=16.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="A Ray cluster to work on, e.g. auto [this machine].")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DEFAULT_DATASET = "gigamask-dataset"
 
@@ -44,6 +47,7 @@ def run(
     dataset: Dataset = DEFAULT_DATASET,
     model: ModelName = None,
     preset: Preset = None,
+    ray_address: RayAddress = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -54,7 +58,9 @@ def run(
     say(f"gigamask {version('gigamask')}: {_name_photos(photos)} -> {dataset}")
     from flows.config import load_run_config, to_tree
 
-    settings = load_run_config(file=config, assignments=assignments, dataset=dataset, model=model, preset=preset)
+    settings = load_run_config(
+        file=config, assignments=assignments, dataset=dataset, model=model, preset=preset, pool=_pool(ray_address)
+    )
     paths = photos or sample_photos()
     _fail_early(settings.model, paths)
     say("starting the flow (the first start on a machine takes about 15 s) ...")
@@ -89,6 +95,7 @@ def masks(
     dataset: Dataset = DEFAULT_DATASET,
     model: ModelName = None,
     preset: Preset = None,
+    ray_address: RayAddress = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -97,7 +104,9 @@ def masks(
     say(f"masks: every image of {dataset}")
     from flows.config import load_run_config, to_tree
 
-    settings = load_run_config(file=config, assignments=assignments, dataset=dataset, model=model, preset=preset)
+    settings = load_run_config(
+        file=config, assignments=assignments, dataset=dataset, model=model, preset=preset, pool=_pool(ray_address)
+    )
     _fail_early(settings.model, [])
     from flows.fully_automatic import only_masks
 
@@ -231,6 +240,10 @@ def main() -> None:
         if kind:
             say("this is unexpected; GIGAMASK_DEBUG=1 shows where it happened")
         sys.exit(1)
+
+
+def _pool(ray_address: str | None) -> dict[str, str] | None:
+    return None if ray_address is None else {"address": ray_address}
 
 
 def _name_photos(photos: list[Path] | None) -> str:

@@ -13,7 +13,7 @@ from prefect import flow, task
 
 from engine.model.weights import load_model
 from flows.config import RunConfig, validated
-from flows.progress import Counts, Reporter, reporter, say
+from flows.progress import Counts, Reporter, WorkerCounts, reporter, say
 from flows.report import report_path, write_report
 from stages.actors import PlanProgress, PlanResult, run_plan
 from stages.fully_automatic import ShardWorker, expected_memory_bytes, plan_masks
@@ -185,6 +185,9 @@ def _mask_counts(now: PlanProgress) -> Counts:
         masks=now.masks,
         new_masks=now.new_masks,
         rejects=now.rejects,
+        workers=[
+            WorkerCounts(place=each.place, images=each.images, images_per_s=each.images_per_s) for each in now.by_worker
+        ],
     )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 LINE_EVERY_S = 10.0
+WORKERS_SHOWN = 4
+"""With their rates; of more the range is given, and who is slowest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerCounts:
+    """What one of a stage's workers has done in this run."""
+
+    place: str
+    images: int
+    images_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +34,7 @@ class Counts:
     masks: int = 0
     new_masks: int = 0
     rejects: int = 0
+    workers: Sequence[WorkerCounts] = ()
 
 
 class Reporter:
@@ -60,6 +72,8 @@ class Reporter:
         facts = [f"{counts.new / elapsed_s:.2f} images/s"] if counts.new else []
         if counts.masks:
             facts.append(f"{counts.masks} masks ({counts.new_masks / elapsed_s:.0f}/s)")
+        if counts.workers:
+            facts.append(_workers(counts.workers))
         if counts.rejects:
             facts.append(f"{counts.rejects} rejected")
         if counts.new and counts.done < counts.total:
@@ -92,6 +106,19 @@ def reporter(stage: str) -> Iterator[Reporter]:
 def say(text: str) -> None:
     """One line for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _workers(workers: Sequence[WorkerCounts]) -> str:
+    """Each one's rate, or the range of many."""
+    by_rate = sorted(workers, key=lambda worker: worker.images_per_s)
+    slowest, fastest = by_rate[0], by_rate[-1]
+    if len(workers) <= WORKERS_SHOWN:
+        rates = " + ".join(f"{worker.images_per_s:.2f}" for worker in workers)
+        return f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}: {rates}"
+    return (
+        f"{len(workers)} workers: {slowest.images_per_s:.2f} to {fastest.images_per_s:.2f} each, "
+        f"{slowest.place} slowest"
+    )
 
 
 def _duration(seconds: float) -> str:

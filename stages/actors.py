@@ -4,17 +4,16 @@ Ray restarts an actor that died, but repeats no call: the loop here hands shards
 worker did twice or by half does no harm: the shard's commit record decides.
 """
 
-import gc
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
-import torch
 from ray import cloudpickle
 from ray.exceptions import (
     ActorUnschedulableError,
@@ -23,19 +22,22 @@ from ray.exceptions import (
     RayTaskError,
     RuntimeEnvSetupError,
 )
+from ray.util.metrics import Counter
 
-from stages.fully_automatic import ShardFailed, ShardResult, ShardWorker
-from stages.isolated import run_isolated
+from stages.fully_automatic import MaskedImage, ShardFailed, ShardResult, ShardWorker
 from stages.ledger import Job, Ledger, PlanStopped
-from stages.plan_progress import PlanProgress, PlanResult, ShardCount, Tally
-from stages.pool import Machine, PoolConfig, pool_size
+from stages.plan_progress import PlanProgress, PlanResult, ShardCount, Tally, WorkerProgress
+from stages.pool import Machine, PoolConfig, PoolSize, pool_size
+from stages.shard_actor import ShardActor
 from storage.dataset import Dataset
 from storage.plans import Plan
+from storage.records import Reject
 
 CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
 POLL_S = 1.0
 RESTART_PATIENCE_S = 60.0  # an actor that is not back by then is replaced
 WAITING_PATIENCE_S = 30.0  # a worker that has not answered by then waits for room
+GROWTH_EVERY_S = 10.0  # a look at whether the cluster has room for more workers
 
 
 def run_plan(
@@ -62,9 +64,10 @@ def run_plan(
     report(_progress(tally, ledger, workers))
     if missing:
         with cluster(config):
-            workers = _start_workers(make_worker, dataset.uri, config, len(missing))
+            pool = _Pool(make_worker, dataset.uri, config)
+            workers = pool.workers
             try:
-                _drive(plan, ledger, workers, tally, report)
+                _drive(plan, ledger, pool, tally, report)
             finally:
                 for worker in workers:
                     ray.kill(worker.actor)
@@ -119,44 +122,32 @@ WORKER_DIED = (RayActorError, OutOfMemoryError)  # the latter, from Ray's memory
 CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)  # nor are these, and no restart helps
 
 
-class ShardActor:
-    """A shell over a ShardWorker, which the first call makes: so does the first one after Ray restarted the actor."""
+class RayMeters:
+    """A worker's totals as Ray metrics: `ray_gigamask_images_total` and so on, by plan, node and process.
 
-    def __init__(self, make_worker: bytes, dataset_uri: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._make_worker, self._dataset_uri = make_worker, dataset_uri
-        self._worker: ShardWorker | None = None
-        self._making = threading.Lock()
-        self._under_way: dict[str, ShardCount] = {}
+    The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere they go nowhere.
+    """
 
-    def run(self, plan_id: str, shard: str) -> ShardResult:
-        """`ShardWorker.run`."""
-        with self._making:
-            self._worker = self._worker or cloudpickle.loads(self._make_worker)()
-        with self._counting(shard) as count:
-            return self._worker.run(plan_id, shard, count.add)
+    def __init__(self) -> None:
+        self._images = Counter("gigamask_images", "photographs done, masked or rejected", ("plan",))
+        self._masks = Counter("gigamask_masks", "masks made", ("plan",))
+        self._rejects = Counter("gigamask_rejects", "photographs that could not be masked", ("plan",))
+        self._shards = Counter("gigamask_shards", "shards committed", ("plan",))
+        self._seconds = Counter("gigamask_seconds", "seconds of work: read, wait, mask, write", ("plan", "part"))
 
-    def run_isolated(self, plan_id: str, shard: str) -> ShardResult:
-        """`run_isolated`, with this process's model gone meanwhile: the child needs the memory."""
-        self._worker = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        with self._counting(shard) as count:
-            return run_isolated(self._make_worker, Dataset.open(self._dataset_uri), plan_id, shard, count.add)
+    def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
+        plan = {"plan": plan_id}
+        self._images.inc(1, plan)
+        if isinstance(outcome, Reject):
+            self._rejects.inc(1, plan)
+        elif outcome.masks:
+            self._masks.inc(len(outcome.masks), plan)
 
-    @ray.method(concurrency_group="watch")
-    def under_way(self) -> dict[str, ShardCount]:
-        """Counts of the shards in hand; answers while they are being made."""
-        return dict(self._under_way)
-
-    @contextmanager
-    def _counting(self, shard: str) -> Iterator[ShardCount]:
-        self._under_way[shard] = ShardCount()
-        try:
-            yield self._under_way[shard]
-        finally:
-            del self._under_way[shard]
+    def shard(self, result: ShardResult) -> None:
+        self._shards.inc(1, {"plan": result.plan_id})
+        for part, seconds in result.seconds_by_part.items():
+            if seconds > 0:  # Ray refuses to count nothing
+                self._seconds.inc(seconds, {"plan": result.plan_id, "part": part})
 
 
 class _Worker:
@@ -170,9 +161,11 @@ class _Worker:
         self.jobs: dict[ray.ObjectRef, Job] = {}
         self.counts: dict[str, ShardCount] = {}
         self.has_answered = False
+        self._place = ""
+        self._made = ShardCount()
         self._asked: ray.ObjectRef | None = None
         self._down_since: float | None = None
-        self._began = time.perf_counter()
+        self._silent_since = self._began = time.perf_counter()
 
     @property
     def is_up(self) -> bool:
@@ -181,7 +174,7 @@ class _Worker:
     @property
     def is_waiting(self) -> bool:
         """Whether the cluster has had no room for it for a while."""
-        return not self.has_answered and time.perf_counter() - self._began > WAITING_PATIENCE_S
+        return not self.is_up and time.perf_counter() - self._silent_since > WAITING_PATIENCE_S
 
     @property
     def is_isolating(self) -> bool:
@@ -191,13 +184,31 @@ class _Worker:
         method = self.actor.run_isolated if job.isolated else self.actor.run
         self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
 
+    def end(self, ref: ray.ObjectRef, result: ShardResult) -> Job:
+        """The call's shard is committed; returns its job."""
+        job = self.jobs.pop(ref)
+        self.counts.pop(job.shard.name, None)
+        self._made.images += result.images + result.rejects
+        self._made.masks += result.masks
+        return job
+
     def lose(self) -> list[Job]:
         """The actor died; returns what it had in hand."""
         lost = list(self.jobs.values())
         self.jobs.clear()
         self.counts.clear()
         self._down_since, self._asked = time.perf_counter(), None
+        self._silent_since = self._down_since
         return lost
+
+    def progress(self) -> WorkerProgress:
+        under_way = self.counts.values()
+        return WorkerProgress(
+            place=self._place,
+            images=self._made.images + sum(count.images for count in under_way),
+            masks=self._made.masks + sum(count.masks for count in under_way),
+            seconds=time.perf_counter() - self._began,
+        )
 
     def look(self) -> None:
         """Takes the counts if they have come and asks for the next; waits for nothing. Raises PlanStopped."""
@@ -209,12 +220,12 @@ class _Worker:
             ray.kill(self.actor)
             self.actor, self._asked, self._down_since = self._make_actor(), None, time.perf_counter()
         if self._asked is None:
-            self._asked = self.actor.under_way.remote()
+            self._asked = self.actor.under_way.options(concurrency_group="watch").remote()
 
-    def _hear(self, answer: ray.ObjectRef) -> None:
+    def _hear(self, ref: ray.ObjectRef) -> None:
         self._asked = None
         try:
-            counts = ray.get(answer)
+            answer = ray.get(ref)
         except CANNOT_START as error:
             raise _cannot_start(error) from error
         except WORKER_DIED as error:
@@ -224,7 +235,10 @@ class _Worker:
                 self._down_since = time.perf_counter()
             return  # still down, or the loss will show in its jobs
         in_hand = {job.shard.name for job in self.jobs.values()}
-        self.counts = {shard: count for shard, count in counts.items() if shard in in_hand}
+        self.counts = {shard: count for shard, count in answer.counts.items() if shard in in_hand}
+        self._place = answer.place
+        if not self.has_answered:
+            self._began = time.perf_counter()
         self.has_answered, self._down_since = True, None
 
 
@@ -233,11 +247,27 @@ def _cannot_start(error: Exception) -> PlanStopped:
     return PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here")
 
 
-def _start_workers(
-    make_worker: Callable[[], ShardWorker], dataset_uri: str, config: PoolConfig, shards: int
-) -> list[_Worker]:
-    size = pool_size(config, _machines(), shards)
-    pickled = cloudpickle.dumps(make_worker)
+class _Pool:
+    """The workers of a run: as many as the machines of now have room for, unless their number is given."""
+
+    def __init__(self, make_worker: Callable[[], ShardWorker], dataset_uri: str, config: PoolConfig) -> None:
+        self.workers: list[_Worker] = []
+        self._make_worker, self._dataset_uri, self._config = cloudpickle.dumps(make_worker), dataset_uri, config
+        self._looked: float | None = None
+
+    def grow(self, shards: int) -> None:
+        """Starts the workers that `shards` can use and that are not there yet; a cluster is looked at now and then."""
+        now = time.perf_counter()
+        if self._looked is not None and (self._config.address is None or now - self._looked < GROWTH_EVERY_S):
+            return
+        self._looked = now
+        size = pool_size(self._config, _machines(), shards)
+        self._config = replace(self._config, threads=size.threads)  # later ones are as wide as the first
+        make_actor = partial(_make_actor, self._make_worker, self._dataset_uri, size)
+        self.workers += [_Worker(make_actor) for _ in range(size.workers - len(self.workers))]
+
+
+def _make_actor(make_worker: bytes, dataset_uri: str, size: PoolSize) -> Any:
     actor_class: Any = ray.remote(
         num_cpus=size.threads,  # Ray sets OMP_NUM_THREADS to it
         num_gpus=size.gpus_per_worker,
@@ -246,7 +276,7 @@ def _start_workers(
         max_concurrency=CALLS_IN_FLIGHT,
         concurrency_groups={"watch": 1},
     )(ShardActor)  # type: ignore[call-overload]
-    return [_Worker(lambda: actor_class.remote(pickled, dataset_uri, size.threads)) for _ in range(size.workers)]
+    return actor_class.remote(make_worker, dataset_uri, size.threads, RayMeters)
 
 
 def _machines() -> list[Machine]:
@@ -261,13 +291,16 @@ def _machines() -> list[Machine]:
 def _drive(
     plan: Plan,
     ledger: Ledger,
-    workers: list[_Worker],
+    pool: _Pool,
     tally: Tally,
     on_progress: Callable[[PlanProgress], None],
 ) -> None:
     """Hands out, collects and reports until nothing is left."""
+    workers = pool.workers
     reported = 0.0
     while not ledger.is_over:
+        pool.grow(ledger.left)
+        ledger.workers = len(workers)
         for worker in workers:
             if not worker.has_answered:
                 worker.look()
@@ -323,10 +356,8 @@ def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
                 raise cause from None
             ledger.raised(job, cause)
             continue
-        del worker.jobs[ref]
-        worker.counts.pop(job.shard.name, None)
         tally.add(result)
-        ledger.done(job)
+        ledger.done(worker.end(ref, result))
 
 
 def _progress(tally: Tally, ledger: Ledger, workers: list[_Worker]) -> PlanProgress:
@@ -334,6 +365,7 @@ def _progress(tally: Tally, ledger: Ledger, workers: list[_Worker]) -> PlanProgr
     return tally.progress(
         ledger,
         under_way,
-        workers=sum(worker.has_answered for worker in workers),
+        workers=sum(worker.is_up for worker in workers),
         waiting_workers=sum(worker.is_waiting for worker in workers),
+        by_worker=[worker.progress() for worker in workers if worker.is_up],
     )

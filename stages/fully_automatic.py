@@ -10,8 +10,8 @@ points and tries again. A shard that is committed already is not made again, who
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +49,8 @@ class ShardResult:
     rejects: int
     seconds: float
     made: bool
+    seconds_by_part: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Where the time of a shard made here went: "read", "wait" (for the worker's other shard), "mask", "write"."""
 
 
 class ShardFailed(RuntimeError):
@@ -164,22 +166,26 @@ class ShardWorker:
 
         Raises ValueError where the plan is another model's or config's, ShardFailed, Corrupt, StoreError.
         """
-        began = time.perf_counter()
+        clock = _Clock()
         plan = self.plan(plan_id)
         shard = plan.shard(shard_name)
         done = committed(self.dataset, plan, shard)
         if done:
             return result_of(done, made=False)
         photographs = read_photographs(self.dataset, plan, shard)
-        read_s = time.perf_counter() - began
+        clock.end("read")
         with self._computing:
-            began = time.perf_counter() - read_s  # waiting for the other call is no work
+            clock.end("wait")
             outcomes = []
             for image, data in photographs:
                 outcomes.append(self.mask(plan, shard, image, data))
                 if on_image:
                     on_image(outcomes[-1])
-        return write_outcomes(self.dataset, plan, shard, outcomes, seconds=time.perf_counter() - began)
+        clock.end("mask")
+        seconds = clock.seconds["read"] + clock.seconds["mask"]  # waiting for the other call is no work
+        result = write_outcomes(self.dataset, plan, shard, outcomes, seconds=seconds)
+        clock.end("write")
+        return replace(result, seconds_by_part=clock.seconds)
 
     def plan(self, plan_id: str) -> Plan:
         """The plan, if it is one for this model and config. Raises ValueError."""
@@ -231,6 +237,18 @@ class ShardWorker:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             config = replace(config, points_per_batch=config.points_per_batch // 2)
+
+
+class _Clock:
+    """Seconds of one part of the work after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part], self._began = now - self._began, now
 
 
 def default_device() -> str:

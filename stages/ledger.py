@@ -14,6 +14,7 @@ from storage.plans import PlannedShard
 DEATHS_UNTIL_ISOLATED = 2
 TRIES = 2  # of a shard that raises
 PATIENCE = 20  # deaths, or failures, with no shard made in between
+PATIENCE_PER_WORKER = 2  # more of them: a cloud takes many machines back at once, a store fails for all
 
 
 class PlanStopped(RuntimeError):
@@ -32,6 +33,7 @@ class Ledger:
     """Of one run over a plan's missing shards."""
 
     def __init__(self, shards: Iterable[PlannedShard]) -> None:
+        self.workers = 0  # how many there are now; set by who starts them
         self.deaths = 0
         self.made: list[str] = []
         self.failed: dict[str, str] = {}
@@ -43,13 +45,22 @@ class Ledger:
         self._deaths_in_a_row = self._failures_in_a_row = 0
 
     @property
+    def left(self) -> int:
+        """Jobs that are not over."""
+        return self.waiting + len(self._in_hand)
+
+    @property
     def waiting(self) -> int:
         """Jobs nobody has in hand."""
         return len(self._queue) + len(self._isolated)
 
     @property
     def is_over(self) -> bool:
-        return not self.waiting and not self._in_hand
+        return not self.left
+
+    @property
+    def _patience(self) -> int:
+        return PATIENCE + PATIENCE_PER_WORKER * self.workers
 
     def take(self, *, alone: bool) -> Job | None:
         """The next job for a worker; isolated ones go only to a worker that has nothing else."""
@@ -78,7 +89,7 @@ class Ledger:
             self._deaths_of[name] += 1
             isolated = self._deaths_of[name] >= DEATHS_UNTIL_ISOLATED
             (self._isolated if isolated else self._queue).append(Job(shard=job.shard, isolated=isolated))
-        if self._deaths_in_a_row > PATIENCE:
+        if self._deaths_in_a_row > self._patience:
             raise PlanStopped(
                 f"{self._deaths_in_a_row} workers died one after the other and no shard was made in between; most "
                 "often the machine has too little memory for the model: take a smaller one or fewer workers"
@@ -94,5 +105,5 @@ class Ledger:
             self._queue.append(job)
         else:
             self.failed[name] = f"{type(error).__name__}: {error}"
-        if self._failures_in_a_row > PATIENCE:
+        if self._failures_in_a_row > self._patience:
             raise PlanStopped(f"{self._failures_in_a_row} shards failed one after the other: {error}") from error

@@ -12,6 +12,22 @@ from storage.records import Reject
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerProgress:
+    """What one worker of this run has done."""
+
+    place: str
+    """Host and process id."""
+    images: int
+    masks: int
+    seconds: float
+    """Since it first answered."""
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanProgress:
     """How far a plan is, shards of earlier runs included."""
 
@@ -24,9 +40,10 @@ class PlanProgress:
     new_images: int  # of this run
     new_masks: int
     workers: int  # that have answered
-    waiting_workers: int  # that the cluster has had no room for so far, for a while
+    waiting_workers: int  # that the cluster has had no room for, for a while
     deaths: int
     seconds: float  # of this run
+    by_worker: tuple[WorkerProgress, ...] = ()  # those at work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +111,13 @@ class Tally:
         self.new.rejects += result.rejects
 
     def progress(
-        self, ledger: Ledger, under_way: Sequence[ShardCount], *, workers: int, waiting_workers: int = 0
+        self,
+        ledger: Ledger,
+        under_way: Sequence[ShardCount],
+        *,
+        workers: int,
+        waiting_workers: int = 0,
+        by_worker: Sequence[WorkerProgress] = (),
     ) -> PlanProgress:
         """`under_way`: counts of the shards in hand; `workers`: how many have answered, and how many could not yet."""
         new_images = self.new.images + sum(count.images for count in under_way)
@@ -113,4 +136,5 @@ class Tally:
             waiting_workers=waiting_workers,
             deaths=ledger.deaths,
             seconds=time.perf_counter() - self._began,
+            by_worker=tuple(by_worker),
         )

@@ -14,16 +14,18 @@ class PoolConfig:
     address: str | None = None
     """Of a Ray cluster ("auto", "ray://host:10001"); None: this machine, for the time of the run."""
     workers: int | None = None
-    """None: one per GPU; without GPUs as many as cores, memory and shards allow."""
+    """None: one per GPU; without GPUs as many as cores, memory and shards allow; more as a cluster grows."""
     threads: int | None = None
     """Cores of a worker; None: 1, and more where there are fewer shards than cores."""
+    worker_gpus: int | None = None
+    """GPUs of a worker; None: one where the cluster has GPUs as the run starts. Say 1 where it will grow them later."""
     worker_memory_bytes: int | None = None
     """What a worker is expected to need; no more start than fit. None: estimated from the model."""
     object_store_bytes: int = 128 * 2**20
     """Of Ray's shared memory on this machine; shards do not pass through it."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads", "worker_memory_bytes"):
+        for name in ("workers", "threads", "worker_gpus", "worker_memory_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
@@ -55,28 +57,29 @@ def pool_size(config: PoolConfig, machines: Sequence[Machine], shards: int) -> P
     """
     cores, gpus = sum(machine.cores for machine in machines), sum(machine.gpus for machine in machines)
     widest = max((machine.cores for machine in machines), default=0)  # a worker lives on one machine
+    worker_gpus = config.worker_gpus or int(gpus > 0)
     if gpus:
-        threads = min(MAX_GPU_WORKER_THREADS, max(1, cores // gpus), max(1, widest))
+        threads = min(MAX_GPU_WORKER_THREADS, max(1, cores * worker_gpus // gpus), max(1, widest))
     else:
         threads = min(max(1, cores // shards), max(1, widest))
     threads = config.threads or threads
-    places = sum(_places(machine, threads, needs_gpu=gpus > 0) for machine in machines)
-    most = gpus
-    if not gpus:
+    places = sum(_places(machine, threads, worker_gpus) for machine in machines)
+    most = places
+    if not worker_gpus:
         needed_bytes = config.worker_memory_bytes or DEFAULT_WORKER_MEMORY_BYTES
         most = sum(machine.memory_bytes for machine in machines) // needed_bytes
     workers = config.workers or max(1, min(most, shards, places))
     if config.address is None and workers > places:
         raise ValueError(
             f"pool.workers {workers} with pool.threads {threads}: there are {cores} cores"
-            + (f" and {gpus} GPUs" if gpus else "")
+            + (f" and {gpus} GPUs" if worker_gpus else "")
             + ", expected workers x threads to fit"
-            + (" and a GPU for each worker" if gpus else "")
+            + (" and a GPU for each worker" if worker_gpus else "")
             + f" (with {threads} threads at most {places} workers); leave both out to have them chosen"
         )
-    return PoolSize(workers=workers, threads=threads, gpus_per_worker=1 if gpus else 0)
+    return PoolSize(workers=workers, threads=threads, gpus_per_worker=worker_gpus)
 
 
-def _places(machine: Machine, threads: int, *, needs_gpu: bool) -> int:
+def _places(machine: Machine, threads: int, worker_gpus: int) -> int:
     by_cores = machine.cores // threads
-    return min(by_cores, machine.gpus) if needs_gpu else by_cores
+    return min(by_cores, machine.gpus // worker_gpus) if worker_gpus else by_cores

@@ -1,6 +1,9 @@
 import math
 import os
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +19,7 @@ from stages.fully_automatic import MaskedImage, ShardFailed, ShardResult, ShardW
 from stages.ingest import IngestConfig, ingest_photos
 from storage import rle
 from storage.dataset import Dataset
+from storage.plans import Plan, PlannedShard
 from storage.records import Reject
 from storage.stores import LocalStore
 
@@ -103,6 +107,53 @@ def test_a_committed_shard_is_not_made_again(worker: ShardWorker) -> None:
     again = run_all(worker)
     assert [result.made for result in again] == [False] * len(first)
     assert [replace(result, made=True) for result in again] == first
+
+
+def test_a_shard_says_where_its_time_went(worker: ShardWorker) -> None:
+    (first, *_) = run_all(worker)
+    parts = first.seconds_by_part
+    assert list(parts) == ["read", "wait", "mask", "write"]
+    assert all(seconds >= 0 for seconds in parts.values())
+    assert first.seconds == pytest.approx(parts["read"] + parts["mask"])  # waiting is no work
+
+
+def test_the_next_shard_is_read_and_the_last_one_written_while_one_is_masked(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masking the first shard waits until the second is read; writing the first until the second is being masked."""
+    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=3)
+    read, write, mask = fully_automatic.read_photographs, fully_automatic.write_outcomes, worker.mask
+    second_is_read, second_is_masked, order = threading.Event(), threading.Event(), list[str]()
+
+    def reading(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Any:
+        photographs = read(dataset, plan, shard)
+        if shard.name == "000001":
+            second_is_read.set()
+        return photographs
+
+    def masking(plan: Plan, shard: PlannedShard, *photograph: Any) -> Any:
+        if shard.name == "000000":
+            assert second_is_read.wait(60)
+        order.append(shard.name)
+        if shard.name == "000001":
+            second_is_masked.set()
+        return mask(plan, shard, *photograph)
+
+    def writing(dataset: Dataset, plan: Plan, shard: PlannedShard, *outcomes: Any, **figures: Any) -> ShardResult:
+        if shard.name == "000000":
+            assert second_is_masked.wait(60)
+        return write(dataset, plan, shard, *outcomes, **figures)
+
+    monkeypatch.setattr(fully_automatic, "read_photographs", reading)
+    monkeypatch.setattr(fully_automatic, "write_outcomes", writing)
+    monkeypatch.setattr(worker, "mask", masking)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(worker.run, plan.plan_id, "000000")
+        while not worker._computing.locked():
+            time.sleep(0.001)
+        second = pool.submit(worker.run, plan.plan_id, "000001")
+        assert (first.result().images, second.result().images) == (2, 3)
+    assert order == ["000000"] * 2 + ["000001"] * 3  # never two shards masked at a time
 
 
 def test_two_workers_make_the_same_masks_with_the_same_ids(

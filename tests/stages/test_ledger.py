@@ -57,6 +57,15 @@ def test_nothing_but_deaths_stops_the_run() -> None:
         ledger.died([taken(ledger)])
 
 
+def test_a_cloud_that_takes_many_machines_back_at_once_does_not_stop_the_run() -> None:
+    ledger = Ledger([PlannedShard(name=str(number)) for number in range(64)])
+    ledger.workers = 64
+    jobs = [taken(ledger) for _ in range(64)]
+    for job in jobs:
+        ledger.died([job])
+    assert (ledger.deaths, ledger.waiting, ledger.left) == (64, 64, 64)
+
+
 def test_nothing_but_failures_stops_the_run_and_says_why() -> None:
     ledger = Ledger([PlannedShard(name=str(number)) for number in range(PATIENCE + 1)])
     for _ in range(PATIENCE):

@@ -2,7 +2,7 @@ import time
 
 from stages.fully_automatic import ShardResult
 from stages.ledger import Ledger
-from stages.plan_progress import ShardCount, Tally
+from stages.plan_progress import ShardCount, Tally, WorkerProgress
 from storage.dataset import Dataset
 from storage.plans import PlannedShard
 from storage.records import Reject
@@ -22,3 +22,8 @@ def test_progress_adds_what_was_before_what_is_done_and_what_is_under_way(datase
     assert (now.shards, now.shards_total, now.images, now.images_total) == (2, 3, 10, 12)
     assert (now.masks, now.rejects, now.new_images, now.new_masks) == (57, 5, 6, 57)
     assert (now.workers, now.waiting_workers, now.deaths) == (1, 2, 0)
+
+
+def test_a_workers_rate_counts_from_its_first_answer() -> None:
+    assert WorkerProgress(place="host:7", images=6, masks=9, seconds=4.0).images_per_s == 1.5
+    assert WorkerProgress(place="host:7", images=0, masks=0, seconds=0.0).images_per_s == 0.0

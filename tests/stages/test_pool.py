@@ -21,6 +21,8 @@ def machine(cores: int, gpus: int = 0, memory_gib: int = 64) -> Machine:
         (PoolConfig(), [machine(64, gpus=2)], 64, (2, 8, 1)),
         (PoolConfig(), [machine(2, gpus=4)], 64, (2, 1, 1)),
         (PoolConfig(workers=2, threads=3), [machine(6)], 64, (2, 3, 0)),
+        (PoolConfig(worker_gpus=2), [machine(16, gpus=4)], 64, (2, 8, 2)),
+        (PoolConfig(), [machine(32), machine(16, gpus=2)], 64, (2, 8, 1)),
     ],
 )
 def test_workers_and_threads_follow_the_machines(
@@ -54,7 +56,12 @@ def test_a_cluster_that_may_grow_is_asked_for_what_is_wanted() -> None:
     assert (size.workers, size.threads) == (8, 4)
 
 
-@pytest.mark.parametrize("name", ["workers", "threads", "worker_memory_bytes"])
+def test_a_cluster_whose_gpus_are_yet_to_come_is_asked_for_them() -> None:
+    config = PoolConfig(address="auto", workers=8, threads=6, worker_gpus=1)
+    assert pool_size(config, [machine(2)], shards=64) == PoolSize(workers=8, threads=6, gpus_per_worker=1)
+
+
+@pytest.mark.parametrize("name", ["workers", "threads", "worker_gpus", "worker_memory_bytes"])
 def test_a_pool_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
         PoolConfig(**{name: 0})  # type: ignore[arg-type]

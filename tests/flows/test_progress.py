@@ -1,0 +1,29 @@
+import io
+
+from rich.console import Console
+
+from flows.progress import Counts, Reporter, WorkerCounts
+
+
+def line(workers: list[WorkerCounts]) -> str:
+    """The line that a terminal-less run ends with."""
+    console = Console(file=io.StringIO(), width=300)
+    plain = Reporter("masks", console, None)
+    plain(Counts(done=3, total=9, new=3, masks=40, new_masks=40, rejects=1, workers=workers))
+    plain.close()
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def rated(*rates: float) -> list[WorkerCounts]:
+    return [WorkerCounts(place=f"host{n}:7", images=1, images_per_s=rate) for n, rate in enumerate(rates)]
+
+
+def test_a_few_workers_are_shown_with_the_rate_of_each() -> None:
+    assert line(rated(0.5, 0.25)).startswith("masks: 3/9 images, ")
+    assert ", 2 workers: 0.50 + 0.25, 1 rejected, " in line(rated(0.5, 0.25))
+    assert ", 1 worker: 0.50, " in line(rated(0.5))
+    assert "worker" not in line([])
+
+
+def test_of_many_workers_the_range_and_the_slowest_are_shown() -> None:
+    assert ", 6 workers: 0.20 to 0.60 each, host2:7 slowest, " in line(rated(0.3, 0.4, 0.2, 0.5, 0.6, 0.3))
