@@ -25,7 +25,7 @@ from engine.images import Frame
 from storage import rle
 from storage.rle import Rle
 
-Implementation = Literal["auto", "reference", "numba"]
+Implementation = Literal["auto", "reference", "numba", "triton"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,29 +54,28 @@ def upsample_runs(
     """The masks that low-resolution logits stand for, at the photograph's resolution.
 
     Args:
-        logits_NRC: float32 on the CPU. Rows and columns that only the padding sees may be left out: at least
+        logits_NRC: float32. Rows and columns that only the padding sees may be left out: at least
             `needed_low_hw(frame, low_side)` must be there.
         low_side: side of the decoder's whole output (L).
         stability_offset: distance of the two cuts from 0, in logits; at least 0.
-        implementation: "numba" is the fast twin, "reference" plain torch with one float mask at a time; "auto" is numba
-            where it can be imported. Both give the same runs, boxes and scores.
+        implementation: "numba" is the fast twin on the CPU, "triton" the one on a GPU (untested there as yet),
+            "reference" plain torch with one float mask at a time; "auto" is the fast one where the logits are, if it
+            can be imported. All give the same runs, boxes and scores.
 
     Raises:
-        ValueError: too few rows or columns, another dtype or device, a negative offset.
+        ValueError: too few rows or columns, another dtype, a negative offset.
         RuntimeError: the implementation asked for cannot run here.
     """
     needed = needed_low_hw(frame, low_side)
     got = logits_NRC.shape
-    if len(got) != 3 or logits_NRC.dtype != torch.float32 or logits_NRC.device.type != "cpu":
-        raise ValueError(
-            f"got {logits_NRC.dtype} {list(got)} on {logits_NRC.device}, expected float32 [N, R, C] on cpu"
-        )
+    if len(got) != 3 or logits_NRC.dtype != torch.float32:
+        raise ValueError(f"got {logits_NRC.dtype} {list(got)}, expected float32 [N, R, C]")
     if got[1] < needed[0] or got[2] < needed[1] or max(got[1:]) > low_side:
         raise ValueError(f"got logits of {got[1]} x {got[2]}, expected from {needed} to {low_side} rows and columns")
     if stability_offset < 0:
         raise ValueError(f"got a stability offset of {stability_offset}, expected a distance of at least 0")
-    scan = _scanner(implementation)
-    found = [scan(logits_RC, frame, low_side, stability_offset) for logits_RC in logits_NRC.detach()]
+    scan = _scanner(implementation, logits_NRC.device.type)
+    found = scan(logits_NRC.detach(), frame, low_side, stability_offset)
     return UpsampledMasks(
         rles=[each.rle for each in found],
         boxes_N4=np.array([each.box_4 for each in found], dtype=np.int64).reshape(-1, 4),
@@ -147,7 +146,7 @@ def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset:
     ]
     x0, y0, x1, y1 = frame.crop_xyxy
     mask_HW = np.zeros(frame.image_hw, dtype=bool)
-    mask_HW[y0:y1, x0:x1] = (window_HW > 0).numpy()
+    mask_HW[y0:y1, x0:x1] = (window_HW > 0).cpu().numpy()
     runs = rle.encode(mask_HW)
     left, top, right, bottom = rle.box_xyxy(runs)
     area_px = rle.area(runs)
@@ -160,17 +159,41 @@ def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset:
     )
 
 
-_Scan = Callable[[torch.Tensor, Frame, int, float], ScannedMask]
+_Scan = Callable[[torch.Tensor, Frame, int, float], list[ScannedMask]]
+"""All masks of logits [N, R, C]."""
 
 
-def _scanner(implementation: Implementation) -> _Scan:
-    if implementation == "reference":
-        return scan_reference
-    if implementation == "numba":
-        return _numba_scan()
+def _scanner(implementation: Implementation, device_type: str) -> _Scan:
     if implementation == "auto":
-        return _best_scan()
-    raise ValueError(f"got implementation {implementation!r}, expected 'auto', 'reference' or 'numba'")
+        implementation = fastest(device_type)
+    scanners = {"reference": lambda: _one_by_one(scan_reference), "numba": _numba_scan, "triton": _triton_scan}
+    if implementation not in scanners:
+        raise ValueError(f"got implementation {implementation!r}, expected 'auto', {', '.join(map(repr, scanners))}")
+    return scanners[implementation]()
+
+
+@lru_cache(maxsize=2)
+def fastest(device_type: str) -> Literal["reference", "numba", "triton"]:
+    """The fast twin for tensors on "cpu" or "cuda" that can be imported; says once which."""
+    if device_type == "cuda":
+        try:
+            _triton_scan()
+        except RuntimeError as error:
+            logger.warning("upsample_runs: masks leave the GPU one by one (%s)", error)
+        else:
+            logger.info("upsample_runs: triton")
+            return "triton"
+    try:
+        _numba_scan()
+    except RuntimeError as error:
+        logger.warning("upsample_runs: plain torch, about 20 times slower (%s)", error)
+        return "reference"
+    logger.info("upsample_runs: numba")
+    return "numba"
+
+
+def _one_by_one(scan: Callable[[torch.Tensor, Frame, int, float], ScannedMask]) -> _Scan:
+    return lambda logits_NRC, *settings: [scan(logits_RC, *settings) for logits_RC in logits_NRC]
 
 
 def _numba_scan() -> _Scan:
@@ -178,18 +201,16 @@ def _numba_scan() -> _Scan:
         from engine.kernels.upsample_runs_numba import scan_numba
     except ImportError as error:
         raise RuntimeError(f"the numba twin of upsample_runs cannot run: {error}; install numba") from error
-    return scan_numba
+    one_by_one = _one_by_one(scan_numba)
+    return lambda logits_NRC, *settings: one_by_one(logits_NRC.cpu(), *settings)
 
 
-@lru_cache(maxsize=1)
-def _best_scan() -> _Scan:
+def _triton_scan() -> _Scan:
     try:
-        scan = _numba_scan()
-    except RuntimeError as error:
-        logger.warning("upsample_runs: plain torch, about 20 times slower (%s)", error)
-        return scan_reference
-    logger.info("upsample_runs: numba")
-    return scan
+        from engine.kernels.upsample_runs_triton import scan_triton
+    except ImportError as error:
+        raise RuntimeError(f"the Triton twin of upsample_runs cannot run: {error}; install triton") from error
+    return scan_triton
 
 
 def _ratio(part: int, whole: int) -> np.float32:

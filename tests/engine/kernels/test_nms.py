@@ -1,5 +1,7 @@
 """Box NMS against a plain double loop, and its conventions."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,14 @@ def test_no_boxes_leave_none() -> None:
 def test_boxes_and_scores_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         box_nms(np.zeros((3, 4)), np.zeros(2), 0.7)
+
+
+def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "engine.kernels.nms_triton", None)
+    with pytest.raises(RuntimeError, match="triton"):
+        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, implementation="triton")
+
+
+def test_an_unknown_implementation_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 'reference' or 'triton'"):
+        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, implementation="cuda")  # type: ignore[arg-type]

@@ -143,11 +143,25 @@ def test_asking_for_numba_where_it_is_missing_raises(monkeypatch) -> None:
 
 
 def test_auto_says_once_which_implementation_it_took(caplog) -> None:
-    module._best_scan.cache_clear()
+    module.fastest.cache_clear()
     caplog.set_level("INFO", logger=module.__name__)
     for _ in range(2):
         run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "auto")
     assert [record.message for record in caplog.records] == ["upsample_runs: numba"]
+
+
+def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_triton", None)
+    with pytest.raises(RuntimeError, match="triton"):
+        run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "triton")
+
+
+def test_on_a_gpu_without_triton_masks_are_made_on_the_cpu_and_a_warning_says_so(monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_triton", None)
+    module.fastest.cache_clear()
+    assert module.fastest("cuda") == "numba"
+    assert "Triton" in caplog.text
+    module.fastest.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""All pairs of boxes at once on a GPU, a bit each: what is left of greedy suppression is a short walk over the rows.
+
+Runs in Triton's interpreter where TRITON_INTERPRET=1 was set before the import, and compiles for NVIDIA GPUs; untested
+on a GPU. Boxes of whole pixels give the same bits everywhere: every area is exact in float64, and a float64 division is
+rounded correctly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+_SIDE = tl.constexpr(32)
+"""Rows and columns of a tile: the bits of a word."""
+
+
+def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
+    """For each box, float64 xyxy, the later ones whose IoU with it exceeds the threshold: bit j stands for box j.
+
+    Raises:
+        RuntimeError: there is no CUDA device and Triton's interpreter is off.
+    """
+    if not torch.cuda.is_available() and not triton.knobs.runtime.interpret:
+        raise RuntimeError("the Triton twin of box_nms needs a CUDA device, or TRITON_INTERPRET=1 before the import")
+    device = "cpu" if triton.knobs.runtime.interpret else "cuda"
+    count = len(boxes_N4)
+    words_of_row = triton.cdiv(count, 32)
+    boxes = torch.tensor(boxes_N4, device=device)
+    words = torch.zeros((count, words_of_row), dtype=torch.int32, device=device)
+    if count:
+        limit = torch.tensor([threshold], dtype=torch.float64, device=device)  # a plain argument would become float32
+        pairs_kernel[(words_of_row, words_of_row)](boxes, limit, words, count, words_of_row)
+    rows = words.cpu().numpy()
+    return [int.from_bytes(row.tobytes(), "little") for row in rows.astype("<i4")]
+
+
+@triton.jit(do_not_specialize=["count", "words_of_row"])
+def pairs_kernel(boxes, limit, words, count, words_of_row):  # type: ignore[no-untyped-def]
+    """For 32 boxes a word each: which of 32 others come later and overlap too much."""
+    i = tl.program_id(0) * _SIDE + tl.arange(0, _SIDE)
+    j = tl.program_id(1) * _SIDE + tl.arange(0, _SIDE)
+    left, top, right, bottom = _corners(boxes, i, count)
+    lefts, tops, rights, bottoms = _corners(boxes, j, count)
+    width = tl.minimum(right[:, None], rights[None, :]) - tl.maximum(left[:, None], lefts[None, :])
+    height = tl.minimum(bottom[:, None], bottoms[None, :]) - tl.maximum(top[:, None], tops[None, :])
+    shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
+    area, areas = (right - left) * (bottom - top), (rights - lefts) * (bottoms - tops)
+    union = area[:, None] + areas[None, :] - shared
+    iou = tl.where(union > 0, shared / tl.where(union > 0, union, 1.0), 0.0)
+    is_later = (j[None, :] > i[:, None]) & (j[None, :] < count)
+    bits = tl.sum((is_later & (iou > tl.load(limit))).to(tl.int32) << tl.arange(0, _SIDE)[None, :], axis=1)
+    tl.store(words + i * words_of_row + tl.program_id(1), bits, mask=i < count)
+
+
+@triton.jit
+def _corners(boxes, index, count):  # type: ignore[no-untyped-def]
+    is_box = index < count
+    left = tl.load(boxes + 4 * index, mask=is_box, other=0.0)
+    top = tl.load(boxes + 4 * index + 1, mask=is_box, other=0.0)
+    right = tl.load(boxes + 4 * index + 2, mask=is_box, other=0.0)
+    bottom = tl.load(boxes + 4 * index + 3, mask=is_box, other=0.0)
+    return left, top, right, bottom

@@ -1,0 +1,20 @@
+"""The generator with every Triton kernel, on a photograph, against the kernels of a CPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from engine.generate import PRESETS, generate_masks
+from engine.images import decode, resize
+from engine.model.weights import load_model
+
+PHOTO = Path(__file__).parents[3] / "data/photos/coco/coco_000000255165.jpg"
+
+
+def test_the_generator_makes_the_same_masks_of_a_photograph_with_triton_as_with_numba() -> None:
+    photo = resize(decode(PHOTO.read_bytes()), (96, 96))
+    config = replace(PRESETS["paper"], points_per_side=4, crop_layers=1, min_region_px=20, points_per_batch=16)
+    config = replace(config, predicted_iou_threshold=0.45, stability_threshold=0.05)
+    seed = load_model("seed")
+    ours, theirs = (generate_masks(seed, photo, config, kernels=kernels) for kernels in ("triton", "numba"))
+    assert len(theirs.masks) >= 3
+    assert ours == theirs
