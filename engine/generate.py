@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from engine.filters import is_confident, is_stable, is_whole
 from engine.images import Frame, check_image
 from engine.kernels.nms import box_nms
 from engine.kernels.regions import clean_small_regions
-from engine.kernels.upsample_runs import needed_low_hw, upsample_runs
+from engine.kernels.upsample_runs import Implementation, fastest, needed_low_hw, upsample_runs
 from engine.masks import MaskBatch
 from engine.model.card import ModelCard
 from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
@@ -131,12 +132,14 @@ def generate_masks(
     *,
     embeddings: Tensor | None = None,
     decoder: DecoderKind = "grid",
+    kernels: Implementation = "auto",
 ) -> Generated:
     """All masks of a photograph, uint8 RGB [H, W, 3].
 
     Args:
         embeddings: the photograph's embedding [1, C, E, E], where it is at hand already; only without crops.
         decoder: "grid" shares work between the points, "plain" asks `Sam.decode`: the same function, as tests show.
+        kernels: who turns logits into runs and compares boxes; "auto" is the fastest where the network is.
 
     Raises:
         ValueError: not such an image, or embeddings that do not fit the network or the crops.
@@ -147,6 +150,8 @@ def generate_masks(
     if embeddings is not None and config.crop_layers:
         raise ValueError(f"got one embedding for {len(windows)} crops, expected crop_layers=0 with embeddings")
     thresholds = _thresholds(config, model.card)
+    if kernels == "auto":
+        kernels = fastest(next(model.sam.parameters()).device.type)
     tally = _Tally()
     per_crop = []
     for window in windows:
@@ -154,9 +159,9 @@ def generate_masks(
         embeddings_1CEE = _encode(model.sam, frame.crop(image_HW3)) if embeddings is None else embeddings
         asked = make_point_decoder(decoder, model.sam, embeddings_1CEE)
         points_P2 = _points_of(frame, config.points_in_layer(window.layer))
-        per_crop.append(_masks_of_crop(asked, frame, points_P2, config, thresholds, tally))
-    batch = _once_across_crops(MaskBatch.concatenate(per_crop), config, tally)
-    batch = _clean(batch, config, tally)
+        per_crop.append(_masks_of_crop(asked, frame, points_P2, config, thresholds, tally, kernels))
+    batch = _once_across_crops(MaskBatch.concatenate(per_crop), config, tally, kernels)
+    batch = _clean(batch, config, tally, kernels)
     return Generated(masks=_records(batch), diagnostics=tally.diagnostics(kept=len(batch)))
 
 
@@ -167,14 +172,16 @@ def _masks_of_crop(
     config: GenerateConfig,
     thresholds: _Thresholds,
     tally: _Tally,
+    kernels: Implementation,
 ) -> MaskBatch:
     """The distinct masks of one window: ask in batches of points, filter each, then box NMS by predicted IoU."""
+    size = config.points_per_batch
     batches = [
-        _masks_of_points(decoder, frame, points_P2[start : start + config.points_per_batch], config, thresholds, tally)
-        for start in range(0, len(points_P2), config.points_per_batch)
+        _masks_of_points(decoder, frame, points_P2[start : start + size], config, thresholds, tally, kernels)
+        for start in range(0, len(points_P2), size)
     ]
     batch = MaskBatch.concatenate(batches)
-    distinct = box_nms(batch.boxes_N4, batch.predicted_iou_N, config.box_nms_threshold)
+    distinct = _distinct(batch, batch.predicted_iou_N, config.box_nms_threshold, kernels)
     return tally.keep(batch, distinct, "duplicate_in_crop")
 
 
@@ -185,6 +192,7 @@ def _masks_of_points(
     config: GenerateConfig,
     thresholds: _Thresholds,
     tally: _Tally,
+    kernels: Implementation,
 ) -> MaskBatch:
     """The masks of a few points that pass every filter; only those of confident predictions are ever upscaled."""
     answer = decoder.ask(torch.from_numpy(frame.points_to_model(points_P2)))
@@ -195,8 +203,9 @@ def _masks_of_points(
         return MaskBatch.concatenate([])
 
     low_side = decoder.low_side
-    logits_KRC = decoder.draw(answer, torch.from_numpy(confident_PM), needed_low_hw(frame, low_side)).float().cpu()
-    drawn = upsample_runs(logits_KRC, frame, low_side=low_side, stability_offset=config.stability_offset)
+    logits_KRC = decoder.draw(answer, torch.from_numpy(confident_PM), needed_low_hw(frame, low_side)).float()
+    offset = config.stability_offset
+    drawn = upsample_runs(logits_KRC, frame, low_side=low_side, stability_offset=offset, implementation=kernels)
     batch = MaskBatch(
         rles=drawn.rles,
         boxes_N4=drawn.boxes_N4,
@@ -223,16 +232,16 @@ def _within_area(batch: MaskBatch, config: GenerateConfig, tally: _Tally) -> Mas
     return batch
 
 
-def _once_across_crops(batch: MaskBatch, config: GenerateConfig, tally: _Tally) -> MaskBatch:
+def _once_across_crops(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Implementation) -> MaskBatch:
     """Box NMS over all windows; what was seen from nearer, in a smaller window, goes first."""
     if config.crop_layers == 0:
         return batch
     zoom_N = 1 / (batch.crops_N4[:, 2:] - batch.crops_N4[:, :2]).prod(axis=1)
-    distinct = box_nms(batch.boxes_N4, zoom_N, config.crop_nms_threshold)
+    distinct = _distinct(batch, zoom_N, config.crop_nms_threshold, kernels)
     return tally.keep(batch, distinct, "duplicate_across_crops")
 
 
-def _clean(batch: MaskBatch, config: GenerateConfig, tally: _Tally) -> MaskBatch:
+def _clean(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Implementation) -> MaskBatch:
     """Small islands and holes go; then box NMS again, in which masks that needed no cleaning go first."""
     if config.min_region_px == 0:
         return batch
@@ -247,8 +256,15 @@ def _clean(batch: MaskBatch, config: GenerateConfig, tally: _Tally) -> MaskBatch
         areas_N=np.array([rle.area(each.rle) for each in cleaned], dtype=np.int64),
     )
     batch, changed_N = tally.keep(batch, solid_N, "dissolved"), changed_N[solid_N]
-    distinct = box_nms(batch.boxes_N4, ~changed_N, max(config.box_nms_threshold, config.crop_nms_threshold))
+    threshold = max(config.box_nms_threshold, config.crop_nms_threshold)
+    distinct = _distinct(batch, ~changed_N, threshold, kernels)
     return _within_area(tally.keep(batch, distinct, "duplicate_after_cleanup"), config, tally)
+
+
+def _distinct(batch: MaskBatch, ranks_N: np.ndarray, threshold: float, kernels: Implementation) -> np.ndarray:
+    """Indices of the masks that box NMS leaves."""
+    twin: Literal["triton", "reference"] = "triton" if kernels == "triton" else "reference"
+    return box_nms(batch.boxes_N4, ranks_N, threshold, implementation=twin)
 
 
 def _records(batch: MaskBatch) -> list[GeneratedMask]:
