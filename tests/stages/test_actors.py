@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import pytest
 import ray
@@ -18,7 +18,7 @@ from engine.generate import GenerateConfig, Generated
 from engine.model.weights import load_model
 from stages import actors
 from stages.actors import PlanProgress, PlanResult, PoolConfig, cluster, run_plan
-from stages.fully_automatic import MaskedImage, ShardFailed, ShardWorker, plan_masks
+from stages.fully_automatic import MaskedImage, ShardFailed, ShardResult, ShardWorker, plan_masks
 from stages.ingest import ingest_photos
 from stages.ledger import Ledger, PlanStopped
 from stages.plan_progress import Tally
@@ -251,6 +251,40 @@ def test_workers_that_can_never_start_stop_the_run(
     worker.jobs[ray.put(0)] = job
     with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
         actors._collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
+
+
+class Totals:
+    """Stands in for Ray's counters, whose totals only its agent can read (test_metrics.py)."""
+
+    all: ClassVar[dict[tuple[str, ...], float]] = {}
+
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        self.name, self.tag_keys = name, tag_keys
+
+    def inc(self, value: float, tags: dict[str, str]) -> None:
+        assert value > 0
+        key = (self.name, *(tags[tag] for tag in self.tag_keys))
+        self.all[key] = self.all.get(key, 0) + value
+
+
+def test_a_workers_meters_count_by_plan_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors, "Counter", Totals)
+    meters = actors.RayMeters()
+    meters.image("p", Reject(source="", source_sha256="", reason="failed", detail="", stage=""))
+    parts = {"read": 1.5, "wait": 0.0, "mask": 4.0}
+    for shard in "ab":
+        meters.shard(
+            ShardResult(
+                plan_id="p", shard=shard, images=0, masks=0, rejects=1, seconds=1, made=True, seconds_by_part=parts
+            )
+        )
+    assert Totals.all == {
+        ("gigamask_images", "p"): 1,
+        ("gigamask_rejects", "p"): 1,
+        ("gigamask_shards", "p"): 2,
+        ("gigamask_seconds", "p", "read"): 3.0,
+        ("gigamask_seconds", "p", "mask"): 8.0,
+    }
 
 
 DRIVER = """
