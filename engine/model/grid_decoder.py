@@ -223,8 +223,9 @@ def _root(attention: Attention) -> float:
 
 
 def _each_matmul(left_PAij: Tensor, right_Ajk: Tensor) -> Tensor:
-    """`left @ right` point by point: torch's broadcast would first copy the right side for every point."""
-    return torch.stack([torch.bmm(left_Aij, right_Ajk) for left_Aij in left_PAij])
+    """`left @ right`, one product for all points: torch's broadcast would first copy the right side for every point."""
+    joined_AXk = torch.bmm(left_PAij.transpose(0, 1).flatten(1, 2), right_Ajk)  # X: rows of all points
+    return joined_AXk.unflatten(1, (len(left_PAij), -1)).transpose(0, 1)
 
 
 def _by_cell(layer: torch.nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
