@@ -15,6 +15,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool")
@@ -57,6 +59,38 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw data = {folder}/rgw
 rgw thread pool size = 64
 """
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Address of a server of its own, which keeps its files in `folder`. Raises SystemExit where it does not start."""
+    port = free_port()
+    command = [sys.executable, __file__, str(folder), str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    if server.stdout.readline() != "ready\n":
+        raise SystemExit(f"no S3 server: {server.communicate()[1].strip()}")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """How clients find it."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": "/nowhere",
+    }
+
+
+def missing_programs() -> list[str]:
+    return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
 def main(folder: Path, port: int) -> None:
@@ -131,7 +165,6 @@ def answers(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing:
-        raise SystemExit(f"not installed: {', '.join(missing)}")
+    if missing_programs():
+        raise SystemExit(f"not installed: {', '.join(missing_programs())}")
     main(Path(sys.argv[1]).absolute(), int(sys.argv[2]))

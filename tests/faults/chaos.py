@@ -15,11 +15,19 @@ from tests.faults import workers
 from tests.faults.checker import Files
 from tests.faults.datasets import plan_images, plan_masks, rebuild, redo_all, snapshot, some_masks
 from tests.faults.reader import Reader
-from tests.faults.tally import Tally, create, finished, look
+from tests.faults.tally import Tally, create, expect_beaten, finished, look
 from tests.faults.workers import FREEZE, KILL, STORE_FAILED, Ended, Job, Strike, Worker
 
-MOST_STEPS = {"images": 45, "masks": 50, "fold": 60}  # where a random step is drawn from
+MOST_STEPS = {
+    "images": 45,
+    "masks": 50,
+    "fold": 60,
+    "withdraw": 120,
+    "rebuild": 150,
+}  # where a random step is drawn from
 SPAN_S = {"images": 0.12, "masks": 0.12, "fold": 0.3}  # when a random instant is drawn from
+S3_STEPS = {"images": 14, "masks": 18, "fold": 20, "withdraw": 36, "rebuild": 26}  # no steps of a disk
+S3_SPAN_S = {"images": 0.3, "masks": 0.3, "fold": 0.6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,8 @@ class Place:
     files: Callable[[], Files]
     folder: Path | None = None  # of a local one
     through: dict[str, str] = field(default_factory=dict)  # environment of workers: the way that fails
+    most_steps: dict[str, int] = field(default_factory=lambda: MOST_STEPS)
+    span_s: dict[str, float] = field(default_factory=lambda: SPAN_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,7 @@ class Chaos:
         seen = reader.stop()
         self.tally.reads += seen.reads
         self.tally.torn += seen.torn
-        look(self.place.files, self.tally, complete=True, when="after chaos")
+        look(self.place.uri, self.place.files, self.tally, complete=True, when="after chaos")
         self.tally.datasets += 1
 
     # Work
@@ -145,27 +155,27 @@ class Chaos:
         if not (self.place.through and ended.code == STORE_FAILED):
             finished(ended, self.tally)
 
-    def a_step(self, unit: Unit) -> int:
-        return self.dice.randrange(MOST_STEPS[unit.kind])
+    def a_step(self, kind: str) -> int:
+        return self.dice.randrange(self.place.most_steps[kind])
 
     # Faults
 
     def kill_at_an_instant(self) -> None:
         unit = self.victim()
         worker = self.start(unit, Strike())
-        time.sleep(self.dice.uniform(0, SPAN_S[unit.kind]))
+        time.sleep(self.dice.uniform(0, self.place.span_s[unit.kind]))
         worker.kill()
         self.count(f"killed at an instant: {unit.kind}", worker.wait().signal == KILL)
 
     def kill_at_a_step(self) -> None:
         unit = self.victim()
-        ended = self.start(unit, Strike(at=self.a_step(unit))).wait()
+        ended = self.start(unit, Strike(at=self.a_step(unit.kind))).wait()
         self.count(f"killed at a step: {unit.kind}", ended.signal == KILL)
 
     def freeze(self) -> None:
         """Frozen at a step; another worker does its work; thawed when all is over."""
         unit = self.victim()
-        worker = self.start(unit, Strike(at=self.a_step(unit), signal=FREEZE))
+        worker = self.start(unit, Strike(at=self.a_step(unit.kind), signal=FREEZE))
         if not worker.wait_for_stop():
             return self.expect_ended(worker.wait())
         self.insist(unit.job)
@@ -173,12 +183,12 @@ class Chaos:
             self.insist(self.dice.choice([workers.fold, workers.clean]))
         worker.thaw()
         self.count(f"frozen and thawed: {unit.kind}")
-        return self.expect_beaten(worker.wait())
+        return expect_beaten(worker.wait(), self.tally)
 
     def freeze_over_a_redo(self) -> None:
         """Thawed only after its shard was finished by another, folded, and made again as a newer generation."""
         unit = self.unit()
-        worker = self.start(unit, Strike(at=self.a_step(unit), signal=FREEZE))
+        worker = self.start(unit, Strike(at=self.a_step(unit.kind), signal=FREEZE))
         if not worker.wait_for_stop():
             return self.expect_ended(worker.wait())
         self.insist(unit.job)
@@ -193,7 +203,7 @@ class Chaos:
             self.insist(workers.fold)
         worker.thaw()
         self.count(f"older generation thawed after a redo: {unit.kind}")
-        return self.expect_beaten(worker.wait())
+        return expect_beaten(worker.wait(), self.tally)
 
     def duplicate(self) -> None:
         unit = self.victim()
@@ -206,10 +216,10 @@ class Chaos:
         """Two live workers on one shard, and cleaning beside them."""
         unit = self.victim()
         several = [self.start(unit, Strike()) for _ in range(2)]
-        time.sleep(self.dice.uniform(0, SPAN_S[unit.kind]))
+        time.sleep(self.dice.uniform(0, self.place.span_s[unit.kind]))
         self.expect_ended(self.worker(workers.clean).wait())
         for worker in several:
-            self.expect_beaten(worker.wait())
+            expect_beaten(worker.wait(), self.tally)
         self.count("cleaned beside live workers")
 
     def skew_clock(self) -> None:
@@ -271,25 +281,20 @@ class Chaos:
         pairs = self.insist(some_masks)[:2]
         if pairs:
             job = workers.withdraw(pairs, f"reason {self.dice.random()}")
-            ended = self.worker(job, Strike(at=self.dice.randrange(120))).wait()
+            ended = self.worker(job, Strike(at=self.a_step("withdraw"))).wait()
             self.count("killed at a step: withdraw", ended.signal == KILL)
             self.insist(job)
 
     def rebuild(self) -> None:
         """Tables made anew, killed half-way, beside one who folds."""
         self.foldable()
-        rebuilder, folder = self.worker(rebuild, Strike(at=self.dice.randrange(150))), self.worker(workers.fold)
+        rebuilder, folder = self.worker(rebuild, Strike(at=self.a_step("rebuild"))), self.worker(workers.fold)
         self.count("killed at a step: rebuild", rebuilder.wait().signal == KILL)
         self.expect_ended(folder.wait())
 
     def snapshot_and_freeze(self) -> None:
         self.insist(snapshot)
         self.freeze()
-
-    def expect_beaten(self, ended: Ended) -> None:
-        """Whoever is thawed too late may find its half-written file cleaned away, and say so."""
-        if ended.code != STORE_FAILED:
-            finished(ended, self.tally)
 
 
 Kinds = tuple[Callable[[Chaos], None], ...]
@@ -311,5 +316,12 @@ LOCAL_KINDS: Kinds = (
     Chaos.cut_a_file,
     Chaos.run_out_of_space,
     Chaos.plant_torn_files,
+)
+S3_KINDS: Kinds = (
+    *SHARED_KINDS,
+    Chaos.kill_at_an_instant,
+    Chaos.kill_at_a_step,
+    Chaos.freeze,
+    Chaos.duplicate,
 )
 SMALL_DISK_KINDS: Kinds = (Chaos.fill_the_disk, Chaos.fill_the_disk, Chaos.kill_at_a_step)

@@ -31,7 +31,7 @@ DAMAGED, TORN, UNFINISHED = "damaged", "torn", "unfinished"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something wrong. `kind`: one of the words above. `thing`: image, mask, shard, reject, object or table."""
+    """Something wrong. `kind`: one of the words above. `thing`: image, mask, shard, record, object or table."""
 
     kind: str
     thing: str
@@ -119,6 +119,7 @@ class Checker:
         newest = self.newest_records(self.records.values())
         findings += self.image_findings(newest)
         findings += self.mask_findings(newest)
+        findings += self.generation_findings()
         number = self.newest_done()
         findings += self.table_findings(number)
         findings += self.snapshot_findings()
@@ -195,6 +196,22 @@ class Checker:
                 findings += _differences("mask", Counter(self.masks_of(record)), got, where=record.key)
         return findings + _differences("mask", Counter(set(ids)), ids, where="ids")
 
+    def generation_findings(self) -> list[Finding]:
+        """Every record names, by its hash, the record of the generation before it, as that lies there."""
+        by_place = {(*record.place, record.generation): record for record in self.records.values()}
+        findings = []
+        for record in self.records.values():
+            before = by_place.get((*record.place, record.generation - 1))
+            expected = before.sha256 if before else ("" if record.generation == 0 else "a record that is there")
+            if record.fields["previous"] != expected:
+                got = record.fields["previous"] or "none"
+                findings.append(
+                    Finding(
+                        kind=FOREIGN, thing="record", what=f"{record.key} replaces {got}, expected {expected or 'none'}"
+                    )
+                )
+        return findings
+
     def photos_of(self, record: Record) -> list[int]:
         """Photographs that this image record must hold."""
         return truth.numbers(self.inputs_of(record), mended=record.generation > 0)
@@ -206,7 +223,9 @@ class Checker:
                 yield truth.image_id(number), _digest(truth.mask_HW(number, ordinal, variant))
 
     def masked(self, record: Record) -> dict[int, int]:
-        """Photograph -> variant of its masks."""
+        """Photograph -> variant of its masks; none where the shard was closed."""
+        if not record.fields["attempt_id"]:
+            return {}
         settings = self.plans[record.fields["made_by"]]["settings"]
         (address,) = self.inputs_of(record)
         photos = self.photos_of(self.record(f"commits/{address}.json"))

@@ -51,7 +51,12 @@ def prepare_masks(dataset: Dataset) -> None:
 
 
 def prepare_redo(dataset: Dataset) -> None:
+    """Of the images that have no masks yet."""
     dataset.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 3, "skip": 0, "inherit": True})
+
+
+def prepare_whole_redo(dataset: Dataset) -> None:
+    dataset.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 4, "skip": 0, "inherit": False})
 
 
 def prepare_clean(dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from storage import folds
 from storage.dataset import Dataset
+from storage.folds import DoneFold
 from storage.query import query
 from tests.faults.checker import TABLES, Checker, Files
 from tests.faults.workers import end_with_parent
@@ -46,6 +47,12 @@ class Reader:
         return Seen(**json.loads(self.report.read_text()))
 
 
+def torn_read(dataset: Dataset, checker: Checker) -> list[str]:
+    """What is wrong in one answer, in words; nothing where it is that of its fold's records."""
+    done = folds.newest_done(dataset.store)
+    return _wrong(dataset, done, _counts(checker, done.number))
+
+
 def _read_on(uri: str, files: Files, report: Path) -> None:
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
@@ -54,12 +61,10 @@ def _read_on(uri: str, files: Files, report: Path) -> None:
     while not stopped:
         try:
             done = folds.newest_done(dataset.store)
-            got = query(dataset.store, done, COUNTS).to_pylist()[0]
             if done.number not in expected:
                 expected[done.number] = _counts(checker, done.number)
                 torn += [str(finding) for finding in checker.table_findings(done.number)]
-            if got != expected[done.number]:
-                torn.append(f"fold {done.number}: {got}, its records say {expected[done.number]}")
+            torn += _wrong(dataset, done, expected[done.number])
             if done.number < numbers[-1]:
                 torn.append(f"fold {done.number} after fold {numbers[-1]}: the reader went back")
         except Exception as error:
@@ -70,6 +75,11 @@ def _read_on(uri: str, files: Files, report: Path) -> None:
         time.sleep(PAUSE_S)
     report.write_text(json.dumps({"reads": reads, "folds": len(set(numbers)), "torn": torn}))
     os._exit(0)
+
+
+def _wrong(dataset: Dataset, done: DoneFold, expected: dict[str, int]) -> list[str]:
+    got = query(dataset.store, done, COUNTS).to_pylist()[0]
+    return [] if got == expected else [f"fold {done.number}: {got}, its records say {expected}"]
 
 
 def _counts(checker: Checker, number: int) -> dict[str, int]:

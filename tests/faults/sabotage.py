@@ -1,18 +1,26 @@
-"""Ways to break the dataset's protocol. The harness must notice each: a check that cannot fail proves nothing."""
+"""Ways to break the dataset's protocol. The harness must notice each: a check that cannot fail proves nothing.
+
+Each takes a `patch` that is called like `setattr`; a test gives one that is undone.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deltalake import CommitProperties, DeltaTable
+from deltalake import DeltaTable
 
-from storage import cleaning, delta, folds
+from storage import cleaning, commits, delta, folds, redo
+from storage.commits import Commit, CommitName
 from storage.folds import DoneFold
 from storage.stores import LocalStore, ObjectStore
+from tests.faults.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
+
+Patch = Callable[[Any, str, Any], None]
 
 
-def let_every_commit_win() -> None:
+def let_every_commit_win(patch: Patch) -> None:
     """A record replaces the one that is there."""
     real = LocalStore.put_if_absent
 
@@ -22,27 +30,40 @@ def let_every_commit_win() -> None:
         else:
             real(self, key, data)
 
-    LocalStore.put_if_absent = put  # type: ignore[method-assign]
+    patch(LocalStore, "put_if_absent", put)
 
 
-def clean_whatever_is_unnamed() -> None:
+def clean_whatever_is_unnamed(patch: Patch) -> None:
     """Cleaning does not ask whether an attempt may still win."""
-    cleaning._is_beaten = lambda key, winners: key.startswith("data/")
+    patch(cleaning, "_is_beaten", lambda key, winners: key.startswith("data/"))
 
 
-def fold_without_numbers() -> None:
+def clean_older_generations(patch: Patch) -> None:
+    """Cleaning keeps what the newest records name, and forgets that snapshots hold older ones."""
+
+    def newest(store: ObjectStore) -> Sequence[CommitName]:
+        return commits.newest_generations(commits.list_commits(store))
+
+    def is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
+        return tuple(key.split("/")[1:3]) in {place[:2] for place in winners}
+
+    patch(cleaning, "list_commits", newest)
+    patch(cleaning, "_is_beaten", is_beaten)
+
+
+def fold_without_numbers(patch: Patch) -> None:
     """A fold is written again by whoever completes it."""
 
     def change_always(store: ObjectStore, folder: str, name: str, number: int, change: Any) -> int:
         table = delta.open_table(store, folder, name)
         if change is not None:
-            change(table, CommitProperties())
+            change(table, delta.CommitProperties())
         return table.version()
 
-    delta.change_once = change_always
+    patch(delta, "change_once", change_always)
 
 
-def read_newest_versions() -> None:
+def read_newest_versions(patch: Patch) -> None:
     """Readers open the tables as they are, not as the last fold left them."""
     real = folds.newest_done
 
@@ -51,10 +72,19 @@ def read_newest_versions() -> None:
         versions = {name: DeltaTable(store.table_uri(done.folder, name)).version() for name in done.versions}
         return DoneFold(number=done.number, folder=done.folder, versions=versions)
 
-    folds.newest_done = newest
+    patch(folds, "newest_done", newest)
 
 
-def write_in_place() -> None:
+def redo_whatever_is_there(patch: Patch) -> None:
+    """A redo does not name the record it replaces."""
+
+    def nameless(store: ObjectStore, names: Sequence[CommitName]) -> list[Commit]:
+        return [replace(record, record_sha256="") for record in commits.read_commits(store, names)]
+
+    patch(redo, "read_commits", nameless)
+
+
+def write_in_place(patch: Patch) -> None:
     """Files get their names before their bytes."""
 
     def write(self: LocalStore, key: str, fill: Callable, publish: Callable) -> None:
@@ -65,13 +95,24 @@ def write_in_place() -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    LocalStore._write = write  # type: ignore[method-assign,assignment]
+    patch(LocalStore, "_write", write)
 
 
-KINDS: dict[str, Callable[[], None]] = {
-    "commits": let_every_commit_win,
-    "cleaning": clean_whatever_is_unnamed,
-    "folding": fold_without_numbers,
-    "reading": read_newest_versions,
-    "writing": write_in_place,
+@dataclass(frozen=True, kw_only=True)
+class Sabotage:
+    """`job` and `how` it is struck: what of every_step.py shows it."""
+
+    install: Callable[[Patch], None]
+    job: str
+    how: str
+
+
+KINDS = {
+    "commits": Sabotage(install=let_every_commit_win, job="write masks", how=OVERTAKEN),
+    "cleaning": Sabotage(install=clean_whatever_is_unnamed, job="write masks", how=CLEANED_BESIDE),
+    "generations": Sabotage(install=clean_older_generations, job="fold a newer generation", how=KILLED),
+    "folding": Sabotage(install=fold_without_numbers, job="fold new shards", how=KILLED),
+    "reading": Sabotage(install=read_newest_versions, job="fold new shards", how=KILLED),
+    "redoing": Sabotage(install=redo_whatever_is_there, job="plan", how=KILLED),
+    "writing": Sabotage(install=write_in_place, job="fold new shards", how=CUT_OFF),
 }

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage.dataset import Dataset
-from tests.faults.checker import Checker, Files, Finding
-from tests.faults.workers import Ended, Worker
+from tests.faults.checker import TORN, Checker, Files, Finding
+from tests.faults.reader import torn_read
+from tests.faults.workers import STORE_FAILED, Ended, Worker
 
 
 @dataclass
@@ -41,16 +42,23 @@ def create(uri: str) -> None:
     assert answer == uri
 
 
-def look(files: Callable[[], Files], tally: Tally, *, complete: bool, when: str) -> None:
-    def check() -> tuple[list[Finding], int]:
+def look(uri: str, files: Callable[[], Files], tally: Tally, *, complete: bool, when: str) -> None:
+    """Checks the bytes, and what a reader is told, while nobody moves."""
+
+    def check() -> tuple[list[Finding], list[str], int]:
         checker = Checker(files())
-        findings = checker.check(complete=complete)
+        try:
+            findings = checker.check(complete=complete)
+        except (ValueError, KeyError) as error:  # JSON or a tar that breaks off, a file that another one names
+            return [Finding(kind=TORN, thing="object", what=repr(error))], [], 0
         newest = checker.newest_records(checker.records.values()).values()
         masks = [mask for each in newest if each.fields["kind"] == "masks" for mask in checker.masks_of(each)]
-        return findings, len(masks)
+        return findings, [] if findings else torn_read(Dataset.open(uri), checker), len(masks)
 
-    findings, masks = in_child(check)
+    findings, torn, masks = in_child(check)
     tally.findings += [Finding(kind=each.kind, thing=each.thing, what=f"{when}: {each.what}") for each in findings]
+    tally.torn += [f"{when}: {each}" for each in torn]
+    tally.reads += 1
     tally.masks += masks if complete else 0
 
 
@@ -63,6 +71,12 @@ def done(worker: Worker) -> Ended:
     ended = worker.wait()
     assert (ended.code, ended.signal) == (0, 0), ended.message
     return ended
+
+
+def expect_beaten(ended: Ended, tally: Tally) -> None:
+    """Whoever is thawed too late may find its half-written file cleaned away, and say so."""
+    if ended.code != STORE_FAILED:
+        finished(ended, tally)
 
 
 def finished(ended: Ended, tally: Tally) -> Ended:

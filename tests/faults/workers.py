@@ -5,6 +5,7 @@ A worker can be told to strike itself at its n-th step. A step is a call of its 
 """
 
 import ctypes
+import gc
 import os
 import pickle
 import resource
@@ -256,11 +257,13 @@ def end_with_parent() -> None:
 
 
 def warm_up() -> None:
-    """Loads here what every worker would load first."""
+    """Loads here what every worker would load first, and keeps the collector from touching, so copying, it there."""
     for schema in ("dataset", "plan", "commit", "fold", "done_fold", "snapshot"):
         documents._validator(schema)
     import deltalake.writer  # noqa: F401
     import pyarrow.dataset  # noqa: F401
+
+    gc.freeze()
 
 
 def _run(uri: str, job: Job, strike: Strike, log: int) -> None:

@@ -2,10 +2,6 @@
 
 import hashlib
 import math
-import shutil
-import socket
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +17,7 @@ from storage.commits import Commit
 from storage.dataset import Dataset
 from storage.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+from tests import s3_server as s3_server_program
 
 HEIGHT, WIDTH = 40, 60
 
@@ -117,30 +114,17 @@ def write_mask_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, count: i
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a real S3 server (see tests/s3_server.py), started once."""
-    missing = [name for name in ("ceph", "ceph-mon", "ceph-osd", "radosgw") if shutil.which(name) is None]
-    if missing:
+    if missing := s3_server_program.missing_programs():
         pytest.skip(f"no S3 server: {', '.join(missing)} not installed (Debian: ceph-mon ceph-osd radosgw)")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    script = Path(__file__).resolve().parents[1] / "s3_server.py"
-    folder = tmp_path_factory.mktemp("s3")
-    command = [sys.executable, str(script), str(folder), str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    if server.stdout.readline() != "ready\n":
-        pytest.fail(f"the S3 server did not start: {server.communicate()[1]}")
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait(timeout=60)
+    with s3_server_program.serving(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place in a bucket, with the environment that finds it."""
-    settings = {"ENDPOINT_URL": s3_server, "ACCESS_KEY_ID": "testtest", "SECRET_ACCESS_KEY": "secretsecret"}
-    for name, value in {**settings, "REGION": "us-east-1", "CONFIG_FILE": "/nowhere"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in s3_server_program.environment(s3_server).items():
+        monkeypatch.setenv(name, value)
     import boto3
 
     client = boto3.client("s3")

@@ -1,13 +1,10 @@
 """The dataset on a real S3 server: the same protocol, and what only a network does to it."""
 
-import http.client
 import os
 import random
 import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
 from boto3.s3.transfer import TransferConfig
@@ -18,6 +15,7 @@ from storage.contents import put_images
 from storage.dataset import Dataset
 from storage.plans import PlannedShard
 from storage.stores import Corrupt, NotFound, StoreError, open_store, sha256_of
+from tests.failing_proxy import BREAKS_OFF, LOSES, REFUSES, proxy_to, serving
 
 SHARD = PlannedShard(name="00000")
 COUNTS = "SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM masks) AS masks"
@@ -26,68 +24,6 @@ COUNTS = "SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM 
 @pytest.fixture
 def dataset(s3_uri):
     return Dataset.create(s3_uri)
-
-
-@contextmanager
-def serving(handler):
-    """An HTTP server on loopback, with a thread for each connection; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def proxy_to(upstream, fault_of):
-    """A proxy that asks `fault_of(method, path)` what to do to each request: None, or one of the names below."""
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def forward(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            fault = fault_of(self.command, self.path)
-            if fault in ("500", "503"):
-                return self.answer(int(fault), {}, b"")
-            if fault == "lost request":
-                return self.hang_up()
-            connection = http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=60)
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in ("expect", "connection"):
-                    connection.putheader(name, value)
-            connection.endheaders(body)
-            reply = connection.getresponse()
-            data = reply.read()
-            connection.close()
-            if fault == "lost reply":
-                return self.hang_up()
-            return self.answer(reply.status, dict(reply.getheaders()), data, cut=fault == "cut body")
-
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
-
-        def answer(self, status, headers, data, cut=False):
-            self.send_response_only(status)
-            length = headers.pop("Content-Length", None) if self.command == "HEAD" else None
-            for name, value in headers.items():
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", length or str(len(data)))
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut else data if self.command != "HEAD" else b"")
-            if cut:
-                self.hang_up()
-
-        def hang_up(self):
-            self.close_connection = True
-            self.wfile.flush()
-
-        def log_message(self, *args):
-            pass
-
-    return Proxy
 
 
 def test_a_dataset_on_s3_answers_like_one_on_disk(dataset, samples):
@@ -136,12 +72,12 @@ def test_of_racing_workers_and_folders_every_image_counts_once(dataset, samples)
     assert dataset.verify().faults == ()
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "lost request", "lost reply"])
+@pytest.mark.parametrize("fault", [*REFUSES, *LOSES])
 def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samples, monkeypatch, fault):
     left = ["PUT /commits/"]
 
-    def fault_of(method, path):
-        return fault if left and method == "PUT" and "/commits/" in path and left.pop() else None
+    def fault_of(request):
+        return fault if left and request.command == "PUT" and "/commits/" in request.path and left.pop() else ""
 
     plan = dataset.new_plan("images", [SHARD], {})
     with serving(proxy_to(s3_server, fault_of)) as address:
@@ -158,11 +94,11 @@ def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samp
 def test_a_body_that_breaks_off_is_read_again(s3_server, s3_uri, monkeypatch):
     store, data, cuts = open_store(s3_uri), os.urandom(3_000_000), []
 
-    def fault_of(method, path):
-        if method == "GET" and len(cuts) < 2:
-            cuts.append(path)
-            return "cut body"
-        return None
+    def fault_of(request):
+        if request.command == "GET" and len(cuts) < 2:
+            cuts.append(request.path)
+            return BREAKS_OFF
+        return ""
 
     store.put("data/x", data)
     with serving(proxy_to(s3_server, fault_of)) as address:
@@ -178,11 +114,10 @@ def test_a_whole_run_through_a_failing_network_loses_and_doubles_nothing(
 ):
     dice, faults = random.Random(seed), []
 
-    def fault_of(method, path):
+    def fault_of(request):
         if dice.random() > 0.12:
-            return None
-        kinds = ["500", "503", "lost request", "lost reply", *(["cut body"] if method == "GET" else [])]
-        faults.append(dice.choice(kinds))
+            return ""
+        faults.append(dice.choice([*REFUSES, *LOSES, *([BREAKS_OFF] if request.command == "GET" else [])]))
         return faults[-1]
 
     with serving(proxy_to(s3_server, fault_of)) as address:
