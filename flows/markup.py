@@ -1,9 +1,33 @@
 """The small pieces the report's HTML is made of. Whatever comes from a dataset passes through `text` on its way in."""
 
 import base64
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
+from pathlib import Path
+
+
+def document(title: str, body: str) -> str:
+    """A whole page with its style inside; `body` is HTML."""
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{text(title)}</title><style>{style}</style></head>\n<body><main>{body}</main></body></html>\n"
+    )
+
+
+def write_page(page: str, destination: Path) -> Path:
+    """Write a page and return where; one that is there is replaced at once, never half."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(destination)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return destination
 
 
 def text(value: str) -> str:
@@ -19,6 +43,12 @@ def note(words: str) -> str:
 def card(inside: str) -> str:
     """A box around HTML, that scrolls sideways where it is too wide."""
     return f'<div class="card scroll">{inside}</div>'
+
+
+def tile(name: str, value: str, label: str, about: str = "") -> str:
+    """A figure in large type; `name` is its id."""
+    small = f"<small>{about}</small>" if about else ""
+    return f'<div class="card tile"><b id="{name}">{value}</b><span>{label}</span>{small}</div>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:

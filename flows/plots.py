@@ -1,4 +1,5 @@
-"""The report's figures as inline SVG. Colours are CSS variables of the page, so that they follow light and dark mode.
+"""Figures as inline SVG: what all share, and those of a dataset's report. Colours are CSS variables of the page, so
+that they follow light and dark mode.
 
 What is said of SA-1B is what the paper states (Segment Anything, Kirillov et al. 2023); its curves are not redrawn.
 """
@@ -25,8 +26,9 @@ INK, MUTED, LINE, ACCENT, REFERENCE, CARD = "#0a0b01", "#0a0b02", "#0a0b03", "#0
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", REFERENCE: "--reference", CARD: "--card",
 }  # fmt: skip
-_RC: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "gigamask",
     "font.size": 9,
     "axes.edgecolor": LINE,
@@ -46,14 +48,14 @@ _RC: Any = {
 
 def plot_relative_size(counts_B: np.ndarray, median: float) -> str:
     """Shares of masks by sqrt(mask area / image area); `counts_B` has equal bins over [0, 1], a multiple of 50."""
-    with matplotlib.rc_context(_RC):
-        figure, axes = _new_figure()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure()
         _draw_bars(axes, np.linspace(0, 1, 51), counts_B.reshape(50, -1).sum(axis=1))
         _draw_marker(axes, median, f"median {median:.2g}", ACCENT)
         axes.set_xlim(0, 1)
         axes.set_xlabel("√(mask area / image area)")
         axes.set_ylabel("share of masks (%)")
-        return _to_svg(figure, f"Relative mask size; median {median:.2g}")
+        return to_svg(figure, f"Relative mask size; median {median:.2g}")
 
 
 def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
@@ -64,8 +66,8 @@ def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
     top = max(int(numbers.max()), SA1B_MASKS_PER_IMAGE + 10)
     edges = np.arange(0, top + _nice_step(top / 24) + 1, _nice_step(top / 24))
     counts_B, _ = np.histogram(numbers, bins=edges, weights=images)
-    with matplotlib.rc_context(_RC):
-        figure, axes = _new_figure()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure()
         _draw_bars(axes, edges, counts_B)
         close = abs(mean - SA1B_MASKS_PER_IMAGE) < 0.3 * top
         _draw_marker(axes, SA1B_MASKS_PER_IMAGE, f"SA-1B mean ≈ {SA1B_MASKS_PER_IMAGE}", REFERENCE)
@@ -73,7 +75,7 @@ def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
         axes.set_xlim(0, edges[-1])
         axes.set_xlabel("masks in an image")
         axes.set_ylabel("share of images (%)")
-        return _to_svg(figure, f"Masks per image; mean {mean:.1f}, SA-1B about {SA1B_MASKS_PER_IMAGE}")
+        return to_svg(figure, f"Masks per image; mean {mean:.1f}, SA-1B about {SA1B_MASKS_PER_IMAGE}")
 
 
 def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
@@ -82,8 +84,8 @@ def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
     starts = np.round(edges[:-1] * scored_B.size).astype(np.int64)
     masks_C = np.add.reduceat(scored_B, starts)
     mean_C = np.add.reduceat(iou_sum_B, starts) / np.maximum(masks_C, 1)
-    with matplotlib.rc_context(_RC):
-        figure, axes = _new_figure()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure()
         places = np.arange(masks_C.size)
         axes.bar(places, mean_C, 0.84, color=ACCENT, alpha=0.75, linewidth=0)
         for place, mean, masks in zip(places, mean_C, masks_C, strict=True):
@@ -96,14 +98,14 @@ def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.set_xlabel("√(mask area / image area)")
         axes.set_ylabel("mean predicted IoU")
-        return _to_svg(figure, "Mean predicted IoU and number of masks by relative mask size")
+        return to_svg(figure, "Mean predicted IoU and number of masks by relative mask size")
 
 
 def plot_centres(density_HW: np.ndarray) -> str:
     """Shares of masks by where their box is centred: counts over the picture from its top left, [48, 48] cells."""
     density_HW = _coarser(density_HW)
-    with matplotlib.rc_context(_RC):
-        figure, axes = _new_figure()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure()
         share_HW = 100 * density_HW / max(1, density_HW.sum())
         rows, columns = density_HW.shape
         image = axes.pcolormesh(
@@ -122,7 +124,7 @@ def plot_centres(density_HW: np.ndarray) -> str:
         even = 100 / (rows * columns)
         title = f"densest cell {share_HW.max():.1f} % of masks; even spread {even:.2f} %"
         axes.set_title(title, fontsize=8, color=MUTED)
-        return _to_svg(figure, "Where in the picture the masks' boxes are centred")
+        return to_svg(figure, "Where in the picture the masks' boxes are centred")
 
 
 def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, paper_threshold: float) -> str:
@@ -130,8 +132,8 @@ def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, pape
     edges = np.linspace(0, 1, counts_B.size + 1)
     lowest = float(edges[np.flatnonzero(counts_B)[0]]) if counts_B.any() else paper_threshold
     left = max(0.0, np.floor((min(lowest, threshold or 1.0, paper_threshold) - 0.04) * 20) / 20)
-    with matplotlib.rc_context(_RC):
-        figure, axes = _new_figure()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure()
         _draw_bars(axes, edges, counts_B)
         same = threshold is not None and abs(threshold - paper_threshold) < 0.005
         if not same:
@@ -143,10 +145,11 @@ def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, pape
         axes.set_xlim(left, 1)
         axes.set_xlabel(name)
         axes.set_ylabel("share of kept masks (%)")
-        return _to_svg(figure, f"Distribution of {name} over the kept masks")
+        return to_svg(figure, f"Distribution of {name} over the kept masks")
 
 
-def _new_figure() -> tuple[Figure, Axes]:
+def new_figure() -> tuple[Figure, Axes]:
+    """A figure of one plot, as wide as a card of the page; to be made and drawn within `STYLE`."""
     figure = Figure(figsize=(4.9, 2.9), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -206,7 +209,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _to_svg(figure: Figure, description: str) -> str:
+def to_svg(figure: Figure, description: str) -> str:
     """The bare <svg> element: no prologue, no metadata, the page's font and colours, ids of its own."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -3,10 +3,10 @@
 tables -> collect -> draw photographs and figures -> render -> one page
 """
 
-import os
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
+from flows.markup import write_page
 from flows.report_data import collect
 from flows.report_page import render
 from storage.dataset import Dataset
@@ -23,11 +23,4 @@ def write_report(dataset: Dataset, destination: Path, *, title: str | None = Non
     `title` is the dataset's own name unless given. A report that is there is replaced at once, never half.
     """
     page = render(collect(dataset, now=now), title=title or PurePosixPath(dataset.uri).name or dataset.uri)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return destination
+    return write_page(page, destination)

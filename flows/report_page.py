@@ -4,10 +4,10 @@ Every function returns HTML; what comes from a dataset passes through `text` on 
 """
 
 import shlex
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from engine.generate import Diagnostics
-from flows.markup import card, data_uri, duration, moment, note, percent, sentence, table, text
+from flows.markup import card, data_uri, document, duration, moment, note, percent, sentence, table, text, tile
 from flows.overlays import draw_overlay
 from flows.plots import SA1B_MASKS_PER_IMAGE
 from flows.report_data import THRESHOLDS, Picture, ReportData, RunFacts
@@ -53,7 +53,6 @@ REJECTS_QUERY = "SELECT source, stage, reason, detail FROM rejects ORDER BY stag
 
 def render(data: ReportData, *, title: str) -> str:
     """The whole page."""
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     sections = (
         _header(data, title),
         _pictures(data),
@@ -63,12 +62,7 @@ def render(data: ReportData, *, title: str) -> str:
         _next_steps(data),
         _footer(data),
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{text(title)} · gigamask report</title><style>{style}</style></head>\n"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    return document(f"{title} · gigamask report", "".join(sections))
 
 
 def verdict(data: ReportData) -> tuple[str, bool]:
@@ -120,19 +114,14 @@ def _header(data: ReportData, title: str) -> str:
 
 def _tiles(data: ReportData) -> str:
     run = data.run
-    tiles = _tile("images", f"{data.images:,}", "Images") + _tile("masks", f"{data.masks:,}", "Masks")
+    tiles = tile("images", f"{data.images:,}", "Images") + tile("masks", f"{data.masks:,}", "Masks")
     if run:
         about = f"SA-1B: about {SA1B_MASKS_PER_IMAGE}"
-        tiles += _tile("masks-per-image", f"{run.masks_per_image:.1f}", "Masks per image", about)
-    tiles += _tile("rejects", f"{data.rejects:,}", "Rejected inputs")
+        tiles += tile("masks-per-image", f"{run.masks_per_image:.1f}", "Masks per image", about)
+    tiles += tile("rejects", f"{data.rejects:,}", "Rejected inputs")
     if run and run.images_per_s:
-        tiles += _tile("images-per-s", f"{run.images_per_s:.3g}", "Images/s of one worker")
+        tiles += tile("images-per-s", f"{run.images_per_s:.3g}", "Images/s of one worker")
     return tiles
-
-
-def _tile(name: str, value: str, label: str, about: str = "") -> str:
-    small = f"<small>{about}</small>" if about else ""
-    return f'<div class="card tile"><b id="{name}">{value}</b><span>{label}</span>{small}</div>'
 
 
 def _facts(data: ReportData) -> str:
