@@ -14,9 +14,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from engine.generate import PRESETS, GenerateConfig
+from engine.model.config import SamConfig
+from engine.training.recipes import RECIPES
+from engine.training.train import TrainConfig
 from flows.evaluation import EvaluateSettings
 from stages.actors import PoolConfig
 from stages.ingest import IngestConfig
+from stages.training import DataConfig
 
 Settings = TypeVar("Settings")
 Tree = dict[str, Any]
@@ -35,6 +39,30 @@ class RunConfig:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of `gigamask train`; `train` starts from a recipe."""
+
+    train: TrainConfig
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def load_training_settings(
+    sam: SamConfig, recipe: str, steps: int | None, *, file: Path | None = None, assignments: list[str] | None = None
+) -> TrainingSettings:
+    """A recipe for this network, then the TOML file, then `--set`. Raises ValueError that names the key."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe: got {recipe!r}; known recipes are {', '.join(RECIPES)}")
+    chosen = RECIPES[recipe](sam) if steps is None else RECIPES[recipe](sam, steps)
+    given = _read_toml(file) if file else {}
+    for assignment in assignments or []:
+        _merge(given, _parse_assignment(assignment))
+    _refuse_unknown_keys(TrainingSettings, given)
+    tree: Tree = {"train": dataclasses.asdict(chosen)}
+    _merge(tree, given)
+    return validated(TrainingSettings, tree)
 
 
 def load_run_config(*, file: Path | None = None, assignments: list[str] | None = None, **options: Any) -> RunConfig:

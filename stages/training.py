@@ -47,7 +47,7 @@ class DataConfig:
     """What a model is trained, calibrated and measured on."""
 
     scene_share: float = 0.25
-    """Share of pictures that are procedural scenes, in [0, 1): they keep what a few photographs would make it forget."""
+    """Share of pictures that are procedural scenes, in [0, 1): they keep what few photographs would make it forget."""
     held_out_every: int = 5
     """One of so many images is held out, at least 2."""
     model_ids: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ def run_job(job: TrainingJob, peers: Peers, say: Callable[[str], None]) -> Train
     work folder of another network.
     """
     dataset = Dataset.open(job.dataset)
-    images = _count(job, dataset)
+    images = count_job_images(job, dataset)
     parent = load_parent(dataset, job.parent, job.work_folder)
     scenes = SceneBank(job.work_folder / "scenes", SCENES, partial(_make_scenes, parent.sam, peers.device))
     source = _training_source(job, dataset, scenes)
@@ -115,6 +115,7 @@ def run_job(job: TrainingJob, peers: Peers, say: Callable[[str], None]) -> Train
         )
     began = time.monotonic()
     sam = copy.deepcopy(parent.sam)
+    sam.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = train(
         job.train,
         sam,
@@ -126,7 +127,7 @@ def run_job(job: TrainingJob, peers: Peers, say: Callable[[str], None]) -> Train
     if progress is None:
         return None
     progress("calibrating and measuring on held-out images")
-    return _publish(job, dataset, parent, trained, scenes, images, peers.device, time.monotonic() - began)
+    return _publish(job, dataset, parent, trained, scenes, images, peers.device, time.monotonic() - began, progress)
 
 
 def work_folder_of(job_parts: dict[str, object], root: Path) -> Path:
@@ -146,15 +147,15 @@ def load_parent(dataset: Dataset, name: str, folder: Path) -> Model:
         raise ValueError(f"{error}; models of {dataset.uri}: {versions}") from error
 
 
-def _count(job: TrainingJob, dataset: Dataset) -> tuple[int, int]:
+def count_job_images(job: TrainingJob, dataset: Dataset) -> tuple[int, int]:
     """Images to train on and images held out. Raises ValueError where there are none of either."""
     every = job.data.held_out_every
     trained, held_out = count_images(dataset, job.snapshot, held_out_every=every, model_ids=job.data.model_ids)
     whose = f" by {', '.join(job.data.model_ids)}" if job.data.model_ids else ""
     if not trained + held_out:
         raise ValueError(
-            f"{dataset.uri}: snapshot {job.snapshot} has no masks{whose} to train on; `gigamask masks` makes some, then "
-            "`gigamask snapshot` names the new state"
+            f"{dataset.uri}: snapshot {job.snapshot} has no masks{whose} to train on; `gigamask masks` makes some, "
+            "then `gigamask snapshot` names the new state"
         )
     if not (trained and held_out):
         raise ValueError(
@@ -186,12 +187,18 @@ def _publish(
     images: tuple[int, int],
     device: str,
     seconds: float,
+    say: Callable[[str], None],
 ) -> TrainedModel:
     part = Part(held_out_every=job.data.held_out_every, held_out=True)
     held_out = SnapshotSource(dataset, job.snapshot, model_ids=job.data.model_ids, part=part)
     ask = partial(ask_whole_pictures, batch=job.train.batch, source=held_out, config=job.data.calibration)
     before = _first_click(ask(parent.sam.to(device)))
-    calibration = calibrate_on(trained, job.train.batch, {"scenes": scenes, "held out": held_out}, job.data.calibration)
+    sources: dict[str, Source] = {"held out": held_out} | ({"scenes": scenes} if job.data.scene_share else {})
+    try:
+        calibration = calibrate_on(trained, job.train.batch, sources, job.data.calibration)
+    except ValueError as error:  # a head that hardly varies: no reason to lose the training
+        calibration = {"left_out": str(error)}
+        say(f"the IoU head stays as trained: {error}")
     after = _first_click(ask(trained))
     history = read_history(job.work_folder)
     card = dataclasses.replace(

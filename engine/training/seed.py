@@ -26,8 +26,8 @@ from engine.scenes.generate import generate_scenes
 from engine.training.data import BatchConfig, WindowConfig
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, best_device, run_with_peers
+from engine.training.progress import StepLines
 from engine.training.scene_bank import BankConfig, SceneBank
-from engine.training.step import StepScores
 from engine.training.train import Phase, TrainConfig, train
 
 logger = logging.getLogger(__name__)
@@ -131,30 +131,7 @@ def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, peers: Peers) ->
     config = recipe.training
     sam = fresh_sam(recipe.sam, SEED)
     bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=peers.device))
-    train(config, sam, bank, folder, peers=peers, on_step=_Progress(config) if peers.rank == 0 else None)
-
-
-class _Progress:
-    """Logs the mean of the latest steps and the pace."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self._config = config
-        self._recent: list[torch.Tensor] = []
-        self._since = time.monotonic()
-
-    def __call__(self, step: int, scores: StepScores) -> None:
-        self._recent.append(scores.stacked())
-        if len(self._recent) < self._config.log_every:
-            return
-        seconds = time.monotonic() - self._since
-        loss, best, chosen, error, corrected = torch.stack(self._recent).mean(0).tolist()
-        logger.info(
-            "step %d of %d: %.1f pictures/s, loss %.3f, best of 3 %.3f, chosen %.3f, IoU error %.3f, corrected %.3f",
-            *(step + 1, self._config.total_steps, len(self._recent) * self._config.batch_size / seconds),
-            *(loss, best, chosen, error, corrected),
-        )
-        self._recent.clear()
-        self._since = time.monotonic()
+    train(config, sam, bank, folder, peers=peers, on_step=StepLines(config, logger.info) if peers.rank == 0 else None)
 
 
 def main() -> None:

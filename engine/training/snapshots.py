@@ -41,6 +41,19 @@ _MASK_COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some of a snapshot's images by their id, which is the first bits of a hash: the same in every snapshot."""
+
+    held_out_every: int
+    """One of so many images is held out."""
+    held_out: bool
+    """This part is those, else the others."""
+
+    def __contains__(self, image_id: int) -> bool:
+        return (image_id % self.held_out_every == 0) == self.held_out
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One image with its masks."""
 
@@ -83,12 +96,24 @@ def training_samples(
                 yield sample
 
 
+def count_images(
+    dataset: "Dataset", snapshot: str, *, held_out_every: int, model_ids: Collection[str] = ()
+) -> tuple[int, int]:
+    """Images with masks that are not held out, and those that are. Raises NotFound for an unknown snapshot."""
+    sql = (
+        f"SELECT image_id % {held_out_every} = 0 AS held_out, count(DISTINCT image_id) AS images FROM masks "
+        f"WHERE true{_only(model_ids)} GROUP BY 1"
+    )
+    counts = {row["held_out"]: row["images"] for row in dataset.query(sql, snapshot).to_pylist()}
+    return counts.get(False, 0), counts.get(True, 0)
+
+
 class SnapshotImages:
     """The images of a snapshot by number, each with its masks."""
 
     def __init__(self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
-        self._only = " AND model_id IN ({})".format(", ".join(map(_quoted, sorted(model_ids)))) if model_ids else ""
+        self._only = _only(model_ids)
         sql = "SELECT plan, shard, images, inputs, kind FROM shards WHERE kind <> 'withdrawals' ORDER BY plan, shard"
         rows = dataset.query(sql, snapshot).to_pylist()
         self._homes = [row for row in rows if row["kind"] == "images" and row["images"]]
@@ -111,9 +136,17 @@ class SnapshotImages:
                     yield position + place, self._starts[home] + int(order[place])
             position += images
 
+    def image_id(self, number: int) -> int:
+        """The id of the image of that number."""
+        home = self._home(number)
+        return self._rows(home)[0][number - self._starts[home]]["image_id"]
+
+    def _home(self, number: int) -> int:
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
     def read(self, number: int, *, position: int = 0) -> Sample | None:
         """The image of that number; None for one without masks. Raises Corrupt."""
-        home = int(np.searchsorted(self._starts, number, side="right")) - 1
+        home = self._home(number)
         images, masks, mask_image_ids = self._rows(home)
         row = images[number - self._starts[home]]
         first, last = np.searchsorted(mask_image_ids, [row["image_id"], row["image_id"] + 1])
@@ -165,12 +198,24 @@ class SnapshotImages:
 
 
 class SnapshotSource:
-    """A source of training windows: images of a snapshot, all equally often."""
+    """A source of training windows: images of a snapshot, or of a part of it, all equally often."""
 
-    def __init__(self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = ()) -> None:
+    def __init__(
+        self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = (), part: Part | None = None
+    ) -> None:
+        self._made_of = (dataset, snapshot, tuple(model_ids), part)
         self._images = SnapshotImages(dataset, snapshot, model_ids=model_ids)
+        self._part = part
         self._where = f"{dataset.uri}: snapshot {snapshot}"
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the dataset is opened again."""
+        dataset, snapshot, model_ids, part = self._made_of
+        return _reopened, (dataset.uri, snapshot, model_ids, part)
+
+    def prepare(self, step: int) -> None:
+        """Images are there already."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
         """A window of a random image with masks drawn evenly.
@@ -181,7 +226,10 @@ class SnapshotSource:
 
     def _draw(self, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(IMAGES_TRIED if len(self._images) else 0):
-            drawn = self._decoded(int(rng.integers(len(self._images))))
+            number = int(rng.integers(len(self._images)))
+            if self._part is not None and self._images.image_id(number) not in self._part:
+                continue
+            drawn = self._decoded(number)
             if drawn is not None:
                 return drawn
         raise ValueError(f"{self._where}: got no masks to train on; `gigamask masks` makes some, then take a snapshot")
@@ -193,6 +241,12 @@ class SnapshotSource:
         return decode(sample.data), np.stack([rle.decode(mask.rle) for mask in sample.masks]).astype(np.uint8)
 
 
+def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], part: Part | None) -> SnapshotSource:
+    from storage.dataset import Dataset  # here, because it needs pyarrow and deltalake
+
+    return SnapshotSource(Dataset.open(uri), snapshot, model_ids=model_ids, part=part)
+
+
 def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Image shard -> SQL conditions of the mask shards made from it, whatever its generation was then."""
     made: dict[str, list[str]] = {}
@@ -201,6 +255,10 @@ def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
         for home in homes:
             made.setdefault(home, []).append(f"({_is_shard(row['plan'], row['shard'])})")
     return made
+
+
+def _only(model_ids: Collection[str]) -> str:
+    return " AND model_id IN ({})".format(", ".join(map(_quoted, sorted(model_ids)))) if model_ids else ""
 
 
 def _is_shard(plan: str, shard: str) -> str:

@@ -1,11 +1,10 @@
 """Snapshots of a dataset as training data: a stream of samples, and a source of windows."""
 
-import hashlib
+import pickle
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,92 +12,22 @@ import webdataset
 
 from engine.training.data import WindowConfig
 from engine.training.initialise import fresh_sam
-from engine.training.snapshots import SnapshotImages, SnapshotSource, training_samples
+from engine.training.snapshots import Part, SnapshotImages, SnapshotSource, count_images, training_samples
 from engine.training.train import train
-from storage import rle
 from storage.dataset import Dataset
 from storage.plans import PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, image_id_of, image_key, mask_id_of
+from tests.engine.training.small_dataset import EMPTY_IMAGE, SIDE, photograph, small_dataset, write_masks
 from tests.engine.training.tiny import TINY_SAM, TINY_TRAINING
-
-SIDE = 64
-EMPTY_IMAGE = 3
-"""This one of the ten photographs has no masks."""
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Ten photographs in three image shards, their masks by two models in mask shards of at most three images."""
-    dataset = Dataset.create(tmp_path_factory.mktemp("data") / "dataset")
-    shards = [PlannedShard(name=f"{number:06d}", inputs=(f"photos-{number}",)) for number in range(3)]
-    plan = dataset.new_plan("images", shards, {})
-    for shard, numbers in zip(plan.shards, (range(4), range(4, 8), range(8, 10)), strict=True):
-        dataset.write_images(plan, shard, [photograph(number) for number in numbers])
-    for model_id in ("one-1", "two-2"):
-        write_masks(dataset, model_id)
-    return dataset
+    return small_dataset(tmp_path_factory.mktemp("data") / "dataset")
 
 
 @pytest.fixture(scope="module")
 def snapshot(dataset: Dataset) -> str:
     return dataset.snapshot().snapshot_id
-
-
-def photograph(number: int) -> tuple[ImageRecord, bytes]:
-    """A photograph-like picture that depends on `number` alone."""
-    coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
-    data = cv2.imencode(".jpg", cv2.resize(coarse, (SIDE, SIDE)))[1].tobytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    image_id = image_id_of(sha256)
-    image = ImageRecord(
-        image_id=image_id,
-        key=image_key(image_id),
-        height=SIDE,
-        width=SIDE,
-        format="jpg",
-        nbytes=len(data),
-        source=f"photos/{number}.jpg",
-        source_sha256=sha256,
-        stored_sha256=sha256,
-        license="",
-        country="",
-    )
-    return image, data
-
-
-def write_masks(dataset: Dataset, model_id: str) -> None:
-    runs = [(commit, start) for commit in dataset.image_shards() for start in range(0, commit.images, 3)]
-    shards = [
-        PlannedShard(name=f"{number:06d}", inputs=(commit.address, f"{start}:{min(start + 3, commit.images)}"))
-        for number, (commit, start) in enumerate(runs)
-    ]
-    plan = dataset.new_plan("masks", shards, {"model_id": model_id})
-    for shard, (commit, start) in zip(plan.shards, runs, strict=True):
-        images = [image for image, _ in dataset.read_images(commit)][start : start + 3]
-        masked = []
-        for image in images:
-            count = 0 if image.source == f"photos/{EMPTY_IMAGE}.jpg" else 2
-            masks = []
-            for ordinal in range(count):
-                mask_HW = np.zeros((SIDE, SIDE), np.bool_)
-                mask_HW[8 : 40 + 8 * ordinal, 8:40] = True
-                runs_of_mask = rle.encode(mask_HW)
-                masks.append(
-                    MaskRecord(
-                        mask_id=mask_id_of(plan.plan_id, shard.name, 0, image.image_id, ordinal),
-                        image_id=image.image_id,
-                        rle=runs_of_mask,
-                        box_xyxy=rle.box_xyxy(runs_of_mask),
-                        area_px=rle.area(runs_of_mask),
-                        predicted_iou=0.5,
-                        stability_score=0.75,
-                        point_xy=(10.0, 20.0),
-                        crop_xyxy=(0, 0, SIDE, SIDE),
-                        provenance=Provenance(stage="fully_automatic", model_id=model_id, plan_id=plan.plan_id),
-                    )
-                )
-            masked.append((image, masks))
-        dataset.write_masks(plan, shard, masked, model_id=model_id)
 
 
 def sources(samples: object) -> list[str]:
@@ -221,6 +150,34 @@ def test_a_model_trains_on_a_snapshot(dataset: Dataset, snapshot: str, tmp_path:
     train(config, fresh_sam(TINY_SAM, 5), source, tmp_path, on_step=lambda _, scores: losses.append(float(scores.loss)))
     assert len(losses) == 2
     assert np.isfinite(losses).all()
+
+
+def test_the_held_out_part_and_the_rest_are_the_whole_and_share_nothing(dataset: Dataset, snapshot: str) -> None:
+    counts = count_images(dataset, snapshot, held_out_every=3)
+    images = SnapshotImages(dataset, snapshot)
+    held_out, rest = (Part(held_out_every=3, held_out=each) for each in (True, False))
+    ids = [images.image_id(number) for number in range(10) if images.read(number) is not None]
+    assert (sum(each in rest for each in ids), sum(each in held_out for each in ids)) == counts
+    assert sum(counts) == 9
+    assert 0 < counts[1] < 9
+    assert count_images(dataset, snapshot, held_out_every=3, model_ids=["it's none"]) == (0, 0)
+
+
+def test_a_source_of_a_part_draws_from_it_alone_also_in_another_process(dataset: Dataset, snapshot: str) -> None:
+    window = WindowConfig(side_px=64, zoom=(1.0, 1.0))
+    seen = []
+    for held_out in (True, False):
+        source = SnapshotSource(dataset, snapshot, part=Part(held_out_every=3, held_out=held_out))
+        pickled = pickle.loads(pickle.dumps(source))
+        drawn = set()
+        for seed in range(60):
+            cut, again = (each.cut(np.random.default_rng(seed), 0, window, 1) for each in (source, pickled))
+            assert np.array_equal(cut.image_HW3, again.image_HW3)
+            drawn.add(min(cut.image_HW3.tobytes(), cut.image_HW3[:, ::-1].tobytes()))
+        seen.append(drawn)
+    held, rest = seen
+    assert not held & rest
+    assert (len(rest), len(held)) == count_images(dataset, snapshot, held_out_every=3)
 
 
 def test_a_snapshot_without_masks_is_no_source(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Recipes to go on training a model with: the seed's, and the paper's for the original release's networks."""
+
+from engine.model.config import SamConfig, VitConfig
+from engine.model.sam import PIXEL_MEAN, PIXEL_STD
+from engine.training.data import BatchConfig, WindowConfig
+from engine.training.step import Objective
+from engine.training.train import Phase, TrainConfig
+
+LARGE_SCALE_JITTER = (0.1, 2.0)
+"""Ghiasi et al. 2021; "Segment Anything", appendix A, for the models of the first two stages of annotation."""
+PAPER_RATES = {768: (8e-4, 0.6, 0.6), 1024: (4e-4, 0.8, 0.4), 1280: (8e-4, 0.8, 0.4)}
+"""Learning rate, layer decay and drop path of ViT-B, ViT-L and ViT-H by their width (appendix A)."""
+DRAWN_FROM = 20_000_000
+"""Seed of the batches' random numbers."""
+
+
+def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
+    """The seed's training, shortened to go on from a trained network: whole frames, few corrections, Muon.
+
+    Photographs fill 0.6 to twice the window; the rate is a third of that from scratch.
+    """
+    window = WindowConfig(
+        side_px=sam.input_side, zoom=(0.83, 1.3), aspects=(0.667, 0.75, 1.0), large_scale_jitter=(0.6, 2.0)
+    )
+    return TrainConfig(
+        batch=BatchConfig(seed=DRAWN_FROM, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
+        phases=(Phase(until_share=1.0, window=window, correction_shares=(0.6, 0.2, 0.12, 0.08)),),
+        total_steps=steps,
+        batch_size=8,
+        learning_rate=3e-4,
+        warmup_steps=min(20, steps),
+        flat_share=0.2,
+        last_rate=0.05,
+        ema_decay=0.98,
+        checkpoint_every_s=60.0,
+    )
+
+
+def paper_recipe(sam: SamConfig, steps: int = 90_000) -> TrainConfig:
+    """The paper's training (appendix A): AdamW, drops of the rate, layer decay, drop path, 11 rounds a mask.
+
+    The batch of 256 pictures is taken in parts of 64 masks. The moving average of the weights is this project's.
+    Networks other than ViTs have no layer decay and no drop path.
+    """
+    vit = sam.image_encoder if isinstance(sam.image_encoder, VitConfig) else None
+    rate, layer_decay, drop_path = PAPER_RATES.get(vit.width, PAPER_RATES[1280]) if vit else (8e-4, 1.0, 0.0)
+    window = WindowConfig(side_px=sam.input_side, zoom=(0.83, 1.3), large_scale_jitter=LARGE_SCALE_JITTER)
+    return TrainConfig(
+        batch=BatchConfig(
+            seed=DRAWN_FROM,
+            prompts=64,
+            box_share=0.5,
+            centred_share=0.0,
+            most_corrections=8,
+            colour_jitter=False,
+            pixel_mean=PIXEL_MEAN,
+            pixel_std=PIXEL_STD,
+        ),
+        phases=(Phase(until_share=1.0, window=window, correction_shares=(0.0,) * 8 + (1.0,)),),
+        total_steps=steps,
+        batch_size=256,
+        learning_rate=rate,
+        warmup_steps=min(250, steps),
+        rate_drops_at=(2 / 3, 26 / 27),
+        optimizer="adamw",
+        layer_decay=layer_decay,
+        weight_decay=0.1,
+        betas=(0.9, 0.999),
+        drop_path=drop_path,
+        recomputes_blocks=vit is not None,
+        repeats_answer=True,
+        objective=Objective(
+            idle_answer_share=0.0, iou_weight=1.0, single_answer_weight=0.0, corrected_every=1, density_power=0
+        ),
+        masks_per_device=64,
+        ema_decay=0.999,
+    )
+
+
+RECIPES = {"seed": seed_recipe, "paper": paper_recipe}
