@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: run test lint bench faults clean
+.PHONY: run test lint bench faults faults-stage clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.ready  ## photographs in, masks out: PHOTOS=folder (default: sample photographs) ARGS="--dataset folder"
@@ -27,6 +27,9 @@ bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
 
 faults: $(VENV)/.ready-dev  ## thousands of faults upon a dataset, as JSON lines; --s3-faults needs Debian's radosgw
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 1000 --s3-faults 200 $(ARGS)
+
+faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.main import get_command
 
-from flows.cli import app
+from flows import cli
 from flows.config import load_run_config
 
 ROOT = Path(__file__).parent.parent
@@ -38,12 +38,14 @@ def test_ray_refuses_a_cluster_file_with_a_slip_in_it() -> None:
 
 def test_the_commands_of_the_page_are_taken() -> None:
     assert len(commands()) >= 4
-    known = get_command(app).commands  # type: ignore[attr-defined]
+    known = get_command(cli.app).commands  # type: ignore[attr-defined]
     for name, *rest in commands():
         if name == "models":
             continue
-        context = known[name].make_context(name, list(rest))
-        load_run_config(assignments=context.params.get("assignments"), dataset=context.params["dataset"])
+        given = known[name].make_context(name, list(rest)).params
+        pool = cli._pool(given.get("ray_address"))
+        settings = load_run_config(assignments=given.get("assignments"), dataset=given["dataset"], pool=pool)
+        assert settings.pool.address == ("auto" if "--ray-address" in rest else None)
 
 
 def test_the_table_of_the_page_is_computed() -> None:
