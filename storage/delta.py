@@ -2,12 +2,15 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import TypeVar
 
 import pyarrow as pa
 from deltalake import (
+    BloomFilterProperties,
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -18,10 +21,10 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from storage import tables
-from storage.commits import Commit
 from storage.stores import Corrupt, ObjectStore, StoreError
 
 Change = Callable[[DeltaTable, CommitProperties], None]
+Rows = Callable[[], Iterable[pa.Table]]  # piece by piece, and anew for each try: a fold need not fit into memory
 
 FIRST_FOLDER = "tables"
 _APPLICATION = "fold"
@@ -36,7 +39,12 @@ _TABLE_SETTINGS = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.checkpointInterval": "10",  # a reader replays the log since then: 26 ms at version 95 with the library's 100
 }
-_WRITER = WriterProperties(compression="ZSTD")
+_FILE_BYTES = 128 << 20  # about 5 million masks: each file that a query opens costs it about 0.7 ms
+_BATCH_ROWS = 1 << 17  # half a kilobyte of memory a row, for each of the few batches under way
+# By their id the rows of an image, which can lie anywhere, are found without reading the ids of all other rows. Filters
+# shrink to the ids there are; at most a million, the rows of a row group.
+_BLOOM = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, fpp=0.01, ndv=1 << 20))
+_WRITER = WriterProperties(compression="ZSTD", column_properties={"image_id": _BLOOM})
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
 
@@ -112,34 +120,15 @@ def change_unshared(store: ObjectStore, folder: str, name: str, change: Change |
     return table.version()
 
 
-def appending(rows: pa.Table) -> Change | None:
-    """Adds rows; no rows change nothing."""
-    return partial(_write, rows=rows, replaced=None) if rows.num_rows else None
+def appending(name: str, rows: Rows) -> Change:
+    """Adds rows to the table of that name."""
+    return lambda table, properties: _write(table, properties, name, rows, None)
 
 
-def replacing(rows: pa.Table, commits: Sequence[Commit]) -> Change:
-    """Puts rows in the place of all rows of these shards, in one version of the table."""
-    shards = (f"(plan = '{commit.plan_id}' AND shard = '{commit.shard}')" for commit in commits)
-    return partial(_write, rows=rows, replaced=" OR ".join(shards))
-
-
-def subtracting(pairs: pa.Table) -> Change:
-    """Deletes the masks of these (image_id, mask_id)."""
-
-    def subtract(table: DeltaTable, once: CommitProperties) -> None:
-        same = "target.image_id = source.image_id AND target.mask_id = source.mask_id"
-        merger = table.merge(
-            pairs.select(["image_id", "mask_id"]),
-            same,
-            source_alias="source",
-            target_alias="target",
-            writer_properties=_WRITER,
-            commit_properties=once,
-            post_commithook_properties=_AFTER_COMMIT,
-        )
-        merger.when_matched_delete().execute()
-
-    return subtract
+def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Change:
+    """Puts rows in the place of all rows of these (plan, shard), in one version of the table."""
+    where = " OR ".join(_one_of(plan, [shard for _, shard in some]) for plan, some in groupby(sorted(shards), _plan_of))
+    return lambda table, properties: _write(table, properties, name, rows, where)
 
 
 def try_again(read: Callable[[], _T]) -> _T:
@@ -164,16 +153,55 @@ def one_line(error: Exception) -> str:
     return " ".join(_COLOURS.sub("", str(error)).split())
 
 
-def _write(table: DeltaTable, properties: CommitProperties, *, rows: pa.Table, replaced: str | None) -> None:
+def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Rows, replaced: str | None) -> None:
+    """Appends rows, or puts them in the place of others. Raises what reading them raises, as it was raised."""
+    failures: list[Exception] = []
+    schema = tables.compact(tables.SCHEMAS[name])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from _batches(rows(), schema)
+        except Exception as error:  # passing through the library it would lose its class
+            failures.append(error)
+            raise
+
     write = partial(
         write_deltalake,
         table,
-        rows.combine_chunks(),  # several chunks are written side by side, in whatever order they finish
+        pa.RecordBatchReader.from_batches(schema, batches()),
+        target_file_size=_FILE_BYTES,
         writer_properties=_WRITER,
         commit_properties=properties,
         post_commithook_properties=_AFTER_COMMIT,
     )
-    if replaced is None:
-        write(mode="append")
-    else:
-        write(mode="overwrite", predicate=replaced)
+    try:
+        if replaced is None:
+            write(mode="append")
+        else:
+            write(mode="overwrite", predicate=replaced)
+    except (DeltaError, OSError):
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+def _batches(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A few shards to a batch: their rows stay together, while batches are written in whatever order they are ready."""
+    held: list[pa.Table] = []
+    for piece in pieces:
+        held.append(piece.cast(schema))
+        if sum(each.num_rows for each in held) >= _BATCH_ROWS:
+            yield from pa.concat_tables(held).combine_chunks().to_batches()
+            held = []
+    if held:
+        yield from pa.concat_tables(held).combine_chunks().to_batches()
+
+
+def _plan_of(place: tuple[str, str]) -> str:
+    return place[0]
+
+
+def _one_of(plan: str, shards: Sequence[str]) -> str:
+    """A condition; with a range, by which files are passed over: for the list alone all of them would be read."""
+    listed = ", ".join(f"'{shard}'" for shard in shards)
+    return f"(plan = '{plan}' AND shard >= '{shards[0]}' AND shard <= '{shards[-1]}' AND shard IN ({listed}))"

@@ -8,7 +8,7 @@ work that the next one completes.
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,8 +20,9 @@ from storage.commits import Commit, CommitName, list_commits, newest_generations
 from storage.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.stores import Conflict, Corrupt, ObjectStore
 
-_MOST_RECORDS = 1024  # records one fold takes, and
-_MOST_MASKS = 1_000_000  # mask rows, which lie in memory (measured: 0.5 kB each) while they are written
+_MOST_RECORDS = 1024  # records one fold takes
+_COMPACTED = 64  # each fold of a number that this divides puts the files of those before it together,
+_SMALL_FOLD = 16  # as far as they took no more records than this
 _DONE = ".done.json"
 
 
@@ -38,7 +39,7 @@ class Fold:
     """What `folds/<n>.json` says.
 
     `action`: "append" for shards new to the tables, "replace" for newer generations of shards that are in them,
-    "withdraw" for withdrawals.
+    "withdraw" for withdrawals; "compact" puts records that small folds took into the place of themselves, in one file.
     """
 
     number: int
@@ -80,17 +81,17 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     done = newest_done(store)
     while (current := _next_fold(store, done, before_step)) is not None:
         commits = _checked_records(store, current)
-        withdrawn = withdrawn_masks(store, done)
         versions = {}
         for name in tables.SCHEMAS:
             before_step(f"apply {name}")
-            change = _change(store, name, current.action, commits, withdrawn)
+            change = _change(store, done, name, current.action, commits)
             versions[name] = delta.change_once(store, done.folder, name, current.number, change)
         before_step("done")
         with suppress(Conflict):
             _put_done(store, DoneFold(number=current.number, folder=done.folder, versions=versions))
         done = read_done(store, current.number)
-        folds, records = folds + 1, records + len(commits)
+        folds += 1
+        records += len(commits) if current.action != "compact" else 0
     return FoldReport(folds=folds, records=records, newest=done.number)
 
 
@@ -153,18 +154,20 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
     if done is not None and names:
         taken = folded_generations(store, done)
         names = [name for name in names if (name.plan_id, name.shard) in taken]
-    return _read_parts(store, read_commits(store, names), tables.WITHDRAWALS)
+    return _withdrawn_by(store, read_commits(store, names))
 
 
 def _build(store: ObjectStore, folder: str, names: Sequence[CommitName]) -> dict[str, int]:
-    """New tables in a folder nobody knows yet, filled from records."""
+    """New tables in a folder nobody knows yet, filled from records; without what these very records withdraw."""
     versions = delta.create_tables(store, folder)
-    withdrawn = withdrawn_masks(store, None)
+    withdrawals = [name for name in names if name.kind == "withdrawals"]
+    withdrawn = _withdrawn_by(store, read_commits(store, withdrawals))
     for start in range(0, len(names), _MOST_RECORDS):
-        for commits in _small_enough(store, names[start : start + _MOST_RECORDS]):
-            for name in tables.SCHEMAS:
-                change = _change(store, name, "append", commits, withdrawn)
-                versions[name] = delta.change_unshared(store, folder, name, change)
+        commits = read_commits(store, names[start : start + _MOST_RECORDS])
+        for name in tables.SCHEMAS:
+            rows = _rows(store, name, commits, withdrawn)
+            change = delta.appending(name, rows) if _brings(name, commits) else None
+            versions[name] = delta.change_unshared(store, folder, name, change)
     return versions
 
 
@@ -178,6 +181,12 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
         before_step("plan")
         with suppress(Conflict):
             store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned), "created_at": _now()}))
+    return _read_fold(store, done.number + 1)
+
+
+def _read_fold(store: ObjectStore, number: int) -> Fold:
+    """Raises NotFound, Corrupt."""
+    key = _fold_key(number)
     fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
         records = tuple(FoldedRecord(**record) for record in fields["records"])
@@ -186,6 +195,9 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
 
 def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
     """New shards first, then newer generations, then withdrawals: each finds in the tables what it changes."""
+    compacted = _compacted(store, done)
+    if compacted:
+        return Fold(number=done.number + 1, action="compact", records=compacted)
     taken = folded_generations(store, done)
     names = newest_generations(list_commits(store))
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
@@ -196,22 +208,30 @@ def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
         "withdraw": withdrawals,
     }
     for action, some in choices.items():
-        for commits in _small_enough(store, some[:_MOST_RECORDS]):
+        if some:
+            commits = read_commits(store, some[:_MOST_RECORDS])
             records = tuple(FoldedRecord(key=each.name.key, sha256=each.record_sha256) for each in commits)
             return Fold(number=done.number + 1, action=action, records=records)
     return None
 
 
-def _small_enough(store: ObjectStore, names: Sequence[CommitName]) -> Iterator[list[Commit]]:
-    """The records, in groups of at most _MOST_MASKS masks (or of one record)."""
-    group: list[Commit] = []
-    for commit in read_commits(store, names):
-        if group and sum(each.masks for each in group) + commit.masks > _MOST_MASKS:
-            yield group
-            group = []
-        group.append(commit)
-    if group:
-        yield group
+def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
+    """What the fold after `done` puts together: of each shard the newest record that a small fold took; () for none.
+
+    It follows from the log alone. Rows of the records before a rebuild lie together already.
+    """
+    if (done.number + 1) % _COMPACTED:
+        return ()
+    small: list[Fold] = []
+    for number in range(done.number, max(done.number - _COMPACTED + 1, 0), -1):
+        if read_done(store, number - 1).folder != done.folder:
+            break
+        each = _read_fold(store, number)
+        if each.action != "compact" and len(each.records) <= _SMALL_FOLD:
+            small.append(each)
+    records = {record.key: record for each in small for record in each.records}
+    newest = newest_generations(CommitName.of_key(key) for key in records)
+    return tuple(records[name.key] for name in newest) if len(small) > 1 else ()
 
 
 def _checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
@@ -223,31 +243,56 @@ def _checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
 
 
 def _change(
-    store: ObjectStore, name: str, action: str, commits: Sequence[Commit], withdrawn: pa.Table
+    store: ObjectStore, done: DoneFold, name: str, action: str, commits: Sequence[Commit]
 ) -> delta.Change | None:
-    """What a fold does to one table; None where that is nothing."""
+    """What the fold after `done` does to one table; None where that is nothing."""
+    withdrawn = withdrawn_masks(store, done)
     if action == "withdraw" and name == "masks":
-        return delta.subtracting(_read_parts(store, commits, tables.WITHDRAWALS))
+        return _withdrawing(store, done, _withdrawn_by(store, commits), withdrawn)
     rows = _rows(store, name, commits, withdrawn)
-    return delta.replacing(rows, commits) if action == "replace" else delta.appending(rows)
+    if action == "replace" or (action == "compact" and _brings(name, commits)):
+        return delta.replacing(name, rows, [(commit.plan_id, commit.shard) for commit in commits])
+    return delta.appending(name, rows) if action != "compact" and _brings(name, commits) else None
 
 
-def _rows(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> pa.Table:
+def _brings(name: str, commits: Sequence[Commit]) -> int:
+    """How many rows records bring into a table, at most: masks may be withdrawn."""
+    own = [commit for commit in commits if commit.kind == name]
+    counts = {
+        "images": sum(commit.images for commit in own),
+        "masks": sum(commit.masks for commit in own),
+        "shards": len(commits),
+        "rejects": sum(len(commit.rejects) for commit in commits),
+    }
+    return counts[name]
+
+
+def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change:
+    """Puts the shards of newly withdrawn masks into the table again, without these and those withdrawn before."""
+    taken = folded_generations(store, done)
+    places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
+    names = [CommitName(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
+    rows = _rows(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
+    return delta.replacing("masks", rows, places)
+
+
+def _rows(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:
     """What these records bring into a table, by plan and shard."""
     ordered = sorted(commits, key=lambda commit: (commit.plan_id, commit.shard))
     if name == "shards":
-        return tables.shard_rows(ordered)
+        return lambda: [tables.shard_rows(ordered)]
     if name == "rejects":
-        return tables.reject_rows(ordered)
-    rows = _read_parts(store, [commit for commit in ordered if commit.kind == name], tables.SCHEMAS[name])
-    return tables.without_masks(rows, withdrawn) if name == "masks" else rows
+        return lambda: [tables.reject_rows(ordered)]
+    parts = [part for commit in ordered if commit.kind == name for part in commit.rows()]
+    if name == "images":
+        return lambda: (contents.read_rows(store, part) for part in parts)
+    return lambda: (tables.without_masks(contents.read_rows(store, part), withdrawn) for part in parts)
 
 
-def _read_parts(store: ObjectStore, commits: Sequence[Commit], schema: pa.Schema) -> pa.Table:
-    """As dictionaries, texts that repeat cost a third of the memory and half of the time to read."""
-    compact = tables.compact(schema)
-    parts = (contents.read_rows(store, part).cast(compact) for commit in commits for part in commit.rows())
-    return pa.concat_tables([compact.empty_table(), *parts])
+def _withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
+    schema = tables.compact(tables.WITHDRAWALS)
+    parts = (contents.read_rows(store, part).cast(schema) for commit in commits for part in commit.rows())
+    return pa.concat_tables([schema.empty_table(), *parts])
 
 
 def _done_numbers(store: ObjectStore) -> list[int]:

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import pyarrow as pa
-from deltalake import QueryBuilder
+from deltalake import DeltaTable, QueryBuilder
 
 from storage import tables
 from storage.delta import is_of_store, one_line, open_table, try_again
 from storage.folds import DoneFold
-from storage.stores import ObjectStore, StoreError
+from storage.stores import Corrupt, ObjectStore, StoreError
 
 _READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE")
 _WRITING = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
@@ -19,9 +20,10 @@ _QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\
 def query(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
     """The answer, with plain Arrow types. Raises ValueError, in one line, for SQL that is wrong or would write."""
     _check_reads(sql)
-    builder = _builder(store, done, sql)
     try:
-        answer = try_again(lambda: pa.table(builder.execute(sql).read_all()))
+        answer = try_again(lambda: _answer(store, done, sql))
+    except StoreError:
+        raise
     except Exception as error:  # the library's own class derives from nothing more telling
         raise _telling(store, error) from error
     return answer.cast(_plain_schema(answer.schema))
@@ -46,17 +48,32 @@ def stream(store: ObjectStore, done: DoneFold, sql: str) -> pa.RecordBatchReader
     return pa.RecordBatchReader.from_batches(schema, plain_batches())
 
 
+def _answer(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
+    try:
+        return pa.table(_builder(store, done, sql).execute(sql).read_all())
+    except Exception:
+        _opened.cache_clear()  # a further try looks whether the tables are still what they were
+        raise
+
+
 def _builder(store: ObjectStore, done: DoneFold, sql: str) -> QueryBuilder:
-    """With the tables that the statement speaks of: opening one reads its log."""
+    """With the tables that the statement speaks of."""
     builder = QueryBuilder()
     for name in tables.SCHEMAS:
         if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
-            builder.register(name, open_table(store, done.folder, name, done.versions[name]))
+            builder.register(name, _opened(store, done.folder, name, done.versions[name]))  # type: ignore[arg-type]
     return builder
+
+
+@lru_cache(maxsize=16)  # four tables of four states: a version never changes, and reading its log takes milliseconds
+def _opened(store: ObjectStore, folder: str, name: str, version: int) -> DeltaTable:
+    return open_table(store, folder, name, version)
 
 
 def _telling(store: ObjectStore, error: Exception) -> Exception:
     """The store's fault or the statement's, in one line."""
+    if is_of_store(error) and "not found" in str(error):
+        return Corrupt(f"{store.uri}: a file of the tables is missing ({one_line(error)}); run `gigamask verify`")
     if is_of_store(error):
         return StoreError(f"{store.uri}: the tables cannot be read ({one_line(error)}); try again")
     return ValueError(_explain(one_line(error)))

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -214,20 +213,17 @@ class LocalStore:
 
     def _below(self, folder: Path, start: str) -> Iterator[str]:
         try:
-            entries = sorted(folder.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
+            with os.scandir(folder) as found:  # knows what is a folder without asking for each
+                entries = [(entry.name + "/" * entry.is_dir(follow_symlinks=False), entry.name) for entry in found]
         except (FileNotFoundError, NotADirectoryError):
             return
-        for path in entries:
-            if not path.name.startswith(start) or path.name.startswith(_TEMPORARY):
+        for ordered_name, name in sorted(entries):
+            if not name.startswith(start) or name.startswith(_TEMPORARY):
                 continue
-            try:
-                is_folder = stat.S_ISDIR(path.lstat().st_mode)
-            except FileNotFoundError:  # deleted while this was listing
-                continue
-            if is_folder:
-                yield from self._below(path, "")
-            else:
-                yield path.relative_to(self.root).as_posix()
+            if ordered_name.endswith("/"):
+                yield from self._below(folder / name, "")
+            elif os.path.lexists(folder / name):  # not deleted while this was listing
+                yield (folder / name).relative_to(self.root).as_posix()
 
     def _write(self, key: str, fill: Callable[[BinaryIO], object], publish: Callable[[Path, Path], None]) -> None:
         """Fills a temporary file beside the object, makes it durable, then gives it its name in one step."""

@@ -166,8 +166,9 @@ def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
     """Rows of `masks` without those of these (image_id, mask_id), in their order."""
     if not withdrawn.num_rows or not rows.num_rows:
         return rows
-    gone = mask_pairs(withdrawn)
-    suspects = np.isin(rows.column("mask_id").to_numpy(), withdrawn.column("mask_id").to_numpy())
+    own, withdrawn_ids = rows.column("mask_id").to_numpy(), withdrawn.column("mask_id").to_numpy()
+    gone = mask_pairs(withdrawn.filter(pa.array(np.isin(withdrawn_ids, own))))
+    suspects = np.isin(own, withdrawn_ids)
     keep = ~suspects
     for index in np.flatnonzero(suspects):
         keep[index] = (rows["image_id"][index].as_py(), rows["mask_id"][index].as_py()) not in gone

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from storage import delta, folds, tables
+from storage import delta, folds, redo, tables
 from storage.commits import commit_to_json
+from storage.query import query
 from storage.stores import Corrupt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +150,98 @@ def test_large_folds_are_split(filled, monkeypatch):
     assert counts(filled) == (4, 12, 4, 2)
 
 
+def num_files(dataset, name):
+    done = folds.newest_done(dataset.store)
+    return len(delta.open_table(dataset.store, done.folder, name, done.versions[name]).file_uris())
+
+
+@pytest.fixture
+def crowded(filled, samples, monkeypatch):
+    """Three folds, of which the second replaces a shard; the fourth puts their files together."""
+    filled.fold()
+    redo_plan = filled.plan_redo(filled.plans()[1], ["00000"], {"model": "better"})
+    samples.write_mask_shard(filled, redo_plan, redo_plan.shards[0], count=2)
+    filled.fold()
+    (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
+    filled.withdraw([tuple(pair.values())], "wrong")
+    monkeypatch.setattr(folds, "_COMPACTED", 4)
+    return filled
+
+
+CROWDED = (4, 9, 5, 2)
+
+
+def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded):
+    done, sql = folds.newest_done(crowded.store), "SELECT * FROM masks ORDER BY image_id, mask_id"
+    rows, versions = query(crowded.store, done, sql), done.versions
+    assert (done.number, num_files(crowded, "shards")) == (3, 2)
+    report = crowded.fold()
+    assert (report.folds, report.records, report.newest) == (1, 0, 4)
+    assert {name: num_files(crowded, name) for name in tables.SCHEMAS} == dict.fromkeys(tables.SCHEMAS, 1)
+    assert crowded.query(sql) == query(crowded.store, done, sql) == rows
+    assert folds.newest_done(crowded.store).versions != versions
+    assert crowded.verify().faults == ()
+    assert crowded.fold().folds == 0
+
+
+def test_large_folds_are_left_as_they_are(crowded, monkeypatch):
+    monkeypatch.setattr(folds, "_SMALL_FOLD", 1)
+    crowded.fold()
+    assert num_files(crowded, "images") == 1  # of the first fold, with 4 records
+    assert counts(crowded) == CROWDED
+    assert crowded.verify().faults == ()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_completes_it(crowded, samples, step):
+    def die(at):
+        if at == step:
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(crowded.store, before_step=die)
+    assert counts(crowded) == CROWDED
+    samples.ingest(crowded, shards=1, first=50)
+    crowded.fold()
+    assert counts(crowded) == (6, 9, 6, 3)
+    assert crowded.verify().faults == ()
+
+
+def test_racing_folders_that_put_files_together_fold_every_record_once(filled, samples, monkeypatch):
+    monkeypatch.setattr(folds, "_COMPACTED", 3)
+    errors = []
+
+    def work():
+        try:
+            filled.fold()
+        except Exception as error:
+            errors.append(error)
+
+    for number in range(1, 5):
+        samples.ingest(filled, shards=1, first=50 * number)
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert "compact" in [folds._read_fold(filled.store, number).action for number in range(1, 5)]
+    assert counts(filled) == (4 + 8, 12, 4 + 4, 2 + 4)
+    assert filled.verify().faults == ()
+
+
+def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled):
+    (part,) = filled.commits(filled.plans()[1])[0].rows()
+    data = filled.store.get(part.key)
+    filled.store.put(part.key, data[:-1] + b"!")
+    with pytest.raises(Corrupt, match="not the bytes that were committed"):
+        filled.fold()
+    assert counts(filled) == (0, 0, 0, 0)
+    filled.store.put(part.key, data)
+    filled.fold()
+    assert counts(filled) == (4, 12, 4, 2)
+
+
 def test_rows_lie_sorted_by_shard_and_carry_their_documentation(dataset, samples):
     samples.ingest(dataset, shards=24, images=1)
     samples.mask(dataset)
@@ -218,4 +311,24 @@ def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monk
     filled.rebuild_tables()
     assert counts(filled) == (6, 12, 5, 3)
     assert list(filled.store.list(f"{overtaken[0]}/")) == []
+    assert filled.verify().faults == ()
+
+
+def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(filled, monkeypatch):
+    """Not in it: `masks` must then still have the masks that `shards` knows no withdrawal of."""
+    filled.fold()
+    (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
+    real, seen = folds._build, []
+
+    def build(store, folder, names):
+        if not seen:
+            seen.append(redo.withdraw(store, folds.newest_done(store), [tuple(pair.values())], "wrong"))
+        return real(store, folder, names)
+
+    monkeypatch.setattr(folds, "_build", build)
+    filled.rebuild_tables()
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.verify().faults == ()
+    filled.fold()
+    assert counts(filled) == (4, 11, 5, 2)
     assert filled.verify().faults == ()
