@@ -152,7 +152,7 @@ class _Watch:
             say(f"masks: a worker died ({now.deaths} so far); its shards are handed out again")
         self._deaths = now.deaths
         if now.waiting_workers > self._waiting_workers:
-            say(f"masks: {now.waiting_workers} workers wait for room in the cluster; {now.workers} are at work")
+            say(f"masks: {now.waiting_workers} workers still start or wait for room; {now.workers} are at work")
         self._waiting_workers = max(self._waiting_workers, now.waiting_workers)
         self._show(_mask_counts(now))
         if time.monotonic() - self._folded > FOLD_EVERY_S:

@@ -65,6 +65,7 @@ class Reporter:
         self._console.print(
             ", ".join(filter(None, [f"{self._stage}: {counts.done}/{counts.total} images", self._facts(counts)])),
             highlight=False,
+            soft_wrap=True,
         )
 
     def _facts(self, counts: Counts) -> str:
@@ -72,12 +73,12 @@ class Reporter:
         facts = [f"{counts.new / elapsed_s:.2f} images/s"] if counts.new else []
         if counts.masks:
             facts.append(f"{counts.masks} masks ({counts.new_masks / elapsed_s:.0f}/s)")
-        if counts.workers:
-            facts.append(_workers(counts.workers))
         if counts.rejects:
             facts.append(f"{counts.rejects} rejected")
         if counts.new and counts.done < counts.total:
             facts.append(f"{_duration(elapsed_s / counts.new * (counts.total - counts.done))} left")
+        if counts.workers:
+            facts.append(_workers(counts.workers))  # last: a narrow terminal cuts the end off
         return ", ".join(facts)
 
 

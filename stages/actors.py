@@ -263,12 +263,12 @@ class _Pool:
         self._looked = now
         size = pool_size(self._config, _machines(), shards)
         self._config = replace(self._config, threads=size.threads)  # later ones are as wide as the first
-        make_actor = partial(_make_actor, self._make_worker, self._dataset_uri, size)
+        make_actor = partial(_actor_class(size).remote, self._make_worker, self._dataset_uri, size.threads, RayMeters)
         self.workers += [_Worker(make_actor) for _ in range(size.workers - len(self.workers))]
 
 
-def _make_actor(make_worker: bytes, dataset_uri: str, size: PoolSize) -> Any:
-    actor_class: Any = ray.remote(
+def _actor_class(size: PoolSize) -> Any:
+    return ray.remote(
         num_cpus=size.threads,  # Ray sets OMP_NUM_THREADS to it
         num_gpus=size.gpus_per_worker,
         max_restarts=-1,
@@ -276,7 +276,6 @@ def _make_actor(make_worker: bytes, dataset_uri: str, size: PoolSize) -> Any:
         max_concurrency=CALLS_IN_FLIGHT,
         concurrency_groups={"watch": 1},
     )(ShardActor)  # type: ignore[call-overload]
-    return actor_class.remote(make_worker, dataset_uri, size.threads, RayMeters)
 
 
 def _machines() -> list[Machine]:
