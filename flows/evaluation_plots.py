@@ -55,8 +55,8 @@ def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
     """A panel for each domain: the mean IoU after so many clicks, with 95 % intervals; figures are keyed by clicks."""
     rows = -(-len(panels) // PANELS_IN_ROW)
     with matplotlib.rc_context(STYLE):
-        drawing = Drawing(figsize=(9.6, 0.6 + 2.2 * rows), layout="constrained")
-        grid = drawing.subplots(rows, min(PANELS_IN_ROW, len(panels)), sharex=True, sharey=True, squeeze=False)
+        drawing = Drawing(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
+        grid = drawing.subplots(rows, min(PANELS_IN_ROW, len(panels)), sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         for axes, (domain, series) in zip(grid.flat, panels.items(), strict=False):
@@ -77,7 +77,7 @@ def plot_calibration(calibration: Calibration) -> str:
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.annotate("an honest head", (0.97, 0.985), ha="right", va="top", color=REFERENCE, fontsize=8.5)
+        axes.annotate("an honest head", (0.99, 0.78), ha="right", va="top", color=REFERENCE, fontsize=8.5)
         predicted = [one.mean_predicted_iou for one in calibration.bins]
         true = [one.mean_true_iou for one in calibration.bins]
         most = max(one.candidates for one in calibration.bins)

@@ -58,9 +58,10 @@ def verdict(result: Result) -> str:
     share = model.automatic.overall.figures["share_50"]
     if share is None:
         return f"{words}. No mask was made without clicks."
-    words += f". Of its automatic masks {share.value:.0%} are somebody's mask at IoU .50"
-    if result.beside and (more := result.automatic_differences()["share_50"]):
-        words += f" ({_more(more)} than {result.beside.model}'s as many)"
+    words += f". Of its automatic masks {share.value:.1%} are somebody's mask at IoU .50"
+    if result.beside and result.beside.automatic and (more := result.automatic_differences()["share_50"]):
+        other = result.beside.automatic.overall.figures["share_50"]
+        words += f", of as many of {result.beside.model}'s {other.value if other else 0:.1%} ({_more(more)})"
     return f"{words}."
 
 
@@ -107,7 +108,7 @@ def _clicks(result: Result) -> str:
     everyone = [each for each in (result.measured, result.beside) if each]
     drawn = [
         _plot(
-            f"{title}, by domain and mask size",
+            title,
             plots.plot_groups(
                 [_series(each.model, _groups(each.clicks), name) for each in everyone],
                 of=of,
@@ -116,14 +117,24 @@ def _clicks(result: Result) -> str:
             about,
         )
         for name, title, of, about in (
-            ("miou_1_chosen", "One click, chosen", "mean IoU of the mask shown first", "The candidate ranked first."),
+            (
+                "miou_1_chosen",
+                "One click, chosen",
+                "mean IoU of the mask shown first",
+                "The candidate ranked first. By domain and by the mask's share of the picture.",
+            ),
             (
                 "miou_1_best3",
                 "One click, best of 3",
                 "mean IoU of the best of three",
-                "One click may mean many things.",
+                "A click may mean a whole, a part or a sub-part.",
             ),
-            ("boundary_iou", "One click, edges", "mean boundary IoU of the mask shown first", "Inner bands alone."),
+            (
+                "boundary_iou",
+                "One click, edges",
+                "mean boundary IoU of the mask shown first",
+                "Of the candidate ranked first: the IoU of the bands along the edges alone.",
+            ),
         )
     ]
     if calibration := result.measured.clicks.calibration:
@@ -155,7 +166,7 @@ def _automatic(result: Result) -> str:
     if not everyone:
         return ""
     groups = {model: {"all": it.overall, **it.domains, **it.sizes} for model, it in everyone}
-    labels = {name: f"{name} ({summary.masks_made:,})" for name, summary in groups[everyone[0][0]].items()}
+    labels = {name: name for name in groups[everyone[0][0]]}
     recalls = {model: it.overall.recall_T for model, it in everyone}
     drawn = [
         _plot(
@@ -167,11 +178,11 @@ def _automatic(result: Result) -> str:
         _plot(
             title,
             plots.plot_groups([_series(model, groups[model], name) for model, _ in everyone], of=of, labels=labels),
-            "In brackets the masks that the model made.",
+            about,
         )
-        for name, title, of in (
-            ("share_50", "Masks made that are somebody's", "share with IoU ≥ .50"),
-            ("ar_100", "Average recall", "AR@100"),
+        for name, title, of, about in (
+            ("share_50", "Masks made that are somebody's", "share with IoU ≥ .50", "With a mask that any person drew."),
+            ("ar_100", "Average recall", "AR@100", "Of people's masks, over IoU .50 to .95; the 100 ranked highest."),
         )
     ]
     about = "Masks made without a click, and as many of the other's, those it ranks highest, on every photograph."
@@ -198,7 +209,9 @@ def _tables(results: Sequence[Result]) -> str:
     cards = []
     for title, make in tables:
         titles, *rows = make(results)
-        cards.append(card(f"<h3>{title}</h3>{table(titles, [[text(cell) for cell in row] for row in rows])}"))
+        cards.append(
+            card(f"<h3>{title}</h3>{table(titles, [[text(cell) for cell in row] for row in rows], kind='figures')}")
+        )
     about = (
         "Means over masks with 95 % intervals; a difference is of the same masks, positive where the first has more."
     )

@@ -69,14 +69,21 @@ def test_it_finds_nuclei_in_a_real_photograph():
     assert figures["miou_1_best3"].value >= figures["miou_1_chosen"].value
 
 
-def test_segments_are_proposed_largest_first_without_specks_the_whole_and_the_same_box_again():
-    labels_SHW = np.zeros((3, 40, 40), dtype=np.int32)
-    labels_SHW[0, :, 30:] = 1  # 30 and 10 columns
-    labels_SHW[0, :5, :5] = 2  # 25 px
-    labels_SHW[1, :, 28:] = 1  # 28 columns: the box of the 30 again
-    proposed = ranked_segments(labels_SHW)  # the third scale is one segment, the whole picture
-    assert [rle.box_xyxy(mask) for mask in proposed] == [(0, 0, 30, 40), (28, 0, 40, 40)]
-    assert [rle.area(mask) for mask in proposed] == [40 * 30 - 25, 40 * 12]
+def test_segments_are_proposed_coarse_and_large_first_without_specks_the_whole_and_the_same_box_again():
+    labels_SHW = np.zeros((3, 40, 40), dtype=np.int32)  # the coarse scale is one segment, the whole picture
+    labels_SHW[0, :, 30:] = 1  # 30 and 10 columns, the first without a corner of 25 px
+    labels_SHW[0, :5, :5] = 2
+    labels_SHW[1, :, 12:] = 1  # 12 and 28 columns: the box of the 30 is nearly that of the 28
+    proposed = ranked_segments(labels_SHW)
+    assert [rle.box_xyxy(mask) for mask in proposed] == [
+        (12, 0, 40, 40),
+        (0, 0, 12, 40),
+        (0, 0, 30, 40),
+        (30, 0, 40, 40),
+    ]
+    labels_SHW[1] = np.arange(40) >= 28  # now 28 and 12 columns
+    proposed = ranked_segments(labels_SHW)
+    assert [rle.area(mask) for mask in proposed] == [40 * 28, 40 * 12]  # 30 and 10 columns have nearly their boxes
 
 
 def test_a_picture_of_one_segment_has_nothing_to_propose():

@@ -161,6 +161,38 @@ def test_odd_image_ids_alone_can_be_measured(two_squares: Path):
     assert evaluation.left_out.images_of_other_ids == 1
 
 
+@dataclass
+class Recorder:
+    """Remembers where it was clicked; answers with the whole picture."""
+
+    clicked: list[tuple[float, float]]
+    name: str = "recorder"
+    model_id: str = "recorder-0"
+
+    def open(self, image_HW3: np.ndarray) -> "Recorder":
+        return self
+
+    def segment(self, prompts: list[ObjectPrompt]) -> list[Candidates]:
+        self.clicked += [(prompt.clicks[0].x, prompt.clicks[0].y) for prompt in prompts]
+        everything = np.ones((1, 100, 100), dtype=bool)
+        predicted = np.ones(1, dtype=np.float32)
+        answer = Candidates(masks_MHW=everything, predicted_iou_M=predicted, logits_MLL=torch.zeros(1, 0, 0), chosen=0)
+        return [answer] * len(prompts)
+
+
+def test_clicks_follow_the_policy_asked_for_and_jittered_ones_its_seed(two_squares: Path):
+    def clicks(**settings: object) -> list[tuple[float, float]]:
+        recorder = Recorder([])
+        evaluate(recorder, load_folder(two_squares), EvaluationConfig(**settings))
+        return recorder.clicked
+
+    centre, jittered = clicks(), clicks(click_policy="jittered")
+    assert centre == [(19.5, 19.5), (64.5, 64.5)] * 2
+    assert all(10 < x < 30 and 10 < y < 30 for x, y in jittered[::2])
+    assert jittered[0] not in centre
+    assert jittered == clicks(click_policy="jittered") != clicks(click_policy="jittered", seed=1)
+
+
 def test_pictures_without_labels_or_masks_are_counted(two_squares: Path):
     shutil.copy(two_squares / "p0.png", two_squares / "new.png")
     content = json.loads((two_squares / "p0.json").read_text())
