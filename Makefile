@@ -4,10 +4,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+GPU_PYTHON ?= $(shell command -v $(BIN)/python || command -v python3)
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: run test lint bench faults faults-stage clean
+.PHONY: run test lint bench bench-gpu faults faults-stage clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.ready  ## photographs in, masks out: PHOTOS=folder (default: sample photographs) ARGS="--dataset folder"
@@ -23,7 +24,11 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
-	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	@for bench in $(filter-out %/bench_gpu.py,$(wildcard tests/benchmarks/bench_*.py)); do \
+		$(BIN)/python $$bench || exit 1; done
+
+bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs torch, numpy, OpenCV and safetensors alone
+	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/bench_gpu.py $(ARGS)
 
 faults: $(VENV)/.ready-dev  ## thousands of faults upon a dataset, as JSON lines; --s3-faults needs Debian's radosgw
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 1000 --s3-faults 200 $(ARGS)
