@@ -34,6 +34,8 @@ SHARDS_OF_A_RUN = 64
 """A plan aims at so many shards: enough for a dozen workers to end together."""
 MAX_IMAGES = 256
 """Of a mask shard; a lost worker loses no more."""
+BATCHES = ("points_per_batch", "crops_per_batch")
+"""Settings of the generator that change its speed and memory, not its masks."""
 MAX_WITHOUT_MASKS = 12
 """Photographs of a shard whose want of masks its record explains: as many as a report shows in all."""
 
@@ -105,7 +107,7 @@ def _without_generation(address: str) -> str:
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
     """What decides over the masks, as a plan records it: the model, and the generator's settings with its thresholds.
 
-    The batch of points is no part of it: it changes speed and memory, not masks.
+    How many points and crops are computed together is no part of it: it changes speed and memory, not masks.
     """
     card = model.card
     decided = replace(
@@ -113,7 +115,7 @@ def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
         predicted_iou_threshold=_first(config.predicted_iou_threshold, card.predicted_iou_threshold),
         stability_threshold=_first(config.stability_threshold, card.stability_threshold),
     )
-    generate = {name: value for name, value in asdict(decided).items() if name != "points_per_batch"}
+    generate = {name: value for name, value in asdict(decided).items() if name not in BATCHES}
     return {"stage": STAGE, "model_id": model.model_id, "generate": generate}
 
 
@@ -223,7 +225,7 @@ class ShardWorker:
             raise ShardFailed(f"the worker masks nothing: {type(error).__name__}: {error}") from error
 
     def generate(self, image: ImageRecord, data: bytes) -> Generated:
-        """The generator on one stored photograph; where memory runs out, again with half the points at a time."""
+        """The generator on one stored photograph; where memory runs out, again with batches of half the size."""
         image_HW3 = decode(data)
         if image_HW3.shape[:2] != (image.height, image.width):
             raise ValueError(f"its pixels are {image_HW3.shape[:2]}, its record says {(image.height, image.width)}")
@@ -232,11 +234,11 @@ class ShardWorker:
             try:
                 return generate_masks(self.model, image_HW3, config)
             except Exception as error:
-                if not is_out_of_memory(error) or config.points_per_batch == 1:
+                if not is_out_of_memory(error) or config.points_per_batch == config.crops_per_batch == 1:
                     raise
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            config = replace(config, points_per_batch=config.points_per_batch // 2)
+            config = replace(config, **{name: max(1, getattr(config, name) // 2) for name in BATCHES})
 
 
 class _Clock:

@@ -90,9 +90,10 @@ class GridDecoder:
         self.low_side = sam.config.logits_side
         self._sam, self._side = sam, side
         decoder, prompts = sam.mask_decoder, sam.prompt_encoder
+        dtype = _compute_dtype(embeddings_1CEE)  # else autocast would convert them again for every batch of points
         image_1CEE = embeddings_1CEE + prompts.no_mask_embed.weight[:, :, None, None]
-        self._image_NC = image_1CEE[0].flatten(1).T.contiguous()
-        self._position_NC = prompts.get_dense_pe()[0].flatten(1).T.contiguous()
+        self._image_NC = image_1CEE[0].flatten(1).T.to(dtype).contiguous()
+        self._position_NC = prompts.get_dense_pe()[0].flatten(1).T.to(dtype).contiguous()
         self._blocks = [cast(TwoWayBlock, block) for block in decoder.transformer.layers]
         placed_NC = self._image_NC + self._position_NC
         to_image = self._blocks[0].cross_attn_token_to_image
@@ -102,7 +103,7 @@ class GridDecoder:
         self._first_queries_ADN = _by_head(to_tokens.q_proj(placed_NC), to_tokens.heads).transpose(1, 2).contiguous()
         layers: Any = decoder.output_upscaling
         first, self._upscale_norm, _, second, _ = layers
-        self._first_upscale, self._second_upscale = _by_cell(first), _by_cell(second)
+        self._first_upscale, self._second_upscale = _by_cell(first, dtype), _by_cell(second, dtype)
         self._own_tokens_OC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
 
     def ask(self, points_P2: Tensor) -> GridAnswer:
@@ -228,7 +229,14 @@ def _each_matmul(left_PAij: Tensor, right_Ajk: Tensor) -> Tensor:
     return joined_AXk.unflatten(1, (len(left_PAij), -1)).transpose(0, 1)
 
 
-def _by_cell(layer: torch.nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """What matrix products of a tensor are computed in."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+def _by_cell(layer: torch.nn.ConvTranspose2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """A 2 x 2, stride 2 transposed convolution as a linear layer on cells: for 4 pixels (row, column) its channels."""
     assert layer.bias is not None
-    return layer.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), layer.bias.repeat(4)
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return weight.to(dtype).contiguous(), layer.bias.repeat(4).to(dtype)

@@ -291,6 +291,8 @@ def test_embeddings_of_the_whole_photograph_do_not_serve_crops() -> None:
         {"min_mask_area_px": -1},
         {"min_mask_area_px": 9, "max_mask_area_px": 8},
         {"points_per_batch": 0},
+        {"crops_per_batch": 0},
+        {"precision": "fp8"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(change) -> None:
@@ -353,3 +355,34 @@ def test_the_size_of_a_batch_changes_nothing(real_network: Model, real_question,
     photo, config, masks = real_question
     config = replace(config, points_per_batch=points_per_batch)
     assert_same_masks(masks, generate_masks(real_network, photo, config))
+
+
+@pytest.mark.parametrize("crops_per_batch", [3, 21])  # a last batch of two, and more than there are
+def test_crops_encoded_together_give_the_masks_of_crops_encoded_one_by_one(
+    real_network: Model, real_question, crops_per_batch: int
+) -> None:
+    photo, config, _ = real_question
+    config = replace(config, points_per_side=4, crop_layers=1)
+    together = replace(config, crops_per_batch=crops_per_batch)
+    assert_same_masks(generate_masks(real_network, photo, together), generate_masks(real_network, photo, config))
+
+    image = picture(((14, 14, 28, 28), 200), ((150, 40, 190, 90), 100), size_hw=(256, 256))
+    one_by_one = ask(image, CROPS).masks
+    assert len({mask.crop_xyxy for mask in one_by_one}) > 1
+    assert ask(image, replace(CROPS, crops_per_batch=crops_per_batch)).masks == one_by_one
+
+
+@pytest.mark.parametrize("decoder", ["grid", "plain"])
+def test_bf16_finds_nearly_the_masks_of_fp32_and_leaves_the_weights_alone(
+    real_network: Model, real_question, decoder
+) -> None:
+    photo, config, masks = real_question
+    config = replace(config, predicted_iou_threshold=-9.0, stability_threshold=0.0)
+    exact = generate_masks(real_network, photo, config).masks
+    found = generate_masks(real_network, photo, replace(config, precision="bf16"), decoder=decoder).masks
+    iou_NM = rle.iou_matrix([mask.rle for mask in exact], [mask.rle for mask in found])
+    assert (iou_NM.max(axis=1) > 0.9).mean() > 0.9
+    assert (iou_NM.max(axis=0) > 0.9).mean() > 0.9
+    assert not {mask.predicted_iou for mask in exact} & {mask.predicted_iou for mask in found}
+    assert {weight.dtype for weight in real_network.sam.parameters()} == {torch.float32}
+    assert_same_masks(generate_masks(real_network, photo, real_question[1]), masks)

@@ -402,8 +402,11 @@ def test_a_small_dataset_is_cut_so_that_every_worker_has_work(photographed: Data
 
 def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:
     by_card = plan_masks(photographed, model, GenerateConfig())
-    given = GenerateConfig(predicted_iou_threshold=0.0, stability_threshold=0.0, points_per_batch=64)
+    given = GenerateConfig(
+        predicted_iou_threshold=0.0, stability_threshold=0.0, points_per_batch=64, crops_per_batch=21
+    )
     assert plan_masks(photographed, model, given) == by_card
+    assert plan_masks(photographed, model, GenerateConfig(precision="bf16")) != by_card
     assert plan_masks(photographed, model, GenerateConfig(points_per_side=8)) != by_card
 
 
