@@ -1,11 +1,13 @@
 """Automatic masks on a CPU: time and memory next to the transformers pipeline, with the same weights and thresholds.
 
-    python tests/benchmarks/bench_generate.py [--model seed] [--photo FILE] [--longest-side 800]
+    python tests/benchmarks/bench_generate.py [--model seed] [--photo FILE] [--longest-side 800] [--compare precision]
 
 Each side runs in a process of its own with one thread, after a warm-up on a thumbnail (compiled kernels are loaded, not
 compiled). Memory is the peak of resident memory during the call above what it was just before it. Thresholds are
 quantiles of the photograph's own scores, so that about a tenth of the candidates pass; of several such pairs the one
 that leaves most masks. The encoder is ours on both sides. One JSON line a metric; every line carries the agreement.
+`--model random-vit_b` is a ViT-B of full size with random weights (random_sam.py); `--nms .99` leaves enough masks.
+`--compare precision` sets our bf16 beside our fp32 instead, at the model's own thresholds.
 """
 
 import argparse
@@ -22,16 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 from peer_pipeline import agreement, make_peer, open_thresholds, peer_masks
+from random_sam import NAME as RANDOM
+from random_sam import random_vit_b
 
 from engine.filters import is_confident, is_stable
 from engine.generate import GenerateConfig, Generated, generate_masks
 from engine.images import decode, resize
 from engine.kernels.nms import box_nms
-from engine.model.weights import load_model
+from engine.model.weights import Model, load_model
 from storage import rle
 from storage.rle import Rle
 
-QUANTILES = [(0.85, 0.33), (0.8, 0.5), (0.7, 0.67), (0.6, 0.75), (0.5, 0.8), (0.3, 0.86)]
+QUANTILES = [(0.9, 0.01), (0.85, 0.33), (0.8, 0.5), (0.7, 0.67), (0.6, 0.75), (0.5, 0.8), (0.3, 0.86)]
 """Of predicted IoU, then of the stability of those that pass: a tenth of the candidates passes both, each time."""
 
 
@@ -41,6 +45,9 @@ def main() -> None:
         print(json.dumps(run_side(arguments)))
         return
     photo = load_photo(arguments)
+    if arguments.compare == "precision":
+        compare_precisions(arguments, photo)
+        return
     config = choose_thresholds(arguments, photo)
     ours, peers = (run_child(arguments, side, config) for side in ("ours", "peer"))
     match = agreement(masks_of(ours, photo), masks_of(peers, photo))
@@ -52,21 +59,50 @@ def main() -> None:
         "masks": match.ours,
         "peer_masks": match.peers,
         "agreement": round(match.share, 4),
+        "points_per_side": arguments.points_per_side,
+        "box_nms_threshold": arguments.nms,
         "threads": 1,
     }
     for metric, unit in (("cpu_time", "s"), ("peak_memory", "MiB")):
         print_line(metric, unit, ours[metric], peers[metric], facts)
 
 
+def compare_precisions(arguments: argparse.Namespace, photo: np.ndarray) -> None:
+    """What bf16 saves and what it changes: the share of masks that have their like in the other list."""
+    fp32 = GenerateConfig(points_per_side=arguments.points_per_side, box_nms_threshold=arguments.nms)
+    if arguments.model == RANDOM:  # its card knows nothing of its scores
+        fp32 = choose_thresholds(arguments, photo)
+    sides = [run_child(arguments, "ours", replace(fp32, precision=precision)) for precision in ("bf16", "fp32")]
+    ours, peers = (masks_of(side, photo) for side in sides)
+    facts = {
+        "model": arguments.model,
+        "photo": f"{photo.shape[1]}x{photo.shape[0]}",
+        "masks": len(ours),
+        "peer_masks": len(peers),
+        "matched_at_0.99": round(agreement(ours, peers).share, 4),
+        "matched_at_0.9": round(agreement(ours, peers, least_iou=0.9).share, 4),
+        "points_per_side": arguments.points_per_side,
+        "threads": 1,
+    }
+    for metric, unit in (("cpu_time", "s"), ("peak_memory", "MiB")):
+        print_line(metric, unit, sides[0][metric], sides[1][metric], facts, bench="precision", peer="the same in fp32")
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="seed", help="a model's name or the path of its weights")
+    parser.add_argument("--model", default="seed", help=f"a model's name, the path of its weights, or {RANDOM}")
     parser.add_argument("--photo", help="a photograph; by default a part of scikit-image's astronaut")
     parser.add_argument("--longest-side", type=int, default=800, help="the photograph is resized to this")
     parser.add_argument("--points-per-side", type=int, default=32)
+    parser.add_argument("--nms", type=float, default=0.7, help="box IoU above which two masks are one, on both sides")
+    parser.add_argument("--compare", choices=["peer", "precision"], default="peer")
     parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def model_of(arguments: argparse.Namespace) -> Model:
+    return random_vit_b() if arguments.model == RANDOM else load_model(arguments.model)
 
 
 def load_photo(arguments: argparse.Namespace) -> np.ndarray:
@@ -81,17 +117,17 @@ def load_photo(arguments: argparse.Namespace) -> np.ndarray:
 
 
 def choose_thresholds(arguments: argparse.Namespace, photo: np.ndarray) -> GenerateConfig:
-    config = GenerateConfig(points_per_side=arguments.points_per_side)
+    config = GenerateConfig(points_per_side=arguments.points_per_side, box_nms_threshold=arguments.nms)
     everything = replace(
         config,
         points_per_side=min(16, arguments.points_per_side),
-        predicted_iou_threshold=0.0,
+        predicted_iou_threshold=-100.0,  # random weights predict less than 0
         stability_threshold=0.0,
         box_nms_threshold=1.01,
         min_region_px=0,
         max_area_fraction=None,
     )
-    every = generate_masks(load_model(arguments.model), photo, everything)
+    every = generate_masks(model_of(arguments), photo, everything)
     choices = [open_thresholds(every, config, iou_quantile=q, stability_quantile=s) for q, s in QUANTILES]
     return max(choices, key=lambda choice: masks_left(every, choice))
 
@@ -114,7 +150,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
     """One side, in this process: its masks, CPU seconds and peak memory."""
     torch.set_num_threads(1)
     photo, config = load_photo(arguments), GenerateConfig(**json.loads(arguments.config))
-    model = load_model(arguments.model)
+    model = model_of(arguments)
     generate: Callable[[np.ndarray, GenerateConfig], dict[str, Any]]
     if arguments.side == "ours":
 
@@ -156,13 +192,22 @@ def masks_of(side: dict[str, Any], photo: np.ndarray) -> list[Rle]:
     return [rle.from_coco(counts, height=height, width=width) for counts in side["masks"]]
 
 
-def print_line(metric: str, unit: str, value: float, peer_value: float, facts: dict[str, Any]) -> None:
+def print_line(
+    metric: str,
+    unit: str,
+    value: float,
+    peer_value: float,
+    facts: dict[str, Any],
+    *,
+    bench: str = "generate",
+    peer: str = "transformers mask-generation pipeline",
+) -> None:
     line = {
-        "bench": "generate",
+        "bench": bench,
         "metric": metric,
         "value": round(value, 3),
         "unit": unit,
-        "peer": "transformers mask-generation pipeline",
+        "peer": peer,
         "peer_value": round(peer_value, 3),
         "ratio": round(peer_value / value, 2),
         "machine": f"{platform.machine()}, {cpu_name()}, torch {torch.__version__}",

@@ -76,7 +76,7 @@ def peer_masks(peer: PeerPipeline, image_HW3: np.ndarray, config: GenerateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How two lists of masks of one photograph match, one to one at IoU >= 0.99."""
+    """How two lists of masks of one photograph match, one to one."""
 
     ours: int
     peers: int
@@ -93,13 +93,13 @@ class Agreement:
         return self.matched / max(self.ours, self.peers, 1)
 
 
-def agreement(ours: list[Rle], peers: list[Rle]) -> Agreement:
-    """Each of our masks, in order, takes the nearest unmatched one of the peer's."""
+def agreement(ours: list[Rle], peers: list[Rle], *, least_iou: float = 0.99) -> Agreement:
+    """Each of our masks, in order, takes the nearest unmatched one of the peer's, where it is near enough."""
     iou_NM = rle.iou_matrix(ours, peers)
     matched = 0
     for i in range(len(ours)):
         nearest = int(iou_NM[i].argmax()) if len(peers) else 0
-        if len(peers) and iou_NM[i, nearest] >= 0.99:
+        if len(peers) and iou_NM[i, nearest] >= least_iou:
             iou_NM[:, nearest] = -1
             matched += 1
     return Agreement(ours=len(ours), peers=len(peers), matched=matched)
