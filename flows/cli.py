@@ -14,6 +14,7 @@ import typer
 from flows import environment
 from flows.cli_dataset import dataset_app
 from flows.cli_evaluate import evaluate_app
+from flows.cli_training import training_app
 from flows.progress import say
 
 app = typer.Typer(
@@ -27,11 +28,13 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine: list them, pull the released ones.")
 app.add_typer(models_app, name="models")
 app.add_typer(evaluate_app)
+app.add_typer(training_app)
 app.add_typer(dataset_app)  # gc, redo, withdraw, rebuild
 
 Dataset = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.", show_default=True)]
 ModelName = Annotated[str | None, typer.Option("--model", help="A model's name or the path of a weights file [seed].")]
 Preset = Annotated[str | None, typer.Option(help="grid: one 32x32 grid [default]; paper: 1 + 4 + 16 crops.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 [default]; bf16: sooner, and a few masks differ.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. generate.points_per_side=16.")]
 RayAddress = Annotated[
@@ -47,6 +50,7 @@ def run(
     dataset: Dataset = DEFAULT_DATASET,
     model: ModelName = None,
     preset: Preset = None,
+    precision: Precision = None,
     ray_address: RayAddress = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -59,7 +63,13 @@ def run(
     from flows.config import load_run_config, to_tree
 
     settings = load_run_config(
-        file=config, assignments=assignments, dataset=dataset, model=model, preset=preset, pool=_pool(ray_address)
+        file=config,
+        assignments=assignments,
+        dataset=dataset,
+        model=model,
+        preset=preset,
+        generate={"precision": precision} if precision else None,
+        pool=_pool(ray_address),
     )
     paths = photos or sample_photos()
     _fail_early(settings.model, paths)
@@ -95,6 +105,7 @@ def masks(
     dataset: Dataset = DEFAULT_DATASET,
     model: ModelName = None,
     preset: Preset = None,
+    precision: Precision = None,
     ray_address: RayAddress = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -105,7 +116,13 @@ def masks(
     from flows.config import load_run_config, to_tree
 
     settings = load_run_config(
-        file=config, assignments=assignments, dataset=dataset, model=model, preset=preset, pool=_pool(ray_address)
+        file=config,
+        assignments=assignments,
+        dataset=dataset,
+        model=model,
+        preset=preset,
+        generate={"precision": precision} if precision else None,
+        pool=_pool(ray_address),
     )
     _fail_early(settings.model, [])
     from flows.fully_automatic import only_masks

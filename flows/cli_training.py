@@ -59,7 +59,7 @@ def train(
     job = TrainingJob(
         dataset=data.uri,
         snapshot=snapshot,
-        parent=parent,
+        parent=str(Path(parent).absolute()) if Path(parent).is_file() else parent,
         name=named,
         train=settings.train,
         data=settings.data,
