@@ -127,7 +127,8 @@ def fill_bank(bank: SceneBank, numbers: range) -> None:
 def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, peers: Peers) -> None:
     """Train the seed, or go on with it, as one of several processes."""
     _log_to_stderr()
-    torch.set_float32_matmul_precision("high")  # on a GPU; bfloat16 does most products anyway
+    if peers.device != "cpu":
+        torch.set_float32_matmul_precision("high")  # TensorFloat-32 for the products that bfloat16 does not do
     config = recipe.training
     sam = fresh_sam(recipe.sam, SEED)
     bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=peers.device))

@@ -88,14 +88,6 @@ def test_a_training_that_was_killed_goes_on_with_the_same_command(
     assert model.card.training["config"]["batch_size"] == 1
 
 
-def test_an_unknown_snapshot_ends_with_one_line(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
-    process = start("--dataset", dataset.uri, "--snapshot", "s1", "--from", str(parent), "--work", str(tmp_path / "w"))
-    out, err = process.communicate(timeout=280)
-    assert process.returncode == 1
-    assert err.splitlines()[-1] == f"error: {dataset.uri}: no snapshot 's1'; there are: none"
-    assert not out
-
-
 def test_settings_start_from_the_recipe_for_the_network() -> None:
     seed = load_training_settings(TINY_SAM, "seed", 50, assignments=["train.batch.prompts=3"])
     assert (seed.train.total_steps, seed.train.batch.prompts, seed.train.optimizer) == (50, 3, "muon")
