@@ -2,11 +2,12 @@
 
     python -m tests.faults.stage [--shards 100] [--kills 16] [--seed 0] [--folder /tmp]
 
-Real Prefect, real Ray, a network with random weights and small photographs. A quarter of the kills hit the driver,
-which is then started again; the others a worker. When they come is drawn by shards committed, not by time, so that a
-slow machine sees the same. At the end the bytes are checked without the dataset's code (checker.py): every shard
-committed once, every mask there once, pixel by pixel as the generator makes it here. Work done twice is counted in
-photographs begun. One JSON line a figure; exit status 1 where something is lost, doubled, or made again too often.
+Real Prefect, two real Ray nodes of a core each, a network with random weights and small photographs. A quarter of the
+kills hit the driver, which is then started again; the others a worker. When they come is drawn by shards committed, not
+by time, so that a slow machine sees the same. At the end the bytes are checked without the dataset's code (checker.py):
+every shard committed once, every mask there once, pixel by pixel as the generator makes it here. Work done twice is
+counted in photographs begun. One JSON line a figure; exit status 1 where something is lost, doubled, or made again too
+often.
 """
 
 import argparse
@@ -21,11 +22,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from ray.cluster_utils import Cluster
 
 from engine.generate import GenerateConfig, generate_masks
 from engine.images import decode
@@ -98,10 +102,11 @@ def run(folder: Path, shards: int, kills: int, dice: random.Random) -> tuple[dic
     whom += ["worker"] * (kills - len(whom))
     dice.shuffle(whom)
     moments = sorted(dice.sample(range(1, shards), kills))  # a kill each once so many shards are committed
-    fire = Fire(folder, dataset, weights, plan.plan_id, dice)
-    for moment, victim in zip(moments, whom, strict=True):
-        fire.kill_at(moment, victim)
-    fire.finish()
+    with ray_nodes() as address:
+        fire = Fire(folder, dataset, weights, plan.plan_id, address, dice)
+        for moment, victim in zip(moments, whom, strict=True):
+            fire.kill_at(moment, victim)
+        fire.finish()
     findings = StageChecker(FolderFiles(Path(dataset.uri)), expected).check(complete=True)
     commits = sorted((Path(dataset.uri) / "commits" / plan.plan_id).iterdir())
     begun = len(fire.begun.read_text().splitlines())
@@ -121,18 +126,35 @@ def run(folder: Path, shards: int, kills: int, dice: random.Random) -> tuple[dic
     return figures, wrong if len(commits) == shards else [*wrong, f"{len(commits)} records of {shards} shards"]
 
 
+@contextmanager
+def ray_nodes() -> Iterator[str]:
+    """The address of a head without cores and two nodes of one, children of this process."""
+    os.environ |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+    small: dict[str, Any] = {"num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        for _ in range(WORKERS):
+            cluster.add_node(num_cpus=1, **small)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
 class Fire:
     """One driver after the other over the same plan, and the kills."""
 
-    def __init__(self, folder: Path, dataset: Dataset, weights: Path, plan_id: str, dice: random.Random) -> None:
+    def __init__(
+        self, folder: Path, dataset: Dataset, weights: Path, plan_id: str, address: str, dice: random.Random
+    ) -> None:
         self.begun = folder / "begun"
         self._folder, self._dice = folder, dice
         self._commits = Path(dataset.uri) / "commits" / plan_id
         settings = [f"generate.{name}={getattr(CONFIG, name)}" for name in CHANGED]
         self._command = [sys.executable, "-m", "tests.faults.stage_driver", str(self.begun), "masks"]
-        self._command += ["--dataset", dataset.uri, "--model", str(weights), "--json"]
+        self._command += ["--dataset", dataset.uri, "--model", str(weights), "--json", "--ray-address", address]
         for setting in [*settings, f"pool.workers={WORKERS}", "pool.threads=1"]:
             self._command += ["--set", setting]
+        self._gone: set[int] = set()  # workers that ended, or will, with their driver
         self._driver = self._start()
 
     def kill_at(self, moment: int, victim: str) -> None:
@@ -140,8 +162,10 @@ class Fire:
         while self._committed() < moment or not self._workers():
             self._look()
         time.sleep(self._dice.random() * 0.5)  # anywhere in a shard
-        workers = self._workers()
-        if victim == "driver" or not workers:
+        while not (workers := self._workers()):
+            self._look()
+        if victim == "driver":
+            self._gone |= set(workers)
             self._driver.kill()
             self._driver.wait()
             self._driver = self._start()
@@ -153,7 +177,7 @@ class Fire:
         assert code == 0, f"the last driver ended with {code}: {self._errors().read_text()[-2000:]}"
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(self._folder / "prefect")}
+        environment = os.environ | {"PREFECT_HOME": str(self._folder / "prefect")}
         self._started = time.monotonic()
         with self._errors().open("ab") as errors:
             return subprocess.Popen(self._command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
@@ -171,8 +195,9 @@ class Fire:
         return sum(1 for _ in self._commits.glob("*.json")) if self._commits.exists() else 0
 
     def _workers(self) -> list[int]:
-        """Process ids of the driver's Ray actors, oldest first."""
-        return [pid for pid in descendants(self._driver.pid) if command_of(pid).startswith("ray::ShardActor")]
+        """Process ids of the driver's Ray actors."""
+        pids = [pid for pid in descendants(os.getpid()) if command_of(pid).startswith("ray::ShardActor")]
+        return [pid for pid in pids if pid not in self._gone]
 
 
 CHANGED = [name for name in CONFIG.__dataclass_fields__ if getattr(CONFIG, name) != getattr(GenerateConfig(), name)]
