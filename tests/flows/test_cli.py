@@ -63,6 +63,8 @@ def test_wrong_use_exits_with_2(gigamask: Gigamask, tmp_path: Path) -> None:
         (["evaluate", "--data", str(PHOTOS), "--clicks", "many"], ["clicks"]),
         (["run", str(PHOTOS), "--model", "absent"], ["absent", "vit_b"]),
         (["run", str(PHOTOS), "--set", "generate.speed=9"], ["generate.speed"]),
+        (["run", str(PHOTOS), "--precision", "fp8"], ["generate.precision: got 'fp8'"]),
+        (["masks", "--precision", "half"], ["generate.precision: got 'half'"]),
         (["run", "no-such-folder"], ["no-such-folder"]),
         (["models", "pull", "vit_z"], ["vit_z", "vit_b"]),
     ],
