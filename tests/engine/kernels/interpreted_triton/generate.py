@@ -11,9 +11,9 @@ PHOTO = Path(__file__).parents[3] / "data/photos/coco/coco_000000255165.jpg"
 
 
 def test_the_generator_makes_the_same_masks_of_a_photograph_with_triton_as_with_numba() -> None:
-    photo = resize(decode(PHOTO.read_bytes()), (96, 96))
+    photo = resize(decode(PHOTO.read_bytes()), (60, 50))
     config = replace(PRESETS["paper"], points_per_side=4, crop_layers=1, min_region_px=20, points_per_batch=16)
-    config = replace(config, predicted_iou_threshold=0.45, stability_threshold=0.05)
+    config = replace(config, predicted_iou_threshold=0.5, stability_threshold=0.05)
     seed = load_model("seed")
     ours, theirs = (generate_masks(seed, photo, config, kernels=kernels) for kernels in ("triton", "numba"))
     assert len(theirs.masks) >= 3

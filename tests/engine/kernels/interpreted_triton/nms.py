@@ -15,7 +15,7 @@ def boxes_of(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.7, 1.01])
-@pytest.mark.parametrize("count", [0, 1, 32, 100])
+@pytest.mark.parametrize("count", [0, 1, 32, 70])
 def test_triton_leaves_the_same_boxes_in_the_same_order(count: int, threshold: float) -> None:
     boxes, scores = boxes_of(count, seed=count)
     plain = box_nms(boxes, scores, threshold)

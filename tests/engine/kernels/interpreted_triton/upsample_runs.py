@@ -11,19 +11,19 @@ from engine.kernels.upsample_runs import UpsampledMasks, needed_low_hw, upsample
 from storage import rle
 
 GEOMETRIES = {
-    "landscape": ((60, 90), None, 64, 16),
+    "landscape": ((40, 70), None, 64, 16),
     "portrait": ((70, 33), None, 64, 16),
     "as large as the model": ((32, 32), None, 32, 8),
     "smaller than the model": ((37, 23), None, 128, 32),
     "one pixel wide": ((70, 1), None, 64, 16),
     "one pixel high": ((1, 70), None, 64, 16),
     "one pixel": ((1, 1), None, 64, 16),
-    "crop at the upper left": ((90, 120), (0, 0, 70, 41), 64, 16),
+    "crop at the upper left": ((90, 120), (0, 0, 60, 31), 64, 16),
     "crop inside, a multiple of a word high": ((90, 120), (31, 13, 80, 77), 64, 16),
-    "crop at the lower right": ((90, 120), (60, 26, 120, 90), 64, 16),
+    "crop at the lower right": ((90, 120), (60, 50, 120, 90), 64, 16),
     "crop of full height": ((32, 120), (20, 0, 85, 32), 64, 16),
     "crop of full height at the right": ((32, 120), (60, 0, 120, 32), 64, 16),
-    "crop of full width": ((90, 70), (0, 20, 70, 60), 64, 16),
+    "crop of full width": ((90, 60), (0, 20, 60, 60), 64, 16),
 }
 
 
