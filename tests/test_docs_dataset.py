@@ -121,6 +121,7 @@ ANSWERS = {
     "Images that a mask shard covers and that have no masks, with why": 2,
     "Distribution of sizes, as a share of the image": [(-3.0, 4), (-1.0, 4)],
     "Masks an hour of work, by model": [("seed-0123", 3600.0), ("vit_b-4567", 3600.0)],
+    "Masks by annotator and round": 0,  # nobody drew any
     "What changed between two snapshots, shard by shard; ask both and compare": 3,
 }
 """Of each recipe: the rows, or how many there are."""
