@@ -41,8 +41,8 @@ def clean_whatever_is_unnamed(patch: Patch) -> None:
 def clean_older_generations(patch: Patch) -> None:
     """Cleaning keeps what the newest records name, and forgets that snapshots hold older ones."""
 
-    def newest(store: ObjectStore) -> Sequence[CommitName]:
-        return commits.newest_generations(commits.list_commits(store))
+    def newest(store: ObjectStore, plan_id: str = "") -> Sequence[CommitName]:
+        return commits.newest_generations(commits.list_commits(store, plan_id))
 
     def is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
         return tuple(key.split("/")[1:3]) in {place[:2] for place in winners}

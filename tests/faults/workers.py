@@ -166,7 +166,10 @@ def finish(dataset: Dataset) -> None:
         for shard in dataset.missing(plan):
             if plan.kind == "withdrawals":
                 pairs = [tuple(int(number) for number in each.split("/")) for each in shard.inputs]
-                dataset.withdraw(pairs, str(plan.settings["reason"]))  # type: ignore[arg-type]
+                try:
+                    dataset.withdraw(pairs, str(plan.settings["reason"]))  # type: ignore[arg-type]
+                except ValueError:  # a redo replaced some of them meanwhile
+                    dataset.close(plan)
             else:
                 write_unit(plan.plan_id, shard.name)(dataset)
     dataset.fold()
