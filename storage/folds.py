@@ -267,10 +267,12 @@ def _brings(name: str, commits: Sequence[Commit]) -> int:
     return counts[name]
 
 
-def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change:
+def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change | None:
     """Puts the shards of newly withdrawn masks into the table again, without these and those withdrawn before."""
     taken = folded_generations(store, done)
     places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
+    if not places:
+        return None  # the withdrawal was closed unmade
     names = [CommitName(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
     rows = _rows(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
     return delta.replacing("masks", rows, places)

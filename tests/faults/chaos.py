@@ -69,7 +69,9 @@ class Chaos:
             companion = self.start(self.unit(), Strike()) if self.dice.random() < 0.3 else None
             self.dice.choice(self.kinds)(self)
             if companion:
-                self.expect_ended(companion.wait())
+                ended = companion.wait()
+                if not (self.kinds is SMALL_DISK_KINDS and ended.code == STORE_FAILED):  # the disk was full for it, too
+                    self.expect_ended(ended)
         for _ in range(5 if self.place.through else 1):  # a failing network may need the command again
             ended = self.worker(workers.finish).wait()
             if not (self.place.through and ended.code == STORE_FAILED):
