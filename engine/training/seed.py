@@ -1,6 +1,7 @@
-"""How the seed model that ships with the package is trained: procedural scenes only, on two CPU cores or on a GPU.
+"""How the seed model that ships with the package is trained, on two CPU cores or on a GPU.
 
 python -m engine.training.seed FOLDER                  train, or go on training, in FOLDER; scenes go to FOLDER/bank
+python -m engine.training.seed FOLDER --photos PHOTOS  the same with labelled photographs among the scenes
 python -m engine.training.seed FOLDER --fill 500       only make the first 500 chunks of scenes (beside a training)
 python -m engine.training.seed FOLDER --device cuda    the same recipe on a GPU
 python -m engine.training.seed FOLDER --device cuda --recipe gpu     a wider network and a million pictures
@@ -12,20 +13,23 @@ import argparse
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from engine.labelled import LabelledImage, load_folder
 from engine.model.config import SamConfig
 from engine.model.hybrid_encoder import HybridConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
 from engine.scenes.generate import generate_scenes
-from engine.training.data import BatchConfig, WindowConfig
+from engine.training.data import BatchConfig, MixedSource, Source, WindowConfig
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, best_device, run_with_peers
+from engine.training.photos import PhotoSource
 from engine.training.progress import StepLines
 from engine.training.scene_bank import BankConfig, SceneBank
 from engine.training.train import Phase, TrainConfig, train
@@ -45,7 +49,7 @@ SEED_SAM = SamConfig(
     decoder_mlp_width=512,
     iou_head_width=128,
 )
-SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.15, most_chunks=511)
+SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.25, most_chunks=1000)
 FIRST_WINDOWS = WindowConfig(side_px=128, zoom=(0.6, 1.3))
 """Finding out what a click asks for takes the first hundred steps, and they cost less than half on these."""
 WINDOWS = WindowConfig(side_px=160, zoom=(0.4, 1.2))
@@ -54,17 +58,20 @@ WHOLE_FRAMES = WindowConfig(side_px=320, zoom=(0.83, 1.3), aspects=(0.667, 0.667
 SEED_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
-        Phase(until_share=0.3088, window=FIRST_WINDOWS),
-        Phase(until_share=0.9596, window=WINDOWS, correction_shares=(0.6, 0.2, 0.12, 0.08)),
-        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.7, 0.2, 0.1)),
+        Phase(until_share=0.19, window=FIRST_WINDOWS),
+        Phase(until_share=0.93, window=WINDOWS, correction_shares=(0.5, 0.2, 0.15, 0.15)),
+        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.6, 0.2, 0.1, 0.1)),
     ),
-    total_steps=2280,
+    total_steps=3700,
     batch_size=12,
     warmup_steps=100,
-    last_rate=0.08,
+    last_rate=0.02,
     ema_decay=0.99,
     checkpoint_every_s=60.0,
 )
+"""What the shipped weights went through in two runs, the photographs in the second; their card has the details."""
+PHOTO_SHARE = 0.15
+"""Of the pictures, where photographs are given."""
 
 GPU_SAM = replace(
     SEED_SAM, image_encoder=HybridConfig(widths=(32, 64, 128, 256), attention_blocks=6, attention_heads=8)
@@ -124,7 +131,12 @@ def fill_bank(bank: SceneBank, numbers: range) -> None:
             logger.info("chunk %d: %.1f scenes/s", number, rate)
 
 
-def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, peers: Peers) -> None:
+def training_photos(folders: Sequence[Path]) -> list[LabelledImage]:
+    """Labelled photographs with even image ids: by custom the odd ones evaluate."""
+    return [image for folder in folders for image in load_folder(folder) if image.image_id % 2 == 0]
+
+
+def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, photos: Sequence[Path], peers: Peers) -> None:
     """Train the seed, or go on with it, as one of several processes."""
     _log_to_stderr()
     if peers.device != "cpu":
@@ -132,14 +144,22 @@ def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, peers: Peers) ->
     config = recipe.training
     sam = fresh_sam(recipe.sam, SEED)
     bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=peers.device))
-    train(config, sam, bank, folder, peers=peers, on_step=StepLines(config, logger.info) if peers.rank == 0 else None)
+    source: Source = bank
+    if photos:
+        source = MixedSource([(bank, 1 - PHOTO_SHARE), (PhotoSource(training_photos(photos)), PHOTO_SHARE)])
+    train(config, sam, source, folder, peers=peers, on_step=StepLines(config, logger.info) if peers.rank == 0 else None)
 
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description="Train the seed model on procedural scenes.")
+    parser = argparse.ArgumentParser(
+        description="Train the seed model on procedural scenes, and photographs where given."
+    )
     parser.add_argument("folder", type=Path, help="where the checkpoint and the history are kept")
     parser.add_argument("--bank", type=Path, help="where scenes are kept; FOLDER/bank by default")
+    parser.add_argument(
+        "--photos", type=Path, nargs="+", default=[], metavar="FOLDER", help="labelled photographs; even ids train"
+    )
     parser.add_argument("--fill", type=int, metavar="CHUNKS", help="make this many chunks of scenes and stop")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="cpu", help="which network and training [cpu]")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=best_device(), help="cuda where there is a GPU")
@@ -162,7 +182,7 @@ def main() -> None:
         workers = max(1, ((os.cpu_count() or 2) - 1) // processes) if on_gpu else 0
     steps = arguments.steps or recipe.training.total_steps
     training = replace(recipe.training, total_steps=steps, data_workers=workers)
-    work = partial(train_seed, replace(recipe, training=training), arguments.folder, bank_folder)
+    work = partial(train_seed, replace(recipe, training=training), arguments.folder, bank_folder, arguments.photos)
     run_with_peers(processes, work, arguments.device)
 
 
