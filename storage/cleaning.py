@@ -4,11 +4,11 @@ An attempt's object is garbage only when the record of its very (plan, shard, ge
 record names the object. Age plays no part: a worker may be frozen for a week and still win.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from storage.commits import Commit, list_commits, put_commit, read_commits
-from storage.plans import Plan, read_plan
+from storage.commits import Commit, list_commits, put_commit, read_commit, read_commits
+from storage.plans import Plan, PlannedShard, read_plan
 from storage.stores import NotFound, ObjectStore
 
 
@@ -51,34 +51,37 @@ def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
 def close(store: ObjectStore, plan: Plan) -> list[Commit]:
     """Records for the plan's missing shards that nobody will make them; a worker still at one of them loses.
 
-    Returns the shards closed by this call or another one.
+    A shard whose redo is given up stays what it was. Returns the shards closed by this call or another one.
     """
     fresh = read_plan(store, plan.plan_id)
     done = {(name.shard, name.generation) for name in list_commits(store, fresh.home)}
     missing = [shard for shard in fresh.shards if (shard.name, shard.generation) not in done]
-    records = [
-        put_commit(
-            store,
-            Commit(
-                plan_id=fresh.home,
-                shard=shard.name,
-                generation=shard.generation,
-                kind=fresh.kind,
-                attempt_id="",
-                parts=(),
-                rejects=(),
-                model_id="",
-                seconds=0.0,
-                stats={},
-                committed_at=datetime.now(UTC),
-                made_by=fresh.plan_id,
-                inputs=(),
-                previous=shard.previous,
-            ),
-        )
-        for shard in missing
-    ]
-    return [record for record in records if not record.attempt_id]
+    records = [put_commit(store, _unmade(store, fresh, shard)) for shard in missing]
+    return [record for record in records if not record.attempt_id.startswith(f"g{record.generation}-")]
+
+
+def _unmade(store: ObjectStore, plan: Plan, shard: PlannedShard) -> Commit:
+    """The record of a shard that nobody makes: empty, or that of the generation before once more."""
+    now = datetime.now(UTC)
+    if shard.generation:
+        before = read_commit(store, plan.home, shard.name, shard.generation - 1)
+        return replace(before, generation=shard.generation, previous=shard.previous, committed_at=now)
+    return Commit(
+        plan_id=plan.home,
+        shard=shard.name,
+        generation=0,
+        kind=plan.kind,
+        attempt_id="",
+        parts=(),
+        rejects=(),
+        model_id="",
+        seconds=0.0,
+        stats={},
+        committed_at=now,
+        made_by=plan.plan_id,
+        inputs=(),
+        previous="",
+    )
 
 
 def _is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:

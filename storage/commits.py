@@ -35,7 +35,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """The record of a finished shard. `attempt_id` "" closes a shard that nobody will make."""
+    """The record of a finished shard. `attempt_id` "" closes a shard that nobody will make.
+
+    A redo that nobody will make is closed by the record of the generation before, under the new generation.
+    """
 
     plan_id: str
     shard: str

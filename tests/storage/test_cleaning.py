@@ -67,6 +67,28 @@ def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(littered):
     assert dataset.verify().faults == ()
 
 
+def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset, samples):
+    samples.ingest(dataset)
+    plan = samples.mask(dataset)
+    dataset.fold()
+    rows = dataset.query("SELECT * FROM masks ORDER BY image_id, mask_id")
+    redo = dataset.plan_redo(plan, ["00000"], {"model": "better"})
+    frozen = begin_attempt(dataset.store, redo, redo.shards[0])
+    (closed,) = dataset.close(redo)
+    assert frozen.commit() == closed
+    assert [commit.parts for commit in dataset.commits(redo)] == [closed.parts]
+    dataset.fold()
+    assert dataset.query("SELECT * FROM masks ORDER BY image_id, mask_id") == rows
+    assert dataset.query(
+        "SELECT shard, generation, masks FROM shards WHERE kind = 'masks' ORDER BY shard"
+    ).to_pylist() == [
+        {"shard": "00000", "generation": 1, "masks": 6},
+        {"shard": "00001", "generation": 0, "masks": 6},
+    ]
+    assert dataset.verify().faults == ()
+    assert dataset.plan_redo(plan, ["00000"], {"model": "best"}).shards[0].previous == closed.record_sha256
+
+
 def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(dataset, samples):
     plan = samples.ingest(dataset, shards=1)
     (old,) = dataset.commits(plan)
