@@ -216,22 +216,25 @@ def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
 
 
 def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
-    """What the fold after `done` puts together: of each shard the newest record that a small fold took; () for none.
+    """What the fold after `done` puts together: the records in the tables that small folds took; () for none.
 
     It follows from the log alone. Rows of the records before a rebuild lie together already.
     """
     if (done.number + 1) % _COMPACTED:
         return ()
-    small: list[Fold] = []
-    for number in range(done.number, max(done.number - _COMPACTED + 1, 0), -1):
-        if read_done(store, number - 1).folder != done.folder:
-            break
-        each = _read_fold(store, number)
-        if each.action != "compact" and len(each.records) <= _SMALL_FOLD:
-            small.append(each)
+    first = max(done.number + 2 - _COMPACTED, _made_tables(done.folder) + 1)
+    taken = [
+        each for number in range(first, done.number + 1) if (each := _read_fold(store, number)).action != "compact"
+    ]
+    newest = newest_generations(CommitName.of_key(record.key) for each in taken for record in each.records)
+    small = [each for each in taken if len(each.records) <= _SMALL_FOLD]
     records = {record.key: record for each in small for record in each.records}
-    newest = newest_generations(CommitName.of_key(key) for key in records)
-    return tuple(records[name.key] for name in newest) if len(small) > 1 else ()
+    return tuple(records[name.key] for name in newest if name.key in records) if len(small) > 1 else ()
+
+
+def _made_tables(folder: str) -> int:
+    """The number of the fold that made this folder of tables: 0, or that of a rebuild, which names it."""
+    return int(folder.split("-")[1]) if folder != delta.FIRST_FOLDER else 0
 
 
 def _checked_records(store: ObjectStore, current: Fold) -> list[Commit]:

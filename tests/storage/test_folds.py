@@ -192,6 +192,25 @@ def test_large_folds_are_left_as_they_are(crowded, monkeypatch):
     assert crowded.verify().faults == ()
 
 
+def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(dataset, samples, monkeypatch):
+    samples.ingest(dataset, shards=3)
+    plan = samples.plan_masks(dataset)
+    for shard in plan.shards:
+        samples.write_mask_shard(dataset, plan, shard)
+        dataset.fold()
+    redo_plan = dataset.plan_redo(plan, [shard.name for shard in plan.shards], {"model": "better"})
+    for shard in redo_plan.shards:
+        samples.write_mask_shard(dataset, redo_plan, shard, count=2)
+    assert dataset.fold().newest == 4
+    monkeypatch.setattr(folds, "_COMPACTED", 5)
+    monkeypatch.setattr(folds, "_SMALL_FOLD", 2)
+    samples.ingest(dataset, shards=1, first=50)
+    seen = []
+    folds.fold(dataset.store, before_step=lambda step: seen.append(counts(dataset)[1]))
+    assert {*seen, counts(dataset)[1]} == {12}
+    assert dataset.verify().faults == ()
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_completes_it(crowded, samples, step):
     def die(at):
@@ -293,6 +312,21 @@ def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, s
     samples.ingest(filled, shards=1, first=50)
     assert filled.fold().records == 1
     assert counts(filled) == (6, 12, 5, 3)
+    assert filled.verify().faults == ()
+
+
+def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, monkeypatch):
+    monkeypatch.setattr(folds, "_COMPACTED", 5)
+    filled.fold()
+    filled.store.put("folds/00000001.done.json", b"torn")
+    with pytest.raises(Corrupt):
+        filled.fold()
+    filled.rebuild_tables()
+    for number in (1, 2, 3):
+        samples.ingest(filled, shards=1, first=50 * number)
+        filled.fold()
+    assert [folds._read_fold(filled.store, number).action for number in (3, 4, 5)] == ["append", "append", "compact"]
+    assert counts(filled) == (10, 12, 7, 5)
     assert filled.verify().faults == ()
 
 
