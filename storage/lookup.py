@@ -54,7 +54,7 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
 
 
 def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
-    """Rows lie sorted by shard and ids are hashes: where the shards that can hold the image are known, name them."""
+    """A shard's rows lie together and ids are hashes: where the shards that can hold the image are known, name them."""
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
     made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0"
     shards = [
