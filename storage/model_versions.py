@@ -4,10 +4,12 @@ Weights carry their hash in the version's id, so that a version is written again
 and a folder without one is no version.
 """
 
+import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from storage.stores import NotFound, ObjectStore
+from storage.stores import LocalStore, NotFound, ObjectStore
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
@@ -34,16 +36,17 @@ def list_versions(store: ObjectStore) -> list[str]:
 def fetch_version(store: ObjectStore, model_id: str, folder: Path) -> Path:
     """Copy a version's weights and card to `folder`/<model_id>/ and return the path of the weights.
 
-    Raises NotFound, naming the versions there are.
+    Each file is replaced at once: processes that share the folder may fetch and load at the same time. Raises NotFound,
+    naming the versions there are.
     """
     there = list_versions(store)
     if model_id not in there:
         raise NotFound(f"{store.uri}: no model {model_id!r}; there are: {', '.join(there) or 'none'}")
-    target = folder / model_id
-    target.mkdir(parents=True, exist_ok=True)
+    copies = LocalStore(folder)
     for name in (WEIGHTS_NAME, CARD_NAME):
-        (target / name).write_bytes(store.get(_key(model_id, name)))
-    return target / WEIGHTS_NAME
+        with store.open(_key(model_id, name)) as source:
+            copies.write(f"{model_id}/{name}", partial(shutil.copyfileobj, source))
+    return copies.root / model_id / WEIGHTS_NAME
 
 
 def _key(model_id: str, name: str) -> str:

@@ -1,0 +1,48 @@
+"""Versions of models in a dataset: the card last, copies that are whole at every moment."""
+
+import pytest
+
+from storage.model_versions import CARD_NAME, WEIGHTS_NAME, fetch_version, list_versions, publish_version
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A version's files by name, as a training leaves them."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for name, data in ((WEIGHTS_NAME, b"weights"), (CARD_NAME, b"{}"), ("curves.svg", b"<svg/>")):
+        (folder / name).write_bytes(data)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_a_version_is_known_once_its_card_is_there(dataset, files, monkeypatch):
+    put_file, known = dataset.store.put_file, []
+
+    def put(key, path):
+        known.append(list_versions(dataset.store))
+        return put_file(key, path)
+
+    monkeypatch.setattr(dataset.store, "put_file", put)
+    weights = publish_version(dataset.store, "m-1", files)
+    assert weights == f"{dataset.store.uri}/models/m-1/{WEIGHTS_NAME}"
+    assert known == [[], [], []]
+    assert list_versions(dataset.store) == ["m-1"]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME])
+def test_a_version_without_weights_or_card_is_refused(dataset, files, name):
+    del files[name]
+    with pytest.raises(ValueError, match=rf"expected \['{name}'\] among them"):
+        publish_version(dataset.store, "m-1", files)
+
+
+def test_a_copy_that_is_being_read_stays_whole_while_it_is_fetched_again(dataset, files, tmp_path):
+    publish_version(dataset.store, "m-1", files)
+    path = fetch_version(dataset.store, "m-1", tmp_path / "copies")
+    with path.open("rb") as copy:
+        files[WEIGHTS_NAME].write_bytes(b"others!")
+        publish_version(dataset.store, "m-1", files)
+        assert fetch_version(dataset.store, "m-1", tmp_path / "copies") == path
+        assert copy.read() == b"weights"
+    assert path.read_bytes() == b"others!"
+    assert sorted(each.name for each in path.parent.iterdir()) == sorted([WEIGHTS_NAME, CARD_NAME])
