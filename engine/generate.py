@@ -294,9 +294,13 @@ def _records(batch: MaskBatch) -> list[GeneratedMask]:
 
 
 def _computing_in(precision: Precision, sam: Sam) -> torch.autocast:
-    """While it lasts, "bf16" makes matrix products and convolutions bfloat16; weights stay as they are."""
+    """While it lasts, "bf16" makes matrix products and convolutions bfloat16; weights stay as they are.
+
+    Converted weights are not kept: torch keeps them for all threads together, and a photograph on a CUDA stream of its
+    own (`engine.overlap`) would read what another stream has yet to write.
+    """
     device_type = next(iter(sam.parameters())).device.type
-    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
 def _encode(sam: Sam, image_HW3: np.ndarray, frames: Sequence[Frame], config: GenerateConfig) -> Iterator[Tensor]:

@@ -88,7 +88,11 @@ class RandomFourierPosition(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
 
     def forward(self, points_xy: Tensor) -> Tensor:
-        """Points (x, y) in [0, 1], any leading shape, to [..., C]."""
+        """Points (x, y) in [0, 1], any leading shape, to [..., C].
+
+        Never under autocast: bfloat16 cannot tell apart the phases of neighbouring pixels.
+        """
         matrix = self.positional_encoding_gaussian_matrix
-        phases = 2 * math.pi * ((2 * points_xy.to(matrix.dtype) - 1) @ matrix)
+        with torch.autocast(matrix.device.type, enabled=False):
+            phases = 2 * math.pi * ((2 * points_xy.to(matrix.dtype) - 1) @ matrix)
         return torch.cat([phases.sin(), phases.cos()], dim=-1)

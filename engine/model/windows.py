@@ -4,11 +4,14 @@ from torch import Tensor
 
 
 def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
-    """Windows [B * windows, side, side, X] of a grid padded right and below with the vector `padding` [X]."""
+    """Windows [B * windows, side, side, X] of a grid padded right and below with the vector `padding` [X].
+
+    They have the grid's dtype: bfloat16 ones must not double in size for a float32 bias.
+    """
     batch, height, width, channels = grid_BHWX.shape
     rows, columns = -(-height // side), -(-width // side)
     if (rows * side, columns * side) != (height, width):
-        padded_BHWX = padding.expand(batch, rows * side, columns * side, channels).clone()
+        padded_BHWX = padding.to(grid_BHWX.dtype).expand(batch, rows * side, columns * side, channels).clone()
         padded_BHWX[:, :height, :width] = grid_BHWX
         grid_BHWX = padded_BHWX
     return (

@@ -386,3 +386,13 @@ def test_bf16_finds_nearly_the_masks_of_fp32_and_leaves_the_weights_alone(
     assert not {mask.predicted_iou for mask in exact} & {mask.predicted_iou for mask in found}
     assert {weight.dtype for weight in real_network.sam.parameters()} == {torch.float32}
     assert_same_masks(generate_masks(real_network, photo, real_question[1]), masks)
+
+
+def test_bf16_keeps_no_converted_weights_that_other_threads_would_read(real_network: Model, real_question) -> None:
+    photo, config, _ = real_question
+    seen: list[tuple[bool, bool]] = []
+    with real_network.sam.image_encoder.register_forward_hook(
+        lambda *_: seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+    ):
+        generate_masks(real_network, photo, replace(config, points_per_side=1, precision="bf16"))
+    assert seen == [(True, False)]
