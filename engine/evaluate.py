@@ -161,11 +161,6 @@ def evaluate(
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
     chosen, left_out = choose_masks(images, config)
-    if not chosen:
-        raise ValueError(
-            f"got {len(images)} photographs without a mask to measure, expected masks of at least "
-            f"{config.min_area_fraction:.2%} of the picture; left out: {left_out}"
-        )
     mask_scores: list[MaskScore] = []
     for done, (image, masks) in enumerate(chosen):
         on_progress(done, len(chosen))
@@ -193,6 +188,9 @@ def choose_masks(
     """The photographs to measure with their (annotator, mask) pairs, and what was left out.
 
     A limited choice depends on the seed and on names alone, so that every model gets the same masks.
+
+    Raises:
+        ValueError: no mask is left to measure.
     """
     kept = [image for image in images if config.image_ids in ("all", ("even", "odd")[image.image_id % 2])]
     by_domain: dict[str, list[LabelledImage]] = {}
@@ -212,13 +210,19 @@ def choose_masks(
         small, over, without = small + len(masks) - len(large), over + len(large) - len(drawn), without + (not drawn)
         if drawn:
             chosen.append((image, drawn))
-    return chosen, LeftOut(
+    left_out = LeftOut(
         images_of_other_ids=len(images) - len(kept),
         images_over_limit=len(kept) - len(limited),
         images_without_masks=without,
         small_masks=small,
         masks_over_limit=over,
     )
+    if not chosen:
+        raise ValueError(
+            f"got {len(images)} photographs without a mask to measure, expected masks of at least "
+            f"{config.min_area_fraction:.2%} of the picture; left out: {left_out}"
+        )
+    return chosen, left_out
 
 
 def score_image(

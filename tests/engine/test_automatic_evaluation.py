@@ -167,6 +167,11 @@ def test_masks_that_are_not_to_be_found_still_count_as_somebodys(tmp_path: Path)
     assert evaluation.overall.figures["recall_50"].value == 0.0
 
 
+def test_photographs_without_a_mask_of_people_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="got 1 photographs without a mask to measure"):
+        evaluate_automatic(Given({0: [box(0, 0, 30, 30)]}), [labelled(tmp_path, 0, {0: []})])
+
+
 def test_a_photograph_without_a_made_mask_counts_against_recall_and_not_in_the_share(tmp_path: Path):
     images = [labelled(tmp_path, number, {0: [box(0, 0, 30, 30)]}) for number in range(2)]
     evaluation = evaluate_automatic(Given({0: [box(0, 0, 30, 30)], 10: []}), images)
