@@ -40,14 +40,11 @@ class EvaluateSettings:
 class Measured:
     """What one model was found to do."""
 
+    model: str
+    """What tables and plots call it: its name, or its model_id where another of the same name is measured, too."""
     clicks: Evaluation
     automatic: AutomaticEvaluation | None
     """None where it was not asked for."""
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.clicks.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +79,7 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateSettings
     """
     everyone = dict.fromkeys([*names, *([settings.beside] if settings.beside else [])])
     contenders = {name: _contender(name, settings.generate) for name in everyone}
+    called = _called(contenders)
     images = load_folder(data)
     results = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -98,10 +96,10 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateSettings
             return evaluate_automatic(proposer, images, settings.evaluate, at_most=at_most, on_progress=on_progress)
 
         for name in names:
-            measured, beside = Measured(clicks=clicks[name], automatic=automatic(name)), None
-            if settings.beside and settings.beside != name:
+            measured, beside = Measured(model=called[name], clicks=clicks[name], automatic=automatic(name)), None
+            if (other := settings.beside) and other != name:
                 as_many = measured.automatic.made_in_image if measured.automatic else None
-                beside = Measured(clicks=clicks[settings.beside], automatic=automatic(settings.beside, as_many))
+                beside = Measured(model=called[other], clicks=clicks[other], automatic=automatic(other, as_many))
             results.append(Result(measured=measured, beside=beside))
     return results
 
@@ -152,6 +150,15 @@ class _Contender:
 
     segmenter: Segmenter
     proposer: Proposer
+
+
+def _called(contenders: Mapping[str, _Contender]) -> dict[str, str]:
+    """A trained model mostly has its parent's name, and the two are measured side by side: ids tell them apart."""
+    names = [contender.segmenter.name for contender in contenders.values()]
+    return {
+        asked: contender.segmenter.name if names.count(contender.segmenter.name) == 1 else contender.segmenter.model_id
+        for asked, contender in contenders.items()
+    }
 
 
 def _contender(name: str, generate: GenerateConfig) -> _Contender:

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.automatic_evaluation import FIGURES
+from engine.model.weights import load_model, save_model
 from flows.config import load_evaluate_settings
 from flows.evaluation import Result, evaluate_models, results_json
 from flows.evaluation_report import render, verdict
@@ -86,6 +88,21 @@ def test_the_page_shows_every_plot_and_escapes_names(results: list[Result], fold
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert verdict(results[0]) in page.replace("&#x27;", "'")
+
+
+def test_a_model_beside_another_of_the_same_name_goes_by_its_id(folder: Path, tmp_path: Path):
+    seed = load_model("seed")
+    with torch.no_grad():
+        seed.sam.mask_decoder.mask_tokens.weight += 0.1
+    trained = save_model(tmp_path / "trained.safetensors", seed.sam, seed.card)
+    settings = load_evaluate_settings(beside="seed", evaluate={"max_images_per_domain": 1, "max_masks_per_image": 1})
+    results = evaluate_models([str(tmp_path / "trained.safetensors")], folder, settings)
+    assert [row[1] for row in click_table(results)[1:4]] == [
+        trained,
+        seed.model_id,
+        f"{trained} - {seed.model_id}",
+    ]
+    assert results_json(results)["model"] == "seed"
 
 
 def test_nothing_stands_beside_when_nothing_is_asked_for_or_it_is_the_model_itself(folder: Path):
