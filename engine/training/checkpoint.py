@@ -86,12 +86,15 @@ class History:
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
-        """Remember a step's scores, in the order of `HISTORY_FIELDS`; a GPU is not waited for."""
-        self._pending.append((step, scores_5, learning_rate))
+        """Remember a step's scores, in the order of `HISTORY_FIELDS`, if they are to be written; a GPU is not waited
+        for.
+        """
+        if self._writes:
+            self._pending.append((step, scores_5, learning_rate))
 
     def flush(self) -> None:
         """Append what was added since."""
-        if self._writes:
+        if self._pending:
             with self._path.open("a") as file:
                 file.writelines(f"{_line(*entry)}\n" for entry in self._pending)
         self._pending.clear()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from engine.prompts import Prompts
-from engine.training.checkpoint import STATE_NAME, load_average, read_history
+from engine.training.checkpoint import STATE_NAME, History, load_average, read_history
 from engine.training.data import Batch, WindowConfig, make_batch
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, run_with_peers
@@ -69,6 +70,15 @@ def test_a_run_killed_in_the_middle_of_a_step_and_resumed_equals_one_left_alone(
         assert same, f"{name} differs"
     assert read_history(tmp_path / "undisturbed") == read_history(tmp_path / "killed")
     assert [entry["step"] for entry in read_history(tmp_path / "killed")] == list(range(STEPS))
+
+
+def test_a_process_that_writes_no_history_keeps_no_scores(tmp_path: Path) -> None:
+    history = History(tmp_path, from_step=0, writes=False)
+    scores = torch.zeros(5)
+    kept = weakref.ref(scores)
+    history.add(0, scores, 1e-3)
+    del scores
+    assert kept() is None
 
 
 def test_a_tiny_network_learns_its_scenes(tmp_path: Path) -> None:
