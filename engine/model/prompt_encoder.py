@@ -4,6 +4,7 @@ P prompts, K points of a prompt, T tokens, C channels, E side of the embedding g
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,7 @@ class RandomFourierPosition(nn.Module):
         Never under autocast: bfloat16 cannot tell apart the phases of neighbouring pixels.
         """
         matrix = self.positional_encoding_gaussian_matrix
-        with torch.autocast(matrix.device.type, enabled=False):
+        kind = matrix.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             phases = 2 * math.pi * ((2 * points_xy.to(matrix.dtype) - 1) @ matrix)
         return torch.cat([phases.sin(), phases.cos()], dim=-1)
