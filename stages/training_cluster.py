@@ -81,11 +81,10 @@ def _read_aloud(job: TrainingJob, say: Callable[[str], None]) -> Iterator[None]:
         while True:
             last_look = over.wait(POLL_S)
             if path.exists():
-                lines = path.read_bytes()[said:].decode().splitlines(keepends=True)
-                for line in lines:
-                    if line.endswith("\n"):
-                        say(line.rstrip("\n"))
-                        said += len(line.encode())
+                for line in path.read_bytes()[said:].splitlines(keepends=True):
+                    if line.endswith(b"\n"):  # else it is still being written
+                        say(line.decode().rstrip("\n"))
+                        said += len(line)
             if last_look:
                 return
 

@@ -1,9 +1,11 @@
 """A training shared by several Ray processes teaches what one process alone is taught."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -16,7 +18,8 @@ from engine.training.checkpoint import read_history
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers
 from engine.training.recipes import RECIPES
-from stages.training import DataConfig, TrainingJob, run_job
+from stages import training_cluster
+from stages.training import PROGRESS_NAME, DataConfig, TrainingJob, run_job
 from stages.training_cluster import RESULT_NAME, run_job_on_cluster
 from storage.dataset import Dataset
 from tests.engine.training.small_dataset import small_dataset
@@ -90,6 +93,23 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(job
     assert [line.split(":")[0] for line in said if line.startswith("step")] == [
         f"step {number} of {STEPS}" for number in range(1, STEPS + 1)
     ]
+
+
+def test_a_line_that_is_still_being_written_is_said_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_cluster, "POLL_S", 0.01)
+    said: list[str] = []
+    whole = "training Bäume\nstep 1\n".encode()
+    broken_off = whole.index("ä".encode()) + 1
+    with (
+        training_cluster._read_aloud(SimpleNamespace(work_folder=tmp_path), said.append),  # type: ignore[arg-type]
+        (tmp_path / PROGRESS_NAME).open("wb", buffering=0) as file,
+    ):
+        file.write(whole[:broken_off])
+        time.sleep(0.2)
+        file.write(whole[broken_off:])
+    assert said == ["training Bäume", "step 1"]
 
 
 def test_what_is_wrong_with_the_job_is_said_before_ray_starts(job: TrainingJob, tmp_path: Path) -> None:
