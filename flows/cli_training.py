@@ -26,7 +26,9 @@ def train(
     ray_address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster for --workers; its nodes must share --work [this machine].")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda [cuda where there is a GPU].")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda, on the cluster's machines, too [cuda where this one has a GPU].")
+    ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Where the checkpoint and the scenes lie [~/.cache/gigamask/training].")
     ] = None,

@@ -18,7 +18,7 @@ class PoolConfig:
     threads: int | None = None
     """Cores of a worker; None: 1, and more where there are fewer shards than cores."""
     worker_gpus: int | None = None
-    """GPUs of a worker; None: one where the cluster has GPUs as the run starts. Say 1 where it will grow them later."""
+    """GPUs of a worker; None: one where the cluster has GPUs as it is started. Say 1 where they are yet to come."""
     worker_memory_bytes: int | None = None
     """What a worker is expected to need; no more start than fit. None: estimated from the model."""
     object_store_bytes: int = 128 * 2**20
