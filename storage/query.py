@@ -35,6 +35,7 @@ def stream(store: ObjectStore, done: DoneFold, sql: str) -> pa.RecordBatchReader
     try:
         batches = pa.RecordBatchReader.from_stream(_builder(store, done, sql).execute(sql))
     except Exception as error:  # as above
+        _opened.cache_clear()  # as in _answer
         raise _telling(store, error) from error
     schema = _plain_schema(batches.schema)
 
@@ -43,6 +44,7 @@ def stream(store: ObjectStore, done: DoneFold, sql: str) -> pa.RecordBatchReader
             for batch in batches:
                 yield batch.cast(schema)
         except Exception as error:  # as above
+            _opened.cache_clear()
             raise _telling(store, error) from error
 
     return pa.RecordBatchReader.from_batches(schema, plain_batches())

@@ -1,11 +1,13 @@
 import json
+import shutil
 
 import duckdb
 import polars
 import pytest
 
 from storage import delta, folds, tables
-from storage.stores import NotFound
+from storage.dataset import Dataset
+from storage.stores import NotFound, StoreError
 
 
 @pytest.fixture
@@ -150,3 +152,18 @@ def test_the_masks_of_an_image_are_found_through_its_shards(filled):
         assert filled.masks_of_image(image_id) == by_scan
         assert by_scan.num_rows == 3
     assert filled.masks_of_image(12345).num_rows == 0
+
+
+def test_a_stream_that_failed_opens_the_tables_anew_the_next_time(dataset, samples, tmp_path):
+    """Of other files, as after a dataset was copied back; or with other credentials."""
+    other = Dataset.create(tmp_path / "other")
+    for each, shards in ((dataset, 2), (other, 1)):
+        samples.ingest(each, shards=shards)
+        samples.mask(each)
+        each.fold()
+    assert dataset.masks().read_all().num_rows == 12
+    shutil.rmtree(dataset.uri)
+    shutil.copytree(other.uri, dataset.uri)
+    with pytest.raises(StoreError):
+        dataset.masks().read_all()
+    assert dataset.masks().read_all().num_rows == 6
