@@ -102,7 +102,7 @@ class Ledger:
         self._raised[name] += 1
         self._failures_in_a_row += 1
         if self._raised[name] < TRIES:
-            self._queue.append(job)
+            (self._isolated if job.isolated else self._queue).append(job)
         else:
             self.failed[name] = f"{type(error).__name__}: {error}"
         if self._failures_in_a_row > self._patience:

@@ -36,7 +36,11 @@ def test_a_shard_that_killed_twice_is_isolated_on_a_worker_of_its_own() -> None:
     ledger.died([taken(ledger)])
     ledger.died([taken(ledger)])
     assert ledger.take(alone=False) is None
-    assert taken(ledger) == Job(shard=SHARDS[0], isolated=True)
+    isolated = taken(ledger)
+    assert isolated == Job(shard=SHARDS[0], isolated=True)
+    ledger.raised(isolated, OSError("disk full"))
+    assert ledger.take(alone=False) is None
+    assert taken(ledger) == isolated
 
 
 def test_a_shard_that_raises_twice_is_set_aside_and_the_others_go_on() -> None:
