@@ -4,7 +4,8 @@ Fresh random weights answer every point with the same noise. Here random weights
 - positions vary smoothly over the picture, and the upscaling treats all pixels of a cell alike: masks have shapes;
 - tokens attend to the image with one matrix for queries and keys, scaled up: a point looks at its surroundings;
 - what attention and hypernetworks pass on is scaled up, logits tenfold: points differ, and masks have edges;
-- the three masks of a point share their predicted IoU: a threshold chooses points, not one kind of mask.
+- the three masks of a point share their predicted IoU, which lies around 1: a threshold chooses points, not one kind of
+  mask, and is above 0, where thresholds keep everything.
 Time and memory of a network do not depend on its weights; those of what comes after it depend on the masks.
 """
 
@@ -49,8 +50,8 @@ def random_vit(name: str, config: SamConfig) -> Model:
         head.layers[-1].weight *= 10
         head.layers[-1].bias *= 10
     last = decoder.iou_prediction_head.layers[-1]
-    last.weight.copy_(last.weight[:1].expand_as(last.weight))
-    last.bias.zero_()
+    last.weight.copy_(last.weight[:1].expand_as(last.weight) / 4)
+    last.bias.fill_(1.0)
     return Model(name=name, model_id=f"{name}-0", sam=sam, card=released_card(name, config))
 
 
