@@ -51,14 +51,14 @@ def plan_redo(
 def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
     """Records that these (image_id, mask_id) are withdrawn; the next fold takes them out of `masks`.
 
-    Raises ValueError for masks that are not in the tables.
+    Raises ValueError for masks that are not in the tables, and where this very withdrawal was closed.
     """
     wanted = sorted(set(masks))
     inputs = tuple(f"{image_id}/{mask_id}" for image_id, mask_id in wanted)
     shard = PlannedShard(name="00000", inputs=inputs)
     plan = make_plan("withdrawals", [shard], {"reason": reason})
     with suppress(NotFound):
-        return read_commit(store, plan.plan_id, shard.name)  # withdrawn before, for the same reason
+        return _made(read_commit(store, plan.plan_id, shard.name))  # withdrawn before, for the same reason
     if not wanted or not all(0 <= each < 2**63 for pair in wanted for each in pair):
         raise ValueError(f"withdrawal: {'a mask has two 63-bit ids' if wanted else 'no mask was named'}")
     rows = _found(store, done, wanted, reason)
@@ -70,7 +70,13 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
     contents.put_rows(
         attempt, rows.sort_by([("plan", "ascending"), ("shard", "ascending")]), images=0, masks=len(wanted)
     )
-    return attempt.commit()
+    return _made(attempt.commit())
+
+
+def _made(withdrawal: Commit) -> Commit:
+    if not withdrawal.attempt_id:
+        raise ValueError(f"withdrawal: {withdrawal.address} was given up (`gc --close`); give another reason")
+    return withdrawal
 
 
 def _found(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> pa.Table:

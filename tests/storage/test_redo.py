@@ -169,6 +169,8 @@ def test_withdrawals_of_a_generation_that_was_replaced_count_no_more(filled, sam
 def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(filled, samples):
     plan = filled.new_plan("withdrawals", [PlannedShard(name="00000", inputs=("1/2",))], {"reason": "wrong"})
     assert len(filled.close(plan)) == 1
+    with pytest.raises(ValueError, match=r"was given up .* give another reason"):
+        filled.withdraw([(1, 2)], "wrong")
     samples.ingest(filled, shards=1, first=50)
     filled.fold()
     assert (count(filled), count(filled, "images")) == (12, 6)
