@@ -27,7 +27,7 @@ def train(
         str | None, typer.Option(help="Of a Ray cluster for --workers; its nodes must share --work [this machine].")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda, on the cluster's machines, too [cuda where this one has a GPU].")
+        str | None, typer.Option(help="cpu or cuda [cuda where this machine has a GPU; needed with --ray-address].")
     ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Where the checkpoint and the scenes lie [~/.cache/gigamask/training].")
@@ -42,6 +42,8 @@ def train(
 
     The new version, with card, history and curves, is models/<model_id>/ in the dataset.
     """
+    if ray_address is not None and device is None:
+        raise typer.BadParameter("--ray-address needs --device: this machine does not know what the cluster's have")
     say(f"train: {snapshot} of {dataset}, from {parent}")
     from engine.training.peers import Peers, best_device, check_device
     from flows.answers import print_result

@@ -21,6 +21,7 @@ from stages.ingest import IngestProgress, IngestReport, ingest_photos
 from stages.pool import PoolConfig
 from storage.dataset import Dataset
 from storage.plans import Plan
+from storage.stores import StoreError
 
 FOLD_EVERY_S = 60.0
 """So that `gigamask query` follows a long run."""
@@ -156,7 +157,10 @@ class _Watch:
         self._waiting_workers = max(self._waiting_workers, now.waiting_workers)
         self._show(_mask_counts(now))
         if time.monotonic() - self._folded > FOLD_EVERY_S:
-            self._dataset.fold()
+            try:
+                self._dataset.fold()
+            except StoreError as error:  # the workers go on; the fold at the end takes these records, too, or raises
+                say(f"masks: what is committed is not in the tables yet, next try in {FOLD_EVERY_S:.0f} s ({error})")
             self._folded = time.monotonic()
 
 

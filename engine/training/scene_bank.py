@@ -4,8 +4,8 @@ Chunk k holds the scenes that `generate(seed of k)` makes, so the bank is a cach
 already changes how long a step takes, never what it sees. How many scenes a step may draw from follows from its number.
 """
 
-import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,8 +67,8 @@ class SceneBank:
     def make(self, number: int) -> None:
         """Generate a chunk and put it on disk; nothing happens when another process was faster."""
         scenes = self._generate(self.config.seed + number, self.config.chunk_scenes)
-        unfinished = self.folder / f"unfinished-{number:06}-{os.getpid()}"
-        unfinished.mkdir(exist_ok=True)
+        unfinished = self.folder / f"unfinished-{number:06}-{uuid.uuid4().hex}"
+        unfinished.mkdir()
         np.save(unfinished / "images.npy", scenes.images_B3HW.permute(0, 2, 3, 1).contiguous().cpu().numpy())
         np.save(unfinished / "ids.npy", scenes.ids_BHW.cpu().numpy().astype(np.uint16))
         np.savez(

@@ -178,7 +178,7 @@ class Checker:
                     got.update(
                         hashlib.sha256(data).hexdigest() for name, _, data in self.members(part) if name[-4:] == ".jpg"
                     )
-        return _differences("image", expected, got)
+        return differences("image", expected, got)
 
     def mask_findings(self, newest: dict[tuple[str, str], Record]) -> list[Finding]:
         """Every mask of every finished shard once in its shard, pixel by pixel, and no id twice in its image."""
@@ -191,10 +191,10 @@ class Checker:
                     for _, _, data in self.members(part):
                         document = json.loads(data)
                         image = document["image"]["image_id"]
-                        got.update((image, _digest(coco.decode(a["segmentation"]))) for a in document["annotations"])
+                        got.update((image, digest(coco.decode(a["segmentation"]))) for a in document["annotations"])
                         ids.update((image, a["id"]) for a in document["annotations"])
-                findings += _differences("mask", Counter(self.masks_of(record)), got, where=record.key)
-        return findings + _differences("mask", Counter(set(ids)), ids, where="ids")
+                findings += differences("mask", Counter(self.masks_of(record)), got, where=record.key)
+        return findings + differences("mask", Counter(set(ids)), ids, where="ids")
 
     def generation_findings(self) -> list[Finding]:
         """Every record names, by its hash, the record of the generation before it, as that lies there."""
@@ -220,7 +220,7 @@ class Checker:
         """(image id, digest of the pixels) of every mask that this mask record must hold."""
         for number, variant in self.masked(record).items():
             for ordinal in range(truth.MASKS_PER_IMAGE):
-                yield truth.image_id(number), _digest(truth.mask_HW(number, ordinal, variant))
+                yield truth.image_id(number), digest(truth.mask_HW(number, ordinal, variant))
 
     def masked(self, record: Record) -> dict[int, int]:
         """Photograph -> variant of its masks; none where the shard was closed."""
@@ -315,7 +315,7 @@ class Checker:
         findings = []
         for name in TABLES:
             rows = Counter(tuple(row[column] for column in columns[name]) for row in got[name])
-            findings += _differences(f"row of {name}", expected[name], rows, where=where)
+            findings += differences(f"row of {name}", expected[name], rows, where=where)
         return findings
 
     def expected_rows(self, taken: dict[tuple[str, str], Record]) -> dict[str, Counter]:
@@ -362,10 +362,10 @@ class Checker:
         findings = [Finding(kind=UNFINISHED, thing="shard", what=str(each)) for each in sorted(planned - made)]
         findings += [Finding(kind=FOREIGN, thing="shard", what=str(each)) for each in sorted(made - planned)]
         in_tables = Counter(record.key for record in self.taken(number).values())
-        return findings + _differences("shard", Counter(record.key for record in newest.values()), in_tables, "tables")
+        return findings + differences("shard", Counter(record.key for record in newest.values()), in_tables, "tables")
 
 
-def _differences(thing: str, expected: Counter, got: Counter, where: str = "shards") -> list[Finding]:
+def differences(thing: str, expected: Counter, got: Counter, where: str = "shards") -> list[Finding]:
     findings = []
     for each in expected.keys() | got.keys():
         wanted, found = expected[each], got[each]
@@ -379,5 +379,5 @@ def _parquet(data: bytes) -> list[dict]:
     return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pylist()
 
 
-def _digest(mask_HW: np.ndarray) -> str:
+def digest(mask_HW: np.ndarray) -> str:
     return hashlib.sha256(np.packbits(mask_HW.astype(bool)).tobytes()).hexdigest()

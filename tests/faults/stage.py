@@ -41,7 +41,7 @@ from stages.fully_automatic import plan_masks
 from stages.ingest import ingest_photos
 from storage import rle
 from storage.dataset import Dataset
-from tests.faults.checker import Checker, Files, Finding, FolderFiles, Record, _differences, _digest
+from tests.faults.checker import Checker, Files, Finding, FolderFiles, Record, differences, digest
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS_PER_SHARD = 2
@@ -261,7 +261,7 @@ def expected_masks(shards: int, weights: Path) -> dict[int, list[str]]:
     """Digests of each photograph's masks by its number, from the generator itself, away from Ray and the dataset."""
     model = load_model(weights)
     return {
-        number: [_digest(rle.decode(mask.rle)) for mask in generate_masks(model, decode(photo(number)), CONFIG).masks]
+        number: [digest(rle.decode(mask.rle)) for mask in generate_masks(model, decode(photo(number)), CONFIG).masks]
         for number in range(shards * PHOTOS_PER_SHARD)
     }
 
@@ -277,7 +277,7 @@ class StageChecker(Checker):
         """Every photograph once."""
         shards = [record for record in newest.values() if record.fields["kind"] == "images"]
         found = Counter(image for shard in shards for image in self.images_in_order(shard))
-        return _differences("image", Counter(self._expected.keys()), found)
+        return differences("image", Counter(self._expected.keys()), found)
 
     def masks_of(self, record: Record) -> Iterator[tuple[int, str]]:
         address, run = self.inputs_of(record)

@@ -110,3 +110,10 @@ def test_settings_start_from_the_recipe_for_the_network() -> None:
 def test_wrong_settings_are_refused(recipe: str, assignment: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         load_training_settings(TINY_SAM, recipe, None, assignments=[assignment])
+
+
+def test_a_clusters_device_must_be_said(tmp_path: Path) -> None:
+    process = start("--dataset", str(tmp_path), "--snapshot", "any", "--ray-address", "auto")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--ray-address needs --device" in " ".join(errors.split())

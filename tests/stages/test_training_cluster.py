@@ -82,7 +82,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(job
     curves = [read_history(folder) for folder in (job.work_folder, shared_job.work_folder)]
     assert [entry["step"] for entry in curves[1]] == list(range(STEPS))
     for one, two in zip(*curves, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4), "sums in another order, grown over the steps"
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3), "sums in another order, grown over the steps"
         assert two["best_iou"] == pytest.approx(one["best_iou"], abs=0.01)
     assert curves[0][-1]["loss"] != curves[0][0]["loss"]
     assert alone is not None
