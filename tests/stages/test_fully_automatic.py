@@ -70,6 +70,32 @@ def outcomes_of(worker: ShardWorker) -> list[MaskedImage | Reject]:
     return heard
 
 
+def test_photographs_under_way_together_are_masked_as_one_after_the_other(
+    worker: ShardWorker, tiny_model: Path, photographed: Dataset
+) -> None:
+    plan = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[0]
+    photographs = fully_automatic.read_photographs(photographed, plan, plan.shards[0])
+    broken = photographs[1][1][:40]
+    photographs[1] = (photographs[1][0], broken)
+    several = ShardWorker(tiny_model, CONFIG, photographed.uri, photographs_at_once=3)
+    together = list(several._masked(plan, plan.shards[0], photographs))
+    expected = [worker.mask(plan, plan.shards[0], *photograph) for photograph in photographs]
+    assert [isinstance(outcome, Reject) for outcome in together] == [False, True, False, False, False]
+    assert [told(outcome) for outcome in together] == [told(outcome) for outcome in expected]
+
+
+def told(outcome: MaskedImage | Reject) -> tuple[str, object]:
+    if isinstance(outcome, Reject):
+        return outcome.source_sha256, outcome.reason
+    return outcome.image.source_sha256, [(mask.mask_id, mask.area_px, mask.box_xyxy) for mask in outcome.masks]
+
+
+def test_a_gpu_gets_larger_batches_unless_the_settings_say_otherwise() -> None:
+    assert fully_automatic.config_for_gpu(GenerateConfig()).points_per_batch == 256
+    asked = replace(GenerateConfig(), points_per_batch=7)
+    assert fully_automatic.config_for_gpu(asked) == replace(asked, crops_per_batch=21)
+
+
 def test_every_image_is_masked_as_the_generator_masks_it(worker: ShardWorker, model: Model) -> None:
     results = run_all(worker)
     assert sum(result.images for result in results) == 8
