@@ -32,13 +32,18 @@ app.add_typer(training_app)
 app.add_typer(dataset_app)  # gc, redo, withdraw, rebuild
 
 Dataset = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.", show_default=True)]
-ModelName = Annotated[str | None, typer.Option("--model", help="A model's name or the path of a weights file [seed].")]
-Preset = Annotated[str | None, typer.Option(help="grid: one 32x32 grid [default]; paper: 1 + 4 + 16 crops.")]
-Precision = Annotated[str | None, typer.Option(help="fp32 [default]; bf16: sooner, and a few masks differ.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="A model's name or the path of a weights file.", show_default="seed")
+]
+Preset = Annotated[str | None, typer.Option(help="grid: one 32x32 grid; paper: 1 + 4 + 16 crops.", show_default="grid")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32; bf16: sooner, and most outlines move a little.", show_default="fp32")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. generate.points_per_side=16.")]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray-address", help="A Ray cluster to work on, e.g. auto [this machine].")
+    str | None,
+    typer.Option("--ray-address", help="A Ray cluster to work on, e.g. auto.", show_default="this machine alone"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DEFAULT_DATASET = "gigamask-dataset"

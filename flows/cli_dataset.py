@@ -95,7 +95,7 @@ def gc(
 @dataset_app.command()
 def redo(
     dataset: Dataset = DEFAULT_DATASET,
-    plan: Annotated[str | None, typer.Option(help="Only this plan [every plan of masks].")] = None,
+    plan: Annotated[str | None, typer.Option(help="Only this plan.", show_default="every plan of masks")] = None,
     shard: Annotated[
         list[str] | None, typer.Option(help="These shards of --plan, rejects or not; may be repeated.")
     ] = None,

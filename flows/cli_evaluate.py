@@ -15,7 +15,8 @@ evaluate_app = typer.Typer()
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of photographs with SA-1B-style JSON beside them.")],
     model: Annotated[
-        list[str] | None, typer.Option(help="A model's name, a weights file, or felzenszwalb; may be repeated [seed].")
+        list[str] | None,
+        typer.Option(help="A model's name, a weights file, or felzenszwalb; may be repeated.", show_default="seed"),
     ] = None,
     beside: Annotated[
         str, typer.Option(help="What to measure beside it, with paired differences: a model, or none.")

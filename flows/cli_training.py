@@ -17,20 +17,27 @@ def train(
     parent: Annotated[
         str, typer.Option("--from", help="A model's name, a weights file, or the id of a model of the dataset.")
     ] = "seed",
-    name: Annotated[str | None, typer.Option(help="Name of the new model [that of its parent].")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new model.", show_default="its parent's")] = None,
     recipe: Annotated[
         str, typer.Option(help="seed: a short training of small networks; paper: appendix A, for ViTs on GPUs.")
     ] = "seed",
-    steps: Annotated[int | None, typer.Option(help="Length of the training [the recipe's].", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Length of the training.", min=1, show_default="the recipe's")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes of Ray Train that share every batch; 1: none.", min=1)] = 1,
     ray_address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster for --workers; its nodes must share --work [this machine].")
+        str | None,
+        typer.Option(
+            help="Of a Ray cluster for --workers; its nodes must share --work.", show_default="this machine alone"
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda [cuda where this machine has a GPU; needed with --ray-address].")
+        str | None,
+        typer.Option(help="cpu or cuda; needed with --ray-address.", show_default="cuda where this machine has a GPU"),
     ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Where the checkpoint and the scenes lie [~/.cache/gigamask/training].")
+        Path | None,
+        typer.Option(help="Where the checkpoint and the scenes lie.", show_default="~/.cache/gigamask/training"),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     assignments: Annotated[
