@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 FORMATS = ("table", "csv", "json", "parquet")
+NAMES_SHOWN = 5
+"""A cell of a status table names this many shards; --json names all."""
 TABLE_ROWS = 50
 """A table on the terminal shows this many rows; the other formats give all."""
 
@@ -91,6 +93,10 @@ def _is_id(name: str, value: Any) -> bool:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        hidden = len(value) - NAMES_SHOWN
+        shown = ", ".join(map(str, value[:NAMES_SHOWN])) or "none"
+        return shown + (f" and {hidden} more" if hidden > 0 else "")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

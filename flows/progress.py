@@ -72,7 +72,8 @@ class Reporter:
         elapsed_s = max(time.monotonic() - self._started, 1e-6)
         facts = [f"{counts.new / elapsed_s:.2f} images/s"] if counts.new else []
         if counts.masks:
-            facts.append(f"{counts.masks} masks ({counts.new_masks / elapsed_s:.0f}/s)")
+            rate = f" ({counts.new_masks / elapsed_s:.1f}/s)" if counts.new_masks else ""
+            facts.append(f"{counts.masks} masks{rate}")
         if counts.rejects:
             facts.append(f"{counts.rejects} rejected")
         if counts.new and counts.done < counts.total:
@@ -114,8 +115,9 @@ def _workers(workers: Sequence[WorkerCounts]) -> str:
     by_rate = sorted(workers, key=lambda worker: worker.images_per_s)
     slowest, fastest = by_rate[0], by_rate[-1]
     if len(workers) <= WORKERS_SHOWN:
+        named = f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}"
         rates = " + ".join(f"{worker.images_per_s:.2f}" for worker in workers)
-        return f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}: {rates}"
+        return f"{named}: {rates}" if fastest.images_per_s else f"{named} at work on their first images"
     return (
         f"{len(workers)} workers: {slowest.images_per_s:.2f} to {fastest.images_per_s:.2f} each, "
         f"{slowest.place} slowest"

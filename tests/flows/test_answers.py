@@ -1,5 +1,6 @@
 """What commands print: for people, for scripts, and with ids that no JSON reader rounds."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,10 @@ def test_results_print_as_json_and_for_people(capsys: pytest.CaptureFixture[str]
     print_result(row, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"plan_id": "p", "mask_id": str(BIG_ID), "missing": ["000001"]}
     print_rows([row], as_json=False, empty="nothing")
-    assert str(BIG_ID) in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1].split() == ["p", str(BIG_ID), "000001"]
+    print_rows([dataclasses.replace(row, missing=())], as_json=False, empty="nothing")
+    assert capsys.readouterr().out.split()[-1] == "none"
+    print_rows([dataclasses.replace(row, missing=tuple("abcdefg"))], as_json=False, empty="nothing")
+    assert "a, b, c, d, e and 2 more" in capsys.readouterr().out
     print_rows([], as_json=False, empty="nothing")
     assert capsys.readouterr().out == "nothing\n"

@@ -22,6 +22,7 @@ def test_a_few_workers_are_shown_with_the_rate_of_each() -> None:
     assert line(rated(0.5, 0.25)).startswith("masks: 3/9 images, ")
     assert line(rated(0.5, 0.25)).endswith(" left, 2 workers: 0.50 + 0.25\n")
     assert line(rated(0.5)).endswith(", 1 worker: 0.50\n")
+    assert line(rated(0, 0)).endswith(", 2 workers at work on their first images\n")
     assert "worker" not in line([])
 
 
