@@ -77,7 +77,7 @@ def plot_calibration(calibration: Calibration) -> str:
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.annotate("an honest head", (0.99, 0.78), ha="right", va="top", color=REFERENCE, fontsize=8.5)
+        axes.annotate("an honest head", (0.99, 0.66), ha="right", va="top", color=REFERENCE, fontsize=8.5)
         predicted = [one.mean_predicted_iou for one in calibration.bins]
         true = [one.mean_true_iou for one in calibration.bins]
         most = max(one.candidates for one in calibration.bins)

@@ -138,7 +138,7 @@ def _clicks(result: Result) -> str:
         )
     ]
     if calibration := result.measured.clicks.calibration:
-        about = f"{calibration.candidates:,} candidates; mean error of a tenth {calibration.expected_error:.3f}."
+        about = f"{calibration.candidates:,} candidates; the mean error is {calibration.expected_error:.3f}."
         drawn.append(_plot("Does the IoU head say the truth?", plots.plot_calibration(calibration), about))
     over = "".join(_over_clicks(everyone))
     return f'<h2>{text(result.measured.model)}: clicks</h2><div class="plots">{"".join(drawn)}</div>{over}'
