@@ -150,11 +150,14 @@ def _read_runs(dataset: Dataset) -> list[RunFacts]:
         row["plan"]: row
         for row in _rows(
             dataset,
-            """SELECT plan, max(model_id) AS model_id, count(*) AS shards, sum(images) AS images, sum(masks) AS masks,
+            """SELECT plan, max(model_id) AS model_id, count(*) AS shards, sum(images) AS images,
                       sum(rejects) AS rejects, sum(seconds) AS seconds, max(committed_at) AS finished_at
                FROM shards WHERE kind = 'masks' AND attempt IS NOT NULL GROUP BY plan""",
         )
     }
+    counted = {row["plan"]: row["n"] for row in _rows(dataset, "SELECT plan, count(*) AS n FROM masks GROUP BY plan")}
+    for plan_id, row in done.items():
+        row["masks"] = counted.get(plan_id, 0)  # the shards' own numbers include masks that were withdrawn
     groups: dict[str, list[Plan]] = {}
     for plan in dataset.plans():
         if plan.kind == "masks" and plan.plan_id in done:

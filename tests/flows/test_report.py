@@ -327,6 +327,18 @@ def test_photographs_added_later_continue_the_same_run(tmp_path: Path):
     assert data.earlier_runs == ()
 
 
+def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path):
+    dataset = Dataset.create(tmp_path / "data")
+    photos = stored_photos()
+    add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings())
+    dataset.fold()
+    before = collect(dataset).masks
+    gone = dataset.query("SELECT image_id, mask_id FROM masks LIMIT 3").to_pylist()
+    dataset.withdraw([(row["image_id"], row["mask_id"]) for row in gone], "a test")
+    data = collect(dataset)
+    assert data.masks == data.run.masks == data.histograms.relative_size_B.sum() == before - 3
+
+
 def test_an_unfinished_run_says_what_is_left(tmp_path: Path):
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()[:2]
