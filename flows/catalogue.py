@@ -35,7 +35,8 @@ def known_models() -> list[KnownModel]:
 def pull_model(name: str, base_url: str | None) -> PulledModel:
     """Download with a bar on stderr; errors as `storage.models.pull`."""
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         return pull(
             name,

@@ -19,6 +19,7 @@ from engine.model.weights import load_model
 from engine.proposals import Proposer, SamProposer
 from engine.scores import Figure
 from engine.zoom import segmenter_of
+from flows.progress import say
 
 BASELINE = "felzenszwalb"
 
@@ -82,7 +83,8 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateSettings
     called = _called(contenders)
     images = load_folder(data)
     results = []
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         clicks = {}
         for name, contender in contenders.items():
             on_progress = _shown(bar, f"{name}: clicks")
@@ -140,6 +142,9 @@ def _figures_json(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
 
 
 def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
+    """A bar on a terminal, one line elsewhere."""
+    if bar.disable:
+        say(f"{title} ...")
     task = bar.add_task(title, total=None)
     return lambda done, total: bar.update(task, completed=done, total=total)
 
