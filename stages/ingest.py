@@ -302,7 +302,7 @@ class _Known:
             return Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
         if name_and_size(key) in self._planned_before:
             return "unchanged"
-        return Unusable("duplicate", f"the same bytes as image {image_key(image_id)}")
+        return Unusable("duplicate", f"the same bytes as image_id {image_id}")
 
 
 class _Tally:
