@@ -43,6 +43,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gigamask needs Python 3.11 or newer; $(PYTHON) is older. Set PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch, Ray, Prefect and the rest into $(VENV): some minutes, once"
 	$(PIP) install --quiet -c constraints.txt "$(TORCH)"
 	$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
