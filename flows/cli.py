@@ -49,6 +49,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON o
 DEFAULT_DATASET = "gigamask-dataset"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(version("gigamask"))
+        raise typer.Exit
+
+
+@app.callback()
+def gigamask(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """An open data engine: photographs in, a segmentation-mask dataset out."""
+
+
 @app.command()
 def run(
     photos: Annotated[list[Path] | None, typer.Argument(help="Photographs or folders of them.")] = None,

@@ -31,7 +31,10 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What was checked, and each fault found. `images` and `masks`: those of the newest generations."""
+    """What was checked, and each fault found.
+
+    `images` and `masks`: those in the shards of the newest generations; `withdrawn`: masks that withdrawals name.
+    """
 
     plans: int
     records: int
@@ -39,6 +42,7 @@ class VerifyReport:
     nbytes: int
     images: int
     masks: int
+    withdrawn: int
     faults: tuple[Fault, ...]
 
 
@@ -59,6 +63,7 @@ def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
         nbytes=sum(part.nbytes for part in parts),
         images=sum(record.images for record in newest if record.kind == "images"),
         masks=sum(record.masks for record in newest if record.kind == "masks"),
+        withdrawn=sum(part.masks for record in newest if record.kind == "withdrawals" for part in record.parts),
         faults=tuple(faults),
     )
 

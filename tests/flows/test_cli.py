@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ def test_every_command_has_help() -> None:
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert all(command.help for command in commands.values())
+
+
+def test_the_version_is_that_of_the_distribution(gigamask: Gigamask, tmp_path: Path) -> None:
+    assert gigamask("--version", cwd=tmp_path).stdout.strip() == version("gigamask")
 
 
 def test_a_query_answers_on_stdout_alone(gigamask: Gigamask, tmp_path: Path) -> None:
