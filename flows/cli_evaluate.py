@@ -76,4 +76,4 @@ def evaluate(
         return
     print(to_markdown(click_table(results)))
     if automatic:
-        print("\nautomatic masks, each pair at an equal number of masks\n\n" + to_markdown(automatic_table(results)))
+        print("\nautomatic masks, at most as many beside each model\n\n" + to_markdown(automatic_table(results)))

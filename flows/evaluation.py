@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A model, and what stands beside it: measured on the same masks, its automatic masks at an equal number."""
+    """A model, and what stands beside it: measured on the same masks, at most as many automatic masks counted."""
 
     measured: Measured
     beside: Measured | None

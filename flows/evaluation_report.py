@@ -61,7 +61,7 @@ def verdict(result: Result) -> str:
     words += f". Of its automatic masks {share.value:.1%} are somebody's mask at IoU .50"
     if result.beside and result.beside.automatic and (more := result.automatic_differences()["share_50"]):
         other = result.beside.automatic.overall.figures["share_50"]
-        words += f", of as many of {result.beside.model}'s {other.value if other else 0:.1%} ({_more(more)})"
+        words += f", of at most as many of {result.beside.model}'s {other.value if other else 0:.1%} ({_more(more)})"
     return f"{words}."
 
 
@@ -185,7 +185,7 @@ def _automatic(result: Result) -> str:
             ("ar_100", "Average recall", "AR@100", "Of people's masks, over IoU .50 to .95; the 100 ranked highest."),
         )
     ]
-    about = "Masks made without a click, and as many of the other's, those it ranks highest, on every photograph."
+    about = "Masks made without a click, and at most as many of the other's, those it ranks highest."
     title = f"{text(result.measured.model)}: automatic masks"
     return f'<h2>{title}</h2>{note(about)}<div class="plots">{"".join(drawn)}</div>'
 

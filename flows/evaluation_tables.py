@@ -46,7 +46,7 @@ def click_table(results: Sequence[Result]) -> list[Row]:
 
 
 def automatic_table(results: Sequence[Result]) -> list[Row]:
-    """The same for automatic masks: what stands beside a model follows it, at an equal number of masks."""
+    """The same for automatic masks: what stands beside a model follows it, with at most as many masks."""
     rows = [["masks of", "model", "#photographs", "#masks made", "#masks of people"]]
     rows[0] += [f"#{AUTOMATIC_TITLES[name]}" for name in FIGURES]
     pairs = [each for result in results for each in (result.measured, result.beside) if each and each.automatic]
