@@ -63,6 +63,7 @@ def test_a_run_grows_with_its_cluster_and_outlives_a_node(
     first = nodes.add_node(**one_core)
     told: list[PlanProgress] = []
     added: list[object] = []
+    removed: list[object] = []
 
     def make_worker() -> ShardWorker:
         worker = Held(tiny_model, CONFIG, dataset.uri)
@@ -73,8 +74,10 @@ def test_a_run_grows_with_its_cluster_and_outlives_a_node(
         told.append(now)
         if now.shards and not added:
             added.append(nodes.add_node(**one_core))
-        if now.workers == 2 and not (tmp_path / "gate").exists():
+        if now.workers == 2 and not removed:
+            removed.append(first)
             nodes.remove_node(first, allow_graceful=False)  # its processes are killed, with shards in hand
+        if now.deaths:  # not sooner: a worker outlives its node for a moment, in which it could end its shards
             (tmp_path / "gate").touch()
 
     result = run_plan(dataset, plan, make_worker, PoolConfig(address=nodes.address), on_progress)
