@@ -1,7 +1,7 @@
 """Several Ray nodes on one machine: a pool that grows with its cluster and outlives a node.
 
-Run by its name (`pytest tests/stages/several_nodes.py`), not by the suite: on a busy machine Ray may take minutes to notice
-that a node is gone.
+Run by its name (`pytest tests/stages/several_nodes.py`), not by the suite: on a busy machine Ray may take minutes to
+notice that a node is gone.
 """
 
 import sys
