@@ -1,11 +1,19 @@
 """`gigamask train`: a snapshot's masks and a model in, a new version of the model out."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.progress import say
+
+if TYPE_CHECKING:
+    from engine.model.config import SamConfig
+    from flows.config import TrainingSettings
+    from stages.training import TrainedModel, TrainingJob
 
 training_app = typer.Typer()
 
@@ -52,22 +60,45 @@ def train(
     if ray_address is not None and device is None:
         raise typer.BadParameter("--ray-address needs --device: this machine does not know what the cluster's have")
     say(f"train: {snapshot} of {dataset}, from {parent}")
-    from engine.training.peers import Peers, best_device, check_device
+    from engine.training.peers import best_device, check_device
     from flows.answers import print_result
-    from flows.config import load_training_settings, to_tree
-    from stages.training import TrainingJob, load_parent, run_job, work_folder_of
-    from storage.dataset import Dataset
+    from flows.config import load_training_settings
 
     on = device or best_device()
     if ray_address is None:
         check_device(on, workers)
+
+    def settings_for(network: SamConfig) -> TrainingSettings:
+        return load_training_settings(network, recipe, steps, file=config, assignments=assignments)
+
     root = (work or Path.home() / ".cache" / "gigamask" / "training").absolute()
+    job = _job(dataset, snapshot, parent, name, root, settings_for)
+    say(f"work folder: {job.work_folder}")
+    trained = _run(job, workers, on, ray_address)
+    print_result(trained, as_json)
+    if not as_json:
+        say(f"next:   gigamask masks --dataset {dataset} --model {trained.weights}")
+
+
+def _job(
+    dataset: str,
+    snapshot: str,
+    parent: str,
+    name: str | None,
+    root: Path,
+    settings_for: Callable[[SamConfig], TrainingSettings],
+) -> TrainingJob:
+    """What is asked for, in a work folder that follows from it. Raises ValueError for an unknown parent or setting."""
+    from flows.config import to_tree
+    from stages.training import TrainingJob, load_parent, work_folder_of
+    from storage.dataset import Dataset
+
     data = Dataset.open(dataset)
     model = load_parent(data, parent, root / "parents")
-    settings = load_training_settings(model.sam.config, recipe, steps, file=config, assignments=assignments)
+    settings = settings_for(model.sam.config)
     named = name or model.name
     asked: dict[str, object] = {"dataset": data.uri, "snapshot": snapshot, "parent": model.model_id, "name": named}
-    job = TrainingJob(
+    return TrainingJob(
         dataset=data.uri,
         snapshot=snapshot,
         parent=str(Path(parent).absolute()) if Path(parent).is_file() else parent,
@@ -76,14 +107,17 @@ def train(
         data=settings.data,
         work_folder=work_folder_of(asked | to_tree(settings), root),
     )
-    say(f"work folder: {job.work_folder}")
-    if workers == 1 and ray_address is None:
-        trained = run_job(job, Peers(device=on), say)
-        assert trained is not None, "the first process returns the model"
-    else:
-        from stages.training_cluster import run_job_on_cluster
 
-        trained = run_job_on_cluster(job, workers=workers, device=on, address=ray_address, say=say)
-    print_result(trained, as_json)
-    if not as_json:
-        say(f"next:   gigamask masks --dataset {dataset} --model {trained.weights}")
+
+def _run(job: TrainingJob, workers: int, device: str, address: str | None) -> TrainedModel:
+    """In this process, or through Ray Train where there are several workers or a cluster."""
+    if workers == 1 and address is None:
+        from engine.training.peers import Peers
+        from stages.training import run_job
+
+        trained = run_job(job, Peers(device=device), say)
+        assert trained is not None, "the first process returns the model"
+        return trained
+    from stages.training_cluster import run_job_on_cluster
+
+    return run_job_on_cluster(job, workers=workers, device=device, address=address, say=say)

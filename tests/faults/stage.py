@@ -33,15 +33,13 @@ from ray.cluster_utils import Cluster
 
 from engine.generate import GenerateConfig, generate_masks
 from engine.images import decode
-from engine.model.card import ModelCard
-from engine.model.config import SamConfig, VitConfig
-from engine.model.sam import build_sam
-from engine.model.weights import load_model, save_model
+from engine.model.weights import load_model
 from stages.fully_automatic import plan_masks
 from stages.ingest import ingest_photos
 from storage import rle
 from storage.dataset import Dataset
 from tests.faults.checker import Checker, Files, Finding, FolderFiles, Record, differences, digest
+from tests.tiny_network import save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS_PER_SHARD = 2
@@ -56,16 +54,6 @@ CONFIG = GenerateConfig(
     min_region_px=0,
     max_area_fraction=1.0,
 )  # 27 masks a photograph
-TINY = SamConfig(
-    image_encoder=VitConfig(width=16, depth=1, heads=2, global_blocks=(0,), window_side=4),
-    input_side=64,
-    embedding_stride=16,
-    width=16,
-    mask_prompt_channels=4,
-    decoder_heads=2,
-    decoder_mlp_width=16,
-    iou_head_width=16,
-)
 
 
 def main() -> None:
@@ -94,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(folder: Path, shards: int, kills: int, dice: random.Random) -> tuple[dict[str, tuple[float, str]], list[str]]:
     """Figures with their units, and what was found wrong."""
-    dataset, weights = make_dataset(folder, shards), make_model(folder)
+    dataset, weights = make_dataset(folder, shards), save_tiny_model(folder)
     expected = expected_masks(shards, weights)
     (plan,) = plan_masks(dataset, load_model(weights), CONFIG, images_per_shard=PHOTOS_PER_SHARD)
     assert len(plan.shards) == shards
@@ -237,24 +225,6 @@ def photo(number: int) -> bytes:
     """JPEG bytes of a small photograph, another for each number."""
     coarse_HW3 = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     return cv2.imencode(".jpg", cv2.resize(coarse_HW3, (96, 64), interpolation=cv2.INTER_CUBIC))[1].tobytes()
-
-
-def make_model(folder: Path) -> Path:
-    """Weights of a network that masks a photograph in a fraction of a second; its thresholds let every mask pass."""
-    torch.manual_seed(0)
-    card = ModelCard(
-        name="tiny",
-        config=TINY,
-        predicted_iou_threshold=0.0,
-        stability_threshold=0.0,
-        parent="",
-        training={},
-        metrics={},
-        license="CC0-1.0",
-        notes="random weights",
-    )
-    save_model(folder / "tiny.safetensors", build_sam(TINY), card)
-    return folder / "tiny.safetensors"
 
 
 def expected_masks(shards: int, weights: Path) -> dict[int, list[str]]:

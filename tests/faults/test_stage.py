@@ -7,6 +7,7 @@ from stages.fully_automatic import ShardWorker, plan_masks
 from storage.dataset import Dataset
 from tests.faults import stage
 from tests.faults.checker import FOREIGN, LOST, UNFINISHED, FolderFiles
+from tests.tiny_network import save_tiny_model
 
 SHARDS = 2
 
@@ -17,7 +18,7 @@ def findings(dataset: Dataset, expected: dict[int, list[str]]) -> set[tuple[str,
 
 
 def test_a_sound_dataset_has_no_findings_and_any_other_has(tmp_path: Path) -> None:
-    dataset, weights = stage.make_dataset(tmp_path, SHARDS), stage.make_model(tmp_path)
+    dataset, weights = stage.make_dataset(tmp_path, SHARDS), save_tiny_model(tmp_path)
     expected = stage.expected_masks(SHARDS, weights)
     assert [len(masks) for masks in expected.values()] == [27] * SHARDS * stage.PHOTOS_PER_SHARD
     (plan,) = plan_masks(dataset, load_model(weights), stage.CONFIG, images_per_shard=stage.PHOTOS_PER_SHARD)

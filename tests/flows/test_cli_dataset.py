@@ -1,6 +1,5 @@
 """The keeper's commands, each in a process of its own on a small real dataset."""
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from storage import rle
 from storage.commits import begin_attempt
 from storage.dataset import Dataset
 from storage.plans import PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
+from tests.image_records import image_record
 
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
 SIDE = 32
@@ -39,22 +39,7 @@ def made(tmp_path: Path) -> SimpleNamespace:
 
 def photograph(number: int) -> tuple[ImageRecord, bytes]:
     data = cv2.imencode(".png", np.full((SIDE, SIDE, 3), number, np.uint8))[1].tobytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    image_id = image_id_of(sha256)
-    image = ImageRecord(
-        image_id=image_id,
-        key=image_key(image_id),
-        height=SIDE,
-        width=SIDE,
-        format="png",
-        nbytes=len(data),
-        source=f"{number}.png",
-        source_sha256=sha256,
-        stored_sha256=sha256,
-        license="",
-        country="",
-    )
-    return image, data
+    return image_record(data, (SIDE, SIDE), f"{number}.png", "png"), data
 
 
 def two_masks(image: ImageRecord, plan_id: str, shard: PlannedShard) -> list[MaskRecord]:

@@ -6,25 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from engine.model.card import ModelCard
-from engine.model.config import SamConfig, VitConfig
-from engine.model.sam import build_sam
-from engine.model.weights import save_model
 from storage.dataset import Dataset
-
-TINY = SamConfig(
-    image_encoder=VitConfig(width=16, depth=1, heads=2, global_blocks=(0,), window_side=4),
-    input_side=64,
-    embedding_stride=16,
-    width=16,
-    mask_prompt_channels=4,
-    decoder_heads=2,
-    decoder_mlp_width=16,
-    iou_head_width=16,
-)
+from tests.tiny_network import save_tiny_model
 
 
 @pytest.fixture
@@ -35,21 +20,7 @@ def dataset(tmp_path: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a network that masks a photograph in milliseconds; its thresholds let every mask pass."""
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    torch.manual_seed(0)
-    card = ModelCard(
-        name="tiny",
-        config=TINY,
-        predicted_iou_threshold=0.0,
-        stability_threshold=0.0,
-        parent="",
-        training={},
-        metrics={},
-        license="CC0-1.0",
-        notes="random weights",
-    )
-    save_model(path, build_sam(TINY), card)
-    return path
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Small datasets of real JPEG bytes in tmp_path; `samples` gives tests the functions that make them."""
 
-import hashlib
 import math
 import uuid
 from collections.abc import Iterator
@@ -16,8 +15,9 @@ from storage import rle
 from storage.commits import Commit
 from storage.dataset import Dataset
 from storage.plans import Plan, PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from tests import s3_server as s3_server_program
+from tests.image_records import image_record
 
 HEIGHT, WIDTH = 40, 60
 
@@ -26,21 +26,7 @@ def make_image(number: int) -> tuple[ImageRecord, bytes]:
     """A small photograph-like JPEG that depends on `number` alone."""
     pixels = np.random.default_rng(number).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     data = cv2.imencode(".jpg", cv2.resize(pixels, (WIDTH, HEIGHT)))[1].tobytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    image_id = image_id_of(sha256)
-    record = ImageRecord(
-        image_id=image_id,
-        key=image_key(image_id),
-        height=HEIGHT,
-        width=WIDTH,
-        format="jpg",
-        nbytes=len(data),
-        source=f"photos/{number}.jpg",
-        source_sha256=sha256,
-        stored_sha256=sha256,
-        license="CC0-1.0",
-        country="DE",
-    )
+    record = image_record(data, (HEIGHT, WIDTH), f"photos/{number}.jpg", "jpg", licence="CC0-1.0", country="DE")
     return record, data
 
 

@@ -1,6 +1,5 @@
 """A dataset small enough to train on in tests: ten pictures of 64 px and their masks by two models."""
 
-import hashlib
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,8 @@ import numpy as np
 from storage import rle
 from storage.dataset import Dataset
 from storage.plans import PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, image_id_of, image_key, mask_id_of
+from storage.records import ImageRecord, MaskRecord, Provenance, mask_id_of
+from tests.image_records import image_record
 
 SIDE = 64
 EMPTY_IMAGE = 3
@@ -32,22 +32,7 @@ def photograph(number: int) -> tuple[ImageRecord, bytes]:
     """A photograph-like picture that depends on `number` alone."""
     coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
     data = cv2.imencode(".jpg", cv2.resize(coarse, (SIDE, SIDE)))[1].tobytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    image_id = image_id_of(sha256)
-    image = ImageRecord(
-        image_id=image_id,
-        key=image_key(image_id),
-        height=SIDE,
-        width=SIDE,
-        format="jpg",
-        nbytes=len(data),
-        source=f"photos/{number}.jpg",
-        source_sha256=sha256,
-        stored_sha256=sha256,
-        license="",
-        country="",
-    )
-    return image, data
+    return image_record(data, (SIDE, SIDE), f"photos/{number}.jpg", "jpg"), data
 
 
 def write_masks(dataset: Dataset, model_id: str) -> None:
