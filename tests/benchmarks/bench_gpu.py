@@ -167,7 +167,9 @@ def with_thresholds(model: Model, image_HW3: np.ndarray, config: GenerateConfig,
     stability_N = np.array([mask.stability_score for mask in every])
     iou = float(np.quantile(iou_N, 1 - pass_share**0.5))
     stability = float(np.quantile(stability_N[iou_N > iou], 1 - pass_share**0.5))
-    return replace(config, predicted_iou_threshold=max(iou, 1e-6), stability_threshold=max(stability, 1e-6))
+    if min(iou, stability) <= 0:  # the generator takes such a threshold for none
+        raise SystemExit(f"{model.name}: thresholds {iou}, {stability} pass {pass_share}, expected above 0")
+    return replace(config, predicted_iou_threshold=iou, stability_threshold=stability)
 
 
 def passed(result: Generated) -> int:
