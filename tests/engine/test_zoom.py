@@ -20,7 +20,6 @@ from engine.zoom import (
     ZoomingSegmenter,
     best_three,
     is_cut,
-    open_zoomed,
     segmenter_of,
     to_whole,
 )
@@ -43,7 +42,7 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def picture(model: Model) -> ZoomedPicture:
     image = next(image for image in load_folder(PHOTOS) if image.domain == "coco")
-    return open_zoomed(model, read_pixels(image))
+    return ZoomedPicture(model, read_pixels(image))
 
 
 def candidates(masks_MHW: np.ndarray, predicted: list[float], crop: tuple[int, int, int, int]) -> Candidates:
@@ -57,6 +56,10 @@ def candidates(masks_MHW: np.ndarray, predicted: list[float], crop: tuple[int, i
     )
 
 
+def crops_of(picture: ZoomedPicture, layer: int) -> list[tuple[int, int, int, int]]:
+    return [window.xyxy for window in picture.windows if window.layer == layer]
+
+
 def boxed(*boxes: tuple[int, int, int, int]) -> np.ndarray:
     masks = np.zeros((len(boxes), 40, 60), dtype=bool)
     for mask_HW, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
@@ -64,25 +67,32 @@ def boxed(*boxes: tuple[int, int, int, int]) -> np.ndarray:
     return masks
 
 
-def test_the_windows_cover_the_photograph_and_are_encoded_as_they_are_alone(model: Model, picture: ZoomedPicture):
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_windows_cover_the_photograph_and_are_encoded_as_they_are_alone(
+    model: Model, picture: ZoomedPicture, layer: int
+):
     covered = np.zeros(picture.whole.frame.image_hw, dtype=bool)
     image = next(image for image in load_folder(PHOTOS) if image.domain == "coco")
-    for window in picture.windows:
-        x0, y0, x1, y1 = window.frame.crop_xyxy
+    crops = crops_of(picture, layer)
+    for x0, y0, x1, y1 in crops:
         covered[y0:y1, x0:x1] = True
     assert covered.all()
-    assert len(picture.windows) == 4
-    x0, y0, x1, y1 = picture.windows[2].frame.crop_xyxy
+    assert len(crops) == 4**layer
+    x0, y0, x1, y1 = crops[2]
     alone = SamSegmenter(model=model).open(np.ascontiguousarray(read_pixels(image)[y0:y1, x0:x1]))
-    torch.testing.assert_close(alone.embeddings_1CEE, picture.windows[2].embeddings_1CEE, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone.embeddings_1CEE, picture.view(crops[2]).embeddings_1CEE, atol=1e-5, rtol=1e-4)
 
 
-def test_a_lone_click_gets_the_best_three_of_both_views(picture: ZoomedPicture):
+@pytest.mark.parametrize("small_share", [0.0, 1.0])
+def test_a_lone_click_gets_the_best_three_of_its_views_the_nearest_only_for_what_is_small(
+    picture: ZoomedPicture, small_share: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("engine.zoom.SMALL_SHARE", small_share)
     prompts = [ObjectPrompt(clicks=(Click(x=x, y=y),)) for x, y in ((100.5, 90.5), (600.5, 400.5))]
-    for prompt, window, answer in zip(prompts, (0, 3), picture.segment(prompts), strict=True):
-        coarse = picture.whole.segment([prompt])[0]
-        fine = picture.windows[window].segment([prompt])[0]
-        expected = best_three(coarse, fine)
+    for prompt, corner, answer in zip(prompts, (0, -1), picture.segment(prompts), strict=True):
+        expected = picture.whole.segment([prompt])[0]
+        for layer in (1, 2) if small_share else (1,):
+            expected = best_three(expected, picture.view(crops_of(picture, layer)[corner]).segment([prompt])[0])
         assert answer.masks_MHW.shape == (3, 480, 640)
         assert answer.predicted_iou_M == pytest.approx(expected.predicted_iou_M, abs=1e-5)
         assert answer.crops_M == expected.crops_M
@@ -108,7 +118,7 @@ def test_a_mask_is_cut_only_by_borders_inside_the_photograph():
 
 def test_corrections_are_asked_where_the_mask_was_found(picture: ZoomedPicture):
     first = Click(x=100.5, y=90.5)
-    window = picture.windows[0]
+    window = picture.view(crops_of(picture, 1)[0])
     found = window.segment([ObjectPrompt(clicks=(first,))])[0]
     crop, logits_LL = window.frame.crop_xyxy, found.logits_MLL[1]
     inside = ObjectPrompt(clicks=(first, Click(x=120.5, y=95.5)), previous_logits_LL=logits_LL, previous_crop_xyxy=crop)
@@ -132,10 +142,10 @@ def test_logits_of_a_window_lie_at_its_place_in_the_whole():
 
 
 def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedPicture):
-    small = ObjectPrompt(box_xyxy=(30, 30, 90, 80))
-    large = ObjectPrompt(box_xyxy=(30, 30, 600, 400))
-    answers = picture.segment([small, large])
-    assert [answer.crops_M[0] for answer in answers] == [picture.windows[0].frame.crop_xyxy, (0, 0, 640, 480)]
+    boxes = [(30, 30, 90, 80), (30, 30, 290, 180), (30, 30, 600, 400)]
+    answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
+    expected = [crops_of(picture, 2)[0], crops_of(picture, 1)[0], (0, 0, 640, 480)]
+    assert [answer.crops_M[0] for answer in answers] == expected
 
 
 def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture):
@@ -143,6 +153,14 @@ def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture):
     prompt = ObjectPrompt(clicks=(click,), previous_logits_LL=logits_LL, previous_crop_xyxy=(1, 2, 30, 40))
     with pytest.raises(ValueError, match=r"\(1, 2, 30, 40\), which is none of this photograph's windows"):
         picture.segment([prompt])
+
+
+def test_a_photograph_too_small_for_windows_is_asked_as_a_whole(model: Model):
+    tiny = ZoomedPicture(model, np.full((1, 1, 3), 90, dtype=np.uint8))
+    prompt = ObjectPrompt(clicks=(Click(x=0.5, y=0.5),))
+    (answer,) = tiny.segment([prompt])
+    assert len(answer.masks_MHW) == 3
+    assert set(answer.crops_M) == {(0, 0, 1, 1)}
 
 
 def test_the_card_says_how_a_model_is_asked(model: Model):
