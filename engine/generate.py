@@ -140,14 +140,15 @@ def generate_masks(
     config: GenerateConfig,
     *,
     embeddings: Tensor | None = None,
-    decoder: DecoderKind = "grid",
+    decoder: DecoderKind = "auto",
     kernels: Implementation = "auto",
 ) -> Generated:
     """All masks of a photograph, uint8 RGB [H, W, 3].
 
     Args:
         embeddings: the photograph's embedding [1, C, E, E], where it is at hand already; only without crops.
-        decoder: "grid" shares work between the points, "plain" asks `Sam.decode`: the same function, as tests show.
+        decoder: "grid" shares work between the points, "fused" does so with kernels for a GPU (untested there as yet),
+            "plain" asks `Sam.decode`: the same function, as tests show. "auto" is the fastest where the network is.
         kernels: who turns logits into runs and compares boxes; "auto" is the fastest where the network is.
 
     Raises:

@@ -24,11 +24,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.kernels.decoder_attention import (
+    Cells,
+    Implementation,
+    fastest,
+    gather_from_cells,
+    give_by_score,
+    give_to_cells,
+)
 from engine.model.sam import Sam
 from engine.model.transformer import Attention, TwoWayBlock
 from engine.prompts import Prompts
 
-DecoderKind = Literal["grid", "plain"]
+DecoderKind = Literal["auto", "grid", "fused", "plain"]
 
 
 class PointDecoder(Protocol):
@@ -45,12 +53,18 @@ class PointDecoder(Protocol):
 
 
 def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> PointDecoder:
-    """A decoder of one photograph's embedding."""
-    if kind == "grid":
-        return GridDecoder(sam, embeddings_1CEE)
+    """A decoder of one photograph's embedding.
+
+    "fused" is "grid" with kernels for the attention between tokens and image; "auto" is the faster of the two where the
+    embedding is; "plain" is `Sam.decode`.
+    """
+    if kind == "auto":
+        return GridDecoder(sam, embeddings_1CEE, attention=fastest(embeddings_1CEE.device.type))
+    if kind in ("grid", "fused"):
+        return GridDecoder(sam, embeddings_1CEE, attention="triton" if kind == "fused" else "reference")
     if kind == "plain":
         return PlainDecoder(sam, embeddings_1CEE)
-    raise ValueError(f"got decoder {kind!r}, expected 'grid' or 'plain'")
+    raise ValueError(f"got decoder {kind!r}, expected 'grid' or 'plain', 'fused' or 'auto'")
 
 
 class PlainDecoder:
@@ -79,16 +93,19 @@ class GridAnswer:
 
 
 class GridDecoder:
-    """The fast twin: what depends on the photograph alone is computed here, once."""
+    """The fast twin: what depends on the photograph alone is computed here, once.
 
-    def __init__(self, sam: Sam, embeddings_1CEE: Tensor) -> None:
+    `attention`: who does the attention between tokens and image; see `engine.kernels.decoder_attention`.
+    """
+
+    def __init__(self, sam: Sam, embeddings_1CEE: Tensor, *, attention: Implementation = "reference") -> None:
         side = sam.config.embedding_side
         if tuple(embeddings_1CEE.shape) != (1, sam.config.width, side, side):
             raise ValueError(
                 f"got embeddings {list(embeddings_1CEE.shape)}, expected [1, {sam.config.width}, {side}, {side}]"
             )
         self.low_side = sam.config.logits_side
-        self._sam, self._side = sam, side
+        self._sam, self._side, self._attention = sam, side, attention
         decoder, prompts = sam.mask_decoder, sam.prompt_encoder
         dtype = _compute_dtype(embeddings_1CEE)  # else autocast would convert them again for every batch of points
         image_1CEE = embeddings_1CEE + prompts.no_mask_embed.weight[:, :, None, None]
@@ -119,9 +136,8 @@ class GridDecoder:
 
         read = [0, 2, 3, 4]  # the IoU token and masks 1 to 3; mask 0 answers several prompts
         queries_PTC, tokens_PTC = queries_PTC[:, read], tokens_PTC[:, read]
-        attended_PTC = _tokens_to_image(
-            transformer.final_attn_token_to_image, queries_PTC + tokens_PTC, image_PNC + self._position_NC, image_PNC
-        )
+        cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
+        attended_PTC = self._gather(transformer.final_attn_token_to_image, queries_PTC + tokens_PTC, cells)
         queries_PTC = transformer.norm_final_attn(queries_PTC + attended_PTC)
         iou_P4 = decoder.iou_prediction_head(queries_PTC[:, 0])
         return GridAnswer(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
@@ -146,16 +162,18 @@ class GridDecoder:
         queries_PTC = block.norm1(block.self_attn(tokens_PTC, tokens_PTC, tokens_PTC))
         attention = block.cross_attn_token_to_image
         asked_PATD = _by_head(attention.q_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
-        scores_PATN = _each_matmul(asked_PATD, self._first_keys_ADN)
-        found_PATD = _each_matmul(scores_PATN.softmax(dim=-1), self._first_values_AND)
+        found_PATD = self._gather_first(asked_PATD)
         queries_PTC = block.norm2(queries_PTC + attention.out_proj(found_PATD.transpose(1, 2).flatten(2)))
         queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
 
         attention = block.cross_attn_image_to_token
-        keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
-        scores_PATN = _each_matmul(keys_PATD, self._first_queries_ADN)
         image_PNC = self._image_NC.expand(len(tokens_PTC), -1, -1)
-        return queries_PTC, block.norm4(_add_tokens_to_image(attention, image_PNC, scores_PATN, queries_PTC))
+        if self._attention == "triton":
+            cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
+            return queries_PTC, self._give(block, queries_PTC, tokens_PTC, cells)
+        keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
+        scores_PATN = _each_matmul(keys_PATD, self._first_queries_ADN)  # the image is projected already
+        return queries_PTC, give_by_score(image_PNC, scores_PATN, _moved_values(attention, queries_PTC), block.norm4)
 
     def _later_block(
         self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, image_PNC: Tensor
@@ -163,22 +181,40 @@ class GridDecoder:
         """A block in which every point has its own image."""
         placed_PTC = queries_PTC + tokens_PTC
         queries_PTC = block.norm1(queries_PTC + block.self_attn(placed_PTC, placed_PTC, queries_PTC))
-        placed_PNC = image_PNC + self._position_NC
-        attended_PTC = _tokens_to_image(
-            block.cross_attn_token_to_image, queries_PTC + tokens_PTC, placed_PNC, image_PNC
-        )
+        cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
+        attended_PTC = self._gather(block.cross_attn_token_to_image, queries_PTC + tokens_PTC, cells)
         queries_PTC = block.norm2(queries_PTC + attended_PTC)
         queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
+        return queries_PTC, self._give(block, queries_PTC, tokens_PTC, cells)
 
+    def _gather_first(self, asked_PATD: Tensor) -> Tensor:
+        """Softmax attention to the image that every point still shares."""
+        if self._attention == "triton":  # torch has this kernel: the queries of all points are those of one picture
+            asked_1AXD = asked_PATD.transpose(0, 1).flatten(1, 2)[None]
+            keys_1AND = self._first_keys_ADN.transpose(1, 2).contiguous()[None]
+            found_1AXD = F.scaled_dot_product_attention(asked_1AXD, keys_1AND, self._first_values_AND[None], scale=1.0)
+            return found_1AXD[0].unflatten(1, (len(asked_PATD), -1)).transpose(0, 1)
+        scores_PATN = _each_matmul(asked_PATD, self._first_keys_ADN)
+        return _each_matmul(scores_PATN.softmax(dim=-1), self._first_values_AND)
+
+    def _gather(self, attention: Attention, asked_PTC: Tensor, cells: Cells) -> Tensor:
+        """`attention(asked, placed, image)` with key and value projections moved onto the tokens."""
+        by_head = (attention.heads, -1)
+        asked_PATD = _by_head(attention.q_proj(asked_PTC), attention.heads) / _root(attention)
+        moved_PSC = (asked_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
+        found_PATC = gather_from_cells(moved_PSC, cells, implementation=self._attention).unflatten(1, by_head)
+        found_PATD = found_PATC @ attention.v_proj.weight.unflatten(0, by_head).transpose(1, 2)
+        return attention.out_proj(found_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+
+    def _give(self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, cells: Cells) -> Tensor:
+        """The image after its cells attended to the tokens; query, value and out projections moved onto the tokens."""
         attention = block.cross_attn_image_to_token
+        by_head = (attention.heads, -1)
         keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
-        moved_PATC = keys_PATD @ attention.q_proj.weight.unflatten(0, (attention.heads, -1))
-        bias_PAT = torch.einsum("patd,ad->pat", keys_PATD, attention.q_proj.bias.unflatten(0, (attention.heads, -1)))
-        scores_PSN = torch.baddbmm(
-            bias_PAT.flatten(1)[:, :, None], moved_PATC.flatten(1, 2), placed_PNC.transpose(1, 2)
-        )
-        scores_PATN = scores_PSN.unflatten(1, (attention.heads, -1))
-        return queries_PTC, block.norm4(_add_tokens_to_image(attention, image_PNC, scores_PATN, queries_PTC))
+        moved_PATC = keys_PATD @ attention.q_proj.weight.unflatten(0, by_head)
+        bias_PAT = torch.einsum("patd,ad->pat", keys_PATD, attention.q_proj.bias.unflatten(0, by_head))
+        values_PATC = _moved_values(attention, queries_PTC)
+        return give_to_cells(cells, moved_PATC, bias_PAT, values_PATC, block.norm4, implementation=self._attention)
 
     def _upscaled(self, image_QnC: Tensor) -> Tensor:
         """The two transposed convolutions as products cell by cell: [Q, n, 16, C / 8]."""
@@ -188,24 +224,11 @@ class GridDecoder:
         return F.gelu(F.linear(doubled_QnSC, *self._second_upscale)).unflatten(3, (4, -1)).flatten(2, 3)
 
 
-def _tokens_to_image(attention: Attention, asked_PTC: Tensor, placed_PNC: Tensor, image_PNC: Tensor) -> Tensor:
-    """`attention(asked, placed, image)` with key and value projections moved onto the tokens."""
-    by_head = (attention.heads, -1)
-    asked_PATD = _by_head(attention.q_proj(asked_PTC), attention.heads) / _root(attention)
-    moved_PSC = (asked_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
-    weights_PSN = torch.bmm(moved_PSC, placed_PNC.transpose(1, 2)).softmax(dim=-1)
-    found_PATC = torch.bmm(weights_PSN, image_PNC).unflatten(1, by_head)
-    found_PATD = found_PATC @ attention.v_proj.weight.unflatten(0, by_head).transpose(1, 2)
-    return attention.out_proj(found_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
-
-
-def _add_tokens_to_image(attention: Attention, image_PNC: Tensor, scores_PATN: Tensor, values_PTC: Tensor) -> Tensor:
-    """The image plus what its cells take from the tokens; value and out projections moved onto the tokens."""
-    weights_PSN = scores_PATN.softmax(dim=2).flatten(1, 2)
+def _moved_values(attention: Attention, values_PTC: Tensor) -> Tensor:
+    """What tokens hand to the image, [P, A, T, C]: values through the out projection, its bias shared by the heads."""
     values_PATD = _by_head(attention.v_proj(values_PTC), attention.heads)
     out_ADC = attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))
-    moved_PSC = (values_PATD @ out_ADC + attention.out_proj.bias / attention.heads).flatten(1, 2)
-    return torch.baddbmm(image_PNC, weights_PSN.transpose(1, 2), moved_PSC)
+    return values_PATD @ out_ADC + attention.out_proj.bias / attention.heads
 
 
 def _single_points(points_P2: Tensor) -> Prompts:

@@ -9,6 +9,7 @@ Released weights are used where the models folder has them, else random ones who
 Thresholds are quantiles of a photograph's own scores, so that a stated share of the candidates passes.
 
 Figures, one JSON line each. `agreement`: masks whose runs the Triton and the plain kernels make alike, on this device.
+`decoder_agreement`: mask pixels and predicted IoU of the fused decoder against plain torch, in the run's precision.
 `throughput`: encoded photograph to run lengths, `--threads` photographs at a time, after an announced warm-up.
 `floor_share`: FLOPs counted in one photograph, times the rate, over what a large bf16 matrix product reaches here.
 `memory`: the GPU's reserved peak in the last tenth of the run over that in its second. `time`: parts of a photograph
@@ -35,15 +36,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.generate import PRESETS, GenerateConfig, Generated, generate_masks
 from engine.images import Frame, decode, resize
+from engine.kernels import decoder_attention
 from engine.kernels.upsample_runs import fastest, needed_low_hw, upsample_runs
 from engine.model.config import VIT_B, VIT_H, VIT_L
-from engine.model.grid_decoder import GridDecoder
+from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
 from engine.model.weights import Model, load_model
 from engine.overlap import overlapped
 from engine.prompts import point_grid
 
 ROOT = Path(__file__).parents[2]
 ORIGINAL = {"vit_b": VIT_B, "vit_l": VIT_L, "vit_h": VIT_H}
+DECODERS: tuple[DecoderKind, DecoderKind] = ("auto", "grid")
+"""The fastest there is here, and the one in plain torch."""
 GOALS = {("vit_b", "grid"): 120.0, ("vit_h", "grid"): 40.0}
 """Images a second on one H200."""
 
@@ -130,6 +134,7 @@ def measure(
         "photo": arguments.size,
         "precision": config.precision,
         "kernels": fastest(arguments.device),
+        "decoder_attention": decoder_attention.fastest(arguments.device),
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "torch": torch.__version__,
         "pass_share": round(passed(example) / example.diagnostics.candidates, 4),
@@ -137,6 +142,8 @@ def measure(
     }
     print_line("gpu", "warm_up", time.perf_counter() - start, "s", **facts)
     print_line("gpu", "agreement", agreement(model, decode(photos[0]), config), "of masks", **facts)
+    same_pixels, iou_difference = decoder_agreement(model, decode(photos[0]), config, arguments.device)
+    print_line("gpu", "decoder_agreement", same_pixels, "of pixels", iou_largest_difference=iou_difference, **facts)
 
     items = [photos[i % len(photos)] for i in range(arguments.images)]
     rate, masks, peaks = throughput(model, items, config, arguments)
@@ -197,11 +204,31 @@ def agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> fl
     return float(np.mean(np.array(same_K) & same_box_K & (fast.stability_N == plain.stability_N)))
 
 
-def asked(model: Model, image_HW3: np.ndarray, *, points_per_side: int) -> tuple[Frame, GridDecoder, torch.Tensor]:
-    """The whole photograph's frame, its decoder in fp32, and a grid of points in model pixels."""
+@torch.inference_mode()
+def decoder_agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: str) -> tuple[float, float]:
+    """Share of low-resolution pixels on the same side of 0, and the largest difference of a predicted IoU.
+
+    Of a sample of points, between the decoder that "auto" stands for and the one in plain torch.
+    """
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        answers = []
+        for kind in DECODERS:
+            frame, decoder, points = asked(model, image_HW3, points_per_side=4, kind=kind)
+            answer = decoder.ask(points)
+            every_PM = torch.ones(answer.iou_PM.shape, dtype=torch.bool)
+            logits_KRC = decoder.draw(answer, every_PM, needed_low_hw(frame, decoder.low_side))
+            answers.append((answer.iou_PM.float(), logits_KRC > 0))
+    (fast_iou_PM, fast_KRC), (plain_iou_PM, plain_KRC) = answers
+    return float((fast_KRC == plain_KRC).float().mean()), float((fast_iou_PM - plain_iou_PM).abs().max())
+
+
+def asked(
+    model: Model, image_HW3: np.ndarray, *, points_per_side: int, kind: DecoderKind = "auto"
+) -> tuple[Frame, PointDecoder, torch.Tensor]:
+    """The whole photograph's frame, its decoder in fp32 unless autocast is on, and a grid of points in model pixels."""
     height, width = image_HW3.shape[:2]
     frame = Frame.whole((height, width), model.sam.config.input_side)
-    decoder = GridDecoder(model.sam, model.sam.encode(model.sam.preprocess(image_HW3)[None]))
+    decoder = make_point_decoder(kind, model.sam, model.sam.encode(model.sam.preprocess(image_HW3)[None]))
     return frame, decoder, torch.from_numpy(frame.points_to_model(point_grid(points_per_side) * (width, height)))
 
 
@@ -225,9 +252,8 @@ def count_flops(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> 
     model.sam.requires_grad_(False)  # the counter would ask inference tensors for their gradients
     try:
         with FlopCounterMode(display=False) as counter:
-            generate_masks(
-                model, image_HW3, replace(config, precision="fp32")
-            )  # it loses autocast in its decompositions
+            # the counter loses autocast in its decompositions, and knows nothing of our kernels
+            generate_masks(model, image_HW3, replace(config, precision="fp32"), decoder="grid")
     finally:
         model.sam.requires_grad_(True)
     return float(counter.get_total_flops())
@@ -281,6 +307,7 @@ def parts(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: s
     with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
         pixels = model.sam.preprocess(image_HW3)[None]
         frame, decoder, points = asked(model, image_HW3, points_per_side=config.points_per_side)
+        _, plain_decoder, _ = asked(model, image_HW3, points_per_side=config.points_per_side, kind="grid")
         batch = points[: config.points_per_batch]
         answer = decoder.ask(batch)
         iou_PM = answer.iou_PM.float()
@@ -292,6 +319,7 @@ def parts(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: s
             "resize": lambda: model.sam.preprocess(image_HW3),
             "encode one crop": lambda: model.sam.encode(pixels),
             f"ask {len(batch)} points": lambda: decoder.ask(batch),
+            f"ask {len(batch)} points, attention in plain torch": lambda: plain_decoder.ask(batch),
             f"draw {len(logits)} masks": lambda: decoder.draw(answer, wanted_PM, needed),
             f"runs of {len(logits)} masks": lambda: upsample_runs(logits, frame, **settings),
         }

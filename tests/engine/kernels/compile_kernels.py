@@ -1,38 +1,93 @@
-"""Compiles every Triton kernel for NVIDIA GPUs, which needs none, and prints their names; run by test_triton.py."""
+"""Compiles every Triton kernel for NVIDIA GPUs, which needs none, and prints their names; run by test_triton.py.
 
+The decoder's are compiled as they are launched at real sizes, and must fit an A100's shared memory.
+"""
+
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from engine.kernels import nms_triton, upsample_runs_triton
+from engine.kernels import decoder_attention_triton, nms_triton, upsample_runs_triton
 
 POINTERS = {
-    "*fp32": ["logits", "row_weights", "column_weights"],
+    "*fp32": ["logits", "row_weights", "column_weights", "bias", "norm_weight", "norm_bias"],
     "*fp64": ["boxes", "limit"],
     "*i32": ["low_rows", "low_columns", "words", "box", "changes"],
     "*i64": ["pixels", "places", "bounds"],
-    "fp32": ["offset", "margin"],
+    "fp32": ["offset", "margin", "epsilon"],
 }
 TYPES = {name: kind for kind, names in POINTERS.items() for name in names}
-WALKS: list[dict[str, Any]] = [
-    {"FULL_HEIGHT": full, "ENDS_IMAGE": ends, "COLUMNS": 128} for full in (False, True) for ends in (False, True)
-]
-KERNELS: list[tuple[Any, list[dict[str, Any]]]] = [
-    (upsample_runs_triton.evaluate_kernel, [{"COLUMNS": 64, "EMULATE_FMA": False}]),
-    (upsample_runs_triton.count_kernel, WALKS),
-    (upsample_runs_triton.write_kernel, WALKS),
-    (nms_triton.pairs_kernel, [{}]),
-]
+IN_IMAGES_DTYPE = ["moved", "image", "position", "found", "keys", "values", "written"]
 CAPABILITIES = (80, 90)
 """A100; H100 and H200."""
+SHARED_BYTES = 160 * 1024
+"""What a program may use on an A100 is 163 KiB, on an H100 227."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way in which a kernel is launched."""
+
+    constants: dict[str, Any] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    """Of arguments that differ from variant to variant."""
+    launch: dict[str, int] = field(default_factory=dict)
+    is_aligned: bool = False
+    """Sizes and addresses are multiples of 16, as Triton finds out at a launch."""
+
+
+def decoder_variants() -> list[tuple[Any, list[Variant]]]:
+    """SAM's ViTs in both dtypes, the seed in bfloat16; 7 tokens padded to 8."""
+    module = decoder_attention_triton
+    gather, give = [], []
+    for dtype, kind, channels, heads in (
+        (torch.bfloat16, "*bf16", 256, 8),
+        (torch.float32, "*fp32", 256, 8),
+        (torch.bfloat16, "*bf16", 128, 4),
+    ):
+        types = dict.fromkeys(IN_IMAGES_DTYPE, kind)
+        shape = {"CHANNELS": channels, "BLOCK": channels, "INTERPRETED": False}
+        rows = {"ROWS": heads * 8}
+        groups = {"HEADS": heads, "TOKENS": 8, "CELLS_OF_PROGRAM": module.CELLS_OF_PROGRAM}
+        for variants, launch, more in ((gather, module.GATHER[dtype], rows), (give, module.GIVE[dtype], groups)):
+            constants = shape | more | {"CELLS": launch.cells}
+            options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+            variants.append(Variant(constants=constants, types=types, launch=options, is_aligned=True))
+    return [(module.gather_kernel, gather), (module.give_kernel, give)]
+
+
+WALKS = [
+    Variant(constants={"FULL_HEIGHT": full, "ENDS_IMAGE": ends, "COLUMNS": 128})
+    for full in (False, True)
+    for ends in (False, True)
+]
+KERNELS: list[tuple[Any, list[Variant]]] = [
+    (upsample_runs_triton.evaluate_kernel, [Variant(constants={"COLUMNS": 64, "EMULATE_FMA": False})]),
+    (upsample_runs_triton.count_kernel, WALKS),
+    (upsample_runs_triton.write_kernel, WALKS),
+    (nms_triton.pairs_kernel, [Variant()]),
+    *decoder_variants(),
+]
+
+
+def compile_variant(kernel: Any, variant: Variant, capability: int) -> Any:
+    types = TYPES | variant.types | dict.fromkeys(variant.constants, "constexpr")
+    kinds = {name: types.get(name, "i32") for name in kernel.arg_names}
+    places = {(kernel.arg_names.index(name),): value for name, value in variant.constants.items()}
+    multiples = [i for i, kind in enumerate(kinds.values()) if kind not in ("constexpr", "fp32") and variant.is_aligned]
+    attributes = {(i,): [["tt.divisibility", 16]] for i in multiples}
+    source = ASTSource(fn=kernel, signature=kinds, constexprs=places, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=variant.launch)
+
 
 for kernel, variants in KERNELS:
-    for constants in variants:
-        kinds = {name: "constexpr" if name in constants else TYPES.get(name, "i32") for name in kernel.arg_names}
-        places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    for variant in variants:
         for capability in CAPABILITIES:
-            source = ASTSource(fn=kernel, signature=kinds, constexprs=places)
-            assert triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+            compiled = compile_variant(kernel, variant, capability)
+            assert compiled.asm["cubin"]
+            assert compiled.metadata.shared <= SHARED_BYTES, (kernel.__name__, variant, compiled.metadata.shared)
     print(kernel.__name__)

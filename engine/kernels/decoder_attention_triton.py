@@ -1,0 +1,211 @@
+"""The GPU twins of `decoder_attention`: either direction reads a point's image once; one of them writes it once.
+
+`gather_kernel` walks over a point's cells with a running softmax (FlashAttention, Dao et al. 2022). `give_kernel` does
+scores, softmax over the tokens of a head, values, residual and layer norm of a tile of cells while it is on the chip.
+Positions are added there too: image + position is never stored. The first block's image is one for all points; it
+stays in the GPU's cache, and only the result is written.
+
+Passes over a point's [N, 256] image in a decoder of two blocks and a last attention; a pass reads or writes every value
+once. Counted, not measured; the tests count them again:
+
+    plain twins   21.5   each operation with its operands once; scores and weights are 0.2 of a pass each
+    kernels        5     written; read; read and written; read
+
+SAM's 64 x 64 cells in bfloat16 are 2 MiB a pass: 1,024 points move 10 GiB with the kernels, 43 GiB with plain twins.
+Products, padding to 8 tokens included, are 229 kFLOP a cell and point: 0.96 TFLOP for 1,024 points.
+
+Scores, weights and sums are float32 whatever the image's dtype. Factors of products have the image's dtype; those of
+float32 are multiplied as float32, not as TF32. The kernels have run in Triton's interpreter and compile for NVIDIA
+GPUs; they are untested on a GPU. Sizes of tiles were chosen by what the compiler reports: at 256 channels and 8 heads
+at most 112 KiB of shared memory and no spilled register in bfloat16, 144 KiB and 200 spilled bytes a thread in float32.
+One program walks over all cells of a point, so that fewer than about 130 points a batch leave part of an H100 idle.
+
+P points, T tokens of a point, A heads, S = A T rows, N cells, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+from engine.kernels.decoder_attention import Cells
+
+_SMALLEST_PRODUCT = 16
+"""Rows, columns and depth of a tile that tensor cores take."""
+CELLS_OF_PROGRAM = 512
+"""Cells for which `give_kernel` loads keys and values once: 8 programs a point of SAM's 64 x 64 cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a kernel is cut up."""
+
+    cells: int
+    """Of a tile."""
+    num_stages: int
+    num_warps: int = 8
+
+
+GATHER = {torch.bfloat16: Launch(cells=32, num_stages=3), torch.float32: Launch(cells=16, num_stages=1)}
+GIVE = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
+
+
+def gather_from_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
+    """Same as `gather_from_cells`."""
+    image_PNC = _checked(cells)
+    points, count, channels = image_PNC.shape
+    rows = moved_PSC.shape[1]
+    padded_rows = max(_SMALLEST_PRODUCT, triton.next_power_of_2(rows))
+    moved_PSC = F.pad(moved_PSC.to(image_PNC.dtype), (0, 0, 0, padded_rows - rows)).contiguous()
+    found_PSC = torch.empty_like(moved_PSC)
+    launch = GATHER[image_PNC.dtype]
+    if points:
+        gather_kernel[(points,)](
+            moved_PSC, image_PNC, cells.position_NC, found_PSC, count, image_PNC.stride(0),
+            CHANNELS=channels, BLOCK=_block(channels), ROWS=padded_rows, CELLS=launch.cells,
+            INTERPRETED=not image_PNC.is_cuda, num_warps=launch.num_warps, num_stages=launch.num_stages,
+        )  # fmt: skip
+    return found_PSC[:, :rows]
+
+
+def give_to_cells_triton(
+    cells: Cells, keys_PATC: Tensor, bias_PAT: Tensor, values_PATC: Tensor, norm: nn.LayerNorm
+) -> Tensor:
+    """Same as `give_to_cells`."""
+    image_PNC = _checked(cells)
+    points, count, channels = image_PNC.shape
+    heads, tokens = keys_PATC.shape[1:3]
+    padded_tokens = triton.next_power_of_2(tokens)
+    padded_heads = max(triton.next_power_of_2(heads), _SMALLEST_PRODUCT // padded_tokens)
+    more = (0, 0, 0, padded_tokens - tokens, 0, padded_heads - heads)
+    keys_PATC, values_PATC = (F.pad(each.to(image_PNC.dtype), more).contiguous() for each in (keys_PATC, values_PATC))
+    # a token that is not there weighs nothing; a head that is not there hands out zeros
+    bias_PAT = F.pad(bias_PAT.float(), (0, padded_tokens - tokens), value=-torch.inf)
+    bias_PAT = F.pad(bias_PAT, (0, 0, 0, padded_heads - heads)).contiguous()
+    written_PNC = torch.empty((points, count, channels), dtype=image_PNC.dtype, device=image_PNC.device)
+    launch = GIVE[image_PNC.dtype]
+    if points:
+        give_kernel[(points, triton.cdiv(count, CELLS_OF_PROGRAM))](
+            image_PNC, cells.position_NC, keys_PATC, bias_PAT, values_PATC, norm.weight, norm.bias, written_PNC,
+            count, image_PNC.stride(0), norm.eps,
+            CHANNELS=channels, BLOCK=_block(channels), HEADS=padded_heads, TOKENS=padded_tokens, CELLS=launch.cells,
+            CELLS_OF_PROGRAM=CELLS_OF_PROGRAM, INTERPRETED=not image_PNC.is_cuda,
+            num_warps=launch.num_warps, num_stages=launch.num_stages,
+        )  # fmt: skip
+    return written_PNC
+
+
+def _checked(cells: Cells) -> Tensor:
+    """The cells' image, if the kernels can read it."""
+    image_PNC, position_NC = cells.image_PNC, cells.position_NC
+    if not image_PNC.is_cuda and not triton.knobs.runtime.interpret:
+        raise RuntimeError(
+            f"the Triton twin of decoder_attention needs cells on a CUDA device, got {image_PNC.device}; "
+            "set TRITON_INTERPRET=1 before the first import to interpret it on the CPU"
+        )
+    if image_PNC.dtype not in GATHER or position_NC.dtype != image_PNC.dtype:
+        raise ValueError(
+            f"the Triton twin of decoder_attention got an image of {image_PNC.dtype} and positions of "
+            f"{position_NC.dtype}, expected both float32 or both bfloat16; the plain twin takes any"
+        )
+    assert image_PNC.stride()[1:] == (image_PNC.shape[2], 1)
+    assert position_NC.shape == image_PNC.shape[1:]
+    assert position_NC.is_contiguous()
+    return image_PNC
+
+
+def _block(channels: int) -> int:
+    return max(_SMALLEST_PRODUCT, triton.next_power_of_2(channels))
+
+
+@triton.jit
+def gather_kernel(  # type: ignore[no-untyped-def]
+    moved, image, position, found, num_cells, image_stride,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """One point: all its rows against all its cells; `image_stride` 0 is an image that all points share."""
+    point = tl.program_id(0).to(tl.int64)
+    rows, channels = tl.arange(0, ROWS), tl.arange(0, BLOCK)
+    is_channel = (channels < CHANNELS)[None, :]
+    of_row = (point * ROWS + rows)[:, None] * CHANNELS + channels[None, :]
+    moved_SC = tl.load(moved + of_row, mask=is_channel, other=0.0)
+    image += point * image_stride
+
+    highest_S = tl.full((ROWS,), float("-inf"), tl.float32)
+    weight_S = tl.zeros((ROWS,), tl.float32)
+    sums_SC = tl.zeros((ROWS, BLOCK), tl.float32)
+    for first in range(0, num_cells, CELLS):
+        cells = first + tl.arange(0, CELLS)
+        is_cell = cells < num_cells
+        image_NC, placed_NC = _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS)
+        scores_SN = _product(moved_SC, tl.trans(placed_NC), INTERPRETED)
+        scores_SN = tl.where(is_cell[None, :], scores_SN, float("-inf"))
+        higher_S = tl.maximum(highest_S, tl.max(scores_SN, axis=1))
+        weights_SN = tl.exp(scores_SN - higher_S[:, None])
+        shrink_S = tl.exp(highest_S - higher_S)
+        weight_S = weight_S * shrink_S + tl.sum(weights_SN, axis=1)
+        sums_SC = sums_SC * shrink_S[:, None] + _product(weights_SN.to(image_NC.dtype), image_NC, INTERPRETED)
+        highest_S = higher_S
+    tl.store(found + of_row, (sums_SC / weight_S[:, None]).to(moved_SC.dtype), mask=is_channel)
+
+
+@triton.jit
+def give_kernel(  # type: ignore[no-untyped-def]
+    image, position, keys, bias, values, norm_weight, norm_bias, written, num_cells, image_stride, epsilon,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr, CELLS: tl.constexpr,
+    CELLS_OF_PROGRAM: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Some cells of one point, a tile at a time; `image_stride` 0 is an image that all points share."""
+    point = tl.program_id(0).to(tl.int64)
+    rows, channels = tl.arange(0, HEADS * TOKENS), tl.arange(0, BLOCK)
+    is_channel = (channels < CHANNELS)[None, :]
+    of_row = (point * HEADS * TOKENS + rows)[:, None] * CHANNELS + channels[None, :]
+    keys_SC = tl.load(keys + of_row, mask=is_channel, other=0.0)
+    values_SC = tl.load(values + of_row, mask=is_channel, other=0.0)
+    bias_1S = tl.load(bias + point * HEADS * TOKENS + rows)[None, :]
+    norm_weight_1C = tl.load(norm_weight + channels, mask=channels < CHANNELS, other=0.0)[None, :]
+    norm_bias_1C = tl.load(norm_bias + channels, mask=channels < CHANNELS, other=0.0)[None, :]
+    image += point * image_stride
+    written += point * num_cells * CHANNELS
+
+    start = tl.program_id(1) * CELLS_OF_PROGRAM
+    for first in range(start, tl.minimum(start + CELLS_OF_PROGRAM, num_cells), CELLS):
+        cells = first + tl.arange(0, CELLS)
+        is_cell = cells < num_cells
+        image_NC, placed_NC = _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS)
+        scores_NS = _product(placed_NC, tl.trans(keys_SC), INTERPRETED) + bias_1S
+        scores_NAT = tl.reshape(scores_NS, (CELLS, HEADS, TOKENS))
+        weights_NAT = tl.exp(scores_NAT - tl.max(scores_NAT, axis=2, keep_dims=True))
+        weights_NAT /= tl.sum(weights_NAT, axis=2, keep_dims=True)
+        weights_NS = tl.reshape(weights_NAT, (CELLS, HEADS * TOKENS)).to(image_NC.dtype)
+        sums_NC = image_NC.to(tl.float32) + _product(weights_NS, values_SC, INTERPRETED)
+
+        mean_N1 = tl.sum(sums_NC, axis=1, keep_dims=True) / CHANNELS
+        centred_NC = tl.where(is_channel, sums_NC - mean_N1, 0.0)
+        variance_N1 = tl.sum(centred_NC * centred_NC, axis=1, keep_dims=True) / CHANNELS
+        normed_NC = centred_NC * tl.rsqrt(variance_N1 + epsilon) * norm_weight_1C + norm_bias_1C
+        of_cell = cells[:, None] * CHANNELS + channels[None, :]
+        tl.store(written + of_cell, normed_NC.to(image_NC.dtype), mask=is_cell[:, None] & is_channel)
+
+
+@triton.jit
+def _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A tile of the image, and the same with positions added, rounded as torch's sum is."""
+    of_cell = cells[:, None] * CHANNELS + channels[None, :]
+    inside = is_cell[:, None] & is_channel
+    image_NC = tl.load(image + of_cell, mask=inside, other=0.0)
+    position_NC = tl.load(position + of_cell, mask=inside, other=0.0)
+    return image_NC, (image_NC.to(tl.float32) + position_NC.to(tl.float32)).to(image_NC.dtype)
+
+
+@triton.jit
+def _product(left, right, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A matrix product in float32; the interpreter would multiply bfloat16's bit patterns."""
+    if INTERPRETED:
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, input_precision="ieee")
