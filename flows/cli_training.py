@@ -111,13 +111,16 @@ def _job(
 
 def _run(job: TrainingJob, workers: int, device: str, address: str | None) -> TrainedModel:
     """In this process, or through Ray Train where there are several workers or a cluster."""
-    if workers == 1 and address is None:
-        from engine.training.peers import Peers
-        from stages.training import run_job
+    from stages.training import alone_in
 
-        trained = run_job(job, Peers(device=device), say)
-        assert trained is not None, "the first process returns the model"
-        return trained
-    from stages.training_cluster import run_job_on_cluster
+    with alone_in(job.work_folder):
+        if workers == 1 and address is None:
+            from engine.training.peers import Peers
+            from stages.training import run_job
 
-    return run_job_on_cluster(job, workers=workers, device=device, address=address, say=say)
+            trained = run_job(job, Peers(device=device), say)
+            assert trained is not None, "the first process returns the model"
+            return trained
+        from stages.training_cluster import run_job_on_cluster
+
+        return run_job_on_cluster(job, workers=workers, device=device, address=address, say=say)

@@ -7,10 +7,12 @@ One image of every few is held out by its id, the same in every snapshot: it nev
 
 import copy
 import dataclasses
+import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,7 @@ SCENE_OVER_INPUT = 1.2
 CURVE_ON_CARD = 50
 CURVES_NAME = "curves.svg"
 PROGRESS_NAME = "progress.txt"
+LOCK_NAME = "lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,25 @@ def work_folder_of(job_parts: dict[str, object], root: Path) -> Path:
     """A folder that follows from what is asked for, so that the same command goes on where it was stopped."""
     digest = hashlib.sha256(json.dumps(job_parts, sort_keys=True, default=str).encode()).hexdigest()
     return root / digest[:16]
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a work folder: two trainings in one would write over each other's checkpoints.
+
+    The lock is the operating system's and ends with the process, however that ends.
+    Raises ValueError while another process of this machine holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_NAME).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{folder} is the work folder of a training that runs now, and the same was asked for again; wait for "
+                "that one, or give another --work"
+            ) from error
+        yield
 
 
 def load_parent(dataset: Dataset, name: str, folder: Path) -> Model:

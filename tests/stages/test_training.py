@@ -1,5 +1,7 @@
 """A snapshot and a model in, a new version of the model out."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers
 from engine.training.recipes import RECIPES
 from engine.training.train import TrainConfig
-from stages.training import DataConfig, TrainingJob, load_parent, run_job
+from stages.training import DataConfig, TrainingJob, alone_in, load_parent, run_job
 from storage.dataset import Dataset
 from storage.model_versions import fetch_version, list_versions
 from storage.stores import NotFound
@@ -173,6 +175,22 @@ def test_what_cannot_be_trained_is_refused_with_one_clear_message(
         run_job(job_of(empty, parent, tmp_path / "work"), Peers(), print)
     with pytest.raises(ValueError, match=r"scene_share 1\.0"):
         DataConfig(scene_share=1.0)
+
+
+def test_one_training_at_a_time_holds_a_work_folder_until_its_process_ends(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from stages.training import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="work folder of a training that runs now"), alone_in(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with alone_in(tmp_path):
+            pass
 
 
 def test_a_work_folder_of_another_network_is_refused(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
