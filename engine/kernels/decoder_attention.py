@@ -96,15 +96,16 @@ def give_by_score(image_PNC: Tensor, scores_PATN: Tensor, values_PATC: Tensor, n
     return norm(torch.baddbmm(image_PNC, weights_PSN.transpose(1, 2), values_PATC.flatten(1, 2)))
 
 
-@lru_cache(maxsize=2)
-def fastest(device_type: str) -> Implementation:
-    """What suits tensors on "cpu" or "cuda" and can be imported; says once which."""
-    if device_type != "cuda":
+@lru_cache(maxsize=16)
+def fastest(device: torch.device, dtype: torch.dtype, width: int) -> Implementation:
+    """What suits an image of `width` channels on this device and can run there; says once which."""
+    if device.type != "cuda":
         return "reference"
     try:
         _check_triton()
+        _check_room(device, dtype, width)
     except RuntimeError as error:
-        logger.warning("decoder_attention: plain torch, several times the memory traffic (%s)", error)
+        logger.warning("decoder_attention: plain torch, four times the memory traffic (%s)", error)
         return "reference"
     logger.info("decoder_attention: triton")
     return "triton"
@@ -115,3 +116,14 @@ def _check_triton() -> None:
         import engine.kernels.decoder_attention_triton  # noqa: F401
     except ImportError as error:
         raise RuntimeError(f"the Triton twin of decoder_attention cannot run: {error}; install triton") from error
+
+
+def _check_room(device: torch.device, dtype: torch.dtype, width: int) -> None:
+    from engine.kernels.decoder_attention_triton import LARGEST_WIDTH, SHARED_BYTES
+
+    needed = SHARED_BYTES.get(dtype)
+    has = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)  # AMD's do not say
+    if needed is None or width > LARGEST_WIDTH:
+        raise RuntimeError(f"the Triton twin is for bfloat16 or float32 and up to {LARGEST_WIDTH} channels")
+    if has < needed:
+        raise RuntimeError(f"the Triton twin needs {needed} bytes of shared memory for {dtype}, the GPU reports {has}")

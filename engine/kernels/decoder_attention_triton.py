@@ -17,7 +17,7 @@ Products, padding to 8 tokens included, are 229 kFLOP a cell and point: 0.96 TFL
 Scores, weights and sums are float32 whatever the image's dtype. Factors of products have the image's dtype; those of
 float32 are multiplied as float32, not as TF32. The kernels have run in Triton's interpreter and compile for NVIDIA
 GPUs; they are untested on a GPU. Sizes of tiles were chosen by what the compiler reports: at 256 channels and 8 heads
-at most 112 KiB of shared memory and no spilled register in bfloat16, 144 KiB and 200 spilled bytes a thread in float32.
+at most 88 KiB of shared memory and no spilled register in bfloat16, 144 KiB and 200 spilled bytes a thread in float32.
 One program walks over all cells of a point, so that fewer than about 130 points a batch leave part of an H100 idle.
 
 P points, T tokens of a point, A heads, S = A T rows, N cells, C channels.
@@ -51,8 +51,12 @@ class Launch:
     num_warps: int = 8
 
 
-GATHER = {torch.bfloat16: Launch(cells=32, num_stages=3), torch.float32: Launch(cells=16, num_stages=1)}
-GIVE = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
+GATHER = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
+GIVE = {torch.bfloat16: Launch(cells=16, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
+SHARED_BYTES = {torch.bfloat16: 99 * 1024, torch.float32: 160 * 1024}
+"""What a program may need, at the largest width and 8 heads: 99 KiB is what RTX 30 and 40 have, an A100 has 163."""
+LARGEST_WIDTH = 256
+"""Channels of an image, as in SAM's ViTs."""
 
 
 def gather_from_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
@@ -68,7 +72,7 @@ def gather_from_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
         gather_kernel[(points,)](
             moved_PSC, image_PNC, cells.position_NC, found_PSC, count, image_PNC.stride(0),
             CHANNELS=channels, BLOCK=_block(channels), ROWS=padded_rows, CELLS=launch.cells,
-            INTERPRETED=not image_PNC.is_cuda, num_warps=launch.num_warps, num_stages=launch.num_stages,
+            INTERPRETED=triton.knobs.runtime.interpret, num_warps=launch.num_warps, num_stages=launch.num_stages,
         )  # fmt: skip
     return found_PSC[:, :rows]
 
@@ -94,7 +98,7 @@ def give_to_cells_triton(
             image_PNC, cells.position_NC, keys_PATC, bias_PAT, values_PATC, norm.weight, norm.bias, written_PNC,
             count, image_PNC.stride(0), norm.eps,
             CHANNELS=channels, BLOCK=_block(channels), HEADS=padded_heads, TOKENS=padded_tokens, CELLS=launch.cells,
-            CELLS_OF_PROGRAM=CELLS_OF_PROGRAM, INTERPRETED=not image_PNC.is_cuda,
+            CELLS_OF_PROGRAM=CELLS_OF_PROGRAM, INTERPRETED=triton.knobs.runtime.interpret,
             num_warps=launch.num_warps, num_stages=launch.num_stages,
         )  # fmt: skip
     return written_PNC

@@ -59,7 +59,8 @@ def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> 
     embedding is; "plain" is `Sam.decode`.
     """
     if kind == "auto":
-        return GridDecoder(sam, embeddings_1CEE, attention=fastest(embeddings_1CEE.device.type))
+        attention = fastest(embeddings_1CEE.device, _compute_dtype(embeddings_1CEE), sam.config.width)
+        return GridDecoder(sam, embeddings_1CEE, attention=attention)
     if kind in ("grid", "fused"):
         return GridDecoder(sam, embeddings_1CEE, attention="triton" if kind == "fused" else "reference")
     if kind == "plain":

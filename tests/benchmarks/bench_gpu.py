@@ -12,6 +12,7 @@ Figures, one JSON line each. `agreement`: masks whose runs the Triton and the pl
 `decoder_agreement`: mask pixels and predicted IoU of the fused decoder against plain torch, in the run's precision.
 `throughput`: encoded photograph to run lengths, `--threads` photographs at a time, after an announced warm-up.
 `floor_share`: FLOPs counted in one photograph, times the rate, over what a large bf16 matrix product reaches here.
+`ask_memory_floor`: bytes the decoder's kernels move by count, over a copy's bytes a second, over the time of `ask`.
 `memory`: the GPU's reserved peak in the last tenth of the run over that in its second. `time`: parts of a photograph
 on their own, and the kernels that take longest. Without a CUDA device it says so and exits with 2; `--device cpu` tries
 the benchmark itself, its figures mean nothing.
@@ -36,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.generate import PRESETS, GenerateConfig, Generated, generate_masks
 from engine.images import Frame, decode, resize
-from engine.kernels import decoder_attention
+from engine.kernels.decoder_attention import fastest as fastest_attention
 from engine.kernels.upsample_runs import fastest, needed_low_hw, upsample_runs
 from engine.model.config import VIT_B, VIT_H, VIT_L
 from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
@@ -134,7 +135,7 @@ def measure(
         "photo": arguments.size,
         "precision": config.precision,
         "kernels": fastest(arguments.device),
-        "decoder_attention": decoder_attention.fastest(arguments.device),
+        "decoder_attention": attention_of(model, config, arguments.device),
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "torch": torch.__version__,
         "pass_share": round(passed(example) / example.diagnostics.candidates, 4),
@@ -161,6 +162,11 @@ def measure(
         early, late = max(peaks[tenth : 2 * tenth] or peaks), max(peaks[-tenth:])
         print_line("gpu", "memory", late / early, "late over early peak", peak_gib=max(peaks) / 2**30, **facts)
     print_profile(model, decode(photos[0]), config, facts, arguments.device)
+
+
+def attention_of(model: Model, config: GenerateConfig, device: str) -> str:
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return fastest_attention(torch.device(device), dtype, model.sam.config.width)
 
 
 def with_thresholds(model: Model, image_HW3: np.ndarray, config: GenerateConfig, pass_share: float) -> GenerateConfig:
@@ -267,6 +273,20 @@ def gemm_flops(device: str) -> float:
     return 2 * side**3 / min(seconds)
 
 
+def bytes_of_ask(model: Model, points: int, config: GenerateConfig) -> int:
+    """What decoder_attention_triton's kernels read and write of the points' images."""
+    sizes = model.sam.config
+    passes = 3 * sizes.decoder_depth - 1  # first block: written; later ones: read, read and written; at the end: read
+    return passes * points * sizes.embedding_side**2 * sizes.width * (2 if config.precision == "bf16" else 4)
+
+
+def copy_bytes_per_second(device: str) -> float:
+    """Bytes read and written by a large copy, the best of ten."""
+    source = torch.empty(2**30 if device == "cuda" else 2**25, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * len(source) / min(timed(lambda: target.copy_(source), device) for _ in range(10))
+
+
 def timed(work: Callable[[], object], device: str) -> float:
     synchronize(device)
     start = time.perf_counter()
@@ -284,8 +304,13 @@ def print_profile(
     model: Model, image_HW3: np.ndarray, config: GenerateConfig, facts: dict[str, Any], device: str
 ) -> None:
     """Parts of one photograph, nothing overlapped; then the GPU's longest kernels."""
-    for part, milliseconds in parts(model, image_HW3, config, device):
+    milliseconds_of = dict(parts(model, image_HW3, config, device))
+    for part, milliseconds in milliseconds_of.items():
         print_line("gpu", f"time: {part}", milliseconds, "ms", **facts)
+    points = min(config.points_per_batch, config.points_per_side**2)
+    floor_ms = 1e3 * bytes_of_ask(model, points, config) / copy_bytes_per_second(device)
+    share = floor_ms / milliseconds_of[f"ask {points} points"]
+    print_line("gpu", "ask_memory_floor", share, "of ask's time", floor_ms=floor_ms, points=points, **facts)
     if device != "cuda":
         return
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for NVIDIA GPUs, which needs none, and prints their names; run by test_triton.py.
 
-The decoder's are compiled as they are launched at real sizes, and must fit an A100's shared memory.
+The decoder's are compiled as they are launched at real sizes, and must fit the shared memory that is asked of a GPU.
 """
 
 from dataclasses import dataclass, field
@@ -23,9 +23,7 @@ POINTERS = {
 TYPES = {name: kind for kind, names in POINTERS.items() for name in names}
 IN_IMAGES_DTYPE = ["moved", "image", "position", "found", "keys", "values", "written"]
 CAPABILITIES = (80, 90)
-"""A100; H100 and H200."""
-SHARED_BYTES = 160 * 1024
-"""What a program may use on an A100 is 163 KiB, on an H100 227."""
+"""A100; H100 and H200. The RTX 30 and 40 series run the first's instructions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +36,8 @@ class Variant:
     launch: dict[str, int] = field(default_factory=dict)
     is_aligned: bool = False
     """Sizes and addresses are multiples of 16, as Triton finds out at a launch."""
+    shared_bytes: int = 48 * 1024
+    """What it may need; every GPU has so much."""
 
 
 def decoder_variants() -> list[tuple[Any, list[Variant]]]:
@@ -56,7 +56,10 @@ def decoder_variants() -> list[tuple[Any, list[Variant]]]:
         for variants, launch, more in ((gather, module.GATHER[dtype], rows), (give, module.GIVE[dtype], groups)):
             constants = shape | more | {"CELLS": launch.cells}
             options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
-            variants.append(Variant(constants=constants, types=types, launch=options, is_aligned=True))
+            shared_bytes = module.SHARED_BYTES[dtype]
+            variants.append(
+                Variant(constants=constants, types=types, launch=options, is_aligned=True, shared_bytes=shared_bytes)
+            )
     return [(module.gather_kernel, gather), (module.give_kernel, give)]
 
 
@@ -89,5 +92,5 @@ for kernel, variants in KERNELS:
         for capability in CAPABILITIES:
             compiled = compile_variant(kernel, variant, capability)
             assert compiled.asm["cubin"]
-            assert compiled.metadata.shared <= SHARED_BYTES, (kernel.__name__, variant, compiled.metadata.shared)
+            assert compiled.metadata.shared <= variant.shared_bytes, (variant, compiled.metadata.shared)
     print(kernel.__name__)
