@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # it needs pyarrow and deltalake, which the engine does witho
     from storage.dataset import Dataset
 
 SHARDS_AT_HAND = 32
-"""Rows of so many image shards are kept: about 2 MB each."""
+"""Rows of so many image shards are kept, about 2 MB each; a source draws from so many at a time."""
+STEPS_A_SET = 50
+"""Training steps after which a source turns to the next shards."""
 IMAGES_TRIED = 1000
 """Before a source gives up on finding one that has masks."""
 _IMAGE_COLUMNS = (
@@ -136,6 +138,17 @@ class SnapshotImages:
                     yield position + place, self._starts[home] + int(order[place])
             position += images
 
+    @property
+    def shards_with_masks(self) -> list[int]:
+        """The image shards that masks were made of, by number."""
+        return [
+            number for number, home in enumerate(self._homes) if f"{home['plan']}/{home['shard']}" in self._masked_in
+        ]
+
+    def numbers_in(self, shard: int) -> range:
+        """The images of an image shard."""
+        return range(self._starts[shard], self._starts[shard + 1])
+
     def image_id(self, number: int) -> int:
         """The id of the image of that number."""
         home = self._home(number)
@@ -198,13 +211,18 @@ class SnapshotImages:
 
 
 class SnapshotSource:
-    """A source of training windows: images of a snapshot, or of a part of it, all equally often."""
+    """A source of training windows: images of a snapshot, or of a part of it, all about equally often.
+
+    Opening a shard's rows takes two queries, and a dataset may have thousands of shards: at any step images are drawn
+    from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every process.
+    """
 
     def __init__(
         self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = (), part: Part | None = None
     ) -> None:
         self._made_of = (dataset, snapshot, tuple(model_ids), part)
         self._images = SnapshotImages(dataset, snapshot, model_ids=model_ids)
+        self._shards = self._images.shards_with_masks
         self._part = part
         self._where = f"{dataset.uri}: snapshot {snapshot}"
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
@@ -222,11 +240,23 @@ class SnapshotSource:
 
         Raises ValueError where hardly an image has masks, RuntimeError where none fits the window.
         """
-        return cut_some_photo(lambda: self._draw(rng), rng, window, prompts)
+        return cut_some_photo(lambda: self._draw(rng, step), rng, window, prompts)
 
-    def _draw(self, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        for _ in range(IMAGES_TRIED if len(self._images) else 0):
-            number = int(rng.integers(len(self._images)))
+    def shards_at(self, step: int) -> list[int]:
+        """The image shards that are drawn from at a training step."""
+        sets = -(-len(self._shards) // SHARDS_AT_HAND)
+        if sets <= 1:
+            return self._shards
+        turn, place = divmod(step // STEPS_A_SET, sets)
+        return np.random.default_rng([0, turn]).permutation(self._shards)[place::sets].tolist()
+
+    def _draw(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
+        drawn_from = [self._images.numbers_in(shard) for shard in self.shards_at(step)]
+        ends = np.cumsum([len(numbers) for numbers in drawn_from])
+        for _ in range(IMAGES_TRIED if drawn_from else 0):
+            place = int(rng.integers(ends[-1]))
+            shard = int(np.searchsorted(ends, place, side="right"))
+            number = drawn_from[shard][place - int(ends[shard])]  # counted from the shard's end
             if self._part is not None and self._images.image_id(number) not in self._part:
                 continue
             drawn = self._decoded(number)

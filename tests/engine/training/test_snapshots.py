@@ -12,7 +12,7 @@ import webdataset
 
 from engine.training.data import WindowConfig
 from engine.training.initialise import fresh_sam
-from engine.training.snapshots import Part, SnapshotImages, SnapshotSource, count_images, training_samples
+from engine.training.snapshots import STEPS_A_SET, Part, SnapshotImages, SnapshotSource, count_images, training_samples
 from engine.training.train import train
 from storage.dataset import Dataset
 from storage.plans import PlannedShard
@@ -178,6 +178,27 @@ def test_a_source_of_a_part_draws_from_it_alone_also_in_another_process(dataset:
     held, rest = seen
     assert not held & rest
     assert (len(rest), len(held)) == count_images(dataset, snapshot, held_out_every=3)
+
+
+def test_a_source_of_many_shards_draws_from_a_few_at_a_time_and_from_all_in_turn(
+    dataset: Dataset, snapshot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.snapshots.SHARDS_AT_HAND", 1)
+    source = SnapshotSource(dataset, snapshot)
+    queries = []
+    query = dataset.query
+    monkeypatch.setattr(dataset, "query", lambda *asked: (queries.append(asked), query(*asked))[1])
+    window = WindowConfig(side_px=32, min_mask_px=1)
+    rng = np.random.default_rng(0)
+    for step in range(STEPS_A_SET):
+        source.cut(rng, step, window, 2)
+    assert len(queries) == 2  # the rows of one shard's images, and of their masks
+    for turn in (0, 3, 6):
+        assert sorted(shard for k in range(3) for shard in source.shards_at((turn + k) * STEPS_A_SET)) == [0, 1, 2]
+    again = SnapshotSource(dataset, snapshot)
+    assert [again.shards_at(step * STEPS_A_SET) for step in range(9)] == [
+        source.shards_at(step * STEPS_A_SET) for step in range(9)
+    ]
 
 
 def test_a_snapshot_without_masks_is_no_source(tmp_path: Path) -> None:
