@@ -1,9 +1,10 @@
 """Looking again, from nearer: at the whole photograph and at overlapping windows of it, for networks of a small input.
 
-An object of a dozen model pixels is answered badly however the network was trained; in a window of 0.6 of the sides it
-has twenty, in one of a third forty. A lone click is asked in the whole and in the nearest window of the first layer;
-where the answer is small, in the nearest of the second layer, too. The best three of all answers by predicted IoU are
-offered. What follows, further clicks or a box, is asked where the object was found, or fits.
+An object of a dozen model pixels is answered badly however the network was trained; in a window of the first layer, 0.6
+of the sides, it has twenty, in one of the second, a third of the sides, more than thirty. A lone click is asked in the
+whole and in the nearest window of the first layer; where the answer is small, in the nearest of the second layer, too.
+The best three of all answers by predicted IoU are offered. What follows, further clicks or a box, is asked where the
+object was found, or fits.
 
 Windows are those of the automatic generator's crop layers ("Segment Anything", appendix B). The first layer is encoded
 with the photograph, a window of the second when it is first asked.
@@ -30,8 +31,8 @@ WINDOW_HANDICAP = 0.03
 """Taken off the predicted IoU of a window's answers, which miss what lies outside. Chosen on photographs with even
 image_id: 0 to 0.1 differ by 0.003 in the best of three."""
 SMALL_SHARE = 0.01
-"""Of the photograph: an answer of at most this is looked at in the second layer, of which it fills a tenth of a window.
-Chosen on photographs with even image_id: above it the best three gain nothing and the first answer loses 0.005."""
+"""Of the photograph: an answer of at most this, a twelfth of a window, is looked at in the second layer. Chosen on
+photographs with even image_id: above it the best three gain nothing and the first answer loses 0.005."""
 NEVER = -16.0
 """Logit of cells outside the window when its logits are carried over to the whole photograph."""
 
@@ -58,8 +59,8 @@ class ZoomedPicture:
             return _grouped(views, moved)
         best = self.whole.segment(prompts)
         for layer in range(1, LAYERS + 1):
-            windows = [window for window in self.windows if window.layer == layer]  # none of a tiny photograph
-            asked = [number for number, found in enumerate(best) if windows and (layer == 1 or _is_small(found))]
+            windows = [window for window in self.windows if window.layer == layer]
+            asked = [number for number, found in enumerate(best) if layer == 1 or _is_small(found)]
             views = [self.view(_nearest(windows, prompts[number]).xyxy) for number in asked]
             nearer = _grouped(views, [prompts[number] for number in asked])
             for number, found in zip(asked, nearer, strict=True):
@@ -82,7 +83,7 @@ class ZoomedPicture:
             self._seen[frame.crop_xyxy] = SamPicture(model=self._model, embeddings_1CEE=embeddings_1CEE, frame=frame)
 
     def _view_of(self, prompt: ObjectPrompt) -> SamPicture:
-        """Where the previous mask was found; for a lone box, the nearest window with room around it; else the whole."""
+        """Where the previous mask was found; for a lone box the smallest window with room around it; else the whole."""
         if prompt.previous_logits_LL is not None:
             crop = prompt.previous_crop_xyxy
         else:
@@ -96,8 +97,9 @@ class ZoomedPicture:
         room = 0.25 * max(x1 - x0, y1 - y0)
         height, width = self.whole.frame.image_hw
         wide = (max(0.0, x0 - room), max(0.0, y0 - room), min(width, x1 + room), min(height, y1 + room))
-        nearest_first = [window.xyxy for window in sorted(self.windows, key=lambda window: -window.layer)]
-        return next(crop for crop in nearest_first if _holds(crop, *wide[:2]) and _holds(crop, *wide[2:]))
+        smallest_first = [window.xyxy for window in sorted(self.windows, key=lambda window: -window.layer)]
+        holding = (crop for crop in smallest_first if _holds(crop, *wide[:2]) and _holds(crop, *wide[2:]))
+        return next(holding, self.whole.frame.crop_xyxy)  # none holds a box outside, which will be refused
 
     def _as_seen(self, view: SamPicture, prompt: ObjectPrompt) -> ObjectPrompt:
         """The prompt with previous logits that cover this view: a window's are laid into the whole photograph's."""

@@ -143,8 +143,9 @@ def work_folder_of(job_parts: dict[str, object], root: Path) -> Path:
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a work folder: two trainings in one would write over each other's checkpoints.
 
-    The lock is the operating system's and ends with the process, however that ends.
-    Raises ValueError while another process of this machine holds it.
+    The lock is the operating system's and ends with the process that took it, however that ends; processes that it
+    started elsewhere may live some seconds longer. Raises ValueError while another process holds it, and where the
+    file system knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_NAME).open("a") as file:
@@ -155,6 +156,8 @@ def alone_in(folder: Path) -> Iterator[None]:
                 f"{folder} is the work folder of a training that runs now, and the same was asked for again; wait for "
                 "that one, or give another --work"
             ) from error
+        except OSError as error:
+            raise ValueError(f"{folder}: this file system locks no files ({error}); give another --work") from error
         yield
 
 

@@ -1,4 +1,4 @@
-"""What the mask decoder does with an image's cells: tokens gather from all of them, and each takes from the tokens.
+"""Attention between a mask decoder's tokens and an image's cells: tokens attend to all cells, and cells to the tokens.
 
 Both in the form in which the projections of the image are moved onto the tokens ("Segment Anything", fig. 14, has the
 layers; `engine.model.grid_decoder` the algebra): a token of a head asks with a vector as wide as the image, and is
@@ -37,7 +37,7 @@ class Cells:
         return self.image_PNC + self.position_NC
 
 
-def gather_from_cells(moved_PSC: Tensor, cells: Cells, *, implementation: Implementation = "reference") -> Tensor:
+def attend_to_cells(moved_PSC: Tensor, cells: Cells, *, implementation: Implementation = "reference") -> Tensor:
     """For each row the image's mean, weighed by a softmax over the cells; [P, S, C].
 
     Args:
@@ -54,13 +54,13 @@ def gather_from_cells(moved_PSC: Tensor, cells: Cells, *, implementation: Implem
         return torch.bmm(weights_PSN, cells.image_PNC)
     if implementation == "triton":
         _check_triton()
-        from engine.kernels.decoder_attention_triton import gather_from_cells_triton
+        from engine.kernels.decoder_attention_triton import attend_to_cells_triton
 
-        return gather_from_cells_triton(moved_PSC, cells)
+        return attend_to_cells_triton(moved_PSC, cells)
     raise ValueError(f"got implementation {implementation!r}, expected 'reference' or 'triton'")
 
 
-def give_to_cells(
+def attend_to_tokens(
     cells: Cells,
     keys_PATC: Tensor,
     bias_PAT: Tensor,
@@ -75,35 +75,35 @@ def give_to_cells(
         keys_PATC: what image + position is compared with: keys, scaled, times the query projection.
         bias_PAT: the query projection's bias times the scaled keys: added to a token's score in every cell.
         values_PATC: values times the out projection, whose bias is shared out among the heads.
-        implementation: see `gather_from_cells`, also for what is raised.
+        implementation: see `attend_to_cells`, also for what is raised.
     """
     if implementation == "reference":
         bias_PS1, keys_PSC = bias_PAT.flatten(1)[:, :, None], keys_PATC.flatten(1, 2)
         scores_PSN = torch.baddbmm(bias_PS1, keys_PSC, cells.placed_PNC.transpose(1, 2))
         scores_PATN = scores_PSN.unflatten(1, bias_PAT.shape[1:])
-        return give_by_score(cells.image_PNC, scores_PATN, values_PATC, norm)
+        return attend_by_score(cells.image_PNC, scores_PATN, values_PATC, norm)
     if implementation == "triton":
         _check_triton()
-        from engine.kernels.decoder_attention_triton import give_to_cells_triton
+        from engine.kernels.decoder_attention_triton import attend_to_tokens_triton
 
-        return give_to_cells_triton(cells, keys_PATC, bias_PAT, values_PATC, norm)
+        return attend_to_tokens_triton(cells, keys_PATC, bias_PAT, values_PATC, norm)
     raise ValueError(f"got implementation {implementation!r}, expected 'reference' or 'triton'")
 
 
-def give_by_score(image_PNC: Tensor, scores_PATN: Tensor, values_PATC: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """`give_to_cells` once each cell's score for each token is known, in plain torch."""
+def attend_by_score(image_PNC: Tensor, scores_PATN: Tensor, values_PATC: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """`attend_to_tokens` once each cell's score for each token is known, in plain torch."""
     weights_PSN = scores_PATN.softmax(dim=2).flatten(1, 2)
     return norm(torch.baddbmm(image_PNC, weights_PSN.transpose(1, 2), values_PATC.flatten(1, 2)))
 
 
 @lru_cache(maxsize=16)
-def fastest(device: torch.device, dtype: torch.dtype, width: int) -> Implementation:
-    """What suits an image of `width` channels on this device and can run there; says once which."""
+def fastest(device: torch.device, dtype: torch.dtype, width: int, heads: int) -> Implementation:
+    """What suits an image of `width` channels and so many heads on this device and can run there; says once which."""
     if device.type != "cuda":
         return "reference"
     try:
         _check_triton()
-        _check_room(device, dtype, width)
+        _check_room(device, dtype, width, heads)
     except RuntimeError as error:
         logger.warning("decoder_attention: plain torch, four times the memory traffic (%s)", error)
         return "reference"
@@ -118,12 +118,14 @@ def _check_triton() -> None:
         raise RuntimeError(f"the Triton twin of decoder_attention cannot run: {error}; install triton") from error
 
 
-def _check_room(device: torch.device, dtype: torch.dtype, width: int) -> None:
-    from engine.kernels.decoder_attention_triton import LARGEST_WIDTH, SHARED_BYTES
+def _check_room(device: torch.device, dtype: torch.dtype, width: int, heads: int) -> None:
+    from engine.kernels.decoder_attention_triton import LARGEST_WIDTH, MOST_HEADS, SHARED_BYTES
 
     needed = SHARED_BYTES.get(dtype)
     has = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)  # AMD's do not say
-    if needed is None or width > LARGEST_WIDTH:
-        raise RuntimeError(f"the Triton twin is for bfloat16 or float32 and up to {LARGEST_WIDTH} channels")
+    if needed is None or width > LARGEST_WIDTH or heads > MOST_HEADS:
+        raise RuntimeError(
+            f"the Triton twin is for bfloat16 or float32, up to {LARGEST_WIDTH} channels and {MOST_HEADS} heads"
+        )
     if has < needed:
         raise RuntimeError(f"the Triton twin needs {needed} bytes of shared memory for {dtype}, the GPU reports {has}")

@@ -1,12 +1,13 @@
 """The GPU twins of `decoder_attention`: either direction reads a point's image once; one of them writes it once.
 
-`gather_kernel` walks over a point's cells with a running softmax (FlashAttention, Dao et al. 2022). `give_kernel` does
-scores, softmax over the tokens of a head, values, residual and layer norm of a tile of cells while it is on the chip.
+`to_cells_kernel` walks over a point's cells with a running softmax (FlashAttention, Dao et al. 2022).
+`to_tokens_kernel` does scores, softmax over the tokens of a head, values, residual and layer norm of a tile of cells
+while it is on the chip.
 Positions are added there too: image + position is never stored. The first block's image is one for all points; it
 stays in the GPU's cache, and only the result is written.
 
 Passes over a point's [N, 256] image in a decoder of two blocks and a last attention; a pass reads or writes every value
-once. Counted, not measured; the tests count them again:
+once. Counted, not measured; the tests count the calls:
 
     plain twins   21.5   each operation with its operands once; scores and weights are 0.2 of a pass each
     kernels        5     written; read; read and written; read
@@ -38,7 +39,7 @@ from engine.kernels.decoder_attention import Cells
 _SMALLEST_PRODUCT = 16
 """Rows, columns and depth of a tile that tensor cores take."""
 CELLS_OF_PROGRAM = 512
-"""Cells for which `give_kernel` loads keys and values once: 8 programs a point of SAM's 64 x 64 cells."""
+"""Cells for which `to_tokens_kernel` loads keys and values once: 8 programs a point of SAM's 64 x 64 cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +52,26 @@ class Launch:
     num_warps: int = 8
 
 
-GATHER = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
-GIVE = {torch.bfloat16: Launch(cells=16, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
+TO_CELLS = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
+TO_TOKENS = {torch.bfloat16: Launch(cells=16, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
 SHARED_BYTES = {torch.bfloat16: 99 * 1024, torch.float32: 160 * 1024}
-"""What a program may need, at the largest width and 8 heads: 99 KiB is what RTX 30 and 40 have, an A100 has 163."""
+"""What a program may need, at the largest width and most heads: 99 KiB is what RTX 30 and 40 have, an A100 has 163."""
 LARGEST_WIDTH = 256
 """Channels of an image, as in SAM's ViTs."""
+MOST_HEADS = 8
 
 
-def gather_from_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
-    """Same as `gather_from_cells`."""
+def attend_to_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
+    """Same as `attend_to_cells`."""
     image_PNC = _checked(cells)
     points, count, channels = image_PNC.shape
     rows = moved_PSC.shape[1]
     padded_rows = max(_SMALLEST_PRODUCT, triton.next_power_of_2(rows))
     moved_PSC = F.pad(moved_PSC.to(image_PNC.dtype), (0, 0, 0, padded_rows - rows)).contiguous()
     found_PSC = torch.empty_like(moved_PSC)
-    launch = GATHER[image_PNC.dtype]
+    launch = TO_CELLS[image_PNC.dtype]
     if points:
-        gather_kernel[(points,)](
+        to_cells_kernel[(points,)](
             moved_PSC, image_PNC, cells.position_NC, found_PSC, count, image_PNC.stride(0),
             CHANNELS=channels, BLOCK=_block(channels), ROWS=padded_rows, CELLS=launch.cells,
             INTERPRETED=triton.knobs.runtime.interpret, num_warps=launch.num_warps, num_stages=launch.num_stages,
@@ -77,10 +79,10 @@ def gather_from_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
     return found_PSC[:, :rows]
 
 
-def give_to_cells_triton(
+def attend_to_tokens_triton(
     cells: Cells, keys_PATC: Tensor, bias_PAT: Tensor, values_PATC: Tensor, norm: nn.LayerNorm
 ) -> Tensor:
-    """Same as `give_to_cells`."""
+    """Same as `attend_to_tokens`."""
     image_PNC = _checked(cells)
     points, count, channels = image_PNC.shape
     heads, tokens = keys_PATC.shape[1:3]
@@ -92,9 +94,9 @@ def give_to_cells_triton(
     bias_PAT = F.pad(bias_PAT.float(), (0, padded_tokens - tokens), value=-torch.inf)
     bias_PAT = F.pad(bias_PAT, (0, 0, 0, padded_heads - heads)).contiguous()
     written_PNC = torch.empty((points, count, channels), dtype=image_PNC.dtype, device=image_PNC.device)
-    launch = GIVE[image_PNC.dtype]
+    launch = TO_TOKENS[image_PNC.dtype]
     if points:
-        give_kernel[(points, triton.cdiv(count, CELLS_OF_PROGRAM))](
+        to_tokens_kernel[(points, triton.cdiv(count, CELLS_OF_PROGRAM))](
             image_PNC, cells.position_NC, keys_PATC, bias_PAT, values_PATC, norm.weight, norm.bias, written_PNC,
             count, image_PNC.stride(0), norm.eps,
             CHANNELS=channels, BLOCK=_block(channels), HEADS=padded_heads, TOKENS=padded_tokens, CELLS=launch.cells,
@@ -112,7 +114,7 @@ def _checked(cells: Cells) -> Tensor:
             f"the Triton twin of decoder_attention needs cells on a CUDA device, got {image_PNC.device}; "
             "set TRITON_INTERPRET=1 before the first import to interpret it on the CPU"
         )
-    if image_PNC.dtype not in GATHER or position_NC.dtype != image_PNC.dtype:
+    if image_PNC.dtype not in TO_CELLS or position_NC.dtype != image_PNC.dtype:
         raise ValueError(
             f"the Triton twin of decoder_attention got an image of {image_PNC.dtype} and positions of "
             f"{position_NC.dtype}, expected both float32 or both bfloat16; the plain twin takes any"
@@ -128,7 +130,7 @@ def _block(channels: int) -> int:
 
 
 @triton.jit
-def gather_kernel(  # type: ignore[no-untyped-def]
+def to_cells_kernel(  # type: ignore[no-untyped-def]
     moved, image, position, found, num_cells, image_stride,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
@@ -159,7 +161,7 @@ def gather_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def give_kernel(  # type: ignore[no-untyped-def]
+def to_tokens_kernel(  # type: ignore[no-untyped-def]
     image, position, keys, bias, values, norm_weight, norm_bias, written, num_cells, image_stride, epsilon,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr, CELLS: tl.constexpr,
     CELLS_OF_PROGRAM: tl.constexpr, INTERPRETED: tl.constexpr,

@@ -27,10 +27,10 @@ from torch import Tensor
 from engine.kernels.decoder_attention import (
     Cells,
     Implementation,
+    attend_by_score,
+    attend_to_cells,
+    attend_to_tokens,
     fastest,
-    gather_from_cells,
-    give_by_score,
-    give_to_cells,
 )
 from engine.model.sam import Sam
 from engine.model.transformer import Attention, TwoWayBlock
@@ -59,13 +59,15 @@ def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> 
     embedding is; "plain" is `Sam.decode`.
     """
     if kind == "auto":
-        attention = fastest(embeddings_1CEE.device, _compute_dtype(embeddings_1CEE), sam.config.width)
+        attention = fastest(
+            embeddings_1CEE.device, _compute_dtype(embeddings_1CEE), sam.config.width, sam.config.decoder_heads
+        )
         return GridDecoder(sam, embeddings_1CEE, attention=attention)
     if kind in ("grid", "fused"):
         return GridDecoder(sam, embeddings_1CEE, attention="triton" if kind == "fused" else "reference")
     if kind == "plain":
         return PlainDecoder(sam, embeddings_1CEE)
-    raise ValueError(f"got decoder {kind!r}, expected 'grid' or 'plain', 'fused' or 'auto'")
+    raise ValueError(f"got decoder {kind!r}, expected 'auto', 'grid', 'fused' or 'plain'")
 
 
 class PlainDecoder:
@@ -138,7 +140,7 @@ class GridDecoder:
         read = [0, 2, 3, 4]  # the IoU token and masks 1 to 3; mask 0 answers several prompts
         queries_PTC, tokens_PTC = queries_PTC[:, read], tokens_PTC[:, read]
         cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
-        attended_PTC = self._gather(transformer.final_attn_token_to_image, queries_PTC + tokens_PTC, cells)
+        attended_PTC = self._attend_to_cells(transformer.final_attn_token_to_image, queries_PTC + tokens_PTC, cells)
         queries_PTC = transformer.norm_final_attn(queries_PTC + attended_PTC)
         iou_P4 = decoder.iou_prediction_head(queries_PTC[:, 0])
         return GridAnswer(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
@@ -163,7 +165,7 @@ class GridDecoder:
         queries_PTC = block.norm1(block.self_attn(tokens_PTC, tokens_PTC, tokens_PTC))
         attention = block.cross_attn_token_to_image
         asked_PATD = _by_head(attention.q_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
-        found_PATD = self._gather_first(asked_PATD)
+        found_PATD = self._attend_first(asked_PATD)
         queries_PTC = block.norm2(queries_PTC + attention.out_proj(found_PATD.transpose(1, 2).flatten(2)))
         queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
 
@@ -171,10 +173,10 @@ class GridDecoder:
         image_PNC = self._image_NC.expand(len(tokens_PTC), -1, -1)
         if self._attention == "triton":
             cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
-            return queries_PTC, self._give(block, queries_PTC, tokens_PTC, cells)
+            return queries_PTC, self._attend_to_tokens(block, queries_PTC, tokens_PTC, cells)
         keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
         scores_PATN = _each_matmul(keys_PATD, self._first_queries_ADN)  # the image is projected already
-        return queries_PTC, give_by_score(image_PNC, scores_PATN, _moved_values(attention, queries_PTC), block.norm4)
+        return queries_PTC, attend_by_score(image_PNC, scores_PATN, _moved_values(attention, queries_PTC), block.norm4)
 
     def _later_block(
         self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, image_PNC: Tensor
@@ -183,12 +185,12 @@ class GridDecoder:
         placed_PTC = queries_PTC + tokens_PTC
         queries_PTC = block.norm1(queries_PTC + block.self_attn(placed_PTC, placed_PTC, queries_PTC))
         cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
-        attended_PTC = self._gather(block.cross_attn_token_to_image, queries_PTC + tokens_PTC, cells)
+        attended_PTC = self._attend_to_cells(block.cross_attn_token_to_image, queries_PTC + tokens_PTC, cells)
         queries_PTC = block.norm2(queries_PTC + attended_PTC)
         queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
-        return queries_PTC, self._give(block, queries_PTC, tokens_PTC, cells)
+        return queries_PTC, self._attend_to_tokens(block, queries_PTC, tokens_PTC, cells)
 
-    def _gather_first(self, asked_PATD: Tensor) -> Tensor:
+    def _attend_first(self, asked_PATD: Tensor) -> Tensor:
         """Softmax attention to the image that every point still shares."""
         if self._attention == "triton":  # torch has this kernel: the queries of all points are those of one picture
             asked_1AXD = asked_PATD.transpose(0, 1).flatten(1, 2)[None]
@@ -198,16 +200,16 @@ class GridDecoder:
         scores_PATN = _each_matmul(asked_PATD, self._first_keys_ADN)
         return _each_matmul(scores_PATN.softmax(dim=-1), self._first_values_AND)
 
-    def _gather(self, attention: Attention, asked_PTC: Tensor, cells: Cells) -> Tensor:
+    def _attend_to_cells(self, attention: Attention, asked_PTC: Tensor, cells: Cells) -> Tensor:
         """`attention(asked, placed, image)` with key and value projections moved onto the tokens."""
         by_head = (attention.heads, -1)
         asked_PATD = _by_head(attention.q_proj(asked_PTC), attention.heads) / _root(attention)
         moved_PSC = (asked_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
-        found_PATC = gather_from_cells(moved_PSC, cells, implementation=self._attention).unflatten(1, by_head)
+        found_PATC = attend_to_cells(moved_PSC, cells, implementation=self._attention).unflatten(1, by_head)
         found_PATD = found_PATC @ attention.v_proj.weight.unflatten(0, by_head).transpose(1, 2)
         return attention.out_proj(found_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
-    def _give(self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, cells: Cells) -> Tensor:
+    def _attend_to_tokens(self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, cells: Cells) -> Tensor:
         """The image after its cells attended to the tokens; query, value and out projections moved onto the tokens."""
         attention = block.cross_attn_image_to_token
         by_head = (attention.heads, -1)
@@ -215,7 +217,7 @@ class GridDecoder:
         moved_PATC = keys_PATD @ attention.q_proj.weight.unflatten(0, by_head)
         bias_PAT = torch.einsum("patd,ad->pat", keys_PATD, attention.q_proj.bias.unflatten(0, by_head))
         values_PATC = _moved_values(attention, queries_PTC)
-        return give_to_cells(cells, moved_PATC, bias_PAT, values_PATC, block.norm4, implementation=self._attention)
+        return attend_to_tokens(cells, moved_PATC, bias_PAT, values_PATC, block.norm4, implementation=self._attention)
 
     def _upscaled(self, image_QnC: Tensor) -> Tensor:
         """The two transposed convolutions as products cell by cell: [Q, n, 16, C / 8]."""

@@ -116,11 +116,15 @@ class SnapshotImages:
     def __init__(self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
         self._only = _only(model_ids)
-        sql = "SELECT plan, shard, images, inputs, kind FROM shards WHERE kind <> 'withdrawals' ORDER BY plan, shard"
+        sql = (
+            "SELECT plan, shard, images, masks, inputs, kind, model_id FROM shards WHERE kind <> 'withdrawals' "
+            "ORDER BY plan, shard"
+        )
         rows = dataset.query(sql, snapshot).to_pylist()
         self._homes = [row for row in rows if row["kind"] == "images" and row["images"]]
         self._starts = list(accumulate((home["images"] for home in self._homes), initial=0))
-        self._masked_in = _mask_shards([row for row in rows if row["kind"] == "masks" and row["images"]])
+        masked = [row for row in rows if row["kind"] == "masks" and row["masks"]]
+        self._masked_in = _mask_shards([row for row in masked if not model_ids or row["model_id"] in model_ids])
         self._rows = lru_cache(maxsize=SHARDS_AT_HAND)(self._query_rows)
 
     def __len__(self) -> int:
@@ -140,7 +144,7 @@ class SnapshotImages:
 
     @property
     def shards_with_masks(self) -> list[int]:
-        """The image shards that masks were made of, by number."""
+        """The image shards that have masks, by number."""
         return [
             number for number, home in enumerate(self._homes) if f"{home['plan']}/{home['shard']}" in self._masked_in
         ]
@@ -214,7 +218,8 @@ class SnapshotSource:
     """A source of training windows: images of a snapshot, or of a part of it, all about equally often.
 
     Opening a shard's rows takes two queries, and a dataset may have thousands of shards: at any step images are drawn
-    from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every process.
+    from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every process. So
+    what asks for a few steps alone, as calibration does, sees `SHARDS_AT_HAND` shards at most.
     """
 
     def __init__(
@@ -251,18 +256,26 @@ class SnapshotSource:
         return np.random.default_rng([0, turn]).permutation(self._shards)[place::sets].tolist()
 
     def _draw(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
-        drawn_from = [self._images.numbers_in(shard) for shard in self.shards_at(step)]
-        ends = np.cumsum([len(numbers) for numbers in drawn_from])
-        for _ in range(IMAGES_TRIED if drawn_from else 0):
-            place = int(rng.integers(ends[-1]))
-            shard = int(np.searchsorted(ends, place, side="right"))
-            number = drawn_from[shard][place - int(ends[shard])]  # counted from the shard's end
-            if self._part is not None and self._images.image_id(number) not in self._part:
-                continue
-            drawn = self._decoded(number)
+        """A random image of the step's shards; where they have none, of the next ones'."""
+        sets = -(-len(self._shards) // SHARDS_AT_HAND)
+        for turns in range(2 * sets):  # as many as surely hold each set once
+            numbers = [self._images.numbers_in(shard) for shard in self.shards_at(step + turns * STEPS_A_SET)]
+            drawn = self._draw_of(rng, numbers)
             if drawn is not None:
                 return drawn
         raise ValueError(f"{self._where}: got no masks to train on; `gigamask masks` makes some, then take a snapshot")
+
+    def _draw_of(self, rng: Generator, numbers: list[range]) -> tuple[np.ndarray, np.ndarray] | None:
+        ends = np.cumsum([len(of_shard) for of_shard in numbers])
+        for _ in range(IMAGES_TRIED):
+            place = int(rng.integers(ends[-1]))
+            shard = int(np.searchsorted(ends, place, side="right"))
+            number = numbers[shard][place - int(ends[shard])]  # counted from the shard's end
+            if self._part is None or self._images.image_id(number) in self._part:
+                drawn = self._decoded(number)
+                if drawn is not None:
+                    return drawn
+        return None
 
     def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
         sample = self._images.read(number)

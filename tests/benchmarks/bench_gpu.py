@@ -166,7 +166,7 @@ def measure(
 
 def attention_of(model: Model, config: GenerateConfig, device: str) -> str:
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    return fastest_attention(torch.device(device), dtype, model.sam.config.width)
+    return fastest_attention(torch.device(device), dtype, model.sam.config.width, model.sam.config.decoder_heads)
 
 
 def with_thresholds(model: Model, image_HW3: np.ndarray, config: GenerateConfig, pass_share: float) -> GenerateConfig:

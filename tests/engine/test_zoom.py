@@ -148,6 +148,11 @@ def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedPi
     assert [answer.crops_M[0] for answer in answers] == expected
 
 
+def test_a_box_outside_the_photograph_is_refused(picture: ZoomedPicture):
+    with pytest.raises(ValueError, match=r"inside the 640x480 picture"):
+        picture.segment([ObjectPrompt(box_xyxy=(700, 10, 720, 20))])
+
+
 def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture):
     click, logits_LL = Click(x=100.5, y=90.5), torch.zeros(32, 32)
     prompt = ObjectPrompt(clicks=(click,), previous_logits_LL=logits_LL, previous_crop_xyxy=(1, 2, 30, 40))
@@ -155,7 +160,7 @@ def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture):
         picture.segment([prompt])
 
 
-def test_a_photograph_too_small_for_windows_is_asked_as_a_whole(model: Model):
+def test_a_photograph_of_one_pixel_is_answered(model: Model):
     tiny = ZoomedPicture(model, np.full((1, 1, 3), 90, dtype=np.uint8))
     prompt = ObjectPrompt(clicks=(Click(x=0.5, y=0.5),))
     (answer,) = tiny.segment([prompt])

@@ -183,12 +183,14 @@ def test_one_training_at_a_time_holds_a_work_folder_until_its_process_ends(tmp_p
         "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="work folder of a training that runs now"), alone_in(tmp_path):
-            pass
-        other.kill()
-        other.wait()
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(ValueError, match="work folder of a training that runs now"), alone_in(tmp_path):
+                pass
+        finally:
+            other.kill()
+            other.wait()
         with alone_in(tmp_path):
             pass
 

@@ -43,7 +43,7 @@ class Variant:
 def decoder_variants() -> list[tuple[Any, list[Variant]]]:
     """SAM's ViTs in both dtypes, the seed in bfloat16; 7 tokens padded to 8."""
     module = decoder_attention_triton
-    gather, give = [], []
+    to_cells, to_tokens = [], []
     for dtype, kind, channels, heads in (
         (torch.bfloat16, "*bf16", 256, 8),
         (torch.float32, "*fp32", 256, 8),
@@ -53,14 +53,17 @@ def decoder_variants() -> list[tuple[Any, list[Variant]]]:
         shape = {"CHANNELS": channels, "BLOCK": channels, "INTERPRETED": False}
         rows = {"ROWS": heads * 8}
         groups = {"HEADS": heads, "TOKENS": 8, "CELLS_OF_PROGRAM": module.CELLS_OF_PROGRAM}
-        for variants, launch, more in ((gather, module.GATHER[dtype], rows), (give, module.GIVE[dtype], groups)):
+        for variants, launch, more in (
+            (to_cells, module.TO_CELLS[dtype], rows),
+            (to_tokens, module.TO_TOKENS[dtype], groups),
+        ):
             constants = shape | more | {"CELLS": launch.cells}
             options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
             shared_bytes = module.SHARED_BYTES[dtype]
             variants.append(
                 Variant(constants=constants, types=types, launch=options, is_aligned=True, shared_bytes=shared_bytes)
             )
-    return [(module.gather_kernel, gather), (module.give_kernel, give)]
+    return [(module.to_cells_kernel, to_cells), (module.to_tokens_kernel, to_tokens)]
 
 
 WALKS = [

@@ -40,5 +40,5 @@ def test_under_the_interpreter_the_kernels_agree_with_their_plain_twins(tmp_path
 def test_every_kernel_compiles_for_the_gpus_of_today(tmp_path: Path) -> None:
     done = run_child(str(HERE / "compile_kernels.py"), cache=tmp_path, interpret=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    kernels = {"evaluate_kernel", "count_kernel", "write_kernel", "pairs_kernel", "gather_kernel", "give_kernel"}
+    kernels = {"evaluate_kernel", "count_kernel", "write_kernel", "pairs_kernel", "to_cells_kernel", "to_tokens_kernel"}
     assert set(done.stdout.split()) == kernels

@@ -82,5 +82,5 @@ def test_embeddings_of_another_shape_and_unknown_kinds_are_refused(make_sam) -> 
     for shape in ((2, 32, 10, 10), (1, 16, 10, 10), (1, 32, 9, 10)):
         with pytest.raises(ValueError, match="expected"):
             GridDecoder(sam, torch.zeros(shape))
-    with pytest.raises(ValueError, match="expected 'grid' or 'plain'"):
+    with pytest.raises(ValueError, match="expected 'auto', 'grid', 'fused' or 'plain'"):
         make_point_decoder("fast", sam, torch.zeros(1, 32, 10, 10))  # type: ignore[arg-type]

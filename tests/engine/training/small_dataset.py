@@ -35,8 +35,8 @@ def photograph(number: int) -> tuple[ImageRecord, bytes]:
     return image_record(data, (SIDE, SIDE), f"photos/{number}.jpg", "jpg"), data
 
 
-def write_masks(dataset: Dataset, model_id: str) -> None:
-    runs = [(commit, start) for commit in dataset.image_shards() for start in range(0, commit.images, 3)]
+def write_masks(dataset: Dataset, model_id: str, *, of_shards: slice = slice(None)) -> None:
+    runs = [(commit, start) for commit in dataset.image_shards()[of_shards] for start in range(0, commit.images, 3)]
     shards = [
         PlannedShard(name=f"{number:06d}", inputs=(commit.address, f"{start}:{min(start + 3, commit.images)}"))
         for number, (commit, start) in enumerate(runs)

@@ -201,6 +201,22 @@ def test_a_source_of_many_shards_draws_from_a_few_at_a_time_and_from_all_in_turn
     ]
 
 
+def test_a_source_of_one_models_masks_or_of_a_part_finds_them_at_any_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.snapshots.SHARDS_AT_HAND", 1)
+    dataset = small_dataset(tmp_path / "dataset")
+    write_masks(dataset, "rare-3", of_shards=slice(1, 2))
+    snapshot = dataset.snapshot().snapshot_id
+    window = WindowConfig(side_px=32, min_mask_px=1)
+    image, _ = next(iter(dataset.read_images(dataset.image_shards()[1])))
+    one_shard_holds = Part(held_out_every=image.image_id, held_out=True)
+    for chosen in ({"model_ids": ("rare-3",)}, {"part": one_shard_holds}):
+        source = SnapshotSource(dataset, snapshot, **chosen)
+        for step in (0, STEPS_A_SET, 2 * STEPS_A_SET):
+            assert source.cut(np.random.default_rng(step), step, window, 2).masks_NHW.any()
+
+
 def test_a_snapshot_without_masks_is_no_source(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "dataset")
     source = SnapshotSource(dataset, dataset.snapshot().snapshot_id)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from engine.generate import PRESETS, generate_masks
 from engine.images import decode, resize
 from engine.kernels import decoder_attention_triton as module
-from engine.kernels.decoder_attention import Cells, gather_from_cells, give_to_cells
+from engine.kernels.decoder_attention import Cells, attend_to_cells, attend_to_tokens
 from engine.model.config import SamConfig, VitConfig
 from engine.model.grid_decoder import GridDecoder, make_point_decoder
 from engine.model.sam import Sam, build_sam
@@ -41,7 +41,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-6}
 
 
 def attention_of(size: str, dtype: torch.dtype, *, is_shared: bool) -> tuple[Cells, Tensor, tuple[Any, ...]]:
-    """Cells of an own image per point or of a shared one, what to gather with, and what to give."""
+    """Cells of an own image per point or of a shared one, what asks them, and what they ask."""
     points, count, channels, heads, tokens = SIZES[size]
     generator = torch.Generator().manual_seed(count)
 
@@ -68,16 +68,16 @@ def assert_near(ours: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("size", "dtype", "is_shared"), [*product(SIZES, TOLERANCE, (False, True))])
-def test_triton_gathers_and_gives_what_plain_torch_does(size: str, dtype: torch.dtype, is_shared: bool) -> None:
+def test_triton_attends_both_ways_as_plain_torch_does(size: str, dtype: torch.dtype, is_shared: bool) -> None:
     cells, moved_PSC, (keys_PATC, bias_PAT, values_PATC, norm) = attention_of(size, dtype, is_shared=is_shared)
     assert_near(
-        gather_from_cells(moved_PSC, cells, implementation="triton"),
-        gather_from_cells(moved_PSC.double(), in_float64(cells)),
+        attend_to_cells(moved_PSC, cells, implementation="triton"),
+        attend_to_cells(moved_PSC.double(), in_float64(cells)),
         dtype,
     )
-    ours = give_to_cells(cells, keys_PATC, bias_PAT, values_PATC, norm, implementation="triton")
+    ours = attend_to_tokens(cells, keys_PATC, bias_PAT, values_PATC, norm, implementation="triton")
     exact = [each.double() for each in (keys_PATC, bias_PAT, values_PATC)]
-    assert_near(ours, give_to_cells(in_float64(cells), *exact, norm.double()), dtype)
+    assert_near(ours, attend_to_tokens(in_float64(cells), *exact, norm.double()), dtype)
 
 
 def test_scores_far_apart_neither_overflow_nor_lose_a_head() -> None:
@@ -86,7 +86,7 @@ def test_scores_far_apart_neither_overflow_nor_lose_a_head() -> None:
     )
     keys_PATC[:, 0] *= 300  # the other head's scores lie hundreds below
     given = (keys_PATC, bias_PAT, values_PATC, norm)
-    for work, arguments in ((gather_from_cells, (300 * moved_PSC, cells)), (give_to_cells, (cells, *given))):
+    for work, arguments in ((attend_to_cells, (300 * moved_PSC, cells)), (attend_to_tokens, (cells, *given))):
         ours, theirs = (work(*arguments, implementation=twin) for twin in ("triton", "reference"))
         assert torch.allclose(ours, theirs, atol=2e-4)
 
@@ -94,16 +94,16 @@ def test_scores_far_apart_neither_overflow_nor_lose_a_head() -> None:
 def test_no_point_and_types_the_kernels_do_not_take() -> None:
     cells, moved_PSC, given = attention_of("one point", torch.float32, is_shared=False)
     none = Cells(image_PNC=cells.image_PNC[:0], position_NC=cells.position_NC)
-    assert gather_from_cells(moved_PSC[:0], none, implementation="triton").shape == (0, 8, 16)
-    assert give_to_cells(none, *(each[:0] for each in given[:3]), given[3], implementation="triton").shape == (
+    assert attend_to_cells(moved_PSC[:0], none, implementation="triton").shape == (0, 8, 16)
+    assert attend_to_tokens(none, *(each[:0] for each in given[:3]), given[3], implementation="triton").shape == (
         0,
         33,
         16,
     )
     with pytest.raises(ValueError, match="expected both float32 or both bfloat16"):
-        gather_from_cells(moved_PSC.double(), in_float64(cells), implementation="triton")
+        attend_to_cells(moved_PSC.double(), in_float64(cells), implementation="triton")
     with pytest.raises(ValueError, match="expected 'reference' or 'triton'"):
-        gather_from_cells(moved_PSC, cells, implementation="cuda")  # type: ignore[arg-type]
+        attend_to_cells(moved_PSC, cells, implementation="cuda")  # type: ignore[arg-type]
 
 
 def tiny_sam(config: SamConfig = TINY) -> Sam:
@@ -176,8 +176,8 @@ def test_a_point_costs_five_passes_over_its_image_and_the_plain_twins_twenty_one
 
         return call
 
-    monkeypatch.setattr(module, "gather_from_cells_triton", counted(module.gather_from_cells_triton, writes=0))
-    monkeypatch.setattr(module, "give_to_cells_triton", counted(module.give_to_cells_triton, writes=1))
+    monkeypatch.setattr(module, "attend_to_cells_triton", counted(module.attend_to_cells_triton, writes=0))
+    monkeypatch.setattr(module, "attend_to_tokens_triton", counted(module.attend_to_tokens_triton, writes=1))
     original = SamConfig(image_encoder=ENCODER, input_side=176, embedding_stride=16)
     points, cells = 3, 11 * 11  # the only dimensions with these factors
     with torch.no_grad():  # inference mode would hide the copies inside composite operations
