@@ -117,14 +117,18 @@ class SnapshotImages:
         self._dataset, self._snapshot = dataset, snapshot
         self._only = _only(model_ids)
         sql = (
-            "SELECT plan, shard, images, masks, inputs, kind, model_id FROM shards WHERE kind <> 'withdrawals' "
+            "SELECT plan, shard, images, masks, inputs, kind FROM shards WHERE kind <> 'withdrawals' "
             "ORDER BY plan, shard"
         )
         rows = dataset.query(sql, snapshot).to_pylist()
         self._homes = [row for row in rows if row["kind"] == "images" and row["images"]]
         self._starts = list(accumulate((home["images"] for home in self._homes), initial=0))
         masked = [row for row in rows if row["kind"] == "masks" and row["masks"]]
-        self._masked_in = _mask_shards([row for row in masked if not model_ids or row["model_id"] in model_ids])
+        if model_ids:  # each mask says who made it; a shard may hold masks of several models
+            sql = f"SELECT DISTINCT plan, shard FROM masks WHERE true{self._only}"
+            theirs = {(row["plan"], row["shard"]) for row in dataset.query(sql, snapshot).to_pylist()}
+            masked = [row for row in masked if (row["plan"], row["shard"]) in theirs]
+        self._masked_in = _mask_shards(masked)
         self._rows = lru_cache(maxsize=SHARDS_AT_HAND)(self._query_rows)
 
     def __len__(self) -> int:

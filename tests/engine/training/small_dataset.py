@@ -36,6 +36,7 @@ def photograph(number: int) -> tuple[ImageRecord, bytes]:
 
 
 def write_masks(dataset: Dataset, model_id: str, *, of_shards: slice = slice(None)) -> None:
+    """Masks that name their model; as with people's, made with several, the shards name none."""
     runs = [(commit, start) for commit in dataset.image_shards()[of_shards] for start in range(0, commit.images, 3)]
     shards = [
         PlannedShard(name=f"{number:06d}", inputs=(commit.address, f"{start}:{min(start + 3, commit.images)}"))
@@ -67,4 +68,4 @@ def write_masks(dataset: Dataset, model_id: str, *, of_shards: slice = slice(Non
                     )
                 )
             masked.append((image, masks))
-        dataset.write_masks(plan, shard, masked, model_id=model_id)
+        dataset.write_masks(plan, shard, masked)
