@@ -13,14 +13,14 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from engine.generate import PRESETS, GenerateConfig
+from engine.automatic.generate import PRESETS, GenerateConfig
 from engine.model.config import SamConfig
 from engine.training.recipes import RECIPES
 from engine.training.train import TrainConfig
-from flows.evaluation import EvaluateSettings
-from stages.actors import PoolConfig
-from stages.ingest import IngestConfig
-from stages.training import DataConfig
+from flows.evaluation.compare import EvaluateSettings
+from stages.cluster.run import PoolConfig
+from stages.ingest.ingest import IngestConfig
+from stages.training.job import DataConfig
 
 Settings = TypeVar("Settings")
 Tree = dict[str, Any]

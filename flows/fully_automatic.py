@@ -14,14 +14,14 @@ from prefect import flow, task
 from engine.model.weights import load_model
 from flows.config import RunConfig, validated
 from flows.progress import Counts, Reporter, WorkerCounts, reporter, say
-from flows.report import report_path, write_report
-from stages.actors import PlanProgress, PlanResult, run_plan
-from stages.fully_automatic import ShardWorker, expected_memory_bytes, plan_masks
-from stages.ingest import IngestProgress, IngestReport, ingest_photos
-from stages.pool import PoolConfig
+from flows.report.write import report_path, write_report
+from stages.cluster.pool import PoolConfig
+from stages.cluster.run import PlanProgress, PlanResult, run_plan
+from stages.fully_automatic.worker import ShardWorker, expected_memory_bytes, plan_masks
+from stages.ingest.ingest import IngestProgress, IngestReport, ingest_photos
 from storage.dataset import Dataset
-from storage.plans import Plan
-from storage.stores import StoreError
+from storage.objects.stores import StoreError
+from storage.protocol.plans import Plan
 
 FOLD_EVERY_S = 60.0
 """So that `gigamask query` follows a long run."""

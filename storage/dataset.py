@@ -12,30 +12,21 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage import (
-    cleaning,
-    commits,
-    contents,
-    documents,
-    folds,
-    lookup,
-    plans,
-    probing,
-    redo,
-    snapshots,
-    tables,
-    verification,
-)
-from storage.cleaning import CleaningReport
-from storage.commits import Commit
-from storage.folds import DoneFold, FoldReport
-from storage.plans import Plan, PlannedShard
-from storage.query import query as query_tables
-from storage.query import stream as stream_tables
+from storage.formats import documents
+from storage.objects import probing
+from storage.objects.stores import Conflict, NotFound, ObjectStore, StoreError, open_store
+from storage.protocol import cleaning, commits, plans, redo
+from storage.protocol.cleaning import CleaningReport
+from storage.protocol.commits import Commit
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
-from storage.snapshots import Snapshot
-from storage.stores import Conflict, NotFound, ObjectStore, StoreError, open_store
-from storage.verification import VerifyReport
+from storage.tables import contents, folds, lookup, snapshots, verification
+from storage.tables import rows as tables
+from storage.tables.folds import DoneFold, FoldReport
+from storage.tables.query import query as query_tables
+from storage.tables.query import stream as stream_tables
+from storage.tables.snapshots import Snapshot
+from storage.tables.verification import VerifyReport
 
 _MARKER = "dataset.json"  # written last: a folder with it is a dataset
 _MADE_BEFORE_MARKER = ("tables", "folds")  # what a creation that died half-way may have left

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from storage.stores import LocalStore, NotFound, ObjectStore
+from storage.objects.stores import LocalStore, NotFound, ObjectStore
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"

@@ -9,7 +9,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.main import get_command
 
-from flows import cli
+from flows.cli import main as cli
 from flows.config import load_run_config
 
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage import rle, tables
+from storage import rle
 from storage.dataset import Dataset
-from storage.plans import PlannedShard
+from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+from storage.tables import rows as tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "dataset.md"
 BLOCK = re.compile(r"^([^\n]+):\n```sql\n(.*?)```", re.DOTALL | re.MULTILINE)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from engine.generate import GenerateConfig
+from engine.automatic.generate import GenerateConfig
 from engine.model.weights import load_model
-from stages.fully_automatic import ShardWorker, plan_masks
-from stages.ingest import IngestConfig, ingest_photos
+from stages.fully_automatic.worker import ShardWorker, plan_masks
+from stages.ingest.ingest import IngestConfig, ingest_photos
 from storage.dataset import Dataset
 
 WRITTEN = Path(__file__).parent / "data" / "dataset_0_1"

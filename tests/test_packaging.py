@@ -30,7 +30,10 @@ def test_the_wheel_carries_the_seed_model_the_schemas_and_the_type_markers(wheel
     names = set(wheel.namelist())
     assert {"engine/pretrained/seed.safetensors", "engine/pretrained/seed.json"} <= names
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
-    read_at_run_time = [*(ROOT / "storage" / "schemas").glob("*.json"), ROOT / "flows" / "report.css"]
+    read_at_run_time = [
+        *(ROOT / "storage" / "formats" / "schemas").glob("*.json"),
+        ROOT / "flows" / "pages" / "report.css",
+    ]
     assert {path.relative_to(ROOT).as_posix() for path in read_at_run_time} <= names
 
 

@@ -28,7 +28,7 @@ class ModelCard:
     license: str
     notes: str
     zooms_in: bool = False
-    """Clicks and boxes are asked in windows of the photograph, too (`engine.zoom`): for networks of a small input."""
+    """Whether clicks and boxes are also asked in windows of the image (`engine.interactive.zoom`)."""
 
     def __post_init__(self) -> None:
         for name in ("predicted_iou_threshold", "stability_threshold"):

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from engine.model.card import ModelCard, released_card
 from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig
+from engine.model.released import RELEASED, models_folder
 from engine.model.sam import Sam
-from storage.models import RELEASED, models_folder
 
 PRETRAINED_FOLDER = Path(__file__).parent.parent / "pretrained"
 SHIPPED = ("seed",)
@@ -49,7 +49,7 @@ class Model:
 def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, device: str = "cpu") -> Model:
     """The model of a name ("seed", "mobile", "vit_b", ...) or of a weights file, in evaluation mode, in float32.
 
-    Released models are read from the models folder `folder`; `storage.models.pull` brings them there.
+    Released models are read from the models folder `folder`; `engine.model.released.pull` brings them there.
 
     Raises:
         ValueError: no such name or file; the weights are damaged, do not fit the network or are not what their card

@@ -26,7 +26,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from engine.training.simulation import CENTRED_SHARE, first_click, noisy_box
+from engine.training.annotator import CENTRED_SHARE, first_click, noisy_box
 
 CELL_PX = 2
 """Window pixels per cell of the low-resolution masks: a quarter of the hybrid encoder's stride 8. A ViT's are 4."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.model.sam import Sam
+from engine.training.annotator import DENSITY_POWER, correction_clicks
 from engine.training.data import Batch
 from engine.training.losses import least_loss, score_masks
-from engine.training.simulation import DENSITY_POWER, correction_clicks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,14 +35,14 @@ from json_lines import print_line
 from random_sam import random_vit
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.generate import PRESETS, GenerateConfig, Generated, generate_masks
+from engine.automatic.generate import PRESETS, GenerateConfig, Generated, generate_masks
+from engine.automatic.overlap import overlapped
 from engine.images import Frame, decode, resize
 from engine.kernels.decoder_attention import fastest as fastest_attention
 from engine.kernels.upsample_runs import fastest, needed_low_hw, upsample_runs
 from engine.model.config import VIT_B, VIT_H, VIT_L
 from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
 from engine.model.weights import Model, load_model
-from engine.overlap import overlapped
 from engine.prompts import point_grid
 
 ROOT = Path(__file__).parents[2]
@@ -360,8 +360,8 @@ def median_ms(work: Callable[[], object], device: str, times: int) -> float:
 
 def measure_shards(name: str, photos: list[bytes], arguments: argparse.Namespace) -> None:
     """Images a second from image shard to committed mask shard, two shards at a time as the stage's actors work."""
-    from stages.fully_automatic import ShardWorker, plan_masks
-    from stages.ingest import ingest_photos
+    from stages.fully_automatic.worker import ShardWorker, plan_masks
+    from stages.ingest.ingest import ingest_photos
     from storage.dataset import Dataset
 
     with tempfile.TemporaryDirectory() as folder:

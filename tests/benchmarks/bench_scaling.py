@@ -21,11 +21,11 @@ import numpy as np
 from json_lines import print_line
 from PIL import Image
 
-from engine.generate import GenerateConfig
+from engine.automatic.generate import GenerateConfig
 from engine.model.weights import load_model
-from stages.actors import PlanProgress, PoolConfig, run_plan
-from stages.fully_automatic import ShardWorker, plan_masks
-from stages.ingest import ingest_photos
+from stages.cluster.run import PlanProgress, PoolConfig, run_plan
+from stages.fully_automatic.worker import ShardWorker, plan_masks
+from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 
 BAR = 1.7

@@ -21,7 +21,7 @@ import numpy as np
 from json_lines import print_line
 
 from storage.dataset import Dataset
-from storage.plans import PlannedShard
+from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, image_id_of, image_key
 
 IMAGE_BYTES = 512 * 1024

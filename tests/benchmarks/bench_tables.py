@@ -25,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 from json_lines import print_line
 
-from storage import contents, tables
-from storage.commits import Commit, begin_attempt
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.protocol.commits import Commit, begin_attempt
+from storage.protocol.plans import Plan, PlannedShard
+from storage.tables import contents
+from storage.tables import rows as tables
 
 IMAGES_A_SHARD, MASKS_AN_IMAGE = 256, 100
 HEIGHT, WIDTH = 1500, 2250

@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from engine.generate import GenerateConfig, Generated
+from engine.automatic.generate import GenerateConfig, Generated
 from engine.model.sam import Sam
 from storage import rle
 from storage.rle import Rle

@@ -19,11 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from engine.evaluate import Evaluation, EvaluationConfig, evaluate_folder
-from engine.interact import SamSegmenter
+from engine.evaluation.clicked import Evaluation, EvaluationConfig, evaluate_folder
+from engine.evaluation.scores import paired_difference
+from engine.interactive.segment import SamSegmenter
 from engine.labelled import load_folder
 from engine.model.weights import Model, load_model
-from engine.scores import paired_difference
 from engine.training.calibrate import CalibrationConfig, calibrate
 from engine.training.data import MixedSource
 from engine.training.peers import Peers, best_device

@@ -86,7 +86,7 @@ def test_the_masks_are_sa_1b_annotations_that_pycocotools_reads(home: Path, run:
 def test_the_run_is_completed_in_prefect(home: Path, run: dict[str, object], prefect_home: Path) -> None:
     program = """
 import asyncio, os
-from flows import environment
+from flows.cli import environment
 environment.prepare()
 from prefect import get_client
 async def states():

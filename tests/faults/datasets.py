@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from storage import folds, redo
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.protocol import redo
+from storage.protocol.plans import Plan, PlannedShard
+from storage.tables import folds
 from tests.faults import workers
 from tests.faults.workers import Job
 

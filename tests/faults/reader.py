@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage import folds
 from storage.dataset import Dataset
-from storage.folds import DoneFold
-from storage.query import query
+from storage.tables import folds
+from storage.tables.folds import DoneFold
+from storage.tables.query import query
 from tests.faults.checker import TABLES, Checker, Files
 from tests.faults.workers import end_with_parent
 

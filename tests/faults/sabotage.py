@@ -11,10 +11,11 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from storage import cleaning, commits, delta, folds, redo
-from storage.commits import Commit, CommitName
-from storage.folds import DoneFold
-from storage.stores import LocalStore, ObjectStore
+from storage.objects.stores import LocalStore, ObjectStore
+from storage.protocol import cleaning, commits, redo
+from storage.protocol.commits import Commit, CommitName
+from storage.tables import delta, folds
+from storage.tables.folds import DoneFold
 from tests.faults.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
 
 Patch = Callable[[Any, str, Any], None]

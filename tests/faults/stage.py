@@ -31,11 +31,11 @@ import numpy as np
 import torch
 from ray.cluster_utils import Cluster
 
-from engine.generate import GenerateConfig, generate_masks
+from engine.automatic.generate import GenerateConfig, generate_masks
 from engine.images import decode
 from engine.model.weights import load_model
-from stages.fully_automatic import plan_masks
-from stages.ingest import ingest_photos
+from stages.fully_automatic.worker import plan_masks
+from stages.ingest.ingest import ingest_photos
 from storage import rle
 from storage.dataset import Dataset
 from tests.faults.checker import Checker, Files, Finding, FolderFiles, Record, differences, digest

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from flows import environment
+from flows.cli import environment
 
 environment.prepare()
 
-from flows import cli, fully_automatic  # noqa: E402
-from stages.fully_automatic import MaskedImage, ShardWorker  # noqa: E402
-from storage.plans import Plan, PlannedShard  # noqa: E402
+from flows import fully_automatic  # noqa: E402
+from flows.cli import main as cli  # noqa: E402
+from stages.fully_automatic.worker import MaskedImage, ShardWorker  # noqa: E402
+from storage.protocol.plans import Plan, PlannedShard  # noqa: E402
 from storage.records import ImageRecord, Reject  # noqa: E402
 
 

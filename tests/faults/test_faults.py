@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from storage.commits import begin_attempt
-from storage.contents import put_masks
 from storage.dataset import Dataset
-from storage.plans import make_plan, put_plan
+from storage.protocol.commits import begin_attempt
+from storage.protocol.plans import make_plan, put_plan
+from storage.tables.contents import put_masks
 from tests.faults import datasets, sabotage, workers
 from tests.faults.checker import DAMAGED, DOUBLED, FOREIGN, LOST, TORN, Checker, FolderFiles
 

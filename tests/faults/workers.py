@@ -18,28 +18,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from storage import (
-    cleaning,
-    commits,
-    contents,
-    delta,
-    documents,
-    folds,
-    plans,
-    probing,
-    query,
-    redo,
-    rle,
-    s3,
-    snapshots,
-    stores,
-    verification,
-)
-from storage.commits import Commit
+from storage import rle
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.formats import documents
+from storage.objects import probing, s3, stores
+from storage.objects.stores import StoreError
+from storage.protocol import cleaning, commits, plans, redo
+from storage.protocol.commits import Commit
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
-from storage.stores import StoreError
+from storage.tables import contents, delta, folds, query, snapshots, verification
 from tests.faults import truth
 
 Job = Callable[[Any], Any]  # of a Dataset; of None where no dataset was named

@@ -4,8 +4,8 @@ from pathlib import Path
 from engine.model.weights import load_model
 from flows.config import RunConfig
 from flows.fully_automatic import _planned
-from stages.fully_automatic import expected_memory_bytes
-from stages.pool import PoolConfig
+from stages.cluster.pool import PoolConfig
+from stages.fully_automatic.worker import expected_memory_bytes
 from storage.dataset import Dataset
 from tests.tiny_network import save_tiny_model
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from storage import rle
-from storage.commits import Commit
 from storage.dataset import Dataset
-from storage.plans import Plan, PlannedShard
+from storage.protocol.commits import Commit
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from tests import s3_server as s3_server_program
 from tests.image_records import image_record

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from storage.dataset import Dataset
-from storage.plans import PlannedShard
-from storage.stores import Conflict, Corrupt, NotFound, StoreError
+from storage.objects.stores import Conflict, Corrupt, NotFound, StoreError
+from storage.protocol.plans import PlannedShard
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARD = PlannedShard(name="00000")

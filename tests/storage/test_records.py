@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from storage import rle
-from storage.plans import PlannedShard, make_plan
+from storage.protocol.plans import PlannedShard, make_plan
 from storage.records import image_id_of, image_key, mask_id_of, parse_sa1b, sa1b_json
 
 SHARD = PlannedShard(name="00000")

@@ -10,9 +10,9 @@ import torch
 
 from engine.model.card import ModelCard, released_card
 from engine.model.config import MOBILE, VIT_B, SamConfig, VitConfig
+from engine.model.released import RELEASED
 from engine.model.sam import build_sam
 from engine.model.weights import load_model, save_model
-from storage.models import RELEASED
 
 SMALL = SamConfig(
     image_encoder=VitConfig(width=48, depth=2, heads=3, global_blocks=(1,)),

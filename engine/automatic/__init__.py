@@ -1,0 +1,1 @@
+"""SAM's automatic mask generator (appendix B of the paper)."""

@@ -1,0 +1,1 @@
+"""Measuring a model against ground truth: simulated clicks, automatic masks, scores, baselines."""

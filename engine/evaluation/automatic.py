@@ -1,0 +1,297 @@
+"""How good the masks are that a proposer makes on its own, measured against the masks people drew.
+
+Two questions. Of the masks made: how many are somebody's mask (`share_50`: IoU of at least .5 with a mask that any
+person drew there)? Of people's masks: how many were made (`recall_50`, `recall_75`, and `ar_100`, average recall)?
+
+Recall is COCO's (Lin et al. 2014, "Microsoft COCO", and pycocotools' COCOeval): going down the ranking each made mask
+takes the free mask of the person's that it overlaps most, if their IoU reaches the threshold; recall is the share of
+people's masks taken. `ar_100` is COCO's AR@100 without classes: the mean of the recalls at IoU .50, .55, ... .95, the
+100 masks ranked highest in each photograph taking part. Several people who drew the same photograph are matched each on
+their own, for each describes all of it. All figures are means over masks, with intervals over photographs.
+
+Shape letters: A made masks, B people's masks, T thresholds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.evaluation import scores as statistics
+from engine.evaluation.boundaries import boundary_iou
+from engine.evaluation.clicked import EvaluationConfig, LeftOut, choose_masks
+from engine.evaluation.proposals import Proposer
+from engine.evaluation.scores import Figure, OfPhotograph
+from engine.labelled import LabelledImage, read_pixels
+from storage import rle
+from storage.rle import Rle
+
+IOU_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
+RANKED_HIGHEST = 100
+FIGURES = ("share_50", "recall_50", "recall_75", "ar_100", "boundary_iou")
+"""The figures of a group, in the report's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeScore:
+    """What a made mask is worth."""
+
+    domain: str
+    image: str
+    area_fraction: float
+    """Of the picture."""
+    best_iou: float
+    """With the mask that it overlaps most, of all that people drew there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundScore:
+    """Whether a person's mask was made."""
+
+    domain: str
+    image: str
+    annotator: int
+    area_fraction: float
+    found_T: tuple[bool, ...]
+    """At each of `IOU_THRESHOLDS`, by any made mask."""
+    found_100_T: tuple[bool, ...]
+    """By one of the 100 ranked highest."""
+    boundary_iou: float
+    """`engine.evaluation.boundaries`: of the made mask that overlaps it most; 0 where none does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomaticSummary:
+    """The figures of a domain, a size, or of everything."""
+
+    images: int
+    masks_made: int
+    masks_of_people: int
+    figures: Mapping[str, Figure | None]
+    """By the names of `FIGURES`; None where there was no mask to take the mean of."""
+    recall_T: tuple[float, ...]
+    """At each of `IOU_THRESHOLDS`; empty without a mask of people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomaticEvaluation:
+    """A proposer's figures, and the scores behind them."""
+
+    model: str
+    model_id: str
+    overall: AutomaticSummary
+    domains: dict[str, AutomaticSummary]
+    sizes: dict[str, AutomaticSummary]
+    """By the share of the picture: of the made mask for what is said of made masks, else of the person's."""
+    made: tuple[MadeScore, ...]
+    found: tuple[FoundScore, ...]
+    made_in_image: Mapping[str, int]
+    """Number of masks made on every photograph measured."""
+    left_out: LeftOut
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The `automatic` block of `gigamask evaluate --json`."""
+        return {
+            "overall": summary_json(self.overall),
+            "domains": {name: summary_json(summary) for name, summary in self.domains.items()},
+            "sizes": {name: summary_json(summary) for name, summary in self.sizes.items()},
+            "iou_thresholds": list(IOU_THRESHOLDS),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def evaluate_automatic(
+    proposer: Proposer,
+    images: Sequence[LabelledImage],
+    config: EvaluationConfig | None = None,
+    *,
+    at_most: Mapping[str, int] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> AutomaticEvaluation:
+    """Measure the masks a proposer makes of labelled photographs; `config` chooses the photographs and people's masks.
+
+    Args:
+        at_most: for each photograph the number of masks that count, those ranked highest: another evaluation's
+            `made_in_image`, to compare two proposers at an equal number of masks.
+
+    Raises:
+        ValueError: no mask of people is left to find, or a picture cannot be read.
+    """
+    config = config or EvaluationConfig()
+    start_s = time.perf_counter()
+    chosen, left_out = choose_masks(images, config)
+    made: list[MadeScore] = []
+    found: list[FoundScore] = []
+    made_in_image = {}
+    for done, (image, masks) in enumerate(chosen):
+        on_progress(done, len(chosen))
+        name = f"{image.domain}/{image.stem}"
+        proposed = proposer.propose(read_pixels(image))[: None if at_most is None else at_most[name]]
+        made_in_image[name] = len(proposed)
+        made_here, found_here = score_masks(proposed, image, masks)
+        made, found = made + made_here, found + found_here
+    on_progress(len(chosen), len(chosen))
+    domains = _grouped(made, found, lambda score: score.domain)
+    sizes = _grouped(made, found, statistics.size_of)
+    return AutomaticEvaluation(
+        model=proposer.name,
+        model_id=proposer.model_id,
+        overall=summarise(made, found, config.seed),
+        domains={name: summarise(*group, config.seed) for name, group in domains.items()},
+        sizes={name: summarise(*sizes[name], config.seed) for name, _, _ in statistics.SIZE_BINS if name in sizes},
+        made=tuple(made),
+        found=tuple(found),
+        made_in_image=made_in_image,
+        left_out=left_out,
+        seconds=time.perf_counter() - start_s,
+    )
+
+
+def score_masks(
+    made: Sequence[Rle], image: LabelledImage, masks: Sequence[tuple[int, Rle]]
+) -> tuple[list[MadeScore], list[FoundScore]]:
+    """The scores of one photograph's made masks, best first, and of the (annotator, mask) pairs to be found.
+
+    A made mask may also be somebody's mask that is not to be found here, for being small or over a limit.
+    """
+    every = [mask for drawn in image.masks_by_annotator.values() for mask in drawn]
+    iou_of_every_AB = rle.iou_matrix(made, every)
+    column_of = {id(mask): column for column, mask in enumerate(every)}
+    iou_AB = iou_of_every_AB[:, [column_of[id(mask)] for _, mask in masks]]
+    rank_TB = _ranks_of_finders(iou_AB, np.array([annotator for annotator, _ in masks]))
+    picture_px, name = image.height * image.width, f"{image.domain}/{image.stem}"
+    made_scores = [
+        MadeScore(
+            domain=image.domain,
+            image=name,
+            area_fraction=rle.area(mask) / picture_px,
+            best_iou=float(iou_A.max()),
+        )
+        for mask, iou_A in zip(made, iou_of_every_AB, strict=True)
+    ]
+    found_scores = [
+        FoundScore(
+            domain=image.domain,
+            image=name,
+            annotator=annotator,
+            area_fraction=rle.area(mask) / picture_px,
+            found_T=tuple((rank_TB[:, column] < len(made)).tolist()),
+            found_100_T=tuple((rank_TB[:, column] < min(len(made), RANKED_HIGHEST)).tolist()),
+            boundary_iou=_boundary_iou_of_best(made, iou_AB[:, column], mask),
+        )
+        for column, (annotator, mask) in enumerate(masks)
+    ]
+    return made_scores, found_scores
+
+
+def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
+    """For each of one person's masks the rank of the made mask that takes it; A where none does; int [B].
+
+    COCO's greedy matching, one to one: rows are ranked, and each takes the free column it overlaps most, if that much.
+    """
+    rank_B = np.full(iou_AB.shape[1], len(iou_AB))
+    for rank in np.flatnonzero((iou_AB >= threshold).any(axis=1)):
+        free_B = np.where(rank_B == len(iou_AB), iou_AB[rank], -1.0)
+        best = len(free_B) - 1 - int(free_B[::-1].argmax())  # COCOeval gives a tie to the later mask
+        if free_B[best] >= threshold:
+            rank_B[best] = rank
+    return rank_B
+
+
+def summarise(made: Sequence[MadeScore], found: Sequence[FoundScore], seed: int) -> AutomaticSummary:
+    """The figures of a group of made masks and of people's masks."""
+    figures = {}
+    for name in FIGURES:
+        scores, values_N = values(made, found, name)
+        figures[name] = statistics.mean_over_masks(scores, values_N, seed) if len(values_N) else None
+    return AutomaticSummary(
+        images=len({score.image for score in made} | {score.image for score in found}),
+        masks_made=len(made),
+        masks_of_people=len(found),
+        figures=figures,
+        recall_T=tuple(np.mean([score.found_T for score in found], axis=0).tolist()) if found else (),
+    )
+
+
+def difference(
+    before: AutomaticEvaluation, after: AutomaticEvaluation, seed: int, *, domain: str | None = None
+) -> dict[str, Figure | None]:
+    """How much each figure changed from one proposer to another on the same photographs, of a domain or of all.
+
+    Raises:
+        ValueError: the two were not measured on the same masks.
+    """
+    same = [(score.image, score.annotator, score.area_fraction) for score in before.found]
+    if same != [(score.image, score.annotator, score.area_fraction) for score in after.found]:
+        raise ValueError("got evaluations of different masks, expected the same folder, settings and seed for both")
+    first, second = _of_domain(before, domain), _of_domain(after, domain)
+    return {
+        name: statistics.difference_of_means(*values(*first, name), *values(*second, name), seed) for name in FIGURES
+    }
+
+
+def values(
+    made: Sequence[MadeScore], found: Sequence[FoundScore], name: str
+) -> tuple[Sequence[OfPhotograph], np.ndarray]:
+    """The scores a figure is the mean of, and its value for each; float64 [N]."""
+    if name == "share_50":
+        return made, np.array([score.best_iou >= 0.5 for score in made], dtype=np.float64)
+    if name == "ar_100":
+        return found, np.array([np.mean(score.found_100_T) for score in found], dtype=np.float64)
+    if name == "boundary_iou":
+        return found, np.array([score.boundary_iou for score in found], dtype=np.float64)
+    place = IOU_THRESHOLDS.index(int(name.removeprefix("recall_")) / 100)
+    return found, np.array([score.found_T[place] for score in found], dtype=np.float64)
+
+
+def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
+    """The command line's form: every figure and its `_interval`."""
+    content: dict[str, Any] = {
+        "images": summary.images,
+        "masks_made": summary.masks_made,
+        "masks_of_people": summary.masks_of_people,
+    }
+    for name in FIGURES:
+        content |= statistics.figure_json(name, summary.figures[name])
+    return content | {"recall": [round(recall, 5) for recall in summary.recall_T]}
+
+
+def _ranks_of_finders(iou_AB: np.ndarray, annotator_B: np.ndarray) -> np.ndarray:
+    """`finders` of each threshold, each person's masks on their own; int [T, B]."""
+    rank_TB = np.full((len(IOU_THRESHOLDS), len(annotator_B)), len(iou_AB))
+    for annotator in np.unique(annotator_B):
+        own = np.flatnonzero(annotator_B == annotator)
+        for place, threshold in enumerate(IOU_THRESHOLDS):
+            rank_TB[place, own] = finders(iou_AB[:, own], threshold)
+    return rank_TB
+
+
+def _boundary_iou_of_best(made: Sequence[Rle], iou_A: np.ndarray, mask: Rle) -> float:
+    if not iou_A.any():
+        return 0.0
+    return boundary_iou(rle.decode(made[int(iou_A.argmax())]), rle.decode(mask))
+
+
+def _grouped(
+    made: Sequence[MadeScore], found: Sequence[FoundScore], group_of: Callable[[MadeScore | FoundScore], str]
+) -> dict[str, tuple[list[MadeScore], list[FoundScore]]]:
+    """The scores of each group, in the order of the groups' first masks of people."""
+    groups: dict[str, tuple[list[MadeScore], list[FoundScore]]] = {}
+    for found_score in found:
+        groups.setdefault(group_of(found_score), ([], []))[1].append(found_score)
+    for made_score in made:
+        groups.setdefault(group_of(made_score), ([], []))[0].append(made_score)
+    return groups
+
+
+def _of_domain(evaluation: AutomaticEvaluation, domain: str | None) -> tuple[list[MadeScore], list[FoundScore]]:
+    """The scores of a domain; None: of all."""
+    return (
+        [score for score in evaluation.made if domain in (None, score.domain)],
+        [score for score in evaluation.found if domain in (None, score.domain)],
+    )

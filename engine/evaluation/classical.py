@@ -1,0 +1,132 @@
+"""A segmenter that learned nothing: Felzenszwalb's graph segmentation at three scales, clickable like a model.
+
+The bar every model is measured against. On a lone click it offers the segment under it at each scale and shows the
+middle one first; as a proposer it hands out its segments, coarse ones first. Source: Felzenszwalb and Huttenlocher,
+"Efficient Graph-Based Image Segmentation", IJCV 2004, as in scikit-image. Shape letters: S scales, H/W the picture, M
+candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.evaluation.annotator import Click
+from engine.interactive.segment import Candidates, ObjectPrompt, check_prompt
+from engine.kernels.nms import box_nms
+from storage import rle
+from storage.rle import Rle
+
+SCALES = (60, 300, 1200)
+CHOSEN_SCALE = 1
+"""Index in `SCALES` of the candidate shown first."""
+SIGMA = 0.8
+MIN_SEGMENT_PX = 50
+DUPLICATE_BOX_IOU = 0.7
+MIN_PROPOSAL_PX = 100
+MAX_PROPOSAL_FRACTION = 0.95
+"""What the mask generator's defaults take away: the same box again, specks, nearly the whole picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FelzenszwalbPicture:
+    """A photograph's segments at each scale."""
+
+    labels_SHW: np.ndarray
+    """Segment numbers, fine to coarse."""
+
+    def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
+        """Three candidates for a lone click, one for several clicks or a box; previous logits are not needed."""
+        height, width = self.labels_SHW.shape[1:]
+        for prompt in prompts:
+            check_prompt(prompt, (height, width))
+        return [self._answer(prompt) for prompt in prompts]
+
+    def _answer(self, prompt: ObjectPrompt) -> Candidates:
+        if prompt.is_ambiguous and prompt.clicks[0].positive:
+            masks_MHW = np.stack([labels_HW == _at(labels_HW, prompt.clicks[0]) for labels_HW in self.labels_SHW])
+            chosen = CHOSEN_SCALE
+        else:
+            masks_MHW, chosen = self._painted(prompt)[None], 0
+        return Candidates(
+            masks_MHW=masks_MHW,
+            predicted_iou_M=np.full(len(masks_MHW), np.nan, dtype=np.float32),
+            logits_MLL=torch.zeros(len(masks_MHW), 0, 0),
+            chosen=chosen,
+        )
+
+    def _painted(self, prompt: ObjectPrompt) -> np.ndarray:
+        """The box's segments, corrected by the clicks; bool [H, W].
+
+        A click speaks for its segment of the middle scale, or of the fine one when the middle one also holds a click of
+        the other sign. Where several clicks speak for a pixel, the nearest one decides.
+        """
+        middle_HW, fine_HW = self.labels_SHW[CHOSEN_SCALE], self.labels_SHW[0]
+        mask_HW = np.zeros(middle_HW.shape, dtype=bool)
+        if prompt.box_xyxy is not None:
+            mask_HW |= _mostly_inside(middle_HW, prompt.box_xyxy)
+        nearest_HW = np.full(middle_HW.shape, np.inf)
+        for click in prompt.clicks:
+            others = [other for other in prompt.clicks if other.positive != click.positive]
+            contested = any(_at(middle_HW, other) == _at(middle_HW, click) for other in others)
+            labels_HW = fine_HW if contested else middle_HW
+            rows, columns = np.nonzero(labels_HW == _at(labels_HW, click))
+            distance = np.hypot(rows + 0.5 - click.y, columns + 0.5 - click.x)
+            nearer = distance <= nearest_HW[rows, columns]
+            rows, columns = rows[nearer], columns[nearer]
+            nearest_HW[rows, columns], mask_HW[rows, columns] = distance[nearer], click.positive
+        return mask_HW
+
+
+@dataclass(frozen=True, kw_only=True)
+class FelzenszwalbSegmenter:
+    """Felzenszwalb's segmentation as a segmenter; needs scikit-image."""
+
+    name: str = "felzenszwalb"
+    model_id: str = f"felzenszwalb-{'-'.join(map(str, SCALES))}"
+
+    def open(self, image_HW3: np.ndarray) -> FelzenszwalbPicture:
+        """Segment the photograph at every scale."""
+        from skimage.segmentation import felzenszwalb  # engine's modules import with torch, numpy and OpenCV alone
+
+        labels = [felzenszwalb(image_HW3, scale=k, sigma=SIGMA, min_size=MIN_SEGMENT_PX) for k in SCALES]
+        return FelzenszwalbPicture(labels_SHW=np.stack(labels).astype(np.int32))
+
+    def propose(self, image_HW3: np.ndarray) -> list[Rle]:
+        """The segments of every scale as masks, ranked by scale and size."""
+        return ranked_segments(self.open(image_HW3).labels_SHW)
+
+
+def ranked_segments(labels_SHW: np.ndarray) -> list[Rle]:
+    """Every segment of every scale as a mask, ranked; without what the mask generator would not keep either: specks,
+    nearly the whole picture, and the box of a better-ranked segment again.
+
+    Segments carry no score. The coarse scale goes first, then the finer ones, the largest first in each: on openly
+    licensed photographs this found more of people's masks than largest first over all scales (average recall of 30
+    masks .156 against .111) or fine scales first (.072).
+    """
+    segments: list[Rle] = []
+    for labels_HW in labels_SHW[::-1]:
+        of_scale = [rle.encode(labels_HW == number) for number in np.unique(labels_HW)]
+        segments += sorted(of_scale, key=lambda segment: -rle.area(segment))
+    largest_px = MAX_PROPOSAL_FRACTION * labels_SHW[0].size
+    segments = [segment for segment in segments if MIN_PROPOSAL_PX <= rle.area(segment) < largest_px]
+    boxes_N4 = np.array([rle.box_xyxy(segment) for segment in segments], dtype=np.int64).reshape(-1, 4)
+    boxes_N4[:, 2:] -= 1  # the generator compares inclusive maxima
+    return [segments[n] for n in box_nms(boxes_N4, -np.arange(len(segments)), DUPLICATE_BOX_IOU)]
+
+
+def _at(labels_HW: np.ndarray, click: Click) -> int:
+    height, width = labels_HW.shape
+    return int(labels_HW[min(int(click.y), height - 1), min(int(click.x), width - 1)])
+
+
+def _mostly_inside(labels_HW: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> np.ndarray:
+    """Segments with more than half of their pixels in the box, as one mask."""
+    x0, y0, x1, y1 = (round(edge) for edge in box_xyxy)
+    size_N = np.bincount(labels_HW.ravel())
+    inside_N = np.bincount(labels_HW[y0:y1, x0:x1].ravel(), minlength=len(size_N))
+    return (inside_N * 2 > size_N)[labels_HW]

@@ -1,0 +1,282 @@
+"""How well a segmenter answers clicks, measured against people's masks.
+
+The protocol of section 7 of the paper: each mask is asked for on its own, with a click at its deepest point. One click
+gives three candidates: `miou_1_chosen` takes the one the segmenter ranks first (`boundary_iou` looks at its edges),
+`miou_1_best3` the best of them. Each further click goes into the larger error, with the shown mask's logits fed back,
+and gets one mask. IoU is taken at the picture's resolution; figures are means over masks with intervals over
+photographs (`engine.evaluation.scores`). Shape letters: H/W the picture, M candidates.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from engine.evaluation import scores as figures
+from engine.evaluation.annotator import POLICIES, click_through, iou
+from engine.evaluation.scores import CLICK_CAP, Calibration, MaskScore, Summary
+from engine.interactive.segment import ObjectPrompt, Picture, Segmenter
+from engine.labelled import LabelledImage, load_folder, read_pixels, unlabelled_pictures
+from storage import rle
+from storage.rle import Rle
+
+REPORTED = (
+    *("miou_1_chosen", "miou_1_best3", "boundary_iou", "miou_2", "miou_3", "miou_5", "miou_9"),
+    *("miou_box", "noc85", "noc90"),
+)
+"""The figures of the JSON, in its order; those not asked for are null."""
+NOC_GOAL = 0.90
+MASK_BYTES_AT_ONCE = 128_000_000
+"""Candidate masks held at a time, one byte a pixel."""
+MAX_PROMPTS_AT_ONCE = 32
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What to measure, on which masks."""
+
+    clicks: tuple[int, ...] = (1,)
+    """Numbers of clicks to report the mean IoU at, 1 to 20; 1 is always measured."""
+    noc: bool = False
+    """Also count the clicks to IoU .85 and .90, up to 20 a mask: many times slower than one click."""
+    boxes: bool = False
+    """Also prompt with each mask's own box."""
+    click_policy: Literal["centre", "jittered"] = "centre"
+    """`centre`, the deepest point, as published evaluations do it; `jittered` around it, nearer to people's hands."""
+    min_area_fraction: float = 0.001
+    """Smaller masks are left out (and counted): many are annotation specks."""
+    image_ids: Literal["all", "even", "odd"] = "all"
+    """By custom even image ids train and calibrate, odd ones evaluate."""
+    max_images_per_domain: int | None = None
+    max_masks_per_image: int | None = None
+    seed: int = 0
+    """Of the choices above, of jittered clicks and of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if not self.clicks or not all(1 <= number <= CLICK_CAP for number in self.clicks):
+            raise ValueError(f"got clicks {self.clicks}, expected numbers from 1 to {CLICK_CAP}")
+        if self.click_policy not in POLICIES:
+            raise ValueError(f"got click policy {self.click_policy!r}, expected one of {', '.join(POLICIES)}")
+        if self.image_ids not in ("all", "even", "odd"):
+            raise ValueError(f"got image_ids {self.image_ids!r}, expected all, even or odd")
+        if not 0 <= self.min_area_fraction < 1:
+            raise ValueError(f"got min_area_fraction {self.min_area_fraction}, expected 0 <= fraction < 1")
+        for name in ("max_images_per_domain", "max_masks_per_image"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise ValueError(f"got {name} {limit}, expected at least 1, or none for no limit")
+
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """Names of the figures asked for, in the order of the report."""
+        names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
+        names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
+        return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """What the folder holds and the figures do not count."""
+
+    unlabelled_pictures: int = 0
+    """Pictures without a JSON."""
+    images_of_other_ids: int = 0
+    images_over_limit: int = 0
+    images_without_masks: int = 0
+    """Their JSON has no mask, or none large enough."""
+    small_masks: int = 0
+    masks_over_limit: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A segmenter's figures, and the score of every mask behind them."""
+
+    model: str
+    model_id: str
+    config: EvaluationConfig
+    overall: Summary
+    domains: dict[str, Summary]
+    sizes: dict[str, Summary]
+    """By the mask's share of the picture."""
+    calibration: Calibration | None
+    left_out: LeftOut
+    scores: tuple[MaskScore, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `gigamask evaluate --json` prints: figures not asked for, and intervals of one photograph, are null."""
+        names = (*REPORTED, *(name for name in self.config.figure_names if name not in REPORTED))
+        return {
+            "model": self.model,
+            "model_id": self.model_id,
+            "overall": figures.summary_json(self.overall, names),
+            "domains": {name: figures.summary_json(summary, names) for name, summary in self.domains.items()},
+            "sizes": {name: figures.summary_json(summary, names) for name, summary in self.sizes.items()},
+            "calibration": asdict(self.calibration) if self.calibration else None,
+            "left_out": asdict(self.left_out),
+            "settings": asdict(self.config),
+            "mean_over": "masks",
+            "interval": "95 %, bootstrap over photographs",
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def evaluate_folder(
+    segmenter: Segmenter,
+    folder: str | Path,
+    config: EvaluationConfig | None = None,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Measure a segmenter on a folder of labelled photographs (`engine.labelled` says its form).
+
+    Raises:
+        ValueError: as `load_folder` and `evaluate`.
+    """
+    evaluation = evaluate(segmenter, load_folder(folder), config, on_progress=on_progress)
+    left_out = replace(evaluation.left_out, unlabelled_pictures=len(unlabelled_pictures(folder)))
+    return replace(evaluation, left_out=left_out)
+
+
+def evaluate(
+    segmenter: Segmenter,
+    images: Sequence[LabelledImage],
+    config: EvaluationConfig | None = None,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Measure a segmenter on labelled photographs; `on_progress` gets (photographs done, photographs in all).
+
+    Raises:
+        ValueError: no mask is left to measure, or a picture cannot be read.
+    """
+    config = config or EvaluationConfig()
+    start_s = time.perf_counter()
+    chosen, left_out = choose_masks(images, config)
+    mask_scores: list[MaskScore] = []
+    for done, (image, masks) in enumerate(chosen):
+        on_progress(done, len(chosen))
+        mask_scores += score_image(segmenter, image, masks, config)
+    on_progress(len(chosen), len(chosen))
+    names, seed = config.figure_names, config.seed
+    by_size = figures.summarise_by(mask_scores, figures.size_of, names, seed)
+    return Evaluation(
+        model=segmenter.name,
+        model_id=segmenter.model_id,
+        config=config,
+        overall=figures.summarise(mask_scores, names, seed),
+        domains=figures.summarise_by(mask_scores, lambda score: score.domain, names, seed),
+        sizes={name: by_size[name] for name, _, _ in figures.SIZE_BINS if name in by_size},
+        calibration=figures.calibrate(mask_scores),
+        left_out=left_out,
+        scores=tuple(mask_scores),
+        seconds=time.perf_counter() - start_s,
+    )
+
+
+def choose_masks(
+    images: Sequence[LabelledImage], config: EvaluationConfig
+) -> tuple[list[tuple[LabelledImage, list[tuple[int, Rle]]]], LeftOut]:
+    """The photographs to measure with their (annotator, mask) pairs, and what was left out.
+
+    A limited choice depends on the seed and on names alone, so that every model gets the same masks.
+
+    Raises:
+        ValueError: no mask is left to measure.
+    """
+    kept = [image for image in images if config.image_ids in ("all", ("even", "odd")[image.image_id % 2])]
+    by_domain: dict[str, list[LabelledImage]] = {}
+    for image in kept:
+        by_domain.setdefault(image.domain, []).append(image)
+    limited = [
+        image
+        for domain, members in by_domain.items()
+        for image in _draw(members, config.max_images_per_domain, _rng(config, domain))
+    ]
+    chosen, small, over, without = [], 0, 0, 0
+    for image in limited:
+        masks = [(annotator, mask) for annotator, drawn in image.masks_by_annotator.items() for mask in drawn]
+        least_px = max(1, config.min_area_fraction * image.height * image.width)
+        large = [(annotator, mask) for annotator, mask in masks if rle.area(mask) >= least_px]
+        drawn = _draw(large, config.max_masks_per_image, _rng(config, f"{image.domain}/{image.stem}"))
+        small, over, without = small + len(masks) - len(large), over + len(large) - len(drawn), without + (not drawn)
+        if drawn:
+            chosen.append((image, drawn))
+    left_out = LeftOut(
+        images_of_other_ids=len(images) - len(kept),
+        images_over_limit=len(kept) - len(limited),
+        images_without_masks=without,
+        small_masks=small,
+        masks_over_limit=over,
+    )
+    if not chosen:
+        raise ValueError(
+            f"got {len(images)} photographs without a mask to measure, expected masks of at least "
+            f"{config.min_area_fraction:.2%} of the picture; left out: {left_out}"
+        )
+    return chosen, left_out
+
+
+def score_image(
+    segmenter: Segmenter, image: LabelledImage, masks: Sequence[tuple[int, Rle]], config: EvaluationConfig
+) -> list[MaskScore]:
+    """The scores of one photograph's (annotator, mask) pairs, each asked for on its own."""
+    picture = segmenter.open(read_pixels(image))
+    rng = _rng(config, f"{image.domain}/{image.stem}/clicks")
+    at_once = max(1, min(MAX_PROMPTS_AT_ONCE, MASK_BYTES_AT_ONCE // (4 * image.height * image.width)))
+    mask_scores = []
+    for start in range(0, len(masks), at_once):
+        part = masks[start : start + at_once]
+        truths = [rle.decode(mask) for _, mask in part]
+        sessions = click_through(
+            picture,
+            truths,
+            POLICIES[config.click_policy],
+            rng,
+            at_least=max(config.clicks),
+            at_most=CLICK_CAP if config.noc else max(config.clicks),
+            until_iou=NOC_GOAL,
+        )
+        boxes = [rle.box_xyxy(mask) for _, mask in part]
+        iou_box = _iou_of_boxes(picture, truths, boxes) if config.boxes else [None] * len(part)
+        mask_scores += [
+            MaskScore(
+                domain=image.domain,
+                image=f"{image.domain}/{image.stem}",
+                annotator=annotator,
+                area_fraction=rle.area(mask) / (image.height * image.width),
+                predicted_iou_M=session.predicted_iou_M,
+                iou_M=session.iou_M,
+                iou_after=tuple(session.iou_after),
+                boundary_iou=session.boundary_iou,
+                iou_box=box,
+            )
+            for (annotator, mask), session, box in zip(part, sessions, iou_box, strict=True)
+        ]
+    return mask_scores
+
+
+def _iou_of_boxes(
+    picture: Picture, truths: Sequence[np.ndarray], boxes: Sequence[tuple[int, int, int, int]]
+) -> list[float]:
+    answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
+    return [iou(answer.masks_MHW[answer.chosen], truth) for answer, truth in zip(answers, truths, strict=True)]
+
+
+def _rng(config: EvaluationConfig, name: str) -> np.random.Generator:
+    return np.random.default_rng([config.seed, zlib.crc32(name.encode())])
+
+
+def _draw(items: Sequence[T], limit: int | None, rng: np.random.Generator) -> list[T]:
+    """At most `limit` of the items, drawn without replacement and in their old order."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    return [items[number] for number in np.sort(rng.permutation(len(items))[:limit])]

@@ -1,0 +1,56 @@
+"""Whatever makes masks of a whole photograph on its own, behind one interface: a SAM's automatic generator, a classical
+method. What `engine.evaluation.automatic` measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from engine.automatic.generate import GenerateConfig, generate_masks
+from engine.model.weights import Model
+from storage.rle import Rle
+
+
+class Proposer(Protocol):
+    """Makes masks without being asked for any object."""
+
+    @property
+    def name(self) -> str:
+        """Names it in reports."""
+
+    @property
+    def model_id(self) -> str:
+        """Names it exactly: another id may make other masks."""
+
+    def propose(self, image_HW3: np.ndarray) -> list[Rle]:
+        """The masks of a photograph, uint8 RGB [H, W, 3], those it trusts most first; there may be none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamProposer:
+    """The automatic generator of a loaded SAM.
+
+    Masks are ranked by the mean of predicted IoU and stability, as for the object proposals of the paper's section 7.3
+    (its appendix D).
+    """
+
+    model: Model
+    config: GenerateConfig = field(default_factory=GenerateConfig)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def model_id(self) -> str:
+        """The name and the weights' hash."""
+        return self.model.model_id
+
+    def propose(self, image_HW3: np.ndarray) -> list[Rle]:
+        """See `Proposer`."""
+        masks = generate_masks(self.model, image_HW3, self.config).masks
+        return [mask.rle for mask in sorted(masks, key=lambda mask: -(mask.predicted_iou + mask.stability_score))]

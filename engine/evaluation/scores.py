@@ -1,0 +1,281 @@
+"""From the scores of single masks to figures: means with bootstrap intervals, by domain and by mask size, and
+calibration.
+
+A figure is a mean over masks (each annotator's masks count on their own), so photographs with many masks weigh more.
+Its 95 % interval comes from drawing whole photographs again, because masks of one photograph are not independent. Shape
+letters: N masks, I photographs, B bootstrap draws, M candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+CLICK_CAP = 20
+"""NoC counts no further: a mask not reached by then costs 20 clicks and is a failure."""
+BOOTSTRAP_DRAWS = 1000
+SIZE_BINS = (("under 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("over 10 %", 0.1, 1.01))
+"""Name, lowest and highest share of the picture."""
+CALIBRATION_BINS = 10
+
+
+class OfPhotograph(Protocol):
+    """A score that belongs to one photograph."""
+
+    @property
+    def image(self) -> str:
+        """Names the photograph, the same for every segmenter."""
+
+
+class OfSize(Protocol):
+    """A score of a mask whose size is known."""
+
+    @property
+    def area_fraction(self) -> float:
+        """Of the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskScore:
+    """How a segmenter did on one person's mask."""
+
+    domain: str
+    image: str
+    annotator: int
+    area_fraction: float
+    """Of the picture."""
+    predicted_iou_M: tuple[float, ...]
+    """Of the candidates for the first click; NaN if the segmenter predicts none."""
+    iou_M: tuple[float, ...]
+    """True IoU of the same candidates."""
+    iou_after: tuple[float, ...]
+    """IoU of the mask shown after 1, 2, ... clicks, as far as the clicks went."""
+    boundary_iou: float
+    """`engine.evaluation.boundaries`: of the mask shown after the first click."""
+    iou_box: float | None
+    """IoU for the mask's own box as the only prompt; None when boxes were not asked for."""
+
+    def clicks_to(self, iou: float) -> int | None:
+        """The first number of clicks that reached an IoU; None if none did."""
+        return next((number for number, reached in enumerate(self.iou_after, start=1) if reached >= iou), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A mean over masks and its 95 % interval over photographs."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """None with fewer than two photographs: there is nothing to draw again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """Candidates whose predicted IoU fell into one tenth."""
+
+    low: float
+    high: float
+    candidates: int
+    mean_predicted_iou: float
+    mean_true_iou: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Does the IoU head say the truth? Over all candidates of all first clicks."""
+
+    candidates: int
+    mean_predicted_iou: float
+    mean_true_iou: float
+    expected_error: float
+    """Mean over the bins, weighted by candidates, of |predicted - true|."""
+    correlation: float | None
+    """Pearson's, of predicted and true IoU; None where one of them never varies."""
+    bins: tuple[CalibrationBin, ...]
+    """The bins that hold candidates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All figures of a group of masks."""
+
+    images: int
+    masks: int
+    figures: Mapping[str, Figure]
+    """By name: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`, `miou_box`, `noc85`, `noc90`; only
+    those asked for."""
+    failures: Mapping[str, int]
+    """`noc85`, `noc90`: masks that 20 clicks did not bring there, counted as 20."""
+
+
+def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: int) -> Summary:
+    """The figures of a group of at least one mask."""
+    return Summary(
+        images=len({score.image for score in scores}),
+        masks=len(scores),
+        figures={name: mean_over_masks(scores, figure_values(scores, name), seed) for name in figure_names},
+        failures={
+            name: sum(score.clicks_to(_goal(name)) is None for score in scores)
+            for name in figure_names
+            if name.startswith("noc")
+        },
+    )
+
+
+def summarise_by(
+    scores: Sequence[MaskScore], group_of: Callable[[MaskScore], str], figure_names: Sequence[str], seed: int
+) -> dict[str, Summary]:
+    """A summary for each group, in the order of the groups' first masks."""
+    groups: dict[str, list[MaskScore]] = {}
+    for score in scores:
+        groups.setdefault(group_of(score), []).append(score)
+    return {name: summarise(group, figure_names, seed) for name, group in groups.items()}
+
+
+def size_of(score: OfSize) -> str:
+    """The name of the size bin a mask falls into."""
+    return next(name for name, low, high in SIZE_BINS if low <= score.area_fraction < high)
+
+
+def figure_values(scores: Sequence[MaskScore], name: str) -> np.ndarray:
+    """One figure's value for each mask, float64 [N].
+
+    Raises:
+        ValueError: not a figure, or one that was not measured.
+    """
+    try:
+        if name == "miou_1_chosen":
+            values: list[float | None] = [score.iou_after[0] for score in scores]
+        elif name == "miou_1_best3":
+            values = [max(score.iou_M) for score in scores]
+        elif name == "boundary_iou":
+            values = [score.boundary_iou for score in scores]
+        elif name == "miou_box":
+            values = [score.iou_box for score in scores]
+        elif name in ("noc85", "noc90"):
+            values = [score.clicks_to(_goal(name)) or CLICK_CAP for score in scores]
+        else:
+            values = [score.iou_after[int(name.removeprefix("miou_")) - 1] for score in scores]
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"got figure {name!r}, expected one that this evaluation measured") from error
+    if None in values:
+        raise ValueError(f"got figure {name!r}, expected one that this evaluation measured")
+    return np.array(values, dtype=np.float64)
+
+
+def _goal(noc_name: str) -> float:
+    return int(noc_name.removeprefix("noc")) / 100
+
+
+def mean_over_masks(scores: Sequence[OfPhotograph], values_N: np.ndarray, seed: int) -> Figure:
+    """The mean of the masks' values and its percentile bootstrap interval over photographs; fixed by the seed."""
+    _, image_N = np.unique([score.image for score in scores], return_inverse=True)
+    sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
+    if len(count_I) < 2:
+        return Figure(value=float(values_N.mean()), interval=None)
+    times_drawn_BI = _draws(len(count_I), seed)
+    mean_B = (times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I)
+    return Figure(value=float(values_N.mean()), interval=_middle_95(mean_B))
+
+
+def difference_of_means(
+    before: Sequence[OfPhotograph],
+    before_N: np.ndarray,
+    after: Sequence[OfPhotograph],
+    after_M: np.ndarray,
+    seed: int,
+) -> Figure | None:
+    """Mean of one set of values less that of another, on the same photographs; positive: the second has more.
+
+    The two need not be values of the same masks (a generator's masks are its own), so it is the photographs that are
+    paired: each draw takes the same ones for both. Draws that leave a side without a mask are not counted; None where
+    a side has no mask at all.
+    """
+    if not len(before_N) or not len(after_M):
+        return None
+    value = float(after_M.mean() - before_N.mean())
+    _, image_K = np.unique([score.image for score in (*before, *after)], return_inverse=True)
+    num_images = int(image_K.max()) + 1
+    if num_images < 2:
+        return Figure(value=value, interval=None)
+    times_drawn_BI = _draws(num_images, seed)
+    sums, counts = [], []
+    for image_N, values_N in ((image_K[: len(before)], before_N), (image_K[len(before) :], after_M)):
+        sums.append(times_drawn_BI @ np.bincount(image_N, weights=values_N, minlength=num_images))
+        counts.append(times_drawn_BI @ np.bincount(image_N, minlength=num_images))
+    usable_B = (counts[0] > 0) & (counts[1] > 0)
+    difference_B = sums[1][usable_B] / counts[1][usable_B] - sums[0][usable_B] / counts[0][usable_B]
+    return Figure(value=value, interval=_middle_95(difference_B))
+
+
+def _draws(num_images: int, seed: int) -> np.ndarray:
+    """How often each bootstrap draw takes each photograph; int [B, I]."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=BOOTSTRAP_DRAWS)
+
+
+def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values_B, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Figure:
+    """How much a figure changed from one segmenter to another on the same masks; positive: the second has more.
+
+    Raises:
+        ValueError: the two were not measured on the same masks.
+    """
+    same = [(score.image, score.annotator, score.area_fraction) for score in before]
+    if same != [(score.image, score.annotator, score.area_fraction) for score in after]:
+        raise ValueError("got evaluations of different masks, expected the same folder, settings and seed for both")
+    return mean_over_masks(before, figure_values(after, name) - figure_values(before, name), seed)
+
+
+def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
+    """Predicted against true IoU; None when the segmenter predicts none."""
+    predicted = np.array([value for score in scores for value in score.predicted_iou_M], dtype=np.float64)
+    true = np.array([value for score in scores for value in score.iou_M], dtype=np.float64)
+    if not len(predicted) or np.isnan(predicted).any():
+        return None
+    bin_of = np.clip((predicted * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    bins = tuple(
+        CalibrationBin(
+            low=number / CALIBRATION_BINS,
+            high=(number + 1) / CALIBRATION_BINS,
+            candidates=int((bin_of == number).sum()),
+            mean_predicted_iou=float(predicted[bin_of == number].mean()),
+            mean_true_iou=float(true[bin_of == number].mean()),
+        )
+        for number in np.unique(bin_of).tolist()
+    )
+    varies = predicted.std() > 0 and true.std() > 0
+    return Calibration(
+        candidates=len(predicted),
+        mean_predicted_iou=float(predicted.mean()),
+        mean_true_iou=float(true.mean()),
+        expected_error=sum(b.candidates * abs(b.mean_predicted_iou - b.mean_true_iou) for b in bins) / len(predicted),
+        correlation=float(np.corrcoef(predicted, true)[0, 1]) if varies else None,
+        bins=bins,
+    )
+
+
+def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any]:
+    """The command line's form: every named figure and its `_interval`, null where it was not asked for."""
+    content: dict[str, Any] = {"images": summary.images, "masks": summary.masks}
+    for name in figure_names:
+        content |= figure_json(name, summary.figures.get(name))
+        if name.startswith("noc"):
+            content[f"{name}_failures"] = summary.failures.get(name)
+    return content
+
+
+def figure_json(name: str, figure: Figure | None) -> dict[str, Any]:
+    """A figure under its name and its interval under `<name>_interval`; null where there is none."""
+    interval = figure.interval if figure else None
+    return {
+        name: round(figure.value, 5) if figure else None,
+        f"{name}_interval": [round(edge, 5) for edge in interval] if interval else None,
+    }

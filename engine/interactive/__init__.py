@@ -1,0 +1,1 @@
+"""Clicks and boxes to masks."""

@@ -1,0 +1,239 @@
+"""The models folder and the released weights that can be pulled into it.
+
+The releases publish no SHA-256: those here are what other projects recorded of the same files (the digits in the names
+of `vit_b`, `vit_l` and `vit_h` begin their MD5). A file that agrees is the one that everybody else has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from storage.objects.stores import Corrupt, StoreError
+
+TIMEOUT_S = 30.0
+"""How long a server may stay silent."""
+BLOCK_BYTES = 1 << 20
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes there are so far and the bytes there will be, None where the server does not say."""
+
+
+class PullFailed(StoreError):
+    """A download could not be started or finished; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedModel:
+    """Weights that their authors put on the network."""
+
+    name: str
+    url: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called there and in the models folder."""
+        return self.url.rpartition("/")[2]
+
+
+_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
+_MOBILE_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights"
+
+RELEASED: dict[str, ReleasedModel] = {
+    name: ReleasedModel(name=name, url=url, sha256=sha256)
+    for name, url, sha256 in [
+        (
+            "mobile",
+            f"{_MOBILE_URL}/mobile_sam.pt",
+            "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        ),
+        (
+            "vit_b",
+            f"{_SAM_URL}/sam_vit_b_01ec64.pth",
+            "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        ),
+        (
+            "vit_l",
+            f"{_SAM_URL}/sam_vit_l_0b3195.pth",
+            "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        ),
+        (
+            "vit_h",
+            f"{_SAM_URL}/sam_vit_h_4b8939.pth",
+            "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        ),
+    ]
+}
+"""By size. `mobile` is MobileSAM, the others are the original release of "Segment Anything"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PulledModel:
+    """What `pull` left in the models folder."""
+
+    name: str
+    path: Path
+    nbytes: int
+    sha256: str
+    already_there: bool
+    """The file lay in the folder; it was checked again and nothing was downloaded."""
+    kept_bytes: int
+    """What an earlier pull had left and this one did not fetch again."""
+    refetched_bytes: int
+    """What an earlier pull had left and this one fetched again, because the server only sends whole files."""
+
+    @property
+    def verification(self) -> str:
+        """One line for people: how far the file's content is vouched for."""
+        return f"verified: SHA-256 {self.sha256}, as others recorded it (the release publishes none)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Transfer:
+    kept_bytes: int
+    refetched_bytes: int
+
+
+def models_folder(folder: str | Path | None = None) -> Path:
+    """Where pulled models lie: `folder`, or ~/.cache/gigamask/models."""
+    return Path(folder) if folder is not None else Path.home() / ".cache" / "gigamask" / "models"
+
+
+def pull(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    base_url: str | None = None,
+    progress: Progress | None = None,
+) -> PulledModel:
+    """Download released weights into the models folder, going on where an interrupted pull stopped.
+
+    `base_url` is another address of the same files. Bytes gather in `<file>.part`, which is renamed once its checksum
+    agrees; nothing that was downloaded is deleted.
+
+    Raises:
+        ValueError: no released model has this name.
+        PullFailed: no network, the server refused or broke off, the folder cannot be written, or another pull of this
+            file is running.
+        Corrupt: the file is complete and its checksum is wrong.
+    """
+    if name not in RELEASED:
+        raise ValueError(f"got model {name!r}, expected one of {', '.join(RELEASED)}: those are released for download")
+    released = RELEASED[name]
+    url = released.url if base_url is None else f"{base_url.rstrip('/')}/{released.file_name}"
+    target = models_folder(folder) / released.file_name
+    part = target.with_name(target.name + ".part")
+    kept_bytes = refetched_bytes = 0
+    sha256 = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        already_there = target.exists()
+        if already_there:
+            sha256 = _check(released, target)
+        else:
+            with _locked(part) as file:
+                kept_bytes, refetched_bytes = _download(url, file, part, progress)
+                os.fsync(file.fileno())
+                sha256 = _check(released, part)
+                os.replace(part, target)
+    except OSError as error:
+        raise PullFailed(f"{target}: {error.strerror or error}; make room or choose another models folder") from error
+    return PulledModel(
+        name=name,
+        path=target,
+        nbytes=target.stat().st_size,
+        sha256=sha256,
+        already_there=already_there,
+        kept_bytes=kept_bytes,
+        refetched_bytes=refetched_bytes,
+    )
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PullFailed(f"{part}: another pull is writing this file; wait for it to end") from error
+        yield file
+
+
+def _download(url: str, file: BinaryIO, part: Path, progress: Progress | None) -> tuple[int, int]:
+    """Bring `file` to its full size; the bytes it had and kept, and the bytes it had and fetched again."""
+    had_bytes = file.seek(0, os.SEEK_END)
+    again = f"{part} keeps what came; pull again to go on from there"
+    try:
+        response = _open(url, had_bytes)
+        if response is None:
+            return had_bytes, 0
+        with response:
+            start_bytes, total_bytes = _span(response)
+            if start_bytes not in (0, had_bytes):
+                raise PullFailed(
+                    f"{url}: asked for bytes from {had_bytes} on, got bytes from {start_bytes} on; {again}"
+                )
+            done_bytes = file.seek(start_bytes)
+            while block := response.read(BLOCK_BYTES):
+                done_bytes += file.write(block)
+                if progress is not None:
+                    progress(done_bytes, total_bytes)
+    except urllib.error.HTTPError as error:
+        raise PullFailed(
+            f"{url}: the server answered {error.code} {error.reason}; check the address; {again}"
+        ) from error
+    except urllib.error.URLError as error:
+        raise PullFailed(f"{url}: no connection ({error.reason}); check the network or the proxy; {again}") from error
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise PullFailed(f"{url}: the connection broke ({error!r}); {again}") from error
+    if total_bytes is not None and done_bytes < total_bytes:
+        raise PullFailed(f"{url}: the connection ended after {done_bytes} of {total_bytes} bytes; {again}")
+    file.truncate()  # the earlier part may have been longer than the whole file
+    file.flush()
+    return start_bytes, had_bytes - start_bytes
+
+
+def _open(url: str, had_bytes: int) -> http.client.HTTPResponse | None:
+    """The answer to a request for the bytes from `had_bytes` on; None when there are no more."""
+    headers = {"User-Agent": "gigamask"} | ({"Range": f"bytes={had_bytes}-"} if had_bytes else {})
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and had_bytes:
+            return None  # everything is there, or more than that: the checksum tells
+        raise
+
+
+def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """First byte of the body within the file, and the file's size where the server says it."""
+    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if span is None:
+            raise http.client.HTTPException(f"Content-Range {response.headers.get('Content-Range')!r}")
+        return int(span[1]), None if span[2] == "*" else int(span[2])
+    length = response.headers.get("Content-Length")
+    return 0, None if length is None else int(length)
+
+
+def _check(released: ReleasedModel, path: Path) -> str:
+    """The file's SHA-256. Raises Corrupt when it is not the released file's."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != released.sha256:
+        raise Corrupt(
+            f"{path}: its SHA-256 is {sha256}, that of {released.name} is {released.sha256}; "
+            "the content is wrong: remove this file and pull again"
+        )
+    return sha256

@@ -1,0 +1,1 @@
+"""The evaluation of models as tables and an HTML page."""

@@ -1,0 +1,103 @@
+"""The figures of `gigamask evaluate` as tables: in Markdown for the terminal, in HTML for the report."""
+
+from collections.abc import Mapping, Sequence
+
+from engine.evaluation.automatic import FIGURES, AutomaticEvaluation, AutomaticSummary
+from engine.evaluation.clicked import Evaluation
+from engine.evaluation.scores import CLICK_CAP, Figure, Summary
+from flows.evaluation.compare import Measured, Result
+
+Row = list[str]
+"""A table is its titles and its rows; a title that begins with # is of a column of numbers."""
+
+CLICK_TITLES = {
+    "miou_1_chosen": "1 click, chosen",
+    "miou_1_best3": "1 click, best of 3",
+    "boundary_iou": "1 click, boundary IoU",
+    **{f"miou_{number}": f"{number} clicks" for number in range(2, CLICK_CAP + 1)},
+    "miou_box": "box",
+    "noc85": "NoC@85",
+    "noc90": "NoC@90",
+}
+AUTOMATIC_TITLES = {
+    "share_50": "made at IoU .50",
+    "recall_50": "found at IoU .50",
+    "recall_75": "found at IoU .75",
+    "ar_100": "AR@100",
+    "boundary_iou": "boundary IoU",
+}
+
+
+def click_table(results: Sequence[Result]) -> list[Row]:
+    """Rows by group (all masks, domains, mask sizes), in each the models and below them what they have more."""
+    everyone = _everyone(results)
+    names = list(dict.fromkeys(name for each in everyone for name in each.clicks.config.figure_names))
+    rows = [["masks of", "model", "#photographs", "#masks", *(f"#{CLICK_TITLES[name]}" for name in names)]]
+    for group in dict.fromkeys(group for each in everyone for group in _click_groups(each.clicks)):
+        for each in everyone:
+            if summary := _click_groups(each.clicks).get(group):
+                cells = [_cell(name, summary.figures.get(name), summary.failures.get(name)) for name in names]
+                rows.append([group, each.model, str(summary.images), str(summary.masks), *cells])
+        for result in results:
+            if result.beside and (group == "all" or group in result.measured.clicks.domains):
+                differences = result.click_differences(None if group == "all" else group)
+                rows.append([group, _pair(result), "", "", *_difference_cells(names, differences)])
+    return rows
+
+
+def automatic_table(results: Sequence[Result]) -> list[Row]:
+    """The same for automatic masks: what stands beside a model follows it, with at most as many masks."""
+    rows = [["masks of", "model", "#photographs", "#masks made", "#masks of people"]]
+    rows[0] += [f"#{AUTOMATIC_TITLES[name]}" for name in FIGURES]
+    pairs = [each for result in results for each in (result.measured, result.beside) if each and each.automatic]
+    for group in dict.fromkeys(group for each in pairs for group in _automatic_groups(each.automatic)):
+        for result in results:
+            for each in (result.measured, result.beside):
+                summary = _automatic_groups(each.automatic).get(group) if each else None
+                if each and summary:
+                    numbers = (summary.images, summary.masks_made, summary.masks_of_people)
+                    cells = [_cell(name, summary.figures[name]) for name in FIGURES]
+                    rows.append([group, each.model, *map(str, numbers), *cells])
+            if result.beside and (group == "all" or group in result.measured.clicks.domains):
+                differences = result.automatic_differences(None if group == "all" else group)
+                rows.append([group, _pair(result), "", "", "", *_difference_cells(FIGURES, differences)])
+    return rows
+
+
+def to_markdown(table: Sequence[Row]) -> str:
+    """The table in Markdown."""
+    titles, *rows = table
+    rule = ["---:" if title.startswith("#") else "---" for title in titles]
+    lines = [[title.lstrip("#") for title in titles], rule, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _everyone(results: Sequence[Result]) -> list[Measured]:
+    """The models asked for and what stands beside them, each once."""
+    named = {each.model: each for result in results for each in (result.measured, result.beside) if each}
+    return list(named.values())
+
+
+def _click_groups(evaluation: Evaluation) -> Mapping[str, Summary]:
+    return {"all": evaluation.overall, **evaluation.domains, **evaluation.sizes}
+
+
+def _automatic_groups(evaluation: AutomaticEvaluation | None) -> Mapping[str, AutomaticSummary]:
+    return {"all": evaluation.overall, **evaluation.domains, **evaluation.sizes} if evaluation else {}
+
+
+def _pair(result: Result) -> str:
+    assert result.beside is not None
+    return f"{result.measured.model} - {result.beside.model}"
+
+
+def _cell(name: str, figure: Figure | None, failures: int | None = None, *, sign: str = "") -> str:
+    if figure is None:
+        return ""
+    form = f"{sign}.{2 if name.startswith('noc') else 3}f"
+    interval = "" if figure.interval is None else f" [{figure.interval[0]:{form}}, {figure.interval[1]:{form}}]"
+    return f"{figure.value:{form}}{interval}" + ("" if failures is None else f", {failures} failed")
+
+
+def _difference_cells(names: Sequence[str], differences: Mapping[str, Figure | None]) -> list[str]:
+    return [_cell(name, differences.get(name), sign="+") for name in names]

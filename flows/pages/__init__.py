@@ -1,0 +1,1 @@
+"""What the HTML pages share: markup, SVG plots, the style sheet."""

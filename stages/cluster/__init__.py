@@ -1,0 +1,1 @@
+"""A plan of shards on Ray actors."""

@@ -1,0 +1,1 @@
+"""The fully automatic stage: image shards in, mask shards out. Plain Python, no Ray."""

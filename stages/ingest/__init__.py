@@ -1,0 +1,1 @@
+"""Photos in, image shards out."""

@@ -1,0 +1,321 @@
+"""A dataset's snapshot as training data: each image with its masks as they were then, without the withdrawn ones.
+
+snapshot -> shards of images -> rows of an image and of its masks -> two range reads -> Sample
+
+All that is chosen follows from the snapshot's tables and the seed, so that any process can begin anywhere: samples are
+numbered, a worker takes every so-many-th number, and a stream that broke off begins again behind the last one seen.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.random import Generator
+
+from engine.images import decode
+from engine.training.data import Cut, WindowConfig
+from engine.training.photos import DECODED_PHOTOS, cut_some_photo
+from storage import rle
+from storage.objects.stores import Corrupt
+from storage.records import ImageRecord, MaskRecord, Provenance, parse_sa1b, sa1b_json
+
+if TYPE_CHECKING:  # it needs pyarrow and deltalake, which the engine does without
+    from storage.dataset import Dataset
+
+SHARDS_AT_HAND = 32
+"""Rows of so many image shards are kept, about 2 MB each; a source draws from so many at a time."""
+STEPS_A_SET = 50
+"""Training steps after which a source turns to the next shards."""
+IMAGES_TRIED = 1000
+"""Before a source gives up on finding one that has masks."""
+_IMAGE_COLUMNS = (
+    "image_id, key, height, width, format, nbytes, source, source_sha256, stored_sha256, license, country, part, "
+    "member_offset, member_nbytes"
+)
+_MASK_COLUMNS = (
+    "image_id, mask_id, part, member_offset, member_nbytes, stage, model_id, annotator_id, round_id, plan, config_hash"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some of a snapshot's images by their id, which is the first bits of a hash: the same in every snapshot."""
+
+    held_out_every: int
+    """One of so many images is held out."""
+    held_out: bool
+    """This part is those, else the others."""
+
+    def __contains__(self, image_id: int) -> bool:
+        return (image_id % self.held_out_every == 0) == self.held_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image with its masks."""
+
+    position: int
+    """In the stream; the next call's `start` is one more."""
+    image: ImageRecord
+    data: bytes
+    """The stored JPEG or PNG."""
+    masks: tuple[MaskRecord, ...]
+
+    def to_webdataset(self) -> dict[str, Any]:
+        """The sample as the `webdataset` library has it: `__key__`, the image's bytes, SA-1B's JSON."""
+        annotations = json.dumps(sa1b_json(self.image, self.masks), separators=(",", ":"))
+        return {"__key__": self.image.key, self.image.format: self.data, "json": annotations.encode()}
+
+
+def training_samples(
+    dataset: "Dataset",
+    snapshot: str,
+    *,
+    seed: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+    start: int = 0,
+    model_ids: Collection[str] = (),
+) -> Iterator[Sample]:
+    """One pass over the images of a snapshot that have masks, in an order that follows from the seed.
+
+    Shards are shuffled, and images within their shard. Each sample goes to exactly one of `workers`, and has the same
+    position however many there are. `model_ids`: only masks of these models; none given, all masks.
+    Raises ValueError for a worker that is none of them, NotFound for an unknown snapshot, Corrupt.
+    """
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker {worker} of {workers}: expected 0 to {workers - 1}")
+    images = SnapshotImages(dataset, snapshot, model_ids=model_ids)
+    for position, number in images.shuffled(seed, start):
+        if position % workers == worker:
+            sample = images.read(number, position=position)
+            if sample is not None:
+                yield sample
+
+
+def count_images(
+    dataset: "Dataset", snapshot: str, *, held_out_every: int, model_ids: Collection[str] = ()
+) -> tuple[int, int]:
+    """Images with masks that are not held out, and those that are. Raises NotFound for an unknown snapshot."""
+    sql = (
+        f"SELECT image_id % {held_out_every} = 0 AS held_out, count(DISTINCT image_id) AS images FROM masks "
+        f"WHERE true{_only(model_ids)} GROUP BY 1"
+    )
+    counts = {row["held_out"]: row["images"] for row in dataset.query(sql, snapshot).to_pylist()}
+    return counts.get(False, 0), counts.get(True, 0)
+
+
+class SnapshotImages:
+    """The images of a snapshot by number, each with its masks."""
+
+    def __init__(self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = ()) -> None:
+        self._dataset, self._snapshot = dataset, snapshot
+        self._only = _only(model_ids)
+        sql = (
+            "SELECT plan, shard, images, masks, inputs, kind FROM shards WHERE kind <> 'withdrawals' "
+            "ORDER BY plan, shard"
+        )
+        rows = dataset.query(sql, snapshot).to_pylist()
+        self._homes = [row for row in rows if row["kind"] == "images" and row["images"]]
+        self._starts = list(accumulate((home["images"] for home in self._homes), initial=0))
+        masked = [row for row in rows if row["kind"] == "masks" and row["masks"]]
+        if model_ids:  # each mask says who made it; a shard may hold masks of several models
+            sql = f"SELECT DISTINCT plan, shard FROM masks WHERE true{self._only}"
+            theirs = {(row["plan"], row["shard"]) for row in dataset.query(sql, snapshot).to_pylist()}
+            masked = [row for row in masked if (row["plan"], row["shard"]) in theirs]
+        self._masked_in = _mask_shards(masked)
+        self._rows = lru_cache(maxsize=SHARDS_AT_HAND)(self._query_rows)
+
+    def __len__(self) -> int:
+        """Images, with masks or without."""
+        return self._starts[-1]
+
+    def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
+        """(position, number) of every image from position `start` on."""
+        position = 0
+        for home in np.random.default_rng([seed, 0]).permutation(len(self._homes)):
+            images = self._starts[home + 1] - self._starts[home]
+            if position + images > start:
+                order = np.random.default_rng([seed, 1, home]).permutation(images)
+                for place in range(max(0, start - position), images):
+                    yield position + place, self._starts[home] + int(order[place])
+            position += images
+
+    @property
+    def shards_with_masks(self) -> list[int]:
+        """The image shards that have masks, by number."""
+        return [
+            number for number, home in enumerate(self._homes) if f"{home['plan']}/{home['shard']}" in self._masked_in
+        ]
+
+    def numbers_in(self, shard: int) -> range:
+        """The images of an image shard."""
+        return range(self._starts[shard], self._starts[shard + 1])
+
+    def image_id(self, number: int) -> int:
+        """The id of the image of that number."""
+        home = self._home(number)
+        return self._rows(home)[0][number - self._starts[home]]["image_id"]
+
+    def _home(self, number: int) -> int:
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
+    def read(self, number: int, *, position: int = 0) -> Sample | None:
+        """The image of that number; None for one without masks. Raises Corrupt."""
+        home = self._home(number)
+        images, masks, mask_image_ids = self._rows(home)
+        row = images[number - self._starts[home]]
+        first, last = np.searchsorted(mask_image_ids, [row["image_id"], row["image_id"] + 1])
+        if first == last:
+            return None
+        image, data = self._read_image(row)
+        placed = self._read_masks(image, masks.slice(first, last - first).to_pylist())
+        return Sample(position=position, image=image, data=data, masks=tuple(placed))
+
+    def _query_rows(self, home: int) -> tuple[list[dict], Any, np.ndarray]:
+        """Rows of a shard's images, of their masks, and the image_id of each mask row; all by image_id."""
+        shard = self._homes[home]
+        here = _is_shard(shard["plan"], shard["shard"])
+        images = self._query(f"SELECT {_IMAGE_COLUMNS} FROM images WHERE {here} ORDER BY image_id").to_pylist()
+        if len(images) != shard["images"]:
+            raise Corrupt(
+                f"{self._dataset.uri}: shard {shard['plan']}/{shard['shard']} has {len(images)} rows in images, "
+                f"{shard['images']} expected; run `gigamask verify`"
+            )
+        there = self._masked_in.get(f"{shard['plan']}/{shard['shard']}", ["false"])
+        masks = self._query(
+            f"SELECT {_MASK_COLUMNS} FROM masks WHERE ({' OR '.join(there)}){self._only} "
+            "ORDER BY image_id, part, ordinal"
+        )
+        return images, masks, masks.column("image_id").to_numpy()
+
+    def _query(self, sql: str) -> Any:
+        return self._dataset.query(sql, self._snapshot)
+
+    def _read_image(self, row: dict[str, Any]) -> tuple[ImageRecord, bytes]:
+        image = ImageRecord(**{name: row[name] for name in ImageRecord.__dataclass_fields__})
+        part = row["part"]
+        data = self._dataset.store.get_range(part, row["member_offset"], row["member_nbytes"])
+        if hashlib.sha256(data).hexdigest() != image.stored_sha256:
+            raise Corrupt(f"{self._dataset.uri}/{part}: image {image.key} is damaged; run `gigamask verify`")
+        return image, data
+
+    def _read_masks(self, image: ImageRecord, rows: list[dict[str, Any]]) -> list[MaskRecord]:
+        """Those masks of the image's annotation files that have a row."""
+        files = {row["part"]: (row["member_offset"], row["member_nbytes"]) for row in rows}
+        found: dict[int, MaskRecord] = {}
+        for part, (offset, nbytes) in files.items():
+            _, masks = parse_sa1b(json.loads(self._dataset.store.get_range(part, offset, nbytes)))
+            found |= {mask.mask_id: mask for mask in masks if mask.image_id == image.image_id}
+        missing = [row["mask_id"] for row in rows if row["mask_id"] not in found]
+        if missing:
+            raise Corrupt(f"{self._dataset.uri}: mask {missing[0]} is not where its row says; run `gigamask verify`")
+        return [replace(found[row["mask_id"]], provenance=_provenance(row)) for row in rows]
+
+
+class SnapshotSource:
+    """A source of training windows: images of a snapshot, or of a part of it, all about equally often.
+
+    Opening a shard's rows takes two queries, and a dataset may have thousands of shards: at any step images are drawn
+    from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every process. So
+    what asks for a few steps alone, as calibration does, sees `SHARDS_AT_HAND` shards at most.
+    """
+
+    def __init__(
+        self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = (), part: Part | None = None
+    ) -> None:
+        self._made_of = (dataset, snapshot, tuple(model_ids), part)
+        self._images = SnapshotImages(dataset, snapshot, model_ids=model_ids)
+        self._shards = self._images.shards_with_masks
+        self._part = part
+        self._where = f"{dataset.uri}: snapshot {snapshot}"
+        self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the dataset is opened again."""
+        dataset, snapshot, model_ids, part = self._made_of
+        return _reopened, (dataset.uri, snapshot, model_ids, part)
+
+    def prepare(self, step: int) -> None:
+        """Images are there already."""
+
+    def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
+        """A window of a random image with masks drawn evenly.
+
+        Raises ValueError where hardly an image has masks, RuntimeError where none fits the window.
+        """
+        return cut_some_photo(lambda: self._draw(rng, step), rng, window, prompts)
+
+    def shards_at(self, step: int) -> list[int]:
+        """The image shards that are drawn from at a training step."""
+        sets = -(-len(self._shards) // SHARDS_AT_HAND)
+        if sets <= 1:
+            return self._shards
+        turn, place = divmod(step // STEPS_A_SET, sets)
+        return np.random.default_rng([0, turn]).permutation(self._shards)[place::sets].tolist()
+
+    def _draw(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """A random image of the step's shards; where they have none, of the next ones'."""
+        sets = -(-len(self._shards) // SHARDS_AT_HAND)
+        for turns in range(2 * sets):  # as many as surely hold each set once
+            numbers = [self._images.numbers_in(shard) for shard in self.shards_at(step + turns * STEPS_A_SET)]
+            drawn = self._draw_of(rng, numbers)
+            if drawn is not None:
+                return drawn
+        raise ValueError(f"{self._where}: got no masks to train on; `gigamask masks` makes some, then take a snapshot")
+
+    def _draw_of(self, rng: Generator, numbers: list[range]) -> tuple[np.ndarray, np.ndarray] | None:
+        ends = np.cumsum([len(of_shard) for of_shard in numbers])
+        for _ in range(IMAGES_TRIED):
+            place = int(rng.integers(ends[-1]))
+            shard = int(np.searchsorted(ends, place, side="right"))
+            number = numbers[shard][place - int(ends[shard])]  # counted from the shard's end
+            if self._part is None or self._images.image_id(number) in self._part:
+                drawn = self._decoded(number)
+                if drawn is not None:
+                    return drawn
+        return None
+
+    def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
+        sample = self._images.read(number)
+        if sample is None:
+            return None
+        return decode(sample.data), np.stack([rle.decode(mask.rle) for mask in sample.masks]).astype(np.uint8)
+
+
+def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], part: Part | None) -> SnapshotSource:
+    from storage.dataset import Dataset  # here, because it needs pyarrow and deltalake
+
+    return SnapshotSource(Dataset.open(uri), snapshot, model_ids=model_ids, part=part)
+
+
+def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Image shard -> SQL conditions of the mask shards made from it, whatever its generation was then."""
+    made: dict[str, list[str]] = {}
+    for row in rows:
+        homes = {each.rpartition(".g")[0] for each in row["inputs"].split() if "/" in each}
+        for home in homes:
+            made.setdefault(home, []).append(f"({_is_shard(row['plan'], row['shard'])})")
+    return made
+
+
+def _only(model_ids: Collection[str]) -> str:
+    return " AND model_id IN ({})".format(", ".join(map(_quoted, sorted(model_ids)))) if model_ids else ""
+
+
+def _is_shard(plan: str, shard: str) -> str:
+    return f"plan = {_quoted(plan)} AND shard = {_quoted(shard)}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _provenance(row: dict[str, Any]) -> Provenance:
+    names = ("stage", "model_id", "annotator_id", "round_id", "config_hash")
+    return Provenance(plan_id=row["plan"], **{name: row[name] for name in names})

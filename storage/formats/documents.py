@@ -1,0 +1,60 @@
+"""The dataset's own JSON files: one spelling for one content, a format number, and a schema that reading checks."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from storage.objects.stores import Corrupt, StoreError
+
+FORMAT = 1  # of every JSON file of a dataset; a reader refuses a higher one
+
+
+def json_bytes(fields: Mapping[str, object]) -> bytes:
+    """One spelling for one content: sorted, compact, no NaN. Raises ValueError for what is not JSON."""
+    try:
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"only JSON values can be stored: {error}") from error
+    return text.encode()
+
+
+def read_json(data: bytes, schema: str, where: str) -> dict:
+    """A dataset's JSON file, checked against `schemas/<schema>.json`.
+
+    Raises Corrupt for a torn or malformed one, StoreError for a newer format than this version knows.
+    """
+    try:
+        fields = json.loads(data)
+        file_format = fields["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{where}: not a dataset's file, or a damaged one ({error}); restore it from a copy") from error
+    if file_format != FORMAT:
+        raise StoreError(f"{where}: format {file_format}, this version reads format {FORMAT}; use a newer gigamask")
+    fault = best_match(_validator(schema).iter_errors(fields))
+    if fault is not None:
+        raise Corrupt(f"{where}: {fault.json_path}: {_short(fault.message)}; restore it from a copy")
+    return fields
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    text = resources.files("storage.formats").joinpath("schemas", f"{schema}.json").read_text()
+    return Draft202012Validator(json.loads(text))
+
+
+def _short(message: str) -> str:
+    return message if len(message) < 200 else f"{message[:200]}..."
+
+
+@contextmanager
+def corrupt_where_malformed(where: str) -> Iterator[None]:
+    """Turns a missing or odd field of a file into Corrupt."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{where}: a field is missing or has the wrong form ({error}); restore it from a copy") from error

@@ -1,0 +1,109 @@
+"""Tar shards in the webdataset convention: one sample is the run of files that share a key; same input, same bytes.
+
+A file is named `<key>.<ext>`; the parts of a sample lie side by side, sorted by ending. Time, owner and mode are fixed.
+"""
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from storage.objects.stores import Corrupt
+
+_BLOCK = tarfile.BLOCKSIZE
+_END = bytes(_BLOCK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One sample: `parts` maps an ending ("jpg", "json") to its bytes."""
+
+    key: str
+    parts: dict[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberSpan:
+    """Where the bytes of one part lie in the shard's file."""
+
+    key: str
+    ext: str
+    offset: int
+    nbytes: int
+
+
+def write_shard(file: BinaryIO, members: Iterable[Member]) -> list[MemberSpan]:
+    """Writes members in the order given and says where each part lies. Raises ValueError for a bad or repeated key."""
+    spans: list[MemberSpan] = []
+    seen: set[str] = set()
+    offset = 0
+    for member in members:
+        _check_names(member, seen)
+        for ext, data in sorted(member.parts.items()):
+            file.write(_header(f"{member.key}.{ext}", len(data)))
+            file.write(data)
+            file.write(bytes(-len(data) % _BLOCK))
+            spans.append(MemberSpan(key=member.key, ext=ext, offset=offset + _BLOCK, nbytes=len(data)))
+            offset += _BLOCK + len(data) + -len(data) % _BLOCK
+    file.write(bytes(2 * _BLOCK + -(offset + 2 * _BLOCK) % tarfile.RECORDSIZE))
+    return spans
+
+
+def read_shard(file: BinaryIO) -> Iterator[Member]:
+    """Members in the order written, from a stream; only one is held in memory.
+
+    Raises Corrupt for a torn or foreign file (tarfile itself ends quietly where a later header is torn).
+    """
+    key = ""
+    parts: dict[str, bytes] = {}
+    while header := _next_header(file):
+        name = header.name
+        member_key, dot, ext = name.partition(".")
+        if not header.isreg() or not dot:
+            raise Corrupt(f"{_name_of(file)}: member {name!r}, expected files named <key>.<ext>")
+        if parts and member_key != key:
+            yield Member(key=key, parts=parts)
+            parts = {}
+        key = member_key
+        parts[ext] = _exactly(file, header.size)
+        _exactly(file, -header.size % _BLOCK)
+    if parts:
+        yield Member(key=key, parts=parts)
+
+
+def _check_names(member: Member, seen: set[str]) -> None:
+    if not member.key or "." in member.key or "/" in member.key or not member.key.isascii():
+        raise ValueError(f"sample key {member.key!r}: expected plain characters without '.' or '/'")
+    if member.key in seen:
+        raise ValueError(f"sample key {member.key!r} comes twice in one shard")
+    if not member.parts or any(not ext or "/" in ext or ext != ext.lower() for ext in member.parts):
+        raise ValueError(f"sample {member.key!r}: endings {sorted(member.parts)}, expected lower-case names like 'jpg'")
+    seen.add(member.key)
+
+
+def _header(name: str, nbytes: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = nbytes
+    info.mode = 0o644
+    return info.tobuf(format=tarfile.USTAR_FORMAT, encoding="ascii", errors="strict")
+
+
+def _next_header(file: BinaryIO) -> tarfile.TarInfo | None:
+    block = _exactly(file, _BLOCK)
+    if block == _END:
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, encoding="utf-8", errors="strict")
+    except (tarfile.HeaderError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{_name_of(file)}: not a shard, or a damaged one ({error}); run `gigamask verify`") from error
+
+
+def _exactly(file: BinaryIO, nbytes: int) -> bytes:
+    data = file.read(nbytes)
+    if len(data) != nbytes:
+        raise Corrupt(f"{_name_of(file)}: the shard ends in the middle of a member; run `gigamask verify`")
+    return data
+
+
+def _name_of(file: BinaryIO) -> str:
+    return str(getattr(file, "name", "shard"))

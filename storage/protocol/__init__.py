@@ -1,0 +1,1 @@
+"""Who makes what: plans, attempts, commit records, redo, and cleaning up."""

@@ -1,0 +1,277 @@
+"""Who made what: frozen plans, attempts under keys that are never used twice, and one commit record per shard.
+
+A worker writes its attempt's objects, reads them back, then creates the commit record with put-if-absent. Whose attempt
+id the record holds has won. So a retry, a crash or a worker that thaws after its replacement finished can neither lose
+nor double a mask. Records, plans and objects are never changed afterwards.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import BinaryIO, cast
+
+from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
+from storage.objects.stores import Corrupt, NotFound, ObjectStore, StoreError, sha256_of
+from storage.protocol.plans import Plan, PlannedShard, address_of
+from storage.records import Reject
+
+_WORTH_THREADS = 16  # reads over a network at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One object of a shard. `role`: "tar" (samples), "rows" (Parquet: this part's rows of the dataset's table)."""
+
+    role: str
+    key: str
+    nbytes: int
+    sha256: str
+    images: int
+    masks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """The record of a finished shard. `attempt_id` "" closes a shard that nobody will make.
+
+    A redo that nobody will make is closed by the record of the generation before, under the new generation.
+    """
+
+    plan_id: str
+    shard: str
+    generation: int
+    kind: str
+    attempt_id: str
+    parts: tuple[Part, ...]
+    rejects: tuple[Reject, ...]
+    model_id: str
+    seconds: float  # of work
+    stats: Mapping[str, object]  # JSON values, the diagnostics of the stage
+    committed_at: datetime  # UTC
+    made_by: str  # the plan that asked for it: plan_id, or that of a redo
+    inputs: tuple[str, ...]  # addresses of the shards it was made from; () for an image shard
+    previous: str  # SHA-256 of the record it replaces, "" for generation 0
+    record_sha256: str = field(default="", compare=False)  # of the stored record; "" before it is stored
+
+    @property
+    def address(self) -> str:
+        """`<plan>/<shard>.g<generation>`: how other plans and commands name this shard."""
+        return address_of(self.plan_id, self.shard, self.generation)
+
+    @property
+    def name(self) -> "CommitName":
+        return CommitName(plan_id=self.plan_id, shard=self.shard, generation=self.generation)
+
+    @property
+    def images(self) -> int:
+        return sum(part.images for part in self.parts if part.role == "tar")
+
+    @property
+    def masks(self) -> int:
+        return sum(part.masks for part in self.parts if part.role == "tar")
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def tars(self) -> list[Part]:
+        """The parts that hold samples."""
+        return [part for part in self.parts if part.role == "tar"]
+
+    def rows(self) -> list[Part]:
+        """The parts that hold table rows."""
+        return [part for part in self.parts if part.role == "rows"]
+
+
+class Attempt:
+    """One try at a shard: objects under keys of its own, then the commit record.
+
+    A crashed attempt leaves objects that nothing names; they are never read and cleaning up may delete them.
+    """
+
+    def __init__(self, store: ObjectStore, plan: Plan, shard: PlannedShard, attempt_id: str) -> None:
+        self.store, self.plan, self.shard, self.attempt_id = store, plan, shard, attempt_id
+        self.parts: list[Part] = []
+
+    def key(self, extension: str) -> str:
+        """Where the part of that file ending goes."""
+        return f"data/{self.plan.home}/{self.shard.name}/{self.attempt_id}.{extension}"
+
+    def put_part(
+        self, role: str, extension: str, fill: Callable[[BinaryIO], object], *, images: int = 0, masks: int = 0
+    ) -> Part:
+        """Writes what `fill` writes and reads size and SHA-256 back. Raises Corrupt where they differ, StoreError."""
+        key, written = self.key(extension), _Hashing()
+        self.store.write(key, lambda file: fill(written.onto(file)))
+        nbytes, sha256 = self.store.head(key).nbytes, sha256_of(self.store, key)
+        if (nbytes, sha256) != (written.nbytes, written.sha256()):
+            raise Corrupt(f"{self.store.uri}/{key}: {nbytes} bytes came back, {written.nbytes} were written; try again")
+        part = Part(role=role, key=key, nbytes=nbytes, sha256=sha256, images=images, masks=masks)
+        self.parts.append(part)
+        return part
+
+    def commit(
+        self,
+        *,
+        rejects: Iterable[Reject] = (),
+        model_id: str = "",
+        seconds: float = 0.0,
+        stats: Mapping[str, object] | None = None,
+        inherited: Sequence[Part] = (),
+        committed_at: datetime | None = None,
+    ) -> Commit:
+        """Creates the shard's record and returns the one that is now there; its `attempt_id` says who won.
+
+        A loser deletes its own objects. Where the store fails and no record can be found the error is raised and the
+        objects stay: the put may still land.
+        """
+        commit = Commit(
+            plan_id=self.plan.home,
+            shard=self.shard.name,
+            generation=self.shard.generation,
+            kind=self.plan.kind,
+            attempt_id=self.attempt_id,
+            parts=(*inherited, *self.parts),
+            rejects=tuple(rejects),
+            model_id=model_id,
+            seconds=seconds,
+            stats=stats or {},
+            committed_at=committed_at or datetime.now(UTC),
+            made_by=self.plan.plan_id,
+            inputs=self.shard.inputs if self.plan.kind == "masks" else (),
+            previous=self.shard.previous,
+        )
+        winner = put_commit(self.store, commit)
+        if winner.attempt_id != self.attempt_id:
+            self.discard()
+        return winner
+
+    def discard(self) -> None:
+        """Deletes this attempt's objects; only for one that has lost or never tried to commit."""
+        for part in self.parts:
+            self.store.delete(part.key)
+
+
+def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
+    """A new attempt at a planned shard, under an id nobody else has; it begins with the generation (see gc)."""
+    return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
+
+
+def put_commit(store: ObjectStore, commit: Commit) -> Commit:
+    """Puts the record if there is none and returns the one in the store. Raises StoreError where neither is known."""
+    try:
+        store.put_if_absent(commit_key(commit.plan_id, commit.shard, commit.generation), commit_to_json(commit))
+    except StoreError as error:  # Conflict, or a reply that was lost: the record itself knows
+        try:
+            return read_commit(store, commit.plan_id, commit.shard, commit.generation)
+        except NotFound:
+            raise error from None
+    return read_commit(store, commit.plan_id, commit.shard, commit.generation)
+
+
+def commit_key(plan_id: str, shard: str, generation: int) -> str:
+    return f"commits/{address_of(plan_id, shard, generation)}.json"
+
+
+def read_commit(store: ObjectStore, plan_id: str, shard: str, generation: int = 0) -> Commit:
+    """Raises NotFound, Corrupt."""
+    return read_commit_at(store, commit_key(plan_id, shard, generation))
+
+
+def read_commit_at(store: ObjectStore, key: str) -> Commit:
+    """The record under a key of `commits/`. Raises NotFound, Corrupt where it speaks of another shard."""
+    data = store.get(key)
+    commit = commit_from_json(data, where=f"{store.uri}/{key}")
+    if commit_key(commit.plan_id, commit.shard, commit.generation) != key:
+        raise Corrupt(f"{store.uri}/{key}: the record is that of {commit.address}; restore the file from a copy")
+    return replace(commit, record_sha256=hashlib.sha256(data).hexdigest())
+
+
+def read_commits(store: ObjectStore, names: Sequence["CommitName"]) -> list[Commit]:
+    """The records of these names, in their order, several at a time. Raises NotFound, Corrupt."""
+    if len(names) < _WORTH_THREADS:
+        return [read_commit_at(store, name.key) for name in names]
+    with ThreadPoolExecutor(max_workers=_WORTH_THREADS) as pool:
+        return list(pool.map(lambda name: read_commit_at(store, name.key), names))
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class CommitName:
+    """What a record's key says."""
+
+    plan_id: str
+    shard: str
+    generation: int
+
+    @property
+    def kind(self) -> str:
+        """The kind of its plan, with which every plan id begins."""
+        return self.plan_id.partition("-")[0]
+
+    @classmethod
+    def of_key(cls, key: str) -> "CommitName":
+        plan, _, rest = key.removeprefix("commits/").removesuffix(".json").partition("/")
+        shard, _, generation = rest.rpartition(".g")
+        return cls(plan_id=plan, shard=shard, generation=int(generation))
+
+    @property
+    def key(self) -> str:
+        return commit_key(self.plan_id, self.shard, self.generation)
+
+
+def list_commits(store: ObjectStore, plan_id: str = "", *, kind: str = "") -> Iterator[CommitName]:
+    """Names of all records, of those of one plan or of one kind, by plan, shard and generation; reads no record."""
+    for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind}"):
+        yield CommitName.of_key(key)
+
+
+def newest_generations(names: Iterable[CommitName]) -> list[CommitName]:
+    """The highest generation of each shard: that record is the shard."""
+    newest: dict[tuple[str, str], CommitName] = {}
+    for name in names:
+        place = (name.plan_id, name.shard)
+        if place not in newest or newest[place].generation < name.generation:
+            newest[place] = name
+    return sorted(newest.values())
+
+
+def commit_to_json(commit: Commit) -> bytes:
+    fields = asdict(commit)
+    del fields["record_sha256"]
+    return json_bytes({"format": FORMAT, **fields, "committed_at": commit.committed_at.isoformat()})
+
+
+def commit_from_json(data: bytes, *, where: str) -> Commit:
+    fields = read_json(data, "commit", where)
+    with corrupt_where_malformed(where):
+        del fields["format"]
+        fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        fields["inputs"] = tuple(fields["inputs"])
+        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
+        fields["committed_at"] = datetime.fromisoformat(fields["committed_at"])
+        return Commit(**fields)
+
+
+class _Hashing:
+    """Counts and hashes what goes through to a file."""
+
+    def __init__(self) -> None:
+        self.nbytes, self._digest = 0, hashlib.sha256()
+
+    def onto(self, file: BinaryIO) -> BinaryIO:
+        self.nbytes, self._digest, self._file = 0, hashlib.sha256(), file
+        return cast("BinaryIO", self)
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.nbytes += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()

@@ -1,0 +1,129 @@
+"""Plans: frozen, hashed lists of shards. The same command makes the same plan, and so goes on where it stopped."""
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
+from storage.objects.stores import Conflict, Corrupt, ObjectStore
+
+KINDS = ("images", "masks", "withdrawals")
+_NAME_CHARACTERS = set(string.ascii_letters + string.digits + "-_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """One unit of work. `inputs`: what it is made from (files, or addresses of shards, see `Commit.address`)."""
+
+    name: str
+    inputs: tuple[str, ...] = ()
+    generation: int = 0
+    previous: str = ""  # SHA-256 of the record of generation - 1, "" for generation 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A frozen list of shards; its id follows from kind, shards and settings: the same command finds it again."""
+
+    plan_id: str
+    kind: str  # one of KINDS
+    shards: tuple[PlannedShard, ...]
+    settings: Mapping[str, object]  # JSON values
+    settings_hash: str  # SHA-256 of the settings: a mask's config_hash
+    created_at: datetime  # UTC
+    redoes: str = ""  # the plan whose shards it makes anew, "" for a plan of its own
+
+    @property
+    def home(self) -> str:
+        """The plan under whose name its shards, objects and records lie: its own, or the one it redoes."""
+        return self.redoes or self.plan_id
+
+    def address(self, shard: PlannedShard) -> str:
+        """The address that the shard's record will have."""
+        return address_of(self.home, shard.name, shard.generation)
+
+    def shard(self, name: str) -> PlannedShard:
+        """The planned shard of that name. Raises ValueError."""
+        for shard in self.shards:
+            if shard.name == name:
+                return shard
+        raise ValueError(f"plan {self.plan_id} has no shard {name!r}")
+
+
+def address_of(plan_id: str, shard: str, generation: int) -> str:
+    return f"{plan_id}/{shard}.g{generation}"
+
+
+def make_plan(
+    kind: str,
+    shards: Sequence[PlannedShard],
+    settings: Mapping[str, object],
+    *,
+    redoes: str = "",
+    created_at: datetime | None = None,
+) -> Plan:
+    """A plan whose id is that of its content. Raises ValueError for unknown kinds, bad or repeated shard names."""
+    if kind not in KINDS:
+        raise ValueError(f"plan kind {kind!r}, expected one of {', '.join(KINDS)}")
+    names = [shard.name for shard in shards]
+    for name in names:
+        if not name or not set(name) <= _NAME_CHARACTERS or name.startswith("."):
+            raise ValueError(f"shard name {name!r}: expected letters, digits, '-', '_' only")
+    if len(set(names)) != len(names):
+        raise ValueError(f"shard names of a plan must differ; got {len(names) - len(set(names))} twice")
+    frozen = json.loads(json_bytes(settings))
+    content = {"kind": kind, "redoes": redoes, "shards": [asdict(shard) for shard in shards], "settings": frozen}
+    digest = hashlib.sha256(json_bytes(content)).hexdigest()
+    return Plan(
+        plan_id=f"{kind}-{digest[:16]}",
+        kind=kind,
+        shards=tuple(shards),
+        settings=frozen,
+        settings_hash=hashlib.sha256(json_bytes(frozen)).hexdigest(),
+        created_at=created_at or datetime.now(UTC),
+        redoes=redoes,
+    )
+
+
+def put_plan(store: ObjectStore, plan: Plan) -> Plan:
+    """Freezes a plan in the store; the one already there, of the same content, is returned instead."""
+    with suppress(Conflict):
+        store.put_if_absent(f"plans/{plan.plan_id}.json", plan_to_json(plan))
+    return read_plan(store, plan.plan_id)
+
+
+def read_plan(store: ObjectStore, plan_id: str) -> Plan:
+    """Raises NotFound, Corrupt where the file's content is not the one its name says."""
+    key = f"plans/{plan_id}.json"
+    plan = plan_from_json(store.get(key), where=f"{store.uri}/{key}")
+    expected = make_plan(plan.kind, plan.shards, plan.settings, redoes=plan.redoes).plan_id
+    if (plan.plan_id, expected) != (plan_id, plan_id):
+        raise Corrupt(f"{store.uri}/{key}: its content is that of plan {expected}; restore the file from a copy")
+    return plan
+
+
+def list_plan_ids(store: ObjectStore) -> list[str]:
+    """Ids of all plans, ascending."""
+    return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/")]
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    return json_bytes({"format": FORMAT, **asdict(plan), "created_at": plan.created_at.isoformat()})
+
+
+def plan_from_json(data: bytes, *, where: str) -> Plan:
+    fields = read_json(data, "plan", where)
+    with corrupt_where_malformed(where):
+        return Plan(
+            plan_id=fields["plan_id"],
+            kind=fields["kind"],
+            shards=tuple(PlannedShard(**{**each, "inputs": tuple(each["inputs"])}) for each in fields["shards"]),
+            settings=fields["settings"],
+            settings_hash=fields["settings_hash"],
+            created_at=datetime.fromisoformat(fields["created_at"]),
+            redoes=fields["redoes"],
+        )

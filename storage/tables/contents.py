@@ -1,0 +1,227 @@
+"""What lies in a shard: samples in a tar, and beside it the same shard's table rows as Parquet.
+
+An image shard's sample is `<key>.jpg|png` and `<key>.json` (the image, and what ingest knows of it); a mask shard's
+sample is `<key>.json`, exactly SA-1B's annotation file.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import rle
+from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
+from storage.objects.stores import Corrupt, ObjectStore
+from storage.protocol.commits import Attempt, Commit, Part
+from storage.records import (
+    FORMATS,
+    ImageRecord,
+    MaskRecord,
+    Provenance,
+    image_id_of,
+    image_key,
+    parse_sa1b,
+    sa1b_json,
+)
+from storage.tables import rows as tables
+
+
+def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
+    """Writes the tar and the rows of an image shard, by key. Raises ValueError where a record and its bytes differ."""
+    samples = sorted(images, key=lambda sample: sample[0].key)
+    for image, data in samples:
+        _check_image(image, data)
+    _check_new(attempt, [image for image, _ in samples], inherited)
+    members = (Member(key=image.key, parts={image.format: data, "json": _image_json(image)}) for image, data in samples)
+    part, spans = _put_tar(attempt, members, images=len(samples), masks=0)
+    records = [image for image, _ in samples]
+    rows = tables.image_rows(records, attempt.plan, attempt.shard, part.key, spans)
+    put_rows(attempt, rows, images=part.images, masks=0)
+
+
+def put_masks(
+    attempt: Attempt, images: Iterable[tuple[ImageRecord, Sequence[MaskRecord]]], inherited: Commit | None = None
+) -> None:
+    """Writes the tar and the rows of a mask shard, by key. Raises ValueError for a mask that contradicts its image."""
+    samples = sorted(images, key=lambda sample: sample[0].key)
+    for image, masks in samples:
+        _check_masks(image, masks)
+    _check_new(attempt, [image for image, _ in samples], inherited)
+    members = (Member(key=image.key, parts={"json": _json(sa1b_json(image, masks))}) for image, masks in samples)
+    num_masks = sum(len(masks) for _, masks in samples)
+    part, spans = _put_tar(attempt, members, images=len(samples), masks=num_masks)
+    rows = tables.mask_rows(samples, attempt.plan, attempt.shard, part.key, spans)
+    put_rows(attempt, rows, images=part.images, masks=part.masks)
+
+
+def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecord, bytes]]:
+    """Images of a shard, streamed; each is checked against its SHA-256. Raises Corrupt."""
+    for part in commit.tars():
+        for member in read_part(store, part):
+            image = _image_from_json(member, f"{store.uri}/{part.key}")
+            yield image, _intact(image, member.parts[image.format], f"{store.uri}/{part.key}")
+
+
+def read_image_run(store: ObjectStore, commit: Commit, run: range) -> Iterator[tuple[ImageRecord, bytes]]:
+    """Images of these places in a shard, as `read_images` has them, by range reads of these images alone.
+
+    Each is checked against its SHA-256. Raises ValueError for places that the shard has not, Corrupt.
+    """
+    if run and not 0 <= run.start < run.stop <= commit.images:
+        raise ValueError(f"images {run.start}:{run.stop} of shard {commit.address}, which has {commit.images}")
+    first = 0
+    for part in commit.rows():
+        own = range(max(run.start, first), min(run.stop, first + part.images))
+        rows = read_rows(store, part).slice(own.start - first, len(own)).to_pylist() if own else []
+        for row in rows:
+            image = ImageRecord(**{field.name: row[field.name] for field in fields(ImageRecord)})
+            data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
+            yield image, _intact(image, data, f"{store.uri}/{row['part']}")
+        first += part.images
+
+
+def _intact(image: ImageRecord, data: bytes, where: str) -> bytes:
+    if hashlib.sha256(data).hexdigest() != image.stored_sha256:
+        raise Corrupt(f"{where}: image {image.key} is damaged; run `gigamask verify`")
+    return data
+
+
+def read_masks(
+    store: ObjectStore, commit: Commit, withdrawn: Container[tuple[int, int]] = ()
+) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
+    """Images with their masks, streamed, without those of these (image_id, mask_id).
+
+    An image carries what its annotation file states: id, key, size, format.
+    """
+    for part, rows_part in zip(commit.tars(), commit.rows(), strict=True):
+        rows = iter(read_rows(store, rows_part).to_pylist())
+        for member in read_part(store, part):
+            image, masks = parse_sa1b(json.loads(member.parts["json"]))
+            placed = [_with_provenance(mask, next(rows, None), f"{store.uri}/{part.key}") for mask in masks]
+            yield image, [mask for mask in placed if (mask.image_id, mask.mask_id) not in withdrawn]
+
+
+def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
+    """Samples of one tar, streamed. Raises Corrupt at the latest at its end where size or SHA-256 differ."""
+    with store.open(part.key) as stream:
+        checked = _Checked(stream, f"{store.uri}/{part.key}")
+        yield from read_shard(cast("BinaryIO", checked))
+        checked.finish(part)
+
+
+def read_rows(store: ObjectStore, part: Part) -> pa.Table:
+    """The table rows of one part, with dictionaries for texts that repeat. Raises Corrupt where the SHA-256 differs."""
+    data = store.get(part.key)
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise Corrupt(f"{store.uri}/{part.key}: not the bytes that were committed; run `gigamask verify`")
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    repeated = [name for name in metadata.schema.names if name in tables.REPEATED]
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=repeated)
+    return file.read(use_threads=False)  # small: threads cost more than they give
+
+
+def _put_tar(attempt: Attempt, members: Iterable[Member], *, images: int, masks: int) -> tuple[Part, list[MemberSpan]]:
+    spans: list[MemberSpan] = []
+    part = attempt.put_part(
+        "tar", "tar", lambda file: spans.extend(write_shard(file, members)), images=images, masks=masks
+    )
+    return part, spans
+
+
+def put_rows(attempt: Attempt, rows: pa.Table, *, images: int, masks: int) -> None:
+    """Writes table rows as the attempt's Parquet part."""
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    attempt.put_part("rows", "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
+
+
+def _image_json(image: ImageRecord) -> bytes:
+    return _json({"image": sa1b_json(image, [])["image"], "ingest": {**asdict(image), "image_id": str(image.image_id)}})
+
+
+def _image_from_json(member: Member, where: str) -> ImageRecord:
+    try:
+        facts = json.loads(member.parts["json"])["ingest"]
+        image = ImageRecord(**{**facts, "image_id": int(facts["image_id"])})
+        member.parts[image.format]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{where}: sample {member.key} is no image of a dataset ({error!r})") from error
+    return image
+
+
+def _with_provenance(mask: MaskRecord, row: dict | None, where: str) -> MaskRecord:
+    if row is None or row["mask_id"] != mask.mask_id or row["image_id"] != mask.image_id:
+        raise Corrupt(f"{where}: mask {mask.mask_id} is not where the shard's rows say; run `gigamask verify`")
+    provenance = Provenance(
+        stage=row["stage"],
+        model_id=row["model_id"],
+        annotator_id=row["annotator_id"],
+        round_id=row["round_id"],
+        plan_id=row["plan"],
+        config_hash=row["config_hash"],
+    )
+    return MaskRecord(**{**vars(mask), "provenance": provenance})
+
+
+def _check_new(attempt: Attempt, images: Sequence[ImageRecord], inherited: Commit | None) -> None:
+    """A redo that keeps its forerunner's parts may only add images to them."""
+    if inherited is None:
+        return
+    if inherited.record_sha256 != attempt.shard.previous:
+        raise ValueError(f"shard {inherited.address} is not the one that {attempt.shard.name} was planned to replace")
+    kept = {member.key for part in inherited.tars() for member in read_part(attempt.store, part)}
+    twice = sorted(kept & {image.key for image in images})
+    if twice:
+        raise ValueError(f"image {twice[0]} is in {inherited.address} already; redo the shard without inheriting")
+
+
+def _check_image(image: ImageRecord, data: bytes) -> None:
+    if image.key != image_key(image.image_id) or image.image_id != image_id_of(image.source_sha256):
+        raise ValueError(
+            f"image {image.source}: id {image.image_id} and key {image.key} do not follow from its SHA-256"
+        )
+    if image.format not in FORMATS:
+        raise ValueError(f"image {image.source}: format {image.format!r}, a shard holds {' or '.join(FORMATS)}")
+    if image.nbytes != len(data) or image.stored_sha256 != hashlib.sha256(data).hexdigest():
+        raise ValueError(f"image {image.source}: its record speaks of other bytes than the {len(data)} given")
+
+
+def _check_masks(image: ImageRecord, masks: Sequence[MaskRecord]) -> None:
+    if len({mask.mask_id for mask in masks}) != len(masks):
+        raise ValueError(f"image {image.key}: two of its {len(masks)} masks have the same id")
+    for mask in masks:
+        if mask.image_id != image.image_id or (mask.rle.height, mask.rle.width) != (image.height, image.width):
+            raise ValueError(
+                f"mask {mask.mask_id}: image {mask.image_id}, {mask.rle.height} x {mask.rle.width}; expected image "
+                f"{image.image_id}, {image.height} x {image.width}"
+            )
+        if mask.area_px != rle.area(mask.rle) or mask.box_xyxy != rle.box_xyxy(mask.rle):
+            raise ValueError(f"mask {mask.mask_id}: area {mask.area_px} or box {mask.box_xyxy} is not that of its runs")
+
+
+def _json(document: dict) -> bytes:
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+
+
+class _Checked:
+    """A stream that hashes what is read from it."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.name, self._stream, self._digest, self._nbytes = name, stream, hashlib.sha256(), 0
+
+    def read(self, nbytes: int) -> bytes:
+        data = self._stream.read(nbytes)
+        self._digest.update(data)
+        self._nbytes += len(data)
+        return data
+
+    def finish(self, part: Part) -> None:
+        while self.read(1 << 20):
+            pass
+        if (self._nbytes, self._digest.hexdigest()) != (part.nbytes, part.sha256):
+            raise Corrupt(f"{self.name}: not the bytes that were committed; run `gigamask verify`")

@@ -1,0 +1,207 @@
+"""The Delta tables themselves: created, opened at a version, changed exactly once for a transaction number."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TypeVar
+
+import pyarrow as pa
+from deltalake import (
+    BloomFilterProperties,
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from storage.objects.stores import Corrupt, ObjectStore, StoreError
+from storage.tables import rows as tables
+
+Change = Callable[[DeltaTable, CommitProperties], None]
+Rows = Callable[[], Iterable[pa.Table]]  # piece by piece, and anew for each try: a fold need not fit into memory
+
+FIRST_FOLDER = "tables"
+_APPLICATION = "fold"
+_TRIES = 8
+_READ_TRIES = 4
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_T = TypeVar("_T")
+# Snapshots read old versions of the tables for ever, so the library must not expire their logs after its 30 days.
+_TABLE_SETTINGS = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "10",  # a reader replays the log since then: 26 ms at version 95 with the library's 100
+}
+_FILE_BYTES = 128 << 20  # about 5 million masks: each file that a query opens costs it about 0.7 ms
+_BATCH_ROWS = 1 << 17  # half a kilobyte of memory a row, for each of the few batches under way
+# By their id the rows of an image, which can lie anywhere, are found without reading the ids of all other rows. Filters
+# shrink to the ids there are; at most a million, the rows of a row group.
+_BLOOM = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, fpp=0.01, ndv=1 << 20))
+_WRITER = WriterProperties(compression="ZSTD", column_properties={"image_id": _BLOOM})
+_AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
+    """The four empty tables, with their versions; harmless to repeat. Raises StoreError."""
+    return {name: _create_table(store, store.table_uri(folder, name), name) for name in tables.SCHEMAS}
+
+
+def _create_table(store: ObjectStore, uri: str, name: str) -> int:
+    """Of several creators at a time one creates; the others lose a race once and then find the table."""
+    for attempt in range(_TRIES):
+        try:
+            table = DeltaTable.create(
+                uri,
+                tables.SCHEMAS[name],
+                mode="ignore",
+                configuration=_TABLE_SETTINGS,
+                storage_options=store.table_options(),
+            )
+            return table.version()
+        except (DeltaError, OSError) as error:
+            if isinstance(error, CommitFailedError) and attempt < _TRIES - 1:
+                continue
+            raise StoreError(f"{uri}: the table could not be created ({one_line(error)})") from error
+    raise AssertionError("the last try returns or raises")
+
+
+def open_table(store: ObjectStore, folder: str, name: str, version: int | None = None) -> DeltaTable:
+    """A table at one version; None means the newest, which is for writers alone. Raises Corrupt, StoreError."""
+    uri = store.table_uri(folder, name)
+    try:
+        return try_again(lambda: DeltaTable(uri, version=version, storage_options=store.table_options()))
+    except DeltaError as error:
+        at = "" if version is None else f" at version {version}"
+        raise Corrupt(f"{uri}: cannot be opened{at} ({one_line(error)}); run `gigamask verify`") from error
+    except OSError as error:
+        raise StoreError(f"{uri}: cannot be read ({one_line(error)}); run the command again") from error
+
+
+def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None) -> int:
+    """Applies a change under a transaction number unless that is there already; gives the table's version after it.
+
+    The change is written from the very handle in which the number was found absent, without rebasing: where another
+    process was faster it fails and the table is looked at again. None changes nothing. Raises StoreError.
+    """
+    for attempt in range(_TRIES):
+        table = open_table(store, folder, name)
+        if change is None or (table.transaction_version(_APPLICATION) or 0) >= number:
+            return table.version()
+        once = CommitProperties(app_transactions=[Transaction(_APPLICATION, number)], max_commit_retries=0)
+        try:
+            change(table, once)
+        except (DeltaError, OSError) as error:
+            # Another process was faster, or an answer was lost: the table itself knows. A full disk stays full.
+            if not isinstance(error, CommitFailedError) and attempt + 1 >= _READ_TRIES:
+                uri = store.table_uri(folder, name)
+                raise StoreError(f"{uri}: fold {number} could not be written ({one_line(error)})") from error
+            time.sleep(0.05 * 2**attempt)
+        else:
+            return table.version()
+    uri = store.table_uri(folder, name)
+    raise StoreError(f"{uri}: {_TRIES} writes of fold {number} met other writers; run the command again")
+
+
+def change_unshared(store: ObjectStore, folder: str, name: str, change: Change | None) -> int:
+    """Applies a change to a table that no other process knows yet; gives its version. Raises StoreError."""
+    table = open_table(store, folder, name)
+    if change is not None:
+        try:
+            change(table, CommitProperties())
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{store.table_uri(folder, name)}: could not be written ({one_line(error)})") from error
+    return table.version()
+
+
+def appending(name: str, rows: Rows) -> Change:
+    """Adds rows to the table of that name."""
+    return lambda table, properties: _write(table, properties, name, rows, None)
+
+
+def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Change:
+    """Puts rows in the place of all rows of these (plan, shard), in one version of the table."""
+    where = " OR ".join(_one_of(plan, [shard for _, shard in some]) for plan, some in groupby(sorted(shards), _plan_of))
+    return lambda table, properties: _write(table, properties, name, rows, where)
+
+
+def try_again(read: Callable[[], _T]) -> _T:
+    """Reads, again where the store failed: the library retries requests but not answers that break off half-way."""
+    for attempt in range(_READ_TRIES - 1):
+        try:
+            return read()
+        except (DeltaError, OSError) as error:
+            if not is_of_store(error):
+                raise
+            time.sleep(0.1 * 2**attempt)
+    return read()
+
+
+def is_of_store(error: Exception) -> bool:
+    """Whether an error of the Delta library comes from reading bytes, and not from what they say."""
+    return isinstance(error, OSError) or "object store error" in str(error).lower()
+
+
+def one_line(error: Exception) -> str:
+    """The message without line breaks and colours."""
+    return " ".join(_COLOURS.sub("", str(error)).split())
+
+
+def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Rows, replaced: str | None) -> None:
+    """Appends rows, or puts them in the place of others. Raises what reading them raises, as it was raised."""
+    failures: list[Exception] = []
+    schema = tables.compact(tables.SCHEMAS[name])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from _batches(rows(), schema)
+        except Exception as error:  # passing through the library it would lose its class
+            failures.append(error)
+            raise
+
+    write = partial(
+        write_deltalake,
+        table,
+        pa.RecordBatchReader.from_batches(schema, batches()),
+        target_file_size=_FILE_BYTES,
+        writer_properties=_WRITER,
+        commit_properties=properties,
+        post_commithook_properties=_AFTER_COMMIT,
+    )
+    try:
+        if replaced is None:
+            write(mode="append")
+        else:
+            write(mode="overwrite", predicate=replaced)
+    except (DeltaError, OSError):
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+def _batches(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A few shards to a batch: their rows stay together, while batches are written in whatever order they are ready."""
+    held: list[pa.Table] = []
+    for piece in pieces:
+        held.append(piece.cast(schema))
+        if sum(each.num_rows for each in held) >= _BATCH_ROWS:
+            yield from pa.concat_tables(held).combine_chunks().to_batches()
+            held = []
+    if held:
+        yield from pa.concat_tables(held).combine_chunks().to_batches()
+
+
+def _plan_of(place: tuple[str, str]) -> str:
+    return place[0]
+
+
+def _one_of(plan: str, shards: Sequence[str]) -> str:
+    """A condition; with a range, by which files are passed over: for the list alone all of them would be read."""
+    listed = ", ".join(f"'{shard}'" for shard in shards)
+    return f"(plan = '{plan}' AND shard >= '{shards[0]}' AND shard <= '{shards[-1]}' AND shard IN ({listed}))"

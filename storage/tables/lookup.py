@@ -1,0 +1,63 @@
+"""Finding single things: one mask, and the images a dataset already has."""
+
+import json
+
+import pyarrow as pa
+
+from storage.objects.stores import Corrupt, NotFound, ObjectStore
+from storage.protocol.commits import list_commits, newest_generations, read_commits
+from storage.records import MaskRecord, Provenance, parse_sa1b
+from storage.tables import contents
+from storage.tables.folds import DoneFold, folded_generations, table_rows
+from storage.tables.query import query
+
+_PROVENANCE = ("stage", "model_id", "annotator_id", "round_id", "config_hash")
+
+
+def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
+    """One mask by its row and one range read. Raises NotFound, Corrupt."""
+    where = f"{_where_image(store, done, image_id)} AND mask_id = {int(mask_id)}"
+    rows = query(store, done, f"SELECT * FROM masks WHERE {where}").to_pylist()
+    if not rows:
+        raise NotFound(f"{store.uri}: no mask {mask_id} of image {image_id} in fold {done.number}")
+    (row,) = rows
+    data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
+    provenance = Provenance(plan_id=row["plan"], **{name: row[name] for name in _PROVENANCE})
+    document = json.loads(data)
+    document["annotations"] = document["annotations"][row["ordinal"] : row["ordinal"] + 1]
+    _, masks = parse_sa1b(document, provenance=provenance)
+    if not masks or (masks[0].image_id, masks[0].mask_id) != (image_id, mask_id):
+        raise Corrupt(f"{store.uri}/{row['part']}: mask {mask_id} is not where its row says; run `gigamask verify`")
+    return masks[0]
+
+
+def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Table:
+    """The image's rows of `masks`, by part and ordinal; none for an image that is not there or has no masks."""
+    where = _where_image(store, done, image_id)
+    return query(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
+
+
+def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
+    """image_id -> the 32 bytes of its source_sha256: the images of the tables, and of records not folded yet."""
+    columns = ["image_id", "source_sha256"]
+    found = [table_rows(store, done, "images", columns)]
+    folded = folded_generations(store, done)
+    names = newest_generations(list_commits(store, kind="images"))
+    fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
+    for commit in read_commits(store, fresh):
+        found += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
+    known: dict[int, bytes] = {}
+    for batch in pa.concat_tables(found, promote_options="permissive").to_batches():
+        digests = map(bytes.fromhex, batch.column("source_sha256").to_pylist())
+        known.update(zip(batch.column("image_id").to_pylist(), digests, strict=True))
+    return known
+
+
+def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
+    """A shard's rows lie together and ids are hashes: where the shards that can hold the image are known, name them."""
+    image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
+    made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0"
+    shards = [
+        f"(plan = '{row['plan']}' AND shard = '{row['shard']}')" for row in query(store, done, made_from).to_pylist()
+    ]
+    return f"image_id = {int(image_id)}" + (f" AND ({' OR '.join(shards)})" if shards else "")

@@ -1,0 +1,111 @@
+"""The command: what it prints where, and one clear line for whatever goes wrong."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from storage.dataset import Dataset
+
+ROOT = Path(__file__).parents[3]
+PHOTOS = ROOT / "tests" / "data" / "photos"
+
+
+Gigamask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def assert_one_clear_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+def test_the_command_starts_without_the_heavy_libraries() -> None:
+    """The first line has to be on the screen within two seconds; torch, Ray and Prefect take longer than that."""
+    program = (
+        "import sys, flows.cli.main; print([m for m in ('torch', 'ray', 'prefect', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_command_has_help() -> None:
+    from typer.main import get_command
+
+    from flows.cli.main import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert all(command.help for command in commands.values())
+
+
+def test_the_version_is_that_of_the_distribution(gigamask: Gigamask, tmp_path: Path) -> None:
+    assert gigamask("--version", cwd=tmp_path).stdout.strip() == version("gigamask")
+
+
+def test_a_query_answers_on_stdout_alone(gigamask: Gigamask, tmp_path: Path) -> None:
+    Dataset.create(tmp_path / "data")
+    done = gigamask("query", "--dataset", "data", "--format", "json", "SELECT count(*) AS n FROM masks", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [{"n": 0}]
+
+
+def test_wrong_use_exits_with_2(gigamask: Gigamask, tmp_path: Path) -> None:
+    assert gigamask("query", cwd=tmp_path).returncode == 2
+    assert gigamask("frobnicate", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["query", "--dataset", "absent", "SELECT 1"], ["absent", "no dataset there"]),
+        (["evaluate", "--data", "absent"], ["absent"]),
+        (["evaluate", "--data", str(PHOTOS), "--model", "absent"], ["absent", "vit_b"]),
+        (["evaluate", "--data", str(PHOTOS), "--clicks", "many"], ["clicks"]),
+        (["run", str(PHOTOS), "--model", "absent"], ["absent", "vit_b"]),
+        (["run", str(PHOTOS), "--set", "generate.speed=9"], ["generate.speed"]),
+        (["run", str(PHOTOS), "--precision", "fp8"], ["generate.precision: got 'fp8'"]),
+        (["masks", "--precision", "half"], ["generate.precision: got 'half'"]),
+        (["run", "no-such-folder"], ["no-such-folder"]),
+        (["models", "pull", "vit_z"], ["vit_z", "vit_b"]),
+    ],
+)
+def test_wrong_input_is_one_clear_error(
+    gigamask: Gigamask, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    assert_one_clear_error(gigamask(*arguments, cwd=tmp_path), *words)
+
+
+def test_a_folder_without_photographs_is_one_clear_error(gigamask: Gigamask, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("nothing to see")
+    assert_one_clear_error(gigamask("run", "photos", cwd=tmp_path), "photos")
+
+
+def test_a_damaged_checkpoint_is_one_clear_error_and_writes_nothing(gigamask: Gigamask, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0 not a model")
+    done = gigamask("run", str(PHOTOS), "--model", "model.safetensors", cwd=tmp_path)
+    assert_one_clear_error(done, "model.safetensors")
+    assert not (tmp_path / "gigamask-dataset").exists()
+
+
+def test_a_dataset_that_cannot_be_written_is_one_clear_error(gigamask: Gigamask, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file stands where the dataset should be")
+    assert_one_clear_error(gigamask("run", str(PHOTOS), "--dataset", "taken", cwd=tmp_path), "taken")
+
+
+def test_the_doctor_finds_this_environment_healthy_and_a_missing_dataset_sick(
+    gigamask: Gigamask, tmp_path: Path
+) -> None:
+    healthy = gigamask("doctor", "--json", cwd=tmp_path)
+    assert healthy.returncode == 0, healthy.stdout
+    assert {finding["what"] for finding in json.loads(healthy.stdout)} >= {"gigamask", "torch", "device", "seed model"}
+    sick = gigamask("doctor", "--dataset", "absent", cwd=tmp_path)
+    assert sick.returncode == 1
+    assert "no dataset there" in sick.stdout

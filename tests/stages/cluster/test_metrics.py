@@ -1,0 +1,49 @@
+"""A worker's totals at the address that Prometheus reads: the real endpoint of a node of Ray."""
+
+import importlib.util
+import re
+import socket
+import time
+import urllib.request
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from engine.automatic.generate import GenerateConfig
+from engine.model.weights import load_model
+from stages.cluster.run import PoolConfig, cluster, run_plan
+from stages.fully_automatic.worker import ShardWorker, plan_masks
+from stages.ingest.ingest import ingest_photos
+from storage.dataset import Dataset
+
+CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("opencensus") is None, reason="Ray exports metrics with ray[default] only")
+def test_a_workers_totals_are_exported_as_ray_metrics(dataset: Dataset, photo_folder: Path, tiny_model: Path) -> None:
+    ingest_photos([photo_folder], dataset)
+    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=2)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    one = PoolConfig(workers=1, threads=1)
+    with cluster(one, num_cpus=1, num_gpus=0, _metrics_export_port=port):
+        result = run_plan(dataset, plan, partial(ShardWorker, tiny_model, CONFIG, dataset.uri), one)
+        expected = {"images": result.new_images, "masks": result.masks, "shards": result.new_shards}
+        deadline = time.monotonic() + 240
+        while (got := totals(port, plan.plan_id)) != expected:
+            assert time.monotonic() < deadline, got
+            time.sleep(1)
+
+
+def totals(port: int, plan_id: str) -> dict[str, int]:
+    """The plan's sums over processes, by name."""
+    try:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    except OSError:
+        return {}
+    found: dict[str, int] = {}
+    for name, labels, value in re.findall(r"^ray_gigamask_(\w+?)(?:_total)?\{(.*)\} (\S+)$", text, re.MULTILINE):
+        if f'plan="{plan_id}"' in labels and name in ("images", "masks", "shards"):
+            found[name] = found.get(name, 0) + int(float(value))
+    return found

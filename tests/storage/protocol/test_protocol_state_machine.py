@@ -1,0 +1,257 @@
+"""The protocol in every order of its smallest steps: a dozen workers, each frozen between any two calls of its store.
+
+A puppet is a real worker in a thread that stands still before each call of its store (and between checking a table and
+changing it) until it is told to go on; it may stay frozen for as long as the machine likes, die there, or be told that
+the call failed. Whatever happened: readers see the records of their fold, and in the end every mask is there once.
+"""
+
+import itertools
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import Phase, Verbosity, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from storage.dataset import Dataset
+from storage.objects.stores import StoreError
+from storage.tables import delta, folds
+from tests.faults import datasets, sabotage, workers
+from tests.faults.checker import Checker, FolderFiles
+
+LONG = 1000  # steps: more than any job has
+STEPS = st.sampled_from([14, 13, 17, 12, 15, 22, LONG, 6, 3])  # many end just before a commit, or amid a fold's tables
+
+
+class Died(BaseException):
+    """Nothing catches it: as good as a kill."""
+
+
+class Puppet:
+    """A worker that takes as many steps as it is told, then stands still."""
+
+    here = threading.local()
+
+    def __init__(self, uri, name, job):
+        self.name, self.uri, self.job = name, uri, job
+        self.steps, self.dying, self.failing, self.over, self.error = 0, False, False, False, None
+        self.moved = threading.Condition()
+        self.still = False
+        self.thread = threading.Thread(target=self.live, daemon=True)
+        self.thread.start()
+
+    def live(self):
+        Puppet.here.puppet = self
+        try:
+            dataset = Dataset.open(self.uri)
+            dataset.store = workers.SteppedStore(dataset.store, self.step)
+            self.step()
+            self.job(dataset)
+        except (Died, StoreError, ValueError) as error:
+            self.error = error
+        except Exception as error:
+            self.error = AssertionError(f"{self.name} failed: {error!r}")
+        with self.moved:
+            self.over = self.still = True
+            self.moved.notify_all()
+
+    def step(self):
+        if threading.current_thread() is not self.thread:
+            return  # of the Delta library's threads, which all puppets share, none may stand still
+        with self.moved:
+            self.still = True
+            self.moved.notify_all()
+            self.moved.wait_for(lambda: self.steps or self.dying)
+            self.still = False
+            if self.dying:
+                raise Died
+            self.steps -= 1
+            if self.failing:
+                self.failing = False
+                raise StoreError("connection reset")
+
+    def go(self, steps, *, fail=False):
+        """Lets it take so many steps (the first of which may fail) and waits until it stands still again."""
+        with self.moved:
+            if self.over:
+                return
+            self.steps, self.failing, self.still = steps, fail, False
+            self.moved.notify_all()
+            assert self.moved.wait_for(lambda: self.over or (self.still and not self.steps), timeout=60), self.name
+
+    def die(self):
+        with self.moved:
+            self.dying = True
+            self.moved.notify_all()
+        self.thread.join(timeout=60)
+
+    @staticmethod
+    def stepping(call):
+        def stepped(*args, **kwargs):
+            puppet = getattr(Puppet.here, "puppet", None)
+            if puppet is not None:
+                puppet.step()
+            return call(*args, **kwargs)
+
+        return stepped
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Something to fold, something to mask, something to redo."""
+    dataset = Dataset.create(tmp_path_factory.mktemp("base") / "dataset")
+    datasets.make_base(dataset)
+    datasets.write_first_missing(dataset)
+    datasets.prepare_masks(dataset)
+    return Path(dataset.uri)
+
+
+class Protocol(RuleBasedStateMachine):
+    base: Path
+
+    @initialize()
+    def begin(self):
+        self.folder = Path(tempfile.mkdtemp())
+        shutil.copytree(self.base, self.folder / "dataset")
+        self.patch = mock.patch.object(delta, "CommitProperties", Puppet.stepping(delta.CommitProperties))
+        self.often = mock.patch.object(folds, "_COMPACTED", 3)  # every third fold puts files together
+        self.patch.start()
+        self.often.start()
+        numbered = map(uuid.UUID, map("{:032x}".format, itertools.count(1)))  # a game twice played is the same
+        self.numbered = mock.patch("uuid.uuid4", side_effect=numbered)
+        self.numbered.start()
+        self.dataset = Dataset.open(self.folder / "dataset")
+        self.puppets = []
+        self.variant, self.shards = 1, 1
+        self.seen = 0
+
+    def start(self, name, job, steps):
+        puppet = Puppet(self.dataset.uri, name, job)
+        puppet.go(steps)
+        self.puppets.append(puppet)
+
+    @rule(data=st.data(), late=st.booleans(), steps=STEPS)
+    def start_a_shard(self, data, late, steps):
+        """An open one, or any, of any generation: whoever comes late must lose."""
+        plans = [plan for plan in self.dataset.plans() if plan.kind != "withdrawals"]
+        every = [(plan, shard) for plan in plans for shard in plan.shards]
+        missing = [(plan, shard) for plan in plans for shard in self.dataset.missing(plan)]
+        plan, shard = data.draw(st.sampled_from(every if late or not missing else missing))
+        self.start(plan.address(shard), workers.write_unit(plan.plan_id, shard.name), steps)
+
+    @rule(steps=STEPS)
+    def start_a_fold(self, steps):
+        """With something to take."""
+        self.shards += 1
+        datasets.plan_images(self.dataset, range(1), first=100 * self.shards)
+        datasets.write_first_missing(self.dataset)
+        self.start("fold", workers.fold, steps)
+
+    @rule(job=st.sampled_from([workers.clean, datasets.rebuild, datasets.snapshot]), steps=STEPS)
+    def start_a_job(self, job, steps):
+        self.start(job.__name__, job, steps)
+
+    @rule(job=st.sampled_from([workers.finish, workers.clean, workers.fold]))
+    def somebody_else_does(self, job):
+        """At one go, while all the others stand still."""
+        job(self.dataset)
+
+    @rule(steps=STEPS)
+    def start_a_withdrawal(self, steps):
+        self.start("withdraw", datasets.withdraw_some, steps)
+
+    @rule(inherit=st.booleans(), which=st.integers(0, 1))
+    def redo(self, inherit, which):
+        plan = datasets.of_kind(self.dataset, "masks")[0]
+        self.variant += 1
+        self.dataset.plan_redo(
+            plan, [plan.shards[which].name], {"variant": self.variant, "skip": 0, "inherit": inherit}
+        )
+
+    @rule()
+    def close_a_plan(self):
+        """Whoever is still at one of its shards loses it."""
+        plan = [plan for plan in self.dataset.plans() if plan.kind == "masks"][-1]
+        missing = self.dataset.missing(plan)
+        closed = self.dataset.close(plan)
+        assert [(each.shard, each.generation) for each in closed] == [(each.name, each.generation) for each in missing]
+
+    @precondition(lambda self: self.puppets)
+    @rule(data=st.data(), steps=STEPS)
+    def thaw(self, data, steps):
+        data.draw(st.sampled_from(self.puppets)).go(steps)
+
+    @precondition(lambda self: self.puppets)
+    @rule(data=st.data())
+    def fail_its_next_call(self, data):
+        data.draw(st.sampled_from(self.puppets)).go(1, fail=True)
+
+    @precondition(lambda self: self.puppets)
+    @rule(data=st.data())
+    def kill(self, data):
+        puppet = data.draw(st.sampled_from(self.puppets))
+        puppet.die()
+
+    @invariant()
+    def readers_see_the_records_of_their_fold(self):
+        checker = Checker(FolderFiles(self.folder / "dataset"))
+        number = checker.newest_done()
+        assert number >= self.seen
+        if number > self.seen:
+            assert checker.table_findings(number) == []
+        self.seen = number
+        assert [puppet.error for puppet in self.puppets if isinstance(puppet.error, AssertionError)] == []
+        self.puppets = [puppet for puppet in self.puppets if not puppet.over]
+
+    def teardown(self):
+        try:
+            for puppet in self.puppets:
+                puppet.die()
+            workers.finish(self.dataset)
+            assert Checker(FolderFiles(self.folder / "dataset")).check(complete=True) == []
+            assert self.dataset.verify().faults == ()
+        finally:
+            self.patch.stop()
+            self.often.stop()
+            self.numbered.stop()
+            shutil.rmtree(self.folder)
+
+
+def run(base, monkeypatch, examples, **more):
+    """Plays that many games. No power is cut in them: nothing is synced to a disk, which takes most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    machine = type("Protocol", (Protocol,), {"base": base})
+    some = settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        phases=[Phase.generate],  # a found game is told as it was played: making it shorter takes minutes
+        deadline=None,
+        derandomize=True,
+        database=None,
+        **more,
+    )
+    run_state_machine_as_test(machine, settings=some)
+
+
+def test_whatever_order_frozen_workers_go_on_in_every_mask_is_there_once(base, monkeypatch):
+    run(base, monkeypatch, 15)
+
+
+@pytest.mark.parametrize("kind", ["commits", "generations", "folding", "redoing"])
+def test_games_show_that_a_protocol_is_broken(base, monkeypatch, kind):
+    sabotage.KINDS[kind].install(monkeypatch.setattr)
+    with pytest.raises((AssertionError, ValueError, StoreError, BaseExceptionGroup)):
+        run(base, monkeypatch, 40, report_multiple_bugs=False, verbosity=Verbosity.quiet)

@@ -1,0 +1,373 @@
+"""Folding: every record once, the four tables together, whoever dies or races."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from storage.objects.stores import Corrupt
+from storage.protocol import redo
+from storage.protocol.commits import commit_to_json
+from storage.tables import delta, folds
+from storage.tables import rows as tables
+from storage.tables.query import query
+
+ROOT = Path(__file__).resolve().parents[3]
+STEPS = ["plan", *(f"apply {name}" for name in tables.SCHEMAS), "done"]
+COUNTS = """SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM masks) AS masks,
+    (SELECT count(*) FROM shards) AS shards, (SELECT count(*) FROM rejects) AS rejects"""
+
+
+def counts(dataset, snapshot=None):
+    (row,) = dataset.query(COUNTS, snapshot).to_pylist()
+    return tuple(row.values())
+
+
+@pytest.fixture
+def filled(dataset, samples):
+    """Two image shards of 2 images and a reject each, two mask shards of 6 masks each; nothing folded."""
+    samples.ingest(dataset)
+    samples.mask(dataset)
+    return dataset
+
+
+def test_a_fold_brings_every_record_into_the_tables_once(filled):
+    assert counts(filled) == (0, 0, 0, 0)
+    report = filled.fold()
+    assert (report.folds, report.records, report.newest) == (1, 4, 1)
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+def test_folding_again_changes_nothing(filled):
+    filled.fold()
+    before = [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS]
+    report = filled.fold()
+    assert (report.folds, report.records, report.newest) == (0, 0, 1)
+    assert [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS] == before
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+class Died(BaseException):
+    """Nothing catches it: as good as a kill between two steps."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_completes_it(filled, samples, step):
+    def die(at):
+        if at == step:
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(filled.store, before_step=die)
+    assert counts(filled) == (0, 0, 0, 0)
+    samples.ingest(filled, shards=1, first=50)  # comes while the fold lies half done
+    filled.fold()
+    assert counts(filled) == (6, 12, 5, 3)
+    assert filled.verify().faults == ()
+
+
+def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled):
+    script = f"from storage.dataset import Dataset; print('go', flush=True); Dataset.open({filled.uri!r}).fold()"
+    for milliseconds in (5, 20, 40, 60, 80, 100):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+        )
+        child.stdout.readline()
+        try:
+            child.wait(timeout=milliseconds / 1000)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert counts(filled) in ((0, 0, 0, 0), (4, 12, 4, 2))
+    filled.fold()
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.verify().faults == ()
+
+
+def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, samples):
+    filled.fold()
+    samples.ingest(filled, shards=1, first=50)
+    seen = []
+    folds.fold(filled.store, before_step=lambda step: seen.append((step, counts(filled))))
+    assert seen == [(step, (4, 12, 4, 2)) for step in STEPS]
+    assert counts(filled) == (6, 12, 5, 3)
+
+
+def test_racing_folders_fold_every_record_once(filled, samples):
+    barrier, errors = threading.Barrier(6), []
+
+    def work():
+        barrier.wait()
+        try:
+            filled.fold()
+        except Exception as error:
+            errors.append(error)
+
+    for round_number in range(3):
+        samples.ingest(filled, shards=2, first=100 * (round_number + 1))
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert counts(filled) == (4 + 12, 12, 4 + 6, 2 + 6)
+    assert filled.verify().faults == ()
+
+
+def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled):
+    """Its handle was opened before another process applied the same fold."""
+    old_handle = DeltaTable(filled.store.table_uri("tables", "images"))
+    filled.fold()
+    rows = delta.open_table(filled.store, "tables", "images").to_pyarrow_table()
+    once = CommitProperties(app_transactions=[Transaction("fold", 1)], max_commit_retries=0)
+    with pytest.raises(Exception, match=r"transaction|version|conflict"):
+        write_deltalake(old_handle, rows, mode="append", commit_properties=once)
+    assert counts(filled) == (4, 12, 4, 2)
+    assert delta.open_table(filled.store, "tables", "images").to_pyarrow_table().num_rows == 4
+
+
+def test_a_record_changed_after_its_fold_began_is_refused(filled):
+    def change(step):
+        if step == "apply images":
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(filled.store, before_step=change)
+    record = filled.commits(filled.plans()[0])[0]
+    filled.store.put(f"commits/{record.address}.json", commit_to_json(replace(record, seconds=9.0)))
+    with pytest.raises(Corrupt, match="changed after it was folded"):
+        filled.fold()
+
+
+def test_large_folds_are_split(filled, monkeypatch):
+    monkeypatch.setattr(folds, "_MOST_RECORDS", 3)
+    assert filled.fold().folds == 2
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+def num_files(dataset, name):
+    done = folds.newest_done(dataset.store)
+    return len(delta.open_table(dataset.store, done.folder, name, done.versions[name]).file_uris())
+
+
+@pytest.fixture
+def crowded(filled, samples, monkeypatch):
+    """Three folds, of which the second replaces a shard; the fourth puts their files together."""
+    filled.fold()
+    redo_plan = filled.plan_redo(filled.plans()[1], ["00000"], {"model": "better"})
+    samples.write_mask_shard(filled, redo_plan, redo_plan.shards[0], count=2)
+    filled.fold()
+    (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
+    filled.withdraw([tuple(pair.values())], "wrong")
+    monkeypatch.setattr(folds, "_COMPACTED", 4)
+    return filled
+
+
+CROWDED = (4, 9, 5, 2)
+
+
+def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded):
+    done, sql = folds.newest_done(crowded.store), "SELECT * FROM masks ORDER BY image_id, mask_id"
+    rows, versions = query(crowded.store, done, sql), done.versions
+    assert (done.number, num_files(crowded, "shards")) == (3, 2)
+    report = crowded.fold()
+    assert (report.folds, report.records, report.newest) == (1, 0, 4)
+    assert {name: num_files(crowded, name) for name in tables.SCHEMAS} == dict.fromkeys(tables.SCHEMAS, 1)
+    assert crowded.query(sql) == query(crowded.store, done, sql) == rows
+    assert folds.newest_done(crowded.store).versions != versions
+    assert crowded.verify().faults == ()
+    assert crowded.fold().folds == 0
+
+
+def test_large_folds_are_left_as_they_are(crowded, monkeypatch):
+    monkeypatch.setattr(folds, "_SMALL_FOLD", 1)
+    crowded.fold()
+    assert num_files(crowded, "images") == 1  # of the first fold, with 4 records
+    assert counts(crowded) == CROWDED
+    assert crowded.verify().faults == ()
+
+
+def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(dataset, samples, monkeypatch):
+    samples.ingest(dataset, shards=3)
+    plan = samples.plan_masks(dataset)
+    for shard in plan.shards:
+        samples.write_mask_shard(dataset, plan, shard)
+        dataset.fold()
+    redo_plan = dataset.plan_redo(plan, [shard.name for shard in plan.shards], {"model": "better"})
+    for shard in redo_plan.shards:
+        samples.write_mask_shard(dataset, redo_plan, shard, count=2)
+    assert dataset.fold().newest == 4
+    monkeypatch.setattr(folds, "_COMPACTED", 5)
+    monkeypatch.setattr(folds, "_SMALL_FOLD", 2)
+    samples.ingest(dataset, shards=1, first=50)
+    seen = []
+    folds.fold(dataset.store, before_step=lambda step: seen.append(counts(dataset)[1]))
+    assert {*seen, counts(dataset)[1]} == {12}
+    assert dataset.verify().faults == ()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_completes_it(crowded, samples, step):
+    def die(at):
+        if at == step:
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(crowded.store, before_step=die)
+    assert counts(crowded) == CROWDED
+    samples.ingest(crowded, shards=1, first=50)
+    crowded.fold()
+    assert counts(crowded) == (6, 9, 6, 3)
+    assert crowded.verify().faults == ()
+
+
+def test_racing_folders_that_put_files_together_fold_every_record_once(filled, samples, monkeypatch):
+    monkeypatch.setattr(folds, "_COMPACTED", 3)
+    errors = []
+
+    def work():
+        try:
+            filled.fold()
+        except Exception as error:
+            errors.append(error)
+
+    for number in range(1, 5):
+        samples.ingest(filled, shards=1, first=50 * number)
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert "compact" in [folds._read_fold(filled.store, number).action for number in range(1, 5)]
+    assert counts(filled) == (4 + 8, 12, 4 + 4, 2 + 4)
+    assert filled.verify().faults == ()
+
+
+def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled):
+    (part,) = filled.commits(filled.plans()[1])[0].rows()
+    data = filled.store.get(part.key)
+    filled.store.put(part.key, data[:-1] + b"!")
+    with pytest.raises(Corrupt, match="not the bytes that were committed"):
+        filled.fold()
+    assert counts(filled) == (0, 0, 0, 0)
+    filled.store.put(part.key, data)
+    filled.fold()
+    assert counts(filled) == (4, 12, 4, 2)
+
+
+def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(dataset, samples, monkeypatch):
+    monkeypatch.setattr(delta, "_BATCH_ROWS", 9)  # batches of three shards, written in whatever order they are ready
+    samples.ingest(dataset, shards=24, images=1)
+    samples.mask(dataset)
+    dataset.fold()
+    table = delta.open_table(dataset.store, "tables", "masks")
+    rows = table.to_pyarrow_table()
+    places = list(zip(*(rows.column(name).to_pylist() for name in ("plan", "shard")), strict=True))
+    assert rows.column("ordinal").to_pylist() == [0, 1, 2] * 24
+    assert [places[start] for start in range(0, 72, 3)] == [place for place, _ in groupby(places)]
+    assert len(set(places)) == 24
+    comments = {field.name: field.metadata.get("comment") for field in table.schema().fields}
+    assert comments == {field.name: field.metadata[b"comment"].decode() for field in tables.MASKS}
+
+
+def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset):
+    for key in list(dataset.store.list("folds/")):
+        dataset.store.delete(key)
+    with pytest.raises(Corrupt, match="copied in part"):
+        dataset.query("SELECT 1")
+
+
+def test_tables_are_rebuilt_from_the_records_alone(filled):
+    filled.fold()
+    before = filled.snapshot()
+    rows = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
+    for table in ("images", "masks"):
+        for key in list(filled.store.list(f"tables/{table}/")):
+            filled.store.delete(key)
+    with pytest.raises(Corrupt, match="run `gigamask verify`"):
+        filled.query("SELECT * FROM masks")
+    assert {fault.key for fault in filled.verify().faults} == {"tables/"}
+    report = filled.rebuild_tables()
+    assert (report.records, report.newest) == (4, 2)
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.query("SELECT * FROM masks ORDER BY image_id, mask_id") == rows
+    assert filled.snapshot().records_sha256 == before.records_sha256
+    assert filled.verify().faults == ()
+
+
+def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, samples):
+    def die(step):
+        if step == "apply shards":
+            raise Died
+
+    with pytest.raises(Died):
+        folds.fold(filled.store, before_step=die)
+    filled.rebuild_tables()
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.fold().records == 0
+    samples.ingest(filled, shards=1, first=50)
+    assert filled.fold().records == 1
+    assert counts(filled) == (6, 12, 5, 3)
+    assert filled.verify().faults == ()
+
+
+def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, monkeypatch):
+    monkeypatch.setattr(folds, "_COMPACTED", 5)
+    filled.fold()
+    filled.store.put("folds/00000001.done.json", b"torn")
+    with pytest.raises(Corrupt):
+        filled.fold()
+    filled.rebuild_tables()
+    for number in (1, 2, 3):
+        samples.ingest(filled, shards=1, first=50 * number)
+        filled.fold()
+    assert [folds._read_fold(filled.store, number).action for number in (3, 4, 5)] == ["append", "append", "compact"]
+    assert counts(filled) == (10, 12, 7, 5)
+    assert filled.verify().faults == ()
+
+
+def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monkeypatch):
+    real, overtaken = folds._build, []
+
+    def build(store, folder, names):
+        versions = real(store, folder, names)
+        if not overtaken:
+            overtaken.append(folder)
+            samples.ingest(filled, shards=1, first=50)
+            filled.fold()
+        return versions
+
+    monkeypatch.setattr(folds, "_build", build)
+    filled.rebuild_tables()
+    assert counts(filled) == (6, 12, 5, 3)
+    assert list(filled.store.list(f"{overtaken[0]}/")) == []
+    assert filled.verify().faults == ()
+
+
+def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(filled, monkeypatch):
+    """Not in it: `masks` must then still have the masks that `shards` knows no withdrawal of."""
+    filled.fold()
+    (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
+    real, seen = folds._build, []
+
+    def build(store, folder, names):
+        if not seen:
+            seen.append(redo.withdraw(store, folds.newest_done(store), [tuple(pair.values())], "wrong"))
+        return real(store, folder, names)
+
+    monkeypatch.setattr(folds, "_build", build)
+    filled.rebuild_tables()
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.verify().faults == ()
+    filled.fold()
+    assert counts(filled) == (4, 11, 5, 2)
+    assert filled.verify().faults == ()

@@ -1,0 +1,170 @@
+import json
+import shutil
+
+import duckdb
+import polars
+import pytest
+
+from storage.dataset import Dataset
+from storage.objects.stores import NotFound, StoreError
+from storage.tables import delta, folds
+from storage.tables import rows as tables
+
+
+@pytest.fixture
+def filled(dataset, samples):
+    samples.ingest(dataset)
+    samples.mask(dataset)
+    dataset.fold()
+    return dataset
+
+
+def test_an_empty_dataset_answers_with_the_right_columns(dataset):
+    for name, schema in tables.SCHEMAS.items():
+        answer = dataset.query(f"SELECT * FROM {name}")
+        assert answer.num_rows == 0
+        assert answer.schema.remove_metadata().equals(schema.remove_metadata())
+
+
+def test_the_tables_join_and_say_what_was_written(filled, samples):
+    answer = filled.query(
+        """SELECT i.source, count(*) AS masks, max(m.area_px) AS largest, max(m.x1 - m.x0) AS width
+           FROM masks m JOIN images i USING (image_id) GROUP BY i.source ORDER BY i.source"""
+    )
+    assert answer.to_pylist() == [
+        {"source": f"photos/{number}.jpg", "masks": 3, "largest": 45, "width": 9} for number in range(4)
+    ]
+    (shard,) = filled.query("SELECT * FROM shards WHERE kind = 'masks' AND shard = '00000'").to_pylist()
+    assert (shard["images"], shard["masks"], shard["rejects"], shard["generation"]) == (2, 6, 0, 0)
+    assert (shard["model_id"], shard["seconds"], json.loads(shard["stats"])) == ("seed-0123", 2.0, {"candidates": 9})
+    (drawn,) = filled.query(
+        "SELECT count(*) AS n FROM masks WHERE predicted_iou IS NULL AND point_x IS NULL"
+    ).to_pylist()
+    assert drawn == {"n": 4}
+
+
+def test_a_snapshot_is_the_same_for_ever(filled, samples):
+    before = filled.snapshot()
+    assert filled.snapshot() == before
+    samples.ingest(filled, shards=1, first=50)
+    after = filled.snapshot()
+    assert after.snapshot_id != before.snapshot_id
+    count = "SELECT count(*) AS n FROM images"
+    assert filled.query(count, before.snapshot_id).to_pylist() == [{"n": 4}]
+    assert filled.query(count, after.snapshot_id).to_pylist() == filled.query(count).to_pylist() == [{"n": 6}]
+    assert filled.snapshots() == [before, after]
+    with pytest.raises(NotFound, match=f"no snapshot 'latest'; there are: {before.snapshot_id}, {after.snapshot_id}"):
+        filled.query(count, "latest")
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELECT nothing FROM masks", "No field named nothing.*masks.area_px"),
+        ("SELECT * FROM pictures", "'datafusion.public.pictures' not found; tables are images, masks, shards, rejects"),
+        ("SELEC 1", "got SELEC"),
+        ("SELECT FROM WHERE", "SQL"),
+        ("", "got nothing"),
+        ("-- nothing\n", "got nothing"),
+        ("SELECT 1 / 0", "Divide by zero"),
+    ],
+)
+def test_wrong_sql_is_one_line_that_helps(filled, sql, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        filled.query(sql)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO shards SELECT * FROM shards",
+        "EXPLAIN ANALYZE INSERT INTO shards SELECT * FROM shards",
+        "WITH x AS (SELECT 1) INSERT INTO shards SELECT * FROM shards",
+        "/* SELECT */ DROP TABLE masks",
+        "COPY (SELECT * FROM masks) TO 'masks.csv'",
+        "SELECT 1; DELETE FROM masks",
+        "CREATE TABLE t AS SELECT 1",
+    ],
+)
+def test_sql_cannot_write(filled, sql):
+    with pytest.raises(ValueError, match="a dataset is read with SELECT"):
+        filled.query(sql)
+    assert filled.query("SELECT count(*) AS n FROM shards").to_pylist() == [{"n": 4}]
+
+
+def test_words_that_write_may_stand_in_quotes(filled):
+    assert filled.query("SELECT 'drop' AS \"update\" -- delete\n").to_pylist() == [{"update": "drop"}]
+    assert filled.query("(SELECT 1 AS a)").to_pylist() == [{"a": 1}]
+    assert filled.query("DESCRIBE masks").num_rows == len(tables.MASKS)
+
+
+def test_duckdb_polars_and_pandas_read_the_same_rows(filled):
+    ours = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
+    table = delta.open_table(filled.store, "tables", "masks", folds.newest_done(filled.store).versions["masks"])
+    files = table.file_uris()
+    duck = duckdb.sql(f"SELECT * FROM read_parquet({files!r}) ORDER BY image_id, mask_id").to_arrow_table()
+    assert duck.to_pylist() == ours.to_pylist()
+    pl = polars.read_parquet(files).sort("image_id", "mask_id")
+    assert pl.to_dicts() == ours.to_pylist()
+    pandas = ours.to_pandas()
+    assert list(pandas.columns) == tables.MASKS.names
+    assert pandas["area_px"].sum() == 12 * 45
+
+
+def test_masks_are_streamed_by_condition_and_columns(filled):
+    masks = filled.masks(filter="area_px = 45 AND predicted_iou > 0.5", columns=["mask_id", "stage"]).read_all()
+    expected = filled.query("SELECT mask_id, stage FROM masks WHERE area_px = 45 AND predicted_iou > 0.5")
+    assert masks.schema.equals(expected.schema)
+    assert sorted(masks.to_pylist(), key=str) == sorted(expected.to_pylist(), key=str)
+    assert masks.num_rows == 4
+    assert filled.masks().read_all().num_rows == 12
+    assert filled.masks().schema.names == tables.MASKS.names
+
+
+def test_masks_of_a_snapshot_stay_those_of_its_day(filled, samples):
+    before = filled.snapshot().snapshot_id
+    samples.ingest(filled, shards=1, first=50)
+    samples.mask(filled)
+    filled.fold()
+    assert filled.masks(snapshot=before).read_all().num_rows == 12
+    assert filled.masks().read_all().num_rows > 12
+
+
+@pytest.mark.parametrize(
+    ("condition", "columns", "words"),
+    [
+        ("nope = 1", None, "No field named nope"),
+        ("true; DROP TABLE masks", None, "got DROP"),
+        ("true", ["area"], r"columns \['area'\]: expected some of image_id, mask_id"),
+        ("true", [], "expected some of"),
+    ],
+)
+def test_a_wrong_condition_or_column_is_one_clear_error(filled, condition, columns, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        filled.masks(filter=condition, columns=columns).read_all()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_masks_of_an_image_are_found_through_its_shards(filled):
+    image_ids = filled.query("SELECT image_id FROM images").column(0).to_pylist()
+    for image_id in image_ids:
+        by_scan = filled.query(f"SELECT * FROM masks WHERE image_id = {image_id} ORDER BY part, ordinal")
+        assert filled.masks_of_image(image_id) == by_scan
+        assert by_scan.num_rows == 3
+    assert filled.masks_of_image(12345).num_rows == 0
+
+
+def test_a_stream_that_failed_opens_the_tables_anew_the_next_time(dataset, samples, tmp_path):
+    """Of other files, as after a dataset was copied back; or with other credentials."""
+    other = Dataset.create(tmp_path / "other")
+    for each, shards in ((dataset, 2), (other, 1)):
+        samples.ingest(each, shards=shards)
+        samples.mask(each)
+        each.fold()
+    assert dataset.masks().read_all().num_rows == 12
+    shutil.rmtree(dataset.uri)
+    shutil.copytree(other.uri, dataset.uri)
+    with pytest.raises(StoreError):
+        dataset.masks().read_all()
+    assert dataset.masks().read_all().num_rows == 6
