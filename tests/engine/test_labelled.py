@@ -24,7 +24,7 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_the_folders_below_are_the_domains_and_their_masks_have_the_areas_of_the_json():
+def test_the_folders_below_are_the_domains_and_their_masks_have_the_areas_of_the_json() -> None:
     images = load_folder(PHOTOS)
     assert [image.domain for image in images] == ["coco"] * 2 + ["facade"] * 2 + ["nuclei"] * 3 + ["nuts"] * 2
     assert sum(image.num_masks for image in images) == 299
@@ -34,12 +34,12 @@ def test_the_folders_below_are_the_domains_and_their_masks_have_the_areas_of_the
         assert read_pixels(image).shape == (image.height, image.width, 3)
 
 
-def test_a_flat_folder_is_one_domain_of_its_name(folder: Path):
+def test_a_flat_folder_is_one_domain_of_its_name(folder: Path) -> None:
     assert [(image.domain, image.stem) for image in load_folder(folder)] == [("nuts", "nuts_0"), ("nuts", "nuts_1")]
 
 
-def test_annotators_are_kept_apart(folder: Path):
-    def second_person(content):
+def test_annotators_are_kept_apart(folder: Path) -> None:
+    def second_person(content) -> None:
         for annotation in content["annotations"][::2]:
             annotation["annotator"] = 3
 
@@ -48,13 +48,13 @@ def test_annotators_are_kept_apart(folder: Path):
     assert {annotator: len(drawn) for annotator, drawn in masks.items()} == {0: 4, 3: 5}
 
 
-def test_pictures_without_labels_are_named(folder: Path):
+def test_pictures_without_labels_are_named(folder: Path) -> None:
     (folder / "nuts_0.json").unlink()
     assert [image.stem for image in load_folder(folder)] == ["nuts_1"]
     assert unlabelled_pictures(folder) == [folder / "nuts_0.jpg"]
 
 
-def test_a_missing_folder_and_one_without_labels_are_refused(tmp_path: Path):
+def test_a_missing_folder_and_one_without_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere: got no folder"):
         load_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="got no JSON"):
@@ -78,13 +78,13 @@ def test_a_missing_folder_and_one_without_labels_are_refused(tmp_path: Path):
         (lambda path: path.with_suffix(".jpg").unlink(), "no picture beside it"),
     ],
 )
-def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage, message: str):
+def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage, message: str) -> None:
     damage(folder / "nuts_1.json")
     with pytest.raises(ValueError, match=r"nuts_1\.json: .*" + message.replace("[", r"\[")):
         load_folder(folder)
 
 
-def test_a_truncated_or_exchanged_picture_is_refused_by_name(folder: Path):
+def test_a_truncated_or_exchanged_picture_is_refused_by_name(folder: Path) -> None:
     image = load_folder(folder)[0]
     image.picture_path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"nuts_0\.jpg: .*expected a JPEG"):

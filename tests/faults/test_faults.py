@@ -31,7 +31,7 @@ def harness(folder: Path, *arguments: str) -> tuple[int, dict[str, float], str]:
     return run.returncode, {line["metric"]: line["value"] for line in lines}, run.stderr
 
 
-def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path):
+def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path) -> None:
     status, figures, errors = harness(tmp_path, "--faults", "100", "--seed", "4")
     assert {name: figures.get(name) for name in BAD} == dict.fromkeys(BAD, 0), errors
     assert status == 0, errors
@@ -47,7 +47,7 @@ def sabotaged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", sabotage.KINDS)
-def test_a_broken_protocol_is_noticed(sabotaged, kind):
+def test_a_broken_protocol_is_noticed(sabotaged, kind) -> None:
     _, figures, errors = sabotaged
     assert 0 < figures[f"sabotage of {kind}: noticed"] <= 60, errors
 
@@ -66,7 +66,7 @@ def dataset(sound, tmp_path):
     return Dataset.open(tmp_path / "dataset")
 
 
-def test_a_redo_that_names_another_record_is_reported(dataset):
+def test_a_redo_that_names_another_record_is_reported(dataset) -> None:
     plan = datasets.of_kind(dataset, "masks")[0]
     (planned,) = dataset.plan_redo(plan, ["00000"], {"variant": 9, "skip": 0, "inherit": False}).shards
     wrong = replace(planned, previous="0" * 64)
@@ -82,7 +82,7 @@ def findings(dataset):
     return {(finding.kind, finding.thing) for finding in found}
 
 
-def write_wrong_masks(dataset, change):
+def write_wrong_masks(dataset, change) -> None:
     """A shard whose worker changed its masks before writing them; everything else is as it should be."""
     plan = datasets.plan_masks(dataset, datasets.of_kind(dataset, "images")[1], variant=7, skip=0)
     (shard,) = plan.shards
@@ -93,21 +93,21 @@ def write_wrong_masks(dataset, change):
     dataset.fold()
 
 
-def test_a_sound_dataset_has_no_findings(dataset):
+def test_a_sound_dataset_has_no_findings(dataset) -> None:
     assert findings(dataset) == set()
 
 
-def test_a_mask_that_its_worker_dropped_is_lost(dataset):
+def test_a_mask_that_its_worker_dropped_is_lost(dataset) -> None:
     write_wrong_masks(dataset, lambda masks: masks[1:])
     assert findings(dataset) == {(LOST, "mask")}
 
 
-def test_a_mask_written_twice_is_doubled(dataset):
+def test_a_mask_written_twice_is_doubled(dataset) -> None:
     write_wrong_masks(dataset, lambda masks: [*masks, workers.renamed(masks[0])])
     assert findings(dataset) == {(DOUBLED, "mask")}
 
 
-def test_a_row_written_twice_or_left_out_is_reported(dataset):
+def test_a_row_written_twice_or_left_out_is_reported(dataset) -> None:
     table = DeltaTable(dataset.store.table_uri("tables", "masks"))
     write_deltalake(table, table.to_pyarrow_table().slice(0, 2), mode="append")
     publish(dataset, masks=table.version())
@@ -117,7 +117,7 @@ def test_a_row_written_twice_or_left_out_is_reported(dataset):
     assert findings(dataset) == {(LOST, "row of masks")}
 
 
-def test_a_table_whose_file_or_log_is_torn_is_reported(dataset):
+def test_a_table_whose_file_or_log_is_torn_is_reported(dataset) -> None:
     files = sorted(Path(dataset.uri, "tables", "masks").glob("*.parquet"))
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[:-20])
@@ -127,7 +127,7 @@ def test_a_table_whose_file_or_log_is_torn_is_reported(dataset):
     assert findings(dataset) == {(TORN, "table")}
 
 
-def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset, tmp_path):
+def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset, tmp_path) -> None:
     publish(dataset, masks=0)
     assert findings(dataset) == {(LOST, "row of masks")}
     script = (
@@ -140,7 +140,7 @@ def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset, tm
     assert int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60).stdout) > 0
 
 
-def test_objects_that_are_gone_or_changed_are_reported(dataset):
+def test_objects_that_are_gone_or_changed_are_reported(dataset) -> None:
     tar, *_ = sorted(Path(dataset.uri, "data").rglob("*.tar"))
     data = tar.read_bytes()
     tar.write_bytes(data[:600] + b"?" + data[601:])
@@ -149,7 +149,7 @@ def test_objects_that_are_gone_or_changed_are_reported(dataset):
     assert findings(dataset) == {(LOST, "object")}
 
 
-def publish(dataset, **versions):
+def publish(dataset, **versions) -> None:
     """The newest done fold names these versions instead."""
     path = max(Path(dataset.uri, "folds").glob("*.done.json"))
     fields = json.loads(path.read_text())

@@ -15,7 +15,7 @@ def files(tmp_path):
     return {path.name: path for path in folder.iterdir()}
 
 
-def test_a_version_is_known_once_its_card_is_there(dataset, files, monkeypatch):
+def test_a_version_is_known_once_its_card_is_there(dataset, files, monkeypatch) -> None:
     put_file, known = dataset.store.put_file, []
 
     def put(key, path):
@@ -30,13 +30,13 @@ def test_a_version_is_known_once_its_card_is_there(dataset, files, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME])
-def test_a_version_without_weights_or_card_is_refused(dataset, files, name):
+def test_a_version_without_weights_or_card_is_refused(dataset, files, name) -> None:
     del files[name]
     with pytest.raises(ValueError, match=rf"expected \['{name}'\] among them"):
         publish_version(dataset.store, "m-1", files)
 
 
-def test_a_copy_that_is_being_read_stays_whole_while_it_is_fetched_again(dataset, files, tmp_path):
+def test_a_copy_that_is_being_read_stays_whole_while_it_is_fetched_again(dataset, files, tmp_path) -> None:
     publish_version(dataset.store, "m-1", files)
     path = fetch_version(dataset.store, "m-1", tmp_path / "copies")
     with path.open("rb") as copy:

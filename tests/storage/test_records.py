@@ -20,7 +20,7 @@ def annotated(samples):
     return image, samples.make_masks(image, PLAN, SHARD)
 
 
-def test_ids_follow_from_content_and_fit_63_bits():
+def test_ids_follow_from_content_and_fit_63_bits() -> None:
     assert image_id_of("f" * 64) == 2**63 - 1
     assert image_key(image_id_of("0" * 15 + "2" + "f" * 48)) == "0000000000000001"
     assert mask_id_of("p", "s", 0, 7, 0) == mask_id_of("p", "s", 0, 7, 0)
@@ -29,7 +29,7 @@ def test_ids_follow_from_content_and_fit_63_bits():
     assert all(0 <= mask_id_of(*place) < 2**63 for place in places)
 
 
-def test_an_annotation_file_has_exactly_sa1b_fields(annotated):
+def test_an_annotation_file_has_exactly_sa1b_fields(annotated) -> None:
     image, masks = annotated
     document = json.loads(json.dumps(sa1b_json(image, masks), allow_nan=False))
     assert set(document) == {"image", "annotations"}
@@ -44,7 +44,7 @@ def test_an_annotation_file_has_exactly_sa1b_fields(annotated):
         assert coco.toBbox(annotation["segmentation"]).tolist() == annotation["bbox"]
 
 
-def test_reading_an_annotation_file_gives_the_masks_back(annotated):
+def test_reading_an_annotation_file_gives_the_masks_back(annotated) -> None:
     image, masks = annotated
     read_image, read_masks = parse_sa1b(json.loads(json.dumps(sa1b_json(image, masks))), provenance=masks[0].provenance)
     assert (read_image.image_id, read_image.key, read_image.format) == (image.image_id, image.key, "jpg")
@@ -63,14 +63,14 @@ def test_reading_an_annotation_file_gives_the_masks_back(annotated):
         (lambda document: document["annotations"][0].update(segmentation=7), "wrong type"),
     ],
 )
-def test_an_annotation_file_that_contradicts_itself_is_refused(annotated, change, message):
+def test_an_annotation_file_that_contradicts_itself_is_refused(annotated, change, message) -> None:
     document = sa1b_json(*annotated)
     change(document)
     with pytest.raises(ValueError, match=message):
         parse_sa1b(document)
 
 
-def test_numpy_numbers_are_written_as_plain_json(annotated):
+def test_numpy_numbers_are_written_as_plain_json(annotated) -> None:
     image, masks = annotated
     mask = dataclasses.replace(
         masks[0], mask_id=np.int64(5), area_px=np.int64(rle.area(masks[0].rle)), predicted_iou=np.float32(0.5)

@@ -34,7 +34,7 @@ EDGE_CASES = {
 }
 
 
-def assert_equals_coco(mask_HW):
+def assert_equals_coco(mask_HW) -> None:
     ours, theirs = rle.encode(mask_HW), coco_of(mask_HW)
     text = theirs["counts"].decode()
     height, width = mask_HW.shape
@@ -50,16 +50,16 @@ def assert_equals_coco(mask_HW):
 
 @given(masks)
 @settings(deadline=None)
-def test_every_mask_reads_as_pycocotools_reads_it(mask_HW):
+def test_every_mask_reads_as_pycocotools_reads_it(mask_HW) -> None:
     assert_equals_coco(mask_HW)
 
 
 @pytest.mark.parametrize("name", EDGE_CASES)
-def test_edge_cases_read_as_pycocotools_reads_them(name):
+def test_edge_cases_read_as_pycocotools_reads_them(name) -> None:
     assert_equals_coco(EDGE_CASES[name])
 
 
-def test_uint8_and_fortran_ordered_masks_are_read_alike():
+def test_uint8_and_fortran_ordered_masks_are_read_alike() -> None:
     mask_HW = EDGE_CASES["chessboard"]
     for same in (mask_HW.astype(np.uint8) * 255, np.asfortranarray(mask_HW), mask_HW.astype(np.float32)):
         assert rle.encode(same) == rle.encode(mask_HW)
@@ -67,7 +67,7 @@ def test_uint8_and_fortran_ordered_masks_are_read_alike():
 
 @given(pairs)
 @settings(deadline=None)
-def test_intersection_iou_and_merge_equal_pycocotools(masks_HW):
+def test_intersection_iou_and_merge_equal_pycocotools(masks_HW) -> None:
     ours, theirs = [rle.encode(each) for each in masks_HW], [coco_of(each) for each in masks_HW]
     expected = coco.iou(theirs, theirs, [0] * len(theirs))
     # pycocotools calls the IoU of two empty masks not a number or 0, by the version; here it is 0
@@ -80,7 +80,7 @@ def test_intersection_iou_and_merge_equal_pycocotools(masks_HW):
 
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=9), st.integers(0, 3))
 @settings(max_examples=50, deadline=None)
-def test_long_runs_and_inner_zeros_survive_the_string(counts, zeros):
+def test_long_runs_and_inner_zeros_survive_the_string(counts, zeros) -> None:
     """Strings of other tools may hold runs of 0; they are kept, so that reading and writing changes nothing."""
     counts = [*counts, *[0] * zeros]
     total = sum(counts)
@@ -90,7 +90,7 @@ def test_long_runs_and_inner_zeros_survive_the_string(counts, zeros):
     assert rle.from_coco(rle.to_coco(runs), height=1, width=total) == runs
 
 
-def test_runs_of_zero_do_not_change_area_box_or_pixels():
+def test_runs_of_zero_do_not_change_area_box_or_pixels() -> None:
     odd = Rle(height=2, width=3, counts=np.array([0, 0, 1, 2, 0, 1, 2, 0], np.uint32))
     mask_HW = rle.decode(odd)
     plain = rle.encode(mask_HW)
@@ -114,18 +114,18 @@ def test_runs_of_zero_do_not_change_area_box_or_pixels():
         ([1, 2, 3], "got a list"),
     ],
 )
-def test_a_bad_string_is_refused_with_the_reason(counts, message):
+def test_a_bad_string_is_refused_with_the_reason(counts, message) -> None:
     with pytest.raises(ValueError, match=message):
         rle.from_coco(counts, height=2, width=3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, -1), (2**20, 2**20), (1.5, 4), ("2", 3)])
-def test_impossible_sizes_are_refused(height, width):
+def test_impossible_sizes_are_refused(height, width) -> None:
     with pytest.raises(ValueError, match="pixels"):
         rle.from_coco("6", height=height, width=width)
 
 
-def test_masks_of_other_shapes_and_runs_that_do_not_fill_are_refused():
+def test_masks_of_other_shapes_and_runs_that_do_not_fill_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got \(2, 3, 1\)"):
         rle.encode(np.zeros((2, 3, 1), bool))
     with pytest.raises(ValueError, match="at least 1"):

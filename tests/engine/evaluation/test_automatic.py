@@ -109,7 +109,7 @@ def coco_recall(made: list[list[Rle]], true: list[list[Rle]], max_masks: int) ->
     return evaluation.eval["recall"][:, 0, 0, 2]
 
 
-def test_recall_is_that_of_pycocotools(tmp_path: Path):
+def test_recall_is_that_of_pycocotools(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     people = [random_boxes(rng, 9) for _ in range(6)]
     made = [random_boxes(rng, 130) for _ in range(6)]
@@ -123,7 +123,7 @@ def test_recall_is_that_of_pycocotools(tmp_path: Path):
     assert 0 < highest[-1] < highest[0]
 
 
-def test_each_person_is_matched_alone(tmp_path: Path):
+def test_each_person_is_matched_alone(tmp_path: Path) -> None:
     """Five people who drew the same object are five masks found by one made mask, not one found and four missed."""
     image = labelled(tmp_path, 0, {person: [box(0, 0, 30, 30), box(40, 40, 50, 50)] for person in range(5)})
     evaluation = evaluate_automatic(Given({0: [box(0, 0, 30, 30)]}), [image])
@@ -132,7 +132,7 @@ def test_each_person_is_matched_alone(tmp_path: Path):
     assert evaluation.overall.figures["share_50"].value == 1.0
 
 
-def test_a_made_mask_takes_one_mask_of_a_person_and_the_better_ranked_goes_first():
+def test_a_made_mask_takes_one_mask_of_a_person_and_the_better_ranked_goes_first() -> None:
     # two copies of a person's mask, and one made mask on both: it can be only one of them
     assert finders(np.array([[0.9, 0.9]]), 0.5).tolist() == [1, 0]
     # the second would fit the first column better, but that is taken; it takes what is left, if that fits
@@ -141,7 +141,7 @@ def test_a_made_mask_takes_one_mask_of_a_person_and_the_better_ranked_goes_first
     assert finders(np.zeros((0, 2)), 0.5).tolist() == [0, 0]
 
 
-def test_scores_are_those_of_counting_pixels(tmp_path: Path):
+def test_scores_are_those_of_counting_pixels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     people, made = {0: random_boxes(rng, 4), 2: random_boxes(rng, 3)}, random_boxes(rng, 12)
     image = labelled(tmp_path, 0, people)
@@ -156,7 +156,7 @@ def test_scores_are_those_of_counting_pixels(tmp_path: Path):
     assert [score.annotator for score in found_scores] == [0, 0, 0, 0, 2, 2, 2]
 
 
-def test_masks_that_are_not_to_be_found_still_count_as_somebodys(tmp_path: Path):
+def test_masks_that_are_not_to_be_found_still_count_as_somebodys(tmp_path: Path) -> None:
     """A made mask is not wrong because the masks to be found were limited, or because the person's was small."""
     image = labelled(tmp_path, 0, {0: [box(0, 0, 30, 30), box(40, 40, 42, 42)]})
     config = EvaluationConfig(min_area_fraction=0.01)
@@ -167,12 +167,12 @@ def test_masks_that_are_not_to_be_found_still_count_as_somebodys(tmp_path: Path)
     assert evaluation.overall.figures["recall_50"].value == 0.0
 
 
-def test_photographs_without_a_mask_of_people_are_refused(tmp_path: Path):
+def test_photographs_without_a_mask_of_people_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got 1 photographs without a mask to measure"):
         evaluate_automatic(Given({0: [box(0, 0, 30, 30)]}), [labelled(tmp_path, 0, {0: []})])
 
 
-def test_a_photograph_without_a_made_mask_counts_against_recall_and_not_in_the_share(tmp_path: Path):
+def test_a_photograph_without_a_made_mask_counts_against_recall_and_not_in_the_share(tmp_path: Path) -> None:
     images = [labelled(tmp_path, number, {0: [box(0, 0, 30, 30)]}) for number in range(2)]
     evaluation = evaluate_automatic(Given({0: [box(0, 0, 30, 30)], 10: []}), images)
     assert evaluation.overall.figures["share_50"].value == 1.0
@@ -184,7 +184,7 @@ def test_a_photograph_without_a_made_mask_counts_against_recall_and_not_in_the_s
     assert json.loads(json.dumps(nothing.to_json(), allow_nan=False))["overall"]["share_50"] is None
 
 
-def test_two_proposers_are_compared_at_an_equal_number_of_masks(tmp_path: Path):
+def test_two_proposers_are_compared_at_an_equal_number_of_masks(tmp_path: Path) -> None:
     images = [labelled(tmp_path, number, {0: [box(0, 0, 30, 30), box(30, 30, 60, 60)]}) for number in range(3)]
     few = {0: [box(0, 0, 30, 30)], 10: [box(0, 0, 30, 30), box(5, 5, 9, 9)], 20: []}
     many = {10 * number: [box(30, 30, 60, 60), box(0, 0, 30, 30), box(7, 7, 9, 9)] for number in range(3)}
@@ -201,7 +201,7 @@ def test_two_proposers_are_compared_at_an_equal_number_of_masks(tmp_path: Path):
         difference(first, other, seed=0)
 
 
-def test_sizes_and_domains_hold_their_own_masks(tmp_path: Path):
+def test_sizes_and_domains_hold_their_own_masks(tmp_path: Path) -> None:
     image = labelled(tmp_path, 0, {0: [box(0, 0, 5, 5), box(0, 0, 30, 30), box(10, 0, 60, 60)]})
     evaluation = evaluate_automatic(Given({0: [box(0, 0, 30, 30), box(0, 0, 60, 60)]}), [image])
     assert {name: (size.masks_made, size.masks_of_people) for name, size in evaluation.sizes.items()} == {
@@ -218,7 +218,7 @@ def felzenszwalb() -> AutomaticEvaluation:
     return evaluate_automatic(FelzenszwalbSegmenter(), images)
 
 
-def test_a_real_proposer_on_real_photographs_finds_what_it_makes_well(felzenszwalb: AutomaticEvaluation):
+def test_a_real_proposer_on_real_photographs_finds_what_it_makes_well(felzenszwalb: AutomaticEvaluation) -> None:
     figures = {name: figure.value for name, figure in felzenszwalb.overall.figures.items()}
     assert figures["recall_50"] > 0.6
     assert figures["recall_50"] >= figures["recall_75"]
@@ -228,7 +228,7 @@ def test_a_real_proposer_on_real_photographs_finds_what_it_makes_well(felzenszwa
     assert all(isinstance(score, FoundScore) for score in felzenszwalb.found)
 
 
-def test_the_json_has_every_figure_with_its_interval(felzenszwalb: AutomaticEvaluation):
+def test_the_json_has_every_figure_with_its_interval(felzenszwalb: AutomaticEvaluation) -> None:
     content = json.loads(json.dumps(felzenszwalb.to_json(), allow_nan=False))
     assert set(content["domains"]) == {"nuclei", "nuts"}
     for group in (content["overall"], *content["domains"].values(), *content["sizes"].values()):

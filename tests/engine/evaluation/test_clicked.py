@@ -91,7 +91,7 @@ def two_squares(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_oracle_scores_1_on_every_real_photograph_and_figure():
+def test_an_oracle_scores_1_on_every_real_photograph_and_figure() -> None:
     images = [image for image in load_folder(PHOTOS) if image.domain in ("nuclei", "nuts")]
     config = EvaluationConfig(clicks=(1, 3), noc=True, boxes=True, max_masks_per_image=12)
     evaluation = evaluate(Oracle(images, the_truth), images, config)
@@ -104,7 +104,7 @@ def test_an_oracle_scores_1_on_every_real_photograph_and_figure():
         assert summary.failures == {"noc85": 0, "noc90": 0}
 
 
-def test_the_shown_candidate_counts_as_chosen_and_the_best_as_best_of_3(two_squares: Path):
+def test_the_shown_candidate_counts_as_chosen_and_the_best_as_best_of_3(two_squares: Path) -> None:
     images = load_folder(two_squares)
     evaluation = evaluate(Oracle(images, left_half_first), images)
     assert evaluation.overall.figures["miou_1_chosen"].value == 0.5
@@ -117,7 +117,7 @@ def test_the_shown_candidate_counts_as_chosen_and_the_best_as_best_of_3(two_squa
     assert calibration.mean_true_iou == pytest.approx(0.5)
 
 
-def test_masks_that_never_get_there_are_reported_as_failures(two_squares: Path):
+def test_masks_that_never_get_there_are_reported_as_failures(two_squares: Path) -> None:
     images = load_folder(two_squares)
     evaluation = evaluate(Oracle(images, left_half_first), images, EvaluationConfig(noc=True))
     assert evaluation.overall.figures["noc85"].value == 20
@@ -125,7 +125,7 @@ def test_masks_that_never_get_there_are_reported_as_failures(two_squares: Path):
     assert evaluation.to_json()["overall"]["noc85_failures"] == 4
 
 
-def test_every_annotators_masks_are_measured_and_specks_are_counted(two_squares: Path):
+def test_every_annotators_masks_are_measured_and_specks_are_counted(two_squares: Path) -> None:
     images = load_folder(two_squares)
     evaluation = evaluate(Oracle(images, the_truth), images)
     assert [(score.image, score.annotator) for score in evaluation.scores] == [
@@ -141,7 +141,7 @@ def test_every_annotators_masks_are_measured_and_specks_are_counted(two_squares:
     assert {name: size.masks for name, size in everything.sizes.items()} == {"under 1 %": 1, "1 to 10 %": 4}
 
 
-def test_limits_choose_the_same_masks_every_time_and_say_what_they_left_out():
+def test_limits_choose_the_same_masks_every_time_and_say_what_they_left_out() -> None:
     images = load_folder(PHOTOS)
     config = EvaluationConfig(max_images_per_domain=1, max_masks_per_image=3, seed=5)
     runs = [evaluate(Oracle(images, lambda t: (t[None], [1], 0)), images, config) for _ in range(2)]
@@ -154,7 +154,7 @@ def test_limits_choose_the_same_masks_every_time_and_say_what_they_left_out():
     assert chosen != [(score.image, score.area_fraction) for score in other.scores]
 
 
-def test_odd_image_ids_alone_can_be_measured(two_squares: Path):
+def test_odd_image_ids_alone_can_be_measured(two_squares: Path) -> None:
     images = load_folder(two_squares)
     evaluation = evaluate(Oracle(images, the_truth), images, EvaluationConfig(image_ids="odd"))
     assert {score.image for score in evaluation.scores} == {"squares/p1"}
@@ -180,7 +180,7 @@ class Recorder:
         return [answer] * len(prompts)
 
 
-def test_clicks_follow_the_policy_asked_for_and_jittered_ones_its_seed(two_squares: Path):
+def test_clicks_follow_the_policy_asked_for_and_jittered_ones_its_seed(two_squares: Path) -> None:
     def clicks(**settings: object) -> list[tuple[float, float]]:
         recorder = Recorder([])
         evaluate(recorder, load_folder(two_squares), EvaluationConfig(**settings))
@@ -193,7 +193,7 @@ def test_clicks_follow_the_policy_asked_for_and_jittered_ones_its_seed(two_squar
     assert jittered == clicks(click_policy="jittered") != clicks(click_policy="jittered", seed=1)
 
 
-def test_pictures_without_labels_or_masks_are_counted(two_squares: Path):
+def test_pictures_without_labels_or_masks_are_counted(two_squares: Path) -> None:
     shutil.copy(two_squares / "p0.png", two_squares / "new.png")
     content = json.loads((two_squares / "p0.json").read_text())
     (two_squares / "p0.json").write_text(json.dumps({**content, "annotations": []}))
@@ -203,19 +203,19 @@ def test_pictures_without_labels_or_masks_are_counted(two_squares: Path):
     assert evaluation.overall.images == 1
 
 
-def test_a_folder_without_any_mask_to_measure_is_refused(two_squares: Path):
+def test_a_folder_without_any_mask_to_measure_is_refused(two_squares: Path) -> None:
     images = load_folder(two_squares)
     with pytest.raises(ValueError, match="2 photographs without a mask to measure"):
         evaluate(Oracle(images, the_truth), images, EvaluationConfig(min_area_fraction=0.5))
 
 
-def test_progress_counts_photographs(two_squares: Path):
+def test_progress_counts_photographs(two_squares: Path) -> None:
     images, seen = load_folder(two_squares), []
     evaluate(Oracle(images, the_truth), images, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
-def test_the_json_has_every_figure_and_null_for_what_was_not_asked(two_squares: Path):
+def test_the_json_has_every_figure_and_null_for_what_was_not_asked(two_squares: Path) -> None:
     images = load_folder(two_squares)
     content = json.loads(json.dumps(evaluate(Oracle(images, left_half_first), images).to_json(), allow_nan=False))
     assert content["model"] == "oracle"
@@ -241,6 +241,6 @@ def test_the_json_has_every_figure_and_null_for_what_was_not_asked(two_squares: 
         ({"max_masks_per_image": 0}, "max_masks_per_image"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict, message: str):
+def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**settings)

@@ -27,7 +27,7 @@ def score(image: str = "a", iou_after=(0.5,), *, domain="d", area=0.05, predicte
     )
 
 
-def test_the_mean_is_over_masks_and_the_interval_over_photographs():
+def test_the_mean_is_over_masks_and_the_interval_over_photographs() -> None:
     # the answers differ between photographs and never within one: only drawing photographs again shows the spread
     scores = [score("a", (1.0,))] * 300 + [score("b", (0.0,))] * 100
     figure = summarise(scores, ["miou_1_chosen"], seed=0).figures["miou_1_chosen"]
@@ -35,7 +35,7 @@ def test_the_mean_is_over_masks_and_the_interval_over_photographs():
     assert figure.interval == (0.0, 1.0)
 
 
-def test_the_interval_covers_the_true_mean_about_95_times_in_100():
+def test_the_interval_covers_the_true_mean_about_95_times_in_100() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
@@ -49,14 +49,14 @@ def test_the_interval_covers_the_true_mean_about_95_times_in_100():
     assert 0.87 <= covered / 200 <= 0.99
 
 
-def test_the_same_seed_gives_the_same_interval_and_one_photograph_gives_none():
+def test_the_same_seed_gives_the_same_interval_and_one_photograph_gives_none() -> None:
     scores = [score(name, (value,)) for name, value in zip("abcdef", np.linspace(0.1, 0.9, 6), strict=True)]
     first, again = (summarise(scores, ["miou_1_chosen"], seed=4).figures["miou_1_chosen"] for _ in range(2))
     assert first == again
     assert summarise(scores[:1] * 5, ["miou_1_chosen"], seed=4).figures["miou_1_chosen"].interval is None
 
 
-def test_noc_counts_failures_as_twenty_clicks_and_reports_them():
+def test_noc_counts_failures_as_twenty_clicks_and_reports_them() -> None:
     scores = [score("a", (0.5, 0.86, 0.91)), score("b", (0.84,) * 20), score("c", (0.95,))]
     assert figure_values(scores, "noc85").tolist() == [2, 20, 1]
     assert figure_values(scores, "noc90").tolist() == [3, 20, 1]
@@ -64,7 +64,7 @@ def test_noc_counts_failures_as_twenty_clicks_and_reports_them():
     assert summary.failures == {"noc85": 1, "noc90": 1}
 
 
-def test_best_of_three_and_later_clicks_are_read_from_the_scores():
+def test_best_of_three_and_later_clicks_are_read_from_the_scores() -> None:
     scores = [score("a", (0.4, 0.6, 0.7), true=(0.4, 0.8, 0.1))]
     assert figure_values(scores, "miou_1_best3").tolist() == [0.8]
     assert figure_values(scores, "miou_3").tolist() == [0.7]
@@ -72,12 +72,12 @@ def test_best_of_three_and_later_clicks_are_read_from_the_scores():
 
 
 @pytest.mark.parametrize("name", ["miou_5", "miou_box", "accuracy"])
-def test_a_figure_that_was_not_measured_is_refused(name: str):
+def test_a_figure_that_was_not_measured_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         figure_values([score()], name)
 
 
-def test_groups_hold_their_own_masks():
+def test_groups_hold_their_own_masks() -> None:
     scores = [score("a", (0.2,), area=0.005), score("a", (0.4,), area=0.01), score("b", (0.9,), area=1.0)]
     groups = summarise_by(scores, size_of, ["miou_1_chosen"], seed=0)
     assert {name: (group.images, group.masks) for name, group in groups.items()} == {
@@ -88,7 +88,7 @@ def test_groups_hold_their_own_masks():
     assert groups["over 10 %"].figures["miou_1_chosen"].value == 0.9
 
 
-def test_calibration_tells_an_honest_head_from_an_overconfident_one():
+def test_calibration_tells_an_honest_head_from_an_overconfident_one() -> None:
     rng = np.random.default_rng(0)
     true = rng.random((200, 3)) * 0.6
     honest = calibrate([score(predicted=row, true=row) for row in true])
@@ -100,16 +100,16 @@ def test_calibration_tells_an_honest_head_from_an_overconfident_one():
     assert sum(one.candidates for one in honest.bins) == 600
 
 
-def test_predictions_outside_0_to_1_fall_into_the_outer_bins():
+def test_predictions_outside_0_to_1_fall_into_the_outer_bins() -> None:
     calibration = calibrate([score(predicted=(1.2, -0.1, 0.5), true=(0.9, 0.0, 0.5))])
     assert [(one.low, one.candidates) for one in calibration.bins] == [(0.0, 1), (0.5, 1), (0.9, 1)]
 
 
-def test_a_segmenter_without_predictions_has_no_calibration():
+def test_a_segmenter_without_predictions_has_no_calibration() -> None:
     assert calibrate([score(predicted=(float("nan"),))]) is None
 
 
-def test_a_paired_difference_is_sharper_than_its_two_means():
+def test_a_paired_difference_is_sharper_than_its_two_means() -> None:
     rng = np.random.default_rng(0)
     before = [score(f"p{n}", (v,)) for n, v in enumerate(rng.random(40) * 0.8)]
     after = [score(s.image, (s.iou_after[0] + 0.05,)) for s in before]
@@ -120,7 +120,7 @@ def test_a_paired_difference_is_sharper_than_its_two_means():
         paired_difference(before, after[:-1], "miou_1_chosen", seed=0)
 
 
-def test_a_difference_of_means_draws_the_same_photographs_for_both():
+def test_a_difference_of_means_draws_the_same_photographs_for_both() -> None:
     """Two sets of masks of their own: what all photographs have in common is no uncertainty of the difference."""
     rng = np.random.default_rng(0)
     level = rng.random(40) * 0.8
@@ -131,7 +131,7 @@ def test_a_difference_of_means_draws_the_same_photographs_for_both():
     assert difference.interval == pytest.approx((0.05, 0.05))
 
 
-def test_a_difference_of_means_leaves_out_draws_without_a_mask_and_is_none_without_any():
+def test_a_difference_of_means_leaves_out_draws_without_a_mask_and_is_none_without_any() -> None:
     before, after = [score("a"), score("b")], [score("a")]
     difference = difference_of_means(before, np.array([0.2, 0.4]), after, np.array([0.9]), seed=0)
     assert difference.value == pytest.approx(0.6)

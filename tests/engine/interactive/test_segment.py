@@ -57,7 +57,7 @@ def ask(picture: SamPicture, **prompt):
     return interact(picture.model, picture.embeddings_1CEE, picture.frame, **prompt)
 
 
-def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: SamPicture):
+def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: SamPicture) -> None:
     answer = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     assert answer.masks_MHW.shape == (3, 480, 640)
     assert answer.masks_MHW.dtype == bool
@@ -74,11 +74,11 @@ def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: Sam
         {"clicks": [Click(x=320.5, y=200.5)], "previous_logits_LL": torch.ones(32, 32)},
     ],
 )
-def test_anything_more_than_a_lone_click_gets_one_mask(picture: SamPicture, prompt: dict):
+def test_anything_more_than_a_lone_click_gets_one_mask(picture: SamPicture, prompt: dict) -> None:
     assert ask(picture, **prompt).masks_MHW.shape == (1, 480, 640)
 
 
-def test_the_answer_is_what_the_network_says_in_picture_pixels(model: Model, picture: SamPicture):
+def test_the_answer_is_what_the_network_says_in_picture_pixels(model: Model, picture: SamPicture) -> None:
     answer = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     # 640x480 on a side of 128: a fifth of the size, 96 rows of picture above the padding
     prompts = Prompts(points_PK2=torch.tensor([[[64.1, 40.1]]]), labels_PK=torch.ones(1, 1, dtype=torch.int64))
@@ -91,7 +91,7 @@ def test_the_answer_is_what_the_network_says_in_picture_pixels(model: Model, pic
     assert 0 < answer.masks_MHW.mean() < 1
 
 
-def test_objects_asked_together_get_the_answers_they_get_alone(model: Model, picture: SamPicture):
+def test_objects_asked_together_get_the_answers_they_get_alone(model: Model, picture: SamPicture) -> None:
     clicks = [Click(x=100.5, y=100.5), Click(x=500.5, y=400.5), Click(x=20.5, y=470.5)]
     together = interact_many(model, picture.embeddings_1CEE, picture.frame, [ObjectPrompt(clicks=(c,)) for c in clicks])
     for click, answer in zip(clicks, together, strict=True):
@@ -100,14 +100,14 @@ def test_objects_asked_together_get_the_answers_they_get_alone(model: Model, pic
         torch.testing.assert_close(answer.logits_MLL, alone.logits_MLL, atol=1e-4, rtol=1e-4)
 
 
-def test_the_order_of_questions_does_not_matter(picture: SamPicture):
+def test_the_order_of_questions_does_not_matter(picture: SamPicture) -> None:
     first = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     ask(picture, clicks=[Click(x=20.5, y=20.5)], previous_logits_LL=first.logits_MLL[0])
     again = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     assert torch.equal(first.logits_MLL, again.logits_MLL)
 
 
-def test_the_previous_mask_is_seen_by_the_network(picture: SamPicture):
+def test_the_previous_mask_is_seen_by_the_network(picture: SamPicture) -> None:
     clicks = [Click(x=320.5, y=200.5), Click(x=100.5, y=100.5)]
     first = ask(picture, clicks=clicks[:1])
     without = ask(picture, clicks=clicks)
@@ -115,7 +115,7 @@ def test_the_previous_mask_is_seen_by_the_network(picture: SamPicture):
     assert not torch.allclose(without.logits_MLL, with_previous.logits_MLL)
 
 
-def test_upsampling_in_parts_gives_the_same_masks(monkeypatch: pytest.MonkeyPatch):
+def test_upsampling_in_parts_gives_the_same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     logits_NLL = torch.randn(7, 32, 32, generator=torch.Generator().manual_seed(0))
     frame = Frame.whole((90, 61), 128)
     at_once = masks_at_picture_size(logits_NLL, frame)
@@ -124,14 +124,14 @@ def test_upsampling_in_parts_gives_the_same_masks(monkeypatch: pytest.MonkeyPatc
     assert at_once.shape == (7, 90, 61)
 
 
-def test_a_window_of_the_picture_fills_only_its_own_part():
+def test_a_window_of_the_picture_fills_only_its_own_part() -> None:
     frame = Frame(crop_xyxy=(20, 10, 60, 40), image_hw=(50, 80), model_side=64)
     masks_NHW = masks_at_picture_size(torch.ones(1, 16, 16), frame)
     assert masks_NHW.sum() == 40 * 30
     assert masks_NHW[0, 10:40, 20:60].all()
 
 
-def test_no_prompts_get_no_answers(model: Model, picture: SamPicture):
+def test_no_prompts_get_no_answers(model: Model, picture: SamPicture) -> None:
     assert interact_many(model, picture.embeddings_1CEE, picture.frame, []) == []
 
 
@@ -146,18 +146,18 @@ def test_no_prompts_get_no_answers(model: Model, picture: SamPicture):
         ({"clicks": [Click(x=3, y=3)], "previous_logits_LL": torch.zeros(16, 16)}, r"\[16, 16\], expected \[32, 32\]"),
     ],
 )
-def test_prompts_that_make_no_sense_are_refused(picture: SamPicture, prompt: dict, message: str):
+def test_prompts_that_make_no_sense_are_refused(picture: SamPicture, prompt: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(picture, **prompt)
 
 
-def test_prompts_of_different_kinds_in_one_call_are_refused(picture: SamPicture):
+def test_prompts_of_different_kinds_in_one_call_are_refused(picture: SamPicture) -> None:
     prompts = [ObjectPrompt(clicks=(Click(x=3, y=3),)), ObjectPrompt(box_xyxy=(0, 0, 9, 9))]
     with pytest.raises(ValueError, match="2 kinds in one call"):
         picture.segment(prompts)
 
 
-def test_a_network_goes_through_the_whole_evaluation(model: Model):
+def test_a_network_goes_through_the_whole_evaluation(model: Model) -> None:
     images = [image for image in load_folder(PHOTOS) if image.domain in ("nuts", "coco")]
     config = EvaluationConfig(clicks=(1, 3, 5), noc=True, boxes=True, max_masks_per_image=1)
     evaluation = evaluate(SamSegmenter(model=model), images, config)

@@ -70,7 +70,7 @@ def boxed(*boxes: tuple[int, int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("layer", [1, 2])
 def test_the_windows_cover_the_photograph_and_are_encoded_as_they_are_alone(
     model: Model, picture: ZoomedPicture, layer: int
-):
+) -> None:
     covered = np.zeros(picture.whole.frame.image_hw, dtype=bool)
     image = next(image for image in load_folder(PHOTOS) if image.domain == "coco")
     crops = crops_of(picture, layer)
@@ -86,7 +86,7 @@ def test_the_windows_cover_the_photograph_and_are_encoded_as_they_are_alone(
 @pytest.mark.parametrize("small_share", [0.0, 1.0])
 def test_a_lone_click_gets_the_best_three_of_its_views_the_nearest_only_for_what_is_small(
     picture: ZoomedPicture, small_share: float, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("engine.interactive.zoom.SMALL_SHARE", small_share)
     prompts = [ObjectPrompt(clicks=(Click(x=x, y=y),)) for x, y in ((100.5, 90.5), (600.5, 400.5))]
     for prompt, corner, answer in zip(prompts, (0, -1), picture.segment(prompts), strict=True):
@@ -99,7 +99,7 @@ def test_a_lone_click_gets_the_best_three_of_its_views_the_nearest_only_for_what
         assert answer.chosen == 0
 
 
-def test_ranking_takes_the_handicap_off_and_drops_what_a_window_cuts():
+def test_ranking_takes_the_handicap_off_and_drops_what_a_window_cuts() -> None:
     whole = candidates(boxed((0, 0, 50, 30), (0, 0, 20, 20), (0, 0, 9, 9)), [0.5, 0.4, 0.3], (0, 0, 60, 40))
     window = candidates(boxed((0, 0, 30, 20), (1, 1, 9, 9), (2, 2, 9, 9)), [0.9, 0.52, 0.45], (0, 0, 30, 20))
     assert is_cut(window.masks_MHW, (0, 0, 30, 20)).tolist() == [True, False, False]
@@ -110,13 +110,13 @@ def test_ranking_takes_the_handicap_off_and_drops_what_a_window_cuts():
     assert best.masks_MHW.sum((1, 2)).tolist() == [1500, 64, 49]
 
 
-def test_a_mask_is_cut_only_by_borders_inside_the_photograph():
+def test_a_mask_is_cut_only_by_borders_inside_the_photograph() -> None:
     crop = (20, 0, 60, 25)
     cases = {(20, 5, 30, 9): True, (50, 5, 60, 9): False, (30, 0, 40, 9): False, (30, 20, 40, 25): True}
     assert is_cut(boxed(*cases), crop).tolist() == list(cases.values())
 
 
-def test_corrections_are_asked_where_the_mask_was_found(picture: ZoomedPicture):
+def test_corrections_are_asked_where_the_mask_was_found(picture: ZoomedPicture) -> None:
     first = Click(x=100.5, y=90.5)
     window = picture.view(crops_of(picture, 1)[0])
     found = window.segment([ObjectPrompt(clicks=(first,))])[0]
@@ -132,7 +132,7 @@ def test_corrections_are_asked_where_the_mask_was_found(picture: ZoomedPicture):
     assert torch.equal(answer.logits_MLL, expected.logits_MLL)
 
 
-def test_logits_of_a_window_lie_at_its_place_in_the_whole():
+def test_logits_of_a_window_lie_at_its_place_in_the_whole() -> None:
     whole = Frame.whole((40, 80), 64)
     window = replace(whole, crop_xyxy=(40, 0, 80, 20))
     logits_LL = torch.full((16, 16), 5.0)
@@ -141,26 +141,26 @@ def test_logits_of_a_window_lie_at_its_place_in_the_whole():
     assert (laid_LL == NEVER).sum() == 16 * 16 - 4 * 8
 
 
-def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedPicture):
+def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedPicture) -> None:
     boxes = [(30, 30, 90, 80), (30, 30, 290, 180), (30, 30, 600, 400)]
     answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
     expected = [crops_of(picture, 2)[0], crops_of(picture, 1)[0], (0, 0, 640, 480)]
     assert [answer.crops_M[0] for answer in answers] == expected
 
 
-def test_a_box_outside_the_photograph_is_refused(picture: ZoomedPicture):
+def test_a_box_outside_the_photograph_is_refused(picture: ZoomedPicture) -> None:
     with pytest.raises(ValueError, match=r"inside the 640x480 picture"):
         picture.segment([ObjectPrompt(box_xyxy=(700, 10, 720, 20))])
 
 
-def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture):
+def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture) -> None:
     click, logits_LL = Click(x=100.5, y=90.5), torch.zeros(32, 32)
     prompt = ObjectPrompt(clicks=(click,), previous_logits_LL=logits_LL, previous_crop_xyxy=(1, 2, 30, 40))
     with pytest.raises(ValueError, match=r"\(1, 2, 30, 40\), which is none of this photograph's windows"):
         picture.segment([prompt])
 
 
-def test_a_photograph_of_one_pixel_is_answered(model: Model):
+def test_a_photograph_of_one_pixel_is_answered(model: Model) -> None:
     tiny = ZoomedPicture(model, np.full((1, 1, 3), 90, dtype=np.uint8))
     prompt = ObjectPrompt(clicks=(Click(x=0.5, y=0.5),))
     (answer,) = tiny.segment([prompt])
@@ -168,14 +168,14 @@ def test_a_photograph_of_one_pixel_is_answered(model: Model):
     assert set(answer.crops_M) == {(0, 0, 1, 1)}
 
 
-def test_the_card_says_how_a_model_is_asked(model: Model):
+def test_the_card_says_how_a_model_is_asked(model: Model) -> None:
     assert isinstance(segmenter_of(model), ZoomingSegmenter)
     plain = replace(model, card=replace(model.card, zooms_in=False))
     assert isinstance(segmenter_of(plain), SamSegmenter)
     assert ModelCard.from_json(model.card.to_json()) == model.card
 
 
-def test_on_small_objects_the_seed_gains_by_zooming_in():
+def test_on_small_objects_the_seed_gains_by_zooming_in() -> None:
     seed = load_model("seed")
     images = [image for image in load_folder(PHOTOS) if image.domain == "nuclei"]
     config = EvaluationConfig(clicks=(1, 2), boxes=True, max_masks_per_image=12)

@@ -10,11 +10,11 @@ SEED_LIKE = SamConfig(image_encoder=HybridConfig(), input_side=320, embedding_st
 
 
 @pytest.mark.parametrize("config", [VIT_B, VIT_L, VIT_H, MOBILE, SEED_LIKE])
-def test_a_config_survives_json(config):
+def test_a_config_survives_json(config) -> None:
     assert SamConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_sides_follow_from_the_stride():
+def test_sides_follow_from_the_stride() -> None:
     assert (VIT_B.embedding_side, VIT_B.logits_side) == (64, 256)
     assert (SEED_LIKE.embedding_side, SEED_LIKE.logits_side) == (40, 160)
 
@@ -31,7 +31,7 @@ def test_sides_follow_from_the_stride():
         ({"image_encoder": TinyVitConfig(), "embedding_stride": 8}, "TinyViT encoder has stride 16; got .* 8"),
     ],
 )
-def test_contradictory_sizes_are_refused(change, message):
+def test_contradictory_sizes_are_refused(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(VIT_B, **change)
 
@@ -44,7 +44,7 @@ def test_contradictory_sizes_are_refused(change, message):
         ({"depth": 0}, "at least 1"),
     ],
 )
-def test_contradictory_vit_sizes_are_refused(change, message):
+def test_contradictory_vit_sizes_are_refused(change, message) -> None:
     sizes = {"width": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)}
     with pytest.raises(ValueError, match=message):
         VitConfig(**{**sizes, **change})
@@ -61,12 +61,12 @@ def test_contradictory_vit_sizes_are_refused(change, message):
         ({"image_encoder": {"kind": "vit", "width": 8}}, r"config.image_encoder: missing fields \['depth'"),
     ],
 )
-def test_malformed_json_is_refused_with_the_fields_name(change, message):
+def test_malformed_json_is_refused_with_the_fields_name(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         SamConfig.from_json(VIT_B.to_json() | change)
 
 
-def test_a_missing_field_is_named():
+def test_a_missing_field_is_named() -> None:
     data = VIT_B.to_json()
     del data["width"]
     with pytest.raises(ValueError, match=r"config: missing fields \['width'\]"):

@@ -90,7 +90,7 @@ def check_decoder(sam: Sam, peer, kind: str, multimask: bool) -> None:
     assert difference(ours.iou_PM, iou) < TOLERANCE
 
 
-def test_image_embeddings_are_the_peers(small_vit):
+def test_image_embeddings_are_the_peers(small_vit) -> None:
     sam, peer = small_vit
     pixels = torch.randn(2, 3, 320, 320, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_image_embeddings_are_the_peers(small_vit):
 
 @pytest.mark.parametrize("axis", ["rel_pos_h", "rel_pos_w"])
 @pytest.mark.parametrize("block", [0, 1], ids=["window", "global"])
-def test_parity_would_notice_a_lost_table_of_relative_positions(small_vit, block, axis):
+def test_parity_would_notice_a_lost_table_of_relative_positions(small_vit, block, axis) -> None:
     sam, peer = small_vit
     pixels = torch.randn(1, 3, 320, 320, generator=torch.Generator().manual_seed(4))
     table = getattr(sam.image_encoder.blocks[block].attn, axis)
@@ -113,17 +113,17 @@ def test_parity_would_notice_a_lost_table_of_relative_positions(small_vit, block
 
 @pytest.mark.parametrize("multimask", [True, False], ids=["multimask", "single"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_and_iou_are_the_peers(small_vit, kind, multimask):
+def test_masks_and_iou_are_the_peers(small_vit, kind, multimask) -> None:
     check_decoder(*small_vit, kind, multimask)
 
 
 @pytest.mark.parametrize("multimask", [True, False], ids=["multimask", "single"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_and_iou_of_the_seeds_decoder_are_the_peers(seed_shape, kind, multimask):
+def test_masks_and_iou_of_the_seeds_decoder_are_the_peers(seed_shape, kind, multimask) -> None:
     check_decoder(*seed_shape, kind, multimask)
 
 
-def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit):
+def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit) -> None:
     sam, peer = small_vit
     embeddings, prompts = random_embeddings(SMALL_VIT, count=2), make_prompts("points", SMALL_VIT)
     image_index = torch.tensor([1, 0, 0, 1, 1])
@@ -134,7 +134,7 @@ def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit):
     assert difference(ours.iou_PM, iou) < TOLERANCE
 
 
-def test_vit_b_from_pixels_to_masks_is_the_peers_on_a_quarter_of_its_input(transformers_peer, randomise):
+def test_vit_b_from_pixels_to_masks_is_the_peers_on_a_quarter_of_its_input(transformers_peer, randomise) -> None:
     config = SamConfig(image_encoder=VIT_B.image_encoder, input_side=512)
     torch.manual_seed(0)
     sam = randomise(build_sam(config), 5)

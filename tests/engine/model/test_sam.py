@@ -37,7 +37,7 @@ def point_prompts(count: int, points: int = 1) -> Prompts:
 
 
 @pytest.mark.parametrize(("name", "config"), [("vit_b", VIT_B), ("vit_l", VIT_L), ("vit_h", VIT_H), ("mobile", MOBILE)])
-def test_names_and_shapes_are_those_of_the_original_definitions(name, config):
+def test_names_and_shapes_are_those_of_the_original_definitions(name, config) -> None:
     with torch.device("meta"):
         sam = Sam(config)
     original = json.loads(ORIGINAL_STATE.read_text())[name]
@@ -45,7 +45,7 @@ def test_names_and_shapes_are_those_of_the_original_definitions(name, config):
     sam.load_state_dict({key: torch.empty(shape, device="meta") for key, shape in original.items()}, strict=True)
 
 
-def test_the_seeds_decoder_has_the_original_names():
+def test_the_seeds_decoder_has_the_original_names() -> None:
     config = SamConfig(image_encoder=HybridConfig(), input_side=320, embedding_stride=8, width=128)
     with torch.device("meta"):
         ours = {name for name in Sam(config).state_dict() if not name.startswith("image_encoder.")}
@@ -53,7 +53,7 @@ def test_the_seeds_decoder_has_the_original_names():
     assert ours == {name for name in original if not name.startswith("image_encoder.")}
 
 
-def test_preprocessing_scales_the_longest_side_normalises_and_pads_with_zeros(small):
+def test_preprocessing_scales_the_longest_side_normalises_and_pads_with_zeros(small) -> None:
     image = skimage.data.astronaut()[:256, :512]
     pixels = small.preprocess(image)
     assert pixels.shape == (3, 160, 160)
@@ -65,12 +65,12 @@ def test_preprocessing_scales_the_longest_side_normalises_and_pads_with_zeros(sm
     assert grey.max() < 255.01
 
 
-def test_preprocessing_refuses_a_grey_image(small):
+def test_preprocessing_refuses_a_grey_image(small) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         small.preprocess(np.zeros((10, 10), np.uint8))
 
 
-def test_encoding_a_batch_is_encoding_each_image(small):
+def test_encoding_a_batch_is_encoding_each_image(small) -> None:
     pixels = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         together, apart = small.encode(pixels), torch.cat([small.encode(image[None]) for image in pixels])
@@ -78,13 +78,13 @@ def test_encoding_a_batch_is_encoding_each_image(small):
     assert torch.allclose(together, apart, atol=1e-5)
 
 
-def test_the_vit_refuses_another_input_side(small):
+def test_the_vit_refuses_another_input_side(small) -> None:
     with pytest.raises(ValueError, match=r"expected \[B, 3, 160, 160\]"):
         small.encode(torch.zeros(1, 3, 176, 160))
 
 
 @pytest.mark.parametrize(("outputs", "count"), [("multimask", 3), ("single", 1), ("all", 4)])
-def test_outputs_choose_among_the_same_four_masks(small, outputs, count):
+def test_outputs_choose_among_the_same_four_masks(small, outputs, count) -> None:
     embeddings = torch.randn(1, 32, 10, 10, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         decoded = small.decode(embeddings, point_prompts(5), outputs=outputs)
@@ -96,7 +96,7 @@ def test_outputs_choose_among_the_same_four_masks(small, outputs, count):
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_prompts_on_several_images_are_answered_as_on_each_alone(small, with_masks):
+def test_prompts_on_several_images_are_answered_as_on_each_alone(small, with_masks) -> None:
     generator = torch.Generator().manual_seed(4)
     embeddings = torch.randn(2, 32, 10, 10, generator=generator)
     points = point_prompts(4)
@@ -116,17 +116,17 @@ def test_prompts_on_several_images_are_answered_as_on_each_alone(small, with_mas
             assert torch.allclose(together.iou_PM[row], alone.iou_PM[0], atol=1e-5)
 
 
-def test_several_embeddings_need_an_index(small):
+def test_several_embeddings_need_an_index(small) -> None:
     with pytest.raises(ValueError, match="got 2 embeddings; image_index_P must name each prompt's"):
         small.decode(torch.zeros(2, 32, 10, 10), point_prompts(2))
 
 
-def test_embeddings_of_another_network_are_refused(small):
+def test_embeddings_of_another_network_are_refused(small) -> None:
     with pytest.raises(ValueError, match=r"got embeddings \[1, 256, 64, 64\], expected \[B, 32, 10, 10\]"):
         small.decode(torch.zeros(1, 256, 64, 64), point_prompts(2))
 
 
-def test_mask_prompts_of_another_size_are_refused(small):
+def test_mask_prompts_of_another_size_are_refused(small) -> None:
     points = point_prompts(2)
     prompts = Prompts(
         points_PK2=points.points_PK2, labels_PK=points.labels_PK, mask_logits_P1LL=torch.zeros(2, 1, 8, 8)
@@ -135,7 +135,7 @@ def test_mask_prompts_of_another_size_are_refused(small):
         small.decode(torch.zeros(1, 32, 10, 10), prompts)
 
 
-def test_points_may_come_in_double_precision(small):
+def test_points_may_come_in_double_precision(small) -> None:
     prompts = point_prompts(3)
     double = Prompts(points_PK2=prompts.points_PK2.double(), labels_PK=prompts.labels_PK)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_points_may_come_in_double_precision(small):
     assert torch.allclose(one.logits_PMLL, other.logits_PMLL, atol=1e-5)
 
 
-def test_a_padding_point_counts_for_nothing_but_itself(small):
+def test_a_padding_point_counts_for_nothing_but_itself(small) -> None:
     points = point_prompts(2, points=2).points_PK2
     labels = torch.tensor([[1, -1], [1, -1]])
     moved = points.clone()
@@ -157,7 +157,7 @@ def test_a_padding_point_counts_for_nothing_but_itself(small):
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_the_decoder_works_on_a_window_that_is_not_square(small, with_masks):
+def test_the_decoder_works_on_a_window_that_is_not_square(small, with_masks) -> None:
     generator = torch.Generator().manual_seed(5)
     embeddings = torch.randn(2, 32, 4, 6, generator=generator)
     position = small.prompt_encoder.get_dense_pe()[:, :, 2:6, 3:9]
@@ -170,7 +170,7 @@ def test_the_decoder_works_on_a_window_that_is_not_square(small, with_masks):
     assert iou.shape == (3, 4)
 
 
-def test_every_parameter_of_prompts_and_decoder_gets_a_gradient():
+def test_every_parameter_of_prompts_and_decoder_gets_a_gradient() -> None:
     torch.manual_seed(0)
     sam = build_sam(SMALL)
     prompts = Prompts(
@@ -191,7 +191,7 @@ def test_every_parameter_of_prompts_and_decoder_gets_a_gradient():
     assert [name for name in without if not name.endswith("k_proj.bias")] == []
 
 
-def test_both_forms_of_relative_attention_agree_in_double_precision():
+def test_both_forms_of_relative_attention_agree_in_double_precision() -> None:
     generator = torch.Generator().manual_seed(6)
     height, width = 5, 7
     query, key, value = torch.randn(3, 2, 3, height * width, 8, generator=generator, dtype=torch.float64)
@@ -203,7 +203,7 @@ def test_both_forms_of_relative_attention_agree_in_double_precision():
 
 
 @pytest.mark.parametrize(("height", "width"), [(14, 14), (20, 20), (5, 31), (28, 14)])
-def test_windows_join_to_the_grid_they_were_cut_from(height, width):
+def test_windows_join_to_the_grid_they_were_cut_from(height, width) -> None:
     grid = torch.randn(2, height, width, 3, generator=torch.Generator().manual_seed(7))
     padding = torch.tensor([1.0, 2.0, 3.0])
     windows = cut_windows(grid, 14, padding)
@@ -223,7 +223,7 @@ def test_windows_join_to_the_grid_they_were_cut_from(height, width):
         ({"points_PK2": torch.zeros(3, 2)}, r"expected \[P, K, 2\]"),
     ],
 )
-def test_prompts_that_do_not_fit_together_are_refused(change, message):
+def test_prompts_that_do_not_fit_together_are_refused(change, message) -> None:
     fields = {"points_PK2": torch.zeros(3, 1, 2), "labels_PK": torch.ones(3, 1, dtype=torch.int64)}
     with pytest.raises(ValueError, match=message):
         Prompts(**fields | change)

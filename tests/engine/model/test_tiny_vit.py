@@ -56,7 +56,7 @@ def encoder() -> TinyVit:
     return encoder.eval()
 
 
-def test_embeddings_are_those_of_the_original_definitions(encoder):
+def test_embeddings_are_those_of_the_original_definitions(encoder) -> None:
     pixels = torch.from_numpy(np.random.RandomState(1).standard_normal((1, 3, 160, 160))).float()
     with torch.inference_mode():
         embedding = encoder(pixels)
@@ -64,7 +64,7 @@ def test_embeddings_are_those_of_the_original_definitions(encoder):
     assert (embedding[0, ::51, ::3, 5] - torch.tensor(ORIGINAL_EMBEDDING)).abs().max() < 1e-3
 
 
-def test_a_batch_is_encoded_as_its_pictures_are(encoder):
+def test_a_batch_is_encoded_as_its_pictures_are(encoder) -> None:
     pixels = torch.randn(3, 3, 112, 208, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         together, apart = encoder(pixels), torch.cat([encoder(picture[None]) for picture in pixels])
@@ -72,12 +72,12 @@ def test_a_batch_is_encoded_as_its_pictures_are(encoder):
     assert (together - apart).abs().max() < 1e-4
 
 
-def test_a_side_that_is_no_multiple_of_the_stride_is_refused(encoder):
+def test_a_side_that_is_no_multiple_of_the_stride_is_refused(encoder) -> None:
     with pytest.raises(ValueError, match="got pixels of 160 x 168, expected sides that are multiples of 16"):
         encoder(torch.zeros(1, 3, 160, 168))
 
 
-def test_distances_are_of_rows_then_columns():
+def test_distances_are_of_rows_then_columns() -> None:
     table = distances(3, torch.device("cpu"))
     assert table.shape == (9, 9)
     assert table[0].tolist() == list(range(9))
@@ -85,7 +85,7 @@ def test_distances_are_of_rows_then_columns():
     assert torch.equal(table, table.T)
 
 
-def test_gradients_reach_all_but_the_classifier():
+def test_gradients_reach_all_but_the_classifier() -> None:
     small = TinyVitConfig(widths=(8, 12, 16, 20), depths=(1, 1, 1, 1), heads=(2, 2, 2))
     torch.manual_seed(0)
     sam = build_sam(SamConfig(image_encoder=small, input_side=64, width=32, decoder_heads=4, decoder_mlp_width=32))
@@ -102,6 +102,6 @@ def test_gradients_reach_all_but_the_classifier():
         ({"window_sides": (7, 7)}, "three numbers of heads and window sides"),
     ],
 )
-def test_contradictory_sizes_are_refused(change, message):
+def test_contradictory_sizes_are_refused(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TinyVitConfig(), **change)

@@ -40,7 +40,7 @@ def results(folder: Path) -> list[Result]:
     return evaluate_models(["seed"], folder, settings)
 
 
-def test_what_stands_beside_makes_as_many_masks_on_every_photograph(results: list[Result]):
+def test_what_stands_beside_makes_as_many_masks_on_every_photograph(results: list[Result]) -> None:
     measured, beside = results[0].measured.automatic, results[0].beside.automatic
     assert measured.overall.masks_made > 10
     for photograph, made in beside.made_in_image.items():
@@ -48,7 +48,7 @@ def test_what_stands_beside_makes_as_many_masks_on_every_photograph(results: lis
     assert [score.image for score in beside.found] == [score.image for score in measured.found]
 
 
-def test_the_json_keeps_the_models_figures_at_the_top_and_the_others_under_beside(results: list[Result]):
+def test_the_json_keeps_the_models_figures_at_the_top_and_the_others_under_beside(results: list[Result]) -> None:
     content = json.loads(json.dumps(results_json(results), allow_nan=False))
     assert content["model"] == "seed"
     assert {"images", "masks", "miou_1_chosen", "miou_1_chosen_interval", "noc85"} <= set(content["overall"])
@@ -63,7 +63,7 @@ def test_the_json_keeps_the_models_figures_at_the_top_and_the_others_under_besid
     assert difference == pytest.approx(shares[0] - shares[1], abs=2e-5)
 
 
-def test_tables_have_a_row_for_each_group_and_model_and_their_difference(results: list[Result]):
+def test_tables_have_a_row_for_each_group_and_model_and_their_difference(results: list[Result]) -> None:
     titles, *rows = click_table(results)
     assert titles[4:] == ["#1 click, chosen", "#1 click, best of 3", "#1 click, boundary IoU", "#2 clicks"]
     assert [row[:2] for row in rows[:3]] == [["all", "seed"], ["all", "felzenszwalb"], ["all", "seed - felzenszwalb"]]
@@ -79,7 +79,7 @@ def test_tables_have_a_row_for_each_group_and_model_and_their_difference(results
     assert len(lines) == len(rows) + 2
 
 
-def test_the_page_shows_every_plot_and_escapes_names(results: list[Result], folder: Path):
+def test_the_page_shows_every_plot_and_escapes_names(results: list[Result], folder: Path) -> None:
     page = render(results, data=folder)
     assert page.count("<svg ") == 8  # three of one click, calibration, over clicks; recall, share, AR@100
     assert "<b>$x$" not in page
@@ -90,7 +90,7 @@ def test_the_page_shows_every_plot_and_escapes_names(results: list[Result], fold
     assert verdict(results[0]) in page.replace("&#x27;", "'")
 
 
-def test_a_model_beside_another_of_the_same_name_goes_by_its_id(folder: Path, tmp_path: Path):
+def test_a_model_beside_another_of_the_same_name_goes_by_its_id(folder: Path, tmp_path: Path) -> None:
     seed = load_model("seed")
     with torch.no_grad():
         seed.sam.mask_decoder.mask_tokens.weight += 0.1
@@ -105,7 +105,7 @@ def test_a_model_beside_another_of_the_same_name_goes_by_its_id(folder: Path, tm
     assert results_json(results)["model"] == "seed"
 
 
-def test_nothing_stands_beside_when_nothing_is_asked_for_or_it_is_the_model_itself(folder: Path):
+def test_nothing_stands_beside_when_nothing_is_asked_for_or_it_is_the_model_itself(folder: Path) -> None:
     one_mask = {"max_images_per_domain": 1, "max_masks_per_image": 1}
     for beside in (None, "felzenszwalb"):
         settings = load_evaluate_settings(beside=beside, evaluate=one_mask)
@@ -116,7 +116,7 @@ def test_nothing_stands_beside_when_nothing_is_asked_for_or_it_is_the_model_itse
         assert [row[1] for row in click_table([result])[1:4]] == ["felzenszwalb"] * 3
 
 
-def test_settings_that_nobody_owns_are_refused():
+def test_settings_that_nobody_owns_are_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown key generate\.point_per_side.*generate\.points_per_side"):
         load_evaluate_settings(assignments=["generate.point_per_side=4"])
     with pytest.raises(ValueError, match="preset: got 'fine'; known presets are grid, paper"):

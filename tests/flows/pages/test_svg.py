@@ -33,7 +33,7 @@ def words(svg: str) -> str:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_bare_svg_in_the_colours_of_the_page(name: str):
+def test_a_figure_is_bare_svg_in_the_colours_of_the_page(name: str) -> None:
     svg = FIGURES[name]()
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg")
@@ -43,16 +43,16 @@ def test_a_figure_is_bare_svg_in_the_colours_of_the_page(name: str):
     assert not re.search(r"#0a0b0\d|font-family|<style|<metadata", svg)
 
 
-def test_a_figure_drawn_twice_is_the_same():
+def test_a_figure_drawn_twice_is_the_same() -> None:
     assert FIGURES["count"]() == FIGURES["count"]()
 
 
-def test_no_two_figures_of_a_page_share_an_id():
+def test_no_two_figures_of_a_page_share_an_id() -> None:
     found = [set(re.findall(r'\bid="([^"]+)"', draw())) for draw in FIGURES.values()]
     assert len(set().union(*found)) == sum(len(ids) for ids in found)
 
 
-def test_masks_per_image_states_this_mean_and_that_of_sa1b():
+def test_masks_per_image_states_this_mean_and_that_of_sa1b() -> None:
     text = words(plots.plot_masks_per_image({10: 1, 20: 1}))
     assert "mean 15.0" in text
     assert "SA-1B mean ≈ 100" in text
@@ -60,7 +60,7 @@ def test_masks_per_image_states_this_mean_and_that_of_sa1b():
     assert "share of images (%)" in text
 
 
-def test_a_threshold_equal_to_the_papers_is_drawn_once():
+def test_a_threshold_equal_to_the_papers_is_drawn_once() -> None:
     same = words(plots.plot_score(bins([0.97], 100), name="stability", threshold=0.95, paper_threshold=0.95))
     other = words(plots.plot_score(bins([0.97], 100), name="stability", threshold=0.90, paper_threshold=0.95))
     assert "threshold 0.95 (as SA-1B)" in same
@@ -69,13 +69,13 @@ def test_a_threshold_equal_to_the_papers_is_drawn_once():
     assert "SA-1B's threshold 0.95" in other
 
 
-def test_mean_score_by_size_is_stated_with_its_number_of_masks():
+def test_mean_score_by_size_is_stated_with_its_number_of_masks() -> None:
     scored_B = bins([0.01, 0.015, 0.3], 1000)
     iou_sum_B = np.where(np.arange(1000) < 20, 0.8, 0.6) * scored_B
     text = words(plots.plot_iou_by_size(iou_sum_B, scored_B))
     assert re.search(r"0\.80 2 none none none 0\.60 1 none", text)
 
 
-def test_images_with_very_many_masks_leave_few_bars():
+def test_images_with_very_many_masks_leave_few_bars() -> None:
     svg = plots.plot_masks_per_image({3: 1, 20_000: 1})
     assert len(svg) < 60_000

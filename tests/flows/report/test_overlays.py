@@ -43,7 +43,7 @@ def colour_at(labels_HW: np.ndarray, x: int, y: int) -> int:
     return (label - 1) % COLOURS if label else -1
 
 
-def test_a_small_mask_lies_above_the_large_one_around_it_in_whatever_order_they_come():
+def test_a_small_mask_lies_above_the_large_one_around_it_in_whatever_order_they_come() -> None:
     large, small = box_mask((100, 120), 10, 10, 110, 90, 1), box_mask((100, 120), 40, 40, 60, 60, 2)
     for masks in ([large, small], [small, large]):
         labels_HW = label_masks(masks, (100, 120))
@@ -52,7 +52,7 @@ def test_a_small_mask_lies_above_the_large_one_around_it_in_whatever_order_they_
         assert labels_HW[5, 5] == 0
 
 
-def test_touching_masks_differ_in_colour():
+def test_touching_masks_differ_in_colour() -> None:
     size_hw = (120, 120)
     tiles = [box_mask(size_hw, x, y, x + 20, y + 20, x * 200 + y) for x in range(0, 120, 20) for y in range(0, 120, 20)]
     labels_HW = label_masks(tiles, size_hw)
@@ -62,19 +62,19 @@ def test_touching_masks_differ_in_colour():
     assert (centres[1:] != centres[:-1]).all()
 
 
-def test_a_mask_is_filled_inside_and_outlined_at_its_border_but_not_along_the_picture():
+def test_a_mask_is_filled_inside_and_outlined_at_its_border_but_not_along_the_picture() -> None:
     labels_HW = label_masks([box_mask((100, 100), 0, 0, 60, 100)], (100, 100))
     assert labels_HW[50, 30] <= COLOURS < labels_HW[50, 59]
     assert labels_HW[50, 0] <= COLOURS
     assert labels_HW[0, 30] <= COLOURS
 
 
-def test_a_mask_of_one_pixel_of_a_large_photograph_stays_visible():
+def test_a_mask_of_one_pixel_of_a_large_photograph_stays_visible() -> None:
     mask = box_mask((2000, 3000), 1500, 1000, 1501, 1001)
     assert (label_masks([mask], (683, 1024)) > 0).any()
 
 
-def test_an_empty_mask_draws_nothing():
+def test_an_empty_mask_draws_nothing() -> None:
     assert not label_masks([mask_of(np.zeros((40, 50), np.bool_))], (40, 50)).any()
 
 
@@ -88,7 +88,7 @@ def test_an_empty_mask_draws_nothing():
         ((300, 32), (LONGEST_SIDE_PX, 109)),
     ],
 )
-def test_photographs_are_drawn_at_a_size_for_the_screen(stored_wh: tuple[int, int], drawn_wh: tuple[int, int]):
+def test_photographs_are_drawn_at_a_size_for_the_screen(stored_wh: tuple[int, int], drawn_wh: tuple[int, int]) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", stored_wh, (90, 120, 60)).save(buffer, "JPEG")
     overlay = draw_overlay(buffer.getvalue(), [])
@@ -97,7 +97,7 @@ def test_photographs_are_drawn_at_a_size_for_the_screen(stored_wh: tuple[int, in
         assert Image.open(io.BytesIO(layer)).size == drawn_wh
 
 
-def test_bare_pixels_keep_the_photograph_and_masked_ones_are_tinted():
+def test_bare_pixels_keep_the_photograph_and_masked_ones_are_tinted() -> None:
     photo = (PHOTOS / "nuts" / "nuts_0.jpg").read_bytes()
     overlay = draw_overlay(photo, [box_mask((600, 800), 100, 100, 300, 300)])
     plain = np.asarray(Image.open(io.BytesIO(overlay.photo_jpeg)).convert("RGB"), np.int32)
@@ -107,7 +107,7 @@ def test_bare_pixels_keep_the_photograph_and_masked_ones_are_tinted():
     assert np.abs(both[200, 200] - (0.58 * plain[200, 200] + 0.42 * tinted)).max() <= 2
 
 
-def test_grey_and_palette_photographs_can_be_drawn():
+def test_grey_and_palette_photographs_can_be_drawn() -> None:
     for mode in ("L", "P", "RGBA"):
         buffer = io.BytesIO()
         Image.new(mode, (60, 50)).save(buffer, "PNG")

@@ -184,7 +184,7 @@ def page_of(dataset: Dataset, folder: Path) -> Page:
     return Page(write_report(dataset, folder / "report.html", now=NOW).read_text(encoding="utf-8"))
 
 
-def test_every_number_of_the_header_equals_the_datasets(full_dataset: Dataset, full_report: Path):
+def test_every_number_of_the_header_equals_the_datasets(full_dataset: Dataset, full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     count = {
         table: full_dataset.query(f"SELECT count(*) AS n FROM {table}").column("n")[0].as_py()
@@ -203,7 +203,7 @@ def test_every_number_of_the_header_equals_the_datasets(full_dataset: Dataset, f
     assert "2 of 2 shards done" in facts
 
 
-def test_the_page_stands_alone(full_report: Path):
+def test_the_page_stands_alone(full_report: Path) -> None:
     html = full_report.read_text(encoding="utf-8")
     assert full_report.stat().st_size < 5_000_000
     page = Page(html)
@@ -217,7 +217,7 @@ def test_the_page_stands_alone(full_report: Path):
     assert "@import" not in html
 
 
-def test_what_comes_from_the_dataset_is_escaped(full_report: Path):
+def test_what_comes_from_the_dataset_is_escaped(full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     assert Path(HOSTILE).name in page.body  # as text: the parser saw no such element
     assert Path(HOSTILE).name in [each.attributes.get("alt") for each in page.all("img")]
@@ -225,7 +225,7 @@ def test_what_comes_from_the_dataset_is_escaped(full_report: Path):
     assert not page.all("off")
 
 
-def test_photographs_are_shown_from_most_masks_to_none(full_dataset: Dataset, full_report: Path):
+def test_photographs_are_shown_from_most_masks_to_none(full_dataset: Dataset, full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     captions = [each.text for each in page.all("figcaption")]
     numbers = [int(re.search(r"(\d+) masks?", caption)[1]) for caption in captions]
@@ -236,7 +236,7 @@ def test_photographs_are_shown_from_most_masks_to_none(full_dataset: Dataset, fu
     assert not any("predicted IoU" in caption for caption in captions[:-1])
 
 
-def test_histograms_count_every_mask(full_dataset: Dataset):
+def test_histograms_count_every_mask(full_dataset: Dataset) -> None:
     histograms = collect(full_dataset, now=NOW).histograms
     photos = stored_photos()
     sizes = [np.sqrt(mask.area_px / (image.height * image.width)) for image, _, masks in photos for mask in masks]
@@ -253,7 +253,7 @@ def test_histograms_count_every_mask(full_dataset: Dataset):
     assert histograms.images_by_count == dict(Counter(len(masks) for _, _, masks in photos))
 
 
-def test_the_funnel_ends_with_the_kept_masks(full_dataset: Dataset, full_report: Path):
+def test_the_funnel_ends_with_the_kept_masks(full_dataset: Dataset, full_report: Path) -> None:
     html = full_report.read_text(encoding="utf-8")
     start = html.index('<table class="funnel"')
     table = Page(html[start : html.index("</table>", start) + len("</table>")])
@@ -265,7 +265,7 @@ def test_the_funnel_ends_with_the_kept_masks(full_dataset: Dataset, full_report:
     assert rows["Clean-up"][3] == rows["Kept"][3] == f"{masks:,}"
 
 
-def test_rejects_are_counted_and_the_rows_are_capped(full_report: Path):
+def test_rejects_are_counted_and_the_rows_are_capped(full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     assert "truncatedingest33" in page.all("table", "narrow")[0].text
     assert "not_an_imageingest17" in page.all("table", "narrow")[0].text
@@ -273,7 +273,7 @@ def test_rejects_are_counted_and_the_rows_are_capped(full_report: Path):
     assert f"and {50 - NUM_REJECT_ROWS} more:" in page.body
 
 
-def test_every_command_on_the_page_can_be_run(full_dataset: Dataset, full_report: Path):
+def test_every_command_on_the_page_can_be_run(full_dataset: Dataset, full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     commands = [shlex.split(each.text) for each in page.all("pre")]
     assert [command[-1] for command in commands] == [REJECTS_QUERY, *(sql for _, sql in EXAMPLES)]
@@ -286,7 +286,7 @@ def test_every_command_on_the_page_can_be_run(full_dataset: Dataset, full_report
     assert least_sure[0]["predicted_iou"] == pytest.approx(0.7)
 
 
-def test_the_same_dataset_gives_the_same_page_and_replaces_the_old_one(full_dataset: Dataset, tmp_path: Path):
+def test_the_same_dataset_gives_the_same_page_and_replaces_the_old_one(full_dataset: Dataset, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text("old")
     first = write_report(full_dataset, page, now=NOW).read_bytes()
@@ -294,7 +294,7 @@ def test_the_same_dataset_gives_the_same_page_and_replaces_the_old_one(full_data
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_page_is_about_the_newest_settings_and_names_the_others(tmp_path: Path):
+def test_the_page_is_about_the_newest_settings_and_names_the_others(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()[:4]
     address = add_images(dataset, photos, [])
@@ -315,7 +315,7 @@ def test_the_page_is_about_the_newest_settings_and_names_the_others(tmp_path: Pa
     assert sorted(shown) == sorted(len(masks) for _, _, masks in half)
 
 
-def test_photographs_added_later_continue_the_same_run(tmp_path: Path):
+def test_photographs_added_later_continue_the_same_run(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()
     for part in (photos[:3], photos[3:5]):
@@ -327,7 +327,7 @@ def test_photographs_added_later_continue_the_same_run(tmp_path: Path):
     assert data.earlier_runs == ()
 
 
-def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path):
+def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings())
@@ -339,7 +339,7 @@ def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path):
     assert data.masks == data.run.masks == data.histograms.relative_size_B.sum() == before - 3
 
 
-def test_an_unfinished_run_says_what_is_left(tmp_path: Path):
+def test_an_unfinished_run_says_what_is_left(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()[:2]
     address = add_images(dataset, photos, [])
@@ -353,14 +353,14 @@ def test_an_unfinished_run_says_what_is_left(tmp_path: Path):
     assert attention
 
 
-def test_an_empty_dataset_has_a_page(tmp_path: Path):
+def test_an_empty_dataset_has_a_page(tmp_path: Path) -> None:
     page = page_of(Dataset.create(tmp_path / "data"), tmp_path)
     assert page.by_id("images").text == page.by_id("masks").text == "0"
     assert "nothing was ingested" in page.body
     assert not page.all("img")
 
 
-def test_only_rejects_have_a_page(tmp_path: Path):
+def test_only_rejects_have_a_page(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     add_images(dataset, [], rejects_of(3))
     page = page_of(dataset, tmp_path)
@@ -368,7 +368,7 @@ def test_only_rejects_have_a_page(tmp_path: Path):
     assert "truncatedingest2" in page.body
 
 
-def test_photographs_without_a_run_are_shown_plain(tmp_path: Path):
+def test_photographs_without_a_run_are_shown_plain(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     add_images(dataset, stored_photos()[:3], [])
     page = page_of(dataset, tmp_path)
@@ -376,7 +376,7 @@ def test_photographs_without_a_run_are_shown_plain(tmp_path: Path):
     assert [("not masked yet" in each.text) for each in page.all("figcaption")] == [True] * 3
 
 
-def test_a_run_without_any_mask_names_the_filter_and_the_setting(tmp_path: Path):
+def test_a_run_without_any_mask_names_the_filter_and_the_setting(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = [(image, data, []) for image, data, _ in stored_photos()[:2]]
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings(), shards=1)
@@ -388,7 +388,7 @@ def test_a_run_without_any_mask_names_the_filter_and_the_setting(tmp_path: Path)
     assert len(page.all("figcaption")) == 2
 
 
-def test_a_run_that_left_most_photographs_bare_needs_attention(tmp_path: Path):
+def test_a_run_that_left_most_photographs_bare_needs_attention(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = [(image, data, masks if i == 0 else []) for i, (image, data, masks) in enumerate(stored_photos()[:3])]
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings(), shards=1)
@@ -399,7 +399,7 @@ def test_a_run_that_left_most_photographs_bare_needs_attention(tmp_path: Path):
     assert attention
 
 
-def test_masks_of_people_have_a_page_without_filters_and_scores(tmp_path: Path):
+def test_masks_of_people_have_a_page_without_filters_and_scores(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()[:2]
     address = add_images(dataset, photos, [])
@@ -416,7 +416,7 @@ def test_masks_of_people_have_a_page_without_filters_and_scores(tmp_path: Path):
     assert "The model's own estimate" not in page.body
 
 
-def test_at_most_a_dozen_photographs_are_shown_and_both_ends_are_among_them(tmp_path: Path):
+def test_at_most_a_dozen_photographs_are_shown_and_both_ends_are_among_them(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = []
     for number in range(30):
@@ -433,7 +433,7 @@ def test_at_most_a_dozen_photographs_are_shown_and_both_ends_are_among_them(tmp_
     assert (shown[0], shown[-2], shown[-1]) == (most, 1, 0)
 
 
-def test_a_damaged_photograph_is_an_error_and_no_picture(full_dataset: Dataset, tmp_path: Path):
+def test_a_damaged_photograph_is_an_error_and_no_picture(full_dataset: Dataset, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(full_dataset.uri, copy)
     (tar,) = (copy / "data").glob("images-*/*/*.tar")
@@ -458,7 +458,7 @@ def browser() -> Iterator[object]:
         opened.close()
 
 
-def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser, full_report: Path):
+def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser, full_report: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
@@ -473,7 +473,7 @@ def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser, f
     page.close()
 
 
-def test_masks_can_be_hidden_and_a_photograph_enlarged(browser, full_report: Path):
+def test_masks_can_be_hidden_and_a_photograph_enlarged(browser, full_report: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(full_report.as_uri())
     masks = page.locator(".masks").first
@@ -489,7 +489,7 @@ def test_masks_can_be_hidden_and_a_photograph_enlarged(browser, full_report: Pat
     page.close()
 
 
-def test_nothing_is_wider_than_a_phone(browser, full_report: Path):
+def test_nothing_is_wider_than_a_phone(browser, full_report: Path) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(full_report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -20,19 +20,19 @@ def written(members=MEMBERS):
     return file.getvalue(), spans
 
 
-def test_what_is_written_is_read_back_and_lies_where_the_spans_say():
+def test_what_is_written_is_read_back_and_lies_where_the_spans_say() -> None:
     data, spans = written()
     assert list(read_shard(io.BytesIO(data))) == MEMBERS
     parts = {(member.key, ext): part for member in MEMBERS for ext, part in member.parts.items()}
     assert {(span.key, span.ext): data[span.offset : span.offset + span.nbytes] for span in spans} == parts
 
 
-def test_the_same_input_gives_the_same_bytes_whatever_the_order_of_the_parts():
+def test_the_same_input_gives_the_same_bytes_whatever_the_order_of_the_parts() -> None:
     turned = [Member(key=each.key, parts=dict(reversed(each.parts.items()))) for each in MEMBERS]
     assert written()[0] == written(turned)[0]
 
 
-def test_tarfile_reads_it_and_sees_no_time_or_owner():
+def test_tarfile_reads_it_and_sees_no_time_or_owner() -> None:
     with tarfile.open(fileobj=io.BytesIO(written()[0])) as tar:
         infos = tar.getmembers()
         assert [info.name for info in infos][:2] == ["0000000000000001.jpg", "0000000000000001.json"]
@@ -40,7 +40,7 @@ def test_tarfile_reads_it_and_sees_no_time_or_owner():
         assert tar.extractfile(infos[0]).read() == MEMBERS[0].parts["jpg"]
 
 
-def test_the_webdataset_library_reads_it(tmp_path):
+def test_the_webdataset_library_reads_it(tmp_path) -> None:
     (tmp_path / "shard.tar").write_bytes(written()[0])
     stream = webdataset.WebDataset(str(tmp_path / "shard.tar"), shardshuffle=False)
     read = [{name: value for name, value in sample.items() if name in ("jpg", "png", "json")} for sample in stream]
@@ -48,13 +48,13 @@ def test_the_webdataset_library_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [511, 600, 1300, 2600])
-def test_a_torn_shard_is_never_read_as_a_short_one(keep):
+def test_a_torn_shard_is_never_read_as_a_short_one(keep) -> None:
     data = written()[0][:keep]
     with pytest.raises(Corrupt, match="middle of a member"):
         list(read_shard(io.BytesIO(data)))
 
 
-def test_a_damaged_header_and_a_foreign_file_are_corrupt():
+def test_a_damaged_header_and_a_foreign_file_are_corrupt() -> None:
     data = bytearray(written()[0])
     data[3] ^= 1
     for bad in (bytes(data), b"not a tar at all" * 64):
@@ -72,6 +72,6 @@ def test_a_damaged_header_and_a_foreign_file_are_corrupt():
         ([Member(key="a", parts={"JPG": b""})], "lower-case"),
     ],
 )
-def test_names_that_no_reader_would_group_rightly_are_refused(members, message):
+def test_names_that_no_reader_would_group_rightly_are_refused(members, message) -> None:
     with pytest.raises(ValueError, match=message):
         written(members)

@@ -26,7 +26,7 @@ def dataset(s3_uri):
     return Dataset.create(s3_uri)
 
 
-def test_a_dataset_on_s3_answers_like_one_on_disk(dataset, samples):
+def test_a_dataset_on_s3_answers_like_one_on_disk(dataset, samples) -> None:
     samples.ingest(dataset)
     plan = samples.mask(dataset)
     dataset = Dataset.open(dataset.uri)
@@ -47,12 +47,12 @@ def test_a_dataset_on_s3_answers_like_one_on_disk(dataset, samples):
     assert [status.missing for status in dataset.status()] == [()] * 4
 
 
-def test_of_racing_workers_and_folders_every_image_counts_once(dataset, samples):
+def test_of_racing_workers_and_folders_every_image_counts_once(dataset, samples) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(3)]
     barrier, records = threading.Barrier(6), []
 
-    def work():
+    def work() -> None:
         own = Dataset.open(dataset.uri)
         attempt = begin_attempt(own.store, plan, SHARD)
         put_images(attempt, photos)
@@ -73,7 +73,7 @@ def test_of_racing_workers_and_folders_every_image_counts_once(dataset, samples)
 
 
 @pytest.mark.parametrize("fault", [*REFUSES, *LOSES])
-def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samples, monkeypatch, fault):
+def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samples, monkeypatch, fault) -> None:
     left = ["PUT /commits/"]
 
     def fault_of(request):
@@ -91,7 +91,7 @@ def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samp
     assert dataset.verify().faults == ()
 
 
-def test_a_body_that_breaks_off_is_read_again(s3_server, s3_uri, monkeypatch):
+def test_a_body_that_breaks_off_is_read_again(s3_server, s3_uri, monkeypatch) -> None:
     store, data, cuts = open_store(s3_uri), os.urandom(3_000_000), []
 
     def fault_of(request):
@@ -111,7 +111,7 @@ def test_a_body_that_breaks_off_is_read_again(s3_server, s3_uri, monkeypatch):
 @pytest.mark.parametrize("seed", [1])
 def test_a_whole_run_through_a_failing_network_loses_and_doubles_nothing(
     s3_server, dataset, samples, monkeypatch, seed
-):
+) -> None:
     dice, faults = random.Random(seed), []
 
     def fault_of(request):
@@ -132,7 +132,7 @@ def test_a_whole_run_through_a_failing_network_loses_and_doubles_nothing(
     assert dataset.verify().faults == ()
 
 
-def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed(s3_uri, monkeypatch):
+def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed(s3_uri, monkeypatch) -> None:
     monkeypatch.setattr(s3, "_PARTS", TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20))
     store, data = open_store(s3_uri), os.urandom(17 << 20)
     assert store.write("data/p/s/g0-a.tar", lambda file: file.write(data)).nbytes == len(data)
@@ -150,7 +150,7 @@ def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed
     assert list(store.unfinished()) == []
 
 
-def test_listing_goes_on_past_one_page(s3_uri, monkeypatch):
+def test_listing_goes_on_past_one_page(s3_uri, monkeypatch) -> None:
     monkeypatch.setattr(s3, "_PAGE", 10)
     store = open_store(s3_uri)
     keys = [f"commits/p/{number:05d}.g0.json" for number in range(25)]
@@ -166,14 +166,14 @@ def test_listing_goes_on_past_one_page(s3_uri, monkeypatch):
         ("AWS_ACCESS_KEY_ID", "nobody", "refuses these credentials .InvalidAccessKeyId"),
     ],
 )
-def test_wrong_credentials_are_one_clear_line(s3_uri, monkeypatch, setting, value, message):
+def test_wrong_credentials_are_one_clear_line(s3_uri, monkeypatch, setting, value, message) -> None:
     monkeypatch.setenv(setting, value)
     with pytest.raises(StoreError, match=message) as caught:
         Dataset.open_or_create(s3_uri)
     assert "\n" not in str(caught.value)
 
 
-def test_no_credentials_and_no_bucket_are_one_clear_line(s3_uri, monkeypatch):
+def test_no_credentials_and_no_bucket_are_one_clear_line(s3_uri, monkeypatch) -> None:
     with pytest.raises(StoreError, match="there is no bucket 'gigamask-nowhere'; create it"):
         Dataset.open_or_create("s3://gigamask-nowhere/dataset")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -185,7 +185,7 @@ def test_no_credentials_and_no_bucket_are_one_clear_line(s3_uri, monkeypatch):
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3://bucket/x?versionId=1"])
-def test_an_address_without_a_bucket_is_refused(uri):
+def test_an_address_without_a_bucket_is_refused(uri) -> None:
     with pytest.raises(ValueError, match="expected s3://bucket/prefix"):
         open_store(uri)
 
@@ -196,7 +196,7 @@ def forgetful_server(objects):
     class Server(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_PUT(self):
+        def do_PUT(self) -> None:
             objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
             self.reply(200, b"")
 
@@ -207,23 +207,23 @@ def forgetful_server(objects):
             code = b"<Error><Code>NoSuchKey</Code></Error>"
             return self.reply(404, code) if data is None else self.reply(200, data)
 
-        def do_DELETE(self):
+        def do_DELETE(self) -> None:
             objects.pop(self.path, None)
             self.reply(204, b"")
 
-        def reply(self, status, data):
+        def reply(self, status, data) -> None:
             self.send_response_only(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *args):
+        def log_message(self, *args) -> None:
             pass
 
     return Server
 
 
-def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypatch):
+def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypatch) -> None:
     settings = SimpleNamespace(ACCESS_KEY_ID="a", SECRET_ACCESS_KEY="b", REGION="us-east-1")
     for name, value in vars(settings).items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -235,7 +235,7 @@ def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypa
     assert objects == {}
 
 
-def test_a_shard_damaged_on_the_server_is_never_read_in_silence(dataset, samples):
+def test_a_shard_damaged_on_the_server_is_never_read_in_silence(dataset, samples) -> None:
     plan = samples.ingest(dataset, shards=1)
     (commit,) = dataset.commits(plan)
     key = commit.tars()[0].key

@@ -31,7 +31,7 @@ def keys(attempt):
     return tuple(sorted(part.key for part in attempt.parts))
 
 
-def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(littered):
+def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(littered) -> None:
     dataset, _, crashed, working = littered
     before = list(dataset.store.list("data/"))
     report = dataset.clean()
@@ -41,7 +41,7 @@ def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(littered):
     assert list(dataset.store.list("data/")) == before
 
 
-def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(littered):
+def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(littered) -> None:
     dataset, plan, _, working = littered
     assert dataset.clean(delete=True).deleted
     assert dataset.clean().garbage == ()
@@ -51,7 +51,7 @@ def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(li
     assert dataset.verify().faults == ()
 
 
-def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(littered):
+def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(littered) -> None:
     dataset, plan, crashed, working = littered
     (closed,) = dataset.close(plan)
     assert (closed.shard, closed.attempt_id) == ("open", "")
@@ -67,7 +67,7 @@ def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(littered):
     assert dataset.verify().faults == ()
 
 
-def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset, samples):
+def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset, samples) -> None:
     samples.ingest(dataset)
     plan = samples.mask(dataset)
     dataset.fold()
@@ -89,7 +89,7 @@ def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset, samples):
     assert dataset.plan_redo(plan, ["00000"], {"model": "best"}).shards[0].previous == closed.record_sha256
 
 
-def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(dataset, samples):
+def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(dataset, samples) -> None:
     plan = samples.ingest(dataset, shards=1)
     (old,) = dataset.commits(plan)
     redo = dataset.plan_redo(plan)

@@ -91,7 +91,7 @@ def data_files(dataset):
     return sorted(path for path in (Path(dataset.uri) / "data").rglob("*") if path.is_file())
 
 
-def test_the_same_command_finds_its_plan_again(dataset):
+def test_the_same_command_finds_its_plan_again(dataset) -> None:
     first = dataset.new_plan("images", [SHARD], {"side_px": 1500, "more": [1, 2]})
     again = dataset.new_plan("images", [SHARD], {"more": [1, 2], "side_px": 1500})
     assert again == first
@@ -112,13 +112,13 @@ def test_the_same_command_finds_its_plan_again(dataset):
         ("images", [SHARD], {"side": {1, 2}}, "only JSON values"),
     ],
 )
-def test_a_plan_that_could_not_be_kept_is_refused(dataset, kind, shards, settings, message):
+def test_a_plan_that_could_not_be_kept_is_refused(dataset, kind, shards, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         dataset.new_plan(kind, shards, settings)
     assert dataset.plans() == []
 
 
-def test_a_plan_whose_file_was_changed_is_corrupt(dataset):
+def test_a_plan_whose_file_was_changed_is_corrupt(dataset) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     key = f"plans/{plan.plan_id}.json"
     dataset.store.put(key, plan_to_json(replace(plan, settings={"side_px": 1})))
@@ -126,7 +126,7 @@ def test_a_plan_whose_file_was_changed_is_corrupt(dataset):
         Dataset.open(dataset.uri).plan(plan.plan_id)
 
 
-def test_a_record_survives_its_json(dataset, samples):
+def test_a_record_survives_its_json(dataset, samples) -> None:
     plan = samples.ingest(dataset, shards=1)
     (record,) = dataset.commits(plan)
     assert commit_from_json(commit_to_json(record), where="here") == record
@@ -145,13 +145,13 @@ def test_a_record_survives_its_json(dataset, samples):
         (b'{"format":2}', StoreError, "format 2, this version reads format 1; use a newer gigamask"),
     ],
 )
-def test_a_record_that_cannot_be_read_says_so(dataset, data, error, message):
+def test_a_record_that_cannot_be_read_says_so(dataset, data, error, message) -> None:
     dataset.store.put("commits/p/s.g0.json", data)
     with pytest.raises(error, match=message):
         dataset.commit_of("p/s.g0")
 
 
-def test_a_finished_shard_is_not_planned_again(dataset, samples):
+def test_a_finished_shard_is_not_planned_again(dataset, samples) -> None:
     plan = samples.ingest(dataset, shards=3)
     before = data_files(dataset)
     assert dataset.missing(plan) == []
@@ -159,7 +159,7 @@ def test_a_finished_shard_is_not_planned_again(dataset, samples):
     assert data_files(dataset) == before
 
 
-def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes(dataset, samples, tmp_path):
+def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes(dataset, samples, tmp_path) -> None:
     shards = [PlannedShard(name=f"{number:05d}") for number in range(60)]
     plan = dataset.new_plan("images", shards, {})
     photos = [samples.make_image(number) for number in range(2)]
@@ -177,12 +177,12 @@ def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes
     assert dataset.verify().faults == ()
 
 
-def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset, samples):
+def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset, samples) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(3)]
     barrier, records = threading.Barrier(8), []
 
-    def work():
+    def work() -> None:
         attempt = begin_attempt(dataset.store, plan, SHARD)
         put_images(attempt, photos)
         barrier.wait()
@@ -202,7 +202,7 @@ def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset, samples):
     assert dataset.query("SELECT count(*) AS n FROM images").to_pylist() == [{"n": 3}]
 
 
-def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_loses(dataset, samples, tmp_path):
+def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_loses(dataset, samples, tmp_path) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(3)]
     frozen = start(FROZEN_WRITER, tmp_path, dataset.uri, plan.plan_id, photos)
@@ -218,7 +218,7 @@ def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_lose
 class LosesReplies(LocalStore):
     """Puts the record, then loses the reply: what a network does."""
 
-    def put_if_absent(self, key, data):
+    def put_if_absent(self, key, data) -> None:
         super().put_if_absent(key, data)
         raise StoreError("connection reset")
 
@@ -226,11 +226,11 @@ class LosesReplies(LocalStore):
 class LosesRequests(LocalStore):
     """Loses the request, so that nothing is put."""
 
-    def put_if_absent(self, key, data):
+    def put_if_absent(self, key, data) -> None:
         raise StoreError("connection reset")
 
 
-def test_a_lost_reply_after_success_is_a_win(dataset, samples):
+def test_a_lost_reply_after_success_is_a_win(dataset, samples) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     attempt = begin_attempt(LosesReplies(Path(dataset.uri)), plan, SHARD)
     put_images(attempt, [samples.make_image(1)])
@@ -238,7 +238,7 @@ def test_a_lost_reply_after_success_is_a_win(dataset, samples):
     assert len(data_files(dataset)) == 2
 
 
-def test_a_put_nobody_knows_about_raises_and_keeps_the_objects(dataset, samples):
+def test_a_put_nobody_knows_about_raises_and_keeps_the_objects(dataset, samples) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     attempt = begin_attempt(LosesRequests(Path(dataset.uri)), plan, SHARD)
     put_images(attempt, [samples.make_image(1)])
@@ -260,7 +260,7 @@ class WritesWrongBytes(LocalStore):
         return super().open(key)
 
 
-def test_bytes_that_come_back_wrong_are_never_committed(dataset, samples):
+def test_bytes_that_come_back_wrong_are_never_committed(dataset, samples) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     attempt = begin_attempt(WritesWrongBytes(Path(dataset.uri)), plan, SHARD)
     with pytest.raises(Corrupt, match="try again"):
@@ -269,7 +269,7 @@ def test_bytes_that_come_back_wrong_are_never_committed(dataset, samples):
         commits.read_commit(dataset.store, plan.plan_id, "00000")
 
 
-def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(dataset, samples, tmp_path):
+def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(dataset, samples, tmp_path) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(20)]
     writer = start(SMALL_FILES_WRITER, tmp_path, dataset.uri, plan.plan_id, photos)
@@ -294,10 +294,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(small_disk, samples):
+def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(small_disk, samples) -> None:
     dataset = Dataset.create(small_disk / "dataset")
 
-    def fill_up():
+    def fill_up() -> None:
         for first in range(0, 40000, 100):
             samples.ingest(dataset, shards=5, images=20, first=first)
 
@@ -316,7 +316,7 @@ def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(small_di
     assert dataset.verify().faults == ()
 
 
-def test_two_writers_of_one_plan_freeze_one_plan(dataset):
+def test_two_writers_of_one_plan_freeze_one_plan(dataset) -> None:
     ours, theirs = make_plan("images", [SHARD], {}), make_plan("images", [SHARD], {})
     assert put_plan(dataset.store, ours) == put_plan(dataset.store, theirs)
     with pytest.raises(Conflict):

@@ -45,7 +45,7 @@ class Puppet:
 
     here = threading.local()
 
-    def __init__(self, uri, name, job):
+    def __init__(self, uri, name, job) -> None:
         self.name, self.uri, self.job = name, uri, job
         self.steps, self.dying, self.failing, self.over, self.error = 0, False, False, False, None
         self.moved = threading.Condition()
@@ -53,7 +53,7 @@ class Puppet:
         self.thread = threading.Thread(target=self.live, daemon=True)
         self.thread.start()
 
-    def live(self):
+    def live(self) -> None:
         Puppet.here.puppet = self
         try:
             dataset = Dataset.open(self.uri)
@@ -68,7 +68,7 @@ class Puppet:
             self.over = self.still = True
             self.moved.notify_all()
 
-    def step(self):
+    def step(self) -> None:
         if threading.current_thread() is not self.thread:
             return  # of the Delta library's threads, which all puppets share, none may stand still
         with self.moved:
@@ -83,7 +83,7 @@ class Puppet:
                 self.failing = False
                 raise StoreError("connection reset")
 
-    def go(self, steps, *, fail=False):
+    def go(self, steps, *, fail=False) -> None:
         """Lets it take so many steps (the first of which may fail) and waits until it stands still again."""
         with self.moved:
             if self.over:
@@ -92,7 +92,7 @@ class Puppet:
             self.moved.notify_all()
             assert self.moved.wait_for(lambda: self.over or (self.still and not self.steps), timeout=60), self.name
 
-    def die(self):
+    def die(self) -> None:
         with self.moved:
             self.dying = True
             self.moved.notify_all()
@@ -123,7 +123,7 @@ class Protocol(RuleBasedStateMachine):
     base: Path
 
     @initialize()
-    def begin(self):
+    def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         shutil.copytree(self.base, self.folder / "dataset")
         self.patch = mock.patch.object(delta, "CommitProperties", Puppet.stepping(delta.CommitProperties))
@@ -138,13 +138,13 @@ class Protocol(RuleBasedStateMachine):
         self.variant, self.shards = 1, 1
         self.seen = 0
 
-    def start(self, name, job, steps):
+    def start(self, name, job, steps) -> None:
         puppet = Puppet(self.dataset.uri, name, job)
         puppet.go(steps)
         self.puppets.append(puppet)
 
     @rule(data=st.data(), late=st.booleans(), steps=STEPS)
-    def start_a_shard(self, data, late, steps):
+    def start_a_shard(self, data, late, steps) -> None:
         """An open one, or any, of any generation: whoever comes late must lose."""
         plans = [plan for plan in self.dataset.plans() if plan.kind != "withdrawals"]
         every = [(plan, shard) for plan in plans for shard in plan.shards]
@@ -153,7 +153,7 @@ class Protocol(RuleBasedStateMachine):
         self.start(plan.address(shard), workers.write_unit(plan.plan_id, shard.name), steps)
 
     @rule(steps=STEPS)
-    def start_a_fold(self, steps):
+    def start_a_fold(self, steps) -> None:
         """With something to take."""
         self.shards += 1
         datasets.plan_images(self.dataset, range(1), first=100 * self.shards)
@@ -161,20 +161,20 @@ class Protocol(RuleBasedStateMachine):
         self.start("fold", workers.fold, steps)
 
     @rule(job=st.sampled_from([workers.clean, datasets.rebuild, datasets.snapshot]), steps=STEPS)
-    def start_a_job(self, job, steps):
+    def start_a_job(self, job, steps) -> None:
         self.start(job.__name__, job, steps)
 
     @rule(job=st.sampled_from([workers.finish, workers.clean, workers.fold]))
-    def somebody_else_does(self, job):
+    def somebody_else_does(self, job) -> None:
         """At one go, while all the others stand still."""
         job(self.dataset)
 
     @rule(steps=STEPS)
-    def start_a_withdrawal(self, steps):
+    def start_a_withdrawal(self, steps) -> None:
         self.start("withdraw", datasets.withdraw_some, steps)
 
     @rule(inherit=st.booleans(), which=st.integers(0, 1))
-    def redo(self, inherit, which):
+    def redo(self, inherit, which) -> None:
         plan = datasets.of_kind(self.dataset, "masks")[0]
         self.variant += 1
         self.dataset.plan_redo(
@@ -182,7 +182,7 @@ class Protocol(RuleBasedStateMachine):
         )
 
     @rule()
-    def close_a_plan(self):
+    def close_a_plan(self) -> None:
         """Whoever is still at one of its shards loses it."""
         plan = [plan for plan in self.dataset.plans() if plan.kind == "masks"][-1]
         missing = self.dataset.missing(plan)
@@ -191,22 +191,22 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data(), steps=STEPS)
-    def thaw(self, data, steps):
+    def thaw(self, data, steps) -> None:
         data.draw(st.sampled_from(self.puppets)).go(steps)
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data())
-    def fail_its_next_call(self, data):
+    def fail_its_next_call(self, data) -> None:
         data.draw(st.sampled_from(self.puppets)).go(1, fail=True)
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data())
-    def kill(self, data):
+    def kill(self, data) -> None:
         puppet = data.draw(st.sampled_from(self.puppets))
         puppet.die()
 
     @invariant()
-    def readers_see_the_records_of_their_fold(self):
+    def readers_see_the_records_of_their_fold(self) -> None:
         checker = Checker(FolderFiles(self.folder / "dataset"))
         number = checker.newest_done()
         assert number >= self.seen
@@ -216,7 +216,7 @@ class Protocol(RuleBasedStateMachine):
         assert [puppet.error for puppet in self.puppets if isinstance(puppet.error, AssertionError)] == []
         self.puppets = [puppet for puppet in self.puppets if not puppet.over]
 
-    def teardown(self):
+    def teardown(self) -> None:
         try:
             for puppet in self.puppets:
                 puppet.die()
@@ -230,7 +230,7 @@ class Protocol(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def run(base, monkeypatch, examples, **more):
+def run(base, monkeypatch, examples, **more) -> None:
     """Plays that many games. No power is cut in them: nothing is synced to a disk, which takes most of the time."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
     machine = type("Protocol", (Protocol,), {"base": base})
@@ -246,12 +246,12 @@ def run(base, monkeypatch, examples, **more):
     run_state_machine_as_test(machine, settings=some)
 
 
-def test_whatever_order_frozen_workers_go_on_in_every_mask_is_there_once(base, monkeypatch):
+def test_whatever_order_frozen_workers_go_on_in_every_mask_is_there_once(base, monkeypatch) -> None:
     run(base, monkeypatch, 15)
 
 
 @pytest.mark.parametrize("kind", ["commits", "generations", "folding", "redoing"])
-def test_games_show_that_a_protocol_is_broken(base, monkeypatch, kind):
+def test_games_show_that_a_protocol_is_broken(base, monkeypatch, kind) -> None:
     sabotage.KINDS[kind].install(monkeypatch.setattr)
     with pytest.raises((AssertionError, ValueError, StoreError, BaseExceptionGroup)):
         run(base, monkeypatch, 40, report_multiple_bugs=False, verbosity=Verbosity.quiet)

@@ -38,14 +38,14 @@ def filled(dataset, samples):
     return dataset
 
 
-def test_a_fold_brings_every_record_into_the_tables_once(filled):
+def test_a_fold_brings_every_record_into_the_tables_once(filled) -> None:
     assert counts(filled) == (0, 0, 0, 0)
     report = filled.fold()
     assert (report.folds, report.records, report.newest) == (1, 4, 1)
     assert counts(filled) == (4, 12, 4, 2)
 
 
-def test_folding_again_changes_nothing(filled):
+def test_folding_again_changes_nothing(filled) -> None:
     filled.fold()
     before = [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS]
     report = filled.fold()
@@ -59,8 +59,8 @@ class Died(BaseException):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_completes_it(filled, samples, step):
-    def die(at):
+def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_completes_it(filled, samples, step) -> None:
+    def die(at) -> None:
         if at == step:
             raise Died
 
@@ -73,7 +73,7 @@ def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_comple
     assert filled.verify().faults == ()
 
 
-def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled):
+def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled) -> None:
     script = f"from storage.dataset import Dataset; print('go', flush=True); Dataset.open({filled.uri!r}).fold()"
     for milliseconds in (5, 20, 40, 60, 80, 100):
         child = subprocess.Popen(
@@ -91,7 +91,7 @@ def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled):
     assert filled.verify().faults == ()
 
 
-def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, samples):
+def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, samples) -> None:
     filled.fold()
     samples.ingest(filled, shards=1, first=50)
     seen = []
@@ -100,10 +100,10 @@ def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, sampl
     assert counts(filled) == (6, 12, 5, 3)
 
 
-def test_racing_folders_fold_every_record_once(filled, samples):
+def test_racing_folders_fold_every_record_once(filled, samples) -> None:
     barrier, errors = threading.Barrier(6), []
 
-    def work():
+    def work() -> None:
         barrier.wait()
         try:
             filled.fold()
@@ -122,7 +122,7 @@ def test_racing_folders_fold_every_record_once(filled, samples):
     assert filled.verify().faults == ()
 
 
-def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled):
+def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled) -> None:
     """Its handle was opened before another process applied the same fold."""
     old_handle = DeltaTable(filled.store.table_uri("tables", "images"))
     filled.fold()
@@ -134,8 +134,8 @@ def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled):
     assert delta.open_table(filled.store, "tables", "images").to_pyarrow_table().num_rows == 4
 
 
-def test_a_record_changed_after_its_fold_began_is_refused(filled):
-    def change(step):
+def test_a_record_changed_after_its_fold_began_is_refused(filled) -> None:
+    def change(step) -> None:
         if step == "apply images":
             raise Died
 
@@ -147,7 +147,7 @@ def test_a_record_changed_after_its_fold_began_is_refused(filled):
         filled.fold()
 
 
-def test_large_folds_are_split(filled, monkeypatch):
+def test_large_folds_are_split(filled, monkeypatch) -> None:
     monkeypatch.setattr(folds, "_MOST_RECORDS", 3)
     assert filled.fold().folds == 2
     assert counts(filled) == (4, 12, 4, 2)
@@ -174,7 +174,7 @@ def crowded(filled, samples, monkeypatch):
 CROWDED = (4, 9, 5, 2)
 
 
-def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded):
+def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded) -> None:
     done, sql = folds.newest_done(crowded.store), "SELECT * FROM masks ORDER BY image_id, mask_id"
     rows, versions = query(crowded.store, done, sql), done.versions
     assert (done.number, num_files(crowded, "shards")) == (3, 2)
@@ -187,7 +187,7 @@ def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded
     assert crowded.fold().folds == 0
 
 
-def test_large_folds_are_left_as_they_are(crowded, monkeypatch):
+def test_large_folds_are_left_as_they_are(crowded, monkeypatch) -> None:
     monkeypatch.setattr(folds, "_SMALL_FOLD", 1)
     crowded.fold()
     assert num_files(crowded, "images") == 1  # of the first fold, with 4 records
@@ -195,7 +195,7 @@ def test_large_folds_are_left_as_they_are(crowded, monkeypatch):
     assert crowded.verify().faults == ()
 
 
-def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(dataset, samples, monkeypatch):
+def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(dataset, samples, monkeypatch) -> None:
     samples.ingest(dataset, shards=3)
     plan = samples.plan_masks(dataset)
     for shard in plan.shards:
@@ -215,8 +215,10 @@ def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_completes_it(crowded, samples, step):
-    def die(at):
+def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_completes_it(
+    crowded, samples, step
+) -> None:
+    def die(at) -> None:
         if at == step:
             raise Died
 
@@ -229,11 +231,11 @@ def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_co
     assert crowded.verify().faults == ()
 
 
-def test_racing_folders_that_put_files_together_fold_every_record_once(filled, samples, monkeypatch):
+def test_racing_folders_that_put_files_together_fold_every_record_once(filled, samples, monkeypatch) -> None:
     monkeypatch.setattr(folds, "_COMPACTED", 3)
     errors = []
 
-    def work():
+    def work() -> None:
         try:
             filled.fold()
         except Exception as error:
@@ -252,7 +254,7 @@ def test_racing_folders_that_put_files_together_fold_every_record_once(filled, s
     assert filled.verify().faults == ()
 
 
-def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled):
+def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled) -> None:
     (part,) = filled.commits(filled.plans()[1])[0].rows()
     data = filled.store.get(part.key)
     filled.store.put(part.key, data[:-1] + b"!")
@@ -264,7 +266,7 @@ def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled):
     assert counts(filled) == (4, 12, 4, 2)
 
 
-def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(dataset, samples, monkeypatch):
+def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(dataset, samples, monkeypatch) -> None:
     monkeypatch.setattr(delta, "_BATCH_ROWS", 9)  # batches of three shards, written in whatever order they are ready
     samples.ingest(dataset, shards=24, images=1)
     samples.mask(dataset)
@@ -279,14 +281,14 @@ def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(dataset,
     assert comments == {field.name: field.metadata[b"comment"].decode() for field in tables.MASKS}
 
 
-def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset):
+def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset) -> None:
     for key in list(dataset.store.list("folds/")):
         dataset.store.delete(key)
     with pytest.raises(Corrupt, match="copied in part"):
         dataset.query("SELECT 1")
 
 
-def test_tables_are_rebuilt_from_the_records_alone(filled):
+def test_tables_are_rebuilt_from_the_records_alone(filled) -> None:
     filled.fold()
     before = filled.snapshot()
     rows = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
@@ -304,8 +306,8 @@ def test_tables_are_rebuilt_from_the_records_alone(filled):
     assert filled.verify().faults == ()
 
 
-def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, samples):
-    def die(step):
+def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, samples) -> None:
+    def die(step) -> None:
         if step == "apply shards":
             raise Died
 
@@ -320,7 +322,7 @@ def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, s
     assert filled.verify().faults == ()
 
 
-def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, monkeypatch):
+def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, monkeypatch) -> None:
     monkeypatch.setattr(folds, "_COMPACTED", 5)
     filled.fold()
     filled.store.put("folds/00000001.done.json", b"torn")
@@ -335,7 +337,7 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, mo
     assert filled.verify().faults == ()
 
 
-def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monkeypatch):
+def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monkeypatch) -> None:
     real, overtaken = folds._build, []
 
     def build(store, folder, names):
@@ -353,7 +355,7 @@ def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monk
     assert filled.verify().faults == ()
 
 
-def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(filled, monkeypatch):
+def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(filled, monkeypatch) -> None:
     """Not in it: `masks` must then still have the masks that `shards` knows no withdrawal of."""
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
