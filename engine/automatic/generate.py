@@ -137,7 +137,7 @@ class Generated:
 def generate_masks(
     model: Model,
     image_HW3: np.ndarray,
-    config: GenerateConfig,
+    config: GenerateConfig = PRESETS["grid"],
     *,
     embeddings: Tensor | None = None,
     decoder: DecoderKind = "auto",

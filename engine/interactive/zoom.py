@@ -137,8 +137,8 @@ class ZoomingSegmenter:
         return ZoomedPicture(self.model, image_HW3)
 
 
-def segmenter_of(model: Model) -> Segmenter:
-    """The way a model's card says it is to be asked."""
+def make_segmenter(model: Model) -> Segmenter:
+    """Make the segmenter that the model's card asks for: the whole image alone, or windows of it as well."""
     return ZoomingSegmenter(model=model) if model.card.zooms_in else SamSegmenter(model=model)
 
 

@@ -17,7 +17,7 @@ from engine.evaluation.clicked import Evaluation, EvaluationConfig, evaluate_fol
 from engine.evaluation.proposals import Proposer, SamProposer
 from engine.evaluation.scores import Figure
 from engine.interactive.segment import Segmenter
-from engine.interactive.zoom import segmenter_of
+from engine.interactive.zoom import make_segmenter
 from engine.labelled import load_folder
 from engine.model.weights import load_model
 from flows.progress import say
@@ -172,4 +172,4 @@ def _contender(name: str, generate: GenerateConfig) -> _Contender:
         classical = FelzenszwalbSegmenter()
         return _Contender(segmenter=classical, proposer=classical)
     model = load_model(name)
-    return _Contender(segmenter=segmenter_of(model), proposer=SamProposer(model=model, config=generate))
+    return _Contender(segmenter=make_segmenter(model), proposer=SamProposer(model=model, config=generate))

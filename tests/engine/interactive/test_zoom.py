@@ -15,7 +15,7 @@ from engine.interactive.zoom import (
     ZoomingSegmenter,
     best_three,
     is_cut,
-    segmenter_of,
+    make_segmenter,
     to_whole,
 )
 from engine.labelled import load_folder, read_pixels
@@ -169,9 +169,9 @@ def test_a_photograph_of_one_pixel_is_answered(model: Model) -> None:
 
 
 def test_the_card_says_how_a_model_is_asked(model: Model) -> None:
-    assert isinstance(segmenter_of(model), ZoomingSegmenter)
+    assert isinstance(make_segmenter(model), ZoomingSegmenter)
     plain = replace(model, card=replace(model.card, zooms_in=False))
-    assert isinstance(segmenter_of(plain), SamSegmenter)
+    assert isinstance(make_segmenter(plain), SamSegmenter)
     assert ModelCard.from_json(model.card.to_json()) == model.card
 
 
