@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from engine.automatic.generate import PRESETS, GenerateConfig
+from engine.automatic.config import PRESETS, GenerateConfig
 from engine.model.config import SamConfig
 from engine.training.recipes import RECIPES
 from engine.training.train import TrainConfig

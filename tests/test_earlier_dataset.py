@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.fully_automatic.worker import ShardWorker, plan_masks
 from stages.ingest.ingest import IngestConfig, ingest_photos

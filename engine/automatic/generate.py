@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.automatic.config import PRESETS, GenerateConfig, Precision
 from engine.automatic.diagnostics import Diagnostics
 from engine.automatic.filters import is_confident, is_stable, is_whole
 from engine.automatic.masks import MaskBatch
@@ -34,79 +35,6 @@ from engine.model.weights import Model
 from engine.prompts import crop_windows, point_grid
 from storage import rle
 from storage.rle import Rle
-
-Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Settings of the generator; the defaults are the `grid` preset."""
-
-    points_per_side: int = 32
-    """Points along a side of the whole photograph's grid."""
-    crop_layers: int = 0
-    """Rounds of cropping: layer i looks at 2^i x 2^i windows."""
-    crop_points_downscale: int = 1
-    """Layer i has points_per_side / crop_points_downscale^i points along a side."""
-    crop_overlap_ratio: float = 512 / 1500
-    """Overlap of neighbours in layer 1, as a fraction of the photograph's shorter side; halves with each layer."""
-    predicted_iou_threshold: float | None = None
-    """Masks whose predicted IoU is not above it are dropped; None: the model card's; 0 keeps all."""
-    stability_threshold: float | None = None
-    """Masks whose stability is below it are dropped; None: the model card's; 0 keeps all."""
-    stability_offset: float = 1.0
-    """Logits above and below 0 between which stability is measured."""
-    box_nms_threshold: float = 0.7
-    """Box IoU above which two masks of one crop count as the same."""
-    crop_nms_threshold: float = 0.7
-    """Box IoU above which masks of different crops count as the same."""
-    min_region_px: int = 100
-    """Islands and holes of fewer pixels are cleaned, and masks of such islands alone dropped; 0 leaves them."""
-    max_area_fraction: float | None = 0.95
-    """Masks that cover this much of the photograph or more are dropped; None keeps them."""
-    min_mask_area_px: int = 0
-    """Smaller masks are dropped; unlike `min_region_px` this looks at a mask's whole area."""
-    max_mask_area_px: int | None = None
-    """Larger masks are dropped; None sets no limit."""
-    points_per_batch: int = 4
-    """Points decoded together: few on a CPU, so that they stay in its cache; 64 and more on a GPU."""
-    crops_per_batch: int = 1
-    """Crops encoded together: all 21 of `paper` fill a GPU, a CPU gains nothing and holds one in memory."""
-    precision: Precision = "fp32"
-    """What the network computes in; "bf16" changes masks a little: faster on GPUs and on CPUs with bf16 arithmetic."""
-
-    def __post_init__(self) -> None:
-        deepest = self.points_in_layer(max(0, self.crop_layers))
-        covered, largest = self.max_area_fraction, self.max_mask_area_px
-        checks = [
-            ("points_per_side", self.points_per_side, self.points_per_side >= 1, "at least 1"),
-            ("crop_layers", self.crop_layers, self.crop_layers >= 0, "at least 0"),
-            ("crop_points_downscale", self.crop_points_downscale, self.crop_points_downscale >= 1, "at least 1"),
-            ("crop_layers", self.crop_layers, deepest >= 1, "few enough to leave a point per side in the last layer"),
-            ("crop_overlap_ratio", self.crop_overlap_ratio, 0 <= self.crop_overlap_ratio < 1, "0 <= ratio < 1"),
-            ("stability_offset", self.stability_offset, self.stability_offset >= 0, "at least 0"),
-            ("min_region_px", self.min_region_px, self.min_region_px >= 0, "at least 0"),
-            ("max_area_fraction", covered, covered is None or 0 < covered <= 1, "in (0, 1], or None"),
-            ("min_mask_area_px", self.min_mask_area_px, self.min_mask_area_px >= 0, "at least 0"),
-            ("max_mask_area_px", largest, largest is None or largest >= self.min_mask_area_px, "min_mask_area_px up"),
-            ("points_per_batch", self.points_per_batch, self.points_per_batch >= 1, "at least 1"),
-            ("crops_per_batch", self.crops_per_batch, self.crops_per_batch >= 1, "at least 1"),
-            ("precision", self.precision, self.precision in ("fp32", "bf16"), "fp32 or bf16"),
-        ]
-        for name, got, holds, expected in checks:
-            if not holds:
-                raise ValueError(f"generate.{name}: got {got}, expected {expected}")
-
-    def points_in_layer(self, layer: int) -> int:
-        """Points along a side of each window of a crop layer."""
-        return int(self.points_per_side / max(1, self.crop_points_downscale) ** layer)
-
-
-PRESETS: dict[str, GenerateConfig] = {
-    "grid": GenerateConfig(),
-    "paper": GenerateConfig(crop_layers=2, crop_points_downscale=2),
-}
-"""`grid`: 32 x 32 points, no crops, the reference code's default. `paper`: 1 + 4 + 16 crops at 32, 16 and 8 points."""
 
 
 @dataclass(frozen=True, kw_only=True)

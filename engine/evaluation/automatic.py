@@ -23,7 +23,8 @@ import numpy as np
 
 from engine.evaluation import scores as statistics
 from engine.evaluation.boundaries import boundary_iou
-from engine.evaluation.clicked import EvaluationConfig, LeftOut, choose_masks
+from engine.evaluation.clicked import LeftOut, choose_masks
+from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.proposals import Proposer
 from engine.evaluation.scores import Figure, OfPhotograph
 from engine.labelled import LabelledImage, read_pixels

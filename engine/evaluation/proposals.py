@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.automatic.generate import GenerateConfig, generate_masks
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import generate_masks
 from engine.model.weights import Model
 from storage.rle import Rle
 

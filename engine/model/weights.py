@@ -23,12 +23,10 @@ from torch import Tensor
 
 from engine.model.card import ModelCard, released_card
 from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig
-from engine.model.released import RELEASED, models_folder
+from engine.model.find import find_weights
+from engine.model.released import RELEASED
 from engine.model.sam import Sam
 
-PRETRAINED_FOLDER = Path(__file__).parent.parent / "pretrained"
-SHIPPED = ("seed",)
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
 """The original release's networks by their image encoder's width."""
 MOBILE_MARK = "image_encoder.patch_embed.seq.0.c.weight"
@@ -55,7 +53,7 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
         ValueError: no such name or file; the weights are damaged, do not fit the network or are not what their card
             says; the card is missing or malformed.
     """
-    path, name = _locate(name_or_path, models_folder(folder))
+    path, name = find_weights(name_or_path, folder)
     sha256 = _sha256(path)
     if path.suffix == ".safetensors":
         card = _read_card(path.with_suffix(".json"), path, sha256)
@@ -100,30 +98,6 @@ def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
     _replace(path, data)
     _replace(path.with_suffix(".json"), sidecar.encode())
     return f"{card.name}-{sha256[:12]}"
-
-
-def _locate(name_or_path: str | Path, folder: Path) -> tuple[Path, str]:
-    """The weights' file, and the name it was asked by ("" for a path)."""
-    asked = str(name_or_path)
-    if asked in SHIPPED:
-        path = PRETRAINED_FOLDER / f"{asked}.safetensors"
-        if not path.exists():
-            raise ValueError(f"model {asked!r} should ship with the package, but {path} is missing: reinstall gigamask")
-        return path, asked
-    if asked in RELEASED:
-        path = folder / RELEASED[asked].file_name
-        if not path.exists():
-            raise ValueError(f"model {asked!r} is not in {folder}: run `gigamask models pull {asked}`")
-        return path, asked
-    path = Path(name_or_path)
-    if path.suffix not in WEIGHT_SUFFIXES:
-        raise ValueError(
-            f"unknown model {asked!r}: expected {', '.join(SHIPPED)} (ships with gigamask), {', '.join(RELEASED)} "
-            f"(`gigamask models pull NAME` brings them) or the path of a file ending in {', '.join(WEIGHT_SUFFIXES)}"
-        )
-    if not path.is_file():
-        raise ValueError(f"{path}: no such weights file")
-    return path, ""
 
 
 def _sha256(path: Path) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+from engine.model.find import PRETRAINED_FOLDER
 from engine.model.released import RELEASED, PulledModel, models_folder, pull
-from engine.model.weights import PRETRAINED_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.evaluation import automatic as automatic_evaluation
 from engine.evaluation import scores
 from engine.evaluation.automatic import AutomaticEvaluation, evaluate_automatic
 from engine.evaluation.classical import FelzenszwalbSegmenter
-from engine.evaluation.clicked import Evaluation, EvaluationConfig, evaluate_folder
+from engine.evaluation.clicked import Evaluation, evaluate_folder
+from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.proposals import Proposer, SamProposer
 from engine.evaluation.scores import Figure
 from engine.interactive.segment import Segmenter

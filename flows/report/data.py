@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.automatic.generate import PRESETS, Diagnostics
+from engine.automatic.config import PRESETS
+from engine.automatic.diagnostics import Diagnostics
 from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
 from storage.protocol.commits import Plan

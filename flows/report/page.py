@@ -6,7 +6,7 @@ Every function returns HTML; what comes from a dataset passes through `text` on 
 import shlex
 from pathlib import PurePath
 
-from engine.automatic.generate import Diagnostics
+from engine.automatic.diagnostics import Diagnostics
 from flows.pages.markup import card, data_uri, document, duration, moment, note, percent, sentence, table, text, tile
 from flows.pages.svg import SA1B_MASKS_PER_IMAGE
 from flows.report.data import THRESHOLDS, Picture, ReportData, RunFacts

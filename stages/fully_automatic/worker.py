@@ -19,7 +19,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from engine.automatic.generate import Diagnostics, GenerateConfig, Generated, generate_masks
+from engine.automatic.config import GenerateConfig
+from engine.automatic.diagnostics import Diagnostics
+from engine.automatic.generate import Generated, generate_masks
 from engine.automatic.overlap import overlapped
 from engine.images import decode
 from engine.model.weights import Model, load_model

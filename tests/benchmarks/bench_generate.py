@@ -27,8 +27,9 @@ from peer_pipeline import agreement, make_peer, open_thresholds, peer_masks
 from random_sam import NAME as RANDOM
 from random_sam import random_vit_b
 
+from engine.automatic.config import GenerateConfig
 from engine.automatic.filters import is_confident, is_stable
-from engine.automatic.generate import GenerateConfig, Generated, generate_masks
+from engine.automatic.generate import Generated, generate_masks
 from engine.images import decode, resize
 from engine.kernels.nms import box_nms
 from engine.model.weights import Model, load_model

@@ -35,7 +35,8 @@ from json_lines import print_line
 from random_sam import random_vit
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.automatic.generate import PRESETS, GenerateConfig, Generated, generate_masks
+from engine.automatic.config import PRESETS, GenerateConfig
+from engine.automatic.generate import Generated, generate_masks
 from engine.automatic.overlap import overlapped
 from engine.images import Frame, decode, resize
 from engine.kernels.decoder_attention import fastest as fastest_attention

@@ -21,7 +21,7 @@ import numpy as np
 from json_lines import print_line
 from PIL import Image
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.cluster.run import PlanProgress, PoolConfig, run_plan
 from stages.fully_automatic.worker import ShardWorker, plan_masks

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from peer_pipeline import Agreement, agreement, like_the_peer, make_peer, open_thresholds, peer_masks
 
-from engine.automatic.generate import GenerateConfig, generate_masks
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import generate_masks
 from engine.images import decode
 from engine.model.weights import Model, load_model
 

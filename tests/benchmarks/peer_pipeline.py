@@ -22,7 +22,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from engine.automatic.generate import GenerateConfig, Generated
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import Generated
 from engine.model.sam import Sam
 from storage import rle
 from storage.rle import Rle

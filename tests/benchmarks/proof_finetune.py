@@ -19,7 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from engine.evaluation.clicked import Evaluation, EvaluationConfig, evaluate_folder
+from engine.evaluation.clicked import Evaluation, evaluate_folder
+from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.scores import paired_difference
 from engine.interactive.segment import SamSegmenter
 from engine.labelled import load_folder

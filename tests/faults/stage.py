@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from ray.cluster_utils import Cluster
 
-from engine.automatic.generate import GenerateConfig, generate_masks
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import generate_masks
 from engine.images import decode
 from engine.model.weights import load_model
 from stages.fully_automatic.worker import plan_masks

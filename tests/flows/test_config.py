@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.automatic.generate import PRESETS
+from engine.automatic.config import PRESETS
 from flows.config import RunConfig, load_run_config, to_tree, validated
 
 

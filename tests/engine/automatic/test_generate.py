@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 
+from engine.automatic.config import PRESETS, GenerateConfig
 from engine.automatic.diagnostics import Diagnostics
-from engine.automatic.generate import PRESETS, GenerateConfig, Generated, GeneratedMask, generate_masks
+from engine.automatic.generate import Generated, GeneratedMask, generate_masks
 from engine.images import Frame, resize
 from engine.model.card import released_card
 from engine.model.config import SamConfig, VitConfig

@@ -14,7 +14,8 @@ import pytest
 import torch
 from skimage import data
 
-from engine.automatic.generate import GenerateConfig, generate_masks
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import generate_masks
 from engine.images import resize
 from engine.model.card import released_card
 from engine.model.config import SamConfig, VitConfig

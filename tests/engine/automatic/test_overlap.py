@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from skimage import data
 
-from engine.automatic.generate import PRESETS, generate_masks
+from engine.automatic.config import PRESETS
+from engine.automatic.generate import generate_masks
 from engine.automatic.overlap import overlapped
 from engine.images import resize
 from engine.model.weights import load_model

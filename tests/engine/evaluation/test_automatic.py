@@ -21,7 +21,7 @@ from engine.evaluation.automatic import (
 )
 from engine.evaluation.boundaries import boundary_iou
 from engine.evaluation.classical import FelzenszwalbSegmenter
-from engine.evaluation.clicked import EvaluationConfig
+from engine.evaluation.config import EvaluationConfig
 from engine.labelled import LabelledImage, load_folder
 from storage import rle
 from storage.rle import Rle

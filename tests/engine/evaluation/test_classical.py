@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from engine.evaluation.classical import CHOSEN_SCALE, FelzenszwalbPicture, FelzenszwalbSegmenter, ranked_segments
-from engine.evaluation.clicked import EvaluationConfig, evaluate
+from engine.evaluation.clicked import evaluate
+from engine.evaluation.config import EvaluationConfig
 from engine.interactive.segment import Click, ObjectPrompt
 from engine.labelled import load_folder
 from storage import rle

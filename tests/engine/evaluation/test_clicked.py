@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from engine.evaluation.annotator import centre_click
-from engine.evaluation.clicked import EvaluationConfig, evaluate, evaluate_folder
+from engine.evaluation.clicked import evaluate, evaluate_folder
+from engine.evaluation.config import EvaluationConfig
 from engine.interactive.segment import Candidates, ObjectPrompt
 from engine.labelled import LabelledImage, load_folder, read_pixels
 from storage import rle

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.evaluation.clicked import EvaluationConfig, evaluate
+from engine.evaluation.clicked import evaluate
+from engine.evaluation.config import EvaluationConfig
 from engine.images import Frame
 from engine.interactive import segment as interact_module
 from engine.interactive.segment import (

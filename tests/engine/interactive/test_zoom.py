@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.evaluation.clicked import EvaluationConfig, evaluate
+from engine.evaluation.clicked import evaluate
+from engine.evaluation.config import EvaluationConfig
 from engine.images import Frame
 from engine.interactive.segment import Candidates, Click, ObjectPrompt, SamSegmenter
 from engine.interactive.zoom import (

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.automatic.generate import PRESETS, Diagnostics
+from engine.automatic.config import PRESETS
+from engine.automatic.diagnostics import Diagnostics
 from flows.report.data import NUM_PICTURES, NUM_REJECT_ROWS, collect
 from flows.report.page import EXAMPLES, REJECTS_QUERY, verdict
 from flows.report.write import write_report

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from ray import cloudpickle
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.cluster.actor import Answer, ShardActor
 from stages.fully_automatic.worker import MaskedImage, ShardResult, ShardWorker, plan_masks

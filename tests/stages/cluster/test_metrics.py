@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.cluster.run import PoolConfig, cluster, run_plan
 from stages.fully_automatic.worker import ShardWorker, plan_masks

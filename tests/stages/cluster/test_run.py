@@ -14,7 +14,8 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RuntimeEnvSetupError
 
-from engine.automatic.generate import GenerateConfig, Generated
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import Generated
 from engine.model.weights import load_model
 from stages.cluster import run as actors
 from stages.cluster.ledger import Ledger, PlanStopped
@@ -294,7 +295,7 @@ from stages.cluster import run as actors
 from stages.cluster.run import PoolConfig, run_plan
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 
 class Slow(ShardWorker):
     def mask(self, *args):

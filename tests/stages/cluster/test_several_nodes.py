@@ -11,7 +11,7 @@ import pytest
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.cluster import run as actors
 from stages.cluster.run import PlanProgress, PoolConfig, run_plan

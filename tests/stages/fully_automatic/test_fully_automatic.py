@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.automatic.generate import GenerateConfig, Generated, generate_masks
+from engine.automatic.config import GenerateConfig
+from engine.automatic.generate import Generated, generate_masks
 from engine.model.weights import Model, load_model
 from stages.fully_automatic import worker as fully_automatic
 from stages.fully_automatic.worker import MaskedImage, ShardFailed, ShardResult, ShardWorker, plan_masks

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from engine.automatic.generate import GenerateConfig
+from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.fully_automatic import isolated
 from stages.fully_automatic.isolated import run_isolated

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from engine.automatic.generate import PRESETS, generate_masks
+from engine.automatic.config import PRESETS
+from engine.automatic.generate import generate_masks
 from engine.images import decode, resize
 from engine.kernels import decoder_attention_triton as module
 from engine.kernels.decoder_attention import Cells, attend_to_cells, attend_to_tokens

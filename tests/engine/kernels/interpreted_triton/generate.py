@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from engine.automatic.generate import PRESETS, generate_masks
+from engine.automatic.config import PRESETS
+from engine.automatic.generate import generate_masks
 from engine.images import decode, resize
 from engine.model.weights import load_model
 

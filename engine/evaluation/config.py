@@ -1,0 +1,52 @@
+"""Settings of an evaluation. Importing them needs no torch: a command checks them before it starts."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from engine.evaluation.scores import CLICK_CAP
+
+ClickPolicyName = Literal["centre", "jittered"]
+"""Names of `engine.evaluation.annotator.POLICIES`."""
+CLICK_POLICIES: tuple[str, ...] = get_args(ClickPolicyName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What to measure, on which masks."""
+
+    clicks: tuple[int, ...] = (1,)
+    """Numbers of clicks to report the mean IoU at, 1 to 20; 1 is always measured."""
+    noc: bool = False
+    """Also count the clicks to IoU .85 and .90, up to 20 a mask: many times slower than one click."""
+    boxes: bool = False
+    """Also prompt with each mask's own box."""
+    click_policy: ClickPolicyName = "centre"
+    """`centre`, the deepest point, as published evaluations do it; `jittered` around it, nearer to people's hands."""
+    min_area_fraction: float = 0.001
+    """Smaller masks are left out (and counted): many are annotation specks."""
+    image_ids: Literal["all", "even", "odd"] = "all"
+    """By custom even image ids train and calibrate, odd ones evaluate."""
+    max_images_per_domain: int | None = None
+    max_masks_per_image: int | None = None
+    seed: int = 0
+    """Of the choices above, of jittered clicks and of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if not self.clicks or not all(1 <= number <= CLICK_CAP for number in self.clicks):
+            raise ValueError(f"got clicks {self.clicks}, expected numbers from 1 to {CLICK_CAP}")
+        if self.click_policy not in CLICK_POLICIES:
+            raise ValueError(f"got click policy {self.click_policy!r}, expected one of {', '.join(CLICK_POLICIES)}")
+        if self.image_ids not in ("all", "even", "odd"):
+            raise ValueError(f"got image_ids {self.image_ids!r}, expected all, even or odd")
+        if not 0 <= self.min_area_fraction < 1:
+            raise ValueError(f"got min_area_fraction {self.min_area_fraction}, expected 0 <= fraction < 1")
+        for name in ("max_images_per_domain", "max_masks_per_image"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise ValueError(f"got {name} {limit}, expected at least 1, or none for no limit")
+
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """Names of the figures asked for, in the order of the report."""
+        names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
+        names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
+        return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)
