@@ -146,7 +146,7 @@ def spawn(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_for(condition, limit_s: float = 120) -> None:
+def wait_for(condition: str, limit_s: float = 120) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > end:

@@ -1,5 +1,7 @@
 """Decoding, resizing, and the mapping between photograph and model coordinates."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_grey_alpha_and_sixteen_bit_images_become_eight_bit_rgb() -> None:
         assert np.array_equal(pixels, np.dstack([grey] * 3))
 
 
-def test_exif_orientation_is_ignored_because_stored_photographs_are_upright(tmp_path) -> None:
+def test_exif_orientation_is_ignored_because_stored_photographs_are_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.jpg"
@@ -54,7 +56,9 @@ def test_bytes_that_are_no_image_are_refused_with_one_sentence(junk: bytes) -> N
         ((512, 400), (512, 256)),
     ],
 )
-def test_resize_equals_pils_antialiased_bilinear_within_one_grey_level(source_hw, size_hw) -> None:
+def test_resize_equals_pils_antialiased_bilinear_within_one_grey_level(
+    source_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> None:
     source = data.astronaut()[: source_hw[0], : source_hw[1]]
     if source.shape[:2] != source_hw:
         source = np.random.default_rng(0).integers(0, 256, (*source_hw, 3), dtype=np.uint8)
@@ -79,7 +83,9 @@ def test_a_float_image_is_refused_by_name() -> None:
     ((1500, 2250), 1024, (683, 1024)), ((534, 800), 640, (427, 640)), ((800, 534), 640, (640, 427)),
     ((1, 5000), 1024, (1, 1024)), ((7, 7), 64, (64, 64)),
 ])  # fmt: skip
-def test_the_longest_side_becomes_the_model_side_and_no_side_vanishes(crop_hw, side, expected) -> None:
+def test_the_longest_side_becomes_the_model_side_and_no_side_vanishes(
+    crop_hw: tuple[int, int], side: int, expected: tuple[int, int]
+) -> None:
     assert Frame.whole(crop_hw, side).scaled_hw == expected
 
 
@@ -102,6 +108,6 @@ def test_a_crop_is_the_windows_pixels_at_original_resolution() -> None:
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 6, 5), (3, 3, 2, 5)])
-def test_a_window_outside_the_image_or_empty_is_refused(crop) -> None:
+def test_a_window_outside_the_image_or_empty_is_refused(crop: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="expected a window"):
         Frame(crop_xyxy=crop, image_hw=(5, 5), model_side=64)

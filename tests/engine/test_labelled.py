@@ -1,6 +1,8 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PHOTOS / "nuts", tmp_path / "nuts"))
 
 
-def edit(path: Path, change) -> None:
+def edit(path: Path, change: Callable[[Any], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
@@ -39,7 +41,7 @@ def test_a_flat_folder_is_one_domain_of_its_name(folder: Path) -> None:
 
 
 def test_annotators_are_kept_apart(folder: Path) -> None:
-    def second_person(content) -> None:
+    def second_person(content: Any) -> None:
         for annotation in content["annotations"][::2]:
             annotation["annotator"] = 3
 
@@ -78,7 +80,7 @@ def test_a_missing_folder_and_one_without_labels_are_refused(tmp_path: Path) -> 
         (lambda path: path.with_suffix(".jpg").unlink(), "no picture beside it"),
     ],
 )
-def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage, message: str) -> None:
+def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage: Callable[[Path], Any], message: str) -> None:
     damage(folder / "nuts_1.json")
     with pytest.raises(ValueError, match=r"nuts_1\.json: .*" + message.replace("[", r"\[")):
         load_folder(folder)

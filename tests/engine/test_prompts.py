@@ -47,7 +47,7 @@ def test_windows_of_a_1500_x_2250_photograph_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("image_hw", [(1500, 2250), (534, 800), (800, 534), (101, 37), (9, 9)])
-def test_the_windows_of_a_layer_cover_the_photograph(image_hw) -> None:
+def test_the_windows_of_a_layer_cover_the_photograph(image_hw: tuple[int, int]) -> None:
     windows = crop_windows(image_hw, 3, 0.3)
     for layer in (1, 2, 3):
         seen = np.zeros(image_hw, dtype=bool)
@@ -59,7 +59,7 @@ def test_the_windows_of_a_layer_cover_the_photograph(image_hw) -> None:
 
 
 @pytest.mark.parametrize("image_hw", [(1, 1), (1, 500), (500, 1), (2, 3)])
-def test_photographs_of_a_few_pixels_get_no_empty_window(image_hw) -> None:
+def test_photographs_of_a_few_pixels_get_no_empty_window(image_hw: tuple[int, int]) -> None:
     for window in crop_windows(image_hw, 3, 512 / 1500):
         x0, y0, x1, y1 = window.xyxy
         assert 0 <= x0 < x1 <= image_hw[1]

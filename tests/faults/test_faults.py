@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -14,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from storage.dataset import Dataset
 from storage.protocol.commits import begin_attempt
 from storage.protocol.plans import make_plan, put_plan
+from storage.records import MaskRecord
 from storage.tables.contents import put_masks
 from tests.faults import datasets, sabotage, workers
 from tests.faults.checker import DAMAGED, DOUBLED, FOREIGN, LOST, TORN, Checker, FolderFiles
@@ -31,7 +34,7 @@ def harness(folder: Path, *arguments: str) -> tuple[int, dict[str, float], str]:
     return run.returncode, {line["metric"]: line["value"] for line in lines}, run.stderr
 
 
-def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path) -> None:
+def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path: Path) -> None:
     status, figures, errors = harness(tmp_path, "--faults", "100", "--seed", "4")
     assert {name: figures.get(name) for name in BAD} == dict.fromkeys(BAD, 0), errors
     assert status == 0, errors
@@ -41,19 +44,19 @@ def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def sabotaged(tmp_path_factory):
+def sabotaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
     """What the harness says of the protocol broken in each way: the figures by metric."""
     return harness(tmp_path_factory.mktemp("sabotaged"), "--sabotage", "--faults", "60", "--seed", "1")
 
 
 @pytest.mark.parametrize("kind", sabotage.KINDS)
-def test_a_broken_protocol_is_noticed(sabotaged, kind) -> None:
+def test_a_broken_protocol_is_noticed(sabotaged: tuple[int, dict[str, Any], str], kind: str) -> None:
     _, figures, errors = sabotaged
     assert 0 < figures[f"sabotage of {kind}: noticed"] <= 60, errors
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     dataset = Dataset.create(tmp_path_factory.mktemp("sound") / "dataset")
     datasets.make_base(dataset)
     workers.finish(dataset)
@@ -61,12 +64,12 @@ def sound(tmp_path_factory):
 
 
 @pytest.fixture
-def dataset(sound, tmp_path):
+def dataset(sound: Dataset, tmp_path: Path) -> Dataset:
     shutil.copytree(sound.uri, tmp_path / "dataset")
     return Dataset.open(tmp_path / "dataset")
 
 
-def test_a_redo_that_names_another_record_is_reported(dataset) -> None:
+def test_a_redo_that_names_another_record_is_reported(dataset: Dataset) -> None:
     plan = datasets.of_kind(dataset, "masks")[0]
     (planned,) = dataset.plan_redo(plan, ["00000"], {"variant": 9, "skip": 0, "inherit": False}).shards
     wrong = replace(planned, previous="0" * 64)
@@ -77,12 +80,12 @@ def test_a_redo_that_names_another_record_is_reported(dataset) -> None:
     assert (FOREIGN, "record") in findings(dataset)
 
 
-def findings(dataset):
+def findings(dataset: Dataset) -> set[tuple[str, str]]:
     found = Checker(FolderFiles(Path(dataset.uri))).check(complete=True)
     return {(finding.kind, finding.thing) for finding in found}
 
 
-def write_wrong_masks(dataset, change) -> None:
+def write_wrong_masks(dataset: Dataset, change: Callable[[list[MaskRecord]], list[MaskRecord]]) -> None:
     """A shard whose worker changed its masks before writing them; everything else is as it should be."""
     plan = datasets.plan_masks(dataset, datasets.of_kind(dataset, "images")[1], variant=7, skip=0)
     (shard,) = plan.shards
@@ -93,21 +96,21 @@ def write_wrong_masks(dataset, change) -> None:
     dataset.fold()
 
 
-def test_a_sound_dataset_has_no_findings(dataset) -> None:
+def test_a_sound_dataset_has_no_findings(dataset: Dataset) -> None:
     assert findings(dataset) == set()
 
 
-def test_a_mask_that_its_worker_dropped_is_lost(dataset) -> None:
+def test_a_mask_that_its_worker_dropped_is_lost(dataset: Dataset) -> None:
     write_wrong_masks(dataset, lambda masks: masks[1:])
     assert findings(dataset) == {(LOST, "mask")}
 
 
-def test_a_mask_written_twice_is_doubled(dataset) -> None:
+def test_a_mask_written_twice_is_doubled(dataset: Dataset) -> None:
     write_wrong_masks(dataset, lambda masks: [*masks, workers.renamed(masks[0])])
     assert findings(dataset) == {(DOUBLED, "mask")}
 
 
-def test_a_row_written_twice_or_left_out_is_reported(dataset) -> None:
+def test_a_row_written_twice_or_left_out_is_reported(dataset: Dataset) -> None:
     table = DeltaTable(dataset.store.table_uri("tables", "masks"))
     write_deltalake(table, table.to_pyarrow_table().slice(0, 2), mode="append")
     publish(dataset, masks=table.version())
@@ -117,7 +120,7 @@ def test_a_row_written_twice_or_left_out_is_reported(dataset) -> None:
     assert findings(dataset) == {(LOST, "row of masks")}
 
 
-def test_a_table_whose_file_or_log_is_torn_is_reported(dataset) -> None:
+def test_a_table_whose_file_or_log_is_torn_is_reported(dataset: Dataset) -> None:
     files = sorted(Path(dataset.uri, "tables", "masks").glob("*.parquet"))
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[:-20])
@@ -127,7 +130,7 @@ def test_a_table_whose_file_or_log_is_torn_is_reported(dataset) -> None:
     assert findings(dataset) == {(TORN, "table")}
 
 
-def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset, tmp_path) -> None:
+def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset: Dataset, tmp_path: Path) -> None:
     publish(dataset, masks=0)
     assert findings(dataset) == {(LOST, "row of masks")}
     script = (
@@ -140,7 +143,7 @@ def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset, tm
     assert int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=60).stdout) > 0
 
 
-def test_objects_that_are_gone_or_changed_are_reported(dataset) -> None:
+def test_objects_that_are_gone_or_changed_are_reported(dataset: Dataset) -> None:
     tar, *_ = sorted(Path(dataset.uri, "data").rglob("*.tar"))
     data = tar.read_bytes()
     tar.write_bytes(data[:600] + b"?" + data[601:])
@@ -149,7 +152,7 @@ def test_objects_that_are_gone_or_changed_are_reported(dataset) -> None:
     assert findings(dataset) == {(LOST, "object")}
 
 
-def publish(dataset, **versions) -> None:
+def publish(dataset: Dataset, **versions: int) -> None:
     """The newest done fold names these versions instead."""
     path = max(Path(dataset.uri, "folds").glob("*.done.json"))
     fields = json.loads(path.read_text())

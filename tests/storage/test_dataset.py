@@ -5,6 +5,8 @@ import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARD = PlannedShard(name="00000")
 
 
-def test_a_dataset_is_opened_where_it_was_created(tmp_path) -> None:
+def test_a_dataset_is_opened_where_it_was_created(tmp_path: Path) -> None:
     Dataset.create(tmp_path / "a" / "b")
     assert Dataset.open(f"file://{tmp_path}/a/b").plans() == []
     assert Dataset.open_or_create(tmp_path / "a" / "b").status() == []
@@ -24,7 +26,7 @@ def test_a_dataset_is_opened_where_it_was_created(tmp_path) -> None:
         Dataset.create(tmp_path / "a" / "b")
 
 
-def test_of_racing_creators_all_open_the_same_dataset(tmp_path) -> None:
+def test_of_racing_creators_all_open_the_same_dataset(tmp_path: Path) -> None:
     barrier, opened = threading.Barrier(4), []
 
     def work() -> None:
@@ -40,7 +42,7 @@ def test_of_racing_creators_all_open_the_same_dataset(tmp_path) -> None:
     assert len(set(opened)) == 1
 
 
-def test_a_creation_that_died_half_way_is_completed(tmp_path) -> None:
+def test_a_creation_that_died_half_way_is_completed(tmp_path: Path) -> None:
     Dataset.create(tmp_path / "dataset")
     (tmp_path / "dataset" / "dataset.json").unlink()
     with pytest.raises(NotFound, match="no dataset there"):
@@ -48,7 +50,7 @@ def test_a_creation_that_died_half_way_is_completed(tmp_path) -> None:
     assert Dataset.open_or_create(tmp_path / "dataset").query("SELECT * FROM masks").num_rows == 0
 
 
-def test_a_newer_format_and_a_damaged_marker_are_refused(dataset) -> None:
+def test_a_newer_format_and_a_damaged_marker_are_refused(dataset: Dataset) -> None:
     dataset.store.put("dataset.json", b'{"format":7}')
     with pytest.raises(StoreError, match=r"dataset\.json: format 7, this version reads format 1; use a newer gigamask"):
         Dataset.open(dataset.uri)
@@ -57,7 +59,7 @@ def test_a_newer_format_and_a_damaged_marker_are_refused(dataset) -> None:
         Dataset.open_or_create(dataset.uri)
 
 
-def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path) -> None:
+def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"x")
     for call in (Dataset.open, Dataset.create, Dataset.open_or_create):
         for place in (tmp_path / "photo.jpg", tmp_path / "photo.jpg" / "below"):
@@ -66,7 +68,7 @@ def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path) -> None:
     assert (tmp_path / "photo.jpg").read_bytes() == b"x"
 
 
-def test_a_foreign_folder_is_left_as_it_is(tmp_path) -> None:
+def test_a_foreign_folder_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"not empty and no dataset \(notes/todo.txt is there\)"):
@@ -74,7 +76,7 @@ def test_a_foreign_folder_is_left_as_it_is(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
-def test_a_dataset_copied_in_part_is_not_made_into_a_new_one(dataset, samples) -> None:
+def test_a_dataset_copied_in_part_is_not_made_into_a_new_one(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset)
     dataset.store.delete("dataset.json")
     with pytest.raises(StoreError, match="copied in part"):
@@ -112,7 +114,7 @@ except Exception as error:
     assert done.stdout.count("\n") == 1
 
 
-def test_images_come_back_as_they_were_written(dataset, samples) -> None:
+def test_images_come_back_as_they_were_written(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = samples.ingest(dataset, shards=2, images=3)
     read = {
         image.image_id: (image, data) for commit in dataset.commits(plan) for image, data in dataset.read_images(commit)
@@ -121,7 +123,7 @@ def test_images_come_back_as_they_were_written(dataset, samples) -> None:
     assert read == {image.image_id: (image, data) for image, data in written}
 
 
-def test_the_same_images_give_the_same_tar(tmp_path, samples) -> None:
+def test_the_same_images_give_the_same_tar(tmp_path: Path, samples: SimpleNamespace) -> None:
     tars = []
     for name, order in (("a", (0, 1, 2)), ("b", (2, 0, 1))):
         dataset = Dataset.create(tmp_path / name)
@@ -131,7 +133,7 @@ def test_the_same_images_give_the_same_tar(tmp_path, samples) -> None:
     assert tars[0] == tars[1]
 
 
-def test_masks_come_back_with_their_provenance(dataset, samples) -> None:
+def test_masks_come_back_with_their_provenance(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset)
     plan = samples.mask(dataset)
     for shard, commit in zip(plan.shards, dataset.commits(plan), strict=True):
@@ -140,7 +142,9 @@ def test_masks_come_back_with_their_provenance(dataset, samples) -> None:
             assert masks[0].provenance.model_id == "seed-0123"
 
 
-def test_one_mask_is_one_range_read_away(dataset, samples, monkeypatch) -> None:
+def test_one_mask_is_one_range_read_away(
+    dataset: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples.ingest(dataset)
     plan = samples.mask(dataset)
     dataset.fold()
@@ -156,7 +160,7 @@ def test_one_mask_is_one_range_read_away(dataset, samples, monkeypatch) -> None:
         dataset.read_mask(image.image_id, 5)
 
 
-def test_images_without_masks_and_shards_without_images_are_kept(dataset, samples) -> None:
+def test_images_without_masks_and_shards_without_images_are_kept(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     dataset.write_images(plan, SHARD, [], [samples.make_reject(1)])
     masks_plan = dataset.new_plan("masks", [SHARD], {})
@@ -168,7 +172,7 @@ def test_images_without_masks_and_shards_without_images_are_kept(dataset, sample
     assert dataset.verify().faults == ()
 
 
-def test_known_images_are_those_folded_and_those_not_yet(dataset, samples) -> None:
+def test_known_images_are_those_folded_and_those_not_yet(dataset: Dataset, samples: SimpleNamespace) -> None:
     assert dataset.known_image_ids() == {}
     samples.ingest(dataset, shards=1)
     dataset.fold()
@@ -177,7 +181,7 @@ def test_known_images_are_those_folded_and_those_not_yet(dataset, samples) -> No
     assert dataset.known_image_ids() == {image.image_id: bytes.fromhex(image.source_sha256) for image in expected}
 
 
-def test_status_names_what_is_missing(dataset, samples) -> None:
+def test_status_names_what_is_missing(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [PlannedShard(name=name) for name in ("a", "b", "c")], {})
     dataset.write_images(plan, plan.shards[1], [samples.make_image(1)])
     (status,) = dataset.status()
@@ -193,7 +197,9 @@ def test_status_names_what_is_missing(dataset, samples) -> None:
         ({"format": "bmp"}, "jpg or png"),
     ],
 )
-def test_an_image_that_its_record_contradicts_is_refused(dataset, samples, change, message) -> None:
+def test_an_image_that_its_record_contradicts_is_refused(
+    dataset: Dataset, samples: SimpleNamespace, change: dict[str, Any], message: str
+) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     image, data = samples.make_image(1)
     with pytest.raises(ValueError, match=message):
@@ -209,7 +215,9 @@ def test_an_image_that_its_record_contradicts_is_refused(dataset, samples, chang
         ({"image_id": 1}, "expected image"),
     ],
 )
-def test_a_mask_that_contradicts_itself_is_refused(dataset, samples, change, message) -> None:
+def test_a_mask_that_contradicts_itself_is_refused(
+    dataset: Dataset, samples: SimpleNamespace, change: dict[str, Any], message: str
+) -> None:
     plan = dataset.new_plan("masks", [SHARD], {})
     image, _ = samples.make_image(1)
     masks = samples.make_masks(image, plan, SHARD)
@@ -219,7 +227,7 @@ def test_a_mask_that_contradicts_itself_is_refused(dataset, samples, change, mes
         dataset.write_masks(plan, SHARD, [(image, [masks[0], masks[0]])])
 
 
-def test_a_damaged_shard_is_never_read_in_silence(dataset, samples) -> None:
+def test_a_damaged_shard_is_never_read_in_silence(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = samples.ingest(dataset, shards=1)
     masks_plan = samples.mask(dataset)
     for commit, read in (

@@ -1,12 +1,16 @@
 """Versions of models in a dataset: the card last, copies that are whole at every moment."""
 
+from pathlib import Path
+
 import pytest
 
+from storage.dataset import Dataset
 from storage.model_versions import CARD_NAME, WEIGHTS_NAME, fetch_version, list_versions, publish_version
+from storage.objects.stores import ObjectInfo
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> dict[str, Path]:
     """A version's files by name, as a training leaves them."""
     folder = tmp_path / "work"
     folder.mkdir()
@@ -15,10 +19,12 @@ def files(tmp_path):
     return {path.name: path for path in folder.iterdir()}
 
 
-def test_a_version_is_known_once_its_card_is_there(dataset, files, monkeypatch) -> None:
+def test_a_version_is_known_once_its_card_is_there(
+    dataset: Dataset, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_file, known = dataset.store.put_file, []
 
-    def put(key, path):
+    def put(key: str, path: Path) -> ObjectInfo:
         known.append(list_versions(dataset.store))
         return put_file(key, path)
 
@@ -30,13 +36,15 @@ def test_a_version_is_known_once_its_card_is_there(dataset, files, monkeypatch) 
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME])
-def test_a_version_without_weights_or_card_is_refused(dataset, files, name) -> None:
+def test_a_version_without_weights_or_card_is_refused(dataset: Dataset, files: dict[str, Path], name: str) -> None:
     del files[name]
     with pytest.raises(ValueError, match=rf"expected \['{name}'\] among them"):
         publish_version(dataset.store, "m-1", files)
 
 
-def test_a_copy_that_is_being_read_stays_whole_while_it_is_fetched_again(dataset, files, tmp_path) -> None:
+def test_a_copy_that_is_being_read_stays_whole_while_it_is_fetched_again(
+    dataset: Dataset, files: dict[str, Path], tmp_path: Path
+) -> None:
     publish_version(dataset.store, "m-1", files)
     path = fetch_version(dataset.store, "m-1", tmp_path / "copies")
     with path.open("rb") as copy:

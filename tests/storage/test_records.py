@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +11,14 @@ from pycocotools import mask as coco
 
 from storage import rle
 from storage.protocol.plans import PlannedShard, make_plan
-from storage.records import image_id_of, image_key, mask_id_of, parse_sa1b, sa1b_json
+from storage.records import ImageRecord, MaskRecord, image_id_of, image_key, mask_id_of, parse_sa1b, sa1b_json
 
 SHARD = PlannedShard(name="00000")
 PLAN = make_plan("masks", [SHARD], {})
 
 
 @pytest.fixture
-def annotated(samples):
+def annotated(samples: SimpleNamespace) -> tuple[ImageRecord, list[MaskRecord]]:
     image, _ = samples.make_image(1)
     return image, samples.make_masks(image, PLAN, SHARD)
 
@@ -29,7 +32,7 @@ def test_ids_follow_from_content_and_fit_63_bits() -> None:
     assert all(0 <= mask_id_of(*place) < 2**63 for place in places)
 
 
-def test_an_annotation_file_has_exactly_sa1b_fields(annotated) -> None:
+def test_an_annotation_file_has_exactly_sa1b_fields(annotated: tuple[ImageRecord, list[MaskRecord]]) -> None:
     image, masks = annotated
     document = json.loads(json.dumps(sa1b_json(image, masks), allow_nan=False))
     assert set(document) == {"image", "annotations"}
@@ -44,7 +47,7 @@ def test_an_annotation_file_has_exactly_sa1b_fields(annotated) -> None:
         assert coco.toBbox(annotation["segmentation"]).tolist() == annotation["bbox"]
 
 
-def test_reading_an_annotation_file_gives_the_masks_back(annotated) -> None:
+def test_reading_an_annotation_file_gives_the_masks_back(annotated: tuple[ImageRecord, list[MaskRecord]]) -> None:
     image, masks = annotated
     read_image, read_masks = parse_sa1b(json.loads(json.dumps(sa1b_json(image, masks))), provenance=masks[0].provenance)
     assert (read_image.image_id, read_image.key, read_image.format) == (image.image_id, image.key, "jpg")
@@ -63,14 +66,16 @@ def test_reading_an_annotation_file_gives_the_masks_back(annotated) -> None:
         (lambda document: document["annotations"][0].update(segmentation=7), "wrong type"),
     ],
 )
-def test_an_annotation_file_that_contradicts_itself_is_refused(annotated, change, message) -> None:
+def test_an_annotation_file_that_contradicts_itself_is_refused(
+    annotated: tuple[ImageRecord, list[MaskRecord]], change: Callable[[Any], object], message: str
+) -> None:
     document = sa1b_json(*annotated)
     change(document)
     with pytest.raises(ValueError, match=message):
         parse_sa1b(document)
 
 
-def test_numpy_numbers_are_written_as_plain_json(annotated) -> None:
+def test_numpy_numbers_are_written_as_plain_json(annotated: tuple[ImageRecord, list[MaskRecord]]) -> None:
     image, masks = annotated
     mask = dataclasses.replace(
         masks[0], mask_id=np.int64(5), area_px=np.int64(rle.area(masks[0].rle)), predicted_iou=np.float32(0.5)

@@ -1,5 +1,7 @@
 """Runs against pycocotools, which is the definition of COCO's strings, boxes, areas and merges."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from storage import rle
 from storage.rle import Rle
 
 
-def coco_of(mask_HW):
+def coco_of(mask_HW: np.ndarray) -> Any:
     return coco.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
 
 
@@ -34,7 +36,7 @@ EDGE_CASES = {
 }
 
 
-def assert_equals_coco(mask_HW) -> None:
+def assert_equals_coco(mask_HW: np.ndarray) -> None:
     ours, theirs = rle.encode(mask_HW), coco_of(mask_HW)
     text = theirs["counts"].decode()
     height, width = mask_HW.shape
@@ -50,12 +52,12 @@ def assert_equals_coco(mask_HW) -> None:
 
 @given(masks)
 @settings(deadline=None)
-def test_every_mask_reads_as_pycocotools_reads_it(mask_HW) -> None:
+def test_every_mask_reads_as_pycocotools_reads_it(mask_HW: np.ndarray) -> None:
     assert_equals_coco(mask_HW)
 
 
 @pytest.mark.parametrize("name", EDGE_CASES)
-def test_edge_cases_read_as_pycocotools_reads_them(name) -> None:
+def test_edge_cases_read_as_pycocotools_reads_them(name: str) -> None:
     assert_equals_coco(EDGE_CASES[name])
 
 
@@ -67,7 +69,7 @@ def test_uint8_and_fortran_ordered_masks_are_read_alike() -> None:
 
 @given(pairs)
 @settings(deadline=None)
-def test_intersection_iou_and_merge_equal_pycocotools(masks_HW) -> None:
+def test_intersection_iou_and_merge_equal_pycocotools(masks_HW: list[np.ndarray]) -> None:
     ours, theirs = [rle.encode(each) for each in masks_HW], [coco_of(each) for each in masks_HW]
     expected = coco.iou(theirs, theirs, [0] * len(theirs))
     # pycocotools calls the IoU of two empty masks not a number or 0, by the version; here it is 0
@@ -80,7 +82,7 @@ def test_intersection_iou_and_merge_equal_pycocotools(masks_HW) -> None:
 
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=9), st.integers(0, 3))
 @settings(max_examples=50, deadline=None)
-def test_long_runs_and_inner_zeros_survive_the_string(counts, zeros) -> None:
+def test_long_runs_and_inner_zeros_survive_the_string(counts: list[int], zeros: int) -> None:
     """Strings of other tools may hold runs of 0; they are kept, so that reading and writing changes nothing."""
     counts = [*counts, *[0] * zeros]
     total = sum(counts)
@@ -114,13 +116,13 @@ def test_runs_of_zero_do_not_change_area_box_or_pixels() -> None:
         ([1, 2, 3], "got a list"),
     ],
 )
-def test_a_bad_string_is_refused_with_the_reason(counts, message) -> None:
+def test_a_bad_string_is_refused_with_the_reason(counts: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rle.from_coco(counts, height=2, width=3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, -1), (2**20, 2**20), (1.5, 4), ("2", 3)])
-def test_impossible_sizes_are_refused(height, width) -> None:
+def test_impossible_sizes_are_refused(height: int, width: int) -> None:
     with pytest.raises(ValueError, match="pixels"):
         rle.from_coco("6", height=height, width=width)
 

@@ -5,7 +5,9 @@ through SAM's own interface and low-resolution masks. What it should find is the
 ask real networks.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,12 @@ from engine.automatic.generate import Generated, GeneratedMask, generate_masks
 from engine.images import Frame, resize
 from engine.model.card import released_card
 from engine.model.config import SamConfig, VitConfig
-from engine.model.sam import Decoded, build_sam
+from engine.model.sam import Decoded, Sam, build_sam
 from engine.model.weights import Model
+from engine.prompts import Prompts
 from storage import rle
+
+Box = tuple[int, int, int, int]
 
 SIDE = 128
 TINY = SamConfig(
@@ -48,7 +53,7 @@ class ColourNetwork:
     def config(self) -> SamConfig:
         return replace(TINY, embedding_stride=4, width=16)
 
-    def parameters(self):
+    def parameters(self) -> Iterator[torch.Tensor]:
         return iter([torch.zeros(1)])
 
     def preprocess(self, image_HW3: np.ndarray) -> torch.Tensor:
@@ -59,7 +64,7 @@ class ColourNetwork:
     def encode(self, grey_B1SS: torch.Tensor) -> torch.Tensor:
         return F.pixel_unshuffle(grey_B1SS, 4)
 
-    def decode(self, embeddings_1CEE: torch.Tensor, prompts) -> Decoded:
+    def decode(self, embeddings_1CEE: torch.Tensor, prompts: Prompts) -> Decoded:
         grey_SS = F.pixel_shuffle(embeddings_1CEE, 4)[0, 0]
         columns, rows = prompts.points_PK2[:, 0].long().unbind(1)
         same_PSS = (grey_SS - grey_SS[rows, columns][:, None, None]).abs() < 8
@@ -69,12 +74,12 @@ class ColourNetwork:
         return Decoded(logits_PMLL=logits_PMLL, iou_PM=torch.tensor(self.iou).expand(len(region), -1))
 
 
-def network(**changes) -> Model:
+def network(**changes: Any) -> Model:
     card = replace(released_card("colour", TINY), predicted_iou_threshold=0.9, stability_threshold=0.8)
     return Model(name="colour", model_id="colour-0", sam=ColourNetwork(**changes), card=card)
 
 
-def picture(*boxes_and_levels, size_hw=(SIDE, SIDE)) -> np.ndarray:
+def picture(*boxes_and_levels: tuple[Box, int], size_hw: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
     grey = np.zeros(size_hw, dtype=np.uint8)
     for (x0, y0, x1, y1), level in boxes_and_levels:
         grey[y0:y1, x0:x1] = level
@@ -86,7 +91,9 @@ TWO_OBJECTS = picture((SQUARE, 100), (BAR, 200))
 GRID = GenerateConfig(points_per_side=8)
 
 
-def ask(image, config=GRID, *, embeddings=None, **changes) -> Generated:
+def ask(
+    image: np.ndarray, config: GenerateConfig = GRID, *, embeddings: torch.Tensor | None = None, **changes: Any
+) -> Generated:
     return generate_masks(network(**changes), image, config, embeddings=embeddings, decoder="plain")
 
 
@@ -121,7 +128,7 @@ def test_a_record_describes_its_own_mask() -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(96, 200), (200, 96), (300, 300), (50, 40)])
-def test_photographs_of_any_shape_get_masks_of_their_own_size(size_hw) -> None:
+def test_photographs_of_any_shape_get_masks_of_their_own_size(size_hw: tuple[int, int]) -> None:
     height, width = size_hw
     box = (width // 4, height // 4, width * 3 // 4, height * 3 // 4)
     result = ask(picture((box, 150), size_hw=size_hw))
@@ -133,7 +140,7 @@ def test_photographs_of_any_shape_get_masks_of_their_own_size(size_hw) -> None:
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 1), (2, 3), (5, 5)])
 @pytest.mark.parametrize("preset", ["grid", "paper"])
-def test_photographs_of_a_few_pixels_do_not_break_the_run(size_hw, preset: str) -> None:
+def test_photographs_of_a_few_pixels_do_not_break_the_run(size_hw: tuple[int, int], preset: str) -> None:
     config = replace(PRESETS[preset], points_per_side=4, min_region_px=0, max_area_fraction=None)
     result = ask(picture(size_hw=size_hw), config)
     assert_accounts_add_up(result.diagnostics)
@@ -223,7 +230,7 @@ def test_of_masks_that_clean_up_made_alike_the_one_that_needed_none_stays() -> N
 CROPS = replace(GRID, points_per_side=4, crop_layers=1)
 
 
-def masks_at(result: Generated, box) -> list[GeneratedMask]:
+def masks_at(result: Generated, box: Box) -> list[GeneratedMask]:
     """Masks whose box is this one within the two pixels that half the resolution may cost."""
     return [mask for mask in result.masks if np.abs(np.array(mask.box_xyxy) - box).max() <= 2]
 
@@ -296,7 +303,7 @@ def test_embeddings_of_the_whole_photograph_do_not_serve_crops() -> None:
         {"precision": "fp8"},
     ],
 )
-def test_settings_that_make_no_sense_are_refused_by_name(change) -> None:
+def test_settings_that_make_no_sense_are_refused_by_name(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"generate\.\w+: got .* expected"):
         GenerateConfig(**change)
 
@@ -307,7 +314,7 @@ def test_an_image_of_another_kind_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def real_network(randomise) -> Model:
+def real_network(randomise: Callable[[Sam, int], Sam]) -> Model:
     """A small network with random weights, its logits scaled so that masks exist."""
     torch.manual_seed(0)
     sam = randomise(build_sam(TINY), 0)
@@ -346,13 +353,17 @@ def real_question(real_network: Model) -> tuple[np.ndarray, GenerateConfig, Gene
     return photo, config, generate_masks(real_network, photo, config)
 
 
-def test_the_grid_decoder_and_the_networks_own_give_the_same_masks(real_network: Model, real_question) -> None:
+def test_the_grid_decoder_and_the_networks_own_give_the_same_masks(
+    real_network: Model, real_question: tuple[np.ndarray, GenerateConfig, Generated]
+) -> None:
     photo, config, masks = real_question
     assert_same_masks(masks, generate_masks(real_network, photo, config, decoder="plain"))
 
 
 @pytest.mark.parametrize("points_per_batch", [1, 7, 64])
-def test_the_size_of_a_batch_changes_nothing(real_network: Model, real_question, points_per_batch: int) -> None:
+def test_the_size_of_a_batch_changes_nothing(
+    real_network: Model, real_question: tuple[np.ndarray, GenerateConfig, Generated], points_per_batch: int
+) -> None:
     photo, config, masks = real_question
     config = replace(config, points_per_batch=points_per_batch)
     assert_same_masks(masks, generate_masks(real_network, photo, config))
@@ -360,7 +371,7 @@ def test_the_size_of_a_batch_changes_nothing(real_network: Model, real_question,
 
 @pytest.mark.parametrize("crops_per_batch", [3, 21])  # a last batch of two, and more than there are
 def test_crops_encoded_together_give_the_masks_of_crops_encoded_one_by_one(
-    real_network: Model, real_question, crops_per_batch: int
+    real_network: Model, real_question: tuple[np.ndarray, GenerateConfig, Generated], crops_per_batch: int
 ) -> None:
     photo, config, _ = real_question
     config = replace(config, points_per_side=4, crop_layers=1, crop_nms_threshold=1.01)
@@ -375,7 +386,7 @@ def test_crops_encoded_together_give_the_masks_of_crops_encoded_one_by_one(
 
 @pytest.mark.parametrize("decoder", ["grid", "plain"])
 def test_bf16_finds_nearly_the_masks_of_fp32_and_leaves_the_weights_alone(
-    real_network: Model, real_question, decoder
+    real_network: Model, real_question: tuple[np.ndarray, GenerateConfig, Generated], decoder: str
 ) -> None:
     photo, config, masks = real_question
     config = replace(config, predicted_iou_threshold=-9.0, stability_threshold=0.0)
@@ -389,7 +400,9 @@ def test_bf16_finds_nearly_the_masks_of_fp32_and_leaves_the_weights_alone(
     assert_same_masks(generate_masks(real_network, photo, real_question[1]), masks)
 
 
-def test_bf16_keeps_no_converted_weights_that_other_threads_would_read(real_network: Model, real_question) -> None:
+def test_bf16_keeps_no_converted_weights_that_other_threads_would_read(
+    real_network: Model, real_question: tuple[np.ndarray, GenerateConfig, Generated]
+) -> None:
     photo, config, _ = real_question
     seen: list[tuple[bool, bool]] = []
     with real_network.sam.image_encoder.register_forward_hook(

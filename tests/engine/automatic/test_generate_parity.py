@@ -5,9 +5,11 @@ comparison over a folder of photographs.
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from engine.automatic.generate import generate_masks
 from engine.images import resize
 from engine.model.card import released_card
 from engine.model.config import SamConfig, VitConfig
-from engine.model.sam import build_sam
+from engine.model.sam import Sam, build_sam
 from engine.model.weights import Model, load_model
 from storage.rle import Rle
 
@@ -34,7 +36,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def random_model(randomise) -> Model:
+def random_model(randomise: Callable[[Sam, int], Sam]) -> Model:
     """Random weights, the masks' logits scaled so that masks exist."""
     torch.manual_seed(0)
     sam = randomise(build_sam(CONFIG), 0)
@@ -44,7 +46,7 @@ def random_model(randomise) -> Model:
 
 
 @pytest.fixture
-def peer_pipeline(monkeypatch) -> ModuleType:
+def peer_pipeline(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module("peer_pipeline")
 
@@ -64,7 +66,9 @@ def both_sides(
 
 
 @pytest.mark.parametrize("size_hw", [(267, 400), (400, 300)])
-def test_a_random_network_gives_the_peers_masks_before_nms(peer_pipeline, random_model: Model, size_hw) -> None:
+def test_a_random_network_gives_the_peers_masks_before_nms(
+    peer_pipeline: Callable[[Model], Any], random_model: Model, size_hw: tuple[int, int]
+) -> None:
     """Ragged masks that fill the picture: NMS would leave one, so it is off and every mask that passes is compared."""
     config = GenerateConfig(points_per_side=12, box_nms_threshold=1.01)
     ours, theirs = both_sides(peer_pipeline, random_model, resize(data.coffee(), size_hw), config, 0.5)
@@ -75,7 +79,7 @@ def test_a_random_network_gives_the_peers_masks_before_nms(peer_pipeline, random
 
 
 @pytest.mark.parametrize("name", ["chelsea", "astronaut"])
-def test_the_seed_gives_the_peers_masks_after_nms(peer_pipeline, name: str) -> None:
+def test_the_seed_gives_the_peers_masks_after_nms(peer_pipeline: Callable[[Model], Any], name: str) -> None:
     """A coarse grid on two photographs; tests/benchmarks/parity_generate.py takes a folder of them."""
     photo = getattr(data, name)()[:300]
     config = GenerateConfig(points_per_side=10, box_nms_threshold=0.9)

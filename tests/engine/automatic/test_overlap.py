@@ -1,6 +1,7 @@
 """Photographs in threads: results in order, bounded memory, errors in their place, and the same masks."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,7 @@ def test_results_come_in_the_items_order_whoever_ends_first() -> None:
 def test_no_more_items_are_taken_than_threads_while_nobody_takes_results() -> None:
     taken = []
 
-    def items():
+    def items() -> Iterator[int]:
         for item in range(100):
             taken.append(item)
             yield item

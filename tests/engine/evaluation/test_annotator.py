@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from engine.evaluation.annotator import centre_click, click_through, iou, jittered_click, next_click
-from engine.interactive.segment import Candidates, Click
+from engine.interactive.segment import Candidates, Click, ObjectPrompt
 from engine.labelled import load_folder
 from storage import rle
 
@@ -100,7 +101,7 @@ class ColumnByColumn:
     def __init__(self) -> None:
         self.clicks_seen: list[list[int]] = []
 
-    def segment(self, prompts):
+    def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
         self.clicks_seen.append([len(prompt.clicks) for prompt in prompts])
         masks = [region(np.s_[0:20, 0 : 2 * len(prompt.clicks)])[None] for prompt in prompts]
         iou_M = np.array([0.5], dtype=np.float32)

@@ -60,11 +60,11 @@ class OraclePicture:
         return centre_click(truth, np.random.default_rng(0)) == (prompt.clicks[0].x, prompt.clicks[0].y)
 
 
-def the_truth(truth):
+def the_truth(truth: np.ndarray) -> tuple[np.ndarray, list[float], int]:
     return truth[None], [1.0], 0
 
 
-def left_half_first(truth):
+def left_half_first(truth: np.ndarray) -> tuple[np.ndarray, list[float], int]:
     """Shows the left half of the mask's pixels, though the second candidate is the whole."""
     half = np.zeros(truth.shape, dtype=bool)
     rows, columns = np.nonzero(truth)

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,15 @@ from engine.evaluation.scores import (
 )
 
 
-def score(image: str = "a", iou_after=(0.5,), *, domain="d", area=0.05, predicted=(0.5,), true=None) -> MaskScore:
+def score(
+    image: str = "a",
+    iou_after: Sequence[float] = (0.5,),
+    *,
+    domain: str = "d",
+    area: float = 0.05,
+    predicted: Sequence[float] = (0.5,),
+    true: Sequence[float] | None = None,
+) -> MaskScore:
     return MaskScore(
         domain=domain,
         image=image,

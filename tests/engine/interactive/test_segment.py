@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from engine.evaluation.config import EvaluationConfig
 from engine.images import Frame
 from engine.interactive import segment as interact_module
 from engine.interactive.segment import (
+    Candidates,
     Click,
     ObjectPrompt,
     SamPicture,
@@ -54,7 +56,7 @@ def picture(model: Model) -> SamPicture:
     return SamSegmenter(model=model).open(read_pixels(image))
 
 
-def ask(picture: SamPicture, **prompt):
+def ask(picture: SamPicture, **prompt: Any) -> Candidates:
     return interact(picture.model, picture.embeddings_1CEE, picture.frame, **prompt)
 
 

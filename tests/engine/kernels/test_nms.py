@@ -58,7 +58,7 @@ def test_boxes_and_scores_of_different_lengths_are_refused() -> None:
         box_nms(np.zeros((3, 4)), np.zeros(2), 0.7)
 
 
-def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch) -> None:
+def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.nms_triton", None)
     with pytest.raises(RuntimeError, match="triton"):
         box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, implementation="triton")

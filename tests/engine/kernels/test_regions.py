@@ -25,7 +25,7 @@ def cleaned_by_the_book(mask: np.ndarray, min_px: int) -> np.ndarray:
 
 @pytest.mark.parametrize("min_px", [1, 5, 40, 300])
 @pytest.mark.parametrize("shape", [(60, 80), (7, 90), (90, 7), (1, 50), (50, 1), (64, 64)])
-def test_the_window_around_a_mask_decides_as_the_whole_image_would(shape, min_px: int) -> None:
+def test_the_window_around_a_mask_decides_as_the_whole_image_would(shape: tuple[int, int], min_px: int) -> None:
     rng = np.random.default_rng(min_px)
     for smoothness in (1, 3, 7):
         noise = cv2.blur(rng.normal(size=shape).astype(np.float32), (smoothness, smoothness))

@@ -1,6 +1,7 @@
 """Low-resolution logits to runs: the numba twin against plain torch, and both against the definition."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def logits(kind: str, side: int, *, seed: int = 0) -> torch.Tensor:
     return noise[:, 0] * 3
 
 
-def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation, offset: float = 1.0) -> UpsampledMasks:
+def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation: str, offset: float = 1.0) -> UpsampledMasks:
     return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, implementation=implementation)
 
 
@@ -60,7 +61,7 @@ def test_numba_and_torch_give_the_same_runs_boxes_areas_and_stability(geometry: 
 
 
 @pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(implementation) -> None:
+def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(implementation: str) -> None:
     frame = Frame(crop_xyxy=(20, 10, 140, 90), image_hw=(100, 150), model_side=64)
     values = logits("soft", 16)
     found = run(values, frame, 16, implementation)
@@ -77,7 +78,7 @@ def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(implementati
 
 
 @pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_empty_full_and_undecided_masks(implementation) -> None:
+def test_empty_full_and_undecided_masks(implementation: str) -> None:
     frame = Frame.whole((50, 70), 64)
     values = torch.stack([torch.full((16, 16), level) for level in (-9.0, 9.0, 0.5, -0.5, 0.0)])
     found = run(values, frame, 16, implementation)
@@ -88,14 +89,14 @@ def test_empty_full_and_undecided_masks(implementation) -> None:
 
 
 @pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_no_masks_give_no_masks(implementation) -> None:
+def test_no_masks_give_no_masks(implementation: str) -> None:
     found = run(torch.empty(0, 16, 16), Frame.whole((50, 70), 64), 16, implementation)
     assert (found.rles, found.boxes_N4.shape, found.areas_N.shape) == ([], (0, 4), (0,))
 
 
 @pytest.mark.parametrize("image_hw", [(300, 451), (451, 300), (200, 1)])
 @pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_rows_and_columns_of_the_padding_may_be_left_out(implementation, image_hw) -> None:
+def test_rows_and_columns_of_the_padding_may_be_left_out(implementation: str, image_hw: tuple[int, int]) -> None:
     frame = Frame.whole(image_hw, 128)
     rows, columns = needed_low_hw(frame, 32)
     values = logits("soft", 32)
@@ -136,13 +137,13 @@ def test_positions_beyond_32_bits_of_a_huge_image_are_exact() -> None:
     assert rle.area(found.rles[0]) == 64_000**2
 
 
-def test_asking_for_numba_where_it_is_missing_raises(monkeypatch) -> None:
+def test_asking_for_numba_where_it_is_missing_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_numba", None)
     with pytest.raises(RuntimeError, match="numba"):
         run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "numba")
 
 
-def test_auto_says_once_which_implementation_it_took(caplog) -> None:
+def test_auto_says_once_which_implementation_it_took(caplog: pytest.LogCaptureFixture) -> None:
     module.fastest.cache_clear()
     caplog.set_level("INFO", logger=module.__name__)
     for _ in range(2):
@@ -150,13 +151,15 @@ def test_auto_says_once_which_implementation_it_took(caplog) -> None:
     assert [record.message for record in caplog.records] == ["upsample_runs: numba"]
 
 
-def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch) -> None:
+def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_triton", None)
     with pytest.raises(RuntimeError, match="triton"):
         run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "triton")
 
 
-def test_on_a_gpu_without_triton_masks_are_made_on_the_cpu_and_a_warning_says_so(monkeypatch, caplog) -> None:
+def test_on_a_gpu_without_triton_masks_are_made_on_the_cpu_and_a_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_triton", None)
     module.fastest.cache_clear()
     assert module.fastest("cuda") == "numba"
@@ -173,7 +176,7 @@ def test_on_a_gpu_without_triton_masks_are_made_on_the_cpu_and_a_warning_says_so
         ({"implementation": "cuda"}, "expected 'auto'"),
     ],
 )
-def test_wrong_input_is_refused_with_what_was_expected(change, message: str) -> None:
+def test_wrong_input_is_refused_with_what_was_expected(change: dict[str, Any], message: str) -> None:
     values = {"logits_NRC": torch.zeros(2, 16, 16), "low_side": 16, "stability_offset": 1.0} | change
     with pytest.raises(ValueError, match=message):
         upsample_runs(values.pop("logits_NRC"), Frame.whole((20, 20), 64), **values)

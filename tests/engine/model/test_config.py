@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ SEED_LIKE = SamConfig(image_encoder=HybridConfig(), input_side=320, embedding_st
 
 
 @pytest.mark.parametrize("config", [VIT_B, VIT_L, VIT_H, MOBILE, SEED_LIKE])
-def test_a_config_survives_json(config) -> None:
+def test_a_config_survives_json(config: SamConfig) -> None:
     assert SamConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
@@ -31,7 +32,7 @@ def test_sides_follow_from_the_stride() -> None:
         ({"image_encoder": TinyVitConfig(), "embedding_stride": 8}, "TinyViT encoder has stride 16; got .* 8"),
     ],
 )
-def test_contradictory_sizes_are_refused(change, message) -> None:
+def test_contradictory_sizes_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(VIT_B, **change)
 
@@ -44,7 +45,7 @@ def test_contradictory_sizes_are_refused(change, message) -> None:
         ({"depth": 0}, "at least 1"),
     ],
 )
-def test_contradictory_vit_sizes_are_refused(change, message) -> None:
+def test_contradictory_vit_sizes_are_refused(change: dict[str, Any], message: str) -> None:
     sizes = {"width": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)}
     with pytest.raises(ValueError, match=message):
         VitConfig(**{**sizes, **change})
@@ -61,7 +62,7 @@ def test_contradictory_vit_sizes_are_refused(change, message) -> None:
         ({"image_encoder": {"kind": "vit", "width": 8}}, r"config.image_encoder: missing fields \['depth'"),
     ],
 )
-def test_malformed_json_is_refused_with_the_fields_name(change, message) -> None:
+def test_malformed_json_is_refused_with_the_fields_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SamConfig.from_json(VIT_B.to_json() | change)
 

@@ -1,5 +1,6 @@
 """The grid decoder is the network's own decoder, reassociated."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,7 @@ CONFIGS = {
 
 
 @pytest.fixture
-def make_sam(randomise):
+def make_sam(randomise: Callable[[Sam, int], Sam]) -> Callable[[SamConfig, torch.dtype], Sam]:
     def make(config: SamConfig, dtype: torch.dtype) -> Sam:
         torch.manual_seed(0)
         return randomise(build_sam(config), 0).to(dtype)
@@ -43,7 +44,9 @@ def asked(sam: Sam, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_iou_and_logits_are_those_of_the_network(make_sam, name: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_iou_and_logits_are_those_of_the_network(
+    make_sam: Callable[[SamConfig, torch.dtype], Sam], name: str, dtype: torch.dtype, tolerance: float
+) -> None:
     sam = make_sam(CONFIGS[name], dtype)
     embeddings, points, wanted = asked(sam, 9, dtype)
     rows, columns = 27, 40
@@ -57,7 +60,9 @@ def test_iou_and_logits_are_those_of_the_network(make_sam, name: str, dtype: tor
     assert difference.abs().max() <= tolerance * their_logits.abs().max()
 
 
-def test_only_whole_cells_that_the_photograph_reaches_are_drawn(make_sam) -> None:
+def test_only_whole_cells_that_the_photograph_reaches_are_drawn(
+    make_sam: Callable[[SamConfig, torch.dtype], Sam],
+) -> None:
     sam = make_sam(SMALL, torch.float32)
     embeddings, points, wanted = asked(sam, 5, torch.float32)
     with torch.inference_mode():
@@ -69,7 +74,7 @@ def test_only_whole_cells_that_the_photograph_reaches_are_drawn(make_sam) -> Non
     assert torch.allclose(part, whole[:, :16], atol=1e-5)
 
 
-def test_no_mask_wanted_draws_none(make_sam) -> None:
+def test_no_mask_wanted_draws_none(make_sam: Callable[[SamConfig, torch.dtype], Sam]) -> None:
     sam = make_sam(SMALL, torch.float32)
     embeddings, points, wanted = asked(sam, 3, torch.float32)
     with torch.inference_mode():
@@ -77,7 +82,9 @@ def test_no_mask_wanted_draws_none(make_sam) -> None:
         assert decoder.draw(decoder.ask(points), torch.zeros_like(wanted), (40, 40)).shape == (0, 40, 40)
 
 
-def test_embeddings_of_another_shape_and_unknown_kinds_are_refused(make_sam) -> None:
+def test_embeddings_of_another_shape_and_unknown_kinds_are_refused(
+    make_sam: Callable[[SamConfig, torch.dtype], Sam],
+) -> None:
     sam = make_sam(SMALL, torch.float32)
     for shape in ((2, 32, 10, 10), (1, 16, 10, 10), (1, 32, 9, 10)):
         with pytest.raises(ValueError, match="expected"):

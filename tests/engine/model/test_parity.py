@@ -3,6 +3,9 @@
 Differences are relative to the standard deviation of the peer's values; the bar is 1e-4.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -47,7 +50,7 @@ def make_prompts(kind: str, config: SamConfig) -> Prompts:
     )
 
 
-def peer_decode(peer, embeddings: Tensor, prompts: Prompts, multimask: bool) -> tuple[Tensor, Tensor]:
+def peer_decode(peer: Any, embeddings: Tensor, prompts: Prompts, multimask: bool) -> tuple[Tensor, Tensor]:
     """The peer's logits [P, M, L, L] and IoU [P, M]; each prompt is an image of its own, as its mask prompts need."""
     has_points = prompts.points_PK2.shape[1] > 0
     with torch.no_grad():
@@ -63,14 +66,16 @@ def peer_decode(peer, embeddings: Tensor, prompts: Prompts, multimask: bool) -> 
 
 
 @pytest.fixture(scope="module")
-def small_vit(transformers_peer, randomise):
+def small_vit(transformers_peer: Callable[[Sam], Any], randomise: Callable[[Sam, int], Sam]) -> tuple[Sam, Any]:
     torch.manual_seed(0)
     sam = randomise(build_sam(SMALL_VIT), 1)
     return sam, transformers_peer(sam)
 
 
 @pytest.fixture(scope="module", params=SEED_SHAPES, ids=["4 heads", "8 heads"])
-def seed_shape(request, transformers_peer, randomise):
+def seed_shape(
+    request: pytest.FixtureRequest, transformers_peer: Callable[[Sam], Any], randomise: Callable[[Sam, int], Sam]
+) -> tuple[Sam, Any]:
     torch.manual_seed(0)
     sam = randomise(build_sam(request.param), 2)
     return sam, transformers_peer(sam)
@@ -81,7 +86,7 @@ def random_embeddings(config: SamConfig, count: int = 1) -> Tensor:
     return torch.randn(count, config.width, config.embedding_side, config.embedding_side, generator=generator)
 
 
-def check_decoder(sam: Sam, peer, kind: str, multimask: bool) -> None:
+def check_decoder(sam: Sam, peer: Any, kind: str, multimask: bool) -> None:
     embeddings, prompts = random_embeddings(sam.config), make_prompts(kind, sam.config)
     with torch.no_grad():
         ours = sam.decode(embeddings, prompts, outputs="multimask" if multimask else "single")
@@ -90,7 +95,7 @@ def check_decoder(sam: Sam, peer, kind: str, multimask: bool) -> None:
     assert difference(ours.iou_PM, iou) < TOLERANCE
 
 
-def test_image_embeddings_are_the_peers(small_vit) -> None:
+def test_image_embeddings_are_the_peers(small_vit: tuple[Sam, Any]) -> None:
     sam, peer = small_vit
     pixels = torch.randn(2, 3, 320, 320, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
@@ -99,7 +104,9 @@ def test_image_embeddings_are_the_peers(small_vit) -> None:
 
 @pytest.mark.parametrize("axis", ["rel_pos_h", "rel_pos_w"])
 @pytest.mark.parametrize("block", [0, 1], ids=["window", "global"])
-def test_parity_would_notice_a_lost_table_of_relative_positions(small_vit, block, axis) -> None:
+def test_parity_would_notice_a_lost_table_of_relative_positions(
+    small_vit: tuple[Sam, Any], block: int, axis: str
+) -> None:
     sam, peer = small_vit
     pixels = torch.randn(1, 3, 320, 320, generator=torch.Generator().manual_seed(4))
     table = getattr(sam.image_encoder.blocks[block].attn, axis)
@@ -113,17 +120,19 @@ def test_parity_would_notice_a_lost_table_of_relative_positions(small_vit, block
 
 @pytest.mark.parametrize("multimask", [True, False], ids=["multimask", "single"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_and_iou_are_the_peers(small_vit, kind, multimask) -> None:
+def test_masks_and_iou_are_the_peers(small_vit: tuple[Sam, Any], kind: str, multimask: bool) -> None:
     check_decoder(*small_vit, kind, multimask)
 
 
 @pytest.mark.parametrize("multimask", [True, False], ids=["multimask", "single"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_and_iou_of_the_seeds_decoder_are_the_peers(seed_shape, kind, multimask) -> None:
+def test_masks_and_iou_of_the_seeds_decoder_are_the_peers(
+    seed_shape: tuple[Sam, Any], kind: str, multimask: bool
+) -> None:
     check_decoder(*seed_shape, kind, multimask)
 
 
-def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit) -> None:
+def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit: tuple[Sam, Any]) -> None:
     sam, peer = small_vit
     embeddings, prompts = random_embeddings(SMALL_VIT, count=2), make_prompts("points", SMALL_VIT)
     image_index = torch.tensor([1, 0, 0, 1, 1])
@@ -134,7 +143,9 @@ def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit) -> Non
     assert difference(ours.iou_PM, iou) < TOLERANCE
 
 
-def test_vit_b_from_pixels_to_masks_is_the_peers_on_a_quarter_of_its_input(transformers_peer, randomise) -> None:
+def test_vit_b_from_pixels_to_masks_is_the_peers_on_a_quarter_of_its_input(
+    transformers_peer: Callable[[Sam], Any], randomise: Callable[[Sam, int], Sam]
+) -> None:
     config = SamConfig(image_encoder=VIT_B.image_encoder, input_side=512)
     torch.manual_seed(0)
     sam = randomise(build_sam(config), 5)

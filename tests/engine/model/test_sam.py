@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, VitConfig
 from engine.model.image_encoder import attend_globally, attend_in_windows
-from engine.model.sam import PIXEL_MEAN, PIXEL_STD, Sam, build_sam
+from engine.model.sam import PIXEL_MEAN, PIXEL_STD, Outputs, Sam, build_sam
 from engine.model.windows import cut_windows, join_windows
 from engine.prompts import Prompts
 
@@ -23,7 +24,7 @@ ORIGINAL_STATE = Path(__file__).parents[2] / "data" / "sam_state_dict.json"
 
 
 @pytest.fixture(scope="module")
-def small():
+def small() -> Sam:
     torch.manual_seed(0)
     return build_sam(SMALL)
 
@@ -37,7 +38,7 @@ def point_prompts(count: int, points: int = 1) -> Prompts:
 
 
 @pytest.mark.parametrize(("name", "config"), [("vit_b", VIT_B), ("vit_l", VIT_L), ("vit_h", VIT_H), ("mobile", MOBILE)])
-def test_names_and_shapes_are_those_of_the_original_definitions(name, config) -> None:
+def test_names_and_shapes_are_those_of_the_original_definitions(name: str, config: SamConfig) -> None:
     with torch.device("meta"):
         sam = Sam(config)
     original = json.loads(ORIGINAL_STATE.read_text())[name]
@@ -53,7 +54,7 @@ def test_the_seeds_decoder_has_the_original_names() -> None:
     assert ours == {name for name in original if not name.startswith("image_encoder.")}
 
 
-def test_preprocessing_scales_the_longest_side_normalises_and_pads_with_zeros(small) -> None:
+def test_preprocessing_scales_the_longest_side_normalises_and_pads_with_zeros(small: Sam) -> None:
     image = skimage.data.astronaut()[:256, :512]
     pixels = small.preprocess(image)
     assert pixels.shape == (3, 160, 160)
@@ -65,12 +66,12 @@ def test_preprocessing_scales_the_longest_side_normalises_and_pads_with_zeros(sm
     assert grey.max() < 255.01
 
 
-def test_preprocessing_refuses_a_grey_image(small) -> None:
+def test_preprocessing_refuses_a_grey_image(small: Sam) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         small.preprocess(np.zeros((10, 10), np.uint8))
 
 
-def test_encoding_a_batch_is_encoding_each_image(small) -> None:
+def test_encoding_a_batch_is_encoding_each_image(small: Sam) -> None:
     pixels = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         together, apart = small.encode(pixels), torch.cat([small.encode(image[None]) for image in pixels])
@@ -78,13 +79,13 @@ def test_encoding_a_batch_is_encoding_each_image(small) -> None:
     assert torch.allclose(together, apart, atol=1e-5)
 
 
-def test_the_vit_refuses_another_input_side(small) -> None:
+def test_the_vit_refuses_another_input_side(small: Sam) -> None:
     with pytest.raises(ValueError, match=r"expected \[B, 3, 160, 160\]"):
         small.encode(torch.zeros(1, 3, 176, 160))
 
 
 @pytest.mark.parametrize(("outputs", "count"), [("multimask", 3), ("single", 1), ("all", 4)])
-def test_outputs_choose_among_the_same_four_masks(small, outputs, count) -> None:
+def test_outputs_choose_among_the_same_four_masks(small: Sam, outputs: Outputs, count: int) -> None:
     embeddings = torch.randn(1, 32, 10, 10, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         decoded = small.decode(embeddings, point_prompts(5), outputs=outputs)
@@ -96,7 +97,7 @@ def test_outputs_choose_among_the_same_four_masks(small, outputs, count) -> None
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_prompts_on_several_images_are_answered_as_on_each_alone(small, with_masks) -> None:
+def test_prompts_on_several_images_are_answered_as_on_each_alone(small: Sam, with_masks: bool) -> None:
     generator = torch.Generator().manual_seed(4)
     embeddings = torch.randn(2, 32, 10, 10, generator=generator)
     points = point_prompts(4)
@@ -116,17 +117,17 @@ def test_prompts_on_several_images_are_answered_as_on_each_alone(small, with_mas
             assert torch.allclose(together.iou_PM[row], alone.iou_PM[0], atol=1e-5)
 
 
-def test_several_embeddings_need_an_index(small) -> None:
+def test_several_embeddings_need_an_index(small: Sam) -> None:
     with pytest.raises(ValueError, match="got 2 embeddings; image_index_P must name each prompt's"):
         small.decode(torch.zeros(2, 32, 10, 10), point_prompts(2))
 
 
-def test_embeddings_of_another_network_are_refused(small) -> None:
+def test_embeddings_of_another_network_are_refused(small: Sam) -> None:
     with pytest.raises(ValueError, match=r"got embeddings \[1, 256, 64, 64\], expected \[B, 32, 10, 10\]"):
         small.decode(torch.zeros(1, 256, 64, 64), point_prompts(2))
 
 
-def test_mask_prompts_of_another_size_are_refused(small) -> None:
+def test_mask_prompts_of_another_size_are_refused(small: Sam) -> None:
     points = point_prompts(2)
     prompts = Prompts(
         points_PK2=points.points_PK2, labels_PK=points.labels_PK, mask_logits_P1LL=torch.zeros(2, 1, 8, 8)
@@ -135,7 +136,7 @@ def test_mask_prompts_of_another_size_are_refused(small) -> None:
         small.decode(torch.zeros(1, 32, 10, 10), prompts)
 
 
-def test_points_may_come_in_double_precision(small) -> None:
+def test_points_may_come_in_double_precision(small: Sam) -> None:
     prompts = point_prompts(3)
     double = Prompts(points_PK2=prompts.points_PK2.double(), labels_PK=prompts.labels_PK)
     with torch.no_grad():
@@ -145,7 +146,7 @@ def test_points_may_come_in_double_precision(small) -> None:
     assert torch.allclose(one.logits_PMLL, other.logits_PMLL, atol=1e-5)
 
 
-def test_a_padding_point_counts_for_nothing_but_itself(small) -> None:
+def test_a_padding_point_counts_for_nothing_but_itself(small: Sam) -> None:
     points = point_prompts(2, points=2).points_PK2
     labels = torch.tensor([[1, -1], [1, -1]])
     moved = points.clone()
@@ -157,7 +158,7 @@ def test_a_padding_point_counts_for_nothing_but_itself(small) -> None:
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_the_decoder_works_on_a_window_that_is_not_square(small, with_masks) -> None:
+def test_the_decoder_works_on_a_window_that_is_not_square(small: Sam, with_masks: bool) -> None:
     generator = torch.Generator().manual_seed(5)
     embeddings = torch.randn(2, 32, 4, 6, generator=generator)
     position = small.prompt_encoder.get_dense_pe()[:, :, 2:6, 3:9]
@@ -203,7 +204,7 @@ def test_both_forms_of_relative_attention_agree_in_double_precision() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(14, 14), (20, 20), (5, 31), (28, 14)])
-def test_windows_join_to_the_grid_they_were_cut_from(height, width) -> None:
+def test_windows_join_to_the_grid_they_were_cut_from(height: int, width: int) -> None:
     grid = torch.randn(2, height, width, 3, generator=torch.Generator().manual_seed(7))
     padding = torch.tensor([1.0, 2.0, 3.0])
     windows = cut_windows(grid, 14, padding)
@@ -223,7 +224,7 @@ def test_windows_join_to_the_grid_they_were_cut_from(height, width) -> None:
         ({"points_PK2": torch.zeros(3, 2)}, r"expected \[P, K, 2\]"),
     ],
 )
-def test_prompts_that_do_not_fit_together_are_refused(change, message) -> None:
+def test_prompts_that_do_not_fit_together_are_refused(change: dict[str, Any], message: str) -> None:
     fields = {"points_PK2": torch.zeros(3, 1, 2), "labels_PK": torch.ones(3, 1, dtype=torch.int64)}
     with pytest.raises(ValueError, match=message):
         Prompts(**fields | change)

@@ -7,6 +7,7 @@ their standard deviation in fp32, and by 2e-14 in fp64 at 160 px.
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def encoder() -> TinyVit:
     return encoder.eval()
 
 
-def test_embeddings_are_those_of_the_original_definitions(encoder) -> None:
+def test_embeddings_are_those_of_the_original_definitions(encoder: TinyVit) -> None:
     pixels = torch.from_numpy(np.random.RandomState(1).standard_normal((1, 3, 160, 160))).float()
     with torch.inference_mode():
         embedding = encoder(pixels)
@@ -64,7 +65,7 @@ def test_embeddings_are_those_of_the_original_definitions(encoder) -> None:
     assert (embedding[0, ::51, ::3, 5] - torch.tensor(ORIGINAL_EMBEDDING)).abs().max() < 1e-3
 
 
-def test_a_batch_is_encoded_as_its_pictures_are(encoder) -> None:
+def test_a_batch_is_encoded_as_its_pictures_are(encoder: TinyVit) -> None:
     pixels = torch.randn(3, 3, 112, 208, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         together, apart = encoder(pixels), torch.cat([encoder(picture[None]) for picture in pixels])
@@ -72,7 +73,7 @@ def test_a_batch_is_encoded_as_its_pictures_are(encoder) -> None:
     assert (together - apart).abs().max() < 1e-4
 
 
-def test_a_side_that_is_no_multiple_of_the_stride_is_refused(encoder) -> None:
+def test_a_side_that_is_no_multiple_of_the_stride_is_refused(encoder: TinyVit) -> None:
     with pytest.raises(ValueError, match="got pixels of 160 x 168, expected sides that are multiples of 16"):
         encoder(torch.zeros(1, 3, 160, 168))
 
@@ -102,6 +103,6 @@ def test_gradients_reach_all_but_the_classifier() -> None:
         ({"window_sides": (7, 7)}, "three numbers of heads and window sides"),
     ],
 )
-def test_contradictory_sizes_are_refused(change, message) -> None:
+def test_contradictory_sizes_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TinyVitConfig(), **change)

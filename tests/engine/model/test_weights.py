@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ CARD = ModelCard(
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "small.safetensors"
     save_model(path, build_sam(SMALL), CARD)
@@ -43,11 +44,11 @@ def saved(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def vit_b_checkpoint(tmp_path_factory):
+def vit_b_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_released("vit_b", tmp_path_factory.mktemp("original") / "mine.pth")
 
 
-def write_released(name, path):
+def write_released(name: str, path: Path) -> Path:
     """A checkpoint with the released names and shapes; each tensor repeats one zero, so that the file is small."""
     shapes = json.loads((Path(__file__).parents[2] / "data" / "sam_state_dict.json").read_text())[name]
     state = {
@@ -58,19 +59,19 @@ def write_released(name, path):
     return path
 
 
-def rewrite_card(weights, **changes) -> None:
+def rewrite_card(weights: Path, **changes: Any) -> None:
     path = weights.with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def reseal(weights, state) -> None:
+def reseal(weights: Path, state: dict[str, torch.Tensor]) -> None:
     """Replace the weights and let the card vouch for them, so that only the content is wrong."""
     data = safetensors.torch.save(state)
     weights.write_bytes(data)
     rewrite_card(weights, weights_sha256=hashlib.sha256(data).hexdigest())
 
 
-def test_saved_weights_come_back_in_fp32_with_their_card(tmp_path) -> None:
+def test_saved_weights_come_back_in_fp32_with_their_card(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sam = build_sam(SMALL)
     model_id = save_model(tmp_path / "small.safetensors", sam, CARD)
@@ -85,7 +86,7 @@ def test_saved_weights_come_back_in_fp32_with_their_card(tmp_path) -> None:
     assert torch.equal(model.sam.state_dict()[buffer], sam.state_dict()[buffer])
 
 
-def test_a_loaded_network_preprocesses_and_answers(saved) -> None:
+def test_a_loaded_network_preprocesses_and_answers(saved: Path) -> None:
     model = load_model(str(saved))
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     with torch.no_grad():
@@ -93,7 +94,7 @@ def test_a_loaded_network_preprocesses_and_answers(saved) -> None:
     assert torch.isfinite(embeddings).all()
 
 
-def test_the_same_weights_make_the_same_bytes_and_id(tmp_path, saved) -> None:
+def test_the_same_weights_make_the_same_bytes_and_id(tmp_path: Path, saved: Path) -> None:
     again = save_model(tmp_path / "again.safetensors", load_model(saved).sam, CARD)
     assert again == load_model(saved).model_id
     assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
@@ -105,18 +106,18 @@ def test_the_same_weights_make_the_same_bytes_and_id(tmp_path, saved) -> None:
     ]
 
 
-def test_weights_are_stored_in_half_precision(saved) -> None:
+def test_weights_are_stored_in_half_precision(saved: Path) -> None:
     stored = safetensors.torch.load_file(saved)
     assert stored["mask_decoder.iou_token.weight"].dtype == torch.float16
 
 
-def test_saving_a_card_of_another_network_is_refused(tmp_path) -> None:
+def test_saving_a_card_of_another_network_is_refused(tmp_path: Path) -> None:
     card = dataclasses.replace(CARD, config=VIT_B)
     with pytest.raises(ValueError, match="its config differs from the network's"):
         save_model(tmp_path / "small.safetensors", build_sam(SMALL), card)
 
 
-def test_saving_weights_that_overflow_half_precision_is_refused(tmp_path) -> None:
+def test_saving_weights_that_overflow_half_precision_is_refused(tmp_path: Path) -> None:
     sam = build_sam(SMALL)
     with torch.no_grad():
         sam.mask_decoder.iou_token.weight[0, 0] = 1e6
@@ -125,36 +126,36 @@ def test_saving_weights_that_overflow_half_precision_is_refused(tmp_path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_saving_under_another_suffix_is_refused(tmp_path) -> None:
+def test_saving_under_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ending in \.safetensors"):
         save_model(tmp_path / "small.pth", build_sam(SMALL), CARD)
 
 
-def test_an_unknown_name_lists_the_known_ones_and_says_how_to_pull(tmp_path) -> None:
+def test_an_unknown_name_lists_the_known_ones_and_says_how_to_pull(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"unknown model 'vit_x': expected seed .*mobile, vit_b, vit_l, vit_h .*models pull"
     ):
         load_model("vit_x", folder=tmp_path)
 
 
-def test_a_released_model_that_was_not_pulled_says_how(tmp_path) -> None:
+def test_a_released_model_that_was_not_pulled_says_how(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'vit_l' is not in .*: run `gigamask models pull vit_l`"):
         load_model("vit_l", folder=tmp_path)
 
 
-def test_a_missing_file_is_named(tmp_path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing\.safetensors: no such weights file"):
         load_model(tmp_path / "nothing.safetensors")
 
 
-def test_weights_without_a_card_are_not_loaded(saved) -> None:
+def test_weights_without_a_card_are_not_loaded(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
     with pytest.raises(ValueError, match=r"small\.json is missing"):
         load_model(saved)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", b"\xff\xfe\x00"])
-def test_a_card_that_is_no_json_object_is_refused(saved, text) -> None:
+def test_a_card_that_is_no_json_object_is_refused(saved: Path, text: str | bytes) -> None:
     card = saved.with_suffix(".json")
     card.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=r"small\.json: "):
@@ -173,13 +174,13 @@ def test_a_card_that_is_no_json_object_is_refused(saved, text) -> None:
         ({"weights_sha256": None}, r"its card says None"),
     ],
 )
-def test_a_malformed_card_is_refused_with_the_fields_name(saved, change, message) -> None:
+def test_a_malformed_card_is_refused_with_the_fields_name(saved: Path, change: dict[str, Any], message: str) -> None:
     rewrite_card(saved, **change)
     with pytest.raises(ValueError, match=message):
         load_model(saved)
 
 
-def test_a_flipped_bit_is_noticed(saved) -> None:
+def test_a_flipped_bit_is_noticed(saved: Path) -> None:
     data = bytearray(saved.read_bytes())
     data[-100] ^= 1
     saved.write_bytes(data)
@@ -188,7 +189,7 @@ def test_a_flipped_bit_is_noticed(saved) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
-def test_a_truncated_file_is_refused_even_if_its_card_vouches_for_it(saved, keep) -> None:
+def test_a_truncated_file_is_refused_even_if_its_card_vouches_for_it(saved: Path, keep: int) -> None:
     data = saved.read_bytes()[:keep]
     saved.write_bytes(data)
     rewrite_card(saved, weights_sha256=hashlib.sha256(data).hexdigest())
@@ -196,7 +197,7 @@ def test_a_truncated_file_is_refused_even_if_its_card_vouches_for_it(saved, keep
         load_model(saved)
 
 
-def test_wrong_names_and_shapes_are_listed(saved) -> None:
+def test_wrong_names_and_shapes_are_listed(saved: Path) -> None:
     state = safetensors.torch.load_file(saved)
     state["mask_decoder.iou_tokens.weight"] = state.pop("mask_decoder.iou_token.weight")
     state["image_encoder.pos_embed"] = state["image_encoder.pos_embed"][:, :5].contiguous()
@@ -208,14 +209,14 @@ def test_wrong_names_and_shapes_are_listed(saved) -> None:
     assert "image_encoder.pos_embed is [1, 5, 10, 48], not [1, 10, 10, 48]" in str(caught.value)
 
 
-def test_only_the_first_few_wrong_names_are_listed(saved) -> None:
+def test_only_the_first_few_wrong_names_are_listed(saved: Path) -> None:
     state = safetensors.torch.load_file(saved)
     reseal(saved, {name: value for name, value in state.items() if not name.startswith("mask_decoder")})
     with pytest.raises(ValueError, match=r"is missing; .* is missing; .* is missing and \d+ more$"):
         load_model(saved)
 
 
-def test_weights_that_are_not_finite_are_refused(saved) -> None:
+def test_weights_that_are_not_finite_are_refused(saved: Path) -> None:
     state = safetensors.torch.load_file(saved)
     state["mask_decoder.iou_token.weight"][0, 0] = float("nan")
     reseal(saved, state)
@@ -223,19 +224,19 @@ def test_weights_that_are_not_finite_are_refused(saved) -> None:
         load_model(saved)
 
 
-def test_an_original_checkpoint_is_recognised_and_gets_the_original_thresholds(vit_b_checkpoint) -> None:
+def test_an_original_checkpoint_is_recognised_and_gets_the_original_thresholds(vit_b_checkpoint: Path) -> None:
     model = load_model(vit_b_checkpoint)
     assert model.card == released_card("mine", VIT_B)
     assert (model.card.predicted_iou_threshold, model.card.stability_threshold) == (0.88, 0.95)
     assert model.model_id.startswith("mine-")
 
 
-def test_a_checkpoint_of_mobilesam_is_recognised(tmp_path) -> None:
+def test_a_checkpoint_of_mobilesam_is_recognised(tmp_path: Path) -> None:
     model = load_model(write_released("mobile", tmp_path / "mine.pt"))
     assert model.card == released_card("mine", MOBILE)
 
 
-def test_a_pulled_mobilesam_is_loaded_by_its_name(tmp_path, monkeypatch) -> None:
+def test_a_pulled_mobilesam_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_released("mobile", tmp_path / RELEASED["mobile"].file_name)
     pulled = dataclasses.replace(RELEASED["mobile"], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(RELEASED, "mobile", pulled)
@@ -243,23 +244,23 @@ def test_a_pulled_mobilesam_is_loaded_by_its_name(tmp_path, monkeypatch) -> None
     assert (model.name, model.card.config) == ("mobile", MOBILE)
 
 
-def test_a_pulled_file_whose_checksum_is_wrong_is_not_loaded(tmp_path, vit_b_checkpoint) -> None:
+def test_a_pulled_file_whose_checksum_is_wrong_is_not_loaded(tmp_path: Path, vit_b_checkpoint: Path) -> None:
     (tmp_path / RELEASED["vit_b"].file_name).symlink_to(vit_b_checkpoint)
     with pytest.raises(ValueError, match=r"released vit_b is ec2df6.*; .* models pull vit_b"):
         load_model("vit_b", folder=tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 20_000, -1000])
-def test_a_truncated_original_checkpoint_is_refused(tmp_path, vit_b_checkpoint, keep) -> None:
+def test_a_truncated_original_checkpoint_is_refused(tmp_path: Path, vit_b_checkpoint: Path, keep: int) -> None:
     path = tmp_path / "cut.pth"
     path.write_bytes(vit_b_checkpoint.read_bytes()[:keep])
     with pytest.raises(ValueError, match="not a whole PyTorch checkpoint"):
         load_model(path)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path) -> None:
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Trap:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"image_encoder.pos_embed": Trap()}, tmp_path / "trap.pth")
@@ -278,7 +279,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path) -> None:
         ({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, "the weights do not fit the network: .* is missing"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message) -> None:
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=message):
         load_model(tmp_path / "other.pth")

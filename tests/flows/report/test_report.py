@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 
 from engine.automatic.config import PRESETS
 from engine.automatic.diagnostics import Diagnostics
@@ -459,7 +460,7 @@ def browser() -> Iterator[object]:
         opened.close()
 
 
-def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser, full_report: Path) -> None:
+def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser: Browser, full_report: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
@@ -474,7 +475,7 @@ def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser, f
     page.close()
 
 
-def test_masks_can_be_hidden_and_a_photograph_enlarged(browser, full_report: Path) -> None:
+def test_masks_can_be_hidden_and_a_photograph_enlarged(browser: Browser, full_report: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(full_report.as_uri())
     masks = page.locator(".masks").first
@@ -490,7 +491,7 @@ def test_masks_can_be_hidden_and_a_photograph_enlarged(browser, full_report: Pat
     page.close()
 
 
-def test_nothing_is_wider_than_a_phone(browser, full_report: Path) -> None:
+def test_nothing_is_wider_than_a_phone(browser: Browser, full_report: Path) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(full_report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,10 +1,12 @@
 import io
 import tarfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import webdataset
 
-from storage.formats.tar_shards import Member, read_shard, write_shard
+from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
 from storage.objects.stores import Corrupt
 
 MEMBERS = [
@@ -14,7 +16,7 @@ MEMBERS = [
 ]
 
 
-def written(members=MEMBERS):
+def written(members: Sequence[Member] = MEMBERS) -> tuple[bytes, list[MemberSpan]]:
     file = io.BytesIO()
     spans = write_shard(file, members)
     return file.getvalue(), spans
@@ -40,7 +42,7 @@ def test_tarfile_reads_it_and_sees_no_time_or_owner() -> None:
         assert tar.extractfile(infos[0]).read() == MEMBERS[0].parts["jpg"]
 
 
-def test_the_webdataset_library_reads_it(tmp_path) -> None:
+def test_the_webdataset_library_reads_it(tmp_path: Path) -> None:
     (tmp_path / "shard.tar").write_bytes(written()[0])
     stream = webdataset.WebDataset(str(tmp_path / "shard.tar"), shardshuffle=False)
     read = [{name: value for name, value in sample.items() if name in ("jpg", "png", "json")} for sample in stream]
@@ -48,7 +50,7 @@ def test_the_webdataset_library_reads_it(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("keep", [511, 600, 1300, 2600])
-def test_a_torn_shard_is_never_read_as_a_short_one(keep) -> None:
+def test_a_torn_shard_is_never_read_as_a_short_one(keep: int) -> None:
     data = written()[0][:keep]
     with pytest.raises(Corrupt, match="middle of a member"):
         list(read_shard(io.BytesIO(data)))
@@ -72,6 +74,6 @@ def test_a_damaged_header_and_a_foreign_file_are_corrupt() -> None:
         ([Member(key="a", parts={"JPG": b""})], "lower-case"),
     ],
 )
-def test_names_that_no_reader_would_group_rightly_are_refused(members, message) -> None:
+def test_names_that_no_reader_would_group_rightly_are_refused(members: Sequence[Member], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         written(members)

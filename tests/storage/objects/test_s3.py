@@ -22,11 +22,11 @@ COUNTS = "SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM 
 
 
 @pytest.fixture
-def dataset(s3_uri):
+def dataset(s3_uri: str) -> Dataset:
     return Dataset.create(s3_uri)
 
 
-def test_a_dataset_on_s3_answers_like_one_on_disk(dataset, samples) -> None:
+def test_a_dataset_on_s3_answers_like_one_on_disk(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset)
     plan = samples.mask(dataset)
     dataset = Dataset.open(dataset.uri)
@@ -47,7 +47,7 @@ def test_a_dataset_on_s3_answers_like_one_on_disk(dataset, samples) -> None:
     assert [status.missing for status in dataset.status()] == [()] * 4
 
 
-def test_of_racing_workers_and_folders_every_image_counts_once(dataset, samples) -> None:
+def test_of_racing_workers_and_folders_every_image_counts_once(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(3)]
     barrier, records = threading.Barrier(6), []
@@ -73,10 +73,12 @@ def test_of_racing_workers_and_folders_every_image_counts_once(dataset, samples)
 
 
 @pytest.mark.parametrize("fault", [*REFUSES, *LOSES])
-def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samples, monkeypatch, fault) -> None:
+def test_a_commit_whose_first_answer_fails_is_made_once(
+    s3_server: str, dataset: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     left = ["PUT /commits/"]
 
-    def fault_of(request):
+    def fault_of(request: BaseHTTPRequestHandler) -> str:
         return fault if left and request.command == "PUT" and "/commits/" in request.path and left.pop() else ""
 
     plan = dataset.new_plan("images", [SHARD], {})
@@ -91,10 +93,10 @@ def test_a_commit_whose_first_answer_fails_is_made_once(s3_server, dataset, samp
     assert dataset.verify().faults == ()
 
 
-def test_a_body_that_breaks_off_is_read_again(s3_server, s3_uri, monkeypatch) -> None:
+def test_a_body_that_breaks_off_is_read_again(s3_server: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, data, cuts = open_store(s3_uri), os.urandom(3_000_000), []
 
-    def fault_of(request):
+    def fault_of(request: BaseHTTPRequestHandler) -> str:
         if request.command == "GET" and len(cuts) < 2:
             cuts.append(request.path)
             return BREAKS_OFF
@@ -110,11 +112,11 @@ def test_a_body_that_breaks_off_is_read_again(s3_server, s3_uri, monkeypatch) ->
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_whole_run_through_a_failing_network_loses_and_doubles_nothing(
-    s3_server, dataset, samples, monkeypatch, seed
+    s3_server: str, dataset: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     dice, faults = random.Random(seed), []
 
-    def fault_of(request):
+    def fault_of(request: BaseHTTPRequestHandler) -> str:
         if dice.random() > 0.12:
             return ""
         faults.append(dice.choice([*REFUSES, *LOSES, *([BREAKS_OFF] if request.command == "GET" else [])]))
@@ -132,7 +134,9 @@ def test_a_whole_run_through_a_failing_network_loses_and_doubles_nothing(
     assert dataset.verify().faults == ()
 
 
-def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed(s3_uri, monkeypatch) -> None:
+def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(s3, "_PARTS", TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20))
     store, data = open_store(s3_uri), os.urandom(17 << 20)
     assert store.write("data/p/s/g0-a.tar", lambda file: file.write(data)).nbytes == len(data)
@@ -150,7 +154,7 @@ def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed
     assert list(store.unfinished()) == []
 
 
-def test_listing_goes_on_past_one_page(s3_uri, monkeypatch) -> None:
+def test_listing_goes_on_past_one_page(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_PAGE", 10)
     store = open_store(s3_uri)
     keys = [f"commits/p/{number:05d}.g0.json" for number in range(25)]
@@ -166,14 +170,16 @@ def test_listing_goes_on_past_one_page(s3_uri, monkeypatch) -> None:
         ("AWS_ACCESS_KEY_ID", "nobody", "refuses these credentials .InvalidAccessKeyId"),
     ],
 )
-def test_wrong_credentials_are_one_clear_line(s3_uri, monkeypatch, setting, value, message) -> None:
+def test_wrong_credentials_are_one_clear_line(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, message: str
+) -> None:
     monkeypatch.setenv(setting, value)
     with pytest.raises(StoreError, match=message) as caught:
         Dataset.open_or_create(s3_uri)
     assert "\n" not in str(caught.value)
 
 
-def test_no_credentials_and_no_bucket_are_one_clear_line(s3_uri, monkeypatch) -> None:
+def test_no_credentials_and_no_bucket_are_one_clear_line(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match="there is no bucket 'gigamask-nowhere'; create it"):
         Dataset.open_or_create("s3://gigamask-nowhere/dataset")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -185,12 +191,12 @@ def test_no_credentials_and_no_bucket_are_one_clear_line(s3_uri, monkeypatch) ->
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3://bucket/x?versionId=1"])
-def test_an_address_without_a_bucket_is_refused(uri) -> None:
+def test_an_address_without_a_bucket_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="expected s3://bucket/prefix"):
         open_store(uri)
 
 
-def forgetful_server(objects):
+def forgetful_server(objects: dict[str, bytes]) -> type[BaseHTTPRequestHandler]:
     """Puts whatever it is told, as servers do that do not know `If-None-Match`."""
 
     class Server(BaseHTTPRequestHandler):
@@ -200,30 +206,31 @@ def forgetful_server(objects):
             objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
             self.reply(200, b"")
 
-        def do_GET(self):
+        def do_GET(self) -> None:
             if "list-type" in self.path:
-                return self.reply(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+                self.reply(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+                return
             data = objects.get(self.path)
             code = b"<Error><Code>NoSuchKey</Code></Error>"
-            return self.reply(404, code) if data is None else self.reply(200, data)
+            self.reply(404, code) if data is None else self.reply(200, data)
 
         def do_DELETE(self) -> None:
             objects.pop(self.path, None)
             self.reply(204, b"")
 
-        def reply(self, status, data) -> None:
+        def reply(self, status: int, data: bytes) -> None:
             self.send_response_only(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *args) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     return Server
 
 
-def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypatch) -> None:
+def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SimpleNamespace(ACCESS_KEY_ID="a", SECRET_ACCESS_KEY="b", REGION="us-east-1")
     for name, value in vars(settings).items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -235,7 +242,7 @@ def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypa
     assert objects == {}
 
 
-def test_a_shard_damaged_on_the_server_is_never_read_in_silence(dataset, samples) -> None:
+def test_a_shard_damaged_on_the_server_is_never_read_in_silence(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = samples.ingest(dataset, shards=1)
     (commit,) = dataset.commits(plan)
     key = commit.tars()[0].key

@@ -1,27 +1,38 @@
 import errno
 import os
 import threading
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from storage.objects import stores
-from storage.objects.stores import Conflict, Corrupt, LocalStore, NotFound, StoreError, open_store, sha256_of
+from storage.objects.stores import (
+    Conflict,
+    Corrupt,
+    LocalStore,
+    NotFound,
+    ObjectStore,
+    StoreError,
+    open_store,
+    sha256_of,
+)
 
 
 @pytest.fixture
-def local(tmp_path):
+def local(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "root")
 
 
 @pytest.fixture(params=["local", "s3"])
-def store(request, tmp_path):
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Both kinds of store keep the same promises."""
     if request.param == "local":
         return LocalStore(tmp_path / "root")
     return open_store(request.getfixturevalue("s3_uri"))
 
 
-def test_an_object_comes_back_whole_and_in_pieces(store, tmp_path) -> None:
+def test_an_object_comes_back_whole_and_in_pieces(store: ObjectStore, tmp_path: Path) -> None:
     assert store.put("data/p/s/a.tar", b"0123456789").nbytes == 10
     (tmp_path / "file").write_bytes(b"abc")
     assert store.put_file("data/p/s/b.tar", tmp_path / "file").nbytes == 3
@@ -35,7 +46,7 @@ def test_an_object_comes_back_whole_and_in_pieces(store, tmp_path) -> None:
     assert list(store.list("")) == ["data/p/s/b.tar"]
 
 
-def test_keys_are_listed_in_their_own_order_and_by_any_prefix(store) -> None:
+def test_keys_are_listed_in_their_own_order_and_by_any_prefix(store: ObjectStore) -> None:
     keys = ["folds/1.json", "folds/1/x", "folds/10.json", "folds/1.done.json", "f"]
     for key in keys:
         store.put(key, b"")
@@ -44,7 +55,7 @@ def test_keys_are_listed_in_their_own_order_and_by_any_prefix(store) -> None:
     assert list(store.list("nothing/")) == []
 
 
-def test_what_is_not_there_is_not_found(store) -> None:
+def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
     for call in (store.get, store.head, store.open):
         with pytest.raises(NotFound, match="no such object"):
             call("commits/p/s.g0.json")
@@ -54,10 +65,10 @@ def test_what_is_not_there_is_not_found(store) -> None:
         store.get_range("short", 1, 5)
 
 
-def test_of_racing_writers_one_creates_the_object_and_all_others_get_conflict(store) -> None:
+def test_of_racing_writers_one_creates_the_object_and_all_others_get_conflict(store: ObjectStore) -> None:
     start, outcomes = threading.Barrier(16), []
 
-    def write(number) -> None:
+    def write(number: int) -> None:
         start.wait()
         try:
             store.put_if_absent("commit", str(number).encode())
@@ -78,13 +89,13 @@ def test_of_racing_writers_one_creates_the_object_and_all_others_get_conflict(st
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a//b", "a/./b", "a\0b"])
-def test_a_key_cannot_lead_out_of_the_folder(store, key) -> None:
+def test_a_key_cannot_lead_out_of_the_folder(store: ObjectStore, key: str) -> None:
     with pytest.raises(ValueError, match="object key"):
         store.put(key, b"")
 
 
-def test_a_write_that_fails_half_way_leaves_nothing_to_be_seen(local) -> None:
-    def fill(file) -> None:
+def test_a_write_that_fails_half_way_leaves_nothing_to_be_seen(local: LocalStore) -> None:
+    def fill(file: BinaryIO) -> None:
         file.write(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -93,8 +104,8 @@ def test_a_write_that_fails_half_way_leaves_nothing_to_be_seen(local) -> None:
     assert [path for path in local.root.rglob("*") if path.is_file()] == []
 
 
-def test_an_error_of_the_caller_passes_through_and_leaves_nothing(local) -> None:
-    def fill(file) -> None:
+def test_an_error_of_the_caller_passes_through_and_leaves_nothing(local: LocalStore) -> None:
+    def fill(file: BinaryIO) -> None:
         raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
@@ -102,7 +113,7 @@ def test_an_error_of_the_caller_passes_through_and_leaves_nothing(local) -> None
     assert [path for path in local.root.rglob("*") if path.is_file()] == []
 
 
-def test_an_object_is_durable_before_it_gets_its_name(local, monkeypatch) -> None:
+def test_an_object_is_durable_before_it_gets_its_name(local: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     for name in ("fsync", "replace", "link"):
         real = getattr(os, name)
@@ -113,14 +124,14 @@ def test_an_object_is_durable_before_it_gets_its_name(local, monkeypatch) -> Non
     assert steps[-3:] == ["fsync", "link", "fsync"]
 
 
-def test_addresses_choose_the_store(tmp_path) -> None:
+def test_addresses_choose_the_store(tmp_path: Path) -> None:
     assert open_store(f"file://{tmp_path}/a%20b").uri == f"{tmp_path}/a b"
     assert open_store(tmp_path).uri == str(tmp_path)
     with pytest.raises(ValueError, match="'gs' is not known"):
         open_store("gs://bucket/prefix")
 
 
-def test_listing_passes_over_an_object_that_vanishes_meanwhile(tmp_path) -> None:
+def test_listing_passes_over_an_object_that_vanishes_meanwhile(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     for name in "abc":
         store.put(f"data/{name}", b"1")
@@ -130,11 +141,13 @@ def test_listing_passes_over_an_object_that_vanishes_meanwhile(tmp_path) -> None
     assert list(keys) == ["data/c"]
 
 
-def test_a_late_writer_whose_half_written_file_was_cleaned_away_meets_a_conflict(tmp_path, monkeypatch) -> None:
+def test_a_late_writer_whose_half_written_file_was_cleaned_away_meets_a_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another one made the object, so cleaning took this one's temporary file for garbage."""
     store, real = LocalStore(tmp_path), os.link
 
-    def cleaned_first(source, target) -> None:
+    def cleaned_first(source: Path, target: Path) -> None:
         os.unlink(source)
         target.write_bytes(b"theirs")
         real(source, target)

@@ -1,18 +1,20 @@
 """Cleaning removes what can no longer matter, and nothing that may still win."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from storage.protocol.commits import begin_attempt
-from storage.protocol.plans import PlannedShard
+from storage.dataset import Dataset
+from storage.protocol.commits import Attempt, begin_attempt
+from storage.protocol.plans import Plan, PlannedShard
 from storage.tables.contents import put_images
 
 SHARDS = [PlannedShard(name="done"), PlannedShard(name="open")]
 
 
 @pytest.fixture
-def littered(dataset, samples):
+def littered(dataset: Dataset, samples: SimpleNamespace) -> tuple[Dataset, Plan, Attempt, Attempt]:
     """A committed shard with a crashed attempt beside it, and a shard with an attempt still at work."""
     plan = dataset.new_plan("images", SHARDS, {})
     photos = [samples.make_image(1)]
@@ -27,11 +29,13 @@ def littered(dataset, samples):
     return dataset, plan, crashed, working
 
 
-def keys(attempt):
+def keys(attempt: Attempt) -> tuple[str, ...]:
     return tuple(sorted(part.key for part in attempt.parts))
 
 
-def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(littered) -> None:
+def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
+    littered: tuple[Dataset, Plan, Attempt, Attempt],
+) -> None:
     dataset, _, crashed, working = littered
     before = list(dataset.store.list("data/"))
     report = dataset.clean()
@@ -41,7 +45,9 @@ def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(littered) -> No
     assert list(dataset.store.list("data/")) == before
 
 
-def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(littered) -> None:
+def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(
+    littered: tuple[Dataset, Plan, Attempt, Attempt],
+) -> None:
     dataset, plan, _, working = littered
     assert dataset.clean(delete=True).deleted
     assert dataset.clean().garbage == ()
@@ -51,7 +57,9 @@ def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(li
     assert dataset.verify().faults == ()
 
 
-def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(littered) -> None:
+def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(
+    littered: tuple[Dataset, Plan, Attempt, Attempt],
+) -> None:
     dataset, plan, crashed, working = littered
     (closed,) = dataset.close(plan)
     assert (closed.shard, closed.attempt_id) == ("open", "")
@@ -67,7 +75,7 @@ def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(littered) ->
     assert dataset.verify().faults == ()
 
 
-def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset, samples) -> None:
+def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset)
     plan = samples.mask(dataset)
     dataset.fold()
@@ -89,7 +97,9 @@ def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset, samples) -> Non
     assert dataset.plan_redo(plan, ["00000"], {"model": "best"}).shards[0].previous == closed.record_sha256
 
 
-def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(dataset, samples) -> None:
+def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(
+    dataset: Dataset, samples: SimpleNamespace
+) -> None:
     plan = samples.ingest(dataset, shards=1)
     (old,) = dataset.commits(plan)
     redo = dataset.plan_redo(plan)

@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -81,17 +84,17 @@ except StoreError as error:
 """
 
 
-def start(script, tmp_path, *job):
+def start(script: str, tmp_path: Path, *job: object) -> subprocess.Popen[str]:
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     command = [sys.executable, "-c", script, str(tmp_path / "job")]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."})
 
 
-def data_files(dataset):
+def data_files(dataset: Dataset) -> list[Path]:
     return sorted(path for path in (Path(dataset.uri) / "data").rglob("*") if path.is_file())
 
 
-def test_the_same_command_finds_its_plan_again(dataset) -> None:
+def test_the_same_command_finds_its_plan_again(dataset: Dataset) -> None:
     first = dataset.new_plan("images", [SHARD], {"side_px": 1500, "more": [1, 2]})
     again = dataset.new_plan("images", [SHARD], {"more": [1, 2], "side_px": 1500})
     assert again == first
@@ -112,13 +115,15 @@ def test_the_same_command_finds_its_plan_again(dataset) -> None:
         ("images", [SHARD], {"side": {1, 2}}, "only JSON values"),
     ],
 )
-def test_a_plan_that_could_not_be_kept_is_refused(dataset, kind, shards, settings, message) -> None:
+def test_a_plan_that_could_not_be_kept_is_refused(
+    dataset: Dataset, kind: str, shards: list[PlannedShard], settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         dataset.new_plan(kind, shards, settings)
     assert dataset.plans() == []
 
 
-def test_a_plan_whose_file_was_changed_is_corrupt(dataset) -> None:
+def test_a_plan_whose_file_was_changed_is_corrupt(dataset: Dataset) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     key = f"plans/{plan.plan_id}.json"
     dataset.store.put(key, plan_to_json(replace(plan, settings={"side_px": 1})))
@@ -126,7 +131,7 @@ def test_a_plan_whose_file_was_changed_is_corrupt(dataset) -> None:
         Dataset.open(dataset.uri).plan(plan.plan_id)
 
 
-def test_a_record_survives_its_json(dataset, samples) -> None:
+def test_a_record_survives_its_json(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = samples.ingest(dataset, shards=1)
     (record,) = dataset.commits(plan)
     assert commit_from_json(commit_to_json(record), where="here") == record
@@ -145,13 +150,15 @@ def test_a_record_survives_its_json(dataset, samples) -> None:
         (b'{"format":2}', StoreError, "format 2, this version reads format 1; use a newer gigamask"),
     ],
 )
-def test_a_record_that_cannot_be_read_says_so(dataset, data, error, message) -> None:
+def test_a_record_that_cannot_be_read_says_so(
+    dataset: Dataset, data: bytes, error: type[Exception], message: str
+) -> None:
     dataset.store.put("commits/p/s.g0.json", data)
     with pytest.raises(error, match=message):
         dataset.commit_of("p/s.g0")
 
 
-def test_a_finished_shard_is_not_planned_again(dataset, samples) -> None:
+def test_a_finished_shard_is_not_planned_again(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = samples.ingest(dataset, shards=3)
     before = data_files(dataset)
     assert dataset.missing(plan) == []
@@ -159,7 +166,9 @@ def test_a_finished_shard_is_not_planned_again(dataset, samples) -> None:
     assert data_files(dataset) == before
 
 
-def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes(dataset, samples, tmp_path) -> None:
+def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes(
+    dataset: Dataset, samples: SimpleNamespace, tmp_path: Path
+) -> None:
     shards = [PlannedShard(name=f"{number:05d}") for number in range(60)]
     plan = dataset.new_plan("images", shards, {})
     photos = [samples.make_image(number) for number in range(2)]
@@ -177,7 +186,7 @@ def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes
     assert dataset.verify().faults == ()
 
 
-def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset, samples) -> None:
+def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(3)]
     barrier, records = threading.Barrier(8), []
@@ -202,7 +211,9 @@ def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset, samples) -> N
     assert dataset.query("SELECT count(*) AS n FROM images").to_pylist() == [{"n": 3}]
 
 
-def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_loses(dataset, samples, tmp_path) -> None:
+def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_loses(
+    dataset: Dataset, samples: SimpleNamespace, tmp_path: Path
+) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(3)]
     frozen = start(FROZEN_WRITER, tmp_path, dataset.uri, plan.plan_id, photos)
@@ -218,7 +229,7 @@ def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_lose
 class LosesReplies(LocalStore):
     """Puts the record, then loses the reply: what a network does."""
 
-    def put_if_absent(self, key, data) -> None:
+    def put_if_absent(self, key: str, data: bytes) -> None:
         super().put_if_absent(key, data)
         raise StoreError("connection reset")
 
@@ -226,11 +237,11 @@ class LosesReplies(LocalStore):
 class LosesRequests(LocalStore):
     """Loses the request, so that nothing is put."""
 
-    def put_if_absent(self, key, data) -> None:
+    def put_if_absent(self, key: str, data: bytes) -> None:
         raise StoreError("connection reset")
 
 
-def test_a_lost_reply_after_success_is_a_win(dataset, samples) -> None:
+def test_a_lost_reply_after_success_is_a_win(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     attempt = begin_attempt(LosesReplies(Path(dataset.uri)), plan, SHARD)
     put_images(attempt, [samples.make_image(1)])
@@ -238,7 +249,7 @@ def test_a_lost_reply_after_success_is_a_win(dataset, samples) -> None:
     assert len(data_files(dataset)) == 2
 
 
-def test_a_put_nobody_knows_about_raises_and_keeps_the_objects(dataset, samples) -> None:
+def test_a_put_nobody_knows_about_raises_and_keeps_the_objects(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     attempt = begin_attempt(LosesRequests(Path(dataset.uri)), plan, SHARD)
     put_images(attempt, [samples.make_image(1)])
@@ -251,7 +262,7 @@ def test_a_put_nobody_knows_about_raises_and_keeps_the_objects(dataset, samples)
 class WritesWrongBytes(LocalStore):
     """A disk that lies: an object comes back with a flipped bit."""
 
-    def open(self, key):
+    def open(self, key: str) -> BinaryIO:
         path = self.root / key
         if path.suffix == ".tar":
             data = bytearray(path.read_bytes())
@@ -260,7 +271,7 @@ class WritesWrongBytes(LocalStore):
         return super().open(key)
 
 
-def test_bytes_that_come_back_wrong_are_never_committed(dataset, samples) -> None:
+def test_bytes_that_come_back_wrong_are_never_committed(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     attempt = begin_attempt(WritesWrongBytes(Path(dataset.uri)), plan, SHARD)
     with pytest.raises(Corrupt, match="try again"):
@@ -269,7 +280,9 @@ def test_bytes_that_come_back_wrong_are_never_committed(dataset, samples) -> Non
         commits.read_commit(dataset.store, plan.plan_id, "00000")
 
 
-def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(dataset, samples, tmp_path) -> None:
+def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(
+    dataset: Dataset, samples: SimpleNamespace, tmp_path: Path
+) -> None:
     plan = dataset.new_plan("images", [SHARD], {})
     photos = [samples.make_image(number) for number in range(20)]
     writer = start(SMALL_FILES_WRITER, tmp_path, dataset.uri, plan.plan_id, photos)
@@ -282,7 +295,7 @@ def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(dataset, samp
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -294,7 +307,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(small_disk, samples) -> None:
+def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(
+    small_disk: Path, samples: SimpleNamespace
+) -> None:
     dataset = Dataset.create(small_disk / "dataset")
 
     def fill_up() -> None:
@@ -316,7 +331,7 @@ def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(small_di
     assert dataset.verify().faults == ()
 
 
-def test_two_writers_of_one_plan_freeze_one_plan(dataset) -> None:
+def test_two_writers_of_one_plan_freeze_one_plan(dataset: Dataset) -> None:
     ours, theirs = make_plan("images", [SHARD], {}), make_plan("images", [SHARD], {})
     assert put_plan(dataset.store, ours) == put_plan(dataset.store, theirs)
     with pytest.raises(Conflict):

@@ -11,7 +11,9 @@ import shutil
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -36,6 +38,9 @@ LONG = 1000  # steps: more than any job has
 STEPS = st.sampled_from([14, 13, 17, 12, 15, 22, LONG, 6, 3])  # many end just before a commit, or amid a fold's tables
 
 
+Job = Callable[[Dataset], object]
+
+
 class Died(BaseException):
     """Nothing catches it: as good as a kill."""
 
@@ -45,9 +50,10 @@ class Puppet:
 
     here = threading.local()
 
-    def __init__(self, uri, name, job) -> None:
+    def __init__(self, uri: str, name: str, job: Job) -> None:
         self.name, self.uri, self.job = name, uri, job
-        self.steps, self.dying, self.failing, self.over, self.error = 0, False, False, False, None
+        self.steps, self.dying, self.failing, self.over = 0, False, False, False
+        self.error: BaseException | None = None
         self.moved = threading.Condition()
         self.still = False
         self.thread = threading.Thread(target=self.live, daemon=True)
@@ -83,7 +89,7 @@ class Puppet:
                 self.failing = False
                 raise StoreError("connection reset")
 
-    def go(self, steps, *, fail=False) -> None:
+    def go(self, steps: int, *, fail: bool = False) -> None:
         """Lets it take so many steps (the first of which may fail) and waits until it stands still again."""
         with self.moved:
             if self.over:
@@ -99,8 +105,8 @@ class Puppet:
         self.thread.join(timeout=60)
 
     @staticmethod
-    def stepping(call):
-        def stepped(*args, **kwargs):
+    def stepping(call: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*args: Any, **kwargs: Any) -> Any:
             puppet = getattr(Puppet.here, "puppet", None)
             if puppet is not None:
                 puppet.step()
@@ -110,7 +116,7 @@ class Puppet:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Something to fold, something to mask, something to redo."""
     dataset = Dataset.create(tmp_path_factory.mktemp("base") / "dataset")
     datasets.make_base(dataset)
@@ -134,17 +140,17 @@ class Protocol(RuleBasedStateMachine):
         self.numbered = mock.patch("uuid.uuid4", side_effect=numbered)
         self.numbered.start()
         self.dataset = Dataset.open(self.folder / "dataset")
-        self.puppets = []
+        self.puppets: list[Puppet] = []
         self.variant, self.shards = 1, 1
         self.seen = 0
 
-    def start(self, name, job, steps) -> None:
+    def start(self, name: str, job: Job, steps: int) -> None:
         puppet = Puppet(self.dataset.uri, name, job)
         puppet.go(steps)
         self.puppets.append(puppet)
 
     @rule(data=st.data(), late=st.booleans(), steps=STEPS)
-    def start_a_shard(self, data, late, steps) -> None:
+    def start_a_shard(self, data: st.DataObject, late: bool, steps: int) -> None:
         """An open one, or any, of any generation: whoever comes late must lose."""
         plans = [plan for plan in self.dataset.plans() if plan.kind != "withdrawals"]
         every = [(plan, shard) for plan in plans for shard in plan.shards]
@@ -153,7 +159,7 @@ class Protocol(RuleBasedStateMachine):
         self.start(plan.address(shard), workers.write_unit(plan.plan_id, shard.name), steps)
 
     @rule(steps=STEPS)
-    def start_a_fold(self, steps) -> None:
+    def start_a_fold(self, steps: int) -> None:
         """With something to take."""
         self.shards += 1
         datasets.plan_images(self.dataset, range(1), first=100 * self.shards)
@@ -161,20 +167,20 @@ class Protocol(RuleBasedStateMachine):
         self.start("fold", workers.fold, steps)
 
     @rule(job=st.sampled_from([workers.clean, datasets.rebuild, datasets.snapshot]), steps=STEPS)
-    def start_a_job(self, job, steps) -> None:
+    def start_a_job(self, job: Job, steps: int) -> None:
         self.start(job.__name__, job, steps)
 
     @rule(job=st.sampled_from([workers.finish, workers.clean, workers.fold]))
-    def somebody_else_does(self, job) -> None:
+    def somebody_else_does(self, job: Job) -> None:
         """At one go, while all the others stand still."""
         job(self.dataset)
 
     @rule(steps=STEPS)
-    def start_a_withdrawal(self, steps) -> None:
+    def start_a_withdrawal(self, steps: int) -> None:
         self.start("withdraw", datasets.withdraw_some, steps)
 
     @rule(inherit=st.booleans(), which=st.integers(0, 1))
-    def redo(self, inherit, which) -> None:
+    def redo(self, inherit: bool, which: int) -> None:
         plan = datasets.of_kind(self.dataset, "masks")[0]
         self.variant += 1
         self.dataset.plan_redo(
@@ -191,17 +197,17 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data(), steps=STEPS)
-    def thaw(self, data, steps) -> None:
+    def thaw(self, data: st.DataObject, steps: int) -> None:
         data.draw(st.sampled_from(self.puppets)).go(steps)
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data())
-    def fail_its_next_call(self, data) -> None:
+    def fail_its_next_call(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.puppets)).go(1, fail=True)
 
     @precondition(lambda self: self.puppets)
     @rule(data=st.data())
-    def kill(self, data) -> None:
+    def kill(self, data: st.DataObject) -> None:
         puppet = data.draw(st.sampled_from(self.puppets))
         puppet.die()
 
@@ -230,7 +236,7 @@ class Protocol(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def run(base, monkeypatch, examples, **more) -> None:
+def run(base: Path, monkeypatch: pytest.MonkeyPatch, examples: int, **more: Any) -> None:
     """Plays that many games. No power is cut in them: nothing is synced to a disk, which takes most of the time."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
     machine = type("Protocol", (Protocol,), {"base": base})
@@ -246,12 +252,14 @@ def run(base, monkeypatch, examples, **more) -> None:
     run_state_machine_as_test(machine, settings=some)
 
 
-def test_whatever_order_frozen_workers_go_on_in_every_mask_is_there_once(base, monkeypatch) -> None:
+def test_whatever_order_frozen_workers_go_on_in_every_mask_is_there_once(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(base, monkeypatch, 15)
 
 
 @pytest.mark.parametrize("kind", ["commits", "generations", "folding", "redoing"])
-def test_games_show_that_a_protocol_is_broken(base, monkeypatch, kind) -> None:
+def test_games_show_that_a_protocol_is_broken(base: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     sabotage.KINDS[kind].install(monkeypatch.setattr)
     with pytest.raises((AssertionError, ValueError, StoreError, BaseExceptionGroup)):
         run(base, monkeypatch, 40, report_multiple_bugs=False, verbosity=Verbosity.quiet)

@@ -1,14 +1,17 @@
 """Newer generations of shards, and withdrawn masks: new records beside old ones, in the tables and for readers."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from storage.dataset import Dataset
 from storage.protocol.commits import begin_attempt
-from storage.protocol.plans import PlannedShard
+from storage.protocol.plans import Plan, PlannedShard
 from storage.tables.contents import put_masks
 
 
 @pytest.fixture
-def filled(dataset, samples):
+def filled(dataset: Dataset, samples: SimpleNamespace) -> Dataset:
     samples.ingest(dataset)
     samples.mask(dataset)
     dataset.fold()
@@ -16,7 +19,7 @@ def filled(dataset, samples):
 
 
 @pytest.fixture
-def half_masked(dataset, samples):
+def half_masked(dataset: Dataset, samples: SimpleNamespace) -> tuple[Dataset, Plan]:
     """A mask shard whose second image failed."""
     samples.ingest(dataset, shards=1)
     plan = samples.plan_masks(dataset)
@@ -27,11 +30,13 @@ def half_masked(dataset, samples):
     return dataset, plan
 
 
-def count(dataset, table="masks", where="true"):
+def count(dataset: Dataset, table: str = "masks", where: str = "true") -> int:
     return dataset.query(f"SELECT count(*) AS n FROM {table} WHERE {where}").to_pylist()[0]["n"]
 
 
-def test_failed_images_of_a_finished_shard_are_retried_as_a_new_generation(half_masked, samples) -> None:
+def test_failed_images_of_a_finished_shard_are_retried_as_a_new_generation(
+    half_masked: tuple[Dataset, Plan], samples: SimpleNamespace
+) -> None:
     dataset, plan = half_masked
     (old,) = dataset.commits(plan)
     redo = dataset.plan_redo(plan)
@@ -56,7 +61,7 @@ def test_failed_images_of_a_finished_shard_are_retried_as_a_new_generation(half_
     assert dataset.verify().faults == ()
 
 
-def test_a_whole_shard_made_again_replaces_its_rows_at_once(filled, samples) -> None:
+def test_a_whole_shard_made_again_replaces_its_rows_at_once(filled: Dataset, samples: SimpleNamespace) -> None:
     plan = filled.plans()[1]
     before = filled.snapshot()
     redo = filled.plan_redo(plan, ["00001"], {"model": "better"})
@@ -72,7 +77,9 @@ def test_a_whole_shard_made_again_replaces_its_rows_at_once(filled, samples) -> 
     assert filled.verify().faults == ()
 
 
-def test_a_worker_of_the_old_generation_thawed_after_the_redo_changes_nothing(filled, samples) -> None:
+def test_a_worker_of_the_old_generation_thawed_after_the_redo_changes_nothing(
+    filled: Dataset, samples: SimpleNamespace
+) -> None:
     plan = filled.plans()[1]
     shard = plan.shards[0]
     frozen = begin_attempt(filled.store, plan, shard)
@@ -87,7 +94,7 @@ def test_a_worker_of_the_old_generation_thawed_after_the_redo_changes_nothing(fi
     assert filled.verify().faults == ()
 
 
-def test_two_generations_that_were_never_folded_count_once(dataset, samples) -> None:
+def test_two_generations_that_were_never_folded_count_once(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset, shards=1)
     plan = samples.mask(dataset)
     redo = dataset.plan_redo(plan, ["00000"])
@@ -97,7 +104,7 @@ def test_two_generations_that_were_never_folded_count_once(dataset, samples) -> 
     assert dataset.verify().faults == ()
 
 
-def test_what_cannot_be_redone_is_refused(filled, samples) -> None:
+def test_what_cannot_be_redone_is_refused(filled: Dataset, samples: SimpleNamespace) -> None:
     plan = filled.plans()[1]
     with pytest.raises(ValueError, match="no finished shard has rejects"):
         filled.plan_redo(plan)
@@ -113,7 +120,7 @@ def test_what_cannot_be_redone_is_refused(filled, samples) -> None:
         filled.write_masks(redo, redo.shards[0], [], inherited=other)
 
 
-def test_withdrawn_masks_are_gone_from_tables_and_shards_but_not_from_earlier_snapshots(filled) -> None:
+def test_withdrawn_masks_are_gone_from_tables_and_shards_but_not_from_earlier_snapshots(filled: Dataset) -> None:
     plan = filled.plans()[1]
     before = filled.snapshot()
     pairs = filled.query("SELECT image_id, mask_id FROM masks WHERE ordinal = 1").to_pylist()
@@ -134,7 +141,9 @@ def test_withdrawn_masks_are_gone_from_tables_and_shards_but_not_from_earlier_sn
     assert filled.verify().faults == ()
 
 
-def test_a_redo_that_inherits_does_not_bring_withdrawn_masks_back(half_masked, samples) -> None:
+def test_a_redo_that_inherits_does_not_bring_withdrawn_masks_back(
+    half_masked: tuple[Dataset, Plan], samples: SimpleNamespace
+) -> None:
     dataset, plan = half_masked
     (old,) = dataset.commits(plan)
     gone = next(dataset.read_masks(old))[1][0]
@@ -149,14 +158,14 @@ def test_a_redo_that_inherits_does_not_bring_withdrawn_masks_back(half_masked, s
     assert dataset.verify().faults == ()
 
 
-def test_masks_that_are_not_there_cannot_be_withdrawn(filled) -> None:
+def test_masks_that_are_not_there_cannot_be_withdrawn(filled: Dataset) -> None:
     with pytest.raises(ValueError, match=r"1 of 1 masks are not in fold 1, the first is \(1, 2\)"):
         filled.withdraw([(1, 2)], "wrong")
     with pytest.raises(ValueError, match="no mask was named"):
         filled.withdraw([], "wrong")
 
 
-def test_withdrawals_of_a_generation_that_was_replaced_count_no_more(filled, samples) -> None:
+def test_withdrawals_of_a_generation_that_was_replaced_count_no_more(filled: Dataset, samples: SimpleNamespace) -> None:
     plan = filled.plans()[1]
     image, masks = next(filled.read_masks(filled.commits(plan)[0]))
     filled.withdraw([(image.image_id, mask.mask_id) for mask in masks], "all wrong")
@@ -167,7 +176,9 @@ def test_withdrawals_of_a_generation_that_was_replaced_count_no_more(filled, sam
     assert filled.verify().faults == ()
 
 
-def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(filled, samples) -> None:
+def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(
+    filled: Dataset, samples: SimpleNamespace
+) -> None:
     plan = filled.new_plan("withdrawals", [PlannedShard(name="00000", inputs=("1/2",))], {"reason": "wrong"})
     assert len(filled.close(plan)) == 1
     with pytest.raises(ValueError, match=r"was given up .* give another reason"):

@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from storage.objects.stores import Corrupt
+from storage.dataset import Dataset
+from storage.objects.stores import Corrupt, ObjectStore
 from storage.protocol import redo
 from storage.protocol.commits import commit_to_json
 from storage.tables import delta, folds
@@ -25,27 +28,27 @@ COUNTS = """SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FRO
     (SELECT count(*) FROM shards) AS shards, (SELECT count(*) FROM rejects) AS rejects"""
 
 
-def counts(dataset, snapshot=None):
+def counts(dataset: Dataset, snapshot: str | None = None) -> tuple[int, ...]:
     (row,) = dataset.query(COUNTS, snapshot).to_pylist()
     return tuple(row.values())
 
 
 @pytest.fixture
-def filled(dataset, samples):
+def filled(dataset: Dataset, samples: SimpleNamespace) -> Dataset:
     """Two image shards of 2 images and a reject each, two mask shards of 6 masks each; nothing folded."""
     samples.ingest(dataset)
     samples.mask(dataset)
     return dataset
 
 
-def test_a_fold_brings_every_record_into_the_tables_once(filled) -> None:
+def test_a_fold_brings_every_record_into_the_tables_once(filled: Dataset) -> None:
     assert counts(filled) == (0, 0, 0, 0)
     report = filled.fold()
     assert (report.folds, report.records, report.newest) == (1, 4, 1)
     assert counts(filled) == (4, 12, 4, 2)
 
 
-def test_folding_again_changes_nothing(filled) -> None:
+def test_folding_again_changes_nothing(filled: Dataset) -> None:
     filled.fold()
     before = [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS]
     report = filled.fold()
@@ -59,8 +62,10 @@ class Died(BaseException):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_completes_it(filled, samples, step) -> None:
-    def die(at) -> None:
+def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_completes_it(
+    filled: Dataset, samples: SimpleNamespace, step: str
+) -> None:
+    def die(at: str | None) -> None:
         if at == step:
             raise Died
 
@@ -73,7 +78,7 @@ def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_comple
     assert filled.verify().faults == ()
 
 
-def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled) -> None:
+def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled: Dataset) -> None:
     script = f"from storage.dataset import Dataset; print('go', flush=True); Dataset.open({filled.uri!r}).fold()"
     for milliseconds in (5, 20, 40, 60, 80, 100):
         child = subprocess.Popen(
@@ -91,7 +96,7 @@ def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled) -> Non
     assert filled.verify().faults == ()
 
 
-def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, samples) -> None:
+def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled: Dataset, samples: SimpleNamespace) -> None:
     filled.fold()
     samples.ingest(filled, shards=1, first=50)
     seen = []
@@ -100,7 +105,7 @@ def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled, sampl
     assert counts(filled) == (6, 12, 5, 3)
 
 
-def test_racing_folders_fold_every_record_once(filled, samples) -> None:
+def test_racing_folders_fold_every_record_once(filled: Dataset, samples: SimpleNamespace) -> None:
     barrier, errors = threading.Barrier(6), []
 
     def work() -> None:
@@ -122,7 +127,7 @@ def test_racing_folders_fold_every_record_once(filled, samples) -> None:
     assert filled.verify().faults == ()
 
 
-def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled) -> None:
+def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled: Dataset) -> None:
     """Its handle was opened before another process applied the same fold."""
     old_handle = DeltaTable(filled.store.table_uri("tables", "images"))
     filled.fold()
@@ -134,8 +139,8 @@ def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled) 
     assert delta.open_table(filled.store, "tables", "images").to_pyarrow_table().num_rows == 4
 
 
-def test_a_record_changed_after_its_fold_began_is_refused(filled) -> None:
-    def change(step) -> None:
+def test_a_record_changed_after_its_fold_began_is_refused(filled: Dataset) -> None:
+    def change(step: str) -> None:
         if step == "apply images":
             raise Died
 
@@ -147,19 +152,19 @@ def test_a_record_changed_after_its_fold_began_is_refused(filled) -> None:
         filled.fold()
 
 
-def test_large_folds_are_split(filled, monkeypatch) -> None:
+def test_large_folds_are_split(filled: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folds, "_MOST_RECORDS", 3)
     assert filled.fold().folds == 2
     assert counts(filled) == (4, 12, 4, 2)
 
 
-def num_files(dataset, name):
+def num_files(dataset: Dataset, name: str) -> int:
     done = folds.newest_done(dataset.store)
     return len(delta.open_table(dataset.store, done.folder, name, done.versions[name]).file_uris())
 
 
 @pytest.fixture
-def crowded(filled, samples, monkeypatch):
+def crowded(filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Three folds, of which the second replaces a shard; the fourth puts their files together."""
     filled.fold()
     redo_plan = filled.plan_redo(filled.plans()[1], ["00000"], {"model": "better"})
@@ -174,7 +179,7 @@ def crowded(filled, samples, monkeypatch):
 CROWDED = (4, 9, 5, 2)
 
 
-def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded) -> None:
+def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded: Dataset) -> None:
     done, sql = folds.newest_done(crowded.store), "SELECT * FROM masks ORDER BY image_id, mask_id"
     rows, versions = query(crowded.store, done, sql), done.versions
     assert (done.number, num_files(crowded, "shards")) == (3, 2)
@@ -187,7 +192,7 @@ def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded
     assert crowded.fold().folds == 0
 
 
-def test_large_folds_are_left_as_they_are(crowded, monkeypatch) -> None:
+def test_large_folds_are_left_as_they_are(crowded: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folds, "_SMALL_FOLD", 1)
     crowded.fold()
     assert num_files(crowded, "images") == 1  # of the first fold, with 4 records
@@ -195,7 +200,9 @@ def test_large_folds_are_left_as_they_are(crowded, monkeypatch) -> None:
     assert crowded.verify().faults == ()
 
 
-def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(dataset, samples, monkeypatch) -> None:
+def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(
+    dataset: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples.ingest(dataset, shards=3)
     plan = samples.plan_masks(dataset)
     for shard in plan.shards:
@@ -216,9 +223,9 @@ def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before
 
 @pytest.mark.parametrize("step", STEPS)
 def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_completes_it(
-    crowded, samples, step
+    crowded: Dataset, samples: SimpleNamespace, step: str
 ) -> None:
-    def die(at) -> None:
+    def die(at: str | None) -> None:
         if at == step:
             raise Died
 
@@ -231,7 +238,9 @@ def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_co
     assert crowded.verify().faults == ()
 
 
-def test_racing_folders_that_put_files_together_fold_every_record_once(filled, samples, monkeypatch) -> None:
+def test_racing_folders_that_put_files_together_fold_every_record_once(
+    filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folds, "_COMPACTED", 3)
     errors = []
 
@@ -254,7 +263,7 @@ def test_racing_folders_that_put_files_together_fold_every_record_once(filled, s
     assert filled.verify().faults == ()
 
 
-def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled) -> None:
+def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled: Dataset) -> None:
     (part,) = filled.commits(filled.plans()[1])[0].rows()
     data = filled.store.get(part.key)
     filled.store.put(part.key, data[:-1] + b"!")
@@ -266,7 +275,9 @@ def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled) -> None:
     assert counts(filled) == (4, 12, 4, 2)
 
 
-def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(dataset, samples, monkeypatch) -> None:
+def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(
+    dataset: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(delta, "_BATCH_ROWS", 9)  # batches of three shards, written in whatever order they are ready
     samples.ingest(dataset, shards=24, images=1)
     samples.mask(dataset)
@@ -281,14 +292,14 @@ def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(dataset,
     assert comments == {field.name: field.metadata[b"comment"].decode() for field in tables.MASKS}
 
 
-def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset) -> None:
+def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset: Dataset) -> None:
     for key in list(dataset.store.list("folds/")):
         dataset.store.delete(key)
     with pytest.raises(Corrupt, match="copied in part"):
         dataset.query("SELECT 1")
 
 
-def test_tables_are_rebuilt_from_the_records_alone(filled) -> None:
+def test_tables_are_rebuilt_from_the_records_alone(filled: Dataset) -> None:
     filled.fold()
     before = filled.snapshot()
     rows = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
@@ -306,8 +317,10 @@ def test_tables_are_rebuilt_from_the_records_alone(filled) -> None:
     assert filled.verify().faults == ()
 
 
-def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, samples) -> None:
-    def die(step) -> None:
+def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(
+    filled: Dataset, samples: SimpleNamespace
+) -> None:
+    def die(step: str) -> None:
         if step == "apply shards":
             raise Died
 
@@ -322,7 +335,9 @@ def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(filled, s
     assert filled.verify().faults == ()
 
 
-def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, monkeypatch) -> None:
+def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
+    filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folds, "_COMPACTED", 5)
     filled.fold()
     filled.store.put("folds/00000001.done.json", b"torn")
@@ -337,10 +352,12 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(filled, samples, mo
     assert filled.verify().faults == ()
 
 
-def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monkeypatch) -> None:
+def test_a_rebuild_that_another_fold_overtook_starts_again(
+    filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, overtaken = folds._build, []
 
-    def build(store, folder, names):
+    def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
         versions = real(store, folder, names)
         if not overtaken:
             overtaken.append(folder)
@@ -355,13 +372,15 @@ def test_a_rebuild_that_another_fold_overtook_starts_again(filled, samples, monk
     assert filled.verify().faults == ()
 
 
-def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(filled, monkeypatch) -> None:
+def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(
+    filled: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not in it: `masks` must then still have the masks that `shards` knows no withdrawal of."""
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
     real, seen = folds._build, []
 
-    def build(store, folder, names):
+    def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
         if not seen:
             seen.append(redo.withdraw(store, folds.newest_done(store), [tuple(pair.values())], "wrong"))
         return real(store, folder, names)

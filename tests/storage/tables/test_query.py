@@ -1,5 +1,7 @@
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import polars
@@ -12,21 +14,21 @@ from storage.tables import rows as tables
 
 
 @pytest.fixture
-def filled(dataset, samples):
+def filled(dataset: Dataset, samples: SimpleNamespace) -> Dataset:
     samples.ingest(dataset)
     samples.mask(dataset)
     dataset.fold()
     return dataset
 
 
-def test_an_empty_dataset_answers_with_the_right_columns(dataset) -> None:
+def test_an_empty_dataset_answers_with_the_right_columns(dataset: Dataset) -> None:
     for name, schema in tables.SCHEMAS.items():
         answer = dataset.query(f"SELECT * FROM {name}")
         assert answer.num_rows == 0
         assert answer.schema.remove_metadata().equals(schema.remove_metadata())
 
 
-def test_the_tables_join_and_say_what_was_written(filled, samples) -> None:
+def test_the_tables_join_and_say_what_was_written(filled: Dataset, samples: SimpleNamespace) -> None:
     answer = filled.query(
         """SELECT i.source, count(*) AS masks, max(m.area_px) AS largest, max(m.x1 - m.x0) AS width
            FROM masks m JOIN images i USING (image_id) GROUP BY i.source ORDER BY i.source"""
@@ -43,7 +45,7 @@ def test_the_tables_join_and_say_what_was_written(filled, samples) -> None:
     assert drawn == {"n": 4}
 
 
-def test_a_snapshot_is_the_same_for_ever(filled, samples) -> None:
+def test_a_snapshot_is_the_same_for_ever(filled: Dataset, samples: SimpleNamespace) -> None:
     before = filled.snapshot()
     assert filled.snapshot() == before
     samples.ingest(filled, shards=1, first=50)
@@ -69,7 +71,7 @@ def test_a_snapshot_is_the_same_for_ever(filled, samples) -> None:
         ("SELECT 1 / 0", "Divide by zero"),
     ],
 )
-def test_wrong_sql_is_one_line_that_helps(filled, sql, message) -> None:
+def test_wrong_sql_is_one_line_that_helps(filled: Dataset, sql: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         filled.query(sql)
     assert "\n" not in str(caught.value)
@@ -87,19 +89,19 @@ def test_wrong_sql_is_one_line_that_helps(filled, sql, message) -> None:
         "CREATE TABLE t AS SELECT 1",
     ],
 )
-def test_sql_cannot_write(filled, sql) -> None:
+def test_sql_cannot_write(filled: Dataset, sql: str) -> None:
     with pytest.raises(ValueError, match="a dataset is read with SELECT"):
         filled.query(sql)
     assert filled.query("SELECT count(*) AS n FROM shards").to_pylist() == [{"n": 4}]
 
 
-def test_words_that_write_may_stand_in_quotes(filled) -> None:
+def test_words_that_write_may_stand_in_quotes(filled: Dataset) -> None:
     assert filled.query("SELECT 'drop' AS \"update\" -- delete\n").to_pylist() == [{"update": "drop"}]
     assert filled.query("(SELECT 1 AS a)").to_pylist() == [{"a": 1}]
     assert filled.query("DESCRIBE masks").num_rows == len(tables.MASKS)
 
 
-def test_duckdb_polars_and_pandas_read_the_same_rows(filled) -> None:
+def test_duckdb_polars_and_pandas_read_the_same_rows(filled: Dataset) -> None:
     ours = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
     table = delta.open_table(filled.store, "tables", "masks", folds.newest_done(filled.store).versions["masks"])
     files = table.file_uris()
@@ -112,7 +114,7 @@ def test_duckdb_polars_and_pandas_read_the_same_rows(filled) -> None:
     assert pandas["area_px"].sum() == 12 * 45
 
 
-def test_masks_are_streamed_by_condition_and_columns(filled) -> None:
+def test_masks_are_streamed_by_condition_and_columns(filled: Dataset) -> None:
     masks = filled.masks(filter="area_px = 45 AND predicted_iou > 0.5", columns=["mask_id", "stage"]).read_all()
     expected = filled.query("SELECT mask_id, stage FROM masks WHERE area_px = 45 AND predicted_iou > 0.5")
     assert masks.schema.equals(expected.schema)
@@ -122,7 +124,7 @@ def test_masks_are_streamed_by_condition_and_columns(filled) -> None:
     assert filled.masks().schema.names == tables.MASKS.names
 
 
-def test_masks_of_a_snapshot_stay_those_of_its_day(filled, samples) -> None:
+def test_masks_of_a_snapshot_stay_those_of_its_day(filled: Dataset, samples: SimpleNamespace) -> None:
     before = filled.snapshot().snapshot_id
     samples.ingest(filled, shards=1, first=50)
     samples.mask(filled)
@@ -140,13 +142,15 @@ def test_masks_of_a_snapshot_stay_those_of_its_day(filled, samples) -> None:
         ("true", [], "expected some of"),
     ],
 )
-def test_a_wrong_condition_or_column_is_one_clear_error(filled, condition, columns, words) -> None:
+def test_a_wrong_condition_or_column_is_one_clear_error(
+    filled: Dataset, condition: str, columns: list[str] | None, words: str
+) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         filled.masks(filter=condition, columns=columns).read_all()
     assert "\n" not in str(caught.value)
 
 
-def test_the_masks_of_an_image_are_found_through_its_shards(filled) -> None:
+def test_the_masks_of_an_image_are_found_through_its_shards(filled: Dataset) -> None:
     image_ids = filled.query("SELECT image_id FROM images").column(0).to_pylist()
     for image_id in image_ids:
         by_scan = filled.query(f"SELECT * FROM masks WHERE image_id = {image_id} ORDER BY part, ordinal")
@@ -155,7 +159,9 @@ def test_the_masks_of_an_image_are_found_through_its_shards(filled) -> None:
     assert filled.masks_of_image(12345).num_rows == 0
 
 
-def test_a_stream_that_failed_opens_the_tables_anew_the_next_time(dataset, samples, tmp_path) -> None:
+def test_a_stream_that_failed_opens_the_tables_anew_the_next_time(
+    dataset: Dataset, samples: SimpleNamespace, tmp_path: Path
+) -> None:
     """Of other files, as after a dataset was copied back; or with other credentials."""
     other = Dataset.create(tmp_path / "other")
     for each, shards in ((dataset, 2), (other, 1)):

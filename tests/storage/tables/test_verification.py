@@ -1,25 +1,27 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from storage.protocol.commits import commit_to_json
+from storage.dataset import Dataset
+from storage.protocol.commits import Commit, commit_to_json
 from storage.tables import delta, folds
 
 
 @pytest.fixture
-def filled(dataset, samples):
+def filled(dataset: Dataset, samples: SimpleNamespace) -> Dataset:
     samples.ingest(dataset)
     samples.mask(dataset)
     dataset.fold()
     return dataset
 
 
-def mask_commit(dataset):
+def mask_commit(dataset: Dataset) -> Commit:
     return dataset.commits(dataset.plans()[1])[0]
 
 
-def test_a_sound_dataset_has_no_faults_and_its_counts(filled) -> None:
+def test_a_sound_dataset_has_no_faults_and_its_counts(filled: Dataset) -> None:
     report = filled.verify()
     assert report.faults == ()
     assert (report.plans, report.records, report.objects, report.images, report.masks) == (2, 4, 8, 4, 12)
@@ -28,7 +30,7 @@ def test_a_sound_dataset_has_no_faults_and_its_counts(filled) -> None:
     )
 
 
-def test_a_flipped_bit_a_torn_object_and_a_missing_one_are_each_named(filled) -> None:
+def test_a_flipped_bit_a_torn_object_and_a_missing_one_are_each_named(filled: Dataset) -> None:
     parts = [part for plan in filled.plans() for commit in filled.commits(plan) for part in commit.parts]
     flipped, torn, missing = (Path(filled.uri) / part.key for part in parts[:3])
     data = bytearray(flipped.read_bytes())
@@ -44,7 +46,7 @@ def test_a_flipped_bit_a_torn_object_and_a_missing_one_are_each_named(filled) ->
     assert {fault.key for fault in filled.verify(fast=True).faults} == {part.key for part in parts[1:3]}
 
 
-def test_a_record_that_counts_wrong_is_named(filled) -> None:
+def test_a_record_that_counts_wrong_is_named(filled: Dataset) -> None:
     commit = mask_commit(filled)
     parts = tuple(replace(part, masks=part.masks + 1) for part in commit.parts)
     filled.store.put(f"commits/{commit.address}.json", commit_to_json(replace(commit, parts=parts)))
@@ -53,7 +55,7 @@ def test_a_record_that_counts_wrong_is_named(filled) -> None:
     assert "2 images and 6 masks, the record says 2 and 7" in faults[0].what
 
 
-def test_a_torn_record_and_a_changed_plan_are_named(filled) -> None:
+def test_a_torn_record_and_a_changed_plan_are_named(filled: Dataset) -> None:
     commit, plan = mask_commit(filled), filled.plans()[0]
     filled.store.put(f"commits/{commit.address}.json", b'{"format":1,')
     filled.store.put(f"plans/{plan.plan_id}.json", b"")
@@ -61,7 +63,7 @@ def test_a_torn_record_and_a_changed_plan_are_named(filled) -> None:
     assert [fault.key for fault in filled.verify().faults] == expected
 
 
-def test_tables_that_differ_from_the_records_are_named(filled) -> None:
+def test_tables_that_differ_from_the_records_are_named(filled: Dataset) -> None:
     table = delta.open_table(filled.store, "tables", "masks")
     table.delete("ordinal = 2")
     done = folds.newest_done(filled.store)
@@ -76,7 +78,9 @@ def test_tables_that_differ_from_the_records_are_named(filled) -> None:
     assert "4 rows, its record counts 6" in faults[0].what
 
 
-def test_objects_of_a_replaced_generation_are_checked_as_snapshots_still_read_them(filled, samples) -> None:
+def test_objects_of_a_replaced_generation_are_checked_as_snapshots_still_read_them(
+    filled: Dataset, samples: SimpleNamespace
+) -> None:
     plan = filled.plans()[1]
     old = mask_commit(filled)
     redo = filled.plan_redo(plan, ["00000"])
@@ -97,7 +101,7 @@ def test_objects_of_a_replaced_generation_are_checked_as_snapshots_still_read_th
     assert [fault.key for fault in filled.verify().faults] == [f"commits/{old.address}.json"]
 
 
-def test_objects_that_two_generations_share_are_checked_once(dataset, samples) -> None:
+def test_objects_that_two_generations_share_are_checked_once(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset, shards=1)
     plan = samples.plan_masks(dataset)
     (shard,) = plan.shards

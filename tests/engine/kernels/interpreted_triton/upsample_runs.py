@@ -35,7 +35,7 @@ def logits(side: int, count: int = 2, *, seed: int = 0) -> torch.Tensor:
     return smooth
 
 
-def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation, offset: float = 1.0) -> UpsampledMasks:
+def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation: str, offset: float = 1.0) -> UpsampledMasks:
     return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, implementation=implementation)
 
 
@@ -55,7 +55,7 @@ def test_triton_and_torch_give_the_same_runs_boxes_areas_and_stability(geometry:
 
 
 @pytest.mark.parametrize("crop", [None, (0, 0, 50, 20), (10, 0, 50, 30), (10, 9, 50, 30)])
-def test_empty_full_undecided_missing_and_infinite_masks(crop) -> None:
+def test_empty_full_undecided_missing_and_infinite_masks(crop: tuple[int, int, int, int] | None) -> None:
     frame = Frame(crop_xyxy=crop or (0, 0, 50, 30), image_hw=(30, 50), model_side=64)
     values = torch.stack([torch.full((16, 16), level) for level in (-9.0, 9.0, 0.5, torch.nan, torch.inf)])
     found = run(values, frame, 16, "triton")
@@ -83,7 +83,7 @@ def test_views_without_the_rows_of_the_padding_give_the_same_masks() -> None:
     assert_same(run(values[:, :rows, :columns], frame, 16, "triton"), run(values, frame, 16, "reference"))
 
 
-def test_masks_too_many_for_memory_are_made_some_at_a_time(monkeypatch) -> None:
+def test_masks_too_many_for_memory_are_made_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = Frame.whole((20, 30), 64)
     whole = run(logits(16, 5), frame, 16, "triton")
     monkeypatch.setattr(module, "_BITS_AT_ONCE_BYTES", 2 * 4 * 30)
