@@ -18,8 +18,8 @@ from engine.model.config import SamConfig
 from engine.training.recipes import RECIPES
 from engine.training.train import TrainConfig
 from flows.evaluation.compare import EvaluateSettings
-from stages.cluster.run import PoolConfig
-from stages.ingest.ingest import IngestConfig
+from stages.cluster.pool import PoolConfig
+from stages.ingest.config import IngestConfig
 from stages.training.job import DataConfig
 
 Settings = TypeVar("Settings")

@@ -16,8 +16,10 @@ from flows.config import RunConfig, validated
 from flows.progress import Counts, Reporter, WorkerCounts, reporter, say
 from flows.report.write import report_path, write_report
 from stages.cluster.pool import PoolConfig
-from stages.cluster.run import PlanProgress, PlanResult, run_plan
-from stages.fully_automatic.worker import ShardWorker, expected_memory_bytes, plan_masks
+from stages.cluster.progress import PlanProgress, PlanResult
+from stages.cluster.run import run_plan
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker, expected_memory_bytes
 from stages.ingest.ingest import IngestProgress, IngestReport, ingest_photos
 from storage.dataset import Dataset
 from storage.objects.stores import StoreError

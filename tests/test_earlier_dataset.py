@@ -12,8 +12,10 @@ import pytest
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
-from stages.fully_automatic.worker import ShardWorker, plan_masks
-from stages.ingest.ingest import IngestConfig, ingest_photos
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker
+from stages.ingest.config import IngestConfig
+from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 
 WRITTEN = Path(__file__).parent / "data" / "dataset_0_1"

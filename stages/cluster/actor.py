@@ -14,7 +14,8 @@ import torch
 
 from stages.cluster.progress import ShardCount
 from stages.fully_automatic.isolated import run_isolated
-from stages.fully_automatic.worker import MaskedImage, ShardResult, ShardWorker
+from stages.fully_automatic.outcomes import MaskedImage, ShardResult
+from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
 from storage.records import Reject
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.cluster.ledger import Ledger
-from stages.fully_automatic.worker import MaskedImage, ShardResult, images_of
+from stages.fully_automatic.outcomes import MaskedImage, ShardResult
+from stages.fully_automatic.plan import images_of
 from storage.protocol.commits import Commit
 from storage.protocol.plans import Plan
 from storage.records import Reject

@@ -1,42 +1,32 @@
-"""A plan of mask shards on Ray: one actor a worker, a shard a call; the only file that imports Ray.
+"""A plan of mask shards on Ray: one actor a worker, a shard a call.
 
 Ray restarts an actor that died, but repeats no call: the loop here hands shards out again, so that it can count. What a
 worker did twice or by half does no harm: the shard's commit record decides.
 """
 
-import logging
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import (
-    ActorUnschedulableError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-)
-from ray.util.metrics import Counter
+from ray.exceptions import RayTaskError
 
 from stages.cluster.actor import ShardActor
-from stages.cluster.ledger import Job, Ledger, PlanStopped
+from stages.cluster.ledger import Ledger
+from stages.cluster.meters import RayMeters
 from stages.cluster.pool import Machine, PoolConfig, PoolSize, pool_size
-from stages.cluster.progress import PlanProgress, PlanResult, ShardCount, Tally, WorkerProgress
-from stages.fully_automatic.worker import MaskedImage, ShardFailed, ShardResult, ShardWorker
+from stages.cluster.progress import PlanProgress, PlanResult, Tally
+from stages.cluster.session import cluster
+from stages.cluster.worker_handle import CANNOT_START, WORKER_DIED, WorkerHandle, cannot_start
+from stages.fully_automatic.worker import ShardFailed, ShardWorker
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan
-from storage.records import Reject
 
 CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
 POLL_S = 1.0
-RESTART_PATIENCE_S = 60.0  # an actor that is not back by then is replaced
-WAITING_PATIENCE_S = 30.0  # a worker that has not answered by then waits for room
 GROWTH_EVERY_S = 10.0  # a look at whether the cluster has room for more workers
 
 
@@ -60,7 +50,7 @@ def run_plan(
     tally = Tally(plan, [commit for commit in dataset.commits(plan) if commit.shard not in waiting], began)
     report = on_progress or (lambda _: None)
     ledger = Ledger(missing)
-    workers: list[_Worker] = []
+    workers: list[WorkerHandle] = []
     report(_progress(tally, ledger, workers))
     if missing:
         with cluster(config):
@@ -84,174 +74,11 @@ def run_plan(
     )
 
 
-@contextmanager
-def cluster(config: PoolConfig, **local_options: Any) -> Iterator[None]:
-    """Ray as this process has it already, or the cluster of the address, or one of this machine for the time being.
-
-    `local_options`: of ray.init, for the cluster of this machine.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE"}
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **environment}  # workers on this machine inherit it
-    local: dict[str, Any] = {
-        "object_store_memory": config.object_store_bytes,
-        "include_dashboard": False,
-        **local_options,
-    }
-    remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
-    ray.init(
-        address=config.address or "local",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **(remote if config.address else local),
-    )
-    # Even so Ray prints the death of a worker, to standard output, where a command's JSON goes. This is the switch that
-    # Ray's own debugger uses; deaths are counted and reported here.
-    ray._private.worker._worker_logs_enabled = False
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        ray._private.worker._worker_logs_enabled = True
-
-
-WORKER_DIED = (RayActorError, OutOfMemoryError)  # the latter, from Ray's memory monitor, is no RayActorError
-CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)  # nor are these, and no restart helps
-
-
-class RayMeters:
-    """A worker's totals as Ray metrics: `ray_gigamask_images_total` and so on, by plan, node and process.
-
-    The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere they go nowhere.
-    """
-
-    def __init__(self) -> None:
-        self._images = Counter("gigamask_images", "photographs done, masked or rejected", ("plan",))
-        self._masks = Counter("gigamask_masks", "masks made", ("plan",))
-        self._rejects = Counter("gigamask_rejects", "photographs that could not be masked", ("plan",))
-        self._shards = Counter("gigamask_shards", "shards committed", ("plan",))
-        self._seconds = Counter("gigamask_seconds", "seconds of work: read, wait, mask, write", ("plan", "part"))
-
-    def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
-        plan = {"plan": plan_id}
-        self._images.inc(1, plan)
-        if isinstance(outcome, Reject):
-            self._rejects.inc(1, plan)
-        elif outcome.masks:
-            self._masks.inc(len(outcome.masks), plan)
-
-    def shard(self, result: ShardResult) -> None:
-        self._shards.inc(1, {"plan": result.plan_id})
-        for part, seconds in result.seconds_by_part.items():
-            if seconds > 0:  # Ray refuses to count nothing
-                self._seconds.inc(seconds, {"plan": result.plan_id, "part": part})
-
-
-class _Worker:
-    """An actor as the driver sees it. It is handed nothing before it answers, or, if it died, until it answers again:
-    what one waits for that the cluster has no room for would never be made.
-    """
-
-    def __init__(self, make_actor: Callable[[], Any]) -> None:
-        self._make_actor = make_actor
-        self.actor = make_actor()
-        self.jobs: dict[ray.ObjectRef, Job] = {}
-        self.counts: dict[str, ShardCount] = {}
-        self.has_answered = False
-        self._place = ""
-        self._made = ShardCount()
-        self._asked: ray.ObjectRef | None = None
-        self._down_since: float | None = None
-        self._silent_since = self._began = time.perf_counter()
-
-    @property
-    def is_up(self) -> bool:
-        return self.has_answered and self._down_since is None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the cluster has had no room for it for a while."""
-        return not self.is_up and time.perf_counter() - self._silent_since > WAITING_PATIENCE_S
-
-    @property
-    def is_isolating(self) -> bool:
-        return any(job.isolated for job in self.jobs.values())
-
-    def start(self, plan: Plan, job: Job) -> None:
-        method = self.actor.run_isolated if job.isolated else self.actor.run
-        self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
-
-    def end(self, ref: ray.ObjectRef, result: ShardResult) -> Job:
-        """The call's shard is committed; returns its job."""
-        job = self.jobs.pop(ref)
-        self.counts.pop(job.shard.name, None)
-        self._made.images += result.images + result.rejects
-        self._made.masks += result.masks
-        return job
-
-    def lose(self) -> list[Job]:
-        """The actor died; returns what it had in hand."""
-        lost = list(self.jobs.values())
-        self.jobs.clear()
-        self.counts.clear()
-        self._down_since, self._asked = time.perf_counter(), None
-        self._silent_since = self._down_since
-        return lost
-
-    def progress(self) -> WorkerProgress:
-        under_way = self.counts.values()
-        return WorkerProgress(
-            place=self._place,
-            images=self._made.images + sum(count.images for count in under_way),
-            masks=self._made.masks + sum(count.masks for count in under_way),
-            seconds=time.perf_counter() - self._began,
-        )
-
-    def look(self) -> None:
-        """Takes the counts if they have come and asks for the next; waits for nothing. Raises PlanStopped."""
-        if self._asked is not None:
-            ready, _ = ray.wait([self._asked], timeout=0)
-            if ready:
-                self._hear(self._asked)
-        if self._down_since is not None and time.perf_counter() - self._down_since > RESTART_PATIENCE_S:
-            ray.kill(self.actor)
-            self.actor, self._asked, self._down_since = self._make_actor(), None, time.perf_counter()
-        if self._asked is None:
-            self._asked = self.actor.under_way.options(concurrency_group="watch").remote()
-
-    def _hear(self, ref: ray.ObjectRef) -> None:
-        self._asked = None
-        try:
-            answer = ray.get(ref)
-        except CANNOT_START as error:
-            raise _cannot_start(error) from error
-        except WORKER_DIED as error:
-            if isinstance(error, RayActorError) and error.actor_init_failed:
-                raise _cannot_start(error) from error
-            if not self.has_answered and self._down_since is None:
-                self._down_since = time.perf_counter()
-            return  # still down, or the loss will show in its jobs
-        in_hand = {job.shard.name for job in self.jobs.values()}
-        self.counts = {shard: count for shard, count in answer.counts.items() if shard in in_hand}
-        self._place = answer.place
-        if not self.has_answered:
-            self._began = time.perf_counter()
-        self.has_answered, self._down_since = True, None
-
-
-def _cannot_start(error: Exception) -> PlanStopped:
-    why = str(error).strip().splitlines()[-1]
-    return PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here")
-
-
 class _Pool:
     """The workers of a run: as many as the machines of now have room for, unless their number is given."""
 
     def __init__(self, make_worker: Callable[[], ShardWorker], dataset_uri: str, config: PoolConfig) -> None:
-        self.workers: list[_Worker] = []
+        self.workers: list[WorkerHandle] = []
         self._make_worker, self._dataset_uri, self._config = cloudpickle.dumps(make_worker), dataset_uri, config
         self._looked: float | None = None
 
@@ -264,7 +91,7 @@ class _Pool:
         size = pool_size(self._config, _machines(), shards)
         self._config = replace(self._config, threads=size.threads)  # later ones are as wide as the first
         make_actor = partial(_actor_class(size).remote, self._make_worker, self._dataset_uri, size.threads, RayMeters)
-        self.workers += [_Worker(make_actor) for _ in range(size.workers - len(self.workers))]
+        self.workers += [WorkerHandle(make_actor) for _ in range(size.workers - len(self.workers))]
 
 
 def _actor_class(size: PoolSize) -> Any:
@@ -313,7 +140,7 @@ def _drive(
     on_progress(_progress(tally, ledger, workers))
 
 
-def _hand_out(plan: Plan, ledger: Ledger, workers: list[_Worker]) -> None:
+def _hand_out(plan: Plan, ledger: Ledger, workers: list[WorkerHandle]) -> None:
     """A job for every idle worker; then a second each, while there are so many that none will lack one at the end."""
     up = [worker for worker in workers if worker.is_up]
     for in_hand in range(CALLS_IN_FLIGHT):
@@ -327,7 +154,7 @@ def _hand_out(plan: Plan, ledger: Ledger, workers: list[_Worker]) -> None:
                 worker.start(plan, job)
 
 
-def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
+def _collect(ledger: Ledger, workers: list[WorkerHandle], tally: Tally) -> None:
     """Waits for a call to end, POLL_S at most, and books what ended."""
     running = {ref: worker for worker in workers for ref in worker.jobs}
     if not running:  # no worker is up
@@ -340,7 +167,7 @@ def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
         try:
             result = ray.get(ref)
         except CANNOT_START as error:
-            raise _cannot_start(error) from error
+            raise cannot_start(error) from error
         except WORKER_DIED:
             ledger.died(worker.lose())
             continue
@@ -359,7 +186,7 @@ def _collect(ledger: Ledger, workers: list[_Worker], tally: Tally) -> None:
         ledger.done(worker.end(ref, result))
 
 
-def _progress(tally: Tally, ledger: Ledger, workers: list[_Worker]) -> PlanProgress:
+def _progress(tally: Tally, ledger: Ledger, workers: list[WorkerHandle]) -> PlanProgress:
     under_way = [count for worker in workers for count in worker.counts.values()]
     return tally.progress(
         ledger,

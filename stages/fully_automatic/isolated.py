@@ -10,17 +10,16 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from stages.fully_automatic.worker import (
+from stages.fully_automatic.outcomes import (
     MaskedImage,
-    ShardFailed,
     ShardResult,
-    ShardWorker,
     committed,
     read_photographs,
     reject,
     result_of,
     write_outcomes,
 )
+from stages.fully_automatic.worker import ShardFailed, ShardWorker
 from storage.dataset import Dataset
 from storage.records import ImageRecord, Reject
 

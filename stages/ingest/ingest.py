@@ -11,58 +11,25 @@ import hashlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import takewhile
 from os import cpu_count
 from pathlib import Path
 
 from PIL import Image
 
-from stages.ingest.files import FoundPhoto, find_photos, name_and_size, read_file, source_and_place, source_of
-from stages.ingest.normalise import MAX_DECODABLE_PIXELS, Photo, Unusable, normalise
+from stages.ingest.config import STAGE, IngestConfig
+from stages.ingest.files import FoundPhoto, find_photos, read_file, source_and_place, source_of
+from stages.ingest.known import Known
+from stages.ingest.normalise import Photo, Unusable, normalise
+from stages.ingest.plan import plan_photos
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit
 from storage.protocol.plans import Plan, PlannedShard, address_of
 from storage.records import ImageRecord, Reject, image_id_of, image_key
 
-STAGE = "ingest"
 MAX_THREADS = 8  # each may hold one decoded photograph
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestConfig:
-    """How photographs are taken in."""
-
-    shortest_side_px: int | None = 1500
-    """Larger photographs are scaled down to this, as SA-1B's were; None keeps their size."""
-    min_side_px: int = 32
-    """Smaller ones are rejected: a tenth of such a picture is the 100 px that clean-up takes for a speck."""
-    max_pixels: int = MAX_DECODABLE_PIXELS
-    """Judged from the header, before decoding; at most 178,956,970, the decoder's own guard."""
-    images_per_shard: int = 256
-    shard_bytes: int = 512 * 2**20
-    """Of source files in a shard; no larger file is read."""
-    license: str = ""
-    """Written to every image, e.g. CC-BY-4.0."""
-    country: str = ""
-    """ISO 3166-1 alpha-2, written to every image."""
-    threads: int | None = None
-    """That read and decode; None: one per core, at most 8."""
-
-    def __post_init__(self) -> None:
-        for name in ("shortest_side_px", "min_side_px", "max_pixels", "images_per_shard", "shard_bytes", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        if self.max_pixels > MAX_DECODABLE_PIXELS:
-            raise ValueError(f"max_pixels is {self.max_pixels}, at most {MAX_DECODABLE_PIXELS} can be decoded")
-
-    def settings(self) -> dict[str, object]:
-        """What decides over a photograph's bytes and row, as a plan records it."""
-        decisive = ("shortest_side_px", "min_side_px", "max_pixels", "license", "country")
-        return {"stage": STAGE, **{name: getattr(self, name) for name in decisive}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,44 +93,6 @@ def ingest_photos(
     )
 
 
-def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig) -> list[Plan]:
-    """The plans of these settings that hold the photographs; a new one for those that none holds yet."""
-    keys = {photo.key for photo in found}
-    plans: list[Plan] = []
-    planned: set[str] = set()
-    for plan in _image_plans(dataset):
-        held = keys.intersection(key for shard in plan.shards for key in shard.inputs)
-        if held and plan.settings == config.settings():
-            plans.append(plan)
-            planned |= held
-    fresh = [photo for photo in found if photo.key not in planned]
-    if fresh:
-        groups = _group(fresh, config.images_per_shard, config.shard_bytes)
-        shards = [
-            PlannedShard(name=f"{number:06d}", inputs=tuple(photo.key for photo in group))
-            for number, group in enumerate(groups)
-        ]
-        plans.append(dataset.new_plan("images", shards, config.settings()))
-    return plans
-
-
-def _image_plans(dataset: Dataset) -> list[Plan]:
-    return [plan for plan in dataset.plans() if plan.kind == "images"]
-
-
-def _group(found: Sequence[FoundPhoto], max_images: int, max_bytes: int) -> Iterator[list[FoundPhoto]]:
-    group: list[FoundPhoto] = []
-    nbytes = 0
-    for photo in found:
-        if group and (len(group) == max_images or nbytes + photo.nbytes > max_bytes):
-            yield group
-            group, nbytes = [], 0
-        group.append(photo)
-        nbytes += photo.nbytes
-    if group:
-        yield group
-
-
 def _commits_with(dataset: Dataset, plan: Plan, keys: set[str]) -> list[Commit]:
     here = {shard.name for shard in plan.shards if not keys.isdisjoint(shard.inputs)}
     return [commit for commit in dataset.commits(plan) if commit.shard in here]
@@ -180,7 +109,7 @@ def _ingest_shards(
         return
     by_place = {source_and_place(photo.key): photo.path for photo in found}
     at_hand = by_place | {photo.key: photo.path for photo in found}
-    known = _Known(dataset)
+    known = Known(dataset)
     tally = _Tally(total=sum(len(shard.inputs) for _, shard in todo), progress=progress)
     pool = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
     try:
@@ -199,7 +128,7 @@ def _ingest_shard(
     plan: Plan,
     shard: PlannedShard,
     at_hand: Mapping[str, Path],
-    known: "_Known",
+    known: Known,
     config: IngestConfig,
     pool: ThreadPoolExecutor,
     tally: "_Tally",
@@ -243,7 +172,7 @@ class _ReadPhoto:
     outcome: Photo | Unusable | None
 
 
-def _read_photo(key: str, at_hand: Mapping[str, Path], known: "_Known", config: IngestConfig) -> _ReadPhoto:
+def _read_photo(key: str, at_hand: Mapping[str, Path], known: Known, config: IngestConfig) -> _ReadPhoto:
     source, sha256 = source_of(key), ""
     try:
         path = at_hand.get(key) or at_hand.get(source_and_place(key))  # changed since it was planned: as it is now
@@ -262,47 +191,6 @@ def _read_photo(key: str, at_hand: Mapping[str, Path], known: "_Known", config: 
         return _ReadPhoto(source=source, sha256=sha256, outcome=photo)
     except Unusable as reason:
         return _ReadPhoto(source=source, sha256=sha256, outcome=reason)
-
-
-class _Known:
-    """Which photographs the dataset holds; tells a duplicate from a photograph that was merely looked at again."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._digests = dataset.known_image_ids()
-        self._plans = _image_plans(dataset)
-        self._plan_id = ""
-        self._planned_before: dict[str, bool] = {}  # name and size: whether a plan of the same settings has it
-
-    def begin(self, plan: Plan) -> None:
-        """From now on photographs are of this plan."""
-        if plan.plan_id != self._plan_id:
-            older = takewhile(lambda other: other.plan_id != plan.plan_id, self._plans)
-            self._planned_before = {}
-            for each in older:
-                same = each.settings == plan.settings
-                for name in (name_and_size(key) for shard in each.shards for key in shard.inputs):
-                    self._planned_before[name] = same or self._planned_before.get(name, False)
-            self._plan_id = plan.plan_id
-
-    def holds(self, sha256: str) -> bool:
-        return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
-
-    def only_of_other_settings(self, key: str) -> bool:
-        """Whether earlier plans have the photograph, and all of them other settings."""
-        return not self._planned_before.get(name_and_size(key), True)
-
-    def take(self, key: str, sha256: str) -> str | Unusable:
-        """ "new" (and held from now on), "unchanged", or why the photograph is not taken."""
-        image_id = image_id_of(sha256)
-        held, digest = self._digests.get(image_id), bytes.fromhex(sha256)
-        if held is None:
-            self._digests[image_id] = digest
-            return "new"
-        if held != digest:
-            return Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
-        if name_and_size(key) in self._planned_before:
-            return "unchanged"
-        return Unusable("duplicate", f"the same bytes as image_id {image_id}")
 
 
 class _Tally:

@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.training.peers import Peers
 from stages.cluster.pool import PoolConfig
-from stages.cluster.run import cluster
+from stages.cluster.session import cluster
 from stages.training.job import PROGRESS_NAME, TrainedModel, TrainingJob, count_job_images, run_job
 from storage.dataset import Dataset
 

@@ -361,7 +361,8 @@ def median_ms(work: Callable[[], object], device: str, times: int) -> float:
 
 def measure_shards(name: str, photos: list[bytes], arguments: argparse.Namespace) -> None:
     """Images a second from image shard to committed mask shard, two shards at a time as the stage's actors work."""
-    from stages.fully_automatic.worker import ShardWorker, plan_masks
+    from stages.fully_automatic.plan import plan_masks
+    from stages.fully_automatic.worker import ShardWorker
     from stages.ingest.ingest import ingest_photos
     from storage.dataset import Dataset
 

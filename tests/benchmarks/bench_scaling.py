@@ -23,8 +23,11 @@ from PIL import Image
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
-from stages.cluster.run import PlanProgress, PoolConfig, run_plan
-from stages.fully_automatic.worker import ShardWorker, plan_masks
+from stages.cluster.pool import PoolConfig
+from stages.cluster.progress import PlanProgress
+from stages.cluster.run import run_plan
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 

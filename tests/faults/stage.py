@@ -35,7 +35,7 @@ from engine.automatic.config import GenerateConfig
 from engine.automatic.generate import generate_masks
 from engine.images import decode
 from engine.model.weights import load_model
-from stages.fully_automatic.worker import plan_masks
+from stages.fully_automatic.plan import plan_masks
 from stages.ingest.ingest import ingest_photos
 from storage import rle
 from storage.dataset import Dataset

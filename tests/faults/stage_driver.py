@@ -14,7 +14,8 @@ environment.prepare()
 
 from flows import fully_automatic  # noqa: E402
 from flows.cli import main as cli  # noqa: E402
-from stages.fully_automatic.worker import MaskedImage, ShardWorker  # noqa: E402
+from stages.fully_automatic.outcomes import MaskedImage  # noqa: E402
+from stages.fully_automatic.worker import ShardWorker  # noqa: E402
 from storage.protocol.plans import Plan, PlannedShard  # noqa: E402
 from storage.records import ImageRecord, Reject  # noqa: E402
 

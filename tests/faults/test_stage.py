@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from engine.model.weights import load_model
-from stages.fully_automatic.worker import ShardWorker, plan_masks
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
 from tests.faults import stage
 from tests.faults.checker import FOREIGN, LOST, UNFINISHED, FolderFiles

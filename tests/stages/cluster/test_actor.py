@@ -6,7 +6,9 @@ from ray import cloudpickle
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.cluster.actor import Answer, ShardActor
-from stages.fully_automatic.worker import MaskedImage, ShardResult, ShardWorker, plan_masks
+from stages.fully_automatic.outcomes import MaskedImage, ShardResult
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 from storage.records import Reject

@@ -2,7 +2,7 @@ import time
 
 from stages.cluster.ledger import Ledger
 from stages.cluster.progress import ShardCount, Tally, WorkerProgress
-from stages.fully_automatic.worker import ShardResult
+from stages.fully_automatic.outcomes import ShardResult
 from storage.dataset import Dataset
 from storage.protocol.plans import PlannedShard
 from storage.records import Reject

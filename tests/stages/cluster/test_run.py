@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 import pytest
 import ray
@@ -17,11 +17,16 @@ from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorEr
 from engine.automatic.config import GenerateConfig
 from engine.automatic.generate import Generated
 from engine.model.weights import load_model
-from stages.cluster import run as actors
+from stages.cluster import worker_handle
 from stages.cluster.ledger import Ledger, PlanStopped
-from stages.cluster.progress import Tally
-from stages.cluster.run import PlanProgress, PlanResult, PoolConfig, cluster, run_plan
-from stages.fully_automatic.worker import MaskedImage, ShardFailed, ShardResult, ShardWorker, plan_masks
+from stages.cluster.pool import PoolConfig
+from stages.cluster.progress import PlanProgress, PlanResult, Tally
+from stages.cluster.run import _collect, run_plan
+from stages.cluster.session import cluster
+from stages.cluster.worker_handle import WorkerHandle
+from stages.fully_automatic.outcomes import MaskedImage
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardFailed, ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan, PlannedShard, make_plan
@@ -198,7 +203,7 @@ def test_workers_that_this_machine_has_no_room_for_are_refused(
 def test_a_worker_that_a_cluster_has_no_room_for_keeps_nothing_waiting(
     photographed: Dataset, plan: Plan, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "WAITING_PATIENCE_S", 0.0)
+    monkeypatch.setattr(worker_handle, "WAITING_PATIENCE_S", 0.0)
     told: list[PlanProgress] = []
     three = PoolConfig(address="auto", workers=3, threads=1)  # of the two cores of the cluster that is there
     make_worker = partial(ShardWorker, tiny_model, CONFIG, photographed.uri)
@@ -221,13 +226,13 @@ class Raising:
 @pytest.mark.parametrize("error", [OutOfMemoryError("killed by the memory monitor"), RayActorError()])
 def test_a_worker_lost_with_its_memory_is_a_death(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     shard = PlannedShard(name="000000")
-    ledger, worker = Ledger([shard]), actors._Worker(lambda: None)
+    ledger, worker = Ledger([shard]), WorkerHandle(lambda: None)
     job = ledger.take(alone=True)
     assert job is not None
     worker.has_answered = True
     worker.jobs[ray.put(0)] = job
     monkeypatch.setattr(ray, "get", Raising(error))
-    actors._collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
+    _collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
     assert (ledger.deaths, ledger.waiting, worker.is_up) == (1, 1, False)
     worker._hear(ray.put(0))  # the question after its counts ends as well
     assert not worker.is_up
@@ -243,7 +248,7 @@ def test_a_worker_lost_with_its_memory_is_a_death(monkeypatch: pytest.MonkeyPatc
 def test_workers_that_can_never_start_stop_the_run(
     monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    ledger, worker = Ledger([PlannedShard(name="000000")]), actors._Worker(lambda: None)
+    ledger, worker = Ledger([PlannedShard(name="000000")]), WorkerHandle(lambda: None)
     monkeypatch.setattr(ray, "get", Raising(error))
     with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
         worker._hear(ray.put(0))
@@ -251,48 +256,14 @@ def test_workers_that_can_never_start_stop_the_run(
     assert job is not None
     worker.jobs[ray.put(0)] = job
     with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
-        actors._collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
-
-
-class Totals:
-    """Stands in for Ray's counters, whose totals only its agent can read (test_metrics.py)."""
-
-    all: ClassVar[dict[tuple[str, ...], float]] = {}
-
-    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
-        self.name, self.tag_keys = name, tag_keys
-
-    def inc(self, value: float, tags: dict[str, str]) -> None:
-        assert value > 0
-        key = (self.name, *(tags[tag] for tag in self.tag_keys))
-        self.all[key] = self.all.get(key, 0) + value
-
-
-def test_a_workers_meters_count_by_plan_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actors, "Counter", Totals)
-    meters = actors.RayMeters()
-    meters.image("p", Reject(source="", source_sha256="", reason="failed", detail="", stage=""))
-    parts = {"read": 1.5, "wait": 0.0, "mask": 4.0}
-    for shard in "ab":
-        meters.shard(
-            ShardResult(
-                plan_id="p", shard=shard, images=0, masks=0, rejects=1, seconds=1, made=True, seconds_by_part=parts
-            )
-        )
-    assert Totals.all == {
-        ("gigamask_images", "p"): 1,
-        ("gigamask_rejects", "p"): 1,
-        ("gigamask_shards", "p"): 2,
-        ("gigamask_seconds", "p", "read"): 3.0,
-        ("gigamask_seconds", "p", "mask"): 8.0,
-    }
+        _collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
 
 
 DRIVER = """
 import os, signal, sys, time
 from functools import partial
-from stages.cluster import run as actors
-from stages.cluster.run import PoolConfig, run_plan
+from stages.cluster.pool import PoolConfig
+from stages.cluster.run import run_plan
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
 from engine.automatic.config import GenerateConfig

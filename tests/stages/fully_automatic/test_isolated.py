@@ -11,7 +11,9 @@ from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.fully_automatic import isolated
 from stages.fully_automatic.isolated import run_isolated
-from stages.fully_automatic.worker import MaskedImage, ShardFailed, ShardWorker, plan_masks
+from stages.fully_automatic.outcomes import MaskedImage
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardFailed, ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan, PlannedShard

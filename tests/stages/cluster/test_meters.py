@@ -1,4 +1,4 @@
-"""A worker's totals at the address that Prometheus reads: the real endpoint of a node of Ray."""
+"""A worker's totals as Ray counts them, and at the address that Prometheus reads: the real endpoint of a node."""
 
 import importlib.util
 import re
@@ -7,15 +7,22 @@ import time
 import urllib.request
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
-from stages.cluster.run import PoolConfig, cluster, run_plan
-from stages.fully_automatic.worker import ShardWorker, plan_masks
+from stages.cluster import meters
+from stages.cluster.pool import PoolConfig
+from stages.cluster.run import run_plan
+from stages.cluster.session import cluster
+from stages.fully_automatic.outcomes import ShardResult
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from storage.records import Reject
 
 CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
 
@@ -47,3 +54,37 @@ def totals(port: int, plan_id: str) -> dict[str, int]:
         if f'plan="{plan_id}"' in labels and name in ("images", "masks", "shards"):
             found[name] = found.get(name, 0) + int(float(value))
     return found
+
+
+class Totals:
+    """Stands in for Ray's counters, whose totals only its agent can read."""
+
+    all: ClassVar[dict[tuple[str, ...], float]] = {}
+
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        self.name, self.tag_keys = name, tag_keys
+
+    def inc(self, value: float, tags: dict[str, str]) -> None:
+        assert value > 0
+        key = (self.name, *(tags[tag] for tag in self.tag_keys))
+        self.all[key] = self.all.get(key, 0) + value
+
+
+def test_a_workers_meters_count_by_plan_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "Counter", Totals)
+    worker = meters.RayMeters()
+    worker.image("p", Reject(source="", source_sha256="", reason="failed", detail="", stage=""))
+    parts = {"read": 1.5, "wait": 0.0, "mask": 4.0}
+    for shard in "ab":
+        worker.shard(
+            ShardResult(
+                plan_id="p", shard=shard, images=0, masks=0, rejects=1, seconds=1, made=True, seconds_by_part=parts
+            )
+        )
+    assert Totals.all == {
+        ("gigamask_images", "p"): 1,
+        ("gigamask_rejects", "p"): 1,
+        ("gigamask_shards", "p"): 2,
+        ("gigamask_seconds", "p", "read"): 3.0,
+        ("gigamask_seconds", "p", "mask"): 8.0,
+    }

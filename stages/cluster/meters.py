@@ -1,0 +1,34 @@
+"""A worker's totals as Ray metrics."""
+
+from ray.util.metrics import Counter
+
+from stages.fully_automatic.outcomes import MaskedImage, ShardResult
+from storage.records import Reject
+
+
+class RayMeters:
+    """A worker's totals as Ray metrics: `ray_gigamask_images_total` and so on, by plan, node and process.
+
+    The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere they go nowhere.
+    """
+
+    def __init__(self) -> None:
+        self._images = Counter("gigamask_images", "photographs done, masked or rejected", ("plan",))
+        self._masks = Counter("gigamask_masks", "masks made", ("plan",))
+        self._rejects = Counter("gigamask_rejects", "photographs that could not be masked", ("plan",))
+        self._shards = Counter("gigamask_shards", "shards committed", ("plan",))
+        self._seconds = Counter("gigamask_seconds", "seconds of work: read, wait, mask, write", ("plan", "part"))
+
+    def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
+        plan = {"plan": plan_id}
+        self._images.inc(1, plan)
+        if isinstance(outcome, Reject):
+            self._rejects.inc(1, plan)
+        elif outcome.masks:
+            self._masks.inc(len(outcome.masks), plan)
+
+    def shard(self, result: ShardResult) -> None:
+        self._shards.inc(1, {"plan": result.plan_id})
+        for part, seconds in result.seconds_by_part.items():
+            if seconds > 0:  # Ray refuses to count nothing
+                self._seconds.inc(seconds, {"plan": result.plan_id, "part": part})

@@ -1,0 +1,45 @@
+"""Ray for the time of a run: on this machine, or the cluster of an address."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from stages.cluster.pool import PoolConfig
+
+
+@contextmanager
+def cluster(config: PoolConfig, **local_options: Any) -> Iterator[None]:
+    """Ray as this process has it already, or the cluster of the address, or one of this machine for the time being.
+
+    `local_options`: of ray.init, for the cluster of this machine.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **environment}  # workers on this machine inherit it
+    local: dict[str, Any] = {
+        "object_store_memory": config.object_store_bytes,
+        "include_dashboard": False,
+        **local_options,
+    }
+    remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
+    ray.init(
+        address=config.address or "local",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **(remote if config.address else local),
+    )
+    # Even so Ray prints the death of a worker, to standard output, where a command's JSON goes. This is the switch that
+    # Ray's own debugger uses; deaths are counted and reported here.
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        ray._private.worker._worker_logs_enabled = True

@@ -1,0 +1,46 @@
+"""Which photographs there are to take in: those that no plan of the same settings holds, in shards of a new plan."""
+
+from collections.abc import Iterator, Sequence
+
+from stages.ingest.config import IngestConfig
+from stages.ingest.files import FoundPhoto
+from storage.dataset import Dataset
+from storage.protocol.plans import Plan, PlannedShard
+
+
+def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig) -> list[Plan]:
+    """The plans of these settings that hold the photographs; a new one for those that none holds yet."""
+    keys = {photo.key for photo in found}
+    plans: list[Plan] = []
+    planned: set[str] = set()
+    for plan in image_plans(dataset):
+        held = keys.intersection(key for shard in plan.shards for key in shard.inputs)
+        if held and plan.settings == config.settings():
+            plans.append(plan)
+            planned |= held
+    fresh = [photo for photo in found if photo.key not in planned]
+    if fresh:
+        groups = _group(fresh, config.images_per_shard, config.shard_bytes)
+        shards = [
+            PlannedShard(name=f"{number:06d}", inputs=tuple(photo.key for photo in group))
+            for number, group in enumerate(groups)
+        ]
+        plans.append(dataset.new_plan("images", shards, config.settings()))
+    return plans
+
+
+def image_plans(dataset: Dataset) -> list[Plan]:
+    return [plan for plan in dataset.plans() if plan.kind == "images"]
+
+
+def _group(found: Sequence[FoundPhoto], max_images: int, max_bytes: int) -> Iterator[list[FoundPhoto]]:
+    group: list[FoundPhoto] = []
+    nbytes = 0
+    for photo in found:
+        if group and (len(group) == max_images or nbytes + photo.nbytes > max_bytes):
+            yield group
+            group, nbytes = [], 0
+        group.append(photo)
+        nbytes += photo.nbytes
+    if group:
+        yield group

@@ -1,0 +1,135 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from stages.fully_automatic import outcomes
+from stages.fully_automatic.outcomes import MaskedImage, read_photographs
+from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.worker import ShardWorker
+from storage.dataset import Dataset
+from storage.objects.stores import LocalStore
+from storage.records import Reject
+from tests.stages.masking import CONFIG, mask_all, mask_one_shard, poison
+
+
+def test_a_shard_reads_no_other_images(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=2)
+    streamed: list[str] = []
+    open_stream = LocalStore.open
+
+    def opened(store: LocalStore, key: str) -> BinaryIO:
+        stream = open_stream(store, key)
+        streamed.append(key)
+        return stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "open", opened)
+        last = read_photographs(worker.dataset, plan, plan.shards[-1])
+    address, _ = plan.shards[-1].inputs
+    every = list(worker.dataset.read_images(address))
+    assert last == every[-len(last) :] != every
+    tars = [part.key for part in worker.dataset.commit_of(address).tars()]
+    assert sum(key in tars for key in streamed) == len(last)  # one range read each
+
+
+def test_a_committed_shard_is_not_made_again(worker: ShardWorker) -> None:
+    first = mask_all(worker)
+    again = mask_all(worker)
+    assert [result.made for result in again] == [False] * len(first)
+    assert [replace(result, made=True) for result in again] == first
+
+
+def test_the_tables_answer_for_masks_and_images(worker: ShardWorker) -> None:
+    masks = sum(result.masks for result in mask_all(worker))
+    worker.dataset.fold()
+    (row,) = worker.dataset.query("SELECT count(*) AS masks, count(DISTINCT image_id) AS images FROM masks").to_pylist()
+    assert row == {"masks": masks, "images": 8}
+
+
+def test_statistics_say_where_the_candidates_went(worker: ShardWorker) -> None:
+    mask_all(worker)
+    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    for commit in worker.dataset.commits(plan):
+        diagnostics: Any = commit.stats["diagnostics"]
+        assert diagnostics["candidates"] == commit.images * 3 * 3 * 3
+        assert diagnostics["kept"] == commit.masks
+        assert set(commit.stats) == {"diagnostics", "without_masks"}
+        assert commit.stats["without_masks"] == {}
+
+
+def test_an_image_without_masks_is_a_row_and_not_a_reject(tiny_model: Path, photographed: Dataset) -> None:
+    worker = ShardWorker(tiny_model, replace(CONFIG, predicted_iou_threshold=100.0), photographed.uri)
+    results = mask_all(worker)
+    assert [(result.images > 0, result.masks, result.rejects) for result in results] == [(True, 0, 0)] * len(results)
+    (plan,) = plan_masks(photographed, worker.model, worker.config)
+    stats: Any = photographed.commits(plan)[0].stats
+    assert {each["failed_predicted_iou"] for each in stats["without_masks"].values()} == {27}
+
+
+def test_a_record_explains_no_more_than_a_few_images_without_masks(
+    tiny_model: Path, photographed: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "MAX_WITHOUT_MASKS", 3)
+    worker = ShardWorker(tiny_model, replace(CONFIG, predicted_iou_threshold=100.0), photographed.uri)
+    mask_one_shard(worker)
+    (plan,) = plan_masks(photographed, worker.model, worker.config)
+    stats: Any = photographed.commits(plan)[0].stats
+    assert len(stats["without_masks"]) == 3
+    assert stats["diagnostics"]["failed_predicted_iou"] == 5 * 27
+
+
+def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker) -> None:
+    mask_all(worker)
+    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    redo = worker.dataset.plan_redo(plan, ["000000"])
+    assert plan_masks(worker.dataset, worker.model, CONFIG) == [plan, redo]
+    assert worker.run(redo.plan_id, "000000").made
+    assert not worker.run(redo.plan_id, "000000").made
+    assert [commit.generation for commit in worker.dataset.commits(plan)] == [1, *([0] * (len(plan.shards) - 1))]
+    worker.dataset.fold()
+    assert worker.dataset.query("SELECT count(DISTINCT image_id) AS n FROM masks").to_pylist() == [{"n": 8}]
+    assert worker.dataset.verify().faults == ()
+
+
+def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = worker.dataset
+    (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
+    with monkeypatch.context() as patch:
+        poison(patch, call=2)
+        worker.run(plan.plan_id, "000000")
+    (first,) = dataset.commits(plan)
+    assert (first.images, len(first.rejects)) == (4, 1)
+    redo = dataset.plan_redo(plan)
+    heard: list[MaskedImage | Reject] = []
+    result = worker.run(redo.plan_id, "000000", heard.append)
+    assert [type(outcome) for outcome in heard] == [MaskedImage]
+    (second,) = dataset.commits(plan)
+    assert (second.generation, second.images, second.rejects, result.rejects) == (1, 5, (), 0)
+    assert second.parts[: len(first.parts)] == first.parts
+    assert second.masks == first.masks + len(heard[0].masks)
+    assert second.stats["diagnostics"]["candidates"] == 5 * 27  # type: ignore[index]
+    assert len({mask.mask_id for _, masks in dataset.read_masks(second) for mask in masks}) == second.masks
+    dataset.fold()
+    assert dataset.query("SELECT count(*) AS n FROM masks").to_pylist() == [{"n": second.masks}]
+    assert dataset.verify().faults == ()
+
+
+def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = worker.dataset
+    (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
+    with monkeypatch.context() as patch:
+        poison(patch, call=2)
+        worker.run(plan.plan_id, "000000")
+    redo = dataset.plan_redo(plan)
+    with monkeypatch.context() as patch:
+        poison(patch, call=1)
+        worker.run(redo.plan_id, "000000")
+    (commit,) = dataset.commits(plan)
+    assert (commit.generation, commit.images, len(commit.rejects)) == (1, 4, 1)
+    again = dataset.plan_redo(plan)
+    assert worker.run(again.plan_id, "000000").images == 5
+    assert dataset.commits(plan)[0].generation == 2

@@ -1,0 +1,76 @@
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from engine.automatic.config import GenerateConfig
+from engine.model.weights import Model
+from stages.fully_automatic.plan import _runs, images_of, plan_masks
+from stages.fully_automatic.worker import ShardWorker
+from stages.ingest.ingest import ingest_photos
+from storage.dataset import Dataset
+from tests.stages.masking import CONFIG, mask_all
+
+
+def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
+    photographed: Dataset, model: Model, photo_folder: Path
+) -> None:
+    (plan,) = plan_masks(photographed, model, CONFIG)
+    covered = Counter(
+        (shard.inputs[0], position)
+        for shard in plan.shards
+        for position in range(*(int(bound) for bound in shard.inputs[1].split(":")))
+    )
+    images = [(commit.address, i) for commit in photographed.image_shards() for i in range(commit.images)]
+    assert covered == Counter(images)
+    assert plan_masks(photographed, model, CONFIG) == [plan]
+    (photo_folder / "late.png").write_bytes((photo_folder / "0.png").read_bytes() + b"\0")
+    ingest_photos([photo_folder], photographed)
+    old, new = plan_masks(photographed, model, CONFIG)
+    assert old == plan
+    assert [images_of(shard) for shard in new.shards] == [1]
+
+
+def test_a_redone_image_shard_has_only_its_new_images_masked(
+    dataset: Dataset, photo_folder: Path, tiny_model: Path, model: Model
+) -> None:
+    whole, path = (photo_folder / "3.png").read_bytes(), photo_folder / "3.png"
+    path.write_bytes(bytes(len(whole)))
+    os.utime(path, (1, 1))
+    ingest_photos([photo_folder], dataset)
+    worker = ShardWorker(tiny_model, CONFIG, dataset.uri)
+    mask_all(worker)
+    path.write_bytes(whole)  # repaired, same size and time
+    os.utime(path, (1, 1))
+    dataset.plan_redo(dataset.plans()[0])
+    report = ingest_photos([photo_folder], dataset)
+    assert (report.images, report.unchanged, report.rejects) == (8, 0, ())
+    assert [shard.inputs[1] for shard in plan_masks(dataset, model, CONFIG)[-1].shards] == ["7:8"]
+    mask_all(worker)
+    dataset.fold()
+    (row,) = dataset.query("SELECT count(DISTINCT image_id) AS images, count(*) AS masks FROM masks").to_pylist()
+    assert row["images"] == 8
+    assert row["masks"] == sum(
+        commit.masks for plan in plan_masks(dataset, model, CONFIG) for commit in dataset.commits(plan)
+    )
+
+
+@pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
+def test_an_image_shard_is_cut_in_nearly_equal_runs(images: int, lengths: list[int]) -> None:
+    assert [len(run) for run in _runs(range(images), 4)] == lengths
+
+
+def test_a_small_dataset_is_cut_so_that_every_worker_has_work(photographed: Dataset, model: Model) -> None:
+    (plan,) = plan_masks(photographed, model, CONFIG)
+    assert [images_of(shard) for shard in plan.shards] == [1] * 8
+
+
+def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:
+    by_card = plan_masks(photographed, model, GenerateConfig())
+    given = GenerateConfig(
+        predicted_iou_threshold=0.0, stability_threshold=0.0, points_per_batch=64, crops_per_batch=21
+    )
+    assert plan_masks(photographed, model, given) == by_card
+    assert plan_masks(photographed, model, GenerateConfig(precision="bf16")) != by_card
+    assert plan_masks(photographed, model, GenerateConfig(points_per_side=8)) != by_card
