@@ -1,4 +1,4 @@
-"""What a user installs: one distribution with exactly our four packages, and a command that starts."""
+"""What a user installs: one distribution with exactly our five packages, and a command that starts."""
 
 import importlib
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ["engine", "flows", "stages", "storage"]
+PACKAGES = ["gigamask", "engine", "flows", "stages", "storage"]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(folder.glob("gigamask-*.whl")))
 
 
-def test_the_wheel_holds_our_four_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_our_five_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
 
@@ -41,7 +41,7 @@ def test_the_seed_model_is_at_most_25_mb() -> None:
     assert (ROOT / "engine" / "pretrained" / "seed.safetensors").stat().st_size <= 25_000_000
 
 
-def test_all_four_packages_come_from_one_folder_and_carry_our_docstring() -> None:
+def test_all_five_packages_come_from_one_folder_and_carry_our_docstring() -> None:
     modules = [importlib.import_module(name) for name in PACKAGES]
     assert len({Path(module.__file__ or "").parent.parent for module in modules}) == 1
     assert all(module.__doc__ for module in modules)

@@ -1,0 +1,56 @@
+"""Training on a snapshot in this process: what `gigamask train` does with one worker, as one call."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.training.peers import Peers, best_device
+from engine.training.recipes import seed_recipe
+from engine.training.train import TrainConfig
+from stages.training.job import DataConfig, TrainedModel, TrainingJob, alone_in, load_parent, run_job
+from storage.dataset import Dataset
+
+
+def train_on_snapshot(
+    dataset: Dataset,
+    snapshot: str,
+    *,
+    work_folder: str | Path,
+    parent: str = "seed",
+    name: str | None = None,
+    train: TrainConfig | None = None,
+    data: DataConfig | None = None,
+    device: str | None = None,
+    log: Callable[[str], None] = print,
+) -> TrainedModel:
+    """Train a model further on a snapshot's masks and publish it as a version of the dataset, `models/<model_id>/`.
+
+    Args:
+        dataset: the dataset of the snapshot.
+        snapshot: the snapshot's id, as in `dataset.snapshot().snapshot_id`.
+        work_folder: where checkpoints lie; the same call with the same folder continues after a kill.
+        parent: the model to start from: a name, the path of a weights file, or the id of one of the dataset's versions.
+        name: the new model's name; None: its parent's.
+        train: settings of the training; None: `seed_recipe`, 300 steps.
+        data: what to train on and what to hold out; None: the defaults.
+        device: "cpu" or "cuda"; None: the GPU, where there is one.
+        log: called with each line of progress.
+
+    Raises:
+        NotFound: no such snapshot.
+        ValueError: no such model, a snapshot without masks, or a work folder that another training uses.
+    """
+    folder = Path(work_folder)
+    model = load_parent(dataset, parent, folder)
+    job = TrainingJob(
+        dataset=dataset.uri,
+        snapshot=snapshot,
+        parent=parent,
+        name=name or model.name,
+        train=train or seed_recipe(model.sam.config),
+        data=data or DataConfig(),
+        work_folder=folder,
+    )
+    with alone_in(folder):
+        trained = run_job(job, Peers(device=device or best_device()), log)
+    assert trained is not None, "the first process returns the model"
+    return trained
