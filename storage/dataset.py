@@ -49,6 +49,7 @@ class Dataset:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
+        self._proven: dict[str, DoneFold] = {}  # by snapshot; proven once by each process
         self._plans: dict[str, Plan] = {}  # they never change, and a large one takes a second to read
 
     def __repr__(self) -> str:
@@ -295,7 +296,11 @@ class Dataset:
     def _done(self, snapshot: str | None) -> DoneFold:
         if snapshot is None:
             return folds.newest_done(self.store)
-        return snapshots.read_snapshot(self.store, snapshot).done
+        if snapshot not in self._proven:
+            found = snapshots.read_snapshot(self.store, snapshot)
+            snapshots.prove(self.store, found)
+            self._proven[snapshot] = found.done
+        return self._proven[snapshot]
 
 
 def _parts(inherited: Commit | None) -> tuple[commits.Part, ...]:

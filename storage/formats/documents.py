@@ -11,7 +11,8 @@ from jsonschema.exceptions import best_match
 
 from storage.objects.stores import Corrupt, StoreError
 
-FORMAT = 1  # of every JSON file of a dataset; a reader refuses a higher one
+FORMAT = 2  # of every JSON file of a dataset; a reader refuses a higher one
+_READ_FORMATS = (1, 2)
 
 
 def json_bytes(fields: Mapping[str, object]) -> bytes:
@@ -33,8 +34,8 @@ def read_json(data: bytes, schema: str, where: str) -> dict:
         file_format = fields["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{where}: not a dataset's file, or a damaged one ({error}); restore it from a copy") from error
-    if file_format != FORMAT:
-        raise StoreError(f"{where}: format {file_format}, this version reads format {FORMAT}; use a newer gigamask")
+    if file_format not in _READ_FORMATS:
+        raise StoreError(f"{where}: format {file_format}, this version reads 1 and {FORMAT}; use a newer gigamask")
     fault = best_match(_validator(schema).iter_errors(fields))
     if fault is not None:
         raise Corrupt(f"{where}: {fault.json_path}: {_short(fault.message)}; restore it from a copy")

@@ -10,7 +10,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -141,6 +141,12 @@ class S3Store:
         name = self._name(unfinished.key)
         with suppress(NotFound), self._explained(unfinished.key):
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=unfinished.handle)
+
+    def make_durable(self, keys: Iterable[str]) -> None:
+        """Nothing to do: what a server has answered for is durable."""
+
+    def make_names_durable(self, keys: Iterable[str]) -> None:
+        """Nothing to do."""
 
     def table_uri(self, folder: str, name: str) -> str:
         return f"{self.uri}/{folder}/{name}"

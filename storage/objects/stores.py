@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,12 @@ class ObjectStore(Protocol):
 
     def remove_unfinished(self, unfinished: Unfinished) -> None:
         """Removes one; its writer, if it lives, will fail."""
+
+    def make_durable(self, keys: Iterable[str]) -> None:
+        """Brings objects that another program wrote, and their names, onto the disk. Raises NotFound."""
+
+    def make_names_durable(self, keys: Iterable[str]) -> None:
+        """Brings the names of objects onto the disk: of such whose bytes are there already."""
 
     def table_uri(self, folder: str, name: str) -> str:
         """Address of a Delta table in a folder of this store."""
@@ -188,6 +194,17 @@ class LocalStore:
     def remove_unfinished(self, unfinished: Unfinished) -> None:
         self.delete(unfinished.handle)
 
+    def make_durable(self, keys: Iterable[str]) -> None:
+        listed = list(keys)
+        for key in listed:
+            self._file_call(key, _sync)
+        self.make_names_durable(listed)
+
+    def make_names_durable(self, keys: Iterable[str]) -> None:
+        folders = {folder for key in keys for folder in self._path(key).parents if folder.is_relative_to(self.root)}
+        for folder in sorted(folders, key=lambda each: -len(each.parts)):
+            _sync(folder)
+
     def table_uri(self, folder: str, name: str) -> str:
         return str(self.root / folder / name)
 
@@ -239,7 +256,7 @@ class LocalStore:
                 publish(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            _sync(path.parent)
         except FileExistsError:
             raise
         except OSError as error:
@@ -269,11 +286,12 @@ def _make_folder(folder: Path) -> None:
             each.mkdir(exist_ok=True)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
-        _sync_folder(each.parent)
+        _sync(each.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Brings a file's bytes, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -21,6 +22,7 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from storage.objects.stores import Corrupt, ObjectStore, StoreError
+from storage.tables import durability
 from storage.tables import rows as tables
 
 Change = Callable[[DeltaTable, CommitProperties], None]
@@ -37,7 +39,6 @@ _TABLE_SETTINGS = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
     "delta.enableExpiredLogCleanup": "false",
-    "delta.checkpointInterval": "10",  # a reader replays the log since then: 26 ms at version 95 with the library's 100
 }
 _FILE_BYTES = 128 << 20  # about 5 million masks: each file that a query opens costs it about 0.7 ms
 _BATCH_ROWS = 1 << 17  # half a kilobyte of memory a row, for each of the few batches under way
@@ -45,7 +46,7 @@ _BATCH_ROWS = 1 << 17  # half a kilobyte of memory a row, for each of the few ba
 # shrink to the ids there are; at most a million, the rows of a row group.
 _BLOOM = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, fpp=0.01, ndv=1 << 20))
 _WRITER = WriterProperties(compression="ZSTD", column_properties={"image_id": _BLOOM})
-_AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+_AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # see durability.py
 
 
 def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
@@ -84,14 +85,19 @@ def open_table(store: ObjectStore, folder: str, name: str, version: int | None =
         raise StoreError(f"{uri}: cannot be read ({one_line(error)}); run the command again") from error
 
 
-def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None) -> int:
+def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None, *, since: int) -> int:
     """Applies a change under a transaction number unless that is there already; gives the table's version after it.
+
+    `since` is the version that the fold before this one published: what a power cut tore since then is taken back
+    first.
 
     The change is written from the very handle in which the number was found absent, without rebasing: where another
     process was faster it fails and the table is looked at again. None changes nothing. Raises StoreError.
     """
     for attempt in range(_TRIES):
-        table = open_table(store, folder, name)
+        table = _open_whole(store, folder, name, since, number)
+        if table is None:
+            continue
         if change is None or (table.transaction_version(_APPLICATION) or 0) >= number:
             return table.version()
         once = CommitProperties(app_transactions=[Transaction(_APPLICATION, number)], max_commit_retries=0)
@@ -107,6 +113,30 @@ def change_once(store: ObjectStore, folder: str, name: str, number: int, change:
             return table.version()
     uri = store.table_uri(folder, name)
     raise StoreError(f"{uri}: {_TRIES} writes of fold {number} met other writers; run the command again")
+
+
+def _open_whole(store: ObjectStore, folder: str, name: str, since: int, number: int) -> DeltaTable | None:
+    """The newest version of a table; None where a torn version was taken back, by this process or by another one.
+
+    Taking back is a version, too: the table as it was at `since`, under the transaction number before this fold's.
+    """
+    try:
+        table = open_table(store, folder, name)
+    except Corrupt:
+        if durability.remove_torn_log(store, folder, name, since):
+            return None
+        raise
+    if table.version() < since:
+        uri = store.table_uri(folder, name)
+        raise Corrupt(
+            f"{uri}: is at version {table.version()}, but fold {number - 1} published {since}; run `gigamask rebuild`"
+        )
+    if not durability.torn_files(store, folder, name, since, table):
+        return table
+    before = CommitProperties(app_transactions=[Transaction(_APPLICATION, number - 1)], max_commit_retries=0)
+    with suppress(CommitFailedError):
+        table.restore(since, commit_properties=before, post_commithook_properties=_AFTER_COMMIT)
+    return None
 
 
 def change_unshared(store: ObjectStore, folder: str, name: str, change: Change | None) -> int:

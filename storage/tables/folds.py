@@ -8,18 +8,20 @@ work that the next one completes.
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.objects.stores import Conflict, Corrupt, ObjectStore
+from storage.objects.stores import Conflict, Corrupt, ObjectStore, StoreError
 from storage.protocol.commits import Commit, CommitName, list_commits, newest_generations, read_commits
 from storage.tables import contents, delta
 from storage.tables import rows as tables
+from storage.tables.durability import TableProof, publish_version
 
 _MOST_RECORDS = 1024  # records one fold takes
 _COMPACTED = 64  # each fold of a number that this divides puts the files of those before it together,
@@ -55,6 +57,8 @@ class DoneFold:
     number: int
     folder: str
     versions: dict[str, int]
+    proofs: dict[str, TableProof] = field(default_factory=dict)
+    """By table; empty for one that an earlier format wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,8 @@ def begin(store: ObjectStore) -> None:
     """The empty tables and fold 0; harmless to repeat."""
     versions = delta.create_tables(store, delta.FIRST_FOLDER)
     with suppress(Conflict):
-        _put_done(store, DoneFold(number=0, folder=delta.FIRST_FOLDER, versions=versions))
+        proofs = _publish(store, delta.FIRST_FOLDER, versions)
+        _put_done(store, DoneFold(number=0, folder=delta.FIRST_FOLDER, versions=versions, proofs=proofs))
 
 
 def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step: None) -> FoldReport:
@@ -86,10 +91,13 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
         for name in tables.SCHEMAS:
             before_step(f"apply {name}")
             change = _change(store, done, name, current.action, commits)
-            versions[name] = delta.change_once(store, done.folder, name, current.number, change)
+            since = done.versions[name]
+            versions[name] = delta.change_once(store, done.folder, name, current.number, change, since=since)
+        before_step("make durable")
+        proofs = _publish(store, done.folder, versions, done)
         before_step("done")
         with suppress(Conflict):
-            _put_done(store, DoneFold(number=current.number, folder=done.folder, versions=versions))
+            _put_done(store, replace(done, number=current.number, versions=versions, proofs=proofs))
         done = read_done(store, current.number)
         folds += 1
         records += len(commits) if current.action != "compact" else 0
@@ -99,22 +107,31 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
 def rebuild(store: ObjectStore) -> FoldReport:
     """Makes the four tables anew from the commit records, in a folder of their own, and publishes them as one fold.
 
-    Needs no table and no earlier fold to be readable. Older snapshots go on reading the old folder. Where another
-    process finishes a fold in the meantime it starts again, so that readers never go back.
+    Needs no table and no earlier fold to be readable. Older snapshots go on reading the old folder. What other
+    processes fold in the meantime is taken, too, before these tables are published, so that readers never go back.
     """
+    folder = f"{delta.FIRST_FOLDER}-{_next_number(store):08d}-{uuid.uuid4().hex[:8]}"
+    built = DoneFold(number=0, folder=folder, versions=_build(store, folder, newest_generations(list_commits(store))))
     while True:
-        numbers = _done_numbers(store)
-        number = numbers[-1] + 1 if numbers else 0
-        folder = f"{delta.FIRST_FOLDER}-{number:08d}-{uuid.uuid4().hex[:8]}"
-        names = newest_generations(list_commits(store))
-        versions = _build(store, folder, names)
-        try:
-            _put_done(store, DoneFold(number=number, folder=folder, versions=versions))
-        except Conflict:
-            for key in list(store.list(f"{folder}/")):
-                store.delete(key)
-        else:
-            return FoldReport(folds=1, records=len(names), newest=number)
+        number = _next_number(store)
+        built = _catch_up(store, replace(built, number=number))
+        built = replace(built, proofs=_publish(store, folder, built.versions))
+        with suppress(Conflict):
+            _put_done(store, built)
+        if read_done(store, number).folder == folder:  # also where the answer to our put was lost
+            return FoldReport(folds=1, records=len(folded_generations(store, built)), newest=number)
+
+
+def _catch_up(store: ObjectStore, built: DoneFold) -> DoneFold:
+    """Takes into tables that nobody knows yet the records that they lack."""
+    while (missing := _unfolded(store, built)) is not None:
+        commits = _checked_records(store, missing)
+        versions = {
+            name: delta.change_unshared(store, built.folder, name, _change(store, built, name, missing.action, commits))
+            for name in tables.SCHEMAS
+        }
+        built = replace(built, versions=versions)
+    return built
 
 
 def newest_done(store: ObjectStore) -> DoneFold:
@@ -131,7 +148,12 @@ def read_done(store: ObjectStore, number: int) -> DoneFold:
     fields = read_json(store.get(key), "done_fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
         versions = {name: fields["versions"][name] for name in tables.SCHEMAS}
-        return DoneFold(number=fields["number"], folder=fields["folder"], versions=versions)
+        return DoneFold(number=fields["number"], folder=fields["folder"], versions=versions, proofs=read_proofs(fields))
+
+
+def read_proofs(fields: Mapping[str, Any]) -> dict[str, TableProof]:
+    """The proofs in the JSON of a done fold or a snapshot."""
+    return {name: TableProof(**proof) for name, proof in fields.get("proofs", {}).items()}
 
 
 def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[str]) -> pa.Table:
@@ -172,6 +194,14 @@ def _build(store: ObjectStore, folder: str, names: Sequence[CommitName]) -> dict
     return versions
 
 
+def _publish(
+    store: ObjectStore, folder: str, versions: Mapping[str, int], done: DoneFold | None = None
+) -> dict[str, TableProof]:
+    """Make the tables durable at these versions; those of `done`, the fold before, are durable if it has proofs."""
+    durable = done.versions if done is not None and done.proofs else dict.fromkeys(versions, -1)
+    return {name: publish_version(store, folder, name, durable[name], version) for name, version in versions.items()}
+
+
 def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Fold | None:
     """The fold after `done`: the one already begun, or a new one over records not yet taken; None if there are none."""
     key = _fold_key(done.number + 1)
@@ -180,6 +210,7 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
         if planned is None:
             return None
         before_step("plan")
+        store.make_names_durable(record.key for record in planned.records)
         with suppress(Conflict):
             store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned), "created_at": _now()}))
     return _read_fold(store, done.number + 1)
@@ -195,10 +226,15 @@ def _read_fold(store: ObjectStore, number: int) -> Fold:
 
 
 def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
-    """New shards first, then newer generations, then withdrawals: each finds in the tables what it changes."""
+    """What the fold after `done` does; None where there is nothing to do."""
     compacted = _compacted(store, done)
     if compacted:
         return Fold(number=done.number + 1, action="compact", records=compacted)
+    return _unfolded(store, done)
+
+
+def _unfolded(store: ObjectStore, done: DoneFold) -> Fold | None:
+    """New shards first, then newer generations, then withdrawals: each finds in the tables what it changes."""
     taken = folded_generations(store, done)
     names = newest_generations(list_commits(store))
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
@@ -223,19 +259,28 @@ def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
     """
     if (done.number + 1) % _COMPACTED:
         return ()
-    first = max(done.number + 2 - _COMPACTED, _made_tables(done.folder) + 1)
-    taken = [
-        each for number in range(first, done.number + 1) if (each := _read_fold(store, number)).action != "compact"
-    ]
+    folds = (_read_fold(store, number) for number in _folds_of_tables(store, done))
+    taken = [each for each in folds if each.action != "compact"]
     newest = newest_generations(CommitName.of_key(record.key) for each in taken for record in each.records)
     small = [each for each in taken if len(each.records) <= _SMALL_FOLD]
     records = {record.key: record for each in small for record in each.records}
     return tuple(records[name.key] for name in newest if name.key in records) if len(small) > 1 else ()
 
 
-def _made_tables(folder: str) -> int:
-    """The number of the fold that made this folder of tables: 0, or that of a rebuild, which names it."""
-    return int(folder.split("-")[1]) if folder != delta.FIRST_FOLDER else 0
+def _folds_of_tables(store: ObjectStore, done: DoneFold) -> range:
+    """The last folds that `done`'s tables took one after the other, as many as one compaction looks at."""
+    first = done.number
+    while first > max(done.number + 1 - _COMPACTED, 0) and _folder_of(store, first - 1) == done.folder:
+        first -= 1
+    return range(first + 1, done.number + 1)  # the first is the rebuild that made the tables, or further back
+
+
+def _folder_of(store: ObjectStore, number: int) -> str:
+    """The tables' folder at a fold; empty where its file cannot be read: tables made anew took its place."""
+    try:
+        return read_done(store, number).folder
+    except StoreError:
+        return ""
 
 
 def _checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
@@ -304,6 +349,11 @@ def _withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
 def _done_numbers(store: ObjectStore) -> list[int]:
     keys = [key for key in store.list("folds/") if key.endswith(_DONE)]
     return sorted(int(key.removeprefix("folds/").removesuffix(_DONE)) for key in keys)
+
+
+def _next_number(store: ObjectStore) -> int:
+    numbers = _done_numbers(store)
+    return numbers[-1] + 1 if numbers else 0
 
 
 def _put_done(store: ObjectStore, done: DoneFold) -> None:

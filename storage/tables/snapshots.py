@@ -2,12 +2,17 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.objects.stores import Conflict, NotFound, ObjectStore
-from storage.tables.folds import DoneFold, table_rows
+from storage.objects.stores import Conflict, Corrupt, NotFound, ObjectStore
+from storage.tables import durability
+from storage.tables.delta import open_table
+from storage.tables.durability import TableProof
+from storage.tables.folds import DoneFold, read_proofs, table_rows
+
+_ADVICE = "restore tables/ from a copy, or take a new snapshot after `gigamask rebuild`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,23 +26,24 @@ class Snapshot:
     records: int
     records_sha256: str
     created_at: datetime  # UTC
+    proofs: dict[str, TableProof] = field(default_factory=dict)
+    """By table; empty for one that an earlier format wrote."""
 
     @property
     def done(self) -> DoneFold:
-        return DoneFold(number=self.fold, folder=self.folder, versions=self.versions)
+        return DoneFold(number=self.fold, folder=self.folder, versions=self.versions, proofs=self.proofs)
 
 
 def take_snapshot(store: ObjectStore, done: DoneFold) -> Snapshot:
     """The snapshot of a fold; taken again, it is the same one."""
-    rows = table_rows(store, done, "shards", ["record_sha256"])
-    hashes = sorted(rows.column("record_sha256").to_pylist())
-    digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    records, digest = _records_digest(store, done)
     snapshot = Snapshot(
         snapshot_id=f"s{done.number:08d}-{digest[:12]}",
         fold=done.number,
         folder=done.folder,
         versions=done.versions,
-        records=len(hashes),
+        proofs=done.proofs,
+        records=records,
         records_sha256=digest,
         created_at=datetime.now(UTC),
     )
@@ -58,12 +64,41 @@ def read_snapshot(store: ObjectStore, snapshot_id: str) -> Snapshot:
     fields = read_json(data, "snapshot", where)
     with corrupt_where_malformed(where):
         del fields["format"]
-        return Snapshot(**{**fields, "created_at": datetime.fromisoformat(fields["created_at"])})
+        created_at = datetime.fromisoformat(fields["created_at"])
+        return Snapshot(**{**fields, "created_at": created_at, "proofs": read_proofs(fields)})
+
+
+def prove(store: ObjectStore, snapshot: Snapshot) -> None:
+    """Check that the tables still are what they were when the snapshot was taken: four log entries and one column.
+
+    Raises:
+        Corrupt: A table has another log entry or another number of rows, or other records are in `shards`.
+    """
+    where = f"{store.uri}: snapshot {snapshot.snapshot_id}"
+    for name, proof in snapshot.proofs.items():
+        version = snapshot.versions[name]
+        try:
+            log_sha256 = durability.log_sha256(store, snapshot.folder, name, version)
+        except NotFound as error:
+            raise Corrupt(f"{where}: table {name} lost its version {version}; {_ADVICE}") from error
+        rows = open_table(store, snapshot.folder, name, version).count()
+        if (log_sha256, rows) != (proof.log_sha256, proof.rows):
+            raise Corrupt(f"{where}: table {name} has {rows} rows, {proof.rows} expected, or another log; {_ADVICE}")
+    records, digest = _records_digest(store, snapshot.done)
+    if (records, digest) != (snapshot.records, snapshot.records_sha256):
+        raise Corrupt(f"{where}: {records} records are in its tables, {snapshot.records} expected; {_ADVICE}")
 
 
 def list_snapshots(store: ObjectStore) -> list[str]:
     """Ids, oldest fold first."""
     return [key.removeprefix("snapshots/").removesuffix(".json") for key in store.list("snapshots/")]
+
+
+def _records_digest(store: ObjectStore, done: DoneFold) -> tuple[int, str]:
+    """The number of records in the tables, and the SHA-256 over their own, sorted."""
+    rows = table_rows(store, done, "shards", ["record_sha256"])
+    hashes = sorted(rows.column("record_sha256").to_pylist())
+    return len(hashes), hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _key(snapshot_id: str) -> str:

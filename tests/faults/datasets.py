@@ -100,6 +100,15 @@ def withdraw_unfolded(dataset: Dataset) -> None:
     redo.withdraw(dataset.store, folds.newest_done(dataset.store), some_masks(dataset), "shows a number plate")
 
 
+def nine_versions(dataset: Dataset) -> None:
+    """Tables whose next version is one with a checkpoint, and a record to fold."""
+    while max(folds.newest_done(dataset.store).versions.values()) < 9:
+        plan_images(dataset, range(1), first=200 + 3 * folds.newest_done(dataset.store).number)
+        workers.finish(dataset)
+    plan_images(dataset, range(1), first=300)
+    write_first_missing(dataset)
+
+
 def write_again(dataset: Dataset) -> None:
     """A worker that comes to a shard that is finished."""
     plan = of_kind(dataset, "masks")[0]

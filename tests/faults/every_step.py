@@ -16,6 +16,7 @@ from tests.faults import workers
 from tests.faults.checker import FolderFiles
 from tests.faults.datasets import (
     make_base,
+    nine_versions,
     nothing,
     prepare_clean,
     prepare_masks,
@@ -41,6 +42,7 @@ JOBS: dict[str, tuple[Job, Job]] = {
     "fold new shards": (write_first_missing, workers.fold),
     "fold a newer generation": (then_write(prepare_whole_redo), workers.fold),
     "fold a withdrawal": (withdraw_unfolded, workers.fold),
+    "fold at a checkpoint": (nine_versions, workers.fold),
     "withdraw": (nothing, withdraw_some),
     "plan": (nothing, prepare_redo),
     "clean": (prepare_clean, workers.clean),

@@ -3,11 +3,12 @@
     python -m tests.faults.harness [--faults 1000] [--s3-faults 200] [--seed 0] [--folder /tmp]
     python -m tests.faults.harness --sabotage [KIND ...]
 
-Two kinds of runs. `every_step` kills or freezes a worker at each of its steps in turn, on a fresh copy of a dataset,
-and lets the next run finish. `chaos` keeps one dataset under fire: workers killed, frozen and thawed too late, doubled,
-out of space, cut off in the middle of a file, with wrong clocks, beside cleaning and folding ones, while a reader reads
-on. After each the bytes are checked without the dataset's code (checker.py). One JSON line a figure; exit status 1
-where a mask was lost or doubled, a reader saw a torn state, or a worker failed in a way that was not meant.
+Three kinds of runs. `every_step` kills or freezes a worker at each of its steps in turn, on a fresh copy of a dataset,
+and lets the next run finish. `power` cuts the power at those steps and goes on with what is on the disk. `chaos` keeps
+one dataset under fire: workers killed, frozen and thawed too late, doubled, out of space, cut off in the middle of a
+file, with wrong clocks, beside cleaning and folding ones, while a reader reads on. After each the bytes are checked
+without the dataset's code (checker.py). One JSON line a figure; exit status 1 where a mask was lost or doubled, a
+reader saw a torn state, or a worker failed in a way that was not meant.
 
 `--sabotage` proves that the harness can fail: it breaks the protocol in each way of sabotage.py and counts the faults
 of `every_step` until that is noticed; exit status 1 where one never is.
@@ -37,10 +38,12 @@ from tests.faults.chaos import LOCAL_KINDS, S3_KINDS, S3_SPAN_S, S3_STEPS, SMALL
 from tests.faults.checker import BucketFiles, FolderFiles
 from tests.faults.every_step import Case, every_case, every_step, strike_some
 from tests.faults.network import Network
+from tests.faults.power import POWER_CUT, Disk, LoopDisk, SimulatedDisk, power_cuts
 from tests.faults.tally import Tally, in_child
 
 SHARE_OF_STEPS = 0.4  # of the faults on a local disk, those that every_step makes
 SHARE_OF_SMALL_DISK = 0.1
+SHARE_OF_POWER_CUTS = 0.2
 PER_DATASET = 40  # faults of chaos upon one dataset
 
 
@@ -103,7 +106,8 @@ def print_lines(tally: Tally, where: str, seconds: float, seed: int) -> None:
 
 def prove(folder: Path, kinds: list[str], most: int, seed: int) -> bool:
     """Strikes a protocol broken in each of these ways, at most so many times, until that is noticed."""
-    cases = every_case(folder, sorted({sabotage.KINDS[kind].job for kind in kinds}))  # made by the sound one
+    struck = [sabotage.KINDS[kind] for kind in kinds]
+    cases = every_case(folder, sorted({each.job for each in struck if each.how != POWER_CUT}))  # made by the sound one
     noticed = [noticed_after(folder, kind, cases, most, seed) for kind in kinds]
     return all(noticed)
 
@@ -115,6 +119,9 @@ def noticed_after(folder: Path, kind: str, cases: list[Case], most: int, seed: i
     def run() -> Tally:
         broken.install(setattr)
         tally = Tally(first_is_enough=True)
+        if broken.how == POWER_CUT:
+            power_cuts(folder / kind, SimulatedDisk(folder / kind), most, random.Random(seed), tally, [broken.job])
+            return tally
         strike_some(shown, folder / kind, most, random.Random(seed), tally)
         return tally
 
@@ -128,12 +135,22 @@ def noticed_after(folder: Path, kind: str, cases: list[Case], most: int, seed: i
 
 def run_local(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
     every_step(folder, round(count * SHARE_OF_STEPS), dice, tally)
+    cut_power(folder / "power", round(count * SHARE_OF_POWER_CUTS), dice, tally)
     with small_disk(folder) as disk:
         if disk is not None:
             in_folder(disk / "dataset", round(count * SHARE_OF_SMALL_DISK), folder, dice, tally, SMALL_DISK_KINDS)
     while tally.faults.total() < count and not tally.over:
         wanted = min(PER_DATASET, count - tally.faults.total())
         in_folder(folder / uuid.uuid4().hex, wanted, folder, dice, tally, LOCAL_KINDS)
+
+
+def cut_power(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
+    """Power cuts on a simulated disk and, where this user may mount one, on a real file system."""
+    disks: list[Disk] = [SimulatedDisk(folder / "simulated")]
+    if LoopDisk.is_possible(folder / "loop"):
+        disks.append(LoopDisk(folder / "loop"))
+    for number, disk in enumerate(disks):
+        power_cuts(folder / f"jobs-{number}", disk, round(count / len(disks)), dice, tally)
 
 
 def in_folder(root: Path, count: int, folder: Path, dice: random.Random, tally: Tally, kinds: Kinds) -> None:

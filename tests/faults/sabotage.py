@@ -17,6 +17,7 @@ from storage.protocol.commits import Commit, CommitName
 from storage.tables import delta, folds
 from storage.tables.folds import DoneFold
 from tests.faults.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
+from tests.faults.power import POWER_CUT
 
 Patch = Callable[[Any, str, Any], None]
 
@@ -99,6 +100,11 @@ def write_in_place(patch: Patch) -> None:
     patch(LocalStore, "_write", write)
 
 
+def publish_what_is_not_durable(patch: Patch) -> None:
+    """A fold is done before what its tables consist of is on the disk."""
+    patch(LocalStore, "make_durable", lambda self, keys: None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
     """`job` and `how` it is struck: what of every_step.py shows it."""
@@ -115,5 +121,6 @@ KINDS = {
     "folding": Sabotage(install=fold_without_numbers, job="fold new shards", how=KILLED),
     "reading": Sabotage(install=read_newest_versions, job="fold new shards", how=KILLED),
     "redoing": Sabotage(install=redo_whatever_is_there, job="plan", how=KILLED),
+    "durability": Sabotage(install=publish_what_is_not_durable, job="snapshot", how=POWER_CUT),
     "writing": Sabotage(install=write_in_place, job="fold new shards", how=CUT_OFF),
 }

@@ -15,7 +15,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from storage.dataset import Dataset
-from storage.objects.stores import Corrupt, ObjectStore
+from storage.objects.stores import Corrupt, LocalStore, ObjectStore
 from storage.protocol import redo
 from storage.protocol.commits import commit_to_json
 from storage.tables import delta, folds
@@ -23,7 +23,7 @@ from storage.tables import rows as tables
 from storage.tables.query import query
 
 ROOT = Path(__file__).resolve().parents[3]
-STEPS = ["plan", *(f"apply {name}" for name in tables.SCHEMAS), "done"]
+STEPS = ["plan", *(f"apply {name}" for name in tables.SCHEMAS), "make durable", "done"]
 COUNTS = """SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM masks) AS masks,
     (SELECT count(*) FROM shards) AS shards, (SELECT count(*) FROM rejects) AS rejects"""
 
@@ -352,7 +352,7 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
     assert filled.verify().faults == ()
 
 
-def test_a_rebuild_that_another_fold_overtook_starts_again(
+def test_a_rebuild_takes_what_others_fold_meanwhile(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, overtaken = folds._build, []
@@ -368,14 +368,13 @@ def test_a_rebuild_that_another_fold_overtook_starts_again(
     monkeypatch.setattr(folds, "_build", build)
     filled.rebuild_tables()
     assert counts(filled) == (6, 12, 5, 3)
-    assert list(filled.store.list(f"{overtaken[0]}/")) == []
+    assert folds.newest_done(filled.store).folder == overtaken[0]
     assert filled.verify().faults == ()
 
 
-def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(
+def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
     filled: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in it: `masks` must then still have the masks that `shards` knows no withdrawal of."""
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
     real, seen = folds._build, []
@@ -387,8 +386,69 @@ def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it_or_not_at_all(
 
     monkeypatch.setattr(folds, "_build", build)
     filled.rebuild_tables()
-    assert counts(filled) == (4, 12, 4, 2)
+    assert counts(filled) == (4, 11, 5, 2)
     assert filled.verify().faults == ()
     filled.fold()
     assert counts(filled) == (4, 11, 5, 2)
     assert filled.verify().faults == ()
+
+
+def test_a_rebuild_ends_though_somebody_folds_between_all_its_tries(
+    filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try takes what came meanwhile, so that the tables of the first one are published in the end."""
+    real, tries = folds._put_done, []
+
+    def put(store: ObjectStore, done: folds.DoneFold) -> None:
+        if done.folder != "tables" and len(tries) < 4:
+            tries.append(done.folder)
+            samples.ingest(filled, shards=1, first=50 * len(tries))
+            filled.fold()
+        real(store, done)
+
+    monkeypatch.setattr(folds, "_put_done", put)
+    filled.rebuild_tables()
+    assert set(tries) == {folds.newest_done(filled.store).folder}
+    assert counts(filled) == (12, 12, 8, 6)
+    assert filled.verify().faults == ()
+
+
+def test_a_rebuild_whose_answer_is_lost_keeps_the_tables_it_published(
+    filled: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client asks again and is told that the object is there: its own."""
+    filled.fold()
+    real = LocalStore.put_if_absent
+
+    def put_twice(self: LocalStore, key: str, data: bytes) -> None:
+        real(self, key, data)
+        if key.endswith(".done.json"):
+            real(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "put_if_absent", put_twice)
+    filled.rebuild_tables()
+    assert counts(filled) == (4, 12, 4, 2)
+    snapshot = filled.snapshot().snapshot_id
+    monkeypatch.undo()
+    filled.rebuild_tables()
+    assert counts(filled, snapshot) == (4, 12, 4, 2)
+
+
+def test_a_snapshot_whose_tables_lost_a_version_is_refused(filled: Dataset) -> None:
+    snapshot = filled.snapshot().snapshot_id
+    counts(filled, snapshot)
+    (newest,) = list(filled.store.list("tables/masks/_delta_log/00000000000000000001"))
+    filled.store.put(newest, b"")  # as a power cut leaves it
+    with pytest.raises(Corrupt, match=r"table masks has 0 rows, 12 expected"):
+        Dataset.open(filled.uri).query("SELECT 1", snapshot)
+
+
+def test_a_fold_refuses_tables_that_are_behind_the_fold_before(filled: Dataset, samples: SimpleNamespace) -> None:
+    filled.fold()
+    (newest,) = list(filled.store.list("tables/masks/_delta_log/00000000000000000001"))
+    filled.store.delete(newest)
+    samples.ingest(filled, shards=1, first=50)
+    with pytest.raises(Corrupt, match=r"masks: is at version 0, but fold 1 published 1; run `gigamask rebuild`"):
+        filled.fold()
+    filled.rebuild_tables()
+    assert counts(filled) == (6, 12, 5, 3)
