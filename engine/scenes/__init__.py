@@ -1,1 +1,1 @@
-"""Procedural scenes with exact, nested masks: training data that needs no licence."""
+"""Procedural scenes with exact, nested masks: training data without photos and their licences."""

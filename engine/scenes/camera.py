@@ -1,4 +1,4 @@
-"""Camera: everything between the light of a scene and the bytes of its picture. None of it moves a mask.
+"""Camera: everything between a scene's colours and the bytes of its image. None of it moves a mask.
 
 Shape suffixes: B scenes, S side in pixels.
 """
@@ -9,60 +9,71 @@ from dataclasses import dataclass, fields
 import torch
 from torch.nn import functional
 
-from engine.scenes.draws import Draws
+from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import NUM_SMOOTH, Atlas
 
 BLUR_TAPS = 9
+"""Taps of a blur along one axis."""
 DCT_SIDE = 8
+"""Side of a JPEG block, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cameras:
-    """Settings per scene, [B] or [B, k]."""
+    """Camera settings of each scene, [B] or [B, k]."""
 
     field: torch.Tensor
-    """A smooth light field: atlas layer, scale in atlas pixels per side, shift u, v, strength."""
+    """Smooth light field: atlas layer, scale in atlas pixels per side, shift u, v, strength."""
     cast: torch.Tensor
-    """A shadow from outside the picture: atlas layer, scale, shift u, v, strength, threshold, sharpness."""
+    """Shadow from outside the image: atlas layer, scale, shift u, v, strength, threshold, sharpness."""
     taps_x: torch.Tensor
     """Blur weights along x, summing to 1."""
     taps_y: torch.Tensor
+    """Blur weights along y, summing to 1."""
     exposure: torch.Tensor
-    """Mean brightness of the picture that the camera aims at; 0: as it is."""
+    """Mean brightness that the camera aims at, in [0, 1]; 0: no exposure control."""
     gamma: torch.Tensor
+    """Exponent of brightness."""
     contrast: torch.Tensor
+    """Factor about mid-grey."""
     brightness: torch.Tensor
+    """Offset added to brightness in [0, 1]."""
     grey: torch.Tensor
-    """1: a grey picture."""
+    """1 for a grey image, 0 for a coloured one."""
     inverted: torch.Tensor
+    """1 for a negative, 0 otherwise."""
     noise: torch.Tensor
-    """Standard deviation of the sensor noise, of 1."""
+    """Standard deviation of the sensor noise, for brightness in [0, 1]."""
     grain: torch.Tensor
-    """Share of the noise that is correlated between neighbours."""
+    """Fraction of the noise that is correlated between neighbours."""
     jpeg_step: torch.Tensor
-    """Step of the coarsest rounding of 8 x 8 block frequencies, of 1; 0: none."""
+    """Base step of rounding 8 x 8 block frequencies, for brightness in [0, 1]; 0: no JPEG."""
 
     def rows(self, rows: slice) -> "Cameras":
+        """Select scenes."""
         return Cameras(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Cameras:
+def draw_cameras(draws: RandomDraws, microscopy_B: torch.Tensor) -> Cameras:
+    """Draw random cameras; those of microscopy scenes cast no shadow and are mostly grey."""
+    # Blur
     n = len(microscopy_B)
-    seven_in_ten = draws.chance(0.65, n)
-    sigma = torch.where(seven_in_ten, draws.uniform(0.2, 0.6, n), draws.uniform(0.6, 1.9, n))
+    is_sharp = draws.chance(0.65, n)
+    sigma = torch.where(is_sharp, draws.uniform(0.2, 0.6, n), draws.uniform(0.6, 1.9, n))
     gauss = _sharpened(draws, _gaussian_taps(sigma))
     motion = draws.choose((0.93, 0.035, 0.035), n)
     box = torch.where(_tap_distance() <= draws.uniform(1, 4, n, 1), 1.0, 0.0)
     box = box / box.sum(1, keepdim=True)
 
+    # Light, exposure, colour, noise and compression
     def field(low: float, high: float) -> list[torch.Tensor]:
         shift = draws.uniform(0, 256, 2, n)
         return [draws.integers(0, NUM_SMOOTH, n).float(), draws.log_uniform(low, high, n), shift[0], shift[1]]
 
-    cast_share = draws.uniform(0.15, 0.55, n) * draws.chance(0.2, n) * ~microscopy_B
+    cast_strength = draws.uniform(0.15, 0.55, n) * draws.chance(0.2, n) * ~microscopy_B
     return Cameras(
         field=torch.stack([*field(20, 100), draws.uniform(0.1, 0.5, n) * draws.chance(0.4, n)], 1),
-        cast=torch.stack([*field(25, 90), cast_share, draws.uniform(-0.3, 0.3, n), draws.log_uniform(6, 60, n)], 1),
+        cast=torch.stack([*field(25, 90), cast_strength, draws.uniform(-0.3, 0.3, n), draws.log_uniform(6, 60, n)], 1),
         taps_x=torch.where((motion == 1)[:, None], box, gauss),
         taps_y=torch.where((motion == 2)[:, None], box, gauss),
         exposure=draws.uniform(0.3, 0.55, n) * draws.chance(0.6, n) * ~microscopy_B,
@@ -78,7 +89,7 @@ def draw_cameras(draws: Draws, microscopy_B: torch.Tensor) -> Cameras:
 
 
 def clean_cameras(scenes: int) -> Cameras:
-    """A camera that changes nothing, for tests and for looking at the painter's work."""
+    """Make cameras that change nothing but soften borders, for tests and for looking at the renderer's work."""
     zero, one = torch.zeros(scenes), torch.ones(scenes)
     centre = (_tap_distance() == 0).float().expand(scenes, BLUR_TAPS)
     return Cameras(
@@ -88,6 +99,7 @@ def clean_cameras(scenes: int) -> Cameras:
 
 
 def _tap_distance() -> torch.Tensor:
+    """Return the distance of each tap from the middle, [1, taps]."""
     return (torch.arange(BLUR_TAPS) - BLUR_TAPS // 2).abs()[None]
 
 
@@ -96,36 +108,41 @@ def _gaussian_taps(sigma_B: torch.Tensor) -> torch.Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def _sharpened(draws: Draws, taps: torch.Tensor) -> torch.Tensor:
-    """Three cameras of ten sharpen: they subtract a wider blur, which leaves halos."""
+def _sharpened(draws: RandomDraws, taps: torch.Tensor) -> torch.Tensor:
+    """Sharpen in three of ten cameras, by subtracting a wider blur, which leaves halos."""
     amount = draws.uniform(0.2, 0.9, len(taps), 1) * draws.chance(0.3, len(taps), 1)
     return taps * (1 + amount) - amount * _gaussian_taps(torch.full((len(taps),), 1.3))
 
 
-def photograph(
+def apply_camera(
     colours_B3SS: torch.Tensor, ids_BSS: torch.Tensor, cameras: Cameras, atlas: Atlas, generator: torch.Generator
 ) -> torch.Tensor:
-    """uint8 [B, 3, S, S]: lit, softened at the borders of leaves, blurred, developed, with noise and JPEG blocks."""
+    """Render colours to uint8 images [B, 3, S, S]: light, soft borders, blur, tone, noise and JPEG blocks."""
     device = colours_B3SS.device
 
     def setting(name: str) -> torch.Tensor:
         value = getattr(cameras, name).to(device, non_blocking=True)
         return value[:, None, None, None] if value.dim() == 1 else value
 
+    # Light and optics
     image = colours_B3SS * _light(setting("field"), setting("cast"), ids_BSS.shape[1], atlas)[:, None]
     image = soften_borders(image.clamp_(0, 1.5), ids_BSS)
     image = _exposed(_blur(image, setting("taps_x"), setting("taps_y")), setting("exposure")).clamp_(1e-4, 1)
+
+    # Tone and colour
     image = image.pow_(setting("gamma"))
     image = image.sub_(0.5).mul_(setting("contrast")).add_(setting("brightness") + 0.5)
     image = torch.lerp(image, image.mean(1, keepdim=True), setting("grey"))
     image = torch.lerp(image, 1 - image, setting("inverted"))
+
+    # Noise and compression
     image = image + _sensor_noise(image, setting("noise"), setting("grain"), setting("grey"), generator)
     image = _jpeg(image.clamp_(0, 1), setting("jpeg_step"))
     return image.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _light(field: torch.Tensor, cast: torch.Tensor, side: int, atlas: Atlas) -> torch.Tensor:
-    """Brightness [B, S, S] of the scene-wide light; sampled at a quarter of the resolution, as it is smooth."""
+    """Compute the scene-wide light [B, S, S]; sampled at a quarter of the resolution, as it is smooth."""
     step = torch.linspace(0, 1, max(2, side // 4), device=field.device)
     u, v = step[None, None, :], step[None, :, None]
 
@@ -141,7 +158,7 @@ def _light(field: torch.Tensor, cast: torch.Tensor, side: int, atlas: Atlas) -> 
 
 
 def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
-    """Anti-aliasing: pixels beside another leaf take the 3 x 3 binomial mean, so that hard ids get soft edges."""
+    """Anti-alias: replace pixels beside another leaf by the 3 x 3 binomial mean."""
     padded = functional.pad(ids_BSS[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0]
     centre = padded[:, 1:-1, 1:-1]
     border = (padded[:, :-2, 1:-1] != centre) | (padded[:, 2:, 1:-1] != centre)
@@ -151,14 +168,14 @@ def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
 
 
 def _exposed(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Brought towards a mean brightness, by a factor of at most 2.5 and without burning out the highlights."""
+    """Scale towards a mean brightness, by a factor of at most 2.5 and without clipping the highlights."""
     mean, spread = image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
     gain = torch.minimum(target / mean.clamp_min(0.01), 1.1 / (mean + 1.5 * spread + 0.01)).clamp(0.4, 2.5)
     return image * torch.where(target > 0, gain, 1.0)
 
 
 def _blur(image: torch.Tensor, taps_x: torch.Tensor, taps_y: torch.Tensor) -> torch.Tensor:
-    """Separable blur with weights per scene."""
+    """Blur along x, then y, with weights per scene."""
     side, reach = image.shape[-1], taps_x.shape[1] // 2
     for axis, taps in ((3, taps_x), (2, taps_y)):
         margins = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
@@ -172,6 +189,7 @@ def _blur(image: torch.Tensor, taps_x: torch.Tensor, taps_y: torch.Tensor) -> to
 def _sensor_noise(
     image: torch.Tensor, sigma: torch.Tensor, grain: torch.Tensor, grey: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
+    """Draw Gaussian noise, partly correlated between neighbours, the same in all channels of grey images."""
     white = torch.randn(image.shape, generator=generator, device=image.device)
     white = torch.lerp(white, white[:, :1], grey)
     lumpy = white + white.roll(1, 2) + white.roll(1, 3) + white.roll((1, 1), (2, 3))
@@ -179,17 +197,21 @@ def _sensor_noise(
 
 
 def _jpeg(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Frequencies of 8 x 8 blocks rounded, the high ones more coarsely, as JPEG does (no colour subsampling)."""
+    """Round the frequencies of 8 x 8 blocks, high ones more coarsely, as JPEG does (without colour subsampling)."""
+    # Pad to whole blocks
     batch, channels, side, _ = image.shape
     margin = -side % DCT_SIDE
     padded = functional.pad(image, (0, margin, 0, margin), mode="replicate")
     blocks = (side + margin) // DCT_SIDE
+
+    # Transform: rows first, as one matrix product with 8 columns; then columns, 8 image rows at a time
     k = torch.arange(DCT_SIDE, device=image.device, dtype=torch.float32)
     dct = torch.cos(math.pi / DCT_SIDE * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / DCT_SIDE)
     dct[0] *= math.sqrt(0.5)
-    # Rows first, as one matrix product with 8 columns; then columns, 8 picture rows at a time.
     across = (padded.reshape(-1, DCT_SIDE) @ dct.t()).view(batch * channels * blocks, DCT_SIDE, -1)
     frequencies = (dct @ across).view(batch, -1, DCT_SIDE, blocks, DCT_SIDE)
+
+    # Round, and transform back
     rounding = (0.3 + 0.1 * (k[:, None] + k))[:, None] * step[..., None].clamp_min(1e-6)
     rounded = frequencies.div_(rounding).round_().mul_(rounding)
     down = dct.t() @ rounded.view(batch * channels * blocks, DCT_SIDE, -1)

@@ -1,4 +1,4 @@
-"""Layout: what stands where in each scene, all scenes of a batch at once, decided on the host.
+"""Layout: the objects of each scene and their places, for all scenes of a batch at once, decided on the host.
 
 Shape suffixes: B scenes, N objects.
 """
@@ -9,21 +9,22 @@ from enum import IntEnum
 
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.lighting import with_shading, with_shadows
 from engine.scenes.objects import Alike, Objects, Shape, Split, join, plain_objects
 from engine.scenes.parts import random_cells, with_second_cuts
+from engine.scenes.random_draws import RandomDraws
+from engine.scenes.random_objects import parts_fraction, quads, random_objects
 from engine.scenes.shapes import cell_outlines, glyphs, wires
 from engine.scenes.textures import NUM_SMOOTH
-from engine.scenes.things import make_things, parts_share, quads
 
-SMALLEST_RADIUS = 0.015
-LARGEST_RADIUS = 0.5
-"""Of scattered objects, as shares of the side."""
+MIN_RADIUS = 0.015
+"""Smallest radius of a scattered object, as a fraction of the side."""
+MAX_RADIUS = 0.5
+"""Largest radius of a scattered object, as a fraction of the side."""
 
 
 class Kind(IntEnum):
-    """What a scene is mostly made of."""
+    """Main content of a scene."""
 
     LEAVES = 0
     INSTANCES = 1
@@ -32,27 +33,31 @@ class Kind(IntEnum):
 
 
 KIND_WEIGHTS = (0.58, 0.22, 0.1, 0.1)
+"""Probability of each kind, in the order of `Kind`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Objects sorted by scene and from back to front, and what the camera has to know of each scene."""
+    """Objects of a batch of scenes, and what the camera needs to know of each scene."""
 
     objects: Objects
+    """Objects, sorted by scene and from back to front."""
     microscopy_B: torch.Tensor
-    """bool: grey pictures of cells."""
+    """Scenes that look like microscopy: grey images of cells; bool."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Placed:
-    """Objects and their place in the order of painting: a larger height is further in front."""
+    """Objects and their order from back to front."""
 
     objects: Objects
     height_N: torch.Tensor
+    """Height of each object; a higher one is further in front."""
 
 
-def plan_scenes(draws: Draws, scenes: int, side: int) -> Layout:
-    """Everything that `scenes` pictures of side x side pixels contain."""
+def plan_scenes(draws: RandomDraws, scenes: int, side: int) -> Layout:
+    """Draw everything that `scenes` scenes of side x side pixels contain."""
+    # Draw each population
     kind_B = draws.choose(KIND_WEIGHTS, scenes)
     microscopy_B = (kind_B == Kind.INSTANCES) & draws.chance(0.4, scenes)
     populations = [
@@ -63,16 +68,20 @@ def plan_scenes(draws: Draws, scenes: int, side: int) -> Layout:
         _thin(draws, kind_B, side),
         _words(draws, kind_B, side),
     ]
+
+    # Join and light them
     objects = join(_with_distinct_numbers([p.objects for p in populations]))
     height_N = torch.cat([p.height_N for p in populations])
     objects = with_shadows(draws, with_shading(draws, objects), microscopy_B)
+
+    # Sort by scene, from back to front
     front_to_back = height_N.argsort(stable=True)
     order = front_to_back[objects.scene_N[front_to_back].argsort(stable=True)]
     return Layout(objects=objects.rows(order), microscopy_B=microscopy_B)
 
 
 def _with_distinct_numbers(tables: list[Objects]) -> list[Objects]:
-    """Kin and wholes are numbered from 0 in every population: shift them apart."""
+    """Shift the numbers of kin and wholes apart, which start from 0 in every population."""
     shifted, kin, whole = [], 0, 0
     for table in (t for t in tables if len(t)):
         shifted.append(table.with_fields(kin_N=table.kin_N + kin, whole_N=table.whole_N + whole))
@@ -81,11 +90,13 @@ def _with_distinct_numbers(tables: list[Objects]) -> list[Objects]:
 
 
 def _scene_rows(count_B: torch.Tensor) -> torch.Tensor:
+    """Repeat each scene's index as often as it has objects."""
     return torch.repeat_interleave(torch.arange(len(count_B)), count_B)
 
 
-def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """One object that fills the picture: one surface, bands about a horizon, a warped Voronoi partition, or cells."""
+def _backgrounds(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
+    """Draw one object that fills each scene: a surface, bands at a horizon, warped Voronoi cells, a grid of cells."""
+    # Choose the form of each background
     n = len(kind_B)
     single, horizon, voronoi, cells = range(4)
     weights = {
@@ -96,6 +107,8 @@ def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor,
     }
     options = torch.stack([draws.choose(weights[kind], n) for kind in Kind])
     form = torch.where(microscopy_B, single, options[kind_B, torch.arange(n)])
+
+    # Draw the bands, sites, warp and cells of every background, whatever its form
     bands = torch.where(form == horizon, draws.integers(2, 5, n), 1)
     sites = (draws.log_uniform(3, 12.9, n)).floor().long()
     objects = plain_objects(torch.arange(n), Shape.EVERYTHING)
@@ -111,6 +124,8 @@ def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor,
     noise = torch.zeros(n, 6)
     noise[:, 0] = draws.integers(0, NUM_SMOOTH, n).float()
     cell_N3, cells_NJ2, cell_labels = random_cells(draws, draws.integers(2, 9, n), draws.integers(2, 8, n))
+
+    # Take the split and labels of the chosen form
     span_N = torch.where(draws.chance(0.3, n) & (form != voronoi), draws.integers(2, 4, n), 1)
     splits = torch.tensor([Split.NONE, Split.BANDS, Split.SITES, Split.CELLS])
     labels = torch.stack([torch.ones_like(bands), bands, sites, cell_labels])
@@ -132,33 +147,40 @@ def _backgrounds(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor,
     return _Placed(objects=objects, height_N=torch.full((n,), -1e9))
 
 
-def _scattered(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """Dead leaves: radii with density r^-3, mostly large behind small."""
+def _scattered(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
+    """Draw dead leaves: radii with density r^-3, mostly large behind small."""
+    # Count the objects of each scene
     scenes = len(kind_B)
     many = draws.log_uniform(4, 50, scenes)
     few = draws.uniform(0, 8, scenes) * draws.chance(0.6, scenes)
     count_B = torch.where(kind_B == Kind.LEAVES, many, torch.where(microscopy_B, 0.0, few)).round().long()
     scene_N = _scene_rows(count_B)
     n = len(scene_N)
-    smallest_N = draws.log_uniform(SMALLEST_RADIUS, 0.2, scenes)[scene_N]
-    span = 1 - (smallest_N / LARGEST_RADIUS).square()
-    share_N = smallest_N / (1 - draws.uniform(0, 1, n) * span).sqrt()
-    height_N = -share_N.log() + 0.7 * draws.normal(n)
+
+    # Draw radius, height and place
+    smallest_N = draws.log_uniform(MIN_RADIUS, 0.2, scenes)[scene_N]
+    span = 1 - (smallest_N / MAX_RADIUS).square()
+    fraction_N = smallest_N / (1 - draws.uniform(0, 1, n) * span).sqrt()
+    height_N = -fraction_N.log() + 0.7 * draws.normal(n)
     centre_N2 = draws.uniform(-0.04, 1.04, n, 2) * side
+
+    # Attach some objects to the side of an earlier one, as one whole
     leader_N = _leaders(draws, scene_N)
     attached = leader_N != torch.arange(n)
-    share_N = torch.where(attached, share_N[leader_N] * draws.uniform(0.3, 0.8, n), share_N)
-    share_N = share_N.clamp_min(SMALLEST_RADIUS)
-    turn, reach = draws.uniform(0, 2 * math.pi, n), share_N[leader_N] * side * draws.uniform(0.5, 1.0, n)
+    fraction_N = torch.where(attached, fraction_N[leader_N] * draws.uniform(0.3, 0.8, n), fraction_N)
+    fraction_N = fraction_N.clamp_min(MIN_RADIUS)
+    turn, reach = draws.uniform(0, 2 * math.pi, n), fraction_N[leader_N] * side * draws.uniform(0.5, 1.0, n)
     beside_N2 = centre_N2[leader_N] + torch.stack([turn.cos(), turn.sin()], 1) * reach[:, None]
     centre_N2 = torch.where(attached[:, None], beside_N2, centre_N2)
     height_N = torch.where(attached, height_N[leader_N] + 1e-3 * draws.normal(n), height_N)
-    objects = make_things(draws, scene_N, centre_N2, share_N * side, 0.55 * parts_share(share_N))
+
+    # Draw the objects
+    objects = random_objects(draws, scene_N, centre_N2, fraction_N * side, 0.55 * parts_fraction(fraction_N))
     return _Placed(objects=objects.with_fields(whole_N=leader_N), height_N=height_N)
 
 
-def _leaders(draws: Draws, scene_N: torch.Tensor) -> torch.Tensor:
-    """int64 row each object belongs to: mostly its own, else an earlier one of its scene that it is attached to."""
+def _leaders(draws: RandomDraws, scene_N: torch.Tensor) -> torch.Tensor:
+    """Draw the int64 row that each object is attached to: mostly its own, else an earlier one of its scene."""
     row_N = torch.arange(len(scene_N))
     leads = ~draws.chance(0.17, len(scene_N))
     leads[1:] |= scene_N[1:] != scene_N[:-1]
@@ -166,13 +188,16 @@ def _leaders(draws: Draws, scene_N: torch.Tensor) -> torch.Tensor:
     return torch.where(leads, row_N, 0).cummax(0).values
 
 
-def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
-    """Large upright quads with a grid of windows, in perspective."""
+def _buildings(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
+    """Draw large upright quads with a grid of windows, in perspective."""
+    # Count the buildings of each scene
     scenes = len(kind_B)
     count_B = torch.where(kind_B == Kind.STREET, draws.integers(1, 4, scenes), draws.chance(0.12, scenes).long())
     count_B = torch.where(kind_B == Kind.INSTANCES, 0, count_B)
     scene_N = _scene_rows(count_B)
     n = len(scene_N)
+
+    # Draw their size and windows
     radius_N = draws.uniform(0.22, 0.6, n) * side
     columns, rows = draws.integers(2, 7, n), draws.integers(2, 6, n)
     objects = plain_objects(scene_N, Shape.QUAD)
@@ -182,6 +207,8 @@ def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
     bands_N2F[:, 0, 0], bands_N2F[:, 1, 1] = columns / (2 * quad_N5[:, 0]), rows / (2 * quad_N5[:, 1])
     band_N8[:, 0], band_N8[:, 1], band_N8[:, 2] = columns / 2, columns, draws.uniform(0.12, 0.34, n)
     band_N8[:, 3], band_N8[:, 4], band_N8[:, 5] = rows / 2, rows, draws.uniform(0.12, 0.34, n)
+
+    # Fill the table
     objects = objects.with_fields(
         centre_N2=torch.stack([draws.uniform(0, 1, n), draws.uniform(0.25, 0.85, n)], 1) * side,
         radius_N=radius_N,
@@ -198,8 +225,8 @@ def _buildings(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
     return _Placed(objects=objects, height_N=-(radius_N / side).log() + 0.3 * draws.normal(n))
 
 
-def _thin(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
-    """Long wires and branches, wherever in the order."""
+def _thin(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
+    """Draw long wires and branches, anywhere between back and front."""
     scenes = len(kind_B)
     count_B = torch.tensor([0, 0, 0, 1, 3])[draws.integers(0, 5, scenes)]
     scene_N = _scene_rows(torch.where(kind_B == Kind.INSTANCES, count_B // 3, count_B))
@@ -215,14 +242,17 @@ def _thin(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
     return _Placed(objects=objects, height_N=draws.uniform(1, 4, n))
 
 
-def _words(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
-    """Rows of letter-like signs; a word is a whole and its signs are the parts."""
+def _words(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
+    """Draw rows of letter-like signs; a word is a whole and its signs are the parts."""
+    # Choose the scenes with a word, and its letters
     scenes = len(kind_B)
     chosen = ((kind_B == Kind.LEAVES) | (kind_B == Kind.STREET)) & draws.chance(0.15, scenes)
     scene_N = _scene_rows(torch.where(chosen, draws.integers(2, 8, scenes), 0))
     n = len(scene_N)
     leader_N = torch.searchsorted(scene_N, scene_N)
     place_N = (torch.arange(n) - leader_N)[:, None]
+
+    # Place the letters along a line
     angle_N = 0.15 * draws.normal(scenes)[scene_N]
     radius_N = draws.log_uniform(0.025, 0.12, scenes)[scene_N] * side
     start_N2 = draws.uniform(0.02, 0.6, scenes, 2)[scene_N] * side
@@ -239,8 +269,9 @@ def _words(draws: Draws, kind_B: torch.Tensor, side: int) -> _Placed:
     return _Placed(objects=objects, height_N=draws.uniform(1, 5, scenes)[scene_N])
 
 
-def _instances(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """Many of a kind, in a grid, in touching clusters, or anywhere; cells in microscopy, anything elsewhere."""
+def _instances(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
+    """Draw many objects of a kind, in a grid, in touching clusters, or anywhere; in microscopy, cells."""
+    # Count the instances of each scene
     scenes = len(kind_B)
     many = draws.log_uniform(4, 80, scenes)
     extra = torch.where((kind_B == Kind.LEAVES) & draws.chance(0.12, scenes), draws.log_uniform(5, 30, scenes), 0.0)
@@ -250,20 +281,24 @@ def _instances(draws: Draws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, s
     n = len(scene_N)
     first_B = torch.zeros(scenes, dtype=torch.int64)
     first_B[1:] = torch.bincount(scene_N, minlength=scenes).cumsum(0)[:-1]
+
+    # Place them on a grid and draw their radii
     centre_N2, cell_N = _on_a_grid(draws, scene_N, torch.arange(n) - first_B[scene_N], across_B)
     fill_B, spread_B = draws.uniform(0.28, 0.62, scenes), draws.uniform(0.02, 0.3, scenes)
-    share_N = cell_N * fill_B[scene_N] * (draws.normal(n) * spread_B[scene_N]).exp()
-    share_N = share_N.clamp_min(SMALLEST_RADIUS)
-    objects = make_things(draws, scene_N, centre_N2 * side, share_N * side, 0.4 * parts_share(share_N))
+    fraction_N = cell_N * fill_B[scene_N] * (draws.normal(n) * spread_B[scene_N]).exp()
+    fraction_N = fraction_N.clamp_min(MIN_RADIUS)
+
+    # Draw the objects, make them alike, and thin them out
+    objects = random_objects(draws, scene_N, centre_N2 * side, fraction_N * side, 0.4 * parts_fraction(fraction_N))
     objects = _alike(draws, objects, first_B, microscopy_B)
     objects = objects.rows(_in_patches(draws, scene_N, centre_N2, scenes))
     return _Placed(objects=objects, height_N=draws.uniform(-2, -1, len(objects)))
 
 
 def _on_a_grid(
-    draws: Draws, scene_N: torch.Tensor, index_N: torch.Tensor, across_B: torch.Tensor
+    draws: RandomDraws, scene_N: torch.Tensor, index_N: torch.Tensor, across_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres [N, 2] and cell sizes [N], as shares of the side, on a brick-like grid that is jittered or not."""
+    """Draw centres [N, 2] and cell sizes [N], as fractions of the side, on a brick-like grid, jittered or not."""
     scenes, n = len(across_B), len(scene_N)
     across_N = across_B[scene_N]
     row_N, column_N = (index_N / across_N).floor(), index_N % across_N
@@ -276,8 +311,8 @@ def _on_a_grid(
     return place_N2 * cell_N[:, None] + offset_B2[scene_N], cell_N
 
 
-def _in_patches(draws: Draws, scene_N: torch.Tensor, centre_N2: torch.Tensor, scenes: int) -> torch.Tensor:
-    """bool [N]: what stays when a smooth field leaves gaps in half of the scenes, so that the rest forms clusters."""
+def _in_patches(draws: RandomDraws, scene_N: torch.Tensor, centre_N2: torch.Tensor, scenes: int) -> torch.Tensor:
+    """Choose the objects to keep, bool [N]: in half of the scenes a smooth field leaves gaps, so they form clusters."""
     rate_B, phase_B = draws.uniform(2, 9, 2, scenes), draws.uniform(0, 2 * math.pi, scenes)
     field_N = torch.sin(centre_N2[:, 0] * rate_B[0, scene_N] + phase_B[scene_N])
     field_N = field_N + torch.sin(centre_N2[:, 1] * rate_B[1, scene_N] + field_N)
@@ -285,18 +320,22 @@ def _in_patches(draws: Draws, scene_N: torch.Tensor, centre_N2: torch.Tensor, sc
     return (field_N > gaps_B[scene_N]) & draws.chance(0.92, len(scene_N))
 
 
-def _alike(draws: Draws, objects: Objects, first_B: torch.Tensor, microscopy_B: torch.Tensor) -> Objects:
-    """Instances of a scene take after its first: shape family, parts and look; outlines vary a little or a lot."""
+def _alike(draws: RandomDraws, objects: Objects, first_B: torch.Tensor, microscopy_B: torch.Tensor) -> Objects:
+    """Give a scene's instances the shape family, parts and look of its first; outlines vary a little or a lot."""
     n, scenes = len(objects), len(first_B)
     if n == 0:
         return objects
+    # Take the first object of each scene as the model
     scene_N = objects.scene_N
-    model = first_B[scene_N].clamp_max(n - 1)
-    first = objects.rows(model)
+    first = objects.rows(first_B[scene_N].clamp_max(n - 1))
+
+    # Vary the outlines
     cells_N = microscopy_B[scene_N]
     varied_N = (draws.uniform(0, 1, n) < draws.choose((0.5, 0.5), scenes)[scene_N] * 0.7)[:, None]
     outline_NA = torch.where(varied_N & ~cells_N[:, None], objects.outline_NA, first.outline_NA)
     outline_NA = torch.where(cells_N[:, None], cell_outlines(draws, n), outline_NA)
+
+    # Replace what is individual
     upright_N = draws.chance(0.3, scenes)[scene_N]
     return first.with_fields(
         shape_N=torch.where(cells_N, int(Shape.OUTLINE), first.shape_N),

@@ -1,4 +1,4 @@
-"""Lighting: the shading of every object and the shadow it casts; neither is a border of a mask.
+"""Lighting: the shading of every object and the shadow it casts. Neither makes a border of a mask.
 
 Shape suffixes: B scenes, N objects.
 """
@@ -7,12 +7,12 @@ import math
 
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.objects import Objects
+from engine.scenes.random_draws import RandomDraws
 
 
-def with_shading(draws: Draws, objects: Objects) -> Objects:
-    """Light from one side of each scene, rounded rims, and sometimes a dark or light contour."""
+def with_shading(draws: RandomDraws, objects: Objects) -> Objects:
+    """Shade objects: light from one side of each scene, rounded rims, and sometimes a dark or light contour."""
     n, scenes = len(objects), int(objects.scene_N.max()) + 1
     sun_B = draws.uniform(0, 2 * math.pi, scenes)
     strength_N = (draws.uniform(0, 0.35, scenes)[objects.scene_N] * draws.uniform(0.3, 1, n)) * draws.chance(0.7, n)
@@ -28,8 +28,8 @@ def with_shading(draws: Draws, objects: Objects) -> Objects:
     return objects.with_fields(light_N6=light)
 
 
-def with_shadows(draws: Draws, objects: Objects, microscopy_B: torch.Tensor) -> Objects:
-    """In six scenes of ten most objects cast a soft shadow, all in about the same direction."""
+def with_shadows(draws: RandomDraws, objects: Objects, microscopy_B: torch.Tensor) -> Objects:
+    """Cast soft shadows of most objects in six of ten scenes, all in about the same direction."""
     n, scenes = len(objects), len(microscopy_B)
     cast_N = (
         (draws.chance(0.6, scenes) & ~microscopy_B)[objects.scene_N]

@@ -1,6 +1,6 @@
-"""Parts: which label of its object a pixel carries, and the random ways to cut objects.
+"""Parts: the label of each pixel of an object, and the random ways to cut objects.
 
-A label is 2 * part + half: `half` is 1 in one side of a part that is cut a second time.
+A label is 2 * part + half; `half` is 1 on one side of a part that is cut a second time.
 
 Shape suffixes: N objects, W side of their window in pixels, F the five scalar fields, K sites.
 """
@@ -10,26 +10,30 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.objects import NUM_CELLS, NUM_FIELDS, NUM_SITES, Alike, Objects, Shape, Split
+from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import NUM_SMOOTH, Atlas
 
 MAX_LABELS = 62
-"""Labels of one object; the bit field of second splits is 64 bits wide."""
+"""Most labels of one object; the bit field of second splits is 64 bits wide."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What the cuts read, each [N, W, W]: local coordinates, depth inside the outline, and a chain's labels."""
+    """Inputs of the cuts, each [N, W, W]."""
 
     u: torch.Tensor
+    """Local coordinate u."""
     v: torch.Tensor
+    """Local coordinate v."""
     depth: torch.Tensor
+    """Depth inside the outline, in local units."""
     chain_label: torch.Tensor | None
+    """Label of the capsule for a CHAIN, int32; else None."""
 
 
 def labels(objects: Objects, shape: Shape, split: Split, window: Window, atlas: Atlas) -> torch.Tensor:
-    """int32 [N, W, W] label of every pixel, below 2 * labels_N; objects are all of one shape and one split."""
+    """Label every pixel, int32 [N, W, W] below 2 * labels_N, for objects of one shape and one split."""
     if split is Split.NONE:
         return torch.zeros_like(window.u, dtype=torch.int32) if window.chain_label is None else window.chain_label * 2
     u, v = _bent(objects, shape, window, atlas)
@@ -48,7 +52,7 @@ def labels(objects: Objects, shape: Shape, split: Split, window: Window, atlas: 
 
 
 def _bent(objects: Objects, shape: Shape, window: Window, atlas: Atlas) -> tuple[torch.Tensor, torch.Tensor]:
-    """u, v bent by sine waves, or, for what covers the whole picture, by smooth noise."""
+    """Bend u, v by sine waves or, for objects that fill the scene, by smooth noise."""
     size, frequency, phase_u, phase_v = objects.warp_N4[:, :, None, None].unbind(1)
     if shape is Shape.EVERYTHING:
         layer = objects.noise_N6[:, 0, None, None].long()
@@ -60,7 +64,7 @@ def _bent(objects: Objects, shape: Shape, window: Window, atlas: Atlas) -> tuple
 
 
 def _bands(objects: Objects, u: torch.Tensor, v: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
-    """Cells of two coordinates cut at whole numbers: stripes, rings, sectors, rims, grids with or without frames."""
+    """Cut two coordinates at whole numbers: stripes, rings, sectors, rims, grids with or without frames."""
     fields = (u, v, torch.hypot(u, v), depth, torch.atan2(v, u) * (1 / (2 * math.pi)))
     cells, framed = [], torch.ones_like(u, dtype=torch.bool)
     for axis in range(2):
@@ -79,7 +83,7 @@ def _bands(objects: Objects, u: torch.Tensor, v: torch.Tensor, depth: torch.Tens
 
 
 def _sites(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Voronoi cells of weighted sites; where no site beats the floor, label 0, and the sites count from 1."""
+    """Cut into Voronoi cells of weighted sites; with a floor, label 0 is where no site exceeds it."""
     has_ground = (objects.site_floor_N > -1e4).int()[:, None, None]
     best = objects.site_floor_N[:, None, None].expand_as(u)
     label = torch.zeros_like(u, dtype=torch.int32)
@@ -92,13 +96,16 @@ def _sites(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _cells(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Voronoi cells of one point in each square of a grid, so that only nine points count for a pixel."""
+    """Cut into Voronoi cells of one point per square of a grid, so that only nine points matter for a pixel."""
+    # Find the square of each pixel
     columns, rows, gap = objects.cell_N3[:, :, None, None].unbind(1)
     u, v = (u + 1) * 0.5 * columns, (v + 1) * 0.5 * rows
     column, row = u.floor().clamp_min_(0), v.floor().clamp_min_(0)
     column, row = torch.minimum(column, columns - 1), torch.minimum(row, rows - 1)
     first = (torch.arange(len(objects), device=u.device) * NUM_CELLS)[:, None, None]
     x_flat, y_flat = objects.cells_NJ2.reshape(-1, 2).t().contiguous()
+
+    # Find the nearest and second nearest point
     nearest, second, label = torch.full_like(u, 99.0), torch.full_like(u, 99.0), torch.zeros_like(u)
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
@@ -115,24 +122,26 @@ def _cells(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _noise_cuts(objects: Objects, u: torch.Tensor, v: torch.Tensor, atlas: Atlas) -> torch.Tensor:
+    """Cut smooth noise at one or two levels."""
     layer, scale, shift_u, shift_v, low, high = objects.noise_N6[:, :, None, None].unbind(1)
     value = atlas.sample(layer.long(), u * scale + shift_u, v * scale + shift_v)
     return (value > low).int() + (value > high).int()
 
 
 def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """int32 0 or 1: the side of a bent, repeated cut, in the parts that are cut again; 0 elsewhere."""
-    x, y, phase, bend, frequency, share = objects.subcut_N6[:, :, None, None].unbind(1)
+    """Return int32 1 on one side of a bent, repeated cut in the parts that are cut again, 0 elsewhere."""
+    x, y, phase, bend, frequency, fraction = objects.subcut_N6[:, :, None, None].unbind(1)
     along = u * x + v * y + phase
     across = torch.sin((v * x - u * y) * frequency).mul_(bend)
     position = along.add_(across).add_(part * 0.37)
-    side = (position - position.floor()) < share
+    side = (position - position.floor()) < fraction
     cut = (objects.subsplit_N[:, None, None] >> part) & 1
     return side.int() * cut.int()
 
 
-def with_random_parts(draws: Draws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """The objects, this share of them cut into parts, a quarter of the parts cut again."""
+def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
+    """Cut objects into parts with this probability, and a quarter of the parts again."""
+    # Draw the settings of every split
     n = len(objects)
     kind = torch.where(draws.chance(probability_N, n), draws.choose(_KIND_WEIGHTS, n) + 1, 0)
     bands, band, band_labels = _random_bands(draws, kind, n)
@@ -142,6 +151,8 @@ def with_random_parts(draws: Draws, objects: Objects, probability_N: torch.Tenso
     is_sites, is_noise, is_cells = (kind == _VORONOI) | (kind == _SPOTS), kind == _NOISE, kind == _CELLS
     bend = torch.where(draws.chance(0.5, n), draws.uniform(0.02, 0.2, n), 0.0)
     warp = torch.stack([bend, draws.uniform(1.5, 7, n), draws.uniform(0, 6.3, n), draws.uniform(0, 6.3, n)], 1)
+
+    # Take those of the chosen split
     count = torch.where(is_sites, site_labels, torch.where(is_noise, noise_labels, band_labels))
     count = torch.where(is_cells, cell_labels, count)
     split = torch.where(is_sites, int(Split.SITES), torch.where(is_noise, int(Split.NOISE), int(Split.BANDS)))
@@ -153,8 +164,8 @@ def with_random_parts(draws: Draws, objects: Objects, probability_N: torch.Tenso
     return with_second_cuts(draws, objects, torch.where(count > 1, 0.25, 0.0))
 
 
-def with_second_cuts(draws: Draws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """The objects, each of their parts cut again with this probability."""
+def with_second_cuts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
+    """Cut each part of the objects again with this probability."""
     n = len(objects)
     bits = torch.arange(MAX_LABELS)
     chosen = draws.chance(probability_N[:, None], n, MAX_LABELS) & (bits < objects.labels_N[:, None])
@@ -166,9 +177,9 @@ def with_second_cuts(draws: Draws, objects: Objects, probability_N: torch.Tensor
 
 
 def random_cells(
-    draws: Draws, columns_N: torch.Tensor, rows_N: torch.Tensor
+    draws: RandomDraws, columns_N: torch.Tensor, rows_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """cell_N3, cells_NJ2 and the number of labels; two of five have gaps between the cells."""
+    """Draw cell_N3, cells_NJ2 and the number of labels; two of five have gaps between the cells."""
     n = len(columns_N)
     gap = draws.uniform(0.06, 0.3, n) * draws.chance(0.4, n)
     points = 0.5 + (draws.uniform(0, 1, n, NUM_CELLS, 2) - 0.5) * draws.uniform(0.1, 1, n, 1, 1)
@@ -176,24 +187,29 @@ def random_cells(
 
 
 _STRIPES, _RINGS, _RIM, _SECTORS, _GRID, _FRAMED, _VORONOI, _SPOTS, _NOISE, _CELLS = range(1, 11)
+"""Kinds of random cuts; 0 is no cut."""
 _KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.06, 0.08, 0.16, 0.12, 0.1, 0.04)
+"""Probability of each kind, from `_STRIPES` on."""
 
 
-def _alike_labels(draws: Draws, kind: torch.Tensor, cell_N3: torch.Tensor) -> torch.Tensor:
-    """alike_N: two thirds of the framed cells and spots look alike, and half of the stripes and rings alternate."""
+def _alike_labels(draws: RandomDraws, kind: torch.Tensor, cell_N3: torch.Tensor) -> torch.Tensor:
+    """Draw alike_N: two thirds of framed cells and spots look alike, half of stripes and rings alternate."""
     apart = (kind == _FRAMED) | (kind == _SPOTS) | ((kind == _CELLS) & (cell_N3[:, 2] > 0))
     striped = (kind == _STRIPES) | (kind == _RINGS)
     alike = torch.where(apart & draws.chance(0.67, len(kind)), int(Alike.BUT_GROUND), int(Alike.NOT))
     return torch.where(striped & draws.chance(0.5, len(kind)), int(Alike.ALTERNATE), alike)
 
 
-def _random_bands(draws: Draws, kind: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """bands_N2F, band_N8 and the number of labels for the kinds that cut a coordinate."""
+def _random_bands(draws: RandomDraws, kind: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw bands_N2F, band_N8 and the number of labels for the kinds that cut a coordinate."""
+    # Draw how many bands
     bands, band = torch.zeros(n, 2, NUM_FIELDS), torch.zeros(n, 8)
     count = 2 + (draws.log_uniform(0.6, 4.4, n) - 0.5).round()
     second = 1 + draws.integers(1, 4, n).float()
     grid = (kind == _GRID) | (kind == _FRAMED)
     linear = (kind == _STRIPES) | grid
+
+    # Weigh the fields of both coordinates
     turn = torch.where(grid, 0.0, draws.uniform(0, math.pi, n))
     scale = torch.where(grid, 0.6, draws.uniform(0.4, 0.9, n)) * count
     bands[:, 0, 0] = torch.where(linear, turn.cos() * scale, 0.0)
@@ -206,6 +222,8 @@ def _random_bands(draws: Draws, kind: torch.Tensor, n: int) -> tuple[torch.Tenso
     bands[:, 0, 3] = torch.where(kind == _RIM, 1 / width, 0.0)
     bands[:, 0, 4] = torch.where(kind == _SECTORS, count, 0.0)
     band[:, 0] = torch.where(kind == _SECTORS, count / 2, band[:, 0])
+
+    # Set counts and margins
     band[:, 1] = torch.where(kind == 0, 1.0, torch.where(kind == _RIM, 2.0, count))
     band[:, 4] = torch.where(grid, second, 1.0)
     band[:, 2] = torch.where(kind == _FRAMED, draws.uniform(0.05, 0.3, n), 0.0)
@@ -213,7 +231,8 @@ def _random_bands(draws: Draws, kind: torch.Tensor, n: int) -> tuple[torch.Tenso
     return bands, band, (band[:, 1] * band[:, 4]).long() + (kind == _FRAMED).long()
 
 
-def _random_sites(draws: Draws, spots: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _random_sites(draws: RandomDraws, spots: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw sites_NK3, site_floor_N and the number of labels."""
     count = draws.integers(2, 6, n)
     place = draws.uniform(-0.75, 0.75, n, NUM_SITES, 2)
     weight = torch.where(spots[:, None], draws.uniform(0.08, 0.4, n, NUM_SITES).square(), 0.0)
@@ -222,8 +241,8 @@ def _random_sites(draws: Draws, spots: torch.Tensor, n: int) -> tuple[torch.Tens
     return torch.cat([place, weight[:, :, None]], 2), floor, count + spots.long()
 
 
-def _random_noise(draws: Draws, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """noise_N6 and the number of labels; a second cut in a third of the rows."""
+def _random_noise(draws: RandomDraws, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw noise_N6 and the number of labels; a third of the rows have a second cut."""
     layer, scale = draws.integers(0, NUM_SMOOTH, n).float(), draws.uniform(15, 70, n)
     low = draws.uniform(-0.25, 0.25, n)
     twice = draws.chance(0.33, n)

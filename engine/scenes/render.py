@@ -1,8 +1,8 @@
-"""Rendering: which leaf each pixel shows and how brightly it is lit, then the colours of what is visible.
+"""Rendering: the visible leaf and brightness of each pixel, then the colours of what is visible.
 
-Objects are not painted one after the other. Leaves are numbered from back to front, so the visible leaf of a pixel is
-the largest of the numbers that cover it: objects of one window size, shape and split are evaluated together, of all
-scenes at once, and written by an atomic maximum that does not mind the order. Colours are computed once per pixel.
+Objects are not rendered one after the other. Leaves are numbered from back to front, so the visible leaf of a pixel is
+the largest number that covers it. Objects of one window size, shape and split are evaluated together, for all scenes
+at once, and written by an atomic maximum, whose order does not matter. Colours are computed once per pixel.
 
 Shape suffixes: B scenes, S side in pixels, N objects, W window, G leaves of all scenes, C columns of a style.
 """
@@ -18,48 +18,64 @@ from engine.scenes.styles import Style
 from engine.scenes.textures import Atlas
 
 SHADE_BITS = 10
-"""Low bits of a pixel's key; brightness 0 to 2 in steps of 1/512. The bits above are the leaf."""
+"""Low bits of a pixel's key: brightness 0 to 2 in steps of 1/512. The bits above are the leaf."""
 SHADE_ONE = 1 << (SHADE_BITS - 1)
-WINDOW_SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
+"""Brightness of an unshaded pixel, in steps."""
+WINDOW_FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
+"""Sides of the windows that objects are evaluated in, as fractions of the scene's side."""
 PIXELS_AT_ONCE_CPU = 1 << 16
-"""A CPU is fastest while the handful of temporary planes stays in its cache."""
+"""Pixels evaluated together on a CPU, which is fastest while the temporary planes stay in its cache."""
 PIXELS_AT_ONCE_GPU = 1 << 25
-"""A GPU wants everything at once; bounded by the memory of some thirty temporary planes of 4 bytes (4 GiB)."""
+"""Pixels evaluated together on a GPU, bounded by the memory of some thirty temporary planes of 4 bytes (4 GiB)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """What is visible."""
+    """Visible leaves and their light."""
 
     leaf_BSS: torch.Tensor
-    """int64, an index into the row of all leaves of the batch."""
+    """Visible leaf of each pixel, an int64 index into the row of all leaves of the batch."""
     shade_BSS: torch.Tensor
-    """float32 brightness, 1 = unshaded; cast shadows included."""
+    """Brightness of each pixel, float32, cast shadows included; 1 is unshaded."""
 
     def rows(self, rows: slice) -> "Surface":
+        """Select scenes."""
         return Surface(leaf_BSS=self.leaf_BSS[rows], shade_BSS=self.shade_BSS[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Objects that are evaluated together: a slice of the sorted rows; the first `casters` of them cast shadows."""
+    """Objects that are evaluated together."""
 
     rows: slice
+    """Slice of the sorted objects; those that cast shadows come first."""
     casters: int
+    """Number of objects that cast shadows."""
     window: int
+    """Side of the window that each object is evaluated in, in pixels."""
     shape: Shape
     split: Split
 
 
 def find_surface(objects: Objects, scenes: int, side: int, atlas: Atlas, device: torch.device) -> Surface:
-    """The visible leaf and its light at every pixel; `objects` on the host, sorted from back to front in each scene."""
+    """Find the visible leaf and its light at every pixel.
+
+    Args:
+        objects: on the host, sorted from back to front in each scene.
+
+    Raises:
+        ValueError: the scenes have more leaves than a pixel's key can hold.
+    """
+    # Number the leaves, group the objects
     leaves_N = 2 * objects.labels_N
     first_leaf_N = leaves_N.cumsum(0) - leaves_N
     if int(leaves_N.sum()) >= 1 << (31 - SHADE_BITS):
-        raise ValueError(f"{scenes} scenes have too many leaves for one batch; ask for at most {scenes // 2} at once")
+        raise ValueError(f"{scenes} scenes have too many leaves for one batch; generate at most {scenes // 2} at once")
     order, groups = _grouped(objects, side, device)
     sorted_objects = objects.rows(order).to(device)
     first_leaf_N = first_leaf_N[order].to(device)
+
+    # Write the largest key of every pixel: leaf and shade
     key = torch.zeros(scenes * side * side, dtype=torch.int32, device=device)
     shadows = []
     for group in groups:
@@ -73,6 +89,8 @@ def find_surface(objects: Objects, scenes: int, side: int, atlas: Atlas, device:
         if group.casters:
             c = slice(0, group.casters)
             shadows.append((part.rows(c), first_leaf[c], x0[c], y0[c], inside[c].half(), group.window))
+
+    # Split the key, and add the cast shadows
     leaf = key >> SHADE_BITS
     light = (key & ((1 << SHADE_BITS) - 1)).float().mul_(1 / SHADE_ONE)
     light.mul_(1 - _shadow(leaf, shadows, side))
@@ -80,8 +98,9 @@ def find_surface(objects: Objects, scenes: int, side: int, atlas: Atlas, device:
 
 
 def _grouped(objects: Objects, side: int, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
-    """The order of rows in which groups are slices, and the groups; decided on the host."""
-    windows = sorted({max(8, 2 * round(share * side / 2)) for share in WINDOW_SHARES[:-1]} | {side})
+    """Sort rows on the host so that groups are slices; returns the order and the groups."""
+    # Sort by window, shape and split, with casters first
+    windows = sorted({max(8, 2 * round(fraction * side / 2)) for fraction in WINDOW_FRACTIONS[:-1]} | {side})
     needed_N = 2 * objects.extent_N + 3
     window_N = torch.bucketize(needed_N, torch.tensor(windows[:-1], dtype=torch.float32))
     plain_N = (objects.shadow_N4[:, 2] == 0).long()
@@ -89,6 +108,8 @@ def _grouped(objects: Objects, side: int, device: torch.device) -> tuple[torch.T
     order = (group_N * 2 + plain_N).argsort(stable=True)
     ids, sizes = group_N[order].unique_consecutive(return_counts=True)
     casts = plain_N[order] == 0
+
+    # Cut each run of equal rows into groups
     groups, start = [], 0
     for group_id, size in zip(ids.tolist(), sizes.tolist(), strict=True):
         window, shape, split = (
@@ -108,13 +129,13 @@ def _pixels_at_once(device: torch.device) -> int:
 
 
 def _corners(objects: Objects, window: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """int64 top left pixel of each object's window, moved so that the window lies in the picture."""
+    """Return the int64 top left pixel of each object's window, moved so that the window lies within the scene."""
     corner_N2 = (objects.centre_N2 - window / 2).round().clamp(0, side - window).long()
     return corner_N2[:, 0], corner_N2[:, 1]
 
 
 def _pixels(objects: Objects, x0: torch.Tensor, y0: torch.Tensor, window: int, side: int) -> torch.Tensor:
-    """int64 [N, W, W] index of the windows' pixels in the row of all pixels of the batch."""
+    """Return the int64 index [N, W, W] of the windows' pixels in the row of all pixels of the batch."""
     step = torch.arange(window, device=x0.device)
     row = (objects.scene_N * side + y0)[:, None] + step
     return (row * side + x0[:, None])[:, :, None] + step
@@ -123,7 +144,7 @@ def _pixels(objects: Objects, x0: torch.Tensor, y0: torch.Tensor, window: int, s
 def _evaluate(
     objects: Objects, group: _Group, x0: torch.Tensor, y0: torch.Tensor, atlas: Atlas
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Depth and label of every pixel of the windows, and the local coordinates, each [N, W, W]."""
+    """Evaluate depth and label of the windows' pixels, and their local coordinates, each [N, W, W]."""
     step = torch.arange(group.window, device=x0.device) + 0.5
     x = (x0[:, None] + step - objects.centre_N2[:, :1]) / objects.radius_N[:, None]
     y = (y0[:, None] + step - objects.centre_N2[:, 1:]) / objects.radius_N[:, None]
@@ -138,7 +159,7 @@ def _evaluate(
 
 
 def _shade(objects: Objects, inside: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """int32 brightness in units of 1 / SHADE_ONE: a slope of light, a rounded rim, a contour."""
+    """Compute int32 brightness in units of 1 / SHADE_ONE: a slope of light, a rounded rim, a contour."""
     slope_u, slope_v, rim, width, contour, contour_px = objects.light_N6[:, :, None, None].unbind(1)
     rounded = (inside / width).clamp_(0, 1).sqrt_().sub_(0.8)
     bright = torch.addcmul(1 + slope_u * u, slope_v, v).addcmul_(rim, rounded)
@@ -147,7 +168,7 @@ def _shade(objects: Objects, inside: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
 
 def _shadow(leaf: torch.Tensor, shadows: list, side: int) -> torch.Tensor:
-    """Darkness 0 to 1 of every pixel: the deepest shadow of any object in front of what is visible there."""
+    """Compute the darkness, in [0, 1], of every pixel: the deepest shadow of any object in front of it."""
     dark = torch.zeros(leaf.shape, device=leaf.device)
     for part, first_leaf, x0, y0, inside, window in shadows:
         dx, dy, strength, soft = part.shadow_N4.unbind(1)
@@ -164,13 +185,13 @@ def _shadow(leaf: torch.Tensor, shadows: list, side: int) -> torch.Tensor:
 
 
 def scene_slices(scenes: int, side: int, device: torch.device) -> list[slice]:
-    """The batch in pieces that are coloured at once."""
+    """Cut the batch into slices that are coloured together."""
     at_once = max(1, _pixels_at_once(device) // side**2)
     return [slice(first, min(first + at_once, scenes)) for first in range(0, scenes, at_once)]
 
 
 def paint(surface: Surface, styles_GC: torch.Tensor, atlas: Atlas) -> torch.Tensor:
-    """float32 [B, 3, S, S] linear colours, about 0 to 1, of the visible leaves."""
+    """Colour the visible leaves: float32 [B, 3, S, S], linear, about 0 to 1."""
     leaf_BSS = surface.leaf_BSS
     columns_CG = styles_GC.t().contiguous()
     side = leaf_BSS.shape[1]
@@ -179,10 +200,13 @@ def paint(surface: Surface, styles_GC: torch.Tensor, atlas: Atlas) -> torch.Tens
     def column(which: Style) -> torch.Tensor:
         return columns_CG[which].index_select(0, flat).view_as(leaf_BSS)
 
+    # Texture coordinates, in perspective where tilted
     step = (torch.arange(side, device=leaf_BSS.device) + 0.5) / side - 0.5
     x, y = step[None, None, :], step[None, :, None]
     nearness = (1 - 2 * (column(Style.TILT_X) * x + column(Style.TILT_Y) * y)).clamp_min_(0.1)
     u, v = x * side / nearness, y * side / nearness
+
+    # Mix a fine texture, a smooth one and a gradient
     turn_x, turn_y = column(Style.TURN_X), column(Style.TURN_Y)
     shift_u, shift_v = column(Style.SHIFT_U), column(Style.SHIFT_V)
     fine = atlas.sample(column(Style.TEXTURE), u * turn_x - v * turn_y + shift_u, u * turn_y + v * turn_x + shift_v)
@@ -192,6 +216,8 @@ def paint(surface: Surface, styles_GC: torch.Tensor, atlas: Atlas) -> torch.Tens
     mix = fine.addcmul_(smooth, column(Style.SMOOTH_STRENGTH)).add_(0.5)
     mix.addcmul_(column(Style.GRADIENT_X), x.expand_as(mix)).addcmul_(column(Style.GRADIENT_Y), y.expand_as(mix))
     mix.clamp_(-0.4, 1.4)
+
+    # Interpolate between the two colours of the leaf
     channels = [
         torch.lerp(column(Style(Style.DARK_R + c)), column(Style(Style.LIGHT_R + c)), mix) * surface.shade_BSS
         for c in range(3)

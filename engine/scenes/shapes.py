@@ -1,6 +1,6 @@
-"""Shapes: how deep inside its object each pixel of a window lies, and the outlines they are drawn from.
+"""Shapes: the depth of each pixel inside its object, and random outlines.
 
-Depth is in local units (the object's radius is 1): positive inside, 0 on the border, negative outside; near the border
+Depth is in local units (the object's radius is 1): positive inside, 0 on the border, negative outside. Near the border
 it is close to the true distance.
 
 Shape suffixes: N objects, W side of their window in pixels, A angles of an outline, M capsules of a chain.
@@ -10,14 +10,14 @@ import math
 
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.objects import NUM_ANGLES, NUM_CAPSULES, Objects, Shape
+from engine.scenes.random_draws import RandomDraws
 
 
 def depth(
     objects: Objects, shape: Shape, u_NWW: torch.Tensor, v_NWW: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Depth [N, W, W] of local coordinates in objects of one family; for CHAIN also the int32 label of the capsule."""
+    """Compute the depth [N, W, W] in objects of one family; for CHAIN also the int32 label of the capsule."""
     if shape is Shape.EVERYTHING:
         return torch.ones_like(u_NWW), None
     if shape is Shape.OUTLINE:
@@ -28,6 +28,7 @@ def depth(
 
 
 def _outline_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> torch.Tensor:
+    """Compute the depth below a border given by angle, minus a round hole."""
     turn = torch.atan2(v_NWW, u_NWW).mul_(NUM_ANGLES / (2 * math.pi)).add_(NUM_ANGLES)
     low = turn.floor()
     index = low.int()
@@ -42,6 +43,7 @@ def _outline_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -
 
 
 def _quad_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> torch.Tensor:
+    """Compute the depth in a rectangle with rounded corners."""
     half_w, half_h, corner = objects.quad_N5[:, :3, None, None].unbind(1)
     x, y = u_NWW.abs() - half_w + corner, v_NWW.abs() - half_h + corner
     outside = torch.hypot(x.clamp_min(0), y.clamp_min(0))
@@ -49,14 +51,14 @@ def _quad_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> t
 
 
 def straighten(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Local coordinates on the plane of a tilted QUAD."""
+    """Project local coordinates onto the plane of a tilted QUAD."""
     tilt_x, tilt_y = objects.quad_N5[:, 3, None, None], objects.quad_N5[:, 4, None, None]
     scale = (1 + tilt_x * u_NWW + tilt_y * v_NWW).clamp_min_(0.2).reciprocal_()
     return u_NWW * scale, v_NWW * scale
 
 
 def _chain_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Union of capsules whose radius runs evenly from one end to the other; a pixel belongs to the deepest one."""
+    """Compute the depth in a union of tapered capsules; a pixel belongs to the capsule in which it is deepest."""
     deepest = torch.full_like(u_NWW, -9.0)
     label = torch.zeros_like(u_NWW, dtype=torch.int32)
     label_NM = objects.capsule_label_NM.int()
@@ -72,8 +74,8 @@ def _chain_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> 
     return deepest, label
 
 
-def outlines(draws: Draws, count: int) -> torch.Tensor:
-    """float32 [count, A] border distances, largest 1: blobs, superellipses, polygons, superformula leaves and stars."""
+def outlines(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw float32 border distances [count, A], largest 1: blobs, superellipses, polygons, leaves and stars."""
     family = draws.choose((0.36, 0.2, 0.22, 0.22), count)
     options = torch.stack(
         [_blobs(draws, count), _superellipses(draws, count), _polygons(draws, count), _superformulas(draws, count)]
@@ -85,8 +87,8 @@ def outlines(draws: Draws, count: int) -> torch.Tensor:
     return outline_NA / outline_NA.amax(1, keepdim=True)
 
 
-def _roughness(draws: Draws, count: int) -> torch.Tensor:
-    """Factors about 1, [count, A]: fractal jitter for three outlines of ten, as of foliage, fur and broken edges."""
+def _roughness(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw factors about 1, [count, A]: fractal jitter for three outlines of ten, like foliage, fur, broken edges."""
     order = torch.arange(3, NUM_ANGLES // 2, dtype=torch.float32)
     falloff_NF = order ** -draws.uniform(0.4, 1.4, count, 1)
     phase = order[:, None] * _angles()
@@ -97,16 +99,18 @@ def _roughness(draws: Draws, count: int) -> torch.Tensor:
 
 
 def _angles() -> torch.Tensor:
+    """Return the angles of an outline, in radians."""
     return torch.arange(NUM_ANGLES) * (2 * math.pi / NUM_ANGLES)
 
 
 def _stretched(outline_NA: torch.Tensor, stretch_N1: torch.Tensor) -> torch.Tensor:
-    """The outline times an ellipse of this ratio of axes (its polar form, so it stays a function of the angle)."""
+    """Multiply the outline by an ellipse of this ratio of axes (in polar form: it stays a function of the angle)."""
     angle = _angles()
     return outline_NA * torch.hypot(angle.cos(), angle.sin() / stretch_N1).reciprocal()
 
 
-def _blobs(draws: Draws, count: int) -> torch.Tensor:
+def _blobs(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw circles with a few waves of falling amplitude."""
     order = torch.arange(2, 10, dtype=torch.float32)
     falloff_N1 = draws.uniform(0.8, 2.2, count, 1)
     size_NK = draws.normal(count, len(order)) * draws.uniform(0.02, 0.4, count, 1) / (order - 1) ** falloff_N1
@@ -115,15 +119,16 @@ def _blobs(draws: Draws, count: int) -> torch.Tensor:
     return (1 + (size_NK[:, :, None] * waves_NKA).sum(1)).clamp(0.25, 2)
 
 
-def _superellipses(draws: Draws, count: int) -> torch.Tensor:
+def _superellipses(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw superellipses, from diamonds to rounded rectangles."""
     power_N1, ratio_N1 = draws.log_uniform(1.2, 8, count, 1), draws.log_uniform(0.3, 1, count, 1)
     angle = _angles()
     across, up = angle.cos().abs() ** power_N1, (angle.sin().abs() / ratio_N1) ** power_N1
     return (across + up) ** (-1 / power_N1)
 
 
-def _polygons(draws: Draws, count: int) -> torch.Tensor:
-    """Convex polygons as the nearest of 3 to 8 lines round the centre; a soft minimum rounds their corners."""
+def _polygons(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw convex polygons as the nearest of 3 to 8 lines around the centre; a soft minimum rounds the corners."""
     lines = 8
     sides_N1 = draws.integers(3, lines + 1, count, 1)
     turn_NK = torch.arange(lines) / sides_N1 + draws.uniform(-0.25, 0.25, count, lines) / sides_N1
@@ -135,8 +140,8 @@ def _polygons(draws: Draws, count: int) -> torch.Tensor:
     return (inverse_NKA.pow(sharp_N11).sum(1).pow(-1 / sharp_N11[:, :, 0])).clamp(0.2, 2.2)
 
 
-def _superformulas(draws: Draws, count: int) -> torch.Tensor:
-    """Gielis (2003): leaves, flowers and stars."""
+def _superformulas(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw leaves, flowers and stars by the superformula (Gielis 2003)."""
     spikes_N1 = draws.integers(2, 9, count, 1).float()
     n1_N1, n2_N1 = draws.log_uniform(0.4, 3, count, 1), draws.log_uniform(0.6, 4, count, 1)
     quarter = spikes_N1 * _angles() / 4
@@ -145,8 +150,8 @@ def _superformulas(draws: Draws, count: int) -> torch.Tensor:
     return (outline_NA / outline_NA.amax(1, keepdim=True)).clamp_min(0.2)
 
 
-def cell_outlines(draws: Draws, n: int) -> torch.Tensor:
-    """Ovals with a dent or two, like nuclei."""
+def cell_outlines(draws: RandomDraws, n: int) -> torch.Tensor:
+    """Draw ovals with a dent or two, like nuclei."""
     angle = _angles()
     ratio = draws.uniform(0.55, 1.0, n, 1)
     oval = torch.hypot(angle.cos(), angle.sin() / ratio).reciprocal()
@@ -156,18 +161,23 @@ def cell_outlines(draws: Draws, n: int) -> torch.Tensor:
     return outline_NA / outline_NA.amax(1, keepdim=True)
 
 
-def creatures(draws: Draws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Capsules [count, M, 6] and their labels: body 0, head 1, up to four two-piece limbs 2-5, a tail 6."""
+def creatures(draws: RandomDraws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw capsules [count, M, 6] and their labels: body 0, head 1, up to four two-piece limbs 2-5, a tail 6."""
+    # Body
     capsules = torch.full((count, NUM_CAPSULES, 6), -1.0)
     labels = torch.zeros(count, NUM_CAPSULES, dtype=torch.int64)
     half, girth = draws.uniform(0.1, 0.38, count), draws.uniform(0.16, 0.36, count)
     zero = torch.zeros(count)
     capsules[:, 0] = torch.stack([-half, zero, half, zero, girth * draws.uniform(0.6, 1.1, count), girth], 1)
+
+    # Head
     head, lift = draws.uniform(0.12, 0.24, count), draws.normal(count) * 0.12
     head_x = half + girth * draws.uniform(0.7, 1.1, count)
     snout = head * draws.uniform(0.5, 1, count)
     capsules[:, 1] = torch.stack([head_x, lift, head_x + 0.3 * head, lift, head, snout], 1)
     labels[:, 1] = 1
+
+    # Limbs
     for limb in range(4):
         side = (-1.0) ** limb
         thick = draws.uniform(0.035, 0.12, count)
@@ -180,6 +190,8 @@ def creatures(draws: Draws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         capsules[:, 2 + 2 * limb] = torch.where(used[:, None], upper, -1.0)
         capsules[:, 3 + 2 * limb] = torch.where(used[:, None], lower, -1.0)
         labels[:, 2 + 2 * limb : 4 + 2 * limb] = 2 + limb
+
+    # Tail
     thin, bend = draws.uniform(0.02, 0.07, count), draws.normal(count) * 0.2
     start = -half - 0.7 * girth
     tail = torch.stack([start, zero, start * 0.5 - 0.4, bend, thin * 2, thin], 1)
@@ -190,8 +202,8 @@ def creatures(draws: Draws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return capsules, labels
 
 
-def wires(draws: Draws, count: int) -> torch.Tensor:
-    """Capsules [count, M, 6] of a wandering curve of even or tapering thickness, a third of them with a branch."""
+def wires(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw capsules [count, M, 6] along a wandering curve, even or tapering, a third of them with a branch."""
     half = NUM_CAPSULES // 2
     bend = draws.choose((0.3, 0.4, 0.3), count)[:, None] * 0.25
     branched = draws.chance(0.35, count)[:, None]
@@ -199,21 +211,21 @@ def wires(draws: Draws, count: int) -> torch.Tensor:
     heading[:, half:] += branched * draws.uniform(0.5, 1.3, count, 1)
     step = torch.stack([heading.cos(), heading.sin()], 2)
     trunk = step[:, :half].cumsum(1)
-    # The second half goes on from the trunk's end, or, as a branch, from its middle.
+    # the second half continues from the trunk's end or, as a branch, from its middle
     fork = torch.where(branched, trunk[:, half // 2], trunk[:, -1])
     ends = torch.cat([trunk, fork[:, None] + step[:, half:].cumsum(1)], 1)
     starts = ends - step
     middle = (ends.amax(1, keepdim=True) + ends.amin(1, keepdim=True)) / 2
     reach = torch.cat([starts - middle, ends - middle], 1).norm(dim=2).amax(1)[:, None, None] * 1.12
     thick, taper = draws.log_uniform(0.008, 0.09, count, 1), draws.uniform(0.3, 1.2, count, 1)
-    share = torch.arange(NUM_CAPSULES + 1) / NUM_CAPSULES
-    radius = thick * (1 + (taper - 1) * share)
+    position = torch.arange(NUM_CAPSULES + 1) / NUM_CAPSULES
+    radius = thick * (1 + (taper - 1) * position)
     radii = torch.stack([radius[:, :-1], radius[:, 1:]], 2)
     return torch.cat([(starts - middle) / reach, (ends - middle) / reach, radii], 2)
 
 
-def glyphs(draws: Draws, count: int) -> torch.Tensor:
-    """Capsules [count, M, 6] of letter-like signs: 2 to 6 linked strokes between the nodes of a 3 x 3 grid."""
+def glyphs(draws: RandomDraws, count: int) -> torch.Tensor:
+    """Draw capsules [count, M, 6] of letter-like signs: 2 to 6 linked strokes between the nodes of a 3 x 3 grid."""
     strokes = 6
     nodes = draws.integers(0, 3, count, strokes + 1, 2).float() * torch.tensor([0.5, 0.75]) - torch.tensor([0.5, 0.75])
     thick = draws.uniform(0.06, 0.17, count)[:, None, None].expand(count, strokes, 2)

@@ -1,4 +1,4 @@
-"""Styles: the colours and textures of every leaf, so that parts look related to their object more often than not.
+"""Styles: the colours and textures of every leaf. Most parts look related to their object.
 
 Shape suffixes: B scenes, N objects, P parts, G leaves, C the columns of a style.
 """
@@ -8,17 +8,17 @@ from enum import IntEnum
 
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.objects import Alike, Objects
 from engine.scenes.parts import MAX_LABELS
+from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import NUM_SMOOTH, NUM_TEXTURES
 
 RELATED = 0.7
-"""Share of the parts whose look is a variation of their object's."""
+"""Fraction of the parts whose look is a variation of their object's."""
 
 
 class Style(IntEnum):
-    """Columns of a style. A pixel's colour runs from DARK to LIGHT by .5 + textures * their strength + gradient."""
+    """Columns of a style. A pixel's colour goes from DARK to LIGHT with 0.5 + textures * strengths + gradient."""
 
     DARK_R, DARK_G, DARK_B, LIGHT_R, LIGHT_G, LIGHT_B = range(6)
     TEXTURE, TURN_X, TURN_Y, SHIFT_U, SHIFT_V, STRENGTH = range(6, 12)
@@ -28,19 +28,23 @@ class Style(IntEnum):
 
 
 NUM_COLUMNS = len(Style)
+"""Number of columns of a style."""
 
 
-def leaf_styles(draws: Draws, objects: Objects, scenes: int, side: int) -> torch.Tensor:
-    """float32 [G, C]: two leaves for every label of every object, in the order of the rows."""
+def leaf_styles(draws: RandomDraws, objects: Objects, scenes: int, side: int) -> torch.Tensor:
+    """Draw float32 styles [G, C]: two leaves for every label of every object, in the order of the rows."""
     palette_BK3 = _palettes(draws, scenes)
     owner_P, whole_P = objects.parts()
     parts, scene_P, region_P = len(owner_P), objects.scene_N[owner_P], objects.region_span_N[owner_P] > 0
-    # Every whole starts from the style of its kin; a region of the background is its own kin.
+
+    # Number kin and wholes; a region of the background is its own kin
     kin_P = torch.where(region_P, int(objects.kin_N.max()) + 1 + whole_P, objects.kin_N[owner_P])
     _, kin_P = kin_P.unique(return_inverse=True)
     _, whole_P = whole_P.unique(return_inverse=True)
     first_of_whole = torch.full((parts,), parts).scatter_reduce_(0, whole_P, torch.arange(parts), "amin")
     first_P = first_of_whole[whole_P]
+
+    # Draw a style for each kin, vary it for each whole, then for each part and each half
     scene_of_kin = torch.zeros(parts, dtype=torch.int64).scatter_(0, kin_P, scene_P)
     kin_KC = _random_styles(draws, palette_BK3, scene_of_kin[: int(kin_P.max()) + 1], side)
     spread_P1 = draws.log_uniform(0.015, 0.12, scenes, 1)[scene_P]
@@ -54,7 +58,7 @@ def leaf_styles(draws: Draws, objects: Objects, scenes: int, side: int) -> torch
 
 
 def _models(objects: Objects, owner_P: torch.Tensor, kin_P: torch.Tensor) -> torch.Tensor:
-    """int64 [P]: the first part that each part looks like: labels that look alike, and those of repeated instances."""
+    """Find the first part that each part looks like, int64 [P], among alike labels and repeated instances."""
     label_P = torch.arange(len(owner_P)) - (objects.labels_N.cumsum(0) - objects.labels_N)[owner_P]
     alike_P = objects.alike_N[owner_P]
     look_P = torch.where(alike_P == int(Alike.BUT_GROUND), label_P.clamp_max(1), label_P)
@@ -64,29 +68,29 @@ def _models(objects: Objects, owner_P: torch.Tensor, kin_P: torch.Tensor) -> tor
     return torch.full((parts,), parts).scatter_reduce_(0, look_P, torch.arange(parts), "amin")[look_P]
 
 
-def _palettes(draws: Draws, scenes: int, colours: int = 6) -> torch.Tensor:
-    """float32 [B, K, 3] RGB in [0, 1]: a few colours around one or two hues, from dull to vivid, from dark to light."""
+def _palettes(draws: RandomDraws, scenes: int, colours: int = 6) -> torch.Tensor:
+    """Draw palettes, float32 RGB [B, K, 3] in [0, 1], of a few colours around a hue, dull or vivid, dark or light."""
     hue = _natural_hues(draws, scenes, 1) + draws.normal(scenes, colours) * draws.uniform(0.02, 0.3, scenes, 1)
     vivid = draws.uniform(0.1, 1, scenes, colours) * draws.uniform(0.2, 1, scenes, 1)
     value = draws.uniform(-0.1, 1.1, scenes, colours).clamp(0.06, 1)
     return _rgb(hue, vivid, value)
 
 
-def _natural_hues(draws: Draws, *shape: int) -> torch.Tensor:
-    """Hues in turns, as often as photographs have them: earth and skin, foliage, sky, and some of everything."""
+def _natural_hues(draws: RandomDraws, *shape: int) -> torch.Tensor:
+    """Draw hues, in turns, as frequent as in photos: earth and skin, foliage, sky, and some of everything."""
     centres = torch.tensor([0.08, 0.2, 0.32, 0.58, 0.98, 0.8])
     hue = centres[draws.choose((0.33, 0.15, 0.14, 0.2, 0.12, 0.06), *shape)] + 0.04 * draws.normal(*shape)
     return torch.where(draws.chance(0.2, *shape), draws.uniform(0, 1, *shape), hue)
 
 
 def _rgb(hue: torch.Tensor, vivid: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """RGB of hue (turns), saturation and value, in a new last axis."""
+    """Convert hue (in turns), saturation and value to RGB, in a new last axis."""
     thirds = torch.tensor([0.0, 2 / 3, 1 / 3])
     ramp = (((hue[..., None] + thirds) % 1.0) * 6 - 3).abs().sub(1).clamp(0, 1)
     return value[..., None] * (1 - vivid[..., None] * (1 - ramp))
 
 
-def _random_styles(draws: Draws, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int) -> torch.Tensor:
+def _random_styles(draws: RandomDraws, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int) -> torch.Tensor:
     n = len(scene_N)
     style = torch.zeros(n, NUM_COLUMNS)
     own = palette_BK3[scene_N, draws.integers(0, palette_BK3.shape[1], n)] + 0.06 * draws.normal(n, 3)
@@ -108,8 +112,8 @@ def _random_styles(draws: Draws, palette_BK3: torch.Tensor, scene_N: torch.Tenso
     return style
 
 
-def _varied(draws: Draws, style_NC: torch.Tensor, amount: float | torch.Tensor) -> torch.Tensor:
-    """The same look with the colours moved together by about this much, and another place in the texture."""
+def _varied(draws: RandomDraws, style_NC: torch.Tensor, amount: float | torch.Tensor) -> torch.Tensor:
+    """Vary a look: move the colours together by about this much, and take another place in the texture."""
     n = len(style_NC)
     style = style_NC.clone()
     shift = amount * (draws.normal(n, 1) + 0.5 * draws.normal(n, 3))
@@ -119,9 +123,9 @@ def _varied(draws: Draws, style_NC: torch.Tensor, amount: float | torch.Tensor) 
 
 
 def _related_styles(
-    draws: Draws, style_NC: torch.Tensor, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int
+    draws: RandomDraws, style_NC: torch.Tensor, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int
 ) -> torch.Tensor:
-    """For most rows a variation of the given style (half keep its texture too), else a new one."""
+    """Vary the given style in most rows (half keep its texture too), and draw a new one in the others."""
     n = len(style_NC)
     fresh = _random_styles(draws, palette_BK3, scene_N, side)
     near = _varied(draws, style_NC, 0.13)
@@ -131,8 +135,8 @@ def _related_styles(
     return torch.where(draws.chance(RELATED, n, 1), near, fresh)
 
 
-def _with_tilt(draws: Draws, style_PC: torch.Tensor, region_P: torch.Tensor) -> torch.Tensor:
-    """A third of the background's regions get a texture in perspective, mostly towards a horizon above."""
+def _with_tilt(draws: RandomDraws, style_PC: torch.Tensor, region_P: torch.Tensor) -> torch.Tensor:
+    """Give a third of the background's regions a texture in perspective, mostly towards a horizon above."""
     n = len(style_PC)
     style = style_PC.clone()
     tilted = draws.chance(0.35, n) & region_P

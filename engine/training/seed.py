@@ -25,7 +25,7 @@ from engine.model.config import SamConfig
 from engine.model.hybrid_encoder import HybridConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
-from engine.scenes.generate import generate_scenes
+from engine.scenes.scene_generator import generate_scenes
 from engine.training.data import BatchConfig, MixedSource, Source, WindowConfig
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, best_device, run_with_peers

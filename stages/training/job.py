@@ -22,7 +22,7 @@ import torch
 from engine.model.sam import Sam
 from engine.model.weights import Model, load_model, save_model
 from engine.scenes.batch import SceneBatch
-from engine.scenes.generate import SMALLEST_SIDE, generate_scenes
+from engine.scenes.scene_generator import MIN_SIDE, generate_scenes
 from engine.training.calibrate import CalibrationConfig, IouPairs, ask_whole_pictures, calibrate_on
 from engine.training.checkpoint import HISTORY_NAME, read_history
 from engine.training.data import MixedSource, Source
@@ -199,7 +199,7 @@ def _training_source(job: TrainingJob, dataset: Dataset, scenes: SceneBank) -> S
 
 
 def _make_scenes(sam: Sam, device: str, seed: int, count: int) -> SceneBatch:
-    side = max(SMALLEST_SIDE, round(SCENE_OVER_INPUT * sam.config.input_side))
+    side = max(MIN_SIDE, round(SCENE_OVER_INPUT * sam.config.input_side))
     return generate_scenes(count, side, torch.Generator().manual_seed(seed), device)
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from engine.scenes.camera import Cameras, clean_cameras, draw_cameras, photograph, soften_borders
-from engine.scenes.draws import Draws
+from engine.scenes.camera import Cameras, apply_camera, clean_cameras, draw_cameras, soften_borders
+from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import default_atlas
 
 IDS = torch.zeros(1, 32, 32, dtype=torch.int64)
@@ -12,7 +12,7 @@ PICTURE = torch.where(IDS[:, None] == 1, 0.8, 0.2).expand(1, 3, 32, 32)
 
 
 def shot(cameras: Cameras, picture: torch.Tensor = PICTURE, ids: torch.Tensor = IDS) -> torch.Tensor:
-    return photograph(picture.clone(), ids, cameras, default_atlas("cpu"), torch.Generator().manual_seed(0))
+    return apply_camera(picture.clone(), ids, cameras, default_atlas("cpu"), torch.Generator().manual_seed(0))
 
 
 def clean(**settings: float) -> Cameras:
@@ -34,7 +34,7 @@ def test_borders_are_softened_by_the_binomial_mean() -> None:
 
 
 def test_blur_weights_sum_to_one_even_when_sharpening() -> None:
-    cameras = draw_cameras(Draws(0), torch.zeros(200, dtype=torch.bool))
+    cameras = draw_cameras(RandomDraws(0), torch.zeros(200, dtype=torch.bool))
     for taps in (cameras.taps_x, cameras.taps_y):
         assert torch.allclose(taps.sum(1), torch.ones(200), atol=1e-5)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.layout import plan_scenes
 from engine.scenes.objects import Objects, Shape, Split, plain_objects
+from engine.scenes.random_draws import RandomDraws
 from engine.scenes.render import Surface, find_surface
 from engine.scenes.textures import default_atlas
 
@@ -34,7 +34,7 @@ def one(shape: Shape, radius: float, **fields: torch.Tensor) -> torch.Tensor:
 
 def test_the_visible_leaf_is_what_painting_one_after_the_other_leaves() -> None:
     scenes = 4
-    objects = plan_scenes(Draws(1), scenes, SIDE).objects
+    objects = plan_scenes(RandomDraws(1), scenes, SIDE).objects
     at_once = surface(objects, scenes=scenes)
     first = 2 * (objects.labels_N.cumsum(0) - objects.labels_N)
     canvas = torch.zeros(scenes, SIDE, SIDE, dtype=torch.int64)
@@ -76,7 +76,7 @@ def test_a_capsule_is_two_half_discs_and_a_rectangle() -> None:
 
 @pytest.mark.parametrize("split", list(Split))
 def test_labels_stay_below_their_number(split: Split) -> None:
-    objects = plan_scenes(Draws(7), 24, SIDE).objects
+    objects = plan_scenes(RandomDraws(7), 24, SIDE).objects
     chosen = objects.split_N == int(split)
     assert chosen.any()
     leaf = surface(objects, scenes=24).leaf_BSS

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.scenes.batch import NO_PARENT, SceneBatch
-from engine.scenes.generate import generate_scenes
+from engine.scenes.scene_generator import generate_scenes
 
 SIDE = 128
 

@@ -1,4 +1,4 @@
-"""Things: the objects that are scattered or repeated, of every family, at given places.
+"""Random objects of every family, at given places, for scattering and repeating.
 
 Shape suffixes: N objects.
 """
@@ -7,16 +7,25 @@ import math
 
 import torch
 
-from engine.scenes.draws import Draws
 from engine.scenes.objects import Objects, Shape, Split, plain_objects
 from engine.scenes.parts import with_random_parts, with_second_cuts
+from engine.scenes.random_draws import RandomDraws
 from engine.scenes.shapes import creatures, glyphs, outlines, wires
 
 
-def make_things(
-    draws: Draws, scene_N: torch.Tensor, centre_N2: torch.Tensor, radius_N: torch.Tensor, cut_share_N: torch.Tensor
+def random_objects(
+    draws: RandomDraws,
+    scene_N: torch.Tensor,
+    centre_N2: torch.Tensor,
+    radius_N: torch.Tensor,
+    cut_fraction_N: torch.Tensor,
 ) -> Objects:
-    """Objects of all families at the given places."""
+    """Draw objects of all families at the given places.
+
+    Args:
+        cut_fraction_N: probability that an object is cut into parts.
+    """
+    # Draw the family of each object, and the capsules of those that are chains
     n = len(scene_N)
     creature, quad, wire, glyph = range(1, 5)
     family = draws.choose((0.62, 0.16, 0.12, 0.05, 0.05), n)
@@ -24,7 +33,9 @@ def make_things(
     capsules, labels = creatures(draws, n)
     capsules = torch.where((family == wire)[:, None, None], wires(draws, n), capsules)
     capsules = torch.where((family == glyph)[:, None, None], glyphs(draws, n), capsules)
-    jointed = (family == creature) & draws.chance(cut_share_N * 1.4, n)
+    jointed = (family == creature) & draws.chance(cut_fraction_N * 1.4, n)
+
+    # Fill the table
     objects = plain_objects(scene_N, Shape.OUTLINE).with_fields(
         shape_N=shape,
         centre_N2=centre_N2,
@@ -41,18 +52,20 @@ def make_things(
         capsule_label_NM=torch.where(jointed[:, None], labels, 0),
         quad_N5=quads(draws, n),
     )
-    objects = with_random_parts(draws, objects, cut_share_N)
+
+    # Cut into parts; thin objects stay whole, jointed ones have a part per limb
+    objects = with_random_parts(draws, objects, cut_fraction_N)
     thin = (family == wire) | (family == glyph)
     return _jointed(draws, _unsplit(objects, thin | jointed), jointed)
 
 
-def parts_share(share_N: torch.Tensor) -> torch.Tensor:
-    """0 to 1 as the radius grows to an eighth of the side: parts of small objects would be specks."""
-    return (share_N * 8).square().clamp_max(1)
+def parts_fraction(fraction_N: torch.Tensor) -> torch.Tensor:
+    """Grow from 0 to 1 as the radius grows to an eighth of the side: parts of small objects would be specks."""
+    return (fraction_N * 8).square().clamp_max(1)
 
 
 def _unsplit(objects: Objects, rows: torch.Tensor) -> Objects:
-    """These rows without parts."""
+    """Remove the parts of these rows."""
     plain_band = torch.tensor([0.0, 1, 0, 0, 1, 0, 0, 0])
     return objects.with_fields(
         split_N=torch.where(rows, int(Split.NONE), objects.split_N),
@@ -63,8 +76,8 @@ def _unsplit(objects: Objects, rows: torch.Tensor) -> Objects:
     )
 
 
-def _jointed(draws: Draws, objects: Objects, rows: torch.Tensor) -> Objects:
-    """These chains with a part for each limb, a quarter of the parts cut again."""
+def _jointed(draws: RandomDraws, objects: Objects, rows: torch.Tensor) -> Objects:
+    """Give these chains a part for each limb, a fifth of the parts cut again."""
     seven = objects.with_fields(labels_N=torch.where(rows, 7, objects.labels_N))
     cut = with_second_cuts(draws, seven, torch.where(rows, 0.2, 0.0))
     return cut.with_fields(
@@ -73,14 +86,14 @@ def _jointed(draws: Draws, objects: Objects, rows: torch.Tensor) -> Objects:
     )
 
 
-def _holes(draws: Draws, n: int) -> torch.Tensor:
-    """x, y, radius of the hole in one outline of eight: rings when it is central and wide."""
+def _holes(draws: RandomDraws, n: int) -> torch.Tensor:
+    """Draw x, y, radius of a hole in one outline of eight; a central, wide hole makes a ring."""
     hole = torch.cat([draws.normal(n, 2) * 0.15, draws.uniform(0.1, 0.6, n, 1)], 1)
     return torch.where(draws.chance(0.125, n, 1), hole, 0.0)
 
 
-def quads(draws: Draws, n: int) -> torch.Tensor:
-    """quad_N5 of any ratio of sides, half of them with rounded corners, all seen a little from the side."""
+def quads(draws: RandomDraws, n: int) -> torch.Tensor:
+    """Draw quad_N5 of any ratio of sides, half of them with rounded corners, all in slight perspective."""
     ratio = draws.uniform(0.15, 1.4, n)
     half_w, half_h = ratio.cos() * 0.95, ratio.sin() * 0.95
     corner = torch.minimum(half_w, half_h) * draws.uniform(0, 0.6, n) * draws.choose((0.5, 0.5), n)
