@@ -27,7 +27,7 @@ from engine.automatic.masks import MaskBatch
 from engine.images import Frame, check_image
 from engine.kernels.nms import box_nms
 from engine.kernels.regions import clean_small_regions
-from engine.kernels.upsample_runs import Implementation, fastest, needed_low_hw, upsample_runs
+from engine.kernels.upsample_runs import Backend, fastest_backend, needed_low_hw, upsample_runs
 from engine.model.card import ModelCard
 from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
 from engine.model.sam import Sam
@@ -69,7 +69,7 @@ def generate_masks(
     *,
     embeddings: Tensor | None = None,
     decoder: DecoderKind = "auto",
-    kernels: Implementation = "auto",
+    kernels: Backend = "auto",
 ) -> Generated:
     """All masks of a photograph, uint8 RGB [H, W, 3].
 
@@ -89,7 +89,7 @@ def generate_masks(
         raise ValueError(f"got one embedding for {len(windows)} crops, expected crop_layers=0 with embeddings")
     thresholds = _thresholds(config, model.card)
     if kernels == "auto":
-        kernels = fastest(next(model.sam.parameters()).device.type)
+        kernels = fastest_backend(next(model.sam.parameters()).device.type)
     tally = _Tally()
     per_crop = []
     side = model.sam.config.input_side
@@ -112,7 +112,7 @@ def _masks_of_crop(
     config: GenerateConfig,
     thresholds: _Thresholds,
     tally: _Tally,
-    kernels: Implementation,
+    kernels: Backend,
 ) -> MaskBatch:
     """The distinct masks of one window: ask in batches of points, filter each, then box NMS by predicted IoU."""
     size = config.points_per_batch
@@ -132,20 +132,20 @@ def _masks_of_points(
     config: GenerateConfig,
     thresholds: _Thresholds,
     tally: _Tally,
-    kernels: Implementation,
+    kernels: Backend,
 ) -> MaskBatch:
     """The masks of a few points that pass every filter; only those of confident predictions are ever upscaled."""
-    answer = decoder.ask(torch.from_numpy(frame.points_to_model(points_P2)))
-    iou_PM = answer.iou_PM.float().cpu().numpy()
+    prediction = decoder.predict(torch.from_numpy(frame.points_to_model(points_P2)))
+    iou_PM = prediction.iou_PM.float().cpu().numpy()
     confident_PM = is_confident(iou_PM, thresholds.predicted_iou)
     tally.count_predictions(iou_PM, confident_PM)
     if not confident_PM.any():
         return MaskBatch.concatenate([])
 
     low_side = decoder.low_side
-    logits_KRC = decoder.draw(answer, torch.from_numpy(confident_PM), needed_low_hw(frame, low_side)).float()
+    logits_KRC = decoder.mask_logits(prediction, torch.from_numpy(confident_PM), needed_low_hw(frame, low_side)).float()
     offset = config.stability_offset
-    drawn = upsample_runs(logits_KRC, frame, low_side=low_side, stability_offset=offset, implementation=kernels)
+    drawn = upsample_runs(logits_KRC, frame, low_side=low_side, stability_offset=offset, backend=kernels)
     batch = MaskBatch(
         rles=drawn.rles,
         boxes_N4=drawn.boxes_N4,
@@ -172,7 +172,7 @@ def _within_area(batch: MaskBatch, config: GenerateConfig, tally: _Tally) -> Mas
     return batch
 
 
-def _once_across_crops(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Implementation) -> MaskBatch:
+def _once_across_crops(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Backend) -> MaskBatch:
     """Box NMS over all windows; what was seen from nearer, in a smaller window, goes first."""
     if config.crop_layers == 0:
         return batch
@@ -181,7 +181,7 @@ def _once_across_crops(batch: MaskBatch, config: GenerateConfig, tally: _Tally, 
     return tally.keep(batch, distinct, "duplicate_across_crops")
 
 
-def _clean(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Implementation) -> MaskBatch:
+def _clean(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Backend) -> MaskBatch:
     """Small islands and holes go; then box NMS again, in which masks that needed no cleaning go first."""
     if config.min_region_px == 0:
         return batch
@@ -201,10 +201,10 @@ def _clean(batch: MaskBatch, config: GenerateConfig, tally: _Tally, kernels: Imp
     return _within_area(tally.keep(batch, distinct, "duplicate_after_cleanup"), config, tally)
 
 
-def _distinct(batch: MaskBatch, ranks_N: np.ndarray, threshold: float, kernels: Implementation) -> np.ndarray:
+def _distinct(batch: MaskBatch, ranks_N: np.ndarray, threshold: float, kernels: Backend) -> np.ndarray:
     """Indices of the masks that box NMS leaves."""
-    twin: Literal["triton", "reference"] = "triton" if kernels == "triton" else "reference"
-    return box_nms(batch.boxes_N4, ranks_N, threshold, implementation=twin)
+    backend: Literal["triton", "reference"] = "triton" if kernels == "triton" else "reference"
+    return box_nms(batch.boxes_N4, ranks_N, threshold, backend=backend)
 
 
 def _records(batch: MaskBatch) -> list[GeneratedMask]:

@@ -1,1 +1,1 @@
-"""One operation a file: a public function with its plain reference, and fast twins beside it."""
+"""Kernels, one operation per file: a public function with its reference in torch or numpy, and faster backends."""

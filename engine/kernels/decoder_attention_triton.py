@@ -1,25 +1,25 @@
-"""The GPU twins of `decoder_attention`: either direction reads a point's image once; one of them writes it once.
+"""Triton backend of `decoder_attention`: either direction reads a point's image once, and one writes it once.
 
 `to_cells_kernel` walks over a point's cells with a running softmax (FlashAttention, Dao et al. 2022).
-`to_tokens_kernel` does scores, softmax over the tokens of a head, values, residual and layer norm of a tile of cells
-while it is on the chip.
-Positions are added there too: image + position is never stored. The first block's image is one for all points; it
+`to_tokens_kernel` computes scores, softmax over the tokens of a head, values, residual and layer norm of a tile of
+cells while it is on the chip.
+Both add positions there, so image + position is never stored. The first block's image is the same for all points: it
 stays in the GPU's cache, and only the result is written.
 
-Passes over a point's [N, 256] image in a decoder of two blocks and a last attention; a pass reads or writes every value
-once. Counted, not measured; the tests count the calls:
+Passes over a point's [N, 256] image in a decoder of two blocks and a last attention, counted, not measured (the tests
+count the calls); a pass reads or writes every value once:
 
-    plain twins   21.5   each operation with its operands once; scores and weights are 0.2 of a pass each
+    reference     21.5   each operation with its operands once; scores and weights are 0.2 of a pass each
     kernels        5     written; read; read and written; read
 
-SAM's 64 x 64 cells in bfloat16 are 2 MiB a pass: 1,024 points move 10 GiB with the kernels, 43 GiB with plain twins.
-Products, padding to 8 tokens included, are 229 kFLOP a cell and point: 0.96 TFLOP for 1,024 points.
+SAM's 64 x 64 cells in bfloat16 are 2 MiB a pass: 1,024 points move 10 GiB with the kernels, 43 GiB without.
+Products, padding to 8 tokens included, are 229 kFLOP per cell and point: 0.96 TFLOP for 1,024 points.
 
 Scores, weights and sums are float32 whatever the image's dtype. Factors of products have the image's dtype; those of
 float32 are multiplied as float32, not as TF32. The kernels have run in Triton's interpreter and compile for NVIDIA
-GPUs; they are untested on a GPU. Sizes of tiles were chosen by what the compiler reports: at 256 channels and 8 heads
-at most 88 KiB of shared memory and no spilled register in bfloat16, 144 KiB and 200 spilled bytes a thread in float32.
-One program walks over all cells of a point, so that fewer than about 130 points a batch leave part of an H100 idle.
+GPUs; they are untested on a GPU. Tile sizes were chosen by the compiler's report: at 256 channels and 8 heads at most
+88 KiB of shared memory and no spilled register in bfloat16, 144 KiB and 200 spilled bytes a thread in float32.
+One program walks over all cells of a point, so fewer than about 130 points per batch leave part of an H100 idle.
 
 P points, T tokens of a point, A heads, S = A T rows, N cells, C channels.
 """
@@ -36,37 +36,40 @@ from torch import Tensor, nn
 
 from engine.kernels.decoder_attention import Cells
 
-_SMALLEST_PRODUCT = 16
-"""Rows, columns and depth of a tile that tensor cores take."""
+_MIN_TILE_SIDE = 16
+"""Fewest rows, columns and depth of a tile that tensor cores take."""
 CELLS_OF_PROGRAM = 512
-"""Cells for which `to_tokens_kernel` loads keys and values once: 8 programs a point of SAM's 64 x 64 cells."""
+"""Cells for which `to_tokens_kernel` loads keys and values once: 8 programs per point at SAM's 64 x 64 cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How a kernel is cut up."""
+    """Launch settings of a kernel."""
 
     cells: int
-    """Of a tile."""
+    """Cells per tile."""
     num_stages: int
+    """Stages of Triton's software pipeline."""
     num_warps: int = 8
+    """Warps per program."""
 
 
 TO_CELLS = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
 TO_TOKENS = {torch.bfloat16: Launch(cells=16, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
 SHARED_BYTES = {torch.bfloat16: 99 * 1024, torch.float32: 160 * 1024}
-"""What a program may need, at the largest width and most heads: 99 KiB is what RTX 30 and 40 have, an A100 has 163."""
-LARGEST_WIDTH = 256
-"""Channels of an image, as in SAM's ViTs."""
-MOST_HEADS = 8
+"""Shared memory a program may need at `MAX_WIDTH` and `MAX_HEADS`; RTX 30 and 40 have 99 KiB, an A100 has 163."""
+MAX_WIDTH = 256
+"""Most channels of an image, as in SAM's ViTs."""
+MAX_HEADS = 8
+"""Most attention heads, as in SAM's decoder."""
 
 
 def attend_to_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
-    """Same as `attend_to_cells`."""
+    """Compute `attend_to_cells` on a GPU or in Triton's interpreter."""
     image_PNC = _checked(cells)
     points, count, channels = image_PNC.shape
     rows = moved_PSC.shape[1]
-    padded_rows = max(_SMALLEST_PRODUCT, triton.next_power_of_2(rows))
+    padded_rows = max(_MIN_TILE_SIDE, triton.next_power_of_2(rows))
     moved_PSC = F.pad(moved_PSC.to(image_PNC.dtype), (0, 0, 0, padded_rows - rows)).contiguous()
     found_PSC = torch.empty_like(moved_PSC)
     launch = TO_CELLS[image_PNC.dtype]
@@ -82,17 +85,20 @@ def attend_to_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
 def attend_to_tokens_triton(
     cells: Cells, keys_PATC: Tensor, bias_PAT: Tensor, values_PATC: Tensor, norm: nn.LayerNorm
 ) -> Tensor:
-    """Same as `attend_to_tokens`."""
+    """Compute `attend_to_tokens` on a GPU or in Triton's interpreter."""
+    # Pad tokens and heads to powers of two
     image_PNC = _checked(cells)
     points, count, channels = image_PNC.shape
     heads, tokens = keys_PATC.shape[1:3]
     padded_tokens = triton.next_power_of_2(tokens)
-    padded_heads = max(triton.next_power_of_2(heads), _SMALLEST_PRODUCT // padded_tokens)
+    padded_heads = max(triton.next_power_of_2(heads), _MIN_TILE_SIDE // padded_tokens)
     more = (0, 0, 0, padded_tokens - tokens, 0, padded_heads - heads)
     keys_PATC, values_PATC = (F.pad(each.to(image_PNC.dtype), more).contiguous() for each in (keys_PATC, values_PATC))
-    # a token that is not there weighs nothing; a head that is not there hands out zeros
+    # the bias gives padding tokens no weight; padding heads have values of zero
     bias_PAT = F.pad(bias_PAT.float(), (0, padded_tokens - tokens), value=-torch.inf)
     bias_PAT = F.pad(bias_PAT, (0, 0, 0, padded_heads - heads)).contiguous()
+
+    # Launch
     written_PNC = torch.empty((points, count, channels), dtype=image_PNC.dtype, device=image_PNC.device)
     launch = TO_TOKENS[image_PNC.dtype]
     if points:
@@ -107,17 +113,21 @@ def attend_to_tokens_triton(
 
 
 def _checked(cells: Cells) -> Tensor:
-    """The cells' image, if the kernels can read it."""
+    """Return the cells' image.
+
+    Raises:
+        ValueError, RuntimeError: the kernels cannot read it.
+    """
     image_PNC, position_NC = cells.image_PNC, cells.position_NC
     if not image_PNC.is_cuda and not triton.knobs.runtime.interpret:
         raise RuntimeError(
-            f"the Triton twin of decoder_attention needs cells on a CUDA device, got {image_PNC.device}; "
+            f"the Triton backend of decoder_attention needs cells on a CUDA device, got {image_PNC.device}; "
             "set TRITON_INTERPRET=1 before the first import to interpret it on the CPU"
         )
     if image_PNC.dtype not in TO_CELLS or position_NC.dtype != image_PNC.dtype:
         raise ValueError(
-            f"the Triton twin of decoder_attention got an image of {image_PNC.dtype} and positions of "
-            f"{position_NC.dtype}, expected both float32 or both bfloat16; the plain twin takes any"
+            f"the Triton backend of decoder_attention got an image of {image_PNC.dtype} and positions of "
+            f"{position_NC.dtype}, expected both float32 or both bfloat16; the reference takes any"
         )
     assert image_PNC.stride()[1:] == (image_PNC.shape[2], 1)
     assert position_NC.shape == image_PNC.shape[1:]
@@ -126,7 +136,7 @@ def _checked(cells: Cells) -> Tensor:
 
 
 def _block(channels: int) -> int:
-    return max(_SMALLEST_PRODUCT, triton.next_power_of_2(channels))
+    return max(_MIN_TILE_SIDE, triton.next_power_of_2(channels))
 
 
 @triton.jit
@@ -134,7 +144,8 @@ def to_cells_kernel(  # type: ignore[no-untyped-def]
     moved, image, position, found, num_cells, image_stride,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """One point: all its rows against all its cells; `image_stride` 0 is an image that all points share."""
+    """Attend with all rows of one point to all its cells; `image_stride` is 0 for an image that all points share."""
+    # Load the rows
     point = tl.program_id(0).to(tl.int64)
     rows, channels = tl.arange(0, ROWS), tl.arange(0, BLOCK)
     is_channel = (channels < CHANNELS)[None, :]
@@ -142,6 +153,7 @@ def to_cells_kernel(  # type: ignore[no-untyped-def]
     moved_SC = tl.load(moved + of_row, mask=is_channel, other=0.0)
     image += point * image_stride
 
+    # Softmax over the cells, a tile at a time, with a running maximum
     highest_S = tl.full((ROWS,), float("-inf"), tl.float32)
     weight_S = tl.zeros((ROWS,), tl.float32)
     sums_SC = tl.zeros((ROWS, BLOCK), tl.float32)
@@ -166,7 +178,8 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr, CELLS: tl.constexpr,
     CELLS_OF_PROGRAM: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Some cells of one point, a tile at a time; `image_stride` 0 is an image that all points share."""
+    """Update some cells of one point, a tile at a time; `image_stride` is 0 for an image that all points share."""
+    # Load the tokens and the norm
     point = tl.program_id(0).to(tl.int64)
     rows, channels = tl.arange(0, HEADS * TOKENS), tl.arange(0, BLOCK)
     is_channel = (channels < CHANNELS)[None, :]
@@ -179,6 +192,7 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
     image += point * image_stride
     written += point * num_cells * CHANNELS
 
+    # Attend from each tile of cells to the tokens, add the residual
     start = tl.program_id(1) * CELLS_OF_PROGRAM
     for first in range(start, tl.minimum(start + CELLS_OF_PROGRAM, num_cells), CELLS):
         cells = first + tl.arange(0, CELLS)
@@ -191,6 +205,7 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
         weights_NS = tl.reshape(weights_NAT, (CELLS, HEADS * TOKENS)).to(image_NC.dtype)
         sums_NC = image_NC.to(tl.float32) + _product(weights_NS, values_SC, INTERPRETED)
 
+        # Layer norm
         mean_N1 = tl.sum(sums_NC, axis=1, keep_dims=True) / CHANNELS
         centred_NC = tl.where(is_channel, sums_NC - mean_N1, 0.0)
         variance_N1 = tl.sum(centred_NC * centred_NC, axis=1, keep_dims=True) / CHANNELS
@@ -201,7 +216,7 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A tile of the image, and the same with positions added, rounded as torch's sum is."""
+    """Load a tile of the image, and the same with positions added, rounded as torch rounds the sum."""
     of_cell = cells[:, None] * CHANNELS + channels[None, :]
     inside = is_cell[:, None] & is_channel
     image_NC = tl.load(image + of_cell, mask=inside, other=0.0)
@@ -211,7 +226,7 @@ def _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS:
 
 @triton.jit
 def _product(left, right, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A matrix product in float32; the interpreter would multiply bfloat16's bit patterns."""
+    """Multiply matrices in float32; the interpreter would multiply bfloat16's bit patterns."""
     if INTERPRETED:
         left, right = left.to(tl.float32), right.to(tl.float32)
     return tl.dot(left, right, input_precision="ieee")

@@ -1,8 +1,8 @@
-"""All pairs of boxes at once on a GPU, a bit each: what is left of greedy suppression is a short walk over the rows.
+"""Triton backend of `nms`: compares all pairs of boxes at once, one bit each; greedy suppression then walks the rows.
 
-Runs in Triton's interpreter where TRITON_INTERPRET=1 was set before the import, and compiles for NVIDIA GPUs; untested
-on a GPU. Boxes of whole pixels give the same bits everywhere: every area is exact in float64, and a float64 division is
-rounded correctly.
+Boxes are float64 xyxy [N, 4]. Boxes of whole pixels give the same bits everywhere: every area is exact in float64, and
+a float64 division is rounded correctly. The kernel runs in Triton's interpreter where TRITON_INTERPRET=1 was set before
+the import, and compiles for NVIDIA GPUs; it is untested on a GPU.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import triton
 import triton.language as tl
 
 _SIDE = tl.constexpr(32)
-"""Rows and columns of a tile: the bits of a word."""
+"""Rows and columns of a tile, which are the bits of a word."""
 
 
 def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
-    """For each box, float64 xyxy, the later ones whose IoU with it exceeds the threshold: bit j stands for box j.
+    """Find for each box the later ones whose IoU with it exceeds the threshold: bit j stands for box j.
 
     Raises:
         RuntimeError: there is no CUDA device and Triton's interpreter is off.
     """
     if not torch.cuda.is_available() and not triton.knobs.runtime.interpret:
-        raise RuntimeError("the Triton twin of box_nms needs a CUDA device, or TRITON_INTERPRET=1 before the import")
+        raise RuntimeError("the Triton backend of box_nms needs a CUDA device, or TRITON_INTERPRET=1 before the import")
     device = "cpu" if triton.knobs.runtime.interpret else "cuda"
     count = len(boxes_N4)
     words_of_row = triton.cdiv(count, 32)
     boxes = torch.tensor(boxes_N4, device=device)
     words = torch.zeros((count, words_of_row), dtype=torch.int32, device=device)
     if count:
-        limit = torch.tensor([threshold], dtype=torch.float64, device=device)  # a plain argument would become float32
+        limit = torch.tensor([threshold], dtype=torch.float64, device=device)  # a scalar argument would become float32
         pairs_kernel[(words_of_row, words_of_row)](boxes, limit, words, count, words_of_row)
     rows = words.cpu().numpy()
     return [int.from_bytes(row.tobytes(), "little") for row in rows.astype("<i4")]
@@ -38,7 +38,7 @@ def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
 
 @triton.jit(do_not_specialize=["count", "words_of_row"])
 def pairs_kernel(boxes, limit, words, count, words_of_row):  # type: ignore[no-untyped-def]
-    """For 32 boxes a word each: which of 32 others come later and overlap too much."""
+    """Write a word for each of 32 boxes: which of 32 other boxes come later and overlap too much."""
     i = tl.program_id(0) * _SIDE + tl.arange(0, _SIDE)
     j = tl.program_id(1) * _SIDE + tl.arange(0, _SIDE)
     left, top, right, bottom = _corners(boxes, i, count)
@@ -56,6 +56,7 @@ def pairs_kernel(boxes, limit, words, count, words_of_row):  # type: ignore[no-u
 
 @triton.jit
 def _corners(boxes, index, count):  # type: ignore[no-untyped-def]
+    """Load the corners of boxes; 0 beyond the last."""
     is_box = index < count
     left = tl.load(boxes + 4 * index, mask=is_box, other=0.0)
     top = tl.load(boxes + 4 * index + 1, mask=is_box, other=0.0)

@@ -1,7 +1,7 @@
-"""Small islands removed and small holes filled, as in the reference code's clean-up ("Segment Anything", appendix B).
+"""Removal of small islands and filling of small holes, as in the original code's clean-up ("Segment Anything", app. B).
 
-A region is a set of pixels connected over sides and corners. Only masks that outlived every filter come here, a hundred
-or so of an image, and each is decoded within its box alone.
+A region is a set of pixels connected over sides and corners. Only masks that pass every filter come here, about a
+hundred per image, and each is decoded within its box alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ class CleanedMask:
     """A mask after clean-up."""
 
     rle: Rle
+    """Run lengths of the mask."""
     is_changed: bool
+    """True where clean-up changed a pixel."""
     largest_island_px: int
-    """Area of the largest region of foreground once the holes are filled; 0 for an empty mask."""
+    """Area of the largest region of foreground after filling holes, in pixels; 0 for an empty mask or no clean-up."""
 
 
 def clean_small_regions(runs: Rle, min_region_px: int) -> CleanedMask:
     """Fill background regions and remove foreground regions of fewer than `min_region_px` pixels, holes first.
 
-    As in the reference code background regions at the image's border count as holes too, and if every island is small
+    As in the original code, background regions at the image's border count as holes too, and if every island is small
     the largest stays (the caller sees its area and decides).
     """
     if min_region_px < 1 or rle.area(runs) == 0:
@@ -45,10 +47,10 @@ def clean_small_regions(runs: Rle, min_region_px: int) -> CleanedMask:
 
 
 def _surroundings(runs: Rle, margin_px: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """The mask within its box and a margin, and that window.
+    """Decode the mask within its box and a margin; returns it and that window, xyxy.
 
-    With a margin of `min_region_px` a background region that leaves the window is never a small one, so that the window
-    decides as the whole image would.
+    With a margin of `min_region_px`, a background region that leaves the window is never small, so the window decides
+    as the whole image would.
     """
     x0, y0, x1, y1 = rle.box_xyxy(runs)
     x0, y0 = max(0, x0 - margin_px), max(0, y0 - margin_px)
@@ -57,7 +59,7 @@ def _surroundings(runs: Rle, margin_px: int) -> tuple[np.ndarray, tuple[int, int
 
 
 def _small_regions(mask_HW: np.ndarray, min_region_px: int) -> tuple[np.ndarray, int, np.ndarray]:
-    """Pixels of the mask's regions under `min_region_px`, area of its largest region, and that region."""
+    """Find the pixels of regions under `min_region_px`, the area of the largest region, and that region."""
     _, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=8)
     sizes = stats[1:, cv2.CC_STAT_AREA]  # row 0 is everything outside the mask
     if not len(sizes):

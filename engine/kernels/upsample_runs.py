@@ -1,10 +1,10 @@
-"""From a decoder's low-resolution logits to run-length masks of the photograph, thresholds, box and stability included.
+"""Low-resolution logits of a decoder to run-length masks at the image's resolution, with box, area and stability.
 
 The masks are those of the original post-processing: bilinear to the model's square input, padding cut off, bilinear
 to the window's size, then cut at 0 (the mask) and at +-offset (its stability; "Segment Anything", appendix B). A float
-mask of a 2250 x 1500 photograph takes 13.5 MB; the numba twin never makes one. Bilinear values are convex combinations,
-so where the low-resolution neighbourhood lies wholly above +offset or below -offset the answer is known without
-evaluating it, which leaves about one pixel in a hundred.
+mask of a 2250 x 1500 image takes 13.5 MB; the numba and Triton backends never make one. Bilinear values are convex
+combinations, so a pixel whose low-resolution neighbourhood lies wholly above +offset or below -offset needs no
+evaluation, which leaves about one pixel in a hundred. All backends give the same runs, boxes and scores.
 
 N masks, R x C rows and columns of logits, L side of the decoder's whole output, S side of the model input.
 """
@@ -25,22 +25,23 @@ from engine.images import Frame
 from storage import rle
 from storage.rle import Rle
 
-Implementation = Literal["auto", "reference", "numba", "triton"]
+Backend = Literal["auto", "reference", "numba", "triton"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpsampledMasks:
-    """N masks in the photograph's coordinates, whatever window they were made in."""
+    """N masks in the image's coordinates, whatever window they were made in."""
 
     rles: list[Rle]
+    """Run lengths of each mask, for the whole image."""
     boxes_N4: np.ndarray
-    """int64 xyxy with inclusive maxima, as the reference code has them; 0 for an empty mask."""
+    """Boxes of the masks, int64 xyxy with inclusive maxima as in the original code; 0 for an empty mask."""
     areas_N: np.ndarray
-    """int64, pixels."""
+    """Areas of the masks in pixels, int64."""
     stability_N: np.ndarray
-    """float32: pixels above +offset over pixels above -offset, in the window; 0 where nothing is above -offset."""
+    """Pixels above +offset over pixels above -offset, in the window, float32; 0 where nothing is above -offset."""
 
 
 def upsample_runs(
@@ -49,23 +50,23 @@ def upsample_runs(
     *,
     low_side: int,
     stability_offset: float,
-    implementation: Implementation = "auto",
+    backend: Backend = "auto",
 ) -> UpsampledMasks:
-    """The masks that low-resolution logits stand for, at the photograph's resolution.
+    """Upsample low-resolution logits to masks at the image's resolution.
 
     Args:
-        logits_NRC: float32. Rows and columns that only the padding sees may be left out: at least
-            `needed_low_hw(frame, low_side)` must be there.
+        logits_NRC: float32. Rows and columns of the padding may be left out; at least `needed_low_hw(frame, low_side)`
+            are needed.
         low_side: side of the decoder's whole output (L).
         stability_offset: distance of the two cuts from 0, in logits; at least 0.
-        implementation: "numba" is the fast twin on the CPU, "triton" the one on a GPU (untested there as yet),
-            "reference" plain torch with one float mask at a time; "auto" is the fast one where the logits are, if it
-            can be imported. All give the same runs, boxes and scores.
+        backend: "numba" is fast on the CPU, "triton" on a GPU (untested there as yet), "reference" is plain torch with
+            one float mask at a time; "auto" is the fastest that can be imported, on the logits' device.
 
     Raises:
-        ValueError: too few rows or columns, another dtype, a negative offset.
-        RuntimeError: the implementation asked for cannot run here.
+        ValueError: there are too few rows or columns, the dtype is not float32, or the offset is negative.
+        RuntimeError: the backend cannot run here.
     """
+    # Check the arguments
     needed = needed_low_hw(frame, low_side)
     got = logits_NRC.shape
     if len(got) != 3 or logits_NRC.dtype != torch.float32:
@@ -74,7 +75,9 @@ def upsample_runs(
         raise ValueError(f"got logits of {got[1]} x {got[2]}, expected from {needed} to {low_side} rows and columns")
     if stability_offset < 0:
         raise ValueError(f"got a stability offset of {stability_offset}, expected a distance of at least 0")
-    scan = _scanner(implementation, logits_NRC.device.type)
+
+    # Scan the masks and collect the results
+    scan = _scanner(backend, logits_NRC.device.type)
     found = scan(logits_NRC.detach(), frame, low_side, stability_offset)
     return UpsampledMasks(
         rles=[each.rle for each in found],
@@ -85,20 +88,23 @@ def upsample_runs(
 
 
 def needed_low_hw(frame: Frame, low_side: int) -> tuple[int, int]:
-    """Rows and columns of the decoder's output that reach the window; the rest is padding."""
+    """Count the rows and columns of the decoder's output that reach the window; the rest is padding."""
     height, width = (int(low_rows(low_side, frame.model_side)[1][side - 1]) + 1 for side in frame.scaled_hw)
     return height, width
 
 
 def low_rows(low_side: int, model_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and second low-resolution row that each model-input row blends; int64 [S] each."""
+    """Return the first and second low-resolution row that each model-input row blends; int64 [S] each."""
     taps = linear_taps(low_side, model_side)
     return taps.first_P, taps.second_P
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """One axis of a bilinear resize: output position p is weight0 * in[first] + weight1 * in[second]."""
+    """One axis of a bilinear resize: output position p is weight0 * in[first] + weight1 * in[second].
+
+    Positions are int64, weights float32.
+    """
 
     first_P: np.ndarray
     second_P: np.ndarray
@@ -108,7 +114,7 @@ class Taps:
 
 @lru_cache(maxsize=256)
 def linear_taps(n_in: int, n_out: int) -> Taps:
-    """Taps of torch's `interpolate(mode="bilinear", align_corners=False)`, rounded in float32 as its kernels do."""
+    """Compute the taps of torch's bilinear `interpolate` (align_corners=False), rounded in float32 as it does."""
     scale = np.float32(n_in) / np.float32(n_out)
     centre_P = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
     # torch's compiled kernels fuse the multiplication and the subtraction: one rounding
@@ -125,17 +131,23 @@ def linear_taps(n_in: int, n_out: int) -> Taps:
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedMask:
-    """What one pass over one mask finds."""
+    """One upsampled mask."""
 
     rle: Rle
+    """Run lengths of the mask, for the whole image."""
     box_4: tuple[int, int, int, int]
+    """Box, xyxy with inclusive maxima; zeros for an empty mask."""
     area_px: int
+    """Pixels above 0."""
     above_high_px: int
+    """Pixels above +offset."""
     above_low_px: int
+    """Pixels above -offset."""
 
 
 def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
-    """The specification: torch's bilinear twice, then cut, box and encode."""
+    """Upsample one mask with torch's bilinear twice, then cut, find the box and encode."""
+    # Resize twice
     rows, columns = logits_RC.shape
     logits_LL = F.pad(logits_RC, (0, low_side - columns, 0, low_side - rows))
     side = frame.model_side
@@ -144,6 +156,8 @@ def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset:
     window_HW = F.interpolate(padded_SS[..., :height, :width], frame.crop_hw, mode="bilinear", align_corners=False)[
         0, 0
     ]
+
+    # Cut at 0 and encode
     x0, y0, x1, y1 = frame.crop_xyxy
     mask_HW = np.zeros(frame.image_hw, dtype=bool)
     mask_HW[y0:y1, x0:x1] = (window_HW > 0).cpu().numpy()
@@ -160,21 +174,21 @@ def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset:
 
 
 _Scan = Callable[[torch.Tensor, Frame, int, float], list[ScannedMask]]
-"""All masks of logits [N, R, C]."""
+"""Function that upsamples all masks of logits [N, R, C]."""
 
 
-def _scanner(implementation: Implementation, device_type: str) -> _Scan:
-    if implementation == "auto":
-        implementation = fastest(device_type)
+def _scanner(backend: Backend, device_type: str) -> _Scan:
+    if backend == "auto":
+        backend = fastest_backend(device_type)
     scanners = {"reference": lambda: _one_by_one(scan_reference), "numba": _numba_scan, "triton": _triton_scan}
-    if implementation not in scanners:
-        raise ValueError(f"got implementation {implementation!r}, expected 'auto', {', '.join(map(repr, scanners))}")
-    return scanners[implementation]()
+    if backend not in scanners:
+        raise ValueError(f"got backend {backend!r}, expected 'auto', {', '.join(map(repr, scanners))}")
+    return scanners[backend]()
 
 
 @lru_cache(maxsize=2)
-def fastest(device_type: str) -> Literal["reference", "numba", "triton"]:
-    """The fast twin for tensors on "cpu" or "cuda" that can be imported; says once which."""
+def fastest_backend(device_type: str) -> Literal["reference", "numba", "triton"]:
+    """Choose the fastest backend that can be imported for tensors on "cpu" or "cuda"; log it once."""
     if device_type == "cuda":
         try:
             _triton_scan()
@@ -200,7 +214,7 @@ def _numba_scan() -> _Scan:
     try:
         from engine.kernels.upsample_runs_numba import scan_numba
     except ImportError as error:
-        raise RuntimeError(f"the numba twin of upsample_runs cannot run: {error}; install numba") from error
+        raise RuntimeError(f"the numba backend of upsample_runs cannot run: {error}; install numba") from error
     one_by_one = _one_by_one(scan_numba)
     return lambda logits_NRC, *settings: one_by_one(logits_NRC.cpu(), *settings)
 
@@ -209,7 +223,7 @@ def _triton_scan() -> _Scan:
     try:
         from engine.kernels.upsample_runs_triton import scan_triton
     except ImportError as error:
-        raise RuntimeError(f"the Triton twin of upsample_runs cannot run: {error}; install triton") from error
+        raise RuntimeError(f"the Triton backend of upsample_runs cannot run: {error}; install triton") from error
     return scan_triton
 
 

@@ -1,10 +1,12 @@
-"""The fast twin of `upsample_runs.scan_reference`: one pass over low-resolution logits, no full-resolution mask.
+"""Numba backend of `upsample_runs`: one pass over low-resolution logits, no full-resolution mask.
 
 Output columns are walked in groups that read the same low-resolution columns. For a group each low-resolution row is
-classed as surely above +offset, surely below -offset, or mixed; stretches of output rows of one sure class are counted
-without a look, mixed ones are evaluated with the roundings of torch's kernels, so that the bits are the same. The loop
-releases the GIL: callers may run several masks in threads. Compiled code is cached beside this file: the first call
-ever takes some five seconds, the first of a later process about one.
+classified as surely above +offset, surely below -offset, or mixed. Stretches of output rows of a sure class are counted
+without evaluation; mixed ones are evaluated with the roundings of torch's kernels, so the results are the same to the
+bit. The loop releases the GIL, so callers may scan several masks in threads. Compiled code is cached beside this file:
+the very first call takes about five seconds, the first call of a later process about one.
+
+L logits, float32 [R, C]. Positions are int64, run boundaries int64 column-major positions in the image.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _MARGIN = np.float32(1e-3)  # logits; far above the rounding of a blend of same-
 
 
 def scan_numba(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
-    """Same result as `scan_reference`."""
+    """Upsample one mask; the result is that of `scan_reference`."""
     (scaled_height, scaled_width), (height, width) = frame.scaled_hw, frame.crop_hw
     x0, y0 = frame.crop_xyxy[:2]
     image_height, image_width = frame.image_hw
@@ -47,25 +49,25 @@ def scan_numba(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: flo
 
 
 class _Axis(NamedTuple):
-    """Both resizes along one axis, M model and P output positions; a tuple because compiled code takes it."""
+    """Both resizes along one axis, M model and P output positions; a tuple because compiled code accepts one."""
 
     inner_low_M2: np.ndarray
-    """int64: the two low positions that a model position blends."""
+    """Two low positions that a model position blends, int64."""
     inner_weights_M2: np.ndarray
-    """float32."""
+    """Weights of the two low positions, float32."""
     outer_model_P2: np.ndarray
-    """int64: the two model positions that an output position blends."""
+    """Two model positions that an output position blends, int64."""
     outer_weights_P2: np.ndarray
-    """float32."""
+    """Weights of the two model positions, float32."""
     starts_G1: np.ndarray
-    """int64 [G + 1]: where groups of outputs that read the same low positions begin; the last is P."""
+    """Starts of the groups of outputs that read the same low positions, then P; int64 [G + 1]."""
     support_G2: np.ndarray
-    """int64: first and last low position a group reads."""
+    """First and last low position that a group reads, int64."""
 
 
 @lru_cache(maxsize=256)
 def _axis(low_side: int, model_side: int, scaled: int, size: int) -> _Axis:
-    """The tables for `low_side` -> `model_side`, cut to `scaled`, -> `size`."""
+    """Compute the tables for the resizes from `low_side` to `model_side`, cut to `scaled`, and on to `size`."""
     inner, outer = linear_taps(low_side, model_side), linear_taps(scaled, size)
     first_low_P, last_low_P = inner.first_P[outer.first_P], inner.second_P[outer.second_P]
     starts = np.flatnonzero((np.diff(first_low_P) != 0) | (np.diff(last_low_P) != 0)) + 1
@@ -82,13 +84,13 @@ def _axis(low_side: int, model_side: int, scaled: int, size: int) -> _Axis:
 
 @numba.njit(inline="always")
 def _blend(w0, a, w1, b):  # type: ignore[no-untyped-def]
-    """w0 * a + w1 * b with the second product fused into the sum, as torch's compiled kernels have it."""
+    """Compute w0 * a + w1 * b with the second product fused into the sum, as torch's compiled kernels do."""
     return np.float32(np.float64(w1) * np.float64(b) + np.float64(np.float32(w0 * a)))
 
 
 @numba.njit(cache=True, nogil=True)
 def _row_classes(L, c0, c1, num_rows, offset, out):  # type: ignore[no-untyped-def]
-    """Class of each low row over columns c0..c1; a NaN is neither above nor below, hence mixed."""
+    """Classify each low row over columns c0..c1; a NaN is neither above nor below, hence mixed."""
     high, low = offset + _MARGIN, -offset - _MARGIN
     for r in range(num_rows):
         above = below = True
@@ -100,7 +102,7 @@ def _row_classes(L, c0, c1, num_rows, offset, out):  # type: ignore[no-untyped-d
 
 @numba.njit(cache=True, nogil=True)
 def _segments(row_class, rows, out):  # type: ignore[no-untyped-def]
-    """Stretches (first, end, class) of output rows of one class; returns how many."""
+    """Find the stretches (first, end, class) of output rows of one class; returns their number."""
     n = 0
     for g in range(len(rows.starts_G1) - 1):
         cls = row_class[rows.support_G2[g, 0]]
@@ -117,7 +119,7 @@ def _segments(row_class, rows, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, out):  # type: ignore[no-untyped-def]
-    """Values of output rows first..end of output column x into `out`, blended in torch's order: columns before rows."""
+    """Evaluate output rows first..end of column x into `out`, blended in torch's order: columns before rows."""
     inner_low, inner_weights = rows.inner_low_M2, rows.inner_weights_M2
     outer_model, outer_weights = rows.outer_model_P2, rows.outer_weights_P2
     model_first, model_last = outer_model[first, 0], outer_model[end - 1, 1]
@@ -141,7 +143,8 @@ def _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, out):  
 
 @numba.njit(cache=True, nogil=True)
 def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no-untyped-def]
-    """Edges (start, end, ...; column-major image positions), counts above +offset, 0 and -offset, inclusive box."""
+    """Find run boundaries (start, end, ...), counts above +offset, 0 and -offset, and the inclusive box."""
+    # Allocate the buffers
     height, width = len(rows.outer_model_P2), len(columns.outer_model_P2)
     edges = np.empty(4096 + height, np.int64)
     n = 0
@@ -153,6 +156,8 @@ def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no
     low_buffer = np.empty((2, num_rows), np.float32)
     model_buffer = np.empty(len(rows.inner_low_M2), np.float32)
     values = np.empty(height, np.float32)
+
+    # Walk over groups of columns, and in each column over the stretches of rows
     for g in range(len(columns.starts_G1) - 1):
         _row_classes(L, columns.support_G2[g, 0], columns.support_G2[g, 1], num_rows, offset, row_class)
         num_segments = _segments(row_class, rows, segments)
@@ -193,6 +198,8 @@ def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no
             if inside:  # close at the window's lower edge: the image may go on below it
                 edges[n] = base + height
                 n += 1
+
+    # Move the box into the image
     if right < 0:
         return edges[:0], (high, mid, low), (0, 0, 0, 0)
     x0, y0 = origin_xy

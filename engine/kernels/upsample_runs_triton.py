@@ -1,16 +1,16 @@
-"""The GPU twin of `upsample_runs.scan_reference`: many masks at once, nothing of full resolution but one bit a pixel.
+"""Triton backend of `upsample_runs`: many masks at once, nothing at full resolution but one bit per pixel.
 
 Three kernels. The first evaluates tiles of 32 rows (one bit each in a word), adds up counts and boxes, and skips tiles
 whose low-resolution neighbourhood lies wholly on one side: about 99 in 100. The second counts, column by column, where
-bits change; a prefix sum gives each column its place; the third writes the positions there. What leaves the GPU are
-run lengths. All sums are whole numbers, so the order in which tiles finish changes nothing.
+bits change; a prefix sum gives each column its place; the third writes the positions there. Only run lengths leave
+the GPU. All sums are whole numbers, so the order in which tiles finish does not matter.
 
 Blends are rounded as torch's CPU kernels round them, with an explicit fused multiply-add. Triton's interpreter, which
-runs these kernels on CPU tensors where TRITON_INTERPRET=1 was set before the import, has none: it emulates it in
+runs these kernels on CPU tensors where TRITON_INTERPRET=1 was set before the import, has none and emulates it in
 float64. The kernels have run in the interpreter and compile for NVIDIA GPUs; they are untested on a GPU.
 
-N masks, R x C rows and columns of logits, H x W of the window, K words of a column: one bit at least is left over
-below the last row, in which a run that reaches it ends.
+N masks, R x C rows and columns of logits (float32), H x W of the window, K words per column (int32): at least one bit
+is left over below the last row, to end a run that reaches it.
 """
 
 from __future__ import annotations
@@ -27,29 +27,33 @@ from engine.kernels.upsample_runs import ScannedMask, linear_taps
 from storage.rle import Rle
 
 ROWS = tl.constexpr(32)
-"""Of a tile: the bits of a word."""
+"""Rows of a tile, which are the bits of a word."""
 _COLUMNS, _COLUMNS_OF_RUNS = 64, 128
-_MARGIN = 1e-3  # logits; far above the rounding of a blend of same-signed values
+"""Columns per program when evaluating logits, and when finding runs."""
+_MARGIN = 1e-3
+"""Distance from a cut, in logits, beyond which a tile is sure; far above the rounding of a blend."""
 _BITS_AT_ONCE_BYTES = 2**28
-_LARGEST_GRID = 65_535
+"""Most bytes of mask bits on the GPU at once."""
+_MAX_GRID_BLOCKS = 65_535
+"""Most blocks along the third axis of a CUDA grid."""
 _SIZES = ["num_low_rows", "num_low_columns", "height", "width", "words_of_column", "origin", "image_height"]
-"""Arguments that Triton shall not compile anew for: photographs and crops come in all sizes."""
+"""Arguments that Triton must not compile anew for: images and crops come in all sizes."""
 
 
 def scan_triton(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> list[ScannedMask]:
-    """Same results as `scan_reference`, for float32 logits on a CUDA device or, under the interpreter, on the CPU.
+    """Upsample masks as `scan_reference` does, from float32 logits on a CUDA device (with the interpreter, the CPU).
 
     Raises:
         RuntimeError: the logits are on the CPU and Triton's interpreter is off.
     """
     if not logits_NRC.is_cuda and not triton.knobs.runtime.interpret:
         raise RuntimeError(
-            f"the Triton twin of upsample_runs needs logits on a CUDA device, got {logits_NRC.device}; "
+            f"the Triton backend of upsample_runs needs logits on a CUDA device, got {logits_NRC.device}; "
             "set TRITON_INTERPRET=1 before the first import to interpret it on the CPU"
         )
     height, width = frame.crop_hw
     bytes_of_mask = 4 * _words_of_column(height) * width
-    at_once = max(1, min(_BITS_AT_ONCE_BYTES // bytes_of_mask, _LARGEST_GRID))
+    at_once = max(1, min(_BITS_AT_ONCE_BYTES // bytes_of_mask, _MAX_GRID_BLOCKS))
     return [
         mask
         for some_NRC in logits_NRC.split(at_once)
@@ -59,10 +63,13 @@ def scan_triton(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: f
 
 
 def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> list[ScannedMask]:
+    """Upsample as many masks as fit at once."""
     device, count = logits_NRC.device, len(logits_NRC)
     (height, width), (image_height, image_width) = frame.crop_hw, frame.image_hw
     x0, y0 = frame.crop_xyxy[:2]
     words_of_column = _words_of_column(height)
+
+    # Evaluate tiles into bits, counts and boxes
     taps = [
         _taps(low_side, frame.model_side, scaled, size, device)
         for scaled, size in zip(frame.scaled_hw, frame.crop_hw, strict=True)
@@ -78,7 +85,7 @@ def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: fl
         COLUMNS=_COLUMNS, EMULATE_FMA=not logits_NRC.is_cuda,
     )  # fmt: skip
 
-    # A window as high as the image: a column's first pixel follows the last of the column before, and runs go on.
+    # Count where bits change; in a window as high as the image, runs continue from a column to the next
     is_full_height = height == image_height
     ends_image = (y0 + height, x0 + width) == (image_height, image_width)
     blocks = (triton.cdiv(width, _COLUMNS_OF_RUNS), count)
@@ -87,15 +94,17 @@ def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: fl
     layout = {"FULL_HEIGHT": is_full_height, "ENDS_IMAGE": ends_image, "COLUMNS": _COLUMNS_OF_RUNS}
     count_kernel[blocks](words_NKW, changes_NW, **shape, **layout)
 
+    # Give each change its place: a mask's positions stand between 0 and the image's end, so differences are run lengths
     found_N8 = torch.cat([changes_NW.sum(1, keepdim=True), pixels_N3, box_N4], dim=1).cpu().numpy()
     num_changes_N = found_N8[:, 0]
-    # each mask's positions stand between 0 and the image's end, so that differences are its run lengths
     last_N = np.cumsum(num_changes_N + 2) - 1
     first_N = last_N - num_changes_N - 1
     bounds = torch.zeros(int(last_N[-1]) + 1, dtype=torch.int64, device=device)
     bounds[torch.from_numpy(last_N).to(device)] = image_height * image_width
     ends_NW = changes_NW.flatten().cumsum(0).view_as(changes_NW)
     places_NW = ends_NW - changes_NW + (2 * torch.arange(count, device=device) + 1)[:, None]
+
+    # Write the positions and take their differences
     write_kernel[blocks](words_NKW, places_NW, bounds, x0 * image_height + y0, image_height, **shape, **layout)
     runs = bounds.diff().to(torch.int32).cpu().numpy().view(np.uint32)
 
@@ -120,7 +129,7 @@ def _words_of_column(height: int) -> int:
 def _taps(
     low_side: int, model_side: int, scaled: int, size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both resizes along one axis, for each of P output positions: what it reads and how it is weighed.
+    """Compute both resizes along one axis: the inputs and weights of each of P output positions.
 
     Returns:
         int32 [P, 4], ascending: the two low positions of its first model position, those of its second; and float32
@@ -140,7 +149,8 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
     num_low_rows, num_low_columns, height, width, words_of_column, offset, margin,
     COLUMNS: tl.constexpr, EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one mask: a word for each column, its share of the counts and of the box."""
+    """Evaluate one tile of one mask: a word for each column, and its part of the counts and of the box."""
+    # Locate the tile
     mask = tl.program_id(2).to(tl.int64)
     logits += mask * num_low_rows * num_low_columns
     word = tl.program_id(1)
@@ -149,7 +159,8 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
     is_row, is_column = y < height, x < width
     is_pixel = is_row[:, None] & is_column[None, :]
 
-    # the word of leftover bits may have no row at all; it reads the last one's
+    # Skip the evaluation where the low-resolution neighbourhood is on one side. The word of leftover bits may have no
+    # row at all; it reads the last row
     last_y, last_x = tl.minimum(first_y + ROWS, height) - 1, tl.minimum(first_x + COLUMNS, width) - 1
     sure_above, sure_below = _sure(
         logits, num_low_columns,
@@ -167,6 +178,7 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
         inside = is_pixel & (value > 0)
         above_high, above_low = is_pixel & (value > offset), is_pixel & (value > -offset)
 
+    # Store the bits, add to the counts and to the box
     bits = tl.sum(inside.to(tl.int32) << tl.arange(0, ROWS)[:, None], axis=0)
     tl.store(words + (mask * words_of_column + word) * width + x, bits, mask=is_column)
     num_low = tl.sum(tl.sum(above_low.to(tl.int32), axis=1), axis=0)
@@ -186,7 +198,7 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _sure(logits, num_low_columns, row0, row1, column0, column1, high, low):  # type: ignore[no-untyped-def]
-    """1 or 0: are the low rows and columns, both ends included, all above `high`; all below `low`? NaN is neither."""
+    """Test whether the low rows and columns, ends included, are all above `high`, all below `low`; NaN is neither."""
     above = tl.full((8, 16), 1, tl.int32)
     below = tl.full((8, 16), 1, tl.int32)
     for row in range(row0, row1 + 1, 8):
@@ -204,7 +216,7 @@ def _value(  # type: ignore[no-untyped-def]
     logits, num_low_columns, low_rows, row_weights, y, is_row, low_columns, column_weights, x, is_column,
     EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """Values of a tile's pixels, blended in torch's order: to the model's square, then to the window; columns first."""
+    """Evaluate a tile's pixels, blended in torch's order: to the model's square, then to the window; columns first."""
     upper = _model_row(
         logits, num_low_columns, low_rows + 4 * y, row_weights + 6 * y, is_row,
         low_columns, column_weights, x, is_column, EMULATE_FMA,
@@ -223,7 +235,7 @@ def _model_row(  # type: ignore[no-untyped-def]
     logits, num_low_columns, low_row, row_weight, is_row, low_columns, column_weights, x, is_column,
     EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """One of the two model rows each output row blends, already at the output's columns."""
+    """Evaluate one of the two model rows that each output row blends, at the output's columns."""
     left = _model_cell(
         logits, num_low_columns, low_row, row_weight, is_row,
         low_columns + 4 * x, column_weights + 6 * x, is_column, EMULATE_FMA,
@@ -242,7 +254,7 @@ def _model_cell(  # type: ignore[no-untyped-def]
     logits, num_low_columns, low_row, row_weight, is_row, low_column, column_weight, is_column,
     EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """Four logits to the value at one model row and column of each pixel."""
+    """Blend four logits into the value at one model row and column of each pixel."""
     row0 = logits + (tl.load(low_row, mask=is_row, other=0) * num_low_columns)[:, None]
     row1 = logits + (tl.load(low_row + 1, mask=is_row, other=0) * num_low_columns)[:, None]
     column0 = tl.load(low_column, mask=is_column, other=0)[None, :]
@@ -258,7 +270,7 @@ def _model_cell(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _blend(weight0, a, weight1, b, EMULATE_FMA: tl.constexpr):  # type: ignore[no-untyped-def]
-    """weight0 * a + weight1 * b with the second product fused into the sum, as torch's compiled kernels have it."""
+    """Compute weight0 * a + weight1 * b with the second product fused into the sum, as torch's compiled kernels do."""
     rounded = weight0 * a
     if EMULATE_FMA:
         blended = (weight1.to(tl.float64) * b.to(tl.float64) + rounded.to(tl.float64)).to(tl.float32)
@@ -272,7 +284,7 @@ def count_kernel(  # type: ignore[no-untyped-def]
     words, changes, height, width, words_of_column,
     FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """How often each column of a mask goes from background to foreground or back."""
+    """Count the changes between background and foreground in each column of a mask."""
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     mask = tl.program_id(1).to(tl.int64)
     words += mask * words_of_column * width
@@ -291,7 +303,7 @@ def write_kernel(  # type: ignore[no-untyped-def]
     words, places, bounds, origin, image_height, height, width, words_of_column,
     FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The same walk; each change's position in the image, counted column by column, goes to its column's place."""
+    """Write each change's column-major position in the image to its column's place."""
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     mask = tl.program_id(1).to(tl.int64)
     words += mask * words_of_column * width
@@ -312,7 +324,7 @@ def write_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _bit_before(words, x, height, width, FULL_HEIGHT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The pixel before a column's first one in the image, 0 or 1: outside of the window there is background."""
+    """Read the pixel before a column's first one in the image, 0 or 1; outside the window there is background."""
     if FULL_HEIGHT:
         last = height - 1
         word = tl.load(words + (last // 32) * width + x - 1, mask=(x > 0) & (x < width), other=0).to(tl.uint32)
@@ -326,9 +338,9 @@ def _bit_before(words, x, height, width, FULL_HEIGHT: tl.constexpr):  # type: ig
 def _changed(  # type: ignore[no-untyped-def]
     bits, before, word, x, height, width, words_of_column, FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr
 ):
-    """Bits that differ from the pixel before them; the first bit below the window is where a run at its edge ends."""
+    """Find bits that differ from the pixel before them; a run at the window's edge ends in the first bit below it."""
     changed = bits ^ ((bits << 1) | before)
-    # such an end is no change where the next column goes on, and is not written where the image itself ends
+    # such an end is no change where the next column continues the run, and is not written where the image ends
     below_counts = x >= 0
     if FULL_HEIGHT:
         below_counts = x == width - 1
@@ -342,7 +354,7 @@ def _changed(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _ones(bits):  # type: ignore[no-untyped-def]
-    """How many bits of each word are set; int32. Triton has no such instruction of its own in every version."""
+    """Count the bits set in each word, int32; not every version of Triton has such an instruction."""
     pairs = bits - ((bits >> 1) & 0x55555555)
     fours = (pairs & 0x33333333) + ((pairs >> 2) & 0x33333333)
     eights = (fours + (fours >> 4)) & 0x0F0F0F0F

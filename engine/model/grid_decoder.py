@@ -1,16 +1,16 @@
-"""The mask decoder asked for many single points of one photograph: the function of `Sam.decode` for less work.
+"""Mask decoder for many single-point prompts on one image: computes what `Sam.decode` does, with less work.
 
-Exact algebra, nothing approximated ("Segment Anything", fig. 14, names the parts):
-- The first block's projections of the image are the same for every point: made once.
+The savings are exact algebra ("Segment Anything", fig. 14, names the parts):
+- The first block's projections of the image are the same for every point and are computed once.
 - Later blocks have 7 tokens x 8 heads = 56 token vectors against thousands of image cells, so the image-side
   projections (query, key, value, out) are moved onto the tokens: (W k) . q = k . (W^T q).
 - A softmax over image cells ignores the key's bias; weights of a softmax over tokens add up to 1 for each head, so the
   output's bias rides on the values.
 - Only the IoU token and three mask tokens are read at the end, so only they attend to the image a last time.
-- Predicted IoU is known before a mask is drawn; only wanted masks are drawn, and only rows and columns the photograph
-  reaches. The hypernetwork's product comes before cells are unfolded into pixels.
+- Predicted IoU is known before any mask is upscaled. Only wanted masks are, and only the rows and columns that the
+  image reaches. The hypernetwork's product comes before cells are unfolded into pixels.
 
-P points, M = 3 masks of a point, T tokens, N cells of the embedding, E its side, C channels, A heads, D channels of a
+P points, M = 3 masks per point, T tokens, N cells of the embedding, E its side, C channels, A heads, D channels of a
 head, K masks wanted, Q points with one, R x C rows and columns of a mask, L = 4 E side of a whole one.
 """
 
@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.decoder_attention import (
+    Backend,
     Cells,
-    Implementation,
     attend_by_score,
     attend_to_cells,
     attend_to_tokens,
-    fastest,
+    fastest_backend,
 )
 from engine.model.sam import Sam
 from engine.model.transformer import Attention, TwoWayBlock
@@ -40,26 +40,30 @@ DecoderKind = Literal["auto", "grid", "fused", "plain"]
 
 
 class PointDecoder(Protocol):
-    """Asks single foreground points of one photograph, in two steps."""
+    """Decodes single foreground points on one image, in two steps: predicted IoU, then the wanted masks."""
 
     low_side: int
     """Side of a whole low-resolution mask (L)."""
 
-    def ask(self, points_P2: Tensor) -> Any:
-        """An answer with `iou_PM`, the predicted IoU of each mask; points in model-input pixels."""
+    def predict(self, points_P2: Tensor) -> Any:
+        """Predict as far as `iou_PM`, the IoU of each mask; points in model-input pixels."""
 
-    def draw(self, answer: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Logits [K, R, C] of the masks wanted (bool), point by point; R and C are at least as needed."""
+    def mask_logits(self, prediction: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
+        """Compute logits [K, R, C] of the masks wanted (bool), point by point; R and C are at least `needed_hw`."""
 
 
 def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> PointDecoder:
-    """A decoder of one photograph's embedding.
+    """Make a decoder for one image's embedding.
 
-    "fused" is "grid" with kernels for the attention between tokens and image; "auto" is the faster of the two where the
-    embedding is; "plain" is `Sam.decode`.
+    Args:
+        kind: "grid" is `GridDecoder` in torch; "fused" the same with Triton kernels for the attention between tokens
+            and image; "auto" the faster of the two on the embedding's device; "plain" is `Sam.decode`.
+
+    Raises:
+        ValueError: `kind` is unknown, or the embedding does not fit the network.
     """
     if kind == "auto":
-        attention = fastest(
+        attention = fastest_backend(
             embeddings_1CEE.device, _compute_dtype(embeddings_1CEE), sam.config.width, sam.config.decoder_heads
         )
         return GridDecoder(sam, embeddings_1CEE, attention=attention)
@@ -71,37 +75,40 @@ def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> 
 
 
 class PlainDecoder:
-    """`Sam.decode` with everything drawn at once: the specification."""
+    """`Sam.decode` with all masks computed at once: the reference."""
 
     def __init__(self, sam: Sam, embeddings_1CEE: Tensor) -> None:
         self.low_side = sam.config.logits_side
         self._sam, self._embeddings_1CEE = sam, embeddings_1CEE
 
-    def ask(self, points_P2: Tensor) -> Any:
+    def predict(self, points_P2: Tensor) -> Any:
         points = _single_points(points_P2.to(self._embeddings_1CEE.device))
         return self._sam.decode(self._embeddings_1CEE, points)
 
-    def draw(self, answer: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
+    def mask_logits(self, prediction: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
         rows, columns = needed_hw
-        return answer.logits_PMLL[wanted_PM.to(answer.logits_PMLL.device)][:, :rows, :columns]
+        return prediction.logits_PMLL[wanted_PM.to(prediction.logits_PMLL.device)][:, :rows, :columns]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridAnswer:
-    """What is known of P points before a mask is drawn."""
+class GridPrediction:
+    """State of P points before any mask is upscaled."""
 
     iou_PM: Tensor
+    """Predicted IoU of each mask."""
     mask_tokens_PMC: Tensor
+    """Attended tokens of the masks."""
     image_PNC: Tensor
+    """Attended image of each point."""
 
 
 class GridDecoder:
-    """The fast twin: what depends on the photograph alone is computed here, once.
+    """The fast decoder; whatever depends on the image alone is computed once, in the constructor.
 
-    `attention`: who does the attention between tokens and image; see `engine.kernels.decoder_attention`.
+    `attention` is the backend of the attention between tokens and image; see `engine.kernels.decoder_attention`.
     """
 
-    def __init__(self, sam: Sam, embeddings_1CEE: Tensor, *, attention: Implementation = "reference") -> None:
+    def __init__(self, sam: Sam, embeddings_1CEE: Tensor, *, attention: Backend = "reference") -> None:
         side = sam.config.embedding_side
         if tuple(embeddings_1CEE.shape) != (1, sam.config.width, side, side):
             raise ValueError(
@@ -110,7 +117,7 @@ class GridDecoder:
         self.low_side = sam.config.logits_side
         self._sam, self._side, self._attention = sam, side, attention
         decoder, prompts = sam.mask_decoder, sam.prompt_encoder
-        dtype = _compute_dtype(embeddings_1CEE)  # else autocast would convert them again for every batch of points
+        dtype = _compute_dtype(embeddings_1CEE)  # otherwise autocast would convert them for every batch of points
         image_1CEE = embeddings_1CEE + prompts.no_mask_embed.weight[:, :, None, None]
         self._image_NC = image_1CEE[0].flatten(1).T.to(dtype).contiguous()
         self._position_NC = prompts.get_dense_pe()[0].flatten(1).T.to(dtype).contiguous()
@@ -126,7 +133,7 @@ class GridDecoder:
         self._first_upscale, self._second_upscale = _by_cell(first, dtype), _by_cell(second, dtype)
         self._own_tokens_OC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
 
-    def ask(self, points_P2: Tensor) -> GridAnswer:
+    def predict(self, points_P2: Tensor) -> GridPrediction:
         """Attend as far as the IoU head needs; points in model-input pixels."""
         sam, decoder = self._sam, self._sam.mask_decoder
         transformer = decoder.transformer
@@ -137,23 +144,23 @@ class GridDecoder:
         for block in self._blocks[1:]:
             queries_PTC, image_PNC = self._later_block(block, queries_PTC, tokens_PTC, image_PNC)
 
-        read = [0, 2, 3, 4]  # the IoU token and masks 1 to 3; mask 0 answers several prompts
+        read = [0, 2, 3, 4]  # the IoU token and masks 1 to 3; mask 0 is for several prompts
         queries_PTC, tokens_PTC = queries_PTC[:, read], tokens_PTC[:, read]
         cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
         attended_PTC = self._attend_to_cells(transformer.final_attn_token_to_image, queries_PTC + tokens_PTC, cells)
         queries_PTC = transformer.norm_final_attn(queries_PTC + attended_PTC)
         iou_P4 = decoder.iou_prediction_head(queries_PTC[:, 0])
-        return GridAnswer(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
+        return GridPrediction(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
 
-    def draw(self, answer: GridAnswer, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Logits [K, R, C] of the masks wanted; rows and columns of whole embedding cells."""
-        wanted_PM = wanted_PM.to(answer.image_PNC.device)
+    def mask_logits(self, prediction: GridPrediction, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
+        """Compute logits [K, R, C] of the masks wanted; R and C are those of whole embedding cells."""
+        wanted_PM = wanted_PM.to(prediction.image_PNC.device)
         chosen_Q = wanted_PM.any(dim=1)
         rows, columns = (-(-side // 4) for side in needed_hw)
-        image_QEEC = answer.image_PNC[chosen_Q].unflatten(1, (self._side, self._side))
+        image_QEEC = prediction.image_PNC[chosen_Q].unflatten(1, (self._side, self._side))
         fine_QnSc = self._upscaled(image_QEEC[:, :rows, :columns].flatten(1, 2))
         mlps = self._sam.mask_decoder.output_hypernetworks_mlps
-        tokens_QMC = answer.mask_tokens_PMC[chosen_Q]
+        tokens_QMC = prediction.mask_tokens_PMC[chosen_Q]
         weights_QMc = torch.stack([mlps[mask + 1](tokens_QMC[:, mask]) for mask in range(3)], dim=1)
         logits_KnS = torch.einsum("qmc,qnsc->qmns", weights_QMc, fine_QnSc)[wanted_PM[chosen_Q]]
         # a cell's 16 pixels are counted (row, column) of the first doubling, then of the second
@@ -161,12 +168,12 @@ class GridDecoder:
         return logits.reshape(len(logits_KnS), 4 * rows, 4 * columns)
 
     def _first_block(self, block: TwoWayBlock, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
-        """The block in which every point still sees the same image."""
+        """Run the first block, in which every point still sees the same image."""
         queries_PTC = block.norm1(block.self_attn(tokens_PTC, tokens_PTC, tokens_PTC))
         attention = block.cross_attn_token_to_image
-        asked_PATD = _by_head(attention.q_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
-        found_PATD = self._attend_first(asked_PATD)
-        queries_PTC = block.norm2(queries_PTC + attention.out_proj(found_PATD.transpose(1, 2).flatten(2)))
+        query_PATD = _by_head(attention.q_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
+        attended_PATD = self._attend_first(query_PATD)
+        queries_PTC = block.norm2(queries_PTC + attention.out_proj(attended_PATD.transpose(1, 2).flatten(2)))
         queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
 
         attention = block.cross_attn_image_to_token
@@ -175,13 +182,13 @@ class GridDecoder:
             cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
             return queries_PTC, self._attend_to_tokens(block, queries_PTC, tokens_PTC, cells)
         keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
-        scores_PATN = _each_matmul(keys_PATD, self._first_queries_ADN)  # the image is projected already
+        scores_PATN = _each_matmul(keys_PATD, self._first_queries_ADN)  # the image was projected in the constructor
         return queries_PTC, attend_by_score(image_PNC, scores_PATN, _moved_values(attention, queries_PTC), block.norm4)
 
     def _later_block(
         self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, image_PNC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A block in which every point has its own image."""
+        """Run a later block, in which every point has its own image."""
         placed_PTC = queries_PTC + tokens_PTC
         queries_PTC = block.norm1(queries_PTC + block.self_attn(placed_PTC, placed_PTC, queries_PTC))
         cells = Cells(image_PNC=image_PNC, position_NC=self._position_NC)
@@ -190,37 +197,39 @@ class GridDecoder:
         queries_PTC = block.norm3(queries_PTC + block.mlp(queries_PTC))
         return queries_PTC, self._attend_to_tokens(block, queries_PTC, tokens_PTC, cells)
 
-    def _attend_first(self, asked_PATD: Tensor) -> Tensor:
-        """Softmax attention to the image that every point still shares."""
-        if self._attention == "triton":  # torch has this kernel: the queries of all points are those of one picture
-            asked_1AXD = asked_PATD.transpose(0, 1).flatten(1, 2)[None]
+    def _attend_first(self, query_PATD: Tensor) -> Tensor:
+        """Attend to the image that all points still share."""
+        if self._attention == "triton":  # torch has this kernel: the queries of all points attend to one image
+            query_1AXD = query_PATD.transpose(0, 1).flatten(1, 2)[None]
             keys_1AND = self._first_keys_ADN.transpose(1, 2).contiguous()[None]
-            found_1AXD = F.scaled_dot_product_attention(asked_1AXD, keys_1AND, self._first_values_AND[None], scale=1.0)
-            return found_1AXD[0].unflatten(1, (len(asked_PATD), -1)).transpose(0, 1)
-        scores_PATN = _each_matmul(asked_PATD, self._first_keys_ADN)
+            attended_1AXD = F.scaled_dot_product_attention(
+                query_1AXD, keys_1AND, self._first_values_AND[None], scale=1.0
+            )
+            return attended_1AXD[0].unflatten(1, (len(query_PATD), -1)).transpose(0, 1)
+        scores_PATN = _each_matmul(query_PATD, self._first_keys_ADN)
         return _each_matmul(scores_PATN.softmax(dim=-1), self._first_values_AND)
 
-    def _attend_to_cells(self, attention: Attention, asked_PTC: Tensor, cells: Cells) -> Tensor:
-        """`attention(asked, placed, image)` with key and value projections moved onto the tokens."""
+    def _attend_to_cells(self, attention: Attention, query_PTC: Tensor, cells: Cells) -> Tensor:
+        """Compute `attention(query, placed, image)` with key and value projections moved onto the tokens."""
         by_head = (attention.heads, -1)
-        asked_PATD = _by_head(attention.q_proj(asked_PTC), attention.heads) / _root(attention)
-        moved_PSC = (asked_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
-        found_PATC = attend_to_cells(moved_PSC, cells, implementation=self._attention).unflatten(1, by_head)
-        found_PATD = found_PATC @ attention.v_proj.weight.unflatten(0, by_head).transpose(1, 2)
-        return attention.out_proj(found_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+        query_PATD = _by_head(attention.q_proj(query_PTC), attention.heads) / _root(attention)
+        moved_PSC = (query_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
+        attended_PATC = attend_to_cells(moved_PSC, cells, backend=self._attention).unflatten(1, by_head)
+        attended_PATD = attended_PATC @ attention.v_proj.weight.unflatten(0, by_head).transpose(1, 2)
+        return attention.out_proj(attended_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
     def _attend_to_tokens(self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, cells: Cells) -> Tensor:
-        """The image after its cells attended to the tokens; query, value and out projections moved onto the tokens."""
+        """Update the image by attention to the tokens; query, value and out projections are moved onto the tokens."""
         attention = block.cross_attn_image_to_token
         by_head = (attention.heads, -1)
         keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
         moved_PATC = keys_PATD @ attention.q_proj.weight.unflatten(0, by_head)
         bias_PAT = torch.einsum("patd,ad->pat", keys_PATD, attention.q_proj.bias.unflatten(0, by_head))
         values_PATC = _moved_values(attention, queries_PTC)
-        return attend_to_tokens(cells, moved_PATC, bias_PAT, values_PATC, block.norm4, implementation=self._attention)
+        return attend_to_tokens(cells, moved_PATC, bias_PAT, values_PATC, block.norm4, backend=self._attention)
 
     def _upscaled(self, image_QnC: Tensor) -> Tensor:
-        """The two transposed convolutions as products cell by cell: [Q, n, 16, C / 8]."""
+        """Upscale by both transposed convolutions, as products cell by cell: [Q, n, 16, C / 8]."""
         norm = self._upscale_norm
         doubled_QnSC = F.linear(image_QnC, *self._first_upscale).unflatten(2, (4, -1))
         doubled_QnSC = F.gelu(F.layer_norm(doubled_QnSC, norm.weight.shape, norm.weight, norm.bias, eps=1e-6))
@@ -228,41 +237,42 @@ class GridDecoder:
 
 
 def _moved_values(attention: Attention, values_PTC: Tensor) -> Tensor:
-    """What tokens hand to the image, [P, A, T, C]: values through the out projection, its bias shared by the heads."""
+    """Move the out projection onto the values, its bias split evenly over the heads; [P, A, T, C]."""
     values_PATD = _by_head(attention.v_proj(values_PTC), attention.heads)
     out_ADC = attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))
     return values_PATD @ out_ADC + attention.out_proj.bias / attention.heads
 
 
 def _single_points(points_P2: Tensor) -> Prompts:
-    """One foreground point a prompt."""
+    """Make one prompt of each foreground point."""
     points_P12 = points_P2[:, None]
     return Prompts(points_PK2=points_P12, labels_PK=points_P12.new_ones(points_P12.shape[:2], dtype=torch.int64))
 
 
 def _by_head(projected: Tensor, heads: int) -> Tensor:
-    """[..., T, A D] to [..., A, T, D]."""
+    """Split channels into heads: [..., T, A D] to [..., A, T, D]."""
     return projected.unflatten(-1, (heads, -1)).transpose(-3, -2)
 
 
 def _root(attention: Attention) -> float:
+    """Return the square root of a head's channels, by which scores are divided."""
     return math.sqrt(attention.q_proj.out_features // attention.heads)
 
 
 def _each_matmul(left_PAij: Tensor, right_Ajk: Tensor) -> Tensor:
-    """`left @ right`, one product for all points: torch's broadcast would first copy the right side for every point."""
+    """Compute `left @ right` as one product: torch's broadcast would first copy the right side for every point."""
     joined_AXk = torch.bmm(left_PAij.transpose(0, 1).flatten(1, 2), right_Ajk)  # X: rows of all points
     return joined_AXk.unflatten(1, (len(left_PAij), -1)).transpose(0, 1)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """What matrix products of a tensor are computed in."""
+    """Return the dtype that matrix products of a tensor are computed in."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def _by_cell(layer: torch.nn.ConvTranspose2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A 2 x 2, stride 2 transposed convolution as a linear layer on cells: for 4 pixels (row, column) its channels."""
+    """Turn a 2 x 2, stride 2 transposed convolution into weight and bias of a linear layer from cell to 4 pixels."""
     assert layer.bias is not None
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
     return weight.to(dtype).contiguous(), layer.bias.repeat(4).to(dtype)

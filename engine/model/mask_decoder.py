@@ -1,6 +1,6 @@
-"""Image embedding and prompt tokens to masks and their predicted IoU ("Segment Anything", fig. 14).
+"""Mask decoder: from image embedding and prompt tokens to masks and their predicted IoU ("Segment Anything", fig. 14).
 
-Four masks come out: 0 is the single answer for several prompts, 1 to 3 are the ambiguous answers to one.
+Every prompt gets four masks: mask 0 is for several points or a box, masks 1 to 3 for one ambiguous point.
 
 B images, P prompts, T prompt tokens, M = 4 masks, C channels, H and W rows and columns of the embedding or of a window
 of it.
@@ -48,14 +48,16 @@ class MaskDecoder(nn.Module):
         *,
         image_index_P: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """All four masks and IoUs of every prompt: logits [P, 4, 4H, 4W] and IoU [P, 4].
+        """Decode all four masks of every prompt: logits [P, 4, 4H, 4W] and predicted IoU [P, 4].
 
-        `dense` may be [1, C, 1, 1] (no mask prompt); `image_index_P` (int64) names each prompt's image.
+        Args:
+            dense_PCHW: encoded mask prompts; [1, C, 1, 1] without any.
+            image_index_P: int64 index of each prompt's image.
         """
         mask_tokens_PMC, iou_token_PC, image_PCHW = self.attend(
             image_embeddings_BCHW, image_pe_1CHW, sparse_PTC, dense_PCHW, image_index_P=image_index_P
         )
-        return self.draw(mask_tokens_PMC, image_PCHW), self.iou_prediction_head(iou_token_PC)
+        return self.mask_logits(mask_tokens_PMC, image_PCHW), self.iou_prediction_head(iou_token_PC)
 
     def attend(
         self,
@@ -66,9 +68,9 @@ class MaskDecoder(nn.Module):
         *,
         image_index_P: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The transformer alone: mask tokens [P, 4, C], IoU token [P, C] and the attended image [P, C, H, W].
+        """Run the transformer alone: mask tokens [P, 4, C], IoU token [P, C] and the attended image [P, C, H, W].
 
-        `iou_prediction_head` on the IoU token tells which masks are worth drawing before any is.
+        `iou_prediction_head` on the IoU token tells which masks are worth upscaling.
         """
         own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens_PTC = torch.cat([own_tokens.expand(len(sparse_PTC), -1, -1), sparse_PTC], dim=1)
@@ -85,8 +87,8 @@ class MaskDecoder(nn.Module):
         image_PCHW = attended_PNC.transpose(1, 2).unflatten(2, tuple(image_embeddings_BCHW.shape[-2:]))
         return attended_PTC[:, 1 : 1 + NUM_MASKS], attended_PTC[:, 0], image_PCHW
 
-    def draw(self, mask_tokens_PMC: Tensor, image_PCHW: Tensor) -> Tensor:
-        """Low-resolution mask logits [P, 4, 4H, 4W] of attended mask tokens [P, 4, C] and image [P, C, H, W]."""
+    def mask_logits(self, mask_tokens_PMC: Tensor, image_PCHW: Tensor) -> Tensor:
+        """Compute logits [P, 4, 4H, 4W] from attended mask tokens [P, 4, C] and image [P, C, H, W]."""
         upscaled_PcHW = self.output_upscaling(image_PCHW)
         weights_PMc = torch.stack(
             [mlp(mask_tokens_PMC[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1

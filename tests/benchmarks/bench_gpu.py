@@ -39,8 +39,8 @@ from engine.automatic.config import PRESETS, GenerateConfig
 from engine.automatic.generate import Generated, generate_masks
 from engine.automatic.overlap import overlapped
 from engine.images import Frame, decode, resize
-from engine.kernels.decoder_attention import fastest as fastest_attention
-from engine.kernels.upsample_runs import fastest, needed_low_hw, upsample_runs
+from engine.kernels.decoder_attention import fastest_backend as fastest_attention
+from engine.kernels.upsample_runs import fastest_backend, needed_low_hw, upsample_runs
 from engine.model.config import VIT_B, VIT_H, VIT_L
 from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
 from engine.model.weights import Model, load_model
@@ -135,7 +135,7 @@ def measure(
         "preset": preset,
         "photo": arguments.size,
         "precision": config.precision,
-        "kernels": fastest(arguments.device),
+        "kernels": fastest_backend(arguments.device),
         "decoder_attention": attention_of(model, config, arguments.device),
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -199,13 +199,13 @@ def masks_of(model: Model, data: bytes, config: GenerateConfig) -> int:
 def agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> float:
     """Share of masks, of a sample of points, whose runs, box and stability the fast kernels make like plain torch."""
     frame, decoder, points = asked(model, image_HW3, points_per_side=4)
-    answer = decoder.ask(points)
-    every_PM = torch.ones(answer.iou_PM.shape, dtype=torch.bool)
+    prediction = decoder.predict(points)
+    every_PM = torch.ones(prediction.iou_PM.shape, dtype=torch.bool)
     low_side = decoder.low_side
-    logits_KRC = decoder.draw(answer, every_PM, needed_low_hw(frame, low_side)).float()
+    logits_KRC = decoder.mask_logits(prediction, every_PM, needed_low_hw(frame, low_side)).float()
     settings: dict[str, Any] = {"low_side": low_side, "stability_offset": config.stability_offset}
     fast = upsample_runs(logits_KRC, frame, **settings)
-    plain = upsample_runs(logits_KRC.cpu(), frame, **settings, implementation="reference")
+    plain = upsample_runs(logits_KRC.cpu(), frame, **settings, backend="reference")
     same_K = [a == b for a, b in zip(fast.rles, plain.rles, strict=True)]
     same_box_K = (fast.boxes_N4 == plain.boxes_N4).all(axis=1)
     return float(np.mean(np.array(same_K) & same_box_K & (fast.stability_N == plain.stability_N)))
@@ -218,14 +218,14 @@ def decoder_agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfi
     Of a sample of points, between the decoder that "auto" stands for and the one in plain torch.
     """
     with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-        answers = []
+        results = []
         for kind in DECODERS:
             frame, decoder, points = asked(model, image_HW3, points_per_side=4, kind=kind)
-            answer = decoder.ask(points)
-            every_PM = torch.ones(answer.iou_PM.shape, dtype=torch.bool)
-            logits_KRC = decoder.draw(answer, every_PM, needed_low_hw(frame, decoder.low_side))
-            answers.append((answer.iou_PM.float(), logits_KRC > 0))
-    (fast_iou_PM, fast_KRC), (plain_iou_PM, plain_KRC) = answers
+            prediction = decoder.predict(points)
+            every_PM = torch.ones(prediction.iou_PM.shape, dtype=torch.bool)
+            logits_KRC = decoder.mask_logits(prediction, every_PM, needed_low_hw(frame, decoder.low_side))
+            results.append((prediction.iou_PM.float(), logits_KRC > 0))
+    (fast_iou_PM, fast_KRC), (plain_iou_PM, plain_KRC) = results
     return float((fast_KRC == plain_KRC).float().mean()), float((fast_iou_PM - plain_iou_PM).abs().max())
 
 
@@ -335,18 +335,18 @@ def parts(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: s
         frame, decoder, points = asked(model, image_HW3, points_per_side=config.points_per_side)
         _, plain_decoder, _ = asked(model, image_HW3, points_per_side=config.points_per_side, kind="grid")
         batch = points[: config.points_per_batch]
-        answer = decoder.ask(batch)
-        iou_PM = answer.iou_PM.float()
+        prediction = decoder.predict(batch)
+        iou_PM = prediction.iou_PM.float()
         wanted_PM = (iou_PM >= iou_PM.flatten().quantile(0.7)).cpu()
         needed = needed_low_hw(frame, decoder.low_side)
-        logits = decoder.draw(answer, wanted_PM, needed).float()
+        logits = decoder.mask_logits(prediction, wanted_PM, needed).float()
         settings: dict[str, Any] = {"low_side": decoder.low_side, "stability_offset": config.stability_offset}
         works: dict[str, Callable[[], object]] = {
             "resize": lambda: model.sam.preprocess(image_HW3),
             "encode one crop": lambda: model.sam.encode(pixels),
-            f"ask {len(batch)} points": lambda: decoder.ask(batch),
-            f"ask {len(batch)} points, attention in plain torch": lambda: plain_decoder.ask(batch),
-            f"draw {len(logits)} masks": lambda: decoder.draw(answer, wanted_PM, needed),
+            f"ask {len(batch)} points": lambda: decoder.predict(batch),
+            f"ask {len(batch)} points, attention in plain torch": lambda: plain_decoder.predict(batch),
+            f"draw {len(logits)} masks": lambda: decoder.mask_logits(prediction, wanted_PM, needed),
             f"runs of {len(logits)} masks": lambda: upsample_runs(logits, frame, **settings),
         }
         found = [(part, median_ms(work, device, 5)) for part, work in works.items()]

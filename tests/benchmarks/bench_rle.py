@@ -27,7 +27,7 @@ def main() -> None:
     for height, width in SIZES_HW:
         for kind in KINDS:
             rng = np.random.default_rng(0)
-            compare(kind, [draw(kind, height, width, rng) for _ in range(MASKS)])
+            compare(kind, [random_mask(kind, height, width, rng) for _ in range(MASKS)])
 
 
 def compare(kind: str, masks: list[np.ndarray]) -> None:
@@ -83,7 +83,7 @@ def from_c(mask_HW: np.ndarray) -> str:
     return peer_encoded(np.asfortranarray(mask_HW, dtype=np.uint8))
 
 
-def draw(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def random_mask(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A wobbly disc of 0.1 %, 2 % or 30 % of the picture, one with a rough edge, or 300 small pieces; bool [H, W]."""
     if kind == "scattered":
         mask_HW = np.zeros((height, width), np.bool_)

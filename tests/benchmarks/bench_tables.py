@@ -81,7 +81,7 @@ def measure(uri: Path, shards: int) -> None:
     print_line("tables", "fold, peak memory", peak_mib, "MiB", **facts)
     nbytes = sum(file.stat().st_size for file in (uri / "tables" / "masks").rglob("*.parquet"))
     print_line("tables", "size of masks", nbytes / facts["rows"], "bytes/row", **facts)
-    answers, peak_mib = alone(ask, uri)
+    answers, peak_mib = alone(time_queries, uri)
     for metric, seconds in answers.items():
         print_line("tables", metric, seconds, "s", **facts)
     print_line("tables", "asking, peak memory", peak_mib, "MiB", **facts)
@@ -122,7 +122,7 @@ def fold(uri: Path) -> dict[str, float]:
     return {"s": time.perf_counter() - began}
 
 
-def ask(uri: Path) -> dict[str, float]:
+def time_queries(uri: Path) -> dict[str, float]:
     """Seconds of each question; medians."""
     dataset = Dataset.open(uri)
     answers = {metric: median_s(dataset.query, [sql] * ASKED_TIMES) for metric, sql in AGGREGATES.items()}

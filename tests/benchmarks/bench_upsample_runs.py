@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_upsample_runs.py
 
 Synthetic masks of the sizes and edge slopes of trained networks (wobbly discs, 2 to 9 logits per low-resolution pixel
-at the edge), and as the worst case pure noise. The peer is the plain torch twin, one mask at a time; the results must
+at the edge), and as the worst case pure noise. The peer is the reference, one mask at a time; the results must
 be equal. One JSON line a case.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from engine.images import Frame
-from engine.kernels.upsample_runs import Implementation, UpsampledMasks, needed_low_hw, upsample_runs
+from engine.kernels.upsample_runs import Backend, UpsampledMasks, needed_low_hw, upsample_runs
 
 MASKS = 32
 FRAME, LOW_SIDE = Frame.whole((1500, 2250), 1024), 256
@@ -35,9 +35,9 @@ def main() -> None:
         print_line(case, numba_ms, torch_ms, agreement=float(np.mean(same)))
 
 
-def timed(logits_NLL: torch.Tensor, implementation: Implementation) -> tuple[float, UpsampledMasks]:
+def timed(logits_NLL: torch.Tensor, backend: Backend) -> tuple[float, UpsampledMasks]:
     """CPU milliseconds a mask; compiled code is loaded before."""
-    settings = {"low_side": LOW_SIDE, "stability_offset": 1.0, "implementation": implementation}
+    settings = {"low_side": LOW_SIDE, "stability_offset": 1.0, "backend": backend}
     upsample_runs(logits_NLL[:1], FRAME, **settings)
     start = time.process_time()
     found = upsample_runs(logits_NLL, FRAME, **settings)

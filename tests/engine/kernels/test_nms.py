@@ -61,9 +61,9 @@ def test_boxes_and_scores_of_different_lengths_are_refused() -> None:
 def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.nms_triton", None)
     with pytest.raises(RuntimeError, match="triton"):
-        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, implementation="triton")
+        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, backend="triton")
 
 
-def test_an_unknown_implementation_is_refused() -> None:
+def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 'reference' or 'triton'"):
-        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, implementation="cuda")  # type: ignore[arg-type]
+        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, backend="cuda")  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ def run_child(*command: str, cache: Path, interpret: bool) -> subprocess.Complet
     )
 
 
-def test_under_the_interpreter_the_kernels_agree_with_their_plain_twins(tmp_path: Path) -> None:
+def test_under_the_interpreter_the_kernels_agree_with_their_references(tmp_path: Path) -> None:
     files = sorted(str(path) for path in (HERE / "interpreted_triton").glob("*.py"))
     done = run_child("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, cache=tmp_path, interpret=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Low-resolution logits to runs: the numba twin against plain torch, and both against the definition."""
+"""Low-resolution logits to runs: the numba backend against the reference, and both against the definition."""
 
 import sys
 from typing import Any
@@ -40,8 +40,8 @@ def logits(kind: str, side: int, *, seed: int = 0) -> torch.Tensor:
     return noise[:, 0] * 3
 
 
-def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation: str, offset: float = 1.0) -> UpsampledMasks:
-    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, implementation=implementation)
+def run(logits_NRC: torch.Tensor, frame: Frame, side: int, backend: str, offset: float = 1.0) -> UpsampledMasks:
+    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, backend=backend)
 
 
 def assert_same(ours: UpsampledMasks, theirs: UpsampledMasks) -> None:
@@ -60,11 +60,11 @@ def test_numba_and_torch_give_the_same_runs_boxes_areas_and_stability(geometry: 
     assert_same(run(values, frame, side, "numba"), run(values, frame, side, "reference"))
 
 
-@pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(implementation: str) -> None:
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(backend: str) -> None:
     frame = Frame(crop_xyxy=(20, 10, 140, 90), image_hw=(100, 150), model_side=64)
     values = logits("soft", 16)
-    found = run(values, frame, 16, implementation)
+    found = run(values, frame, 16, backend)
     model = F.interpolate(values[None], (64, 64), mode="bilinear", align_corners=False)[..., :43, :64]
     window = F.interpolate(model, (80, 120), mode="bilinear", align_corners=False)[0].numpy()
     for i, runs in enumerate(found.rles):
@@ -77,33 +77,33 @@ def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(implementati
         assert found.stability_N[i] == np.float32((window[i] > 1).sum()) / np.float32((window[i] > -1).sum())
 
 
-@pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_empty_full_and_undecided_masks(implementation: str) -> None:
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_empty_full_and_undecided_masks(backend: str) -> None:
     frame = Frame.whole((50, 70), 64)
     values = torch.stack([torch.full((16, 16), level) for level in (-9.0, 9.0, 0.5, -0.5, 0.0)])
-    found = run(values, frame, 16, implementation)
+    found = run(values, frame, 16, backend)
     assert found.areas_N.tolist() == [0, 3500, 3500, 0, 0]
     assert found.stability_N.tolist() == [0.0, 1.0, 0.0, 0.0, 0.0]
     assert found.boxes_N4.tolist() == [[0, 0, 0, 0], [0, 0, 69, 49], [0, 0, 69, 49], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert [runs.counts.tolist() for runs in found.rles] == [[3500], [0, 3500], [0, 3500], [3500], [3500]]
 
 
-@pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_no_masks_give_no_masks(implementation: str) -> None:
-    found = run(torch.empty(0, 16, 16), Frame.whole((50, 70), 64), 16, implementation)
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_no_masks_give_no_masks(backend: str) -> None:
+    found = run(torch.empty(0, 16, 16), Frame.whole((50, 70), 64), 16, backend)
     assert (found.rles, found.boxes_N4.shape, found.areas_N.shape) == ([], (0, 4), (0,))
 
 
 @pytest.mark.parametrize("image_hw", [(300, 451), (451, 300), (200, 1)])
-@pytest.mark.parametrize("implementation", ["numba", "reference"])
-def test_rows_and_columns_of_the_padding_may_be_left_out(implementation: str, image_hw: tuple[int, int]) -> None:
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_rows_and_columns_of_the_padding_may_be_left_out(backend: str, image_hw: tuple[int, int]) -> None:
     frame = Frame.whole(image_hw, 128)
     rows, columns = needed_low_hw(frame, 32)
     values = logits("soft", 32)
-    cut = run(values[:, :rows, :columns], frame, 32, implementation)
-    assert_same(cut, run(values, frame, 32, implementation))
+    cut = run(values[:, :rows, :columns], frame, 32, backend)
+    assert_same(cut, run(values, frame, 32, backend))
     with pytest.raises(ValueError, match="expected from"):
-        run(values[:, : rows - 1], frame, 32, implementation)
+        run(values[:, : rows - 1], frame, 32, backend)
 
 
 def test_views_that_are_not_contiguous_give_the_same_masks() -> None:
@@ -143,8 +143,8 @@ def test_asking_for_numba_where_it_is_missing_raises(monkeypatch: pytest.MonkeyP
         run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "numba")
 
 
-def test_auto_says_once_which_implementation_it_took(caplog: pytest.LogCaptureFixture) -> None:
-    module.fastest.cache_clear()
+def test_auto_says_once_which_backend_it_took(caplog: pytest.LogCaptureFixture) -> None:
+    module.fastest_backend.cache_clear()
     caplog.set_level("INFO", logger=module.__name__)
     for _ in range(2):
         run(logits("soft", 16), Frame.whole((20, 20), 64), 16, "auto")
@@ -161,10 +161,10 @@ def test_on_a_gpu_without_triton_masks_are_made_on_the_cpu_and_a_warning_says_so
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.upsample_runs_triton", None)
-    module.fastest.cache_clear()
-    assert module.fastest("cuda") == "numba"
+    module.fastest_backend.cache_clear()
+    assert module.fastest_backend("cuda") == "numba"
     assert "Triton" in caplog.text
-    module.fastest.cache_clear()
+    module.fastest_backend.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_on_a_gpu_without_triton_masks_are_made_on_the_cpu_and_a_warning_says_so
         ({"logits_NRC": torch.zeros(2, 16, 16, dtype=torch.float64)}, "expected float32"),
         ({"logits_NRC": torch.zeros(16, 16)}, "expected float32"),
         ({"stability_offset": -1.0}, "at least 0"),
-        ({"implementation": "cuda"}, "expected 'auto'"),
+        ({"backend": "cuda"}, "expected 'auto'"),
     ],
 )
 def test_wrong_input_is_refused_with_what_was_expected(change: dict[str, Any], message: str) -> None:

@@ -52,8 +52,10 @@ def test_iou_and_logits_are_those_of_the_network(
     rows, columns = 27, 40
     with torch.inference_mode():
         plain, grid = PlainDecoder(sam, embeddings), GridDecoder(sam, embeddings)
-        theirs, ours = plain.ask(points), grid.ask(points)
-        their_logits, our_logits = (d.draw(a, wanted, (rows, columns)) for d, a in ((plain, theirs), (grid, ours)))
+        theirs, ours = plain.predict(points), grid.predict(points)
+        their_logits, our_logits = (
+            d.mask_logits(a, wanted, (rows, columns)) for d, a in ((plain, theirs), (grid, ours))
+        )
     assert (ours.iou_PM - theirs.iou_PM).abs().max() <= tolerance * theirs.iou_PM.abs().max()
     assert len(our_logits) == len(their_logits) == wanted.sum()
     difference = our_logits[:, :rows, :columns] - their_logits
@@ -67,9 +69,9 @@ def test_only_whole_cells_that_the_photograph_reaches_are_drawn(
     embeddings, points, wanted = asked(sam, 5, torch.float32)
     with torch.inference_mode():
         decoder = GridDecoder(sam, embeddings)
-        answer = decoder.ask(points)
-        whole = decoder.draw(answer, wanted, (40, 40))
-        part = decoder.draw(answer, wanted, (13, 38))
+        prediction = decoder.predict(points)
+        whole = decoder.mask_logits(prediction, wanted, (40, 40))
+        part = decoder.mask_logits(prediction, wanted, (13, 38))
     assert part.shape == (wanted.sum(), 16, 40)
     assert torch.allclose(part, whole[:, :16], atol=1e-5)
 
@@ -79,7 +81,7 @@ def test_no_mask_wanted_draws_none(make_sam: Callable[[SamConfig, torch.dtype], 
     embeddings, points, wanted = asked(sam, 3, torch.float32)
     with torch.inference_mode():
         decoder = GridDecoder(sam, embeddings)
-        assert decoder.draw(decoder.ask(points), torch.zeros_like(wanted), (40, 40)).shape == (0, 40, 40)
+        assert decoder.mask_logits(decoder.predict(points), torch.zeros_like(wanted), (40, 40)).shape == (0, 40, 40)
 
 
 def test_embeddings_of_another_shape_and_unknown_kinds_are_refused(

@@ -1,4 +1,4 @@
-"""The decoder's attention between tokens and image: the Triton twins against plain torch."""
+"""The decoder's attention between tokens and image: the Triton kernels against the reference."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +38,7 @@ SIZES = {  # points, cells, channels, heads, tokens
     "cells for several programs": (2, module.CELLS_OF_PROGRAM + 35, 16, 8, 7),
 }
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-6}
-"""Largest difference to the plain twin in float64, over its largest value; bfloat16 keeps 8 bits of a value."""
+"""Largest difference to the reference in float64, over its largest value; bfloat16 keeps 8 bits of a value."""
 
 
 def attention_of(size: str, dtype: torch.dtype, *, is_shared: bool) -> tuple[Cells, Tensor, tuple[Any, ...]]:
@@ -72,11 +72,11 @@ def assert_near(ours: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
 def test_triton_attends_both_ways_as_plain_torch_does(size: str, dtype: torch.dtype, is_shared: bool) -> None:
     cells, moved_PSC, (keys_PATC, bias_PAT, values_PATC, norm) = attention_of(size, dtype, is_shared=is_shared)
     assert_near(
-        attend_to_cells(moved_PSC, cells, implementation="triton"),
+        attend_to_cells(moved_PSC, cells, backend="triton"),
         attend_to_cells(moved_PSC.double(), in_float64(cells)),
         dtype,
     )
-    ours = attend_to_tokens(cells, keys_PATC, bias_PAT, values_PATC, norm, implementation="triton")
+    ours = attend_to_tokens(cells, keys_PATC, bias_PAT, values_PATC, norm, backend="triton")
     exact = [each.double() for each in (keys_PATC, bias_PAT, values_PATC)]
     assert_near(ours, attend_to_tokens(in_float64(cells), *exact, norm.double()), dtype)
 
@@ -88,23 +88,23 @@ def test_scores_far_apart_neither_overflow_nor_lose_a_head() -> None:
     keys_PATC[:, 0] *= 300  # the other head's scores lie hundreds below
     given = (keys_PATC, bias_PAT, values_PATC, norm)
     for work, arguments in ((attend_to_cells, (300 * moved_PSC, cells)), (attend_to_tokens, (cells, *given))):
-        ours, theirs = (work(*arguments, implementation=twin) for twin in ("triton", "reference"))
+        ours, theirs = (work(*arguments, backend=backend) for backend in ("triton", "reference"))
         assert torch.allclose(ours, theirs, atol=2e-4)
 
 
 def test_no_point_and_types_the_kernels_do_not_take() -> None:
     cells, moved_PSC, given = attention_of("one point", torch.float32, is_shared=False)
     none = Cells(image_PNC=cells.image_PNC[:0], position_NC=cells.position_NC)
-    assert attend_to_cells(moved_PSC[:0], none, implementation="triton").shape == (0, 8, 16)
-    assert attend_to_tokens(none, *(each[:0] for each in given[:3]), given[3], implementation="triton").shape == (
+    assert attend_to_cells(moved_PSC[:0], none, backend="triton").shape == (0, 8, 16)
+    assert attend_to_tokens(none, *(each[:0] for each in given[:3]), given[3], backend="triton").shape == (
         0,
         33,
         16,
     )
     with pytest.raises(ValueError, match="expected both float32 or both bfloat16"):
-        attend_to_cells(moved_PSC.double(), in_float64(cells), implementation="triton")
+        attend_to_cells(moved_PSC.double(), in_float64(cells), backend="triton")
     with pytest.raises(ValueError, match="expected 'reference' or 'triton'"):
-        attend_to_cells(moved_PSC, cells, implementation="cuda")  # type: ignore[arg-type]
+        attend_to_cells(moved_PSC, cells, backend="cuda")  # type: ignore[arg-type]
 
 
 def tiny_sam(config: SamConfig = TINY) -> Sam:
@@ -122,9 +122,9 @@ def test_a_fused_decoder_answers_like_the_plain_one(depth: int, dtype: torch.dty
     sam = tiny_sam(replace(TINY, decoder_depth=depth))
     embeddings, points = torch.randn(1, 32, 7, 7), torch.rand(3, 2) * 112
     with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16, cache_enabled=False):
-        ours = make_point_decoder("fused", sam, embeddings).ask(points)
+        ours = make_point_decoder("fused", sam, embeddings).predict(points)
     with torch.inference_mode():
-        theirs = make_point_decoder("grid", sam, embeddings).ask(points)
+        theirs = make_point_decoder("grid", sam, embeddings).predict(points)
     assert ours.image_PNC.dtype == dtype
     for name in ("iou_PM", "mask_tokens_PMC", "image_PNC"):
         value, expected = getattr(ours, name), getattr(theirs, name)
@@ -162,7 +162,7 @@ class Passes(TorchDispatchMode):
         return result
 
 
-def test_a_point_costs_five_passes_over_its_image_and_the_plain_twins_twenty_one(
+def test_a_point_costs_five_passes_over_its_image_and_the_reference_twenty_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The figures of the kernels' docstring, at the widths of SAM's ViTs."""
@@ -183,11 +183,11 @@ def test_a_point_costs_five_passes_over_its_image_and_the_plain_twins_twenty_one
     points, cells = 3, 11 * 11  # the only dimensions with these factors
     with torch.no_grad():  # inference mode would hide the copies inside composite operations
         sam, embeddings, asked = tiny_sam(original), torch.randn(1, 256, 11, 11), torch.rand(points, 2) * 176
-        plain, fused = (GridDecoder(sam, embeddings, attention=twin) for twin in ("reference", "triton"))
+        plain, fused = (GridDecoder(sam, embeddings, attention=backend) for backend in ("reference", "triton"))
         with Passes(points, cells, channels=256) as of_plain:
-            plain.ask(asked)
+            plain.predict(asked)
         with Passes(points, cells, channels=256) as of_fused:
-            fused.ask(asked)
+            fused.predict(asked)
     assert of_plain.passes == pytest.approx(21.45, abs=0.05)
     assert of_fused.passes == 0
     assert kernel_passes == [1, 1, 2, 1]

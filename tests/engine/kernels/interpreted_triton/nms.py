@@ -1,4 +1,4 @@
-"""Box NMS: the Triton twin against the plain one."""
+"""Box NMS: the Triton backend against the reference."""
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ def boxes_of(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_triton_leaves_the_same_boxes_in_the_same_order(count: int, threshold: float) -> None:
     boxes, scores = boxes_of(count, seed=count)
     plain = box_nms(boxes, scores, threshold)
-    assert box_nms(boxes, scores, threshold, implementation="triton").tolist() == plain.tolist()
+    assert box_nms(boxes, scores, threshold, backend="triton").tolist() == plain.tolist()
 
 
 def test_a_threshold_is_exceeded_not_met_to_the_last_bit() -> None:
     boxes, scores = np.array([[0, 0, 10, 10], [0, 0, 10, 7]]), np.array([1.0, 0.5])
     for threshold, kept in ((0.7, 2), (np.nextafter(0.7, 0), 1)):
-        assert len(box_nms(boxes, scores, threshold, implementation="triton")) == kept
+        assert len(box_nms(boxes, scores, threshold, backend="triton")) == kept

@@ -1,4 +1,4 @@
-"""Low-resolution logits to runs: the Triton twin against plain torch."""
+"""Low-resolution logits to runs: the Triton backend against the reference."""
 
 import numpy as np
 import pytest
@@ -35,8 +35,8 @@ def logits(side: int, count: int = 2, *, seed: int = 0) -> torch.Tensor:
     return smooth
 
 
-def run(logits_NRC: torch.Tensor, frame: Frame, side: int, implementation: str, offset: float = 1.0) -> UpsampledMasks:
-    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, implementation=implementation)
+def run(logits_NRC: torch.Tensor, frame: Frame, side: int, backend: str, offset: float = 1.0) -> UpsampledMasks:
+    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, backend=backend)
 
 
 def assert_same(ours: UpsampledMasks, theirs: UpsampledMasks) -> None:
