@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: SAM, mask generation, training and evaluation; the only package that imports torch."""
+"""The SAM network and everything on tensors: kernels, mask generation, prompts, training, evaluation, scenes."""

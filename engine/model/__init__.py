@@ -1,1 +1,1 @@
-"""SAM: image encoders, prompt encoder, mask decoder, configurations and weights."""
+"""SAM: image encoders, prompt encoder, mask decoder, configurations, weights and their download."""

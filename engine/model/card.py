@@ -1,4 +1,4 @@
-"""The model card: what a set of weights is, beside the weights as JSON. Weights without their card are never loaded."""
+"""The model card: a JSON file beside the weights that describes them. Our own weights are never loaded without it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from engine.model.config import SamConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model is, how it came to be and how its masks are to be filtered."""
+    """A model's network, training and measurements, and the thresholds its masks are filtered with."""
 
     name: str
+    """Name of the model; `model_id` begins with it."""
     config: SamConfig
+    """Sizes of the network."""
     predicted_iou_threshold: float
-    """Masks whose predicted IoU is lower are dropped by the automatic generator; in [0, 1]."""
+    """Lowest predicted IoU of a mask that the automatic generator keeps; in [0, 1]."""
     stability_threshold: float
-    """Masks whose stability score is lower are dropped by the automatic generator; in [0, 1]."""
+    """Lowest stability score of a mask that the automatic generator keeps; in [0, 1]."""
     parent: str
-    """model_id this one was trained from; "" when from scratch or unknown."""
+    """model_id of the model this one was trained from; "" for one trained from scratch or of unknown origin."""
     training: dict[str, Any]
-    """How it was trained: data, steps, seed; JSON values."""
+    """Training data, steps and seed, as JSON values."""
     metrics: dict[str, Any]
-    """What was measured on it; JSON values."""
+    """Measurements of the model, as JSON values."""
     license: str
+    """SPDX identifier of the weights' licence."""
     notes: str
+    """Anything else a user should know; free text."""
     zooms_in: bool = False
-    """Whether clicks and boxes are also asked in windows of the image (`engine.interactive.zoom`)."""
+    """True where prompts are also decoded in windows of the image (`engine.interactive.zoom`)."""
 
     def __post_init__(self) -> None:
         for name in ("predicted_iou_threshold", "stability_threshold"):
@@ -36,13 +40,13 @@ class ModelCard:
                 raise ValueError(f"card.{name}: got {getattr(self, name)}, expected a number in [0, 1]")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with one key per field."""
+        """Return a JSON object with one key per field."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return values | {"config": self.config.to_json()}
 
     @classmethod
     def from_json(cls, data: Any) -> ModelCard:
-        """The inverse of `to_json`.
+        """Read a card from the JSON object that `to_json` returns.
 
         Raises:
             ValueError: a field is missing, unknown or of the wrong type.
@@ -74,7 +78,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def released_card(name: str, config: SamConfig) -> ModelCard:
-    """The card of a released network; 0.88 and 0.95 are the thresholds of the original release, and of MobileSAM's."""
+    """Make the card of a released network, with the thresholds of both releases: 0.88 and 0.95."""
     return ModelCard(
         name=name,
         config=config,

@@ -1,4 +1,4 @@
-"""What a SAM network is made of: sizes, their checks, and their JSON form on a model card.
+"""Sizes of a SAM network, their checks, and their JSON form on a model card.
 
 `VIT_B`, `VIT_L` and `VIT_H` are the three networks of the original release ("Segment Anything", appendix A). `MOBILE`
 is MobileSAM's (Zhang et al. 2023): the same decoder behind a small encoder.
@@ -16,7 +16,7 @@ from engine.model.tiny_vit import TinyVit, TinyVitConfig
 
 @dataclass(frozen=True, kw_only=True)
 class VitConfig:
-    """Sizes of a ViT image encoder; its patches are `SamConfig.embedding_stride` pixels wide."""
+    """Sizes of a ViT image encoder. Its patches are `SamConfig.embedding_stride` pixels wide."""
 
     width: int
     """Channels of a token."""
@@ -29,7 +29,7 @@ class VitConfig:
     window_side: int = 14
     """Side of an attention window, in tokens."""
     mlp_ratio: int = 4
-    """Hidden width of the perceptrons over `width`."""
+    """Hidden width of the perceptrons, as a multiple of `width`."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.window_side, self.mlp_ratio) < 1:
@@ -48,7 +48,7 @@ class SamConfig:
     """Sizes of a whole network: image encoder, prompt encoder and mask decoder."""
 
     image_encoder: EncoderConfig
-    """The image encoder; everything else is the same for all kinds."""
+    """Sizes of the image encoder; their class names its kind."""
     input_side: int = 1024
     """Side of the square input, in pixels."""
     embedding_stride: int = 16
@@ -66,7 +66,7 @@ class SamConfig:
     iou_head_depth: int = 3
     """Layers of the head that predicts a mask's IoU."""
     iou_head_width: int = 256
-    """Hidden width of that head."""
+    """Hidden width of the head that predicts a mask's IoU."""
 
     def __post_init__(self) -> None:
         sizes = [getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "image_encoder"]
@@ -97,22 +97,22 @@ class SamConfig:
 
     @property
     def embedding_side(self) -> int:
-        """Rows, and columns, of the embedding grid (E)."""
+        """Side of the square embedding grid, in cells (E)."""
         return self.input_side // self.embedding_stride
 
     @property
     def logits_side(self) -> int:
-        """Rows, and columns, of the decoder's low-resolution masks (L = 4 E)."""
+        """Side of the decoder's square low-resolution masks, in pixels (L = 4 E)."""
         return 4 * self.embedding_side
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `image_encoder` carries its `kind`."""
+        """Return a JSON object with one key per field; that of `image_encoder` also has its `kind`."""
         kind = next(name for name, cls in ENCODER_KINDS.items() if isinstance(self.image_encoder, cls))
         return dataclasses.asdict(self) | {"image_encoder": {"kind": kind} | dataclasses.asdict(self.image_encoder)}
 
     @classmethod
     def from_json(cls, data: Any) -> SamConfig:
-        """The inverse of `to_json`.
+        """Read a configuration from the JSON object that `to_json` returns.
 
         Raises:
             ValueError: a field is missing, unknown or of the wrong type, or the sizes contradict each other.
@@ -130,6 +130,7 @@ class SamConfig:
 
 
 ENCODER_KINDS: dict[str, type[EncoderConfig]] = {"vit": VitConfig, "hybrid": HybridConfig, "tiny_vit": TinyVitConfig}
+"""Image encoders by the `kind` a card gives them."""
 
 VIT_B = SamConfig(image_encoder=VitConfig(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)))
 VIT_L = SamConfig(image_encoder=VitConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)))

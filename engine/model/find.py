@@ -1,4 +1,4 @@
-"""Where the weights of a model lie, by its name or path. Nothing is loaded, and torch is not imported."""
+"""Find the weights file of a model by its name or path. Loads nothing and imports no torch."""
 
 from pathlib import Path
 
@@ -6,33 +6,35 @@ from engine.model.released import RELEASED, models_folder
 
 PRETRAINED_FOLDER = Path(__file__).parent.parent / "pretrained"
 SHIPPED = ("seed",)
+"""Names of the models that are part of the package."""
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def find_weights(name_or_path: str | Path, folder: str | Path | None = None) -> tuple[Path, str]:
-    """Find the weights file of a model, and the name it goes by ("" for a path).
+    """Find the weights file of a model, and the model's name ("" for a path).
 
-    Released models are looked for in the models folder `folder`.
+    Args:
+        folder: the models folder, where released models are looked for; None: the default one.
 
     Raises:
         ValueError: no such name or file.
     """
-    asked, folder = str(name_or_path), models_folder(folder)
-    if asked in SHIPPED:
-        path = PRETRAINED_FOLDER / f"{asked}.safetensors"
+    name, folder = str(name_or_path), models_folder(folder)
+    if name in SHIPPED:
+        path = PRETRAINED_FOLDER / f"{name}.safetensors"
         if not path.exists():
-            raise ValueError(f"model {asked!r} should ship with the package, but {path} is missing: reinstall gigamask")
-        return path, asked
-    if asked in RELEASED:
-        path = folder / RELEASED[asked].file_name
+            raise ValueError(f"model {name!r} should ship with the package, but {path} is missing: reinstall gigamask")
+        return path, name
+    if name in RELEASED:
+        path = folder / RELEASED[name].file_name
         if not path.exists():
-            raise ValueError(f"model {asked!r} is not in {folder}: run `gigamask models pull {asked}`")
-        return path, asked
+            raise ValueError(f"model {name!r} is not in {folder}: run `gigamask models pull {name}`")
+        return path, name
     path = Path(name_or_path)
     if path.suffix not in WEIGHT_SUFFIXES:
         raise ValueError(
-            f"unknown model {asked!r}: expected {', '.join(SHIPPED)} (ships with gigamask), {', '.join(RELEASED)} "
-            f"(`gigamask models pull NAME` brings them) or the path of a file ending in {', '.join(WEIGHT_SUFFIXES)}"
+            f"unknown model {name!r}: expected {', '.join(SHIPPED)} (ships with gigamask), {', '.join(RELEASED)} "
+            f"(`gigamask models pull NAME` downloads them) or the path of a file ending in {', '.join(WEIGHT_SUFFIXES)}"
         )
     if not path.is_file():
         raise ValueError(f"{path}: no such weights file")

@@ -1,9 +1,9 @@
-"""Image encoder of the seed model: convolutions down to 1/16, attention there, and everything folded back into 1/8.
+"""Image encoder of the seed model: convolutions down to stride 16, attention there, and a merge at stride 8.
 
-SAM's decoder has no skip connection, so whatever it shall draw at stride 2 must sit in the embedding. Features of the
-finer stages are therefore brought into the 1/8 grid by strided convolutions (space to depth and a matrix product)
-beside the usual top-down path. Nothing depends on the position in the picture: the encoder may be run on any window
-whose sides are multiples of 16, which is what makes training on small windows of the input frame valid.
+SAM's decoder has no skip connection, so the embedding must hold all detail of the masks, down to stride 2. Strided
+convolutions (space to depth and a matrix product) therefore bring the finer stages into the stride-8 grid, beside the
+usual top-down path. Nothing depends on the position in the image, so the encoder runs on any window whose sides are
+multiples of 16. This makes training on small windows of the input valid.
 
 B batch, C channels, H and W rows and columns of the map at hand, T = H * W tokens, N heads.
 """
@@ -25,9 +25,9 @@ class HybridConfig:
     attention_blocks: int = 4
     """Transformer blocks at stride 16."""
     attention_heads: int = 6
-    """Heads of those blocks; divides the last width."""
+    """Attention heads of the transformer blocks; divides the last width."""
     mlp_ratio: int = 3
-    """Hidden width of their perceptrons over the last width."""
+    """Hidden width of the transformer blocks' perceptrons, as a multiple of the last width."""
 
     def __post_init__(self) -> None:
         if len(self.widths) != 4:
@@ -39,12 +39,12 @@ class HybridConfig:
 
 
 class HybridEncoder(nn.Module):
-    """Pixels to an embedding at stride 8."""
+    """Image encoder from normalised pixels to an embedding at stride 8."""
 
     stride = 8
     """Input pixels per cell of the embedding."""
     window_multiple = 16
-    """Sides of the input must be multiples of this many pixels."""
+    """Divisor of the input's sides, in pixels."""
 
     def __init__(self, config: HybridConfig, out_width: int) -> None:
         super().__init__()
@@ -71,9 +71,10 @@ class HybridEncoder(nn.Module):
         self.project = nn.Conv2d(out_width, out_width, kernel_size=1)
 
     def forward(self, pixels_B3HW: Tensor) -> Tensor:
-        """Normalised pixels float [B, 3, H, W] to embeddings [B, out_width, H/8, W/8].
+        """Encode normalised pixels, float [B, 3, H, W], as embeddings [B, out_width, H/8, W/8].
 
-        Raises ValueError when H or W is no multiple of 16.
+        Raises:
+            ValueError: H or W is not a multiple of 16.
         """
         height, width = pixels_B3HW.shape[-2:]
         if height % self.window_multiple or width % self.window_multiple:
@@ -90,7 +91,7 @@ class HybridEncoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; starts as the identity."""
+    """Two 3x3 convolutions with a shortcut; initialised to the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Pre-norm transformer block over all cells; a depthwise convolution stands in for positions."""
+    """Pre-norm transformer block over all cells; a depthwise convolution takes the place of position embeddings."""
 
     def __init__(self, channels: int, heads: int, mlp_channels: int) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class AttentionBlock(nn.Module):
 
 
 def conv_norm_relu(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, batch norm, ReLU."""
+    """Make a 3x3 convolution with batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(channels_out),

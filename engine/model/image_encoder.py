@@ -1,12 +1,11 @@
-"""The ViT image encoder of the original release, with its parameter names ("Segment Anything", A; Li et al. 2022).
+"""ViT image encoder of the original release, with its parameter names ("Segment Anything", A; Li et al. 2022).
 
 Most blocks attend within windows, a few over the whole grid; both add decomposed relative positions. Two rearrangements
-save time and memory and leave the function as it is: queries, keys and values are projected before windows are padded
+save time and memory without changing the function: queries, keys and values are projected before windows are padded
 (the padding is then the projection's bias), and relative positions of global blocks ride along in wider queries and
 keys, so that no cells-by-cells matrix is stored.
 
-For training there are drop path (Huang et al. 2016) and blocks that are computed again in the backward pass instead of
-being kept (gradient checkpointing).
+Training may use drop path (Huang et al. 2016) and gradient checkpointing.
 
 B batch or windows, H and W rows and columns of the grid at hand, N = H * W cells, C channels, A heads, L blocks,
 D channels of a head, X the 3 C channels of queries, keys and values together.
@@ -25,14 +24,14 @@ from engine.model.windows import cut_windows, join_windows
 
 
 class ImageEncoder(nn.Module):
-    """Normalised pixels to an embedding, through a plain vision transformer and a convolutional neck."""
+    """Image encoder from normalised pixels to an embedding: a plain vision transformer and a convolutional neck."""
 
     def __init__(self, config: SamConfig, vit: VitConfig) -> None:
         super().__init__()
         side = config.embedding_side
         self.input_side = config.input_side
         self.recomputes_blocks = False
-        """In training, keep only what enters a block and compute the rest again: a third more time, far less memory."""
+        """Gradient checkpointing of every block in training: a third more time, far less memory."""
         self.patch_embed = PatchEmbedding(vit.width, config.embedding_stride)
         self.pos_embed = nn.Parameter(torch.empty(1, side, side, vit.width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -43,11 +42,14 @@ class ImageEncoder(nn.Module):
         self.neck = embedding_neck(vit.width, config.width)
 
     def forward(self, pixels_B3SS: Tensor, branch_factors_L2B: Tensor | None = None) -> Tensor:
-        """Normalised pixels float [B, 3, S, S] to embeddings [B, C, E, E]; S is the configured input side.
+        """Encode normalised pixels, float [B, 3, S, S], as embeddings [B, C, E, E]; S is the configured input side.
 
-        `branch_factors_L2B`: what each block's attention and perceptron are multiplied by in training, per picture;
-        `draw_branch_factors` makes them. Ignored in evaluation.
-        Raises ValueError for another side: the positions are learned for this one.
+        Args:
+            branch_factors_L2B: factors of each block's attention and perceptron in training, per image, as
+                `draw_branch_factors` makes them; None: no drop path. Ignored in evaluation.
+
+        Raises:
+            ValueError: another side; the positions are learned for this one.
         """
         if tuple(pixels_B3SS.shape[1:]) != (3, self.input_side, self.input_side):
             raise ValueError(
@@ -65,16 +67,16 @@ class ImageEncoder(nn.Module):
 
 
 def draw_branch_factors(depth: int, drop_path: float, uniform_L2B: Tensor) -> Tensor:
-    """Drop path: 0 for a branch that is left out, else 1 / (1 - rate), so that the mean stays; float32 [L, 2, B].
+    """Draw drop path: 0 for a branch left out, else 1 / (1 - rate) to keep the mean; float32 [L, 2, B].
 
-    The rate grows evenly from 0 in the first block to `drop_path` in the last. `uniform_L2B`: random, in [0, 1).
+    The rate grows evenly from 0 in the first block to `drop_path` in the last. `uniform_L2B` is random in [0, 1).
     """
     rate_L11 = torch.linspace(0, drop_path, depth, device=uniform_L2B.device)[:, None, None]
     return (uniform_L2B >= rate_L11) / (1 - rate_L11)
 
 
 class PatchEmbedding(nn.Module):
-    """Each patch of pixels to one token."""
+    """Convolution that turns each patch of pixels into one token."""
 
     def __init__(self, width: int, patch_px: int) -> None:
         super().__init__()
@@ -99,10 +101,10 @@ class Block(nn.Module):
         if branch_factors_2B is not None:
             attended_BHWC = attended_BHWC * branch_factors_2B[0, :, None, None, None].to(attended_BHWC.dtype)
         tokens_BHWC = tokens_BHWC + attended_BHWC
-        thought_BHWC = self.mlp(self.norm2(tokens_BHWC))
+        changed_BHWC = self.mlp(self.norm2(tokens_BHWC))
         if branch_factors_2B is not None:
-            thought_BHWC = thought_BHWC * branch_factors_2B[1, :, None, None, None].to(thought_BHWC.dtype)
-        return tokens_BHWC + thought_BHWC
+            changed_BHWC = changed_BHWC * branch_factors_2B[1, :, None, None, None].to(changed_BHWC.dtype)
+        return tokens_BHWC + changed_BHWC
 
 
 class RelativeAttention(nn.Module):
@@ -141,7 +143,7 @@ class RelativeAttention(nn.Module):
 
 
 def relative_rows(table_RD: Tensor, side: int) -> Tensor:
-    """The table's row for every (query, key) pair of one axis, [side, side, D]."""
+    """Look up the table's row for every (query, key) pair of one axis; [side, side, D]."""
     positions = torch.arange(side, device=table_RD.device)
     return table_RD[positions[:, None] - positions[None, :] + side - 1]
 
@@ -149,7 +151,7 @@ def relative_rows(table_RD: Tensor, side: int) -> Tensor:
 def attend_in_windows(
     query_BAND: Tensor, key_BAND: Tensor, value_BAND: Tensor, rows_BANH: Tensor, columns_BANW: Tensor
 ) -> Tensor:
-    """Attention with relative positions as an additive matrix: the cheaper form for the few cells of a window."""
+    """Attend with relative positions as an additive matrix, the cheaper form for the few cells of a window."""
     bias_BANN = (rows_BANH[..., :, None] + columns_BANW[..., None, :]).flatten(3)
     return F.scaled_dot_product_attention(query_BAND, key_BAND, value_BAND, attn_mask=bias_BANN)
 
@@ -157,7 +159,7 @@ def attend_in_windows(
 def attend_globally(
     query_BAND: Tensor, key_BAND: Tensor, value_BAND: Tensor, rows_BANH: Tensor, columns_BANW: Tensor
 ) -> Tensor:
-    """Attention with relative positions in the inner product: [q, rows, columns] . [k, one-hot row, one-hot column]."""
+    """Attend with relative positions in the inner product: [q, rows, columns] . [k, one-hot row, one-hot column]."""
     head_width = query_BAND.shape[-1]
     height, width = rows_BANH.shape[-1], columns_BANW.shape[-1]
     one_hot_rows_NH = torch.eye(height, dtype=key_BAND.dtype, device=key_BAND.device).repeat_interleave(width, 0)
@@ -165,5 +167,5 @@ def attend_globally(
     one_hot_NX = torch.cat([one_hot_rows_NH, one_hot_columns_NW], dim=1)
     wide_query = torch.cat([query_BAND * head_width**-0.5, rows_BANH, columns_BANW], dim=-1)
     wide_key = torch.cat([key_BAND, one_hot_NX.expand(*key_BAND.shape[:2], -1, -1)], dim=-1)
-    wide_value = F.pad(value_BAND, (0, height + width))  # the memory-saving kernels want one width
+    wide_value = F.pad(value_BAND, (0, height + width))  # the memory-saving kernels need one width
     return F.scaled_dot_product_attention(wide_query, wide_key, wide_value, scale=1.0)[..., :head_width]

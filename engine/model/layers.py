@@ -1,4 +1,4 @@
-"""The small layers that several parts of SAM share; parameter names are those of the original release."""
+"""Small layers that several parts of SAM share, under the original release's parameter names."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of every cell of a [B, C, H, W] map."""
+    """Layer norm over the channels of each cell of a [B, C, H, W] map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LayerNorm2d(nn.Module):
 
 
 class TransformerMlp(nn.Module):
-    """The two-layer perceptron of a transformer block: GELU in the image encoder, ReLU in the decoder."""
+    """Two-layer perceptron of a transformer block: GELU in the image encoder, ReLU in the decoder."""
 
     def __init__(self, width: int, hidden_width: int, activation: nn.Module) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class TransformerMlp(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """`depth` linear layers with ReLU between them: the decoder's heads."""
+    """`depth` linear layers with ReLU between them, for the decoder's heads."""
 
     def __init__(self, width_in: int, hidden_width: int, width_out: int, depth: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Perceptron(nn.Module):
 
 
 def embedding_neck(width: int, out_width: int) -> nn.Sequential:
-    """What brings an image encoder's last features to the embedding's width."""
+    """Make the convolutions from an image encoder's last features to the embedding's width."""
     return nn.Sequential(
         nn.Conv2d(width, out_width, kernel_size=1, bias=False),
         LayerNorm2d(out_width),

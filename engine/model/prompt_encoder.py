@@ -1,4 +1,4 @@
-"""Prompts to the decoder's inputs: points and boxes become tokens, a mask becomes a map ("Segment Anything", A).
+"""Prompt encoder: turns points and boxes into tokens, and a mask into a map ("Segment Anything", A).
 
 P prompts, K points of a prompt, T tokens, C channels, E side of the embedding grid, L = 4 E side of a mask prompt.
 """
@@ -15,7 +15,7 @@ from engine.prompts import Prompts
 
 
 class PromptEncoder(nn.Module):
-    """Points, boxes and masks in model-input pixels to the decoder's inputs."""
+    """Encoder from points, boxes and masks in model-input pixels to the decoder's inputs."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class PromptEncoder(nn.Module):
         self.embedding_side = config.embedding_side
         self.pe_layer = RandomFourierPosition(config.width)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, config.width) for _ in range(4))
-        """Added to: background point, foreground point, box's first corner, box's second corner."""
+        """Learned kinds, added to the position: background point, foreground point, a box's first and second corner."""
         self.not_a_point_embed = nn.Embedding(1, config.width)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, config.mask_prompt_channels // 4, kernel_size=2, stride=2),
@@ -37,9 +37,9 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, config.width)
 
     def forward(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Sparse tokens [P, T, C] and the dense map: [P, C, L/4, L/4], or [1, C, 1, 1] to be broadcast without masks.
+        """Encode prompts as sparse tokens [P, T, C] and a dense map [P, C, L/4, L/4] ([1, C, 1, 1] without masks).
 
-        A padding point is appended when there are points and no boxes, as the original does.
+        As in the original, a padding point is appended when there are points and no boxes.
         """
         sparse_PTC = self.encode_points(prompts.points_PK2, prompts.labels_PK, pad=prompts.boxes_P4 is None)
         if prompts.boxes_P4 is not None:
@@ -49,7 +49,7 @@ class PromptEncoder(nn.Module):
         return sparse_PTC, self.mask_downscaling(prompts.mask_logits_P1LL)
 
     def encode_points(self, points_PK2: Tensor, labels_PK: Tensor, *, pad: bool) -> Tensor:
-        """Tokens [P, K, C] of the points, [P, K+1, C] when `pad` and there are any."""
+        """Encode points as tokens [P, K, C]; [P, K+1, C] if `pad` is set and K > 0."""
         if pad and points_PK2.shape[1]:
             points_PK2 = torch.cat([points_PK2, points_PK2.new_zeros(len(points_PK2), 1, 2)], dim=1)
             labels_PK = torch.cat([labels_PK, labels_PK.new_full((len(labels_PK), 1), -1)], dim=1)
@@ -60,12 +60,12 @@ class PromptEncoder(nn.Module):
         return positions_PKC + kinds_3C[labels_PK.long() + 1]
 
     def encode_boxes(self, boxes_P4: Tensor) -> Tensor:
-        """Tokens [P, 2, C] of the boxes' two corners."""
+        """Encode the two corners of each box as tokens [P, 2, C]."""
         kinds_2C = torch.cat(self._kinds_1C()[2:])
         return self._positions(boxes_P4.unflatten(1, (2, 2))) + kinds_2C
 
     def get_dense_pe(self) -> Tensor:
-        """Positions of the whole embedding grid, [1, C, E, E]."""
+        """Encode the positions of the whole embedding grid; [1, C, E, E]."""
         side = self.embedding_side
         weight = self.pe_layer.positional_encoding_gaussian_matrix
         centres_E = (torch.arange(side, device=weight.device, dtype=weight.dtype) + 0.5) / side
@@ -76,12 +76,12 @@ class PromptEncoder(nn.Module):
         return list(self.point_embeddings.parameters())
 
     def _positions(self, points_xy: Tensor) -> Tensor:
-        # half a pixel: a coordinate names a pixel, its centre is what is encoded
+        # half a pixel: a coordinate names a pixel, and its centre is encoded
         return self.pe_layer((points_xy + 0.5) / self.input_side)
 
 
 class RandomFourierPosition(nn.Module):
-    """Random spatial frequencies (Tancik et al. 2020): a fixed Gaussian matrix, stored with the weights."""
+    """Positions encoded by random spatial frequencies, a fixed matrix among the weights (Tancik et al. 2020)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -89,9 +89,9 @@ class RandomFourierPosition(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
 
     def forward(self, points_xy: Tensor) -> Tensor:
-        """Points (x, y) in [0, 1], any leading shape, to [..., C].
+        """Encode points (x, y) in [0, 1], of any leading shape, as [..., C].
 
-        Never under autocast: bfloat16 cannot tell apart the phases of neighbouring pixels.
+        Autocast is turned off: bfloat16 cannot distinguish the phases of neighbouring pixels.
         """
         matrix = self.positional_encoding_gaussian_matrix
         kind = matrix.device.type

@@ -1,7 +1,7 @@
-"""The models folder and the released weights that can be pulled into it.
+"""Download of the released SAM weights into the models folder; needs no torch.
 
-The releases publish no SHA-256: those here are what other projects recorded of the same files (the digits in the names
-of `vit_b`, `vit_l` and `vit_h` begin their MD5). A file that agrees is the one that everybody else has.
+The releases publish no SHA-256. The checksums here are those that other projects recorded of the same files (the digits
+in the file names of `vit_b`, `vit_l` and `vit_h` begin their MD5), so a file that passes is the one in common use.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ from typing import BinaryIO
 from storage.objects.stores import Corrupt, StoreError
 
 TIMEOUT_S = 30.0
-"""How long a server may stay silent."""
+"""Longest silence of a server before a download fails, in seconds."""
 BLOCK_BYTES = 1 << 20
+"""Bytes read from the server at a time."""
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes there are so far and the bytes there will be, None where the server does not say."""
+"""Callback with the bytes downloaded so far and the file's size in bytes, None where the server does not send it."""
 
 
 class PullFailed(StoreError):
-    """A download could not be started or finished; the message says why and what to do."""
+    """Failure to start or finish a download; the message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """Weights that their authors put on the network."""
+    """Weights that their authors published."""
 
     name: str
+    """Name of the model, such as "vit_b"."""
     url: str
+    """Address of the file."""
     sha256: str
+    """Expected checksum of the file, as 64 hex digits."""
 
     @property
     def file_name(self) -> str:
-        """What the file is called there and in the models folder."""
+        """Name of the file, at its address and in the models folder."""
         return self.url.rpartition("/")[2]
 
 
@@ -76,38 +80,44 @@ RELEASED: dict[str, ReleasedModel] = {
         ),
     ]
 }
-"""By size. `mobile` is MobileSAM, the others are the original release of "Segment Anything"."""
+"""Released models by name, smallest first: MobileSAM and the three networks of "Segment Anything"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PulledModel:
-    """What `pull` left in the models folder."""
+    """A checked file in the models folder, and how `pull` got it."""
 
     name: str
+    """Name of the model."""
     path: Path
+    """Place of the file."""
     nbytes: int
+    """Size of the file."""
     sha256: str
+    """Checksum of the file, as 64 hex digits."""
     already_there: bool
-    """The file lay in the folder; it was checked again and nothing was downloaded."""
+    """True where the file was in the folder already: it was checked again and nothing was downloaded."""
     kept_bytes: int
-    """What an earlier pull had left and this one did not fetch again."""
+    """Bytes of an earlier, interrupted pull that this one kept."""
     refetched_bytes: int
-    """What an earlier pull had left and this one fetched again, because the server only sends whole files."""
+    """Bytes of an earlier, interrupted pull that this one downloaded again, as the server only sends whole files."""
 
     @property
     def verification(self) -> str:
-        """One line for people: how far the file's content is vouched for."""
+        """Line for users on how the content was verified."""
         return f"verified: SHA-256 {self.sha256}, as others recorded it (the release publishes none)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Transfer:
-    kept_bytes: int
-    refetched_bytes: int
+    """Bytes of an earlier pull, by what became of them."""
+
+    kept_bytes: int = 0
+    refetched_bytes: int = 0
 
 
 def models_folder(folder: str | Path | None = None) -> Path:
-    """Where pulled models lie: `folder`, or ~/.cache/gigamask/models."""
+    """Return the folder of pulled models: `folder`, or ~/.cache/gigamask/models for None."""
     return Path(folder) if folder is not None else Path.home() / ".cache" / "gigamask" / "models"
 
 
@@ -118,15 +128,17 @@ def pull(
     base_url: str | None = None,
     progress: Progress | None = None,
 ) -> PulledModel:
-    """Download released weights into the models folder, going on where an interrupted pull stopped.
+    """Download released weights into the models folder, continuing an interrupted pull.
 
-    `base_url` is another address of the same files. Bytes gather in `<file>.part`, which is renamed once its checksum
-    agrees; nothing that was downloaded is deleted.
+    Data is collected in `<file>.part`, which is renamed once its checksum agrees and is never deleted.
+
+    Args:
+        base_url: a mirror of the files, as the address of their folder; None: the authors' addresses.
 
     Raises:
         ValueError: no released model has this name.
-        PullFailed: no network, the server refused or broke off, the folder cannot be written, or another pull of this
-            file is running.
+        PullFailed: there is no network, the server refused or disconnected, the folder cannot be written, or another
+            pull of this file is running.
         Corrupt: the file is complete and its checksum is wrong.
     """
     if name not in RELEASED:
@@ -135,8 +147,10 @@ def pull(
     url = released.url if base_url is None else f"{base_url.rstrip('/')}/{released.file_name}"
     target = models_folder(folder) / released.file_name
     part = target.with_name(target.name + ".part")
-    kept_bytes = refetched_bytes = 0
+    transfer = _Transfer()
     sha256 = ""
+
+    # Check the file, or download it first
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         already_there = target.exists()
@@ -144,25 +158,28 @@ def pull(
             sha256 = _check(released, target)
         else:
             with _locked(part) as file:
-                kept_bytes, refetched_bytes = _download(url, file, part, progress)
+                transfer = _download(url, file, part, progress)
                 os.fsync(file.fileno())
                 sha256 = _check(released, part)
                 os.replace(part, target)
     except OSError as error:
         raise PullFailed(f"{target}: {error.strerror or error}; make room or choose another models folder") from error
+
+    # Report
     return PulledModel(
         name=name,
         path=target,
         nbytes=target.stat().st_size,
         sha256=sha256,
         already_there=already_there,
-        kept_bytes=kept_bytes,
-        refetched_bytes=refetched_bytes,
+        kept_bytes=transfer.kept_bytes,
+        refetched_bytes=transfer.refetched_bytes,
     )
 
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
+    """Open the partial file under an exclusive lock."""
     with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,14 +188,16 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _download(url: str, file: BinaryIO, part: Path, progress: Progress | None) -> tuple[int, int]:
-    """Bring `file` to its full size; the bytes it had and kept, and the bytes it had and fetched again."""
+def _download(url: str, file: BinaryIO, part: Path, progress: Progress | None) -> _Transfer:
+    """Bring `file` to its full size."""
     had_bytes = file.seek(0, os.SEEK_END)
     again = f"{part} keeps what came; pull again to go on from there"
+
+    # Read the response into the file, block by block
     try:
         response = _open(url, had_bytes)
         if response is None:
-            return had_bytes, 0
+            return _Transfer(kept_bytes=had_bytes)
         with response:
             start_bytes, total_bytes = _span(response)
             if start_bytes not in (0, had_bytes):
@@ -198,26 +217,28 @@ def _download(url: str, file: BinaryIO, part: Path, progress: Progress | None) -
         raise PullFailed(f"{url}: no connection ({error.reason}); check the network or the proxy; {again}") from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise PullFailed(f"{url}: the connection broke ({error!r}); {again}") from error
+
+    # Check the size
     if total_bytes is not None and done_bytes < total_bytes:
         raise PullFailed(f"{url}: the connection ended after {done_bytes} of {total_bytes} bytes; {again}")
     file.truncate()  # the earlier part may have been longer than the whole file
     file.flush()
-    return start_bytes, had_bytes - start_bytes
+    return _Transfer(kept_bytes=start_bytes, refetched_bytes=had_bytes - start_bytes)
 
 
 def _open(url: str, had_bytes: int) -> http.client.HTTPResponse | None:
-    """The answer to a request for the bytes from `had_bytes` on; None when there are no more."""
+    """Request the bytes from `had_bytes` on; None when there are no more."""
     headers = {"User-Agent": "gigamask"} | ({"Range": f"bytes={had_bytes}-"} if had_bytes else {})
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and had_bytes:
-            return None  # everything is there, or more than that: the checksum tells
+            return None  # the file is complete, or too long: the checksum tells
         raise
 
 
 def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """First byte of the body within the file, and the file's size where the server says it."""
+    """Read the position of the body within the file, and the file's size (None where the server does not send it)."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if span is None:
@@ -228,7 +249,11 @@ def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
 
 
 def _check(released: ReleasedModel, path: Path) -> str:
-    """The file's SHA-256. Raises Corrupt when it is not the released file's."""
+    """Check the file's SHA-256 and return it.
+
+    Raises:
+        Corrupt: the file is not the released one.
+    """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != released.sha256:

@@ -1,7 +1,7 @@
-"""SAM whole: preprocess, encode, decode. Three plain functions of their arguments, no hidden order of calls.
+"""The whole SAM network: preprocess, encode and decode, three functions of their arguments without hidden state.
 
-B images, P prompts, C channels, S side of the input, E side of the embedding, M masks of a prompt, L = 4 E side of a
-mask.
+B images, P prompts, C channels, S side of the input, E side of the embedding, M masks per prompt, L = 4 E side of a
+low-resolution mask.
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,22 @@ from engine.prompts import Prompts
 
 Outputs = Literal["multimask", "single", "all"]
 
-MASKS_OF_OUTPUTS: dict[str, slice] = {"multimask": slice(1, 4), "single": slice(0, 1), "all": slice(0, 4)}
+MASKS_BY_OUTPUTS: dict[str, slice] = {"multimask": slice(1, 4), "single": slice(0, 1), "all": slice(0, 4)}
+"""Which of the decoder's four masks `Sam.decode` returns."""
 PIXEL_MEAN = (123.675, 116.28, 103.53)
-"""Mean of each channel of RGB in [0, 255] that every SAM was trained with; so is the deviation."""
+"""Mean of the R, G and B values in [0, 255] that pixels are normalised with; the same for every SAM."""
 PIXEL_STD = (58.395, 57.12, 57.375)
+"""Standard deviation of the R, G and B values that pixels are normalised with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What the decoder answers to P prompts."""
+    """Masks that the decoder predicts for P prompts."""
 
     logits_PMLL: Tensor
-    """Low-resolution mask logits; a mask is where they are above 0."""
+    """Low-resolution mask logits; above 0 inside the mask."""
     iou_PM: Tensor
-    """Each mask's predicted IoU with the object meant."""
+    """Predicted IoU of each mask with the prompted object."""
 
 
 class Sam(nn.Module):
@@ -57,13 +59,14 @@ class Sam(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and where `preprocess` puts pixels."""
+        """Device of the weights, to which `preprocess` moves pixels."""
         return self.mask_decoder.iou_token.weight.device
 
     def preprocess(self, image_HW3: np.ndarray) -> Tensor:
-        """A uint8 RGB image as the encoder's input, float32 [3, S, S]: resized, normalised, zero-padded below or right.
+        """Resize, normalise and zero-pad (below or right) a uint8 RGB image to the encoder's input, float32 [3, S, S].
 
-        Raises ValueError when the image is not uint8 [H, W, 3].
+        Raises:
+            ValueError: the image is not uint8 [H, W, 3].
         """
         side = self.config.input_side
         frame = Frame.whole((image_HW3.shape[0], image_HW3.shape[1]), side)
@@ -75,7 +78,7 @@ class Sam(nn.Module):
         return F.pad(normalised_3HW, (0, side - width, 0, side - height))
 
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
-        """Preprocessed images to embeddings [B, C, E, E]."""
+        """Encode preprocessed images as embeddings [B, C, E, E]."""
         return self.image_encoder(pixels_B3SS)
 
     def decode(
@@ -86,13 +89,16 @@ class Sam(nn.Module):
         outputs: Outputs = "multimask",
         image_index_P: Tensor | None = None,
     ) -> Decoded:
-        """Masks for every prompt: M is 3 for "multimask", 1 for "single", 4 for "all".
+        """Predict masks for every prompt: M is 3 for "multimask", 1 for "single", 4 for "all".
 
-        `image_index_P` (int64) names each prompt's embedding; it may be left out when there is one embedding.
+        Args:
+            image_index_P: int64 index of each prompt's embedding; None where there is one embedding.
 
-        Raises ValueError when embeddings or mask prompts do not fit the network, or several embeddings come without
-        `image_index_P`.
+        Raises:
+            ValueError: embeddings or mask prompts do not fit the network, or several embeddings come without
+                `image_index_P`.
         """
+        # Check the shapes
         side = self.config.embedding_side
         if tuple(embeddings_BCEE.shape[1:]) != (self.config.width, side, side):
             raise ValueError(
@@ -105,14 +111,16 @@ class Sam(nn.Module):
             if len(embeddings_BCEE) != 1:
                 raise ValueError(f"got {len(embeddings_BCEE)} embeddings; image_index_P must name each prompt's")
             image_index_P = torch.zeros(len(prompts), dtype=torch.int64, device=embeddings_BCEE.device)
+
+        # Encode the prompts and decode them
         sparse_PTC, dense_PCHW = self.prompt_encoder(prompts)
         logits_P4LL, iou_P4 = self.mask_decoder(
             embeddings_BCEE, self.prompt_encoder.get_dense_pe(), sparse_PTC, dense_PCHW, image_index_P=image_index_P
         )
-        wanted = MASKS_OF_OUTPUTS[outputs]
+        wanted = MASKS_BY_OUTPUTS[outputs]
         return Decoded(logits_PMLL=logits_P4LL[:, wanted], iou_PM=iou_P4[:, wanted])
 
 
 def build_sam(config: SamConfig) -> Sam:
-    """A network of these sizes with fresh random weights, in evaluation mode."""
+    """Build a network of these sizes with random weights, in evaluation mode."""
     return Sam(config).eval()

@@ -1,9 +1,9 @@
-"""The TinyViT-5M image encoder of MobileSAM, under its released parameter names (Wu et al. 2022; Zhang et al. 2023).
+"""TinyViT-5M image encoder of MobileSAM, under its released parameter names (Wu et al. 2022; Zhang et al. 2023).
 
 Inverted residual convolutions at stride 4, then three stages of attention within windows at strides 8, 16 and 16: the
-last merging does not shrink the grid, so that the embedding has SAM's stride. Relative positions are a table over the
-absolute distance of rows and of columns. Queries, keys and values are projected before windows are padded (a padding
-token is zero, what it projects to is one vector), which leaves the function as it is.
+last merging keeps the grid, so that the embedding has SAM's stride. Relative positions are a table over the
+absolute distance of rows and of columns. Queries, keys and values are projected before windows are padded (the padding
+is then the projection of a zero token, one vector), which does not change the function.
 
 B batch or windows, H and W rows and columns of the map at hand, N = H * W cells of a window, C channels, A heads, D
 channels of a head, X the 3 C channels of queries, keys and values together.
@@ -19,7 +19,7 @@ from engine.model.layers import embedding_neck
 from engine.model.windows import cut_windows, join_windows
 
 CLASSES = 1000
-"""Outputs of the classifier that the encoder was pretrained with; released with the weights, never asked."""
+"""Outputs of the classifier that the encoder was pretrained with; part of the released weights, never used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class TinyVitConfig:
     window_sides: tuple[int, int, int] = (7, 14, 7)
     """Sides of the later stages' windows, in cells."""
     mlp_ratio: int = 4
-    """Hidden width over width, of the perceptrons and of the first stage's convolutions."""
+    """Hidden width of the perceptrons and of the first stage's convolutions, as a multiple of the width."""
 
     def __post_init__(self) -> None:
         if (len(self.widths), len(self.depths), len(self.heads), len(self.window_sides)) != (4, 4, 3, 3):
@@ -47,7 +47,7 @@ class TinyVitConfig:
 
 
 class TinyVit(nn.Module):
-    """Normalised pixels to an embedding at stride 16."""
+    """Image encoder from normalised pixels to an embedding at stride 16."""
 
     stride = 16
     """Input pixels per cell of the embedding; sides of the input are multiples of it."""
@@ -61,14 +61,15 @@ class TinyVit(nn.Module):
         self.neck = embedding_neck(config.widths[3], out_width)
 
     def forward(self, pixels_B3HW: Tensor) -> Tensor:
-        """Normalised pixels float [B, 3, H, W] to embeddings [B, out_width, H/16, W/16].
+        """Encode normalised pixels, float [B, 3, H, W], as embeddings [B, out_width, H/16, W/16].
 
-        Raises ValueError when H or W is no multiple of 16.
+        Raises:
+            ValueError: H or W is not a multiple of 16.
         """
         height, width = pixels_B3HW.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"got pixels of {height} x {width}, expected sides that are multiples of {self.stride}")
-        # attention wants channels last, and a convolution takes them so without copying
+        # attention needs channels last, and a convolution reads them so without copying
         features_BCHW = self.patch_embed(pixels_B3HW.contiguous(memory_format=torch.channels_last))
         for layer in self.layers:
             features_BCHW = layer(features_BCHW)
@@ -76,7 +77,7 @@ class TinyVit(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Pixels to features at stride 4."""
+    """Two convolutions from pixels to features at stride 4."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks, and the way to the next stage where there is one."""
+    """Blocks of one stage, and the merging into the next stage unless it is the last."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Stage(nn.Module):
 
 
 def make_stage(config: TinyVitConfig, index: int) -> Stage:
-    """Stage 0 is convolutional, the others attend; the merging after stage 2 keeps the grid."""
+    """Make a stage: stage 0 is convolutional, the others attend; the merging after stage 2 keeps the grid."""
     width = config.widths[index]
     blocks: list[nn.Module] = [
         ConvolutionBlock(width, config.mlp_ratio * width)
@@ -116,7 +117,7 @@ def make_stage(config: TinyVitConfig, index: int) -> Stage:
 
 
 class ConvolutionBlock(nn.Module):
-    """Inverted residual: widen, look around channel by channel, narrow."""
+    """Inverted residual block: widen, convolve each channel, narrow."""
 
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Between stages: another width and, at stride 2, a grid of half the sides."""
+    """Transition between stages: another width and, at stride 2, a grid of half the side."""
 
     def __init__(self, width: int, out_width: int, *, stride: int) -> None:
         super().__init__()
@@ -143,7 +144,7 @@ class PatchMerging(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention within windows, a depthwise convolution that looks across their borders, a perceptron."""
+    """Attention within windows, a depthwise convolution across their borders, and a perceptron."""
 
     def __init__(self, width: int, heads: int, window_side: int, mlp_width: int) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class AttentionBlock(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Pre-norm attention within windows of the grid; a grid of one window's size is that window."""
+    """Pre-norm attention within windows of the grid."""
 
     def __init__(self, width: int, heads: int, side: int) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens_BHWC: Tensor) -> Tensor:
         qkv_BHWX = self.qkv(self.norm(tokens_BHWC))
-        padding_X = self.qkv(self.norm.bias)  # what a zero token becomes
+        padding_X = self.qkv(self.norm.bias)  # projection of a zero token
         windows_BHWX = cut_windows(qkv_BHWX, self.side, padding=padding_X)
         # each head's queries, keys and values lie side by side
         query_BAND, key_BAND, value_BAND = (
@@ -184,7 +185,7 @@ class WindowAttention(nn.Module):
 
 
 class NormedMlp(nn.Module):
-    """A layer norm and a two-layer perceptron."""
+    """Layer norm and two-layer perceptron."""
 
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
@@ -197,7 +198,7 @@ class NormedMlp(nn.Module):
 
 
 def distances(side: int, device: torch.device) -> Tensor:
-    """For every two cells of a window |rows apart| * side + |columns apart|, their place in the table; int64 [N, N]."""
+    """Index the table for every two cells of a window: |row distance| * side + |column distance|; int64 [N, N]."""
     cells_N = torch.arange(side * side, device=device)
     rows_N, columns_N = cells_N // side, cells_N % side
     rows_apart_NN = (rows_N[:, None] - rows_N[None, :]).abs()
@@ -205,7 +206,7 @@ def distances(side: int, device: torch.device) -> Tensor:
 
 
 def conv_norm(width_in: int, width_out: int, *, side: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution that keeps the grid (but for its stride) and a batch norm, named `c` and `bn`."""
+    """Make a padded convolution, named `c`, and a batch norm, named `bn`."""
     layers = nn.Sequential()
     layers.add_module(
         "c", nn.Conv2d(width_in, width_out, side, stride=stride, padding=side // 2, groups=groups, bias=False)

@@ -1,7 +1,7 @@
-"""The decoder's two-way transformer: prompt tokens and image cells attend to each other ("Segment Anything", fig. 14).
+"""Two-way transformer of the decoder: prompt tokens and image cells attend to each other ("Segment Anything", fig. 14).
 
 What the first block computes from the image alone is the same for every prompt on that image, so image cells come in as
-U distinct maps and are spread over the P prompts only after they were projected. The function is the reference's.
+U distinct maps and are spread over the P prompts only after projection. The function is that of the original release.
 
 U distinct image maps, P prompts, T tokens of a prompt, N cells of a map, C channels, A heads, D channels of a head.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.model.layers import TransformerMlp
 
 CROSS_DOWNSAMPLE = 2
-"""Attention between tokens and image runs at this fraction of the decoder's width (appendix A)."""
+"""Decoder's width over the width of the attention between tokens and image (appendix A)."""
 
 
 class TwoWayTransformer(nn.Module):
@@ -28,9 +28,9 @@ class TwoWayTransformer(nn.Module):
     def forward(
         self, image_UNC: Tensor, position_1NC: Tensor, tokens_PTC: Tensor, image_index_P: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Tokens [P, T, C] and image cells [P, N, C] after attending to each other.
+        """Attend both ways; returns tokens [P, T, C] and image cells [P, N, C].
 
-        `image_index_P` (int64) names each prompt's row of `image_UNC`.
+        `image_index_P` is the int64 index of each prompt's row of `image_UNC`.
         """
         queries_PTC, keys_PNC = tokens_PTC, image_UNC
         for layer in self.layers:
@@ -41,7 +41,7 @@ class TwoWayTransformer(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Self attention of the tokens, tokens to image, perceptron on the tokens, image to tokens."""
+    """Self-attention of the tokens, attention from tokens to image, perceptron on the tokens, attention back."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, *, first: bool) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class TwoWayBlock(nn.Module):
         position_1NC: Tensor,
         image_index_P: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        if self.first:  # the tokens themselves are still their own positions, and nothing is added to
+        if self.first:  # the tokens are still their own positions; no residual
             queries_PTC = self.self_attn(queries_PTC, queries_PTC, queries_PTC)
         else:
             placed_PTC = queries_PTC + tokens_PTC
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         query_rows_P: Tensor | None = None,
         key_rows_P: Tensor | None = None,
     ) -> Tensor:
-        """Attended queries [P, Tq, C]; `*_rows_P` spread queries, or keys and values, over the batch once projected."""
+        """Attend; returns [P, Tq, C]. `*_rows_P` spread queries, or keys and values, over the batch once projected."""
         query_PATD = self._split(self.q_proj(query), query_rows_P)
         key_PATD = self._split(self.k_proj(key), key_rows_P)
         value_PATD = self._split(self.v_proj(value), key_rows_P)
@@ -117,7 +117,7 @@ class Attention(nn.Module):
 
 
 def spread(rows_U: Tensor, index_P: Tensor) -> Tensor:
-    """`rows_U[index_P]`, without a copy where there is one row."""
+    """Index `rows_U[index_P]`, without a copy if there is one row."""
     if len(rows_U) == 1:
         return rows_U.expand(len(index_P), *rows_U.shape[1:])
     return rows_U[index_P]

@@ -2,8 +2,8 @@
 
 Our own weights are `<stem>.safetensors` (parameters as fp16, loaded as fp32) beside `<stem>.json`: the card and the
 SHA-256 of the weights. Released checkpoints, the original ones and MobileSAM's, are `.pth` and `.pt` files without a
-card; no code in them is run.
-Loading is strict: every parameter must be there under its official name, in its shape, and finite.
+card; they are read as plain tensors, never as code.
+Loading is strict: every parameter must be present under its official name, in its shape, and finite.
 """
 
 from __future__ import annotations
@@ -28,26 +28,30 @@ from engine.model.released import RELEASED
 from engine.model.sam import Sam
 
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
-"""The original release's networks by their image encoder's width."""
-MOBILE_MARK = "image_encoder.patch_embed.seq.0.c.weight"
-"""A parameter that only MobileSAM's network has."""
+"""Networks of the original release by their image encoder's width."""
+MOBILE_PARAMETER = "image_encoder.patch_embed.seq.0.c.weight"
+"""Name of a parameter that only MobileSAM's network has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network with its weights, ready to be used, and what is known of it."""
+    """A network with its weights, in evaluation mode, and its card."""
 
     name: str
+    """Name on the card."""
     model_id: str
-    """The name and the first 12 hex digits of the SHA-256 of the weights' file."""
+    """Name and first 12 hex digits of the SHA-256 of the weights file, joined by a hyphen."""
     sam: Sam
+    """The network with its weights loaded."""
     card: ModelCard
+    """Description of the weights, with the thresholds of the automatic generator."""
 
 
 def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, device: str = "cpu") -> Model:
-    """The model of a name ("seed", "mobile", "vit_b", ...) or of a weights file, in evaluation mode, in float32.
+    """Load a model by name ("seed", "mobile", "vit_b", ...) or from a weights file, in evaluation mode and float32.
 
-    Released models are read from the models folder `folder`; `engine.model.released.pull` brings them there.
+    Args:
+        folder: the models folder, into which `engine.model.released.pull` downloads; None: the default one.
 
     Raises:
         ValueError: no such name or file; the weights are damaged, do not fit the network or are not what their card
@@ -62,7 +66,7 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
         if name in RELEASED:
             _check_released(name, path, sha256)
         state = _parse_original(path)
-        card = released_card(name or path.stem, _config_of_original(path, state))
+        card = released_card(name or path.stem, _released_config(path, state))
     return Model(
         name=card.name,
         model_id=f"{card.name}-{sha256[:12]}",
@@ -72,19 +76,21 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
 
 
 def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
-    """Write `<stem>.safetensors` (parameters as fp16, buffers as they are) and `<stem>.json`; returns the model_id.
+    """Write `<stem>.safetensors` (parameters as fp16, buffers unchanged) and `<stem>.json`; returns the model_id.
 
-    Each file appears whole or not at all, and the same weights make the same bytes.
+    Each file appears complete or not at all, and the same weights give the same bytes.
 
     Raises:
-        ValueError: the card is another network's, the path does not end in .safetensors, or a weight is not finite in
-            fp16.
+        ValueError: the card's configuration is not the network's, the path does not end in .safetensors, or a weight
+            is not finite in fp16.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: expected a path ending in .safetensors")
     if card.config != sam.config:
         raise ValueError(f"card {card.name!r}: its config differs from the network's\n  {card.config}\n  {sam.config}")
+
+    # Serialise
     parameters = dict(sam.named_parameters())
     state = {
         name: (value.half() if name in parameters else value).detach().cpu().contiguous()
@@ -93,6 +99,8 @@ def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
     _check_finite(path, state)
     data = safetensors.torch.save(state)
     sha256 = hashlib.sha256(data).hexdigest()
+
+    # Write both files
     sidecar = json.dumps({"weights_sha256": sha256} | card.to_json(), indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, data)
@@ -154,9 +162,9 @@ def _parse_original(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _config_of_original(path: Path, state: Mapping[str, Tensor]) -> SamConfig:
-    """The network of a released checkpoint: the ViTs are told apart by the width of their positions."""
-    if MOBILE_MARK in state:
+def _released_config(path: Path, state: Mapping[str, Tensor]) -> SamConfig:
+    """Tell the network of a released checkpoint, the ViTs by the width of their positions."""
+    if MOBILE_PARAMETER in state:
         return MOBILE
     positions = state.get("image_encoder.pos_embed")
     width = positions.shape[-1] if positions is not None and positions.ndim else None
@@ -169,7 +177,7 @@ def _config_of_original(path: Path, state: Mapping[str, Tensor]) -> SamConfig:
 
 
 def _build_with(card: ModelCard, path: Path, state: Mapping[str, Tensor]) -> Sam:
-    with torch.device("meta"):  # no time for random weights that are replaced at once
+    with torch.device("meta"):  # spends no time on random weights that are replaced at once
         sam = Sam(card.config)
     _check_names_and_shapes(path, sam.state_dict(), state)
     _check_finite(path, state)

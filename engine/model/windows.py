@@ -1,12 +1,12 @@
-"""A grid of tokens cut into attention windows, and joined again; both image encoders with windows use it."""
+"""Cutting a grid of tokens into attention windows and joining them, for both image encoders with windows."""
 
 from torch import Tensor
 
 
 def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
-    """Windows [B * windows, side, side, X] of a grid padded right and below with the vector `padding` [X].
+    """Cut a grid, padded right and below with the vector `padding` [X], into windows [B * windows, side, side, X].
 
-    They have the grid's dtype: bfloat16 ones must not double in size for a float32 bias.
+    The windows have the grid's dtype: a float32 bias must not double the size of bfloat16 windows.
     """
     batch, height, width, channels = grid_BHWX.shape
     rows, columns = -(-height // side), -(-width // side)
@@ -22,7 +22,7 @@ def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
 
 
 def join_windows(windows_BHWC: Tensor, grid_BHW: tuple[int, ...]) -> Tensor:
-    """The inverse of `cut_windows`: the grid [B, H, W, C] without its padding."""
+    """Join the windows of `cut_windows` to the grid [B, H, W, C], without its padding."""
     batch, height, width = grid_BHW
     side = windows_BHWC.shape[1]
     rows, columns = -(-height // side), -(-width // side)
