@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from engine.labelled import LabelledImage
 from engine.model.sam import Sam
-from engine.training.data import Batch, BatchConfig, Source, WindowConfig, make_batch
+from engine.training.batches import Batch, BatchConfig, make_batch
 from engine.training.losses import mask_iou
 from engine.training.photos import PhotoSource
+from engine.training.sources import Source, WindowConfig
 from engine.training.step import decode_window, encode_prompts, image_of_prompts
 
 SLOPES = (0.6, 1.0)

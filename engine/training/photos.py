@@ -11,7 +11,8 @@ import numpy as np
 from numpy.random import Generator
 
 from engine.labelled import LabelledImage, read_pixels
-from engine.training.data import Cut, WindowConfig, content_size, crop_of, jitter_scale, scale
+from engine.training.augment import content_size, crop_of, jitter_scale, scale
+from engine.training.sources import Cut, WindowConfig
 from storage import rle
 
 DECODED_PHOTOS = 64

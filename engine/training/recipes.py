@@ -2,7 +2,8 @@
 
 from engine.model.config import SamConfig, VitConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
-from engine.training.data import BatchConfig, WindowConfig
+from engine.training.batches import BatchConfig
+from engine.training.sources import WindowConfig
 from engine.training.step import Objective
 from engine.training.train import Phase, TrainConfig
 

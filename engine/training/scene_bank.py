@@ -16,7 +16,8 @@ import numpy as np
 from numpy.random import Generator
 
 from engine.scenes.batch import SceneBatch
-from engine.training.data import Cut, WindowConfig, content_size, crop_of, scale
+from engine.training.augment import content_size, crop_of, scale
+from engine.training.sources import Cut, WindowConfig
 
 TREE_DRAW_SHARE = 0.75
 """Share of masks drawn evenly over leaves (so small ones are seen); the others are drawn over pixels."""

@@ -26,12 +26,13 @@ from engine.model.hybrid_encoder import HybridConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import generate_scenes
-from engine.training.data import BatchConfig, MixedSource, Source, WindowConfig
+from engine.training.batches import BatchConfig
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, best_device, run_with_peers
 from engine.training.photos import PhotoSource
 from engine.training.progress import StepLines
 from engine.training.scene_bank import BankConfig, SceneBank
+from engine.training.sources import MixedSource, Source, WindowConfig
 from engine.training.train import Phase, TrainConfig, train
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.model.sam import Sam
 from engine.training.annotator import DENSITY_POWER, correction_clicks
-from engine.training.data import Batch
+from engine.training.batches import Batch
 from engine.training.losses import least_loss, score_masks
 
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from engine.model.image_encoder import ImageEncoder, draw_branch_factors
 from engine.model.sam import Sam
+from engine.training.batches import Batch, BatchConfig
 from engine.training.checkpoint import History, TrainState, load_state, save_state
-from engine.training.data import Batch, BatchConfig, Source, WindowConfig, prefetch_batches
 from engine.training.optimizer import OptimizerKind, make_optimizers, set_rate
 from engine.training.peers import Peers
+from engine.training.prefetch import prefetch_batches
+from engine.training.sources import Source, WindowConfig
 from engine.training.step import Objective, StepScores, attention_on, forward_step
 
 logger = logging.getLogger(__name__)

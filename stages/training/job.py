@@ -25,10 +25,10 @@ from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import MIN_SIDE, generate_scenes
 from engine.training.calibrate import CalibrationConfig, IouPairs, ask_whole_pictures, calibrate_on
 from engine.training.checkpoint import HISTORY_NAME, read_history
-from engine.training.data import MixedSource, Source
 from engine.training.peers import Peers
 from engine.training.progress import StepLines
 from engine.training.scene_bank import BankConfig, SceneBank
+from engine.training.sources import MixedSource, Source
 from engine.training.train import TrainConfig, train
 from stages.training.curves import condensed, write_curves
 from stages.training.snapshot_source import Part, SnapshotSource, count_images

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.random import Generator
 
 from engine.images import decode
-from engine.training.data import Cut, WindowConfig
 from engine.training.photos import DECODED_PHOTOS, cut_some_photo
+from engine.training.sources import Cut, WindowConfig
 from storage import rle
 from storage.objects.stores import Corrupt
 from storage.records import ImageRecord, MaskRecord, Provenance, parse_sa1b, sa1b_json

@@ -26,13 +26,13 @@ from engine.interactive.segment import SamSegmenter
 from engine.labelled import load_folder
 from engine.model.weights import Model, load_model
 from engine.training.calibrate import CalibrationConfig, calibrate
-from engine.training.data import MixedSource
 from engine.training.peers import Peers, best_device
 from engine.training.photos import PhotoSource
 from engine.training.progress import StepLines
 from engine.training.recipes import seed_recipe
 from engine.training.scene_bank import BankConfig, SceneBank
 from engine.training.seed import make_scenes
+from engine.training.sources import MixedSource
 from engine.training.train import train
 from tests.benchmarks.json_lines import print_line
 

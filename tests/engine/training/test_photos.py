@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine.labelled import LabelledImage, load_folder
-from engine.training.data import WindowConfig
 from engine.training.photos import PhotoSource, cut_photo
+from engine.training.sources import WindowConfig
 
 PHOTOS = Path(__file__).parents[2] / "data" / "photos"
 

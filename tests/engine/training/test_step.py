@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.model.config import SamConfig
-from engine.training.data import Batch, WindowConfig, make_batch
+from engine.training.batches import Batch, make_batch
 from engine.training.initialise import fresh_sam
 from engine.training.scene_bank import SceneBank
+from engine.training.sources import WindowConfig
 from engine.training.step import Objective, forward_step
 from engine.training.train import learn_from
 from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, TINY_VIT, square_scenes

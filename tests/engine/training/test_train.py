@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from engine.prompts import Prompts
+from engine.training.batches import Batch, make_batch
 from engine.training.checkpoint import STATE_NAME, History, load_average, read_history
-from engine.training.data import Batch, WindowConfig, make_batch
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, run_with_peers
 from engine.training.scene_bank import SceneBank
+from engine.training.sources import WindowConfig
 from engine.training.step import decode_window, encode_prompts
 from engine.training.train import Phase, TrainConfig, draw_step, learn_from, train, vit_encoder
 from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, TINY_VIT, square_scenes, train_tiny

@@ -17,10 +17,11 @@ from engine.model.config import SamConfig, VitConfig
 from engine.model.hybrid_encoder import HybridConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
-from engine.training.data import BatchConfig, WindowConfig
+from engine.training.batches import Batch, BatchConfig
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers, run_with_peers
 from engine.training.scene_bank import BankConfig, SceneBank
+from engine.training.sources import WindowConfig
 from engine.training.train import Phase, TrainConfig, train
 
 TINY_SAM = SamConfig(
@@ -76,6 +77,12 @@ def square_scenes(seed: int, count: int) -> SceneBatch:
         whole_BL=tree.clamp(max=1),
         leaves_B=torch.full((count,), 3, dtype=torch.int32),
     )
+
+
+def assert_equal_batches(a: Batch, b: Batch) -> None:
+    """Fail unless two batches hold the same numbers."""
+    for name, tensor in vars(a).items():
+        assert torch.equal(tensor, vars(b)[name]), name
 
 
 def train_tiny(folder: Path, config: TrainConfig, peers: Peers, *, talks: bool = False) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 import webdataset
 
-from engine.training.data import WindowConfig
 from engine.training.initialise import fresh_sam
+from engine.training.sources import WindowConfig
 from engine.training.train import train
 from stages.training.snapshot_source import (
     STEPS_A_SET,

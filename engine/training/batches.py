@@ -1,0 +1,166 @@
+"""Training samples: windows cut from labelled pictures, each with masks to ask for and a first prompt on every mask.
+
+Everything about a sample follows from (seed, step, position in the global batch): which picture, which window, which
+masks, which random numbers its later clicks use. So a resumed run sees the same data, and so does the same run spread
+over more processes.
+
+Samples are made on the host, in numpy; pixels and masks travel as bytes and become numbers on the device that trains.
+
+B pictures of this process, P = B * prompts per picture, S window side in px, L = S / cell_px cells of a low-resolution
+mask, R correction rounds.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.training.annotator import CENTRED_SHARE, first_click, noisy_box
+from engine.training.augment import jitter_colours
+from engine.training.sources import Source, WindowConfig
+
+CELL_PX = 2
+"""Window pixels per cell of the low-resolution masks: a quarter of the hybrid encoder's stride 8. A ViT's are 4."""
+
+Samples = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one process trains on in one step."""
+
+    pixels_B3SS: Tensor
+    """float32, normalised, zero where padded."""
+    targets_PLL: Tensor
+    """float32 in [0, 1]: share of each cell that the mask covers."""
+    clicks_P2: Tensor
+    """float32 (x, y), window pixels."""
+    boxes_P4: Tensor
+    """float32 (x0, y0, x1, y1), window pixels, noisy."""
+    is_box_P: Tensor
+    """bool: the first prompt is the box, else the click."""
+    uniforms_RP3: Tensor
+    """float32 in [0, 1): random numbers of each correction click."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same on another device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def parts(self, pictures: int) -> "list[Batch]":
+        """The batch in parts of at most so many pictures."""
+        count = len(self.pixels_B3SS)
+        prompts = len(self.clicks_P2) // count
+        return [self._part(first, min(first + pictures, count), prompts) for first in range(0, count, pictures)]
+
+    def _part(self, first: int, last: int, prompts: int) -> "Batch":
+        rows = slice(first * prompts, last * prompts)
+        return Batch(
+            pixels_B3SS=self.pixels_B3SS[first:last],
+            targets_PLL=self.targets_PLL[rows],
+            clicks_P2=self.clicks_P2[rows],
+            boxes_P4=self.boxes_P4[rows],
+            is_box_P=self.is_box_P[rows],
+            uniforms_RP3=self.uniforms_RP3[:, rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How batches are put together."""
+
+    seed: int
+    prompts: int
+    """Masks asked for per picture."""
+    box_share: float = 0.2
+    """Share of first prompts that are boxes; half in the paper."""
+    centred_share: float = CENTRED_SHARE
+    """Share of first clicks near the point farthest from the boundary, the others fall anywhere; 0 in the paper."""
+    most_corrections: int = 3
+    """Clicks that may follow the first prompt; 8 in the paper."""
+    colour_jitter: bool = True
+    """Change the colours of a part of the pictures; the paper's last stages do not."""
+    pixel_mean: tuple[float, float, float]
+    """RGB, on the 0..255 scale, as the model's preprocessing has it."""
+    pixel_std: tuple[float, float, float]
+
+
+def make_batch(
+    source: Source,
+    config: BatchConfig,
+    window: WindowConfig,
+    *,
+    step: int,
+    positions: range,
+    cell_px: int = CELL_PX,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """The samples at `positions` of the global batch of `step`, on `device`."""
+    samples = make_samples(source, config, window, step=step, positions=positions, cell_px=cell_px)
+    return batch_of(samples, config, torch.device(device))
+
+
+def make_samples(
+    source: Source, config: BatchConfig, window: WindowConfig, *, step: int, positions: range, cell_px: int
+) -> Samples:
+    """What `batch_of` makes a batch of: a few arrays, bytes where they are large."""
+    samples = [_make_sample(source, config, window, step, position, cell_px) for position in positions]
+    stacked = {name: [sample[name] for sample in samples] for name in samples[0]}
+    return {
+        "pixels_BSS3": np.stack(stacked["pixels"]),
+        "content_B2": np.stack(stacked["content"]),
+        "covered_PLL": np.concatenate(stacked["covered"]),
+        "cell_area": np.array(cell_px**2),
+        "clicks_P2": np.concatenate(stacked["clicks"]),
+        "boxes_P4": np.concatenate(stacked["boxes"]),
+        "is_box_P": np.concatenate(stacked["is_box"]),
+        "uniforms_RP3": np.concatenate(stacked["uniforms"], 1),
+    }
+
+
+def batch_of(samples: Samples, config: BatchConfig, device: torch.device) -> Batch:
+    """Samples as a batch on `device`: pixels normalised and zero where padded, masks as shares of their cells."""
+    here = {name: _to_device(array, device) for name, array in samples.items() if name != "cell_area"}
+    mean_3, std_3 = (torch.tensor(values, device=device) for values in (config.pixel_mean, config.pixel_std))
+    pixels_BSS3 = here["pixels_BSS3"]
+    axis_S = torch.arange(pixels_BSS3.shape[1], device=device)
+    within_BS, within_BT = (axis_S < side_B1 for side_B1 in here["content_B2"].unsqueeze(2).unbind(1))
+    normalised_BSS3 = (pixels_BSS3.float() - mean_3) / std_3
+    padded_BSS3 = torch.where((within_BS[:, :, None] & within_BT[:, None, :])[..., None], normalised_BSS3, 0.0)
+    return Batch(
+        pixels_B3SS=padded_BSS3.permute(0, 3, 1, 2),  # which is channels-last in memory
+        targets_PLL=here["covered_PLL"].float() / int(samples["cell_area"]),
+        clicks_P2=here["clicks_P2"],
+        boxes_P4=here["boxes_P4"],
+        is_box_P=here["is_box_P"],
+        uniforms_RP3=here["uniforms_RP3"],
+    )
+
+
+def _make_sample(
+    source: Source, config: BatchConfig, window: WindowConfig, step: int, position: int, cell_px: int
+) -> Samples:
+    rng = np.random.default_rng([config.seed, step, position])
+    cut = source.cut(rng, step, window, config.prompts)
+    side, cells = window.side_px, window.side_px // cell_px
+    height, width = cut.image_HW3.shape[:2]
+    pixels_SS3 = np.zeros((side, side, 3), np.uint8)
+    pixels_SS3[:height, :width] = jitter_colours(cut.image_HW3, rng) if config.colour_jitter else cut.image_HW3
+    masks_PSS = np.zeros((config.prompts, side, side), np.uint8)
+    masks_PSS[:, :height, :width] = cut.masks_NHW
+    return {
+        "pixels": pixels_SS3,
+        "content": np.array([height, width]),
+        "covered": masks_PSS.reshape(config.prompts, cells, cell_px, cells, cell_px).sum((2, 4), dtype=np.uint8),
+        "clicks": np.stack([first_click(mask, rng, config.centred_share) for mask in cut.masks_NHW]),
+        "boxes": np.stack([noisy_box(mask, rng) for mask in cut.masks_NHW]),
+        "is_box": rng.random(config.prompts) < config.box_share,
+        "uniforms": rng.random((config.most_corrections, config.prompts, 3), dtype=np.float32),
+    }
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
