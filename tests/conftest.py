@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,8 +10,8 @@ from typer.main import get_command
 
 from flows.cli import main as cli
 from flows.config import load_run_config
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 CLUSTER = ROOT / "docs" / "ray-cluster.yaml"
 

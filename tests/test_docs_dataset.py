@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +13,9 @@ from storage.dataset import Dataset
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 from storage.tables import rows as tables
+from tests.paths import ROOT
 
-PAGE = Path(__file__).parents[1] / "docs" / "dataset.md"
+PAGE = ROOT / "docs" / "dataset.md"
 BLOCK = re.compile(r"^([^\n]+):\n```sql\n(.*?)```", re.DOTALL | re.MULTILINE)
 UNITS = {
     pa.int64(): "int64",

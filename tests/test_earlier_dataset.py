@@ -17,8 +17,9 @@ from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from tests.paths import DATA
 
-WRITTEN = Path(__file__).parent / "data" / "dataset_0_1"
+WRITTEN = DATA / "dataset_0_1"
 EXPECTED: dict[str, Any] = json.loads((WRITTEN / "expected.json").read_text())
 INGEST = IngestConfig(images_per_shard=3, license="CC-BY-4.0", country="DE")
 GENERATE = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)

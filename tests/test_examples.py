@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 import gigamask
+from tests.paths import PHOTOS, ROOT
 from tests.tiny_network import save_tiny_model
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-PHOTOS = ROOT / "tests" / "data" / "photos"
 
 
 def run_example(name: str, *arguments: object) -> str:

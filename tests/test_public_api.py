@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import gigamask
+from tests.paths import PHOTOS, ROOT
 
-ROOT = Path(__file__).parent.parent
-PHOTO = ROOT / "tests" / "data" / "photos" / "nuts" / "nuts_0.jpg"
+PHOTO = PHOTOS / "nuts" / "nuts_0.jpg"
 HEAVY = ("torch", "ray", "prefect", "pyarrow", "deltalake", "numpy", "cv2", "pydantic", "boto3", "PIL", "numba")
 MAX_IMPORT_S = 2.0
 """Generous: on a quiet machine it takes 0.01 s."""

@@ -45,8 +45,8 @@ from engine.model.config import VIT_B, VIT_H, VIT_L
 from engine.model.grid_decoder import DecoderKind, PointDecoder, make_point_decoder
 from engine.model.weights import Model, load_model
 from engine.prompts import point_grid
+from tests.paths import PHOTOS
 
-ROOT = Path(__file__).parents[2]
 ORIGINAL = {"vit_b": VIT_B, "vit_l": VIT_L, "vit_h": VIT_H}
 DECODERS: tuple[DecoderKind, DecoderKind] = ("auto", "grid")
 """The fastest there is here, and the one in plain torch."""
@@ -90,7 +90,7 @@ def parse_arguments() -> argparse.Namespace:
 def load_photos(arguments: argparse.Namespace) -> list[bytes]:
     """JPEGs of the size asked for; sides are swapped for upright photographs."""
     width, height = (int(side) for side in arguments.size.split("x"))
-    folder = arguments.photos or ROOT / "tests/data/photos"
+    folder = arguments.photos or PHOTOS
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not files:
         raise SystemExit(f"{folder}: no JPEG or PNG file")

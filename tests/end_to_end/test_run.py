@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-ROOT = Path(__file__).parent.parent.parent
-PHOTOS = ROOT / "tests" / "data" / "photos"
+from tests.paths import PHOTOS, ROOT
+
 SETTINGS = ["--set", "generate.points_per_side=8", "--set", "ingest.images_per_shard=4"]
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from engine.labelled import load_folder, read_pixels, unlabelled_pictures
 from storage import rle
-
-PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ from stages.ingest.ingest import ingest_photos
 from storage import rle
 from storage.dataset import Dataset
 from tests.faults.checker import Checker, Files, Finding, FolderFiles, Record, differences, digest
+from tests.paths import ROOT
 from tests.tiny_network import save_tiny_model
 
-ROOT = Path(__file__).resolve().parents[2]
 PHOTOS_PER_SHARD = 2
 WORKERS = 2
 SHARE_OF_DRIVER = 0.25

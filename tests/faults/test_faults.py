@@ -20,8 +20,8 @@ from storage.records import MaskRecord
 from storage.tables.contents import put_masks
 from tests.faults import datasets, sabotage, workers
 from tests.faults.checker import DAMAGED, DOUBLED, FOREIGN, LOST, TORN, Checker, FolderFiles
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BAD = ("masks lost", "masks doubled", "other findings", "torn reads", "failed workers")
 
 

@@ -13,8 +13,8 @@ import pytest
 from storage.dataset import Dataset
 from storage.objects.stores import Conflict, Corrupt, NotFound, StoreError
 from storage.protocol.plans import PlannedShard
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARD = PlannedShard(name="00000")
 
 

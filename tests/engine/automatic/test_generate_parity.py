@@ -7,7 +7,6 @@ comparison over a folder of photographs.
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +23,7 @@ from engine.model.config import SamConfig, VitConfig
 from engine.model.sam import Sam, build_sam
 from engine.model.weights import Model, load_model
 from storage.rle import Rle
+from tests.paths import ROOT
 
 CONFIG = SamConfig(
     image_encoder=VitConfig(width=32, depth=2, heads=2, global_blocks=(1,)),
@@ -32,7 +32,7 @@ CONFIG = SamConfig(
     width=64,
     decoder_mlp_width=128,
 )
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "tests" / "benchmarks"
 
 
 @pytest.fixture

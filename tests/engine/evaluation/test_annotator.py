@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ from engine.evaluation.annotator import centre_click, click_through, iou, jitter
 from engine.interactive.segment import Candidates, Click, ObjectPrompt
 from engine.labelled import load_folder
 from storage import rle
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 RNG = np.random.default_rng(0)
 

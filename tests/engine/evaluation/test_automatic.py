@@ -25,8 +25,8 @@ from engine.evaluation.config import EvaluationConfig
 from engine.labelled import LabelledImage, load_folder
 from storage import rle
 from storage.rle import Rle
+from tests.paths import PHOTOS
 
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
 SIDE = 60
 
 

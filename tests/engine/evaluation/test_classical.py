@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,8 +7,7 @@ from engine.evaluation.config import EvaluationConfig
 from engine.interactive.segment import Click, ObjectPrompt
 from engine.labelled import load_folder
 from storage import rle
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 @pytest.fixture

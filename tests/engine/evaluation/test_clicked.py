@@ -14,8 +14,7 @@ from engine.evaluation.config import EvaluationConfig
 from engine.interactive.segment import Candidates, ObjectPrompt
 from engine.labelled import LabelledImage, load_folder, read_pixels
 from storage import rle
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 @dataclass(frozen=True)

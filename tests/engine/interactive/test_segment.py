@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,7 @@ from engine.model.config import SamConfig, VitConfig
 from engine.model.sam import build_sam
 from engine.model.weights import Model
 from engine.prompts import Prompts
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 @pytest.fixture(scope="module")

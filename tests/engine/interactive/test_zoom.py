@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +23,7 @@ from engine.model.card import ModelCard
 from engine.model.config import SamConfig, VitConfig
 from engine.model.sam import build_sam
 from engine.model.weights import Model, load_model
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 @pytest.fixture(scope="module")

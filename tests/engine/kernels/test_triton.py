@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 
 pytestmark = [
     pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="Triton is made for Linux alone"),

@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import http.server
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ import pytest
 
 from engine.model.released import RELEASED, PullFailed, models_folder, pull
 from storage.objects.stores import Corrupt
+from tests.paths import ROOT
 
 CONTENT = bytes(range(256)) * 1024 + b"weights!"
 """What the local server has for vit_b."""
@@ -234,3 +237,9 @@ def test_the_models_folder_is_in_the_users_cache_unless_told(tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     assert models_folder() == tmp_path / ".cache" / "gigamask" / "models"
     assert models_folder("elsewhere").name == "elsewhere"
+
+
+def test_released_models_are_listed_and_pulled_without_torch() -> None:
+    program = "import sys, flows.cli.models, engine.model.released; print({'torch', 'numpy', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

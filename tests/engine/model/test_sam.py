@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from engine.model.image_encoder import attend_globally, attend_in_windows
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD, Outputs, Sam, build_sam
 from engine.model.windows import cut_windows, join_windows
 from engine.prompts import Prompts
+from tests.paths import SAM_PARAMETERS
 
 SMALL = SamConfig(
     image_encoder=VitConfig(width=48, depth=2, heads=3, global_blocks=(1,)),
@@ -20,7 +20,6 @@ SMALL = SamConfig(
     decoder_heads=4,
     decoder_mlp_width=64,
 )
-ORIGINAL_STATE = Path(__file__).parents[2] / "data" / "sam_state_dict.json"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def point_prompts(count: int, points: int = 1) -> Prompts:
 def test_names_and_shapes_are_those_of_the_original_definitions(name: str, config: SamConfig) -> None:
     with torch.device("meta"):
         sam = Sam(config)
-    original = json.loads(ORIGINAL_STATE.read_text())[name]
+    original = json.loads(SAM_PARAMETERS.read_text())[name]
     assert {key: list(value.shape) for key, value in sam.state_dict().items()} == original
     sam.load_state_dict({key: torch.empty(shape, device="meta") for key, shape in original.items()}, strict=True)
 
@@ -50,7 +49,7 @@ def test_the_seeds_decoder_has_the_original_names() -> None:
     config = SamConfig(image_encoder=HybridConfig(), input_side=320, embedding_stride=8, width=128)
     with torch.device("meta"):
         ours = {name for name in Sam(config).state_dict() if not name.startswith("image_encoder.")}
-    original = json.loads(ORIGINAL_STATE.read_text())["vit_b"]
+    original = json.loads(SAM_PARAMETERS.read_text())["vit_b"]
     assert ours == {name for name in original if not name.startswith("image_encoder.")}
 
 

@@ -6,7 +6,6 @@ their standard deviation in fp32, and by 2e-14 in fp64 at 160 px.
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import torch
 from engine.model.config import MOBILE, SamConfig
 from engine.model.sam import build_sam
 from engine.model.tiny_vit import TinyVit, TinyVitConfig, distances
+from tests.paths import SAM_PARAMETERS
 
-ORIGINAL_STATE = Path(__file__).parents[2] / "data" / "sam_state_dict.json"
 ORIGINAL_EMBEDDING = [
     [-2.5487, -1.4296, -1.0600, 0.1011],
     [2.0054, 0.5746, 0.4323, 0.3512],
@@ -31,7 +30,7 @@ ORIGINAL_EMBEDDING = [
 
 def known_weights() -> dict[str, torch.Tensor]:
     """Weights that any machine draws alike, sized so that reversing any one tensor moves the embedding by .02."""
-    names = json.loads(ORIGINAL_STATE.read_text())["mobile"]
+    names = json.loads(SAM_PARAMETERS.read_text())["mobile"]
     shapes = {name.removeprefix("image_encoder."): shape for name, shape in names.items() if "image_encoder" in name}
     random = np.random.RandomState(0)
     state = {}

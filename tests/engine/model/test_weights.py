@@ -14,6 +14,7 @@ from engine.model.config import MOBILE, VIT_B, SamConfig, VitConfig
 from engine.model.released import RELEASED
 from engine.model.sam import build_sam
 from engine.model.weights import load_model, save_model
+from tests.paths import SAM_PARAMETERS
 
 SMALL = SamConfig(
     image_encoder=VitConfig(width=48, depth=2, heads=3, global_blocks=(1,)),
@@ -50,7 +51,7 @@ def vit_b_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_released(name: str, path: Path) -> Path:
     """A checkpoint with the released names and shapes; each tensor repeats one zero, so that the file is small."""
-    shapes = json.loads((Path(__file__).parents[2] / "data" / "sam_state_dict.json").read_text())[name]
+    shapes = json.loads(SAM_PARAMETERS.read_text())[name]
     state = {
         key: torch.zeros((), dtype=torch.int64 if key.endswith("num_batches_tracked") else torch.float32).expand(shape)
         for key, shape in shapes.items()

@@ -8,8 +8,7 @@ import pytest
 from engine.labelled import LabelledImage, load_folder
 from engine.training.photos import PhotoSource, cut_photo
 from engine.training.sources import WindowConfig
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 def test_windows_show_masks_where_the_photograph_has_them() -> None:

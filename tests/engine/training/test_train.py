@@ -23,13 +23,14 @@ from engine.training.sources import WindowConfig
 from engine.training.step import decode_window, encode_prompts
 from engine.training.train import Phase, TrainConfig, draw_step, learn_from, train, vit_encoder
 from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, TINY_VIT, square_scenes, train_tiny
+from tests.paths import ROOT
 
 STEPS = 14
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
     program = Path(__file__).with_name("tiny.py")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(program), str(folder), str(STEPS)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

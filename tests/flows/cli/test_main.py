@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.dataset import Dataset
-
-ROOT = Path(__file__).parents[3]
-PHOTOS = ROOT / "tests" / "data" / "photos"
-
+from tests.paths import PHOTOS, ROOT
 
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,8 +14,7 @@ from flows.config import load_evaluate_settings
 from flows.evaluation.compare import Result, evaluate_models, results_json
 from flows.evaluation.page import render, verdict
 from flows.evaluation.tables import automatic_table, click_table, to_markdown
-
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
+from tests.paths import PHOTOS
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Masks drawn over photographs."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ from PIL import Image
 from flows.report.overlays import LONGEST_SIDE_PX, PALETTE_RGB, SHORTEST_SIDE_PX, draw_overlay, flatten, label_masks
 from storage import rle
 from storage.records import MaskRecord, Provenance
+from tests.paths import PHOTOS
 
 COLOURS = len(PALETTE_RGB)
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
 
 
 def mask_of(mask_HW: np.ndarray, mask_id: int = 1) -> MaskRecord:

@@ -26,8 +26,8 @@ from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
 from storage.protocol.commits import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of, parse_sa1b
+from tests.paths import PHOTOS
 
-PHOTOS = Path(__file__).parents[2] / "data" / "photos"
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = "/photos/<script>alert('1') & \"more\".jpg"
 MODEL_ID = "seed-0123456789ab"

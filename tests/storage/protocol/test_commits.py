@@ -21,8 +21,8 @@ from storage.protocol import commits
 from storage.protocol.commits import begin_attempt, commit_from_json, commit_to_json
 from storage.protocol.plans import PlannedShard, make_plan, plan_to_json, put_plan
 from storage.tables.contents import put_images
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SHARD = PlannedShard(name="00000", inputs=("photos",))
 
 # Dies by SIGKILL just before its n-th step that changes the disk, for every n, in a process of its own each time.

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +20,8 @@ from storage.protocol.commits import commit_to_json
 from storage.tables import delta, folds
 from storage.tables import rows as tables
 from storage.tables.query import query
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 STEPS = ["plan", *(f"apply {name}" for name in tables.SCHEMAS), "make durable", "done"]
 COUNTS = """SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM masks) AS masks,
     (SELECT count(*) FROM shards) AS shards, (SELECT count(*) FROM rejects) AS rejects"""

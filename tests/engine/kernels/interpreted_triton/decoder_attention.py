@@ -23,9 +23,10 @@ from engine.model.grid_decoder import GridDecoder, make_point_decoder
 from engine.model.sam import Sam, build_sam
 from engine.model.weights import load_model
 from storage import rle
+from tests.paths import PHOTOS
 from tests.tiny_network import save_tiny_model
 
-PHOTO = Path(__file__).parents[3] / "data/photos/coco/coco_000000255165.jpg"
+PHOTO = PHOTOS / "coco" / "coco_000000255165.jpg"
 ENCODER = VitConfig(width=16, depth=1, heads=1, global_blocks=())
 TINY = SamConfig(
     image_encoder=ENCODER, input_side=112, embedding_stride=16, width=32, decoder_heads=2, decoder_mlp_width=48

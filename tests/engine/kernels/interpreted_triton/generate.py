@@ -1,14 +1,14 @@
 """The generator with every Triton kernel, on a photograph, against the kernels of a CPU."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from engine.automatic.config import PRESETS
 from engine.automatic.generate import generate_masks
 from engine.images import decode, resize
 from engine.model.weights import load_model
+from tests.paths import PHOTOS
 
-PHOTO = Path(__file__).parents[3] / "data/photos/coco/coco_000000255165.jpg"
+PHOTO = PHOTOS / "coco" / "coco_000000255165.jpg"
 
 
 def test_the_generator_makes_the_same_masks_of_a_photograph_with_triton_as_with_numba() -> None:
