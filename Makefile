@@ -8,7 +8,7 @@ GPU_PYTHON ?= $(shell command -v $(BIN)/python || command -v python3)
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: run test lint bench bench-gpu faults faults-stage clean
+.PHONY: run test lint docs bench bench-gpu faults faults-stage clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.ready  ## photographs in, masks out: PHOTOS=folder (default: sample photographs) ARGS="--dataset folder"
@@ -22,6 +22,10 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.ready-dev  ## the pages that are generated, and the site in build/site; fails on a broken link
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --clean --strict
 
 bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
 	@for bench in $(filter-out %/bench_gpu.py,$(wildcard tests/benchmarks/bench_*.py)); do \
@@ -49,5 +53,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,docs]"
 	@touch $@
