@@ -148,11 +148,11 @@ def _module_entry(name: str, module: object) -> str:
     path = Path(str(module.__file__))  # type: ignore[attr-defined]
     tree = ast.parse(path.read_text())
     rows = [
-        f"| `{name}.{_short_signature(node)}` | {_first_sentence(node)} |\n"
+        _item(f"{name}.{_short_signature(node)}", node)
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     ]
-    return f"\n### {name}\n\n{_markdown(ast.get_docstring(tree))}\n\n| function | does |\n|---|---|\n{''.join(rows)}"
+    return f"\n### {name}\n\n{_markdown(ast.get_docstring(tree))}\n\n**Functions**\n\n{''.join(rows)}"
 
 
 def _definition(home: str, name: str) -> ast.stmt | None:
@@ -173,13 +173,13 @@ def _note_after(home: str, name: str) -> str:
 
 
 def _class_body(node: ast.ClassDef) -> str:
-    """Docstring, a table of the fields, a table of the public methods."""
+    """Docstring, a table of the fields, a list of the public methods."""
     parts = [_markdown(ast.get_docstring(node))]
     fields, methods = _fields(node), _methods(node)
     if fields:
         parts.append("\n\n| field | type | default | meaning |\n|---|---|---|---|\n" + "".join(fields))
     if methods:
-        parts.append("\n\n| method | does |\n|---|---|\n" + "".join(methods))
+        parts.append("\n\n**Methods and properties**\n\n" + "".join(methods))
     return "".join(parts)
 
 
@@ -193,7 +193,7 @@ def _fields(node: ast.ClassDef) -> list[str]:
         is_note = isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant)
         meaning = " ".join(str(note.value.value).split()) if is_note else ""  # type: ignore[union-attr]
         default = f"`{ast.unparse(statement.value)}`" if statement.value else ""
-        kind = ast.unparse(statement.annotation).replace("|", "\\|")
+        kind = ast.unparse(statement.annotation).replace(" | ", " or ")  # a bar would end the cell
         rows.append(f"| `{statement.target.id}` | `{kind}` | {default} | {meaning.replace('|', chr(92) + '|')} |\n")
     return rows
 
@@ -204,7 +204,7 @@ def _methods(node: ast.ClassDef) -> list[str]:
         if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
             decorators = {ast.unparse(decorator) for decorator in member.decorator_list}
             name = member.name if {"property", "cached_property"} & decorators else _short_signature(member)
-            rows.append(f"| `{name}` | {_first_sentence(member)} |\n")
+            rows.append(_item(name, member))
     return rows
 
 
@@ -240,9 +240,10 @@ def _short_signature(node: ast.FunctionDef) -> str:
     return f"{node.name}({', '.join(names)})"
 
 
-def _first_sentence(node: ast.FunctionDef) -> str:
+def _item(name: str, node: ast.FunctionDef) -> str:
+    """A list item: the name and the first paragraph of the docstring."""
     paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-    return paragraph.replace("|", "\\|")
+    return f"- `{name}`: {paragraph}\n" if paragraph else f"- `{name}`\n"
 
 
 def _markdown(docstring: str | None) -> str:
