@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-PACKAGES = ("engine", "flows", "stages", "storage")
+PACKAGES = ("gigamask", "engine", "flows", "stages", "storage")
 LIBRARIES = (
     "torch",
     "ray",
@@ -38,7 +38,7 @@ def check_environment(dataset_uri: str | None) -> list[Finding]:
 
 
 def _packages() -> Finding:
-    """The four top-level names are generic: another distribution may have overwritten one of them."""
+    """Four of the five top-level names are generic: another distribution may have overwritten one of them."""
     try:
         files = distribution("gigamask").locate_file("")
     except PackageNotFoundError:
