@@ -28,7 +28,7 @@ def main(photo: str, out: str, model_name: str = "seed", points_per_side: str = 
     matplotlib.image.imsave(out, overlay_HW3)
 
     print(f"{len(generated.masks)} masks of {Path(photo).name}, drawn in {out}")
-    print(generated.diagnostics)  # what each filter dropped
+    print(generated.diagnostics.explain())  # what each filter dropped
 
 
 if __name__ == "__main__":

@@ -114,9 +114,9 @@ def ranked_segments(labels_SHW: np.ndarray) -> list[Rle]:
         segments += sorted(of_scale, key=lambda segment: -rle.area(segment))
     largest_px = MAX_PROPOSAL_FRACTION * labels_SHW[0].size
     segments = [segment for segment in segments if MIN_PROPOSAL_PX <= rle.area(segment) < largest_px]
-    boxes_N4 = np.array([rle.box_xyxy(segment) for segment in segments], dtype=np.int64).reshape(-1, 4)
-    boxes_N4[:, 2:] -= 1  # the generator compares inclusive maxima
-    return [segments[n] for n in box_nms(boxes_N4, -np.arange(len(segments)), DUPLICATE_BOX_IOU)]
+    boxes_incl_N4 = np.array([rle.box_xyxy(segment) for segment in segments], dtype=np.int64).reshape(-1, 4)
+    boxes_incl_N4[:, 2:] -= 1  # inclusive maxima, as the generator compares
+    return [segments[n] for n in box_nms(boxes_incl_N4, -np.arange(len(segments)), DUPLICATE_BOX_IOU)]
 
 
 def _at(labels_HW: np.ndarray, click: Click) -> int:

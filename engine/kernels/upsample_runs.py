@@ -7,6 +7,7 @@ combinations, so a pixel whose low-resolution neighbourhood lies wholly above +o
 evaluation, which leaves about one pixel in a hundred. All backends give the same runs, boxes and scores.
 
 N masks, R x C rows and columns of logits, L side of the decoder's whole output, S side of the model input.
+`boxes_incl_N4` are boxes with inclusive maxima, as in the original code; all other boxes are half-open.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class UpsampledMasks:
 
     rles: list[Rle]
     """Run lengths of each mask, for the whole image."""
-    boxes_N4: np.ndarray
-    """Boxes of the masks, int64 xyxy with inclusive maxima as in the original code; 0 for an empty mask."""
+    boxes_incl_N4: np.ndarray
+    """Boxes of the masks, int64 xyxy; 0 for an empty mask."""
     areas_N: np.ndarray
     """Areas of the masks in pixels, int64."""
     stability_N: np.ndarray
@@ -81,7 +82,7 @@ def upsample_runs(
     found = scan(logits_NRC.detach(), frame, low_side, stability_offset)
     return UpsampledMasks(
         rles=[each.rle for each in found],
-        boxes_N4=np.array([each.box_4 for each in found], dtype=np.int64).reshape(-1, 4),
+        boxes_incl_N4=np.array([each.box_4 for each in found], dtype=np.int64).reshape(-1, 4),
         areas_N=np.array([each.area_px for each in found], dtype=np.int64),
         stability_N=np.array([_ratio(each.above_high_px, each.above_low_px) for each in found], dtype=np.float32),
     )

@@ -128,7 +128,7 @@ def collect(dataset: Dataset, *, now: datetime | None = None) -> ReportData:
     run = runs[-1] if runs else None
     stats = _read_stats(dataset, run) if run else []
     without_masks = {
-        key: Diagnostics(**counts) for each in stats for key, counts in each.get("without_masks", {}).items()
+        key: Diagnostics.from_json(counts) for each in stats for key, counts in each.get("without_masks", {}).items()
     }
     return ReportData(
         uri=dataset.uri,
@@ -207,7 +207,7 @@ def _read_stats(dataset: Dataset, run: RunFacts) -> list[dict[str, Any]]:
 
 def _add_diagnostics(stats: Sequence[Mapping[str, Any]]) -> Diagnostics | None:
     """None where no shard recorded any: masks that people drew."""
-    found = [Diagnostics(**each["diagnostics"]) for each in stats if "diagnostics" in each]
+    found = [Diagnostics.from_json(each["diagnostics"]) for each in stats if "diagnostics" in each]
     return sum(found, start=Diagnostics()) if found else None
 
 

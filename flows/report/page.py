@@ -7,27 +7,20 @@ import shlex
 from pathlib import PurePath
 
 from engine.automatic.diagnostics import Diagnostics
+from engine.automatic.filters import Filter
 from flows.pages.markup import card, data_uri, document, duration, moment, note, percent, sentence, table, text, tile
 from flows.pages.svg import SA1B_MASKS_PER_IMAGE
 from flows.report.data import THRESHOLDS, Picture, ReportData, RunFacts
 from flows.report.figures import figures
 from flows.report.overlays import draw_overlay
 
-FILTERS = (
-    ("failed_predicted_iou", "predicted IoU", "the model itself expects a poor mask"),
-    ("failed_stability", "stability", "a slightly tighter and a slightly looser cut differ too much"),
-    ("cut_by_crop_edge", "crop edge", "the mask touches the border of a crop inside the picture"),
-    ("empty", "empty", "no pixel in it"),
-    ("covers_image", "covers the picture", "nearly the whole picture"),
-    ("too_small", "too small", "below the area asked for"),
-    ("too_large", "too large", "above the area asked for"),
-    ("duplicate_in_crop", "NMS in a crop", "a better mask with nearly the same box"),
-    ("duplicate_across_crops", "NMS across crops", "a mask from a closer crop with nearly the same box"),
-    ("dissolved", "clean-up", "nothing but specks"),
-    ("duplicate_after_cleanup", "NMS after clean-up", "the same box as another once cleaned"),
+ALWAYS_SHOWN = (
+    Filter.FAILED_PREDICTED_IOU,
+    Filter.FAILED_STABILITY,
+    Filter.CUT_BY_CROP_EDGE,
+    Filter.DUPLICATE_IN_CROP,
+    Filter.DISSOLVED,
 )
-"""Field of Diagnostics, its name on the page, and what it means; in the order of the pipeline."""
-ALWAYS_SHOWN = ("failed_predicted_iou", "failed_stability", "cut_by_crop_edge", "duplicate_in_crop", "dissolved")
 SCORES = {"predicted_iou": "predicted IoU", "stability": "stability"}
 
 FEW_MASKS = 10
@@ -92,14 +85,13 @@ def verdict(data: ReportData) -> tuple[str, bool]:
 
 
 def _where_candidates_went(counts: Diagnostics, *, advise: bool) -> str:
-    lost, taken = max(counts.losses().items(), key=lambda item: item[1])
+    lost, taken = max(counts.taken.items(), key=lambda item: item[1])
     kept = f"{counts.kept:,} of {counts.candidates:,} candidate masks kept ({percent(counts.kept, counts.candidates)})"
     if not taken:
         return f"{kept}."
-    label = {name: label for name, label, _ in FILTERS}[lost]
     setting = THRESHOLDS.get(lost.removeprefix("failed_"), "")
     advice = f"; a lower generate.{setting} keeps more" if advise and setting else ""
-    return f"{kept}; {label} took most, {percent(taken, counts.candidates)}{advice}."
+    return f"{kept}; {lost.label} took most, {percent(taken, counts.candidates)}{advice}."
 
 
 def _header(data: ReportData, title: str) -> str:
@@ -215,11 +207,10 @@ def _funnel(counts: Diagnostics | None) -> str:
         return ""
     left = counts.candidates
     rows = [_funnel_row("Candidates", "three masks for each point of the grid", 0, left, counts.candidates)]
-    for field, label, meaning in FILTERS:
-        taken = counts.losses()[field]
+    for each, taken in counts.taken.items():
         left -= taken
-        if taken or field in ALWAYS_SHOWN:
-            rows.append(_funnel_row(sentence(label), meaning, taken, left, counts.candidates))
+        if taken or each in ALWAYS_SHOWN:
+            rows.append(_funnel_row(sentence(each.label), each.meaning, taken, left, counts.candidates))
     cleaned = f"{counts.cleaned:,} had specks or holes cleaned"
     rows.append(_funnel_row("Kept", cleaned, 0, counts.kept, counts.candidates))
     about = "Every candidate mask of this run, in the order of the filters. Percentages are of all candidates."

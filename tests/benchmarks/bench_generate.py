@@ -28,7 +28,7 @@ from random_sam import NAME as RANDOM
 from random_sam import random_vit_b
 
 from engine.automatic.config import GenerateConfig
-from engine.automatic.filters import is_confident, is_stable
+from engine.automatic.filters import Filter, is_confident, is_stable
 from engine.automatic.generate import Generated, generate_masks
 from engine.images import decode, resize
 from engine.kernels.nms import box_nms
@@ -158,7 +158,9 @@ def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
         def generate(image: np.ndarray, config: GenerateConfig) -> dict[str, Any]:
             result = generate_masks(model, image, config)
             counts = result.diagnostics
-            passed = counts.candidates - counts.failed_predicted_iou - counts.failed_stability
+            passed = (
+                counts.candidates - counts.taken[Filter.FAILED_PREDICTED_IOU] - counts.taken[Filter.FAILED_STABILITY]
+            )
             masks = [rle.to_coco(mask.rle) for mask in result.masks]
             return {"masks": masks, "candidates": counts.candidates, "passed": passed}
 

@@ -36,6 +36,7 @@ from random_sam import random_vit
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.automatic.config import PRESETS, GenerateConfig
+from engine.automatic.filters import Filter
 from engine.automatic.generate import Generated, generate_masks
 from engine.automatic.overlap import overlapped
 from engine.images import Frame, decode, resize
@@ -188,7 +189,7 @@ def with_thresholds(model: Model, image_HW3: np.ndarray, config: GenerateConfig,
 
 def passed(result: Generated) -> int:
     counts = result.diagnostics
-    return counts.candidates - counts.failed_predicted_iou - counts.failed_stability
+    return counts.candidates - counts.taken[Filter.FAILED_PREDICTED_IOU] - counts.taken[Filter.FAILED_STABILITY]
 
 
 def masks_of(model: Model, data: bytes, config: GenerateConfig) -> int:
@@ -207,7 +208,7 @@ def agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> fl
     fast = upsample_runs(logits_KRC, frame, **settings)
     plain = upsample_runs(logits_KRC.cpu(), frame, **settings, backend="reference")
     same_K = [a == b for a, b in zip(fast.rles, plain.rles, strict=True)]
-    same_box_K = (fast.boxes_N4 == plain.boxes_N4).all(axis=1)
+    same_box_K = (fast.boxes_incl_N4 == plain.boxes_incl_N4).all(axis=1)
     return float(np.mean(np.array(same_K) & same_box_K & (fast.stability_N == plain.stability_N)))
 
 

@@ -1,8 +1,10 @@
 """The decisions of the automatic generator's filters at their edges."""
 
 import numpy as np
+import pytest
 
-from engine.automatic.filters import is_confident, is_stable, is_whole
+from engine.automatic.diagnostics import Diagnostics
+from engine.automatic.filters import Filter, is_confident, is_stable, is_whole
 
 IMAGE_HW = (300, 400)
 
@@ -43,3 +45,21 @@ def test_masks_near_an_inner_crop_edge_are_cut_and_those_near_the_photographs_ed
 def test_in_the_whole_photograph_nothing_is_cut() -> None:
     boxes = np.array([[0, 0, 399, 299], [0, 0, 5, 5], [390, 290, 399, 299]])
     assert is_whole(boxes, (0, 0, 400, 300), IMAGE_HW).all()
+
+
+def test_diagnostics_keep_the_names_that_commit_records_carry() -> None:
+    assert list(Diagnostics().to_json()) == [
+        *("candidates", "failed_predicted_iou", "failed_stability", "cut_by_crop_edge", "empty", "covers_image"),
+        *("too_small", "too_large", "duplicate_in_crop", "duplicate_across_crops", "dissolved"),
+        *("duplicate_after_cleanup", "kept", "cleaned", "best_predicted_iou", "best_stability"),
+    ]
+
+
+def test_diagnostics_of_a_document_with_another_field_are_refused() -> None:
+    with pytest.raises(TypeError, match="mistyped"):
+        Diagnostics.from_json({"mistyped": 1})
+
+
+def test_every_filter_says_what_it_is_and_what_to_change() -> None:
+    for each in Filter:
+        assert all((each.label, each.loss, each.meaning, each.advice)), each

@@ -17,6 +17,7 @@ from skimage import data
 
 from engine.automatic.config import PRESETS, GenerateConfig
 from engine.automatic.diagnostics import Diagnostics
+from engine.automatic.filters import Filter
 from engine.automatic.generate import Generated, GeneratedMask, generate_masks
 from engine.images import Frame, resize
 from engine.model.card import released_card
@@ -102,7 +103,7 @@ def boxes(result: Generated) -> list[tuple[int, int, int, int]]:
 
 
 def assert_accounts_add_up(diagnostics: Diagnostics) -> None:
-    assert diagnostics.candidates == diagnostics.kept + sum(diagnostics.losses().values())
+    assert diagnostics.candidates == diagnostics.kept + sum(diagnostics.taken.values())
 
 
 def test_every_object_and_the_background_come_out_once() -> None:
@@ -111,9 +112,9 @@ def test_every_object_and_the_background_come_out_once() -> None:
     assert sorted(mask.area_px for mask in result.masks) == [40 * 48, 40 * 80, 128 * 128 - 40 * 48 - 40 * 80]
     assert_accounts_add_up(result.diagnostics)
     assert result.diagnostics.candidates == 3 * 64
-    assert result.diagnostics.failed_predicted_iou == 64  # the third mask of every point
-    assert result.diagnostics.failed_stability == 64  # the second
-    assert result.diagnostics.duplicate_in_crop == 64 - 3
+    assert result.diagnostics.taken[Filter.FAILED_PREDICTED_IOU] == 64  # the third mask of every point
+    assert result.diagnostics.taken[Filter.FAILED_STABILITY] == 64  # the second
+    assert result.diagnostics.taken[Filter.DUPLICATE_IN_CROP] == 64 - 3
 
 
 def test_a_record_describes_its_own_mask() -> None:
@@ -152,7 +153,7 @@ def test_thresholds_left_open_are_the_model_cards() -> None:
     assert ask(TWO_OBJECTS).masks
     assert not ask(TWO_OBJECTS, replace(GRID, predicted_iou_threshold=0.97)).masks
     unsure = ask(TWO_OBJECTS, iou=(0.89, 0.5, 0.5))
-    assert unsure.diagnostics.failed_predicted_iou == unsure.diagnostics.candidates
+    assert unsure.diagnostics.taken[Filter.FAILED_PREDICTED_IOU] == unsure.diagnostics.candidates
     assert not ask(TWO_OBJECTS, iou=(0.5, 0.95, 0.5)).masks
     assert ask(TWO_OBJECTS, replace(GRID, stability_threshold=0.0), iou=(0.5, 0.95, 0.5)).masks
 
@@ -179,17 +180,17 @@ def test_diagnostics_of_photographs_add_up_and_survive_json() -> None:
     assert (both.candidates, both.kept) == (384, 3)
     assert both.best_predicted_iou == pytest.approx(0.96)
     assert_accounts_add_up(both)
-    assert Diagnostics(**both.to_json()) == both
+    assert Diagnostics.from_json(both.to_json()) == both
     assert Diagnostics() + one == one
 
 
 def test_smallest_and_largest_area_look_at_a_masks_whole_area() -> None:
     least = ask(TWO_OBJECTS, replace(GRID, min_mask_area_px=40 * 48 + 1))
     assert boxes(least) == [(0, 0, 128, 128), BAR]
-    assert least.diagnostics.too_small > 0
+    assert least.diagnostics.taken[Filter.TOO_SMALL] > 0
     most = ask(TWO_OBJECTS, replace(GRID, max_mask_area_px=40 * 80))
     assert boxes(most) == [SQUARE, BAR]
-    assert most.diagnostics.too_large > 0
+    assert most.diagnostics.taken[Filter.TOO_LARGE] > 0
     assert_accounts_add_up(least.diagnostics)
     assert_accounts_add_up(most.diagnostics)
 
@@ -197,7 +198,7 @@ def test_smallest_and_largest_area_look_at_a_masks_whole_area() -> None:
 def test_a_mask_of_95_percent_of_the_photograph_is_dropped_unless_asked_for() -> None:
     plain = picture(((0, 0, 10, 10), 100))
     assert not [mask for mask in ask(plain).masks if mask.area_px > 1000]
-    assert ask(plain).diagnostics.covers_image > 0
+    assert ask(plain).diagnostics.taken[Filter.COVERS_IMAGE] > 0
     kept = ask(plain, replace(GRID, max_area_fraction=None))
     assert [mask.area_px for mask in kept.masks if mask.area_px > 1000] == [128 * 128 - 100]
 
@@ -210,7 +211,7 @@ def test_small_holes_are_filled_small_islands_removed_and_masks_of_islands_alone
     square = next(mask for mask in result.masks if mask.box_xyxy == SQUARE)
     assert square.area_px == 40 * 48
     assert result.diagnostics.cleaned >= 1
-    assert result.diagnostics.dissolved == 1  # the island of 64 px
+    assert result.diagnostics.taken[Filter.DISSOLVED] == 1  # the island of 64 px
     assert_accounts_add_up(result.diagnostics)
     untouched = ask(image, replace(config, min_region_px=0))
     assert (96, 96, 104, 104) in boxes(untouched)
@@ -223,7 +224,7 @@ def test_of_masks_that_clean_up_made_alike_the_one_that_needed_none_stays() -> N
     result = ask(image, replace(GRID, max_area_fraction=0.5), iou=(0.95, 0.1, 0.99))
     assert boxes(result) == [SQUARE]
     assert result.masks[0].predicted_iou == pytest.approx(0.95)
-    assert result.diagnostics.duplicate_after_cleanup == 1
+    assert result.diagnostics.taken[Filter.DUPLICATE_AFTER_CLEANUP] == 1
     assert_accounts_add_up(result.diagnostics)
 
 
@@ -253,7 +254,7 @@ def test_what_an_inner_crop_edge_cuts_comes_from_the_whole_photograph_alone() ->
     result = ask(picture((bridge, 200), size_hw=(256, 256)), CROPS)
     assert [mask.crop_xyxy for mask in masks_at(result, bridge)] == [(0, 0, 256, 256)]
     assert len(result.masks) == 2  # and the background
-    assert result.diagnostics.cut_by_crop_edge > 0
+    assert result.diagnostics.taken[Filter.CUT_BY_CROP_EDGE] > 0
     assert_accounts_add_up(result.diagnostics)
 
 
@@ -262,7 +263,7 @@ def test_across_crops_the_nearest_look_at_an_object_stays() -> None:
     result = ask(picture((box, 200), size_hw=(256, 256)), CROPS)
     (found,) = masks_at(result, box)
     assert found.crop_xyxy == (0, 0, 172, 172)
-    assert result.diagnostics.duplicate_across_crops > 0
+    assert result.diagnostics.taken[Filter.DUPLICATE_ACROSS_CROPS] > 0
 
 
 def test_the_presets_ask_1024_and_3072_points() -> None:
@@ -342,7 +343,7 @@ def assert_same_masks(ours: Generated, theirs: Generated) -> None:
         assert mine.point_xy == other.point_xy
         assert mine.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
         assert rle.iou(mine.rle, other.rle) > 0.999
-    assert ours.diagnostics.losses() == theirs.diagnostics.losses()
+    assert ours.diagnostics.taken == theirs.diagnostics.taken
 
 
 @pytest.fixture(scope="module")

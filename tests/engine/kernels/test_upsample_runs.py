@@ -46,7 +46,7 @@ def run(logits_NRC: torch.Tensor, frame: Frame, side: int, backend: str, offset:
 
 def assert_same(ours: UpsampledMasks, theirs: UpsampledMasks) -> None:
     assert ours.rles == theirs.rles
-    assert np.array_equal(ours.boxes_N4, theirs.boxes_N4)
+    assert np.array_equal(ours.boxes_incl_N4, theirs.boxes_incl_N4)
     assert np.array_equal(ours.areas_N, theirs.areas_N)
     assert np.array_equal(ours.stability_N, theirs.stability_N)
 
@@ -73,7 +73,7 @@ def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(backend: str
         assert np.array_equal(mask[10:90, 20:140], window[i] > 0)
         assert mask.sum() == (window[i] > 0).sum() == found.areas_N[i]
         x0, y0, x1, y1 = rle.box_xyxy(runs)
-        assert found.boxes_N4[i].tolist() == [x0, y0, x1 - 1, y1 - 1]
+        assert found.boxes_incl_N4[i].tolist() == [x0, y0, x1 - 1, y1 - 1]
         assert found.stability_N[i] == np.float32((window[i] > 1).sum()) / np.float32((window[i] > -1).sum())
 
 
@@ -84,14 +84,14 @@ def test_empty_full_and_undecided_masks(backend: str) -> None:
     found = run(values, frame, 16, backend)
     assert found.areas_N.tolist() == [0, 3500, 3500, 0, 0]
     assert found.stability_N.tolist() == [0.0, 1.0, 0.0, 0.0, 0.0]
-    assert found.boxes_N4.tolist() == [[0, 0, 0, 0], [0, 0, 69, 49], [0, 0, 69, 49], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert found.boxes_incl_N4.tolist() == [[0, 0, 0, 0], [0, 0, 69, 49], [0, 0, 69, 49], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert [runs.counts.tolist() for runs in found.rles] == [[3500], [0, 3500], [0, 3500], [3500], [3500]]
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
 def test_no_masks_give_no_masks(backend: str) -> None:
     found = run(torch.empty(0, 16, 16), Frame.whole((50, 70), 64), 16, backend)
-    assert (found.rles, found.boxes_N4.shape, found.areas_N.shape) == ([], (0, 4), (0,))
+    assert (found.rles, found.boxes_incl_N4.shape, found.areas_N.shape) == ([], (0, 4), (0,))
 
 
 @pytest.mark.parametrize("image_hw", [(300, 451), (451, 300), (200, 1)])

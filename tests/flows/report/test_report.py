@@ -19,6 +19,7 @@ from playwright.sync_api import Browser
 
 from engine.automatic.config import PRESETS
 from engine.automatic.diagnostics import Diagnostics
+from engine.automatic.filters import Filter
 from flows.report.data import NUM_PICTURES, NUM_REJECT_ROWS, collect
 from flows.report.page import EXAMPLES, REJECTS_QUERY, verdict
 from flows.report.write import write_report
@@ -88,11 +89,17 @@ def machine_made(mask: MaskRecord, image: ImageRecord, plan: Plan, shard: str, o
 
 def diagnostics_of(kept: int) -> Diagnostics:
     return Diagnostics(
-        candidates=3072, failed_predicted_iou=3072 - 2 * kept - 3, failed_stability=3, duplicate_in_crop=kept, kept=kept
+        candidates=3072,
+        taken={
+            Filter.FAILED_PREDICTED_IOU: 3072 - 2 * kept - 3,
+            Filter.FAILED_STABILITY: 3,
+            Filter.DUPLICATE_IN_CROP: kept,
+        },
+        kept=kept,
     )
 
 
-NONE_KEPT = Diagnostics(candidates=3072, failed_predicted_iou=3072, best_predicted_iou=0.612)
+NONE_KEPT = Diagnostics(candidates=3072, taken={Filter.FAILED_PREDICTED_IOU: 3072}, best_predicted_iou=0.612)
 
 
 def add_masks(dataset: Dataset, photos: list, address: str, settings: dict, *, shards: int = 2) -> Plan:
