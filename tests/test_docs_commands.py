@@ -13,9 +13,8 @@ import pytest
 from typer.main import get_command
 
 from flows.cli.main import app
+from tests.paths import PHOTOS, ROOT
 
-ROOT = Path(__file__).parent.parent
-PHOTOS = ROOT / "tests" / "data" / "photos"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_README_LINES = 120
 
