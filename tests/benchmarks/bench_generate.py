@@ -1,13 +1,13 @@
-"""Automatic masks on a CPU: time and memory next to the transformers pipeline, with the same weights and thresholds.
+"""Time and memory of automatic masks on a CPU, beside the transformers pipeline with equal weights and thresholds.
 
     python tests/benchmarks/bench_generate.py [--model seed] [--photo FILE] [--longest-side 800] [--compare precision]
 
-Each side runs in a process of its own with one thread, after a warm-up on a thumbnail (compiled kernels are loaded, not
-compiled). Memory is the peak of resident memory during the call above what it was just before it. Thresholds are
-quantiles of the photograph's own scores, so that about a tenth of the candidates pass; of several such pairs the one
-that leaves most masks. The encoder is ours on both sides. One JSON line a metric; every line carries the agreement.
+Each side runs in its own process with one thread, after a warm-up on a thumbnail (compiled kernels are loaded, not
+compiled). Memory is the peak of resident memory during the call, minus that just before it. Thresholds are quantiles
+of the image's own scores, such that about a tenth of the candidates pass; of several such pairs, the one that leaves
+the most masks. Both sides use our encoder. Prints one JSON line per metric; every line has the agreement.
 `--model random-vit_b` is a ViT-B of full size with random weights (random_sam.py); `--nms .99` leaves enough masks.
-`--compare precision` sets our bf16 beside our fp32 instead, at the model's own thresholds.
+`--compare precision` compares our bf16 with our fp32 instead, at the model's own thresholds.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from storage import rle
 from storage.rle import Rle
 
 QUANTILES = [(0.9, 0.01), (0.85, 0.33), (0.8, 0.5), (0.7, 0.67), (0.6, 0.75), (0.5, 0.8), (0.3, 0.86)]
-"""Of predicted IoU, then of the stability of those that pass: a tenth of the candidates passes both, each time."""
+"""Quantiles of predicted IoU, then of the stability of those that pass; each pair passes a tenth of the candidates."""
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def compare_precisions(arguments: argparse.Namespace, photo: np.ndarray) -> None:
-    """What bf16 saves and what it changes: the share of masks that have their like in the other list."""
+    """Print what bf16 saves, and the fraction of masks that match one of the other list."""
     fp32 = GenerateConfig(points_per_side=arguments.points_per_side, box_nms_threshold=arguments.nms)
     if arguments.model == RANDOM:  # its card knows nothing of its scores
         fp32 = choose_thresholds(arguments, photo)
@@ -92,10 +92,14 @@ def compare_precisions(arguments: argparse.Namespace, photo: np.ndarray) -> None
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="seed", help=f"a model's name, the path of its weights, or {RANDOM}")
-    parser.add_argument("--photo", help="a photograph; by default a part of scikit-image's astronaut")
-    parser.add_argument("--longest-side", type=int, default=800, help="the photograph is resized to this")
+    parser.add_argument("--photo", help="a photo; default: a part of scikit-image's astronaut")
+    parser.add_argument(
+        "--longest-side", type=int, default=800, help="longest side of the photo after resizing, in pixels"
+    )
     parser.add_argument("--points-per-side", type=int, default=32)
-    parser.add_argument("--nms", type=float, default=0.7, help="box IoU above which two masks are one, on both sides")
+    parser.add_argument(
+        "--nms", type=float, default=0.7, help="box IoU above which masks are duplicates, on both sides"
+    )
     parser.add_argument("--compare", choices=["peer", "precision"], default="peer")
     parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
@@ -134,7 +138,7 @@ def choose_thresholds(arguments: argparse.Namespace, photo: np.ndarray) -> Gener
 
 
 def masks_left(every: Generated, config: GenerateConfig) -> int:
-    """How many of the masks would outlive these thresholds and NMS."""
+    """Count the masks that would pass these thresholds and NMS."""
     iou_N, stability_N = (np.array([getattr(m, s) for m in every.masks]) for s in ("predicted_iou", "stability_score"))
     passed_N = is_confident(iou_N, config.predicted_iou_threshold) & is_stable(stability_N, config.stability_threshold)
     boxes_N4 = np.array([mask.box_xyxy for mask in every.masks])
@@ -148,7 +152,7 @@ def run_child(arguments: argparse.Namespace, side: str, config: GenerateConfig) 
 
 
 def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One side, in this process: its masks, CPU seconds and peak memory."""
+    """Run one side in this process: its masks, CPU seconds and peak memory."""
     torch.set_num_threads(1)
     photo, config = load_photo(arguments), GenerateConfig(**json.loads(arguments.config))
     model = model_of(arguments)
@@ -180,7 +184,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def reset_peak_memory() -> float:
-    """Resident memory now, in MiB; the kernel forgets its earlier peak."""
+    """Measure resident memory, in MiB, and reset the kernel's record of its peak."""
     Path("/proc/self/clear_refs").write_text("5")
     return status_mib("VmRSS")
 

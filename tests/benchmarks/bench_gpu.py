@@ -1,21 +1,23 @@
-"""Automatic masks on one NVIDIA GPU: images a second, share of the arithmetic floor, memory, and where the time goes.
+"""Automatic masks on one NVIDIA GPU: images per second, fraction of the arithmetic floor, memory and a time profile.
 
     make bench-gpu ARGS="--models seed vit_b vit_h --presets grid paper --images 100"
 
-Needs torch, numpy, OpenCV and safetensors alone: GPU_PYTHON=python3 names a Python that has them. `--shards`, from
-image shard to committed mask shard, needs gigamask whole.
-Photographs are those of `--photos FOLDER`, or the test photographs, brought to 2250 x 1500 and held as JPEG.
-Released weights are used where the models folder has them, else random ones whose masks have shapes (random_sam.py).
-Thresholds are quantiles of a photograph's own scores, so that a stated share of the candidates passes.
+Needs only torch, numpy, OpenCV and safetensors; GPU_PYTHON=python3 names a Python that has them. `--shards`, which
+measures from image shard to committed mask shard, needs all of gigamask.
+Images are those of `--photos FOLDER`, or the test photos, resized to 2250 x 1500 and kept as JPEG.
+Released weights are used if they are in the models folder, otherwise random ones whose masks have shapes
+(random_sam.py). Thresholds are quantiles of an image's own scores, so a given fraction of the candidates passes.
 
-Figures, one JSON line each. `agreement`: masks whose runs the Triton and the plain kernels make alike, on this device.
-`decoder_agreement`: mask pixels and predicted IoU of the fused decoder against plain torch, in the run's precision.
-`throughput`: encoded photograph to run lengths, `--threads` photographs at a time, after an announced warm-up.
-`floor_share`: FLOPs counted in one photograph, times the rate, over what a large bf16 matrix product reaches here.
-`ask_memory_floor`: bytes the decoder's kernels move by count, over a copy's bytes a second, over the time of `ask`.
-`memory`: the GPU's reserved peak in the last tenth of the run over that in its second. `time`: parts of a photograph
-on their own, and the kernels that take longest. Without a CUDA device it says so and exits with 2; `--device cpu` tries
-the benchmark itself, its figures mean nothing.
+Prints one JSON line per figure.
+`agreement`: fraction of masks with equal runs from the Triton kernels and the reference, on this device.
+`decoder_agreement`: mask pixels and predicted IoU of the fused decoder against plain torch, in the precision measured.
+`throughput`: encoded image to run lengths, `--threads` images at a time, after an announced warm-up.
+`floor_share`: counted FLOPs per image, times the rate, over the FLOP/s of a large bf16 matrix product here.
+`predict_memory_floor`: counted bytes of the decoder's kernels, over a copy's bytes per second, over the time of
+`predict`.
+`memory`: peak of reserved GPU memory in the last tenth of the images over that in the second tenth.
+`time`: the parts of an image separately, and the kernels that take longest.
+Without a CUDA device it prints an error and exits with 2. `--device cpu` only tests the benchmark itself.
 """
 
 import argparse
@@ -50,9 +52,9 @@ from tests.paths import PHOTOS
 
 ORIGINAL = {"vit_b": VIT_B, "vit_l": VIT_L, "vit_h": VIT_H}
 DECODERS: tuple[DecoderKind, DecoderKind] = ("auto", "grid")
-"""The fastest there is here, and the one in plain torch."""
+"""Point decoders to compare: the fastest one here, and plain torch."""
 GOALS = {("vit_b", "grid"): 120.0, ("vit_h", "grid"): 40.0}
-"""Images a second on one H200."""
+"""Images per second expected on one H200."""
 
 
 def main() -> None:
@@ -74,22 +76,24 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["seed", "vit_b", "vit_h"], choices=["seed", *ORIGINAL])
     parser.add_argument("--presets", nargs="+", default=["grid", "paper"], choices=list(PRESETS))
-    parser.add_argument("--images", type=int, default=100, help="of a run; 500 show whether memory stays flat")
-    parser.add_argument("--photos", type=Path, help="a folder of photographs")
-    parser.add_argument("--size", default="2250x1500", help="width x height that photographs are brought to")
-    parser.add_argument("--threads", type=int, default=8, help="photographs at a time")
+    parser.add_argument("--images", type=int, default=100, help="images to measure; 500 show whether memory stays flat")
+    parser.add_argument("--photos", type=Path, help="folder of photos; default: the test photos")
+    parser.add_argument("--size", default="2250x1500", help="width x height that photos are resized to")
+    parser.add_argument("--threads", type=int, default=8, help="images processed at the same time")
     parser.add_argument("--points-per-side", type=int, default=32)
     parser.add_argument("--points-per-batch", type=int, default=256)
     parser.add_argument("--crops-per-batch", type=int, default=21)
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
-    parser.add_argument("--pass-share", type=float, default=0.1, help="of the candidates, through both thresholds")
-    parser.add_argument("--shards", action="store_true", help="also from image shard to committed mask shard")
+    parser.add_argument(
+        "--pass-share", type=float, default=0.1, help="fraction of the candidates that passes both thresholds"
+    )
+    parser.add_argument("--shards", action="store_true", help="also measure from image shard to committed mask shard")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def load_photos(arguments: argparse.Namespace) -> list[bytes]:
-    """JPEGs of the size asked for; sides are swapped for upright photographs."""
+    """Load photos as JPEGs of the given size; sides are swapped for upright photos."""
     width, height = (int(side) for side in arguments.size.split("x"))
     folder = arguments.photos or PHOTOS
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
@@ -105,7 +109,7 @@ def load_photos(arguments: argparse.Namespace) -> list[bytes]:
 
 
 def load(name: str, device: str) -> Model:
-    """The model of a name; with random weights where the released ones are not at hand."""
+    """Load a model by name, with random weights where the released ones are missing."""
     try:
         return load_model(name, device=device)
     except ValueError as error:
@@ -172,7 +176,7 @@ def attention_of(model: Model, config: GenerateConfig, device: str) -> str:
 
 
 def with_thresholds(model: Model, image_HW3: np.ndarray, config: GenerateConfig, pass_share: float) -> GenerateConfig:
-    """Half of the selection is left to predicted IoU, half to stability; quantiles of this photograph's scores."""
+    """Set thresholds at quantiles of this image's scores: predicted IoU and stability select equally."""
     everything = replace(
         config, points_per_side=min(16, config.points_per_side), crop_layers=0, predicted_iou_threshold=0.0,
         stability_threshold=0.0, box_nms_threshold=1.01, min_region_px=0, max_area_fraction=None,
@@ -198,8 +202,8 @@ def masks_of(model: Model, data: bytes, config: GenerateConfig) -> int:
 
 @torch.inference_mode()
 def agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> float:
-    """Share of masks, of a sample of points, whose runs, box and stability the fast kernels make like plain torch."""
-    frame, decoder, points = asked(model, image_HW3, points_per_side=4)
+    """Compute the fraction of masks, for a sample of points, with equal runs, box and stability from both backends."""
+    frame, decoder, points = setup(model, image_HW3, points_per_side=4)
     prediction = decoder.predict(points)
     every_PM = torch.ones(prediction.iou_PM.shape, dtype=torch.bool)
     low_side = decoder.low_side
@@ -214,14 +218,14 @@ def agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> fl
 
 @torch.inference_mode()
 def decoder_agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: str) -> tuple[float, float]:
-    """Share of low-resolution pixels on the same side of 0, and the largest difference of a predicted IoU.
+    """Compute the fraction of low-resolution pixels on the same side of 0, and the largest difference of predicted IoU.
 
     Of a sample of points, between the decoder that "auto" stands for and the one in plain torch.
     """
     with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
         results = []
         for kind in DECODERS:
-            frame, decoder, points = asked(model, image_HW3, points_per_side=4, kind=kind)
+            frame, decoder, points = setup(model, image_HW3, points_per_side=4, kind=kind)
             prediction = decoder.predict(points)
             every_PM = torch.ones(prediction.iou_PM.shape, dtype=torch.bool)
             logits_KRC = decoder.mask_logits(prediction, every_PM, needed_low_hw(frame, decoder.low_side))
@@ -230,10 +234,10 @@ def decoder_agreement(model: Model, image_HW3: np.ndarray, config: GenerateConfi
     return float((fast_KRC == plain_KRC).float().mean()), float((fast_iou_PM - plain_iou_PM).abs().max())
 
 
-def asked(
+def setup(
     model: Model, image_HW3: np.ndarray, *, points_per_side: int, kind: DecoderKind = "auto"
 ) -> tuple[Frame, PointDecoder, torch.Tensor]:
-    """The whole photograph's frame, its decoder in fp32 unless autocast is on, and a grid of points in model pixels."""
+    """Make the whole image's frame, its decoder (fp32 unless autocast is on), and a grid of points in model pixels."""
     height, width = image_HW3.shape[:2]
     frame = Frame.whole((height, width), model.sam.config.input_side)
     decoder = make_point_decoder(kind, model.sam, model.sam.encode(model.sam.preprocess(image_HW3)[None]))
@@ -243,7 +247,7 @@ def asked(
 def throughput(
     model: Model, items: list[bytes], config: GenerateConfig, arguments: argparse.Namespace
 ) -> tuple[float, int, list[int]]:
-    """Images a second, masks in all, and the GPU's peak of reserved memory around each image."""
+    """Measure images per second, the number of masks, and the peak of reserved GPU memory around each image."""
     masks, peaks = 0, []
     start = time.perf_counter()
     device, threads = arguments.device, arguments.threads
@@ -256,7 +260,7 @@ def throughput(
 
 
 def count_flops(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> float:
-    """Of matrix products, convolutions and attention in one photograph."""
+    """Count the FLOPs of matrix products, convolutions and attention in one image."""
     model.sam.requires_grad_(False)  # the counter would ask inference tensors for their gradients
     try:
         with FlopCounterMode(display=False) as counter:
@@ -268,7 +272,7 @@ def count_flops(model: Model, image_HW3: np.ndarray, config: GenerateConfig) -> 
 
 
 def gemm_flops(device: str) -> float:
-    """FLOP/s of a large bf16 matrix product, the best of ten: what arithmetic can reach on this device."""
+    """Measure FLOP/s of a large bf16 matrix product, the best of ten: the limit of arithmetic on this device."""
     side = 8192 if device == "cuda" else 512
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = [timed(lambda: a @ b, device) for _ in range(10)]
@@ -276,14 +280,14 @@ def gemm_flops(device: str) -> float:
 
 
 def bytes_of_ask(model: Model, points: int, config: GenerateConfig) -> int:
-    """What decoder_attention_triton's kernels read and write of the points' images."""
+    """Count the bytes of the points' images that decoder_attention_triton's kernels read and write."""
     sizes = model.sam.config
     passes = 3 * sizes.decoder_depth - 1  # first block: written; later ones: read, read and written; at the end: read
     return passes * points * sizes.embedding_side**2 * sizes.width * (2 if config.precision == "bf16" else 4)
 
 
 def copy_bytes_per_second(device: str) -> float:
-    """Bytes read and written by a large copy, the best of ten."""
+    """Measure bytes per second read and written by a large copy, the best of ten."""
     source = torch.empty(2**30 if device == "cuda" else 2**25, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * len(source) / min(timed(lambda: target.copy_(source), device) for _ in range(10))
@@ -305,14 +309,14 @@ def synchronize(device: str) -> None:
 def print_profile(
     model: Model, image_HW3: np.ndarray, config: GenerateConfig, facts: dict[str, Any], device: str
 ) -> None:
-    """Parts of one photograph, nothing overlapped; then the GPU's longest kernels."""
+    """Print the times of the parts of one image, without overlap, then of the GPU's longest kernels."""
     milliseconds_of = dict(parts(model, image_HW3, config, device))
     for part, milliseconds in milliseconds_of.items():
         print_line("gpu", f"time: {part}", milliseconds, "ms", **facts)
     points = min(config.points_per_batch, config.points_per_side**2)
     floor_ms = 1e3 * bytes_of_ask(model, points, config) / copy_bytes_per_second(device)
-    share = floor_ms / milliseconds_of[f"ask {points} points"]
-    print_line("gpu", "ask_memory_floor", share, "of ask's time", floor_ms=floor_ms, points=points, **facts)
+    share = floor_ms / milliseconds_of[f"predict {points} points"]
+    print_line("gpu", "predict_memory_floor", share, "of predict's time", floor_ms=floor_ms, points=points, **facts)
     if device != "cuda":
         return
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -330,11 +334,11 @@ def print_profile(
 
 @torch.inference_mode()
 def parts(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: str) -> list[tuple[str, float]]:
-    """Names and milliseconds, medians of five."""
+    """Time the parts: names and milliseconds, medians of five."""
     with torch.autocast(device, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
         pixels = model.sam.preprocess(image_HW3)[None]
-        frame, decoder, points = asked(model, image_HW3, points_per_side=config.points_per_side)
-        _, plain_decoder, _ = asked(model, image_HW3, points_per_side=config.points_per_side, kind="grid")
+        frame, decoder, points = setup(model, image_HW3, points_per_side=config.points_per_side)
+        _, plain_decoder, _ = setup(model, image_HW3, points_per_side=config.points_per_side, kind="grid")
         batch = points[: config.points_per_batch]
         prediction = decoder.predict(batch)
         iou_PM = prediction.iou_PM.float()
@@ -345,23 +349,23 @@ def parts(model: Model, image_HW3: np.ndarray, config: GenerateConfig, device: s
         works: dict[str, Callable[[], object]] = {
             "resize": lambda: model.sam.preprocess(image_HW3),
             "encode one crop": lambda: model.sam.encode(pixels),
-            f"ask {len(batch)} points": lambda: decoder.predict(batch),
-            f"ask {len(batch)} points, attention in plain torch": lambda: plain_decoder.predict(batch),
-            f"draw {len(logits)} masks": lambda: decoder.mask_logits(prediction, wanted_PM, needed),
+            f"predict {len(batch)} points": lambda: decoder.predict(batch),
+            f"predict {len(batch)} points, attention in plain torch": lambda: plain_decoder.predict(batch),
+            f"mask logits of {len(logits)} masks": lambda: decoder.mask_logits(prediction, wanted_PM, needed),
             f"runs of {len(logits)} masks": lambda: upsample_runs(logits, frame, **settings),
         }
         found = [(part, median_ms(work, device, 5)) for part, work in works.items()]
-    return [*found, ("one photograph, alone", median_ms(lambda: generate_masks(model, image_HW3, config), device, 3))]
+    return [*found, ("one image, alone", median_ms(lambda: generate_masks(model, image_HW3, config), device, 3))]
 
 
 def median_ms(work: Callable[[], object], device: str, times: int) -> float:
-    """After a first call that is not counted."""
+    """Time a call in milliseconds, after a first one that is not counted."""
     work()
     return 1e3 * statistics.median(timed(work, device) for _ in range(times))
 
 
 def measure_shards(name: str, photos: list[bytes], arguments: argparse.Namespace) -> None:
-    """Images a second from image shard to committed mask shard, two shards at a time as the stage's actors work."""
+    """Measure images per second from image shard to committed mask shard, two shards at a time as in an actor."""
     from stages.fully_automatic.plan import plan_masks
     from stages.fully_automatic.worker import ShardWorker
     from stages.ingest.ingest import ingest_photos
@@ -372,7 +376,7 @@ def measure_shards(name: str, photos: list[bytes], arguments: argparse.Namespace
         photo_folder.mkdir()
         for number in range(arguments.images):
             data = photos[number % len(photos)]
-            # bytes behind a JPEG's end change its hash, so that no photograph counts as a duplicate
+            # bytes behind a JPEG's end change its hash, so that no image counts as a duplicate
             (photo_folder / f"{number:05d}.jpg").write_bytes(data + number.to_bytes(4, "little"))
         uri = str(Path(folder) / "dataset")
         dataset = Dataset.create(uri)

@@ -1,12 +1,13 @@
-"""Run lengths next to pycocotools: encode and decode, masks per CPU second, side by side in one process.
+"""Run-length encoding and decoding beside pycocotools, in masks per CPU second, in one process.
 
     python tests/benchmarks/bench_rle.py
 
-Both sides start from the same mask in memory and end with the COCO string, or the other way round. `C order` is a mask
-as NumPy and PyTorch lay it out, which pycocotools has to turn over first; `Fortran order` is the layout it asks for.
-Each side's result is checked against the other's. Medians of rounds that alternate between the two.
+Both sides start from the same mask in memory and end with the COCO string, or the reverse. `C order` is the layout of
+NumPy and PyTorch, which pycocotools must transpose first; `Fortran order` is the layout it expects. The results of both
+are compared. Figures are medians of rounds that alternate between the two.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ ROUNDS = 5
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     for height, width in SIZES_HW:
         for kind in KINDS:
             rng = np.random.default_rng(0)
@@ -31,7 +33,7 @@ def main() -> None:
 
 
 def compare(kind: str, masks: list[np.ndarray]) -> None:
-    """Encodes and decodes the masks (bool [H, W], C order) on both sides."""
+    """Encode and decode the masks (bool [H, W], C order) on both sides, and print the figures."""
     height, width = masks[0].shape
     facts = {"mask": kind, "size": f"{width}x{height}", "area": round(float(np.mean(masks)), 5)}
     turned = [np.asfortranarray(mask, dtype=np.uint8) for mask in masks]
@@ -57,7 +59,7 @@ def compare(kind: str, masks: list[np.ndarray]) -> None:
 
 
 def medians(ours: Callable[[], object], peers: Callable[[], object]) -> tuple[float, float]:
-    """CPU seconds of either side."""
+    """Measure CPU seconds of either side."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
         for side, work in zip(seconds, (ours, peers), strict=True):
@@ -84,7 +86,7 @@ def from_c(mask_HW: np.ndarray) -> str:
 
 
 def random_mask(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A wobbly disc of 0.1 %, 2 % or 30 % of the picture, one with a rough edge, or 300 small pieces; bool [H, W]."""
+    """Draw a disc of 0.1 %, 2 % or 30 % of the image, one with a rough edge, or 300 small pieces; bool [H, W]."""
     if kind == "scattered":
         mask_HW = np.zeros((height, width), np.bool_)
         for y, x in zip(rng.integers(height - 12, size=300), rng.integers(width - 12, size=300), strict=True):

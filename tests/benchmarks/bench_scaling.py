@@ -1,11 +1,11 @@
-"""Two workers of one thread each next to one, on Ray: photographs per second while all of them are at work.
+"""Scaling on Ray: images per second of two one-thread workers beside one, while all of them are busy.
 
     python tests/benchmarks/bench_scaling.py [--model seed] [--images 24] [--rounds 3] [--points-per-side 16]
 
-Bar: 1.7 on two cores. Start-up is not measured: a run is timed from the moment when every worker has finished its first
-photograph until the last report before one of them lacks work. On a machine with other work two workers get fewer than
-two cores: `cpu_share` says how much of its core each worker got, and `photographs per CPU second` compares the work
-alone. Rounds alternate; medians. One JSON line a metric.
+The target is 1.7 on two cores. Start-up is not measured: timing starts when every worker has finished its first image
+and ends with the last report before one of them runs out of work. On a busy machine two workers get fewer than two
+cores: `cpu_share` is the fraction of a core that each worker got, and `images per CPU second` compares the work alone.
+Rounds alternate; figures are medians. Prints one JSON line per metric.
 """
 
 import argparse
@@ -36,7 +36,7 @@ BAR = 1.7
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A report of a run: photographs done and CPU seconds of the workers so far."""
+    """Progress of a run: images done and CPU seconds of the workers so far."""
 
     seconds: float
     images: int
@@ -45,12 +45,12 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A run while all of its workers were at work."""
+    """Measurement of a run, while all of its workers were busy."""
 
     images_per_s: float
     images_per_cpu_s: float
     cpu_share: float
-    """CPU seconds of a worker per second, of 1 core."""
+    """CPU seconds of a worker per second, at most 1."""
 
 
 def main() -> None:
@@ -76,14 +76,14 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="seed", help="a model's name or the path of its weights")
-    parser.add_argument("--images", type=int, default=24, help="photographs a run")
+    parser.add_argument("--images", type=int, default=24, help="images per run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points-per-side", type=int, default=16)
     return parser.parse_args()
 
 
 def make_photos(folder: Path, count: int) -> Path:
-    """So many different cuts of a sample photograph, 512 x 342 px."""
+    """Cut so many different photos of 512 x 342 px from a sample photo."""
     from skimage import data
 
     photos = folder / "photos"
@@ -98,7 +98,7 @@ def make_photos(folder: Path, count: int) -> Path:
 
 
 def measure(arguments: argparse.Namespace, photos: Path, workers: int) -> Measured:
-    """One run over a new dataset of these photographs."""
+    """Run the stage over a new dataset of these images."""
     config = GenerateConfig(points_per_side=arguments.points_per_side)
     with tempfile.TemporaryDirectory(prefix="gigamask-scaling-") as folder:
         dataset = Dataset.create(Path(folder) / "dataset")
@@ -118,16 +118,16 @@ def measure(arguments: argparse.Namespace, photos: Path, workers: int) -> Measur
 
 
 def between(moments: list[Moment], workers: int) -> Measured:
-    """From the first photograph that was finished after the first report to the last: whole photographs alone."""
+    """Select from the first image finished after the first report to the last: whole images only."""
     counted = [moment for moment, before in zip(moments[1:], moments, strict=False) if moment.images > before.images]
-    assert len(counted) > 1, "too few photographs: give more with --images"
+    assert len(counted) > 1, "too few images: give more with --images"
     first, last = counted[0], counted[-1]
     seconds, images, cpu_s = last.seconds - first.seconds, last.images - first.images, last.cpu_s - first.cpu_s
     return Measured(images_per_s=images / seconds, images_per_cpu_s=images / cpu_s, cpu_share=cpu_s / seconds / workers)
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
+    """Read the user and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

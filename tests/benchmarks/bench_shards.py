@@ -1,10 +1,10 @@
-"""Shards on this disk: writing and reading them next to plain writing and reading of the same bytes.
+"""Writing and reading shards on this disk, beside plain writing and reading of the same bytes.
 
     python tests/benchmarks/bench_shards.py [--mib 256] [--folder FOLDER]
 
-`write` makes committed image shards: tar, rows, SHA-256 read back, record, everything flushed to the disk. Its peer
-writes the same bytes to one file a shard and flushes each. `read` streams images and checks their SHA-256; its peer
-reads the files. Sides alternate; medians of wall seconds. The page cache is warm for both.
+`write` commits image shards: tar, rows, SHA-256 read back, record, everything flushed to disk. Its peer writes the same
+bytes to one file per shard and flushes each. `read` streams images and checks their SHA-256; its peer reads the files.
+Sides alternate; figures are medians of wall seconds. The page cache is warm for both.
 """
 
 import argparse
@@ -31,8 +31,10 @@ MIB = 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mib", type=int, default=256, help="how much to write")
-    parser.add_argument("--folder", type=Path, help="on the disk to measure [the system's temporary folder]")
+    parser.add_argument("--mib", type=int, default=256, help="MiB to write")
+    parser.add_argument(
+        "--folder", type=Path, help="folder on the disk to measure; default: the system's temporary folder"
+    )
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-shards-", dir=arguments.folder))
     try:
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def measure(folder: Path, shards: int) -> None:
-    """Writes and reads `shards` shards on both sides, one after the other."""
+    """Write and read `shards` shards on both sides, one after the other, and print the figures."""
     dataset = Dataset.create(folder / "dataset")
     planned = [PlannedShard(name=f"{number:06d}", inputs=(f"photos-{number}",)) for number in range(shards)]
     plan = dataset.new_plan("images", planned, {})
@@ -62,7 +64,7 @@ def measure(folder: Path, shards: int) -> None:
 
 
 def timed(work: Callable[..., object], *arguments: object) -> float:
-    """Wall seconds of a call."""
+    """Measure wall seconds of a call."""
     began = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - began
@@ -77,7 +79,7 @@ def write_plainly(file: Path, parts: list[bytes]) -> None:
 
 
 def make_image(number: int) -> tuple[ImageRecord, bytes]:
-    """Random bytes under an image's record: a shard does not look into them."""
+    """Make an image record of random bytes, which a shard never decodes."""
     data = np.random.default_rng(number).bytes(IMAGE_BYTES)
     sha256 = hashlib.sha256(data).hexdigest()
     image_id = image_id_of(sha256)

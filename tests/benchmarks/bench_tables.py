@@ -1,12 +1,12 @@
-"""The tables at size: fold rate, bytes a row, aggregates, the masks of one image, and memory.
+"""Large tables: fold rate, bytes per row, aggregates, the masks of one image, and memory.
 
     python tests/benchmarks/bench_tables.py [--rows 2000000] [--folder FOLDER] [--keep]
 
-Rows are synthesised, all else is the real thing: every shard is an attempt with a commit record (its tar is a
-placeholder with the right counts, which no table reads), `Dataset.fold` takes the records into the Delta tables,
-`Dataset.query` asks them. Shards are those of a real run: 256 images, about 100 masks each. Filling, folding and asking
-have a process each, so that each one's peak memory is its own. Times are wall seconds on all cores, medians where a
-thing is done several times; the first of each is not thrown away.
+Rows are synthetic, all else is real: every shard is an attempt with a commit record (its tar is a placeholder with the
+right counts, which no table reads), `Dataset.fold` adds the records to the Delta tables, and `Dataset.query` reads
+them. Shards have the size of a real run's: 256 images, about 100 masks each. Filling, folding and querying run in
+separate processes, so that each has its own peak memory. Times are wall seconds on all cores, medians of
+all repetitions.
 """
 
 import argparse
@@ -57,9 +57,9 @@ AGGREGATES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2_000_000, help="mask rows, about")
-    parser.add_argument("--folder", type=Path, help="where to put them [the system's temporary folder]")
-    parser.add_argument("--keep", action="store_true", help="leave the dataset there and say where")
+    parser.add_argument("--rows", type=int, default=2_000_000, help="approximate number of mask rows")
+    parser.add_argument("--folder", type=Path, help="folder for the dataset; default: the system's temporary folder")
+    parser.add_argument("--keep", action="store_true", help="keep the dataset and print its folder")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-tables-", dir=arguments.folder))
     try:
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(uri: Path, shards: int) -> None:
-    """Fills, folds and asks, and prints a line for each figure."""
+    """Fill, fold and query the tables, and print a line for each figure."""
     filled, _ = alone(fill, uri, shards)
     facts = {"rows": int(filled["rows"]), "shards": shards}
     print_line("tables", "committing shards (rows synthesised)", filled["rows"] / filled["s"], "rows/s", **facts)
@@ -81,21 +81,21 @@ def measure(uri: Path, shards: int) -> None:
     print_line("tables", "fold, peak memory", peak_mib, "MiB", **facts)
     nbytes = sum(file.stat().st_size for file in (uri / "tables" / "masks").rglob("*.parquet"))
     print_line("tables", "size of masks", nbytes / facts["rows"], "bytes/row", **facts)
-    answers, peak_mib = alone(time_queries, uri)
-    for metric, seconds in answers.items():
+    seconds_by_query, peak_mib = alone(time_queries, uri)
+    for metric, seconds in seconds_by_query.items():
         print_line("tables", metric, seconds, "s", **facts)
-    print_line("tables", "asking, peak memory", peak_mib, "MiB", **facts)
+    print_line("tables", "queries, peak memory", peak_mib, "MiB", **facts)
 
 
 def alone(work: Callable[..., dict[str, float]], *arguments: object) -> tuple[dict[str, float], float]:
-    """What `work` returns, done in a new process, and that process's peak of resident memory in MiB."""
+    """Run `work` in a new process; returns its result and the process's peak of resident memory in MiB."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         answer = process.submit(work, *arguments).result()
         return answer, process.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_maxrss / 1024
 
 
 def fill(uri: Path, shards: int) -> dict[str, float]:
-    """Commits `shards` image shards and their mask shards; nothing is made durable, for it need not outlive the run."""
+    """Commit `shards` image shards and their mask shards, without flushing them to disk."""
     os.fsync = lambda file: None
     dataset = Dataset.create(uri)
     rng = np.random.default_rng(0)
@@ -116,28 +116,32 @@ def fill(uri: Path, shards: int) -> dict[str, float]:
 
 
 def fold(uri: Path) -> dict[str, float]:
-    """Seconds to take all records into the tables."""
+    """Measure the seconds to fold all records into the tables."""
     dataset, began = Dataset.open(uri), time.perf_counter()
     dataset.fold()
     return {"s": time.perf_counter() - began}
 
 
 def time_queries(uri: Path) -> dict[str, float]:
-    """Seconds of each question; medians."""
+    """Measure the median seconds of each query."""
     dataset = Dataset.open(uri)
-    answers = {metric: median_s(dataset.query, [sql] * ASKED_TIMES) for metric, sql in AGGREGATES.items()}
+    seconds_by_query = {metric: median_s(dataset.query, [sql] * ASKED_TIMES) for metric, sql in AGGREGATES.items()}
     some = dataset.query("SELECT image_id FROM images WHERE image_id % 7 = 3 LIMIT 2000").column(0).to_pylist()
     image_ids = some[:: max(1, len(some) // IMAGES_ASKED)][:IMAGES_ASKED]
     of_image = "SELECT * FROM masks WHERE image_id = {}"
-    answers["masks of one image, by its id alone"] = median_s(
+    seconds_by_query["masks of one image, by its id alone"] = median_s(
         dataset.query, [of_image.format(each) for each in image_ids]
     )
-    answers["masks of one image"] = median_s(dataset.masks_of_image, image_ids)
-    return answers
+    seconds_by_query["masks of one image"] = median_s(dataset.masks_of_image, image_ids)
+    return seconds_by_query
 
 
 def median_s(call: Callable[[object], pa.Table], arguments: list) -> float:
-    """Median wall seconds of a call. Raises ValueError for an answer without rows: it would have measured nothing."""
+    """Measure the median wall seconds of a call.
+
+    Raises:
+        ValueError: a result has no rows, so nothing was measured.
+    """
     seconds = []
     for argument in arguments:
         began = time.perf_counter()
@@ -149,7 +153,7 @@ def median_s(call: Callable[[object], pa.Table], arguments: list) -> float:
 
 
 def commit_rows(dataset: Dataset, plan: Plan, shard: PlannedShard, rows: pa.Table, *, masks: int) -> Commit:
-    """Commits a shard of these rows, with a placeholder for its tar."""
+    """Commit a shard of these rows, with a placeholder for its tar."""
     attempt = begin_attempt(dataset.store, plan, shard)
     attempt.put_part("tar", "tar", lambda file: file.write(b"placeholder"), images=IMAGES_A_SHARD, masks=masks)
     contents.put_rows(attempt, rows, images=IMAGES_A_SHARD, masks=masks)
@@ -157,7 +161,7 @@ def commit_rows(dataset: Dataset, plan: Plan, shard: PlannedShard, rows: pa.Tabl
 
 
 def image_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard) -> pa.Table:
-    """Rows of `images`; int64 [N], ascending."""
+    """Make rows of `images`; ids are int64 [N], ascending."""
     keys = [f"{image_id:016x}" for image_id in image_ids]
     nbytes = 400_000 + image_ids % 300_000
     columns = {
@@ -182,7 +186,7 @@ def image_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard) -> pa.Tab
 
 
 def mask_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard, rng: np.random.Generator) -> pa.Table:
-    """Rows of `masks` with the distributions of a real run: many small masks, scores just above their thresholds."""
+    """Make rows of `masks` distributed as in a real run: many small masks, scores just above their thresholds."""
     counts = np.maximum(1, rng.gamma(4, MASKS_AN_IMAGE / 4, len(image_ids)).astype(np.int64))
     total = int(counts.sum())
     ordinal = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -222,7 +226,7 @@ def mask_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard, rng: np.ra
 
 
 def as_table(columns: dict[str, object], schema: pa.Schema, rows: int) -> pa.Table:
-    """A table of these columns; a single value fills its column."""
+    """Make a table of these columns; a single value fills its column."""
     arrays = []
     for field in schema:
         value = columns[field.name]

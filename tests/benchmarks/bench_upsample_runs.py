@@ -1,12 +1,13 @@
-"""Post-processing a kept mask on one CPU core: low-resolution logits to runs, stability and box at 2250 x 1500.
+"""Post-processing of a mask on one CPU core: low-resolution logits to runs, stability and box at 2250 x 1500.
 
     python tests/benchmarks/bench_upsample_runs.py
 
 Synthetic masks of the sizes and edge slopes of trained networks (wobbly discs, 2 to 9 logits per low-resolution pixel
-at the edge), and as the worst case pure noise. The peer is the reference, one mask at a time; the results must
-be equal. One JSON line a case.
+at the edge) and, as the worst case, pure noise. The peer is the reference, one mask at a time; the results must be
+equal. Prints one JSON line per case.
 """
 
+import argparse
 import json
 import platform
 import time
@@ -23,6 +24,7 @@ FRAME, LOW_SIDE = Frame.whole((1500, 2250), 1024), 256
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     cases = {
         "objects": discs(np.random.default_rng(0)),
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 def timed(logits_NLL: torch.Tensor, backend: Backend) -> tuple[float, UpsampledMasks]:
-    """CPU milliseconds a mask; compiled code is loaded before."""
+    """Measure CPU milliseconds per mask, after loading compiled code."""
     settings = {"low_side": LOW_SIDE, "stability_offset": 1.0, "backend": backend}
     upsample_runs(logits_NLL[:1], FRAME, **settings)
     start = time.process_time()
@@ -45,7 +47,7 @@ def timed(logits_NLL: torch.Tensor, backend: Backend) -> tuple[float, UpsampledM
 
 
 def discs(rng: np.random.Generator) -> torch.Tensor:
-    """Logits of wobbly discs, saturating, with a little noise; float32 [MASKS, L, L]."""
+    """Draw logits of wobbly discs, saturating, with a little noise; float32 [MASKS, L, L]."""
     rows, columns = needed_low_hw(FRAME, LOW_SIDE)
     y_LL, x_LL = np.mgrid[0:LOW_SIDE, 0:LOW_SIDE].astype(np.float32)
     masks = []

@@ -1,4 +1,4 @@
-"""The line that every benchmark prints for each of its figures."""
+"""JSON lines that benchmarks print, one per figure."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ def print_line(
     peer_value: float | None = None,
     **facts: object,
 ) -> None:
-    """One JSON line. `ratio` is above 1 where ours is the better of the two: by more for a rate, by less for a cost."""
+    """Print one JSON line. `ratio` is above 1 where ours is better: the higher rate, or the lower cost."""
     line = {
         "bench": bench,
         "metric": metric,
@@ -30,7 +30,7 @@ def print_line(
 
 
 def machine() -> str:
-    """Architecture, processor and cores of this machine."""
+    """Describe this machine: architecture, processor and cores."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def rounded(value: float) -> float:
-    """Four significant digits."""
+    """Round to four significant digits."""
     return float(f"{value:.4g}")
 
 

@@ -1,10 +1,10 @@
-"""What the paper's run would take: 11 million photographs, 1.1 billion masks, from a rate of photographs per second.
+"""Cost of a run of the paper's size, 11 million images and 1.1 billion masks, at a rate of images per second.
 
     python tests/benchmarks/paper_plan.py [--images-per-s 40] [--gpus 64] [--dollars-per-gpu-hour 3] [--json]
 
-Arithmetic alone. The rate is of one GPU, from shard to committed shard; without one, the rates asked of this project
-on one H200 (`grid`), and for the paper's 21 crops half of what their counted arithmetic allows there. Everything else
-that is assumed is printed beside the result.
+This is arithmetic only. The rate is that of one GPU, from shard to committed shard. By default, these are the target
+rates on one H200 (`grid`) and, for the paper's 21 crops, half of what their counted arithmetic allows there. All other
+assumptions are printed beside the result.
 """
 
 import argparse
@@ -17,39 +17,39 @@ TIB = 2**40
 
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
-    """What a plan rests on."""
+    """Assumptions of a plan."""
 
     images: int = 11_000_000
     masks_per_image: int = 100
     """SA-1B: 1.1 billion masks on 11 million images."""
     images_per_shard: int = 256
     bytes_per_image: int = 950_000
-    """A JPEG of 1500 px on its shorter side; SA-1B's are about that."""
+    """Size of a JPEG of 1500 px on its shorter side; SA-1B's are similar."""
     bytes_per_mask: int = 566
-    """Of a mask shard: run lengths and numbers of a mask. Measured with the seed, 452 masks on 10 photographs."""
+    """Bytes per mask in a mask shard: run lengths and figures. Measured with the seed: 452 masks on 10 images."""
     bytes_per_mask_row: int = 284
-    """Of the table's rows beside the shards; in the same measurement. Tables of large shards take less."""
+    """Bytes per mask in the tables, from the same measurement. Tables of large shards take less."""
     rate_kept: float = 0.9
-    """What is left of the rate: start-up, uneven last shards, machines taken back."""
+    """Fraction of the rate that remains after start-up, uneven last shards and lost machines."""
     gpus: int = 64
     dollars_per_gpu_hour: float = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a rate comes to."""
+    """Cost of a run at one rate."""
 
     what: str
     images_per_s: float
     gpu_hours: float
     dollars: float
     days: float
-    """With the assumed number of GPUs."""
+    """Days of the run with the assumed number of GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What lies in the dataset at the end."""
+    """Size of the dataset at the end."""
 
     masks: int
     shards: int
@@ -64,7 +64,7 @@ RATES = {
     "vit_h, paper's crops (half of counted arithmetic)": 2.35,
     "vit_b, paper's crops (half of counted arithmetic)": 12.5,
 }
-"""Photographs per second on one H200. Crops: 214 and 40 ms of arithmetic at 600 TFLOP/s, doubled."""
+"""Images per second on one H200. Crops: 214 and 40 ms of arithmetic at 600 TFLOP/s, doubled."""
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--images-per-s", type=float, help="of one GPU; default: the rates asked for")
+    parser.add_argument("--images-per-s", type=float, help="images per second of one GPU; default: the target rates")
     parser.add_argument("--images", type=int, default=Assumptions.images)
     parser.add_argument("--gpus", type=int, default=Assumptions.gpus)
     parser.add_argument("--dollars-per-gpu-hour", type=float, default=Assumptions.dollars_per_gpu_hour)
@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def cost(what: str, images_per_s: float, assumed: Assumptions) -> Cost:
-    """GPU-hours, dollars and days of a rate of photographs per second and GPU."""
+    """Compute GPU-hours, dollars and days from images per second and GPU."""
     gpu_hours = assumed.images / (images_per_s * assumed.rate_kept) / HOUR_S
     return Cost(
         what=what,
@@ -106,7 +106,7 @@ def cost(what: str, images_per_s: float, assumed: Assumptions) -> Cost:
 
 
 def size(assumed: Assumptions) -> Size:
-    """Shards of each kind (images and masks) and bytes."""
+    """Compute the number of image and mask shards, and bytes."""
     masks = assumed.images * assumed.masks_per_image
     return Size(
         masks=masks,
@@ -118,7 +118,7 @@ def size(assumed: Assumptions) -> Size:
 
 
 def table(costs: list[Cost]) -> list[str]:
-    """Rows in Markdown."""
+    """Format the rows of a Markdown table."""
     rows = ["| one H200, per GPU | images/s | GPU-hours | dollars | days |", "|---|---|---|---|---|"]
     return rows + [
         f"| {each.what} | {each.images_per_s:g} | {each.gpu_hours:,.0f} | {each.dollars:,.0f} | {each.days:.2f} |"

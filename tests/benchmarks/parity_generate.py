@@ -1,11 +1,11 @@
-"""The same masks as the transformers pipeline, photograph by photograph.
+"""Agreement of automatic masks with the transformers pipeline, image by image.
 
     python tests/benchmarks/parity_generate.py FOLDER [--model seed] [--photos 20] [--points-per-side 32]
         [--thresholds card|quantiles] [--nms 0.7]
 
-Same weights, same thresholds, our embeddings for both. A photograph counts with at least 20 masks; those with fewer are
-listed and left out. Matches are one to one at IoU >= 0.99; `share` is the lower of the two directions. Prints a JSON
-line a photograph and one for all; exits 1 where fewer than 99 % match or the counts differ by more than 1 %.
+Both sides use the same weights and thresholds, and our embeddings. Images with fewer than 20 masks are listed and left
+out. Matches are one to one at IoU >= 0.99; `share` is the lower fraction of the two directions. Prints a JSON line per
+image and one for all; exits with 1 if fewer than 99 % match or the counts differ by more than 1 %.
 """
 
 import argparse
@@ -23,26 +23,26 @@ from engine.automatic.generate import generate_masks
 from engine.images import decode
 from engine.model.weights import Model, load_model
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 LEAST_MASKS = 20
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="photographs, searched in subfolders too")
+    parser.add_argument("folder", type=Path, help="folder of photos, with subfolders")
     parser.add_argument("--model", default="seed")
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--points-per-side", type=int, default=32)
-    parser.add_argument("--nms", type=float, default=0.7, help="box IoU above which two masks are one")
+    parser.add_argument("--nms", type=float, default=0.7, help="box IoU above which masks are duplicates")
     parser.add_argument(
-        "--thresholds", choices=["card", "quantiles"], default="card", help="quantiles of each photograph's own scores"
+        "--thresholds", choices=["card", "quantiles"], default="card", help="quantiles of each image's own scores"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(arguments.model)
     peer = make_peer(model.sam)
     total, counted = Agreement(ours=0, peers=0, matched=0), 0
-    paths = [path for path in spread(arguments.folder) if path.suffix.lower() in PICTURES]
+    paths = [path for path in spread(arguments.folder) if path.suffix.lower() in SUFFIXES]
     for path in paths:
         if counted == arguments.photos:
             break
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def spread(folder: Path) -> list[Path]:
-    """The files below a folder, one of each subfolder in turn."""
+    """List the files below a folder, one of each subfolder in turn."""
     groups: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         groups.setdefault(path.parent, []).append(path)

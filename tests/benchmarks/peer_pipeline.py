@@ -1,12 +1,12 @@
-"""The peer of the automatic generator: the mask-generation pipeline of the transformers package, on our weights.
+"""Peer of the automatic generator: the mask-generation pipeline of the transformers package, on our weights.
 
-Where it departs from the paper ("Segment Anything", appendix B) and from the original code:
+Differences of the pipeline from the paper ("Segment Anything", appendix B) and from the original code:
 - Masks of all crops go through one NMS ranked by predicted IoU; the paper ranks within a crop by predicted IoU, and
   across crops by zoom. Without crops the two are the same, so parity is measured without.
 - Stability must exceed its threshold; in the original code it must reach it.
 - It measures the stability of all masks, also of those whose predicted IoU fails; it has no 95 % filter, and cleans no
   small regions. Parity runs switch ours off.
-It also comes without torchvision here: the one function that it needs is given to it during the call.
+It runs without torchvision here: the one function that it needs is provided during the call.
 """
 
 import importlib.util
@@ -29,19 +29,19 @@ from storage import rle
 from storage.rle import Rle
 
 POINTS_PER_BATCH = 64
-"""The pipeline's default."""
+"""Default of the pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerPipeline:
-    """The pipeline, and the network it was made from."""
+    """Pipeline and the network it was made from."""
 
     pipeline: Any
     sam: Sam
 
 
 def make_peer(sam: Sam) -> PeerPipeline:
-    """The pipeline with a network's weights. Its image encoder is the network's own, whatever its kind."""
+    """Make the pipeline with a network's weights. Its image encoder is the network's own, whatever its kind."""
     from transformers import MaskGenerationPipeline
     from transformers.models.sam import image_processing_pil_sam as processing
 
@@ -53,7 +53,7 @@ def make_peer(sam: Sam) -> PeerPipeline:
 
 
 def peer_masks(peer: PeerPipeline, image_HW3: np.ndarray, config: GenerateConfig) -> list[Rle]:
-    """The peer's masks of a photograph; the embedding is computed by our encoder from our pixels, inside its call."""
+    """Make the peer's masks of an image; our encoder computes the embedding from our pixels, inside the call."""
     from PIL import Image
 
     assert config.predicted_iou_threshold is not None
@@ -77,7 +77,7 @@ def peer_masks(peer: PeerPipeline, image_HW3: np.ndarray, config: GenerateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How two lists of masks of one photograph match, one to one."""
+    """One-to-one matches of two lists of masks of one image."""
 
     ours: int
     peers: int
@@ -95,7 +95,7 @@ class Agreement:
 
 
 def agreement(ours: list[Rle], peers: list[Rle], *, least_iou: float = 0.99) -> Agreement:
-    """Each of our masks, in order, takes the nearest unmatched one of the peer's, where it is near enough."""
+    """Match each of our masks, in order, to the nearest unmatched one of the peer's, if near enough."""
     iou_NM = rle.iou_matrix(ours, peers)
     matched = 0
     for i in range(len(ours)):
@@ -109,7 +109,7 @@ def agreement(ours: list[Rle], peers: list[Rle], *, least_iou: float = 0.99) -> 
 def open_thresholds(
     every: Generated, config: GenerateConfig, *, iou_quantile: float, stability_quantile: float
 ) -> GenerateConfig:
-    """`config` with thresholds at quantiles of a photograph's own scores: all its predicted IoUs, then the stability of
+    """Set thresholds of `config` at quantiles of an image's own scores: all its predicted IoUs, then the stability of
     those that pass. `every` was made with both thresholds at 0 and NMS off.
 
     The returned config leaves out what the peer does not have: the 95 % filter and the clean-up.
@@ -121,14 +121,14 @@ def open_thresholds(
 
 
 def _between(scores: np.ndarray, quantile: float) -> float:
-    """A quantile that is no score itself: the two sides differ there, "above" against "at or above"."""
+    """Compute a quantile that is not itself a score, at which the sides differ: "above" against "at or above"."""
     ordered = np.unique(scores)
     above = min(max(1, round(quantile * len(ordered))), len(ordered) - 1)
     return float(ordered[above - 1 : above + 1].mean(dtype=np.float64))
 
 
 def like_the_peer(config: GenerateConfig, predicted_iou: float, stability: float) -> GenerateConfig:
-    """`config` with these thresholds and without what the peer lacks."""
+    """Set these thresholds in `config`, and switch off what the peer lacks."""
     from dataclasses import replace
 
     return replace(
@@ -142,7 +142,7 @@ def like_the_peer(config: GenerateConfig, predicted_iou: float, stability: float
 
 @contextmanager
 def our_encoder(peer: PeerPipeline, image_HW3: np.ndarray) -> Iterator[None]:
-    """During the block the peer's network gets its embedding from our encoder."""
+    """Give the peer's network its embedding from our encoder during the block."""
 
     def encode(_pixels: torch.Tensor) -> torch.Tensor:
         return peer.sam.encode(peer.sam.preprocess(image_HW3)[None])
@@ -153,7 +153,7 @@ def our_encoder(peer: PeerPipeline, image_HW3: np.ndarray) -> Iterator[None]:
 
 @contextmanager
 def plain_batched_nms() -> Iterator[None]:
-    """During the block `torchvision.ops.boxes.batched_nms` exists: greedy NMS for a single class."""
+    """Provide `torchvision.ops.boxes.batched_nms` during the block: greedy NMS for a single class."""
     names = ["torchvision", "torchvision.ops", "torchvision.ops.boxes"]
     modules = {name: ModuleType(name) for name in names}
     modules["torchvision.ops.boxes"].batched_nms = _batched_nms  # type: ignore[attr-defined]
@@ -162,7 +162,7 @@ def plain_batched_nms() -> Iterator[None]:
 
 
 def _batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """Torchvision's rule, written apart from ours: float32 areas, better scores first, dropped above the threshold."""
+    """Suppress boxes by torchvision's rule, written apart from ours: float32 areas, dropped above the threshold."""
     assert not idxs.any()
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = scores.argsort(descending=True, stable=True)
@@ -179,7 +179,7 @@ def _batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, 
 
 
 def _peer_network(sam: Sam) -> Any:
-    """The SamModel that the network tests compare with."""
+    """Make the SamModel that the network tests compare with."""
     path = Path(__file__).resolve().parents[1] / "engine" / "conftest.py"
     spec = importlib.util.spec_from_file_location("network_peer", path)
     assert spec is not None

@@ -1,9 +1,9 @@
-"""Does fine-tuning work? A model trains on one domain's photographs of even image_id; those of odd image_id judge it.
+"""Proof of fine-tuning: train a model on one domain's images of even image_id, evaluate it on those of odd image_id.
 
 python tests/benchmarks/proof_finetune.py DATA/nuclei --steps 150
 
-DATA/nuclei: photographs with SA-1B-style JSON beside them. Prints the figures before and after, and the difference mask
-by mask with its 95 % interval over photographs, as JSON lines.
+DATA/nuclei is a folder of images with SA-1B-style JSON beside them. Prints the figures before and after, and the mean
+difference per mask with its 95 % interval over images, as JSON lines.
 """
 
 import argparse
@@ -42,15 +42,15 @@ FIGURES = ("miou_1_chosen", "miou_1_best3")
 
 def main() -> None:
     """Parse, train, compare."""
-    parser = argparse.ArgumentParser(description="Fine-tune on a domain's even photographs and judge on its odd ones.")
+    parser = argparse.ArgumentParser(description="Fine-tune on a domain's even images and evaluate on its odd ones.")
     parser.add_argument("domain", type=Path, help="folder of one domain")
     parser.add_argument("--model", default="seed")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--scene-share", type=float, default=0.25)
-    parser.add_argument("--scenes", type=Path, help="folder of scenes made before; else some are made")
-    parser.add_argument("--max-masks", type=int, help="judge at most so many masks a photograph")
+    parser.add_argument("--scenes", type=Path, help="folder of saved scenes; default: new scenes")
+    parser.add_argument("--max-masks", type=int, help="most masks to evaluate per image")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=best_device())
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def fine_tuned(before: Model, arguments: argparse.Namespace, folder: Path) -> tuple[Model, float, float]:
-    """The model trained on photographs with even image_id and calibrated on them; wall and CPU seconds it took."""
+    """Train and calibrate the model on images of even image_id; returns it with wall and CPU seconds."""
     began, cpu_began = time.monotonic(), time.process_time()
     even = [image for image in load_folder(arguments.domain) if image.image_id % 2 == 0 and image.num_masks]
     scenes = SceneBank(arguments.scenes or folder / "scenes", SCENES, partial(make_scenes, device=arguments.device))
@@ -82,7 +82,7 @@ def fine_tuned(before: Model, arguments: argparse.Namespace, folder: Path) -> tu
 
 
 def report(judged: list[Evaluation], arguments: argparse.Namespace, seconds: float, cpu_seconds: float) -> None:
-    """One line a figure."""
+    """Print one line per figure."""
     before, after = judged
     for name in FIGURES:
         change = paired_difference(before.scores, after.scores, name, seed=0)
@@ -94,10 +94,10 @@ def report(judged: list[Evaluation], arguments: argparse.Namespace, seconds: flo
             before=round(before.overall.figures[name].value, 4),
             change=round(change.value, 4),
             interval=[round(end, 4) for end in change.interval] if change.interval else None,
-            photographs=after.overall.images,
+            images=after.overall.images,
             masks=after.overall.masks,
             steps=arguments.steps,
-            pictures=arguments.steps * arguments.batch,
+            training_images=arguments.steps * arguments.batch,
             seconds=round(seconds),
             cpu_seconds=round(cpu_seconds),
         )

@@ -1,12 +1,12 @@
-"""A ViT-B with random weights whose masks differ from point to point, for benchmarks without the released weights.
+"""ViT-B with random weights whose masks differ from point to point, for benchmarks without the released weights.
 
-Fresh random weights answer every point with the same noise. Here random weights are arranged, none is learnt:
-- positions vary smoothly over the picture, and the upscaling treats all pixels of a cell alike: masks have shapes;
+Unmodified random weights give every point the same noise. These are arranged, but not trained:
+- positions vary smoothly over the image, and the upscaling treats all pixels of a cell alike: masks have shapes;
 - tokens attend to the image with one matrix for queries and keys, scaled up: a point looks at its surroundings;
 - what attention and hypernetworks pass on is scaled up, logits tenfold: points differ, and masks have edges;
 - the three masks of a point share their predicted IoU, which lies around 1: a threshold chooses points, not one kind of
   mask, and is above 0, where thresholds keep everything.
-Time and memory of a network do not depend on its weights; those of what comes after it depend on the masks.
+Time and memory of a network do not depend on its weights; those of post-processing depend on the masks.
 """
 
 import torch
@@ -21,13 +21,13 @@ NAME = "random-vit_b"
 
 
 def random_vit_b() -> Model:
-    """The same weights at every call."""
+    """Make a ViT-B; the weights are the same at every call."""
     return random_vit(NAME, VIT_B)
 
 
 @torch.no_grad()
 def random_vit(name: str, config: SamConfig) -> Model:
-    """A network of the original release's kind; the same weights at every call."""
+    """Make a network of the original release's kind; the weights are the same at every call."""
     torch.manual_seed(0)
     sam = build_sam(config)
     assert isinstance(config.image_encoder, VitConfig)

@@ -28,16 +28,16 @@ CAPABILITIES = (80, 90)
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way in which a kernel is launched."""
+    """One variant of a kernel's launch."""
 
     constants: dict[str, Any] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
-    """Of arguments that differ from variant to variant."""
+    """Values of the arguments that differ from variant to variant."""
     launch: dict[str, int] = field(default_factory=dict)
     is_aligned: bool = False
-    """Sizes and addresses are multiples of 16, as Triton finds out at a launch."""
+    """True for sizes and addresses that are multiples of 16, which Triton detects at a launch."""
     shared_bytes: int = 48 * 1024
-    """What it may need; every GPU has so much."""
+    """Shared memory the kernel may need; every GPU has as much."""
 
 
 def decoder_variants() -> list[tuple[Any, list[Variant]]]:

@@ -1,4 +1,4 @@
-"""The grid decoder is the network's own decoder, reassociated."""
+"""The grid decoder against `Sam.decode`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ def make_sam(randomise: Callable[[Sam, int], Sam]) -> Callable[[SamConfig, torch
 
 
 def asked(sam: Sam, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """An embedding, points and a choice of masks in which some points want none and some several."""
+    """An embedding, points and a choice of masks with none of some points and several of others."""
     generator = torch.Generator().manual_seed(1)
     side = sam.config.embedding_side
     embeddings = torch.randn(1, sam.config.width, side, side, generator=generator, dtype=torch.float64)
@@ -62,7 +62,7 @@ def test_iou_and_logits_are_those_of_the_network(
     assert difference.abs().max() <= tolerance * their_logits.abs().max()
 
 
-def test_only_whole_cells_that_the_photograph_reaches_are_drawn(
+def test_only_whole_cells_that_the_image_reaches_are_drawn(
     make_sam: Callable[[SamConfig, torch.dtype], Sam],
 ) -> None:
     sam = make_sam(SMALL, torch.float32)

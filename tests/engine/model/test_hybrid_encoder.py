@@ -17,8 +17,8 @@ def test_embeddings_have_an_eighth_of_the_input_side() -> None:
     assert encoder(HybridConfig())(torch.randn(2, 3, 64, 96)).shape == (2, 24, 8, 12)
 
 
-def test_a_window_of_a_picture_embeds_as_in_the_whole_picture() -> None:
-    """Away from the borders nothing tells where the window lies: training on windows is training on pictures."""
+def test_a_window_of_an_image_embeds_as_in_the_whole_image() -> None:
+    """Away from the borders nothing tells where the window lies: training on windows is training on images."""
     pixels = torch.randn(1, 3, 256, 256)
     net = encoder(SMALL)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What training adds to the ViT encoder: drop path, and blocks computed again in the backward pass."""
+"""Training of the ViT encoder: drop path, and gradient checkpointing."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_drop_path_is_the_identity_in_evaluation(encoder: ImageEncoder) -> None:
         assert not torch.allclose(encoder.train()(pixels(), factors), encoder(pixels()))
 
 
-def test_a_picture_that_loses_every_branch_keeps_its_patches_alone(encoder: ImageEncoder) -> None:
+def test_an_image_that_loses_every_branch_keeps_its_patches_alone(encoder: ImageEncoder) -> None:
     factors = torch.ones(4, 2, 3)
     factors[..., 1] = 0
     encoder.train()

@@ -18,13 +18,13 @@ from storage.objects.stores import Corrupt
 from tests.paths import ROOT
 
 CONTENT = bytes(range(256)) * 1024 + b"weights!"
-"""What the local server has for vit_b."""
+"""Content of the local server's file for vit_b."""
 FILE_NAME = "sam_vit_b_01ec64.pth"
 
 
 @dataclass
 class Site:
-    """What the local server does, and what it was asked."""
+    """Behaviour of the local server, and the requests it received."""
 
     content: bytes = CONTENT
     honours_ranges: bool = True

@@ -64,10 +64,10 @@ def test_embeddings_are_those_of_the_original_definitions(encoder: TinyVit) -> N
     assert (embedding[0, ::51, ::3, 5] - torch.tensor(ORIGINAL_EMBEDDING)).abs().max() < 1e-3
 
 
-def test_a_batch_is_encoded_as_its_pictures_are(encoder: TinyVit) -> None:
+def test_a_batch_is_encoded_as_its_images_are(encoder: TinyVit) -> None:
     pixels = torch.randn(3, 3, 112, 208, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        together, apart = encoder(pixels), torch.cat([encoder(picture[None]) for picture in pixels])
+        together, apart = encoder(pixels), torch.cat([encoder(image[None]) for image in pixels])
     assert together.shape == (3, 256, 7, 13)
     assert (together - apart).abs().max() < 1e-4
 

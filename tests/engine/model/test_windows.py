@@ -1,4 +1,4 @@
-"""Grids cut into attention windows, and joined again."""
+"""Cutting grids into attention windows, and joining them."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Numbering what is visible."""
+"""Numbering of visible leaves, parts and wholes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The camera: pictures change, in the stated ways."""
+"""The camera changes images in the stated ways, and never masks."""
 
 import torch
 
@@ -8,11 +8,11 @@ from engine.scenes.textures import default_atlas
 
 IDS = torch.zeros(1, 32, 32, dtype=torch.int64)
 IDS[:, :, 16:] = 1
-PICTURE = torch.where(IDS[:, None] == 1, 0.8, 0.2).expand(1, 3, 32, 32)
+IMAGE = torch.where(IDS[:, None] == 1, 0.8, 0.2).expand(1, 3, 32, 32)
 
 
-def shot(cameras: Cameras, picture: torch.Tensor = PICTURE, ids: torch.Tensor = IDS) -> torch.Tensor:
-    return apply_camera(picture.clone(), ids, cameras, default_atlas("cpu"), torch.Generator().manual_seed(0))
+def shot(cameras: Cameras, image: torch.Tensor = IMAGE, ids: torch.Tensor = IDS) -> torch.Tensor:
+    return apply_camera(image.clone(), ids, cameras, default_atlas("cpu"), torch.Generator().manual_seed(0))
 
 
 def clean(**settings: float) -> Cameras:
@@ -28,7 +28,7 @@ def test_a_clean_camera_changes_only_the_pixels_beside_a_border() -> None:
 
 
 def test_borders_are_softened_by_the_binomial_mean() -> None:
-    soft = soften_borders(PICTURE, IDS)
+    soft = soften_borders(IMAGE, IDS)
     assert torch.allclose(soft[..., 15], torch.tensor(0.2 * 0.75 + 0.8 * 0.25))
     assert torch.allclose(soft[..., 16], torch.tensor(0.8 * 0.75 + 0.2 * 0.25))
 
@@ -39,7 +39,7 @@ def test_blur_weights_sum_to_one_even_when_sharpening() -> None:
         assert torch.allclose(taps.sum(1), torch.ones(200), atol=1e-5)
 
 
-def test_fine_rounding_of_frequencies_gives_the_picture_back_and_coarse_rounding_does_not() -> None:
+def test_fine_rounding_of_frequencies_gives_the_image_back_and_coarse_rounding_does_not() -> None:
     noise = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(1))
     ids = torch.zeros(1, 30, 30, dtype=torch.int64)
     plain = shot(clean(), noise, ids).int()

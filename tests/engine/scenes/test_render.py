@@ -1,4 +1,4 @@
-"""Visible leaves: the one-pass maximum against painting object after object, and the shapes against geometry."""
+"""Visible leaves: the one-pass maximum against rendering object after object, and the shapes against geometry."""
 
 import math
 
@@ -20,7 +20,7 @@ def surface(objects: Objects, *, scenes: int = 1) -> Surface:
 
 
 def one(shape: Shape, radius: float, **fields: torch.Tensor) -> torch.Tensor:
-    """bool [S, S]: where an object in the middle of an otherwise empty picture is."""
+    """bool [S, S]: where an object in the middle of an otherwise empty image is."""
     ground = plain_objects(torch.zeros(2, dtype=torch.int64), Shape.EVERYTHING)
     objects = ground.with_fields(
         shape_N=torch.tensor([Shape.EVERYTHING, shape]),

@@ -1,4 +1,4 @@
-"""Scenes: reproducible, exact and nested masks of the sizes that photographs have."""
+"""Scenes: reproducible, exact and nested masks of the sizes that photos have."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def batch() -> SceneBatch:
     return scenes(24)
 
 
-def test_pictures_and_maps_have_the_stated_shapes_and_types(batch: SceneBatch) -> None:
+def test_images_and_maps_have_the_stated_shapes_and_types(batch: SceneBatch) -> None:
     longest = int(batch.leaves_B.max())
     assert batch.images_B3HW.shape == (24, 3, SIDE, SIDE)
     assert batch.images_B3HW.dtype == torch.uint8
@@ -91,7 +91,7 @@ def test_masks_are_as_large_as_those_people_draw() -> None:
             share = share[share >= 0.001]
             bins.append(torch.bucketize(share, torch.tensor([0.01, 0.1])).bincount(minlength=3) / len(share))
     small, middle, large = torch.stack(bins).mean(0).tolist()
-    # BSDS500: .44, .37, .19 of the masks of at least 0.1 % of the picture.
+    # BSDS500: .44, .37, .19 of the masks of at least 0.1 % of the image.
     assert 0.34 < small < 0.58
     assert 0.22 < middle < 0.45
     assert 0.12 < large < 0.3

@@ -8,7 +8,7 @@ import pytest
 from engine.scenes.sheet import write_contact_sheet
 
 
-def test_a_sheet_shows_picture_wholes_and_leaves_of_every_scene(tmp_path: Path) -> None:
+def test_a_sheet_shows_image_wholes_and_leaves_of_every_scene(tmp_path: Path) -> None:
     write_contact_sheet(tmp_path / "sheet.png", 5, 0, side=64)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None

@@ -43,7 +43,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-6}
 
 
 def attention_of(size: str, dtype: torch.dtype, *, is_shared: bool) -> tuple[Cells, Tensor, tuple[Any, ...]]:
-    """Cells of an own image per point or of a shared one, what asks them, and what they ask."""
+    """Cells of one image per point or of a shared one, and the inputs of both directions of attention."""
     points, count, channels, heads, tokens = SIZES[size]
     generator = torch.Generator().manual_seed(count)
 
@@ -145,7 +145,7 @@ def test_the_generator_makes_the_same_masks_with_the_fused_decoder(tmp_path: Pat
 
 
 class Passes(TorchDispatchMode):
-    """Counts in `passes` what torch's operations read and write of P points x N cells, in images of P x N x C values.
+    """Counter of what torch's operations read and write of P points x N cells, in images of P x N x C values.
 
     An operation counts with each operand once, whatever it copies inside.
     """

@@ -1,4 +1,4 @@
-"""The generator with every Triton kernel, on a photograph, against the kernels of a CPU."""
+"""The generator with every Triton kernel, on an image, against the kernels of a CPU."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from tests.paths import PHOTOS
 PHOTO = PHOTOS / "coco" / "coco_000000255165.jpg"
 
 
-def test_the_generator_makes_the_same_masks_of_a_photograph_with_triton_as_with_numba() -> None:
+def test_the_generator_makes_the_same_masks_of_an_image_with_triton_as_with_numba() -> None:
     photo = resize(decode(PHOTO.read_bytes()), (60, 50))
     config = replace(PRESETS["paper"], points_per_side=4, crop_layers=1, min_region_px=20, points_per_batch=16)
     config = replace(config, predicted_iou_threshold=0.5, stability_threshold=0.05)
