@@ -18,6 +18,7 @@ from storage.objects.stores import Conflict, NotFound, ObjectStore, StoreError, 
 from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.cleaning import CleaningReport
 from storage.protocol.commits import Commit
+from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.tables import contents, folds, lookup, snapshots, verification
@@ -37,7 +38,7 @@ class PlanStatus:
     """How far a plan is; `missing` names the shards without a commit record."""
 
     plan_id: str
-    kind: str
+    kind: PlanKind
     created_at: datetime
     planned: int
     done: int
@@ -98,7 +99,7 @@ class Dataset:
             except Conflict:
                 return cls.open(uri)
 
-    def new_plan(self, kind: str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
+    def new_plan(self, kind: PlanKind | str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
         """Freezes a plan; the same kind, shards and settings give the plan that is already there. Raises ValueError."""
         plan = plans.put_plan(self.store, plans.make_plan(kind, shards, settings))
         return self._plans.setdefault(plan.plan_id, plan)
@@ -136,9 +137,13 @@ class Dataset:
         """
         return redo.plan_redo(self.store, plan, shards, settings)
 
-    def commit_of(self, address: str) -> Commit:
-        """The record of `<plan>/<shard>.g<generation>`. Raises NotFound."""
-        return commits.read_commit_at(self.store, f"commits/{address}.json")
+    def commit_of(self, address: ShardAddress) -> Commit:
+        """The record of a shard. Raises NotFound."""
+        return commits.read_commit(self.store, address)
+
+    def previous(self, plan: Plan, shard: PlannedShard) -> Commit:
+        """The record that a redone shard replaces. Raises ValueError for generation 0."""
+        return commits.read_commit(self.store, plan.address(shard).before)
 
     def write_images(
         self,
@@ -193,15 +198,17 @@ class Dataset:
 
     def image_shards(self) -> list[Commit]:
         """Committed image shards, oldest plan first; a mask plan names them by `Commit.address` in its inputs."""
-        homes = [plan for plan in self.plans() if plan.kind == "images" and not plan.redoes]
+        homes = [plan for plan in self.plans() if plan.kind is PlanKind.IMAGES and not plan.redoes]
         return [commit for plan in homes for commit in self.commits(plan)]
 
-    def read_images(self, shard: Commit | str) -> Iterator[tuple[ImageRecord, bytes]]:
-        """Images of a shard (a record or its address), streamed and checked. Raises NotFound, Corrupt."""
-        return contents.read_images(self.store, self._commit(shard))
+    def read_images(self, images: Commit | Images) -> Iterator[tuple[ImageRecord, bytes]]:
+        """Images of a shard (a record or its address), or some of them, streamed, checked. Raises NotFound, Corrupt."""
+        if isinstance(images, ImageRange | ImageSet):
+            return contents.read_images_at(self.store, self.commit_of(images.shard), images.places)
+        return contents.read_images(self.store, self._commit(images))
 
     def read_masks(
-        self, shard: Commit | str, *, snapshot: str | None = None
+        self, shard: Commit | ShardAddress, *, snapshot: str | None = None
     ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
         """Images and their masks, streamed; an image has only id, key, size and format.
 
@@ -290,8 +297,8 @@ class Dataset:
             missing=missing,
         )
 
-    def _commit(self, shard: Commit | str) -> Commit:
-        return self.commit_of(shard) if isinstance(shard, str) else shard
+    def _commit(self, shard: Commit | ShardAddress) -> Commit:
+        return self.commit_of(shard) if isinstance(shard, ShardAddress) else shard
 
     def _done(self, snapshot: str | None) -> DoneFold:
         if snapshot is None:

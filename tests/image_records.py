@@ -2,7 +2,13 @@
 
 import hashlib
 
+from storage.protocol.inputs import PhotoKey
 from storage.records import ImageRecord, image_id_of, image_key
+
+
+def photo_key(source: str) -> PhotoKey:
+    """The key of a photo that tests make up."""
+    return PhotoKey(source=source, place="0" * 12, nbytes=1, mtime_ns=0)
 
 
 def image_record(

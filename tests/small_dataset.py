@@ -7,9 +7,10 @@ import numpy as np
 
 from storage import rle
 from storage.dataset import Dataset
+from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, mask_id_of
-from tests.image_records import image_record
+from tests.image_records import image_record, photo_key
 
 SIDE = 64
 EMPTY_IMAGE = 3
@@ -19,7 +20,7 @@ EMPTY_IMAGE = 3
 def small_dataset(folder: Path) -> Dataset:
     """Ten photographs in three image shards, their masks by two models in mask shards of at most three images."""
     dataset = Dataset.create(folder)
-    shards = [PlannedShard(name=f"{number:06d}", inputs=(f"photos-{number}",)) for number in range(3)]
+    shards = [PlannedShard(name=f"{number:06d}", inputs=(photo_key(f"photos-{number}"),)) for number in range(3)]
     plan = dataset.new_plan("images", shards, {})
     for shard, numbers in zip(plan.shards, (range(4), range(4, 8), range(8, 10)), strict=True):
         dataset.write_images(plan, shard, [photograph(number) for number in numbers])
@@ -39,7 +40,10 @@ def write_masks(dataset: Dataset, model_id: str, *, of_shards: slice = slice(Non
     """Masks that name their model; as with people's, made with several, the shards name none."""
     runs = [(commit, start) for commit in dataset.image_shards()[of_shards] for start in range(0, commit.images, 3)]
     shards = [
-        PlannedShard(name=f"{number:06d}", inputs=(commit.address, f"{start}:{min(start + 3, commit.images)}"))
+        PlannedShard(
+            name=f"{number:06d}",
+            inputs=(ImageRange(shard=commit.address, start=start, stop=min(start + 3, commit.images)),),
+        )
         for number, (commit, start) in enumerate(runs)
     ]
     plan = dataset.new_plan("masks", shards, {"model_id": model_id})

@@ -10,9 +10,11 @@ import pytest
 
 from storage import rle
 from storage.dataset import Dataset
+from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 from storage.tables import rows as tables
+from tests.image_records import photo_key
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "dataset.md"
@@ -47,7 +49,7 @@ def test_the_page_lists_the_columns_of_the_code() -> None:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Four images; one has no masks, one was rejected. Two snapshots, the second with another model's masks."""
     dataset = Dataset.create(tmp_path_factory.mktemp("docs") / "dataset")
-    images = dataset.new_plan("images", [PlannedShard(name="000000", inputs=("photos",))], {})
+    images = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], {})
     dataset.write_images(images, images.shards[0], [photograph(number) for number in range(4)])
     dataset.snapshot()
     write_masks(dataset, "seed-0123")
@@ -79,7 +81,11 @@ def photograph(number: int) -> tuple[ImageRecord, bytes]:
 def write_masks(dataset: Dataset, model_id: str) -> None:
     """Two masks for photographs 0 and 1, none for 2; 3 is a reject."""
     (commit,) = dataset.image_shards()
-    plan = dataset.new_plan("masks", [PlannedShard(name="000000", inputs=(commit.address, "0:4"))], {"m": model_id})
+    plan = dataset.new_plan(
+        "masks",
+        [PlannedShard(name="000000", inputs=(ImageRange(shard=commit.address, start=0, stop=4),))],
+        {"m": model_id},
+    )
     masked, rejects = [], []
     for image, _ in dataset.read_images(commit):
         number = int(image.source.removeprefix("photos/").removesuffix(".jpg"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stages.cluster.ledger import Ledger
 from stages.fully_automatic.outcomes import MaskedImage, ShardResult
-from stages.fully_automatic.plan import images_of
+from stages.fully_automatic.plan import count_images
 from storage.protocol.commits import Commit
 from storage.protocol.plans import Plan
 from storage.records import Reject
@@ -96,7 +96,7 @@ class Tally:
 
     def __init__(self, plan: Plan, commits: list[Commit], began: float) -> None:
         self._plan, self._began = plan, began
-        self._images_total = sum(images_of(shard) for shard in plan.shards)
+        self._images_total = sum(count_images(shard) for shard in plan.shards)
         self._before = ShardCount(
             images=sum(commit.images + len(commit.rejects) for commit in commits),
             masks=sum(commit.masks for commit in commits),

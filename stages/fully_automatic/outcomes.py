@@ -6,13 +6,13 @@ from itertools import islice
 from typing import Any, cast
 
 from engine.automatic.diagnostics import Diagnostics
-from stages.fully_automatic.plan import STAGE, run_of
+from stages.fully_automatic.plan import STAGE
 from storage.dataset import Dataset
 from storage.objects.stores import NotFound
 from storage.protocol.commits import Commit
-from storage.protocol.plans import Plan, PlannedShard, address_of
+from storage.protocol.inputs import image_inputs
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
-from storage.tables.contents import read_image_run
 
 MAX_WITHOUT_MASKS = 12
 """Photographs of a shard whose want of masks its record explains: as many as a report shows in all."""
@@ -65,13 +65,15 @@ def result_of(commit: Commit, *, made: bool) -> ShardResult:
 
 
 def read_photographs(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
-    """The run of images that a mask shard is made from; in a redo, those that `kept_of` has not."""
-    address, _ = shard.inputs
-    run = run_of(shard)
+    """The images that a mask shard is made from; in a redo, those that `kept_of` has not."""
     kept = kept_of(dataset, plan, shard)
     rejected = {reject.source_sha256 for reject in kept.rejects} if kept else set()
-    images = read_image_run(dataset.store, dataset.commit_of(address), run)
-    return [(image, data) for image, data in images if not kept or image.source_sha256 in rejected]
+    return [
+        (image, data)
+        for images in image_inputs(shard.inputs)
+        for image, data in dataset.read_images(images)
+        if not kept or image.source_sha256 in rejected
+    ]
 
 
 def kept_of(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
@@ -81,7 +83,7 @@ def kept_of(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
     """
     if not plan.redoes:
         return None
-    previous = dataset.commit_of(address_of(plan.home, shard.name, shard.generation - 1))
+    previous = dataset.previous(plan, shard)
     same = dataset.plan(previous.made_by).settings == plan.settings
     return previous if same and previous.rejects else None
 

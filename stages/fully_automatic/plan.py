@@ -1,13 +1,14 @@
 """What there is to mask: image shards -> a plan of mask shards, each a run of images of one image shard."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import Model
 from storage.dataset import Dataset
+from storage.protocol.inputs import ImageRange, Images, PlanKind, ShardAddress, image_inputs, image_shard
 from storage.protocol.plans import Plan, PlannedShard
 
 STAGE = "fully_automatic"
@@ -30,38 +31,40 @@ def plan_masks(
     16,384 and more make shards of 256.
     """
     settings = plan_settings(model, config)
-    plans = [plan for plan in dataset.plans() if plan.kind == "masks" and plan.settings == settings]
+    plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS and plan.settings == settings]
     fresh = _uncovered(dataset, plans)
     if fresh:
-        total = sum(len(images) for _, images in fresh)
+        total = sum(len(images.places) for images in fresh)
         length = images_per_shard or min(MAX_IMAGES, math.ceil(total / SHARDS_OF_A_RUN))
-        runs = [(address, run) for address, images in fresh for run in _runs(images, length)]
-        shards = [
-            PlannedShard(name=f"{number:06d}", inputs=(address, f"{run.start}:{run.stop}"))
-            for number, (address, run) in enumerate(runs)
-        ]
-        plans.append(dataset.new_plan("masks", shards, settings))
+        ranges = [piece for images in fresh for piece in _cut(images, length)]
+        shards = [PlannedShard(name=f"{number:06d}", inputs=(images,)) for number, images in enumerate(ranges)]
+        plans.append(dataset.new_plan(PlanKind.MASKS, shards, settings))
     return plans
 
 
-def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[tuple[str, range]]:
-    """Addresses of image shards, with the images that none of the plans masks.
+def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
+    """Ranges of images that none of the plans masks.
 
     A redone image shard keeps its images and their places, new ones come behind: only those are uncovered.
     """
-    covered: dict[str, int] = {}
-    for shard in (shard for plan in plans for shard in plan.shards):
-        name = _without_generation(shard.inputs[0])
-        covered[name] = max(covered.get(name, 0), run_of(shard).stop)
-    all_images = [
-        (commit.address, range(covered.get(_without_generation(commit.address), 0), commit.images))
+    covered: dict[str, set[int]] = {}
+    for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
+        covered.setdefault(image_shard(images).lineage, set()).update(_places(dataset, images))
+    return [
+        ImageRange(shard=commit.address, start=start, stop=stop)
         for commit in dataset.image_shards()
+        for start, stop in _gaps(covered.get(commit.address.lineage, set()), commit.images)
     ]
-    return [(address, images) for address, images in all_images if images]
 
 
-def _without_generation(address: str) -> str:
-    return address.rpartition(".g")[0]
+def _places(dataset: Dataset, images: Images) -> Iterable[int]:
+    return range(dataset.commit_of(images).images) if isinstance(images, ShardAddress) else images.places
+
+
+def _gaps(covered: set[int], total: int) -> Iterator[tuple[int, int]]:
+    """The longest ranges of 0 to `total` - 1 without a covered place, ascending."""
+    bounds = [-1, *sorted(place for place in covered if place < total), total]
+    return ((before + 1, after) for before, after in pairwise(bounds) if after - before > 1)
 
 
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
@@ -83,18 +86,14 @@ def _first(given: float | None, default: float) -> float:
     return default if given is None else given
 
 
-def _runs(images: range, length: int) -> list[range]:
-    """The images cut in runs of nearly equal length, at most `length` each."""
-    count = math.ceil(len(images) / length)
-    bounds = [images.start + len(images) * i // count for i in range(count + 1)]
-    return [range(start, stop) for start, stop in pairwise(bounds)]
+def _cut(images: ImageRange, length: int) -> list[ImageRange]:
+    """Cut a range into ranges of nearly equal length, at most `length` each."""
+    total = len(images.places)
+    count = math.ceil(total / length)
+    bounds = [images.start + total * i // count for i in range(count + 1)]
+    return [ImageRange(shard=images.shard, start=start, stop=stop) for start, stop in pairwise(bounds)]
 
 
-def images_of(shard: PlannedShard) -> int:
-    """How many photographs a planned mask shard has."""
-    return len(run_of(shard))
-
-
-def run_of(shard: PlannedShard) -> range:
-    start, stop = shard.inputs[1].split(":")
-    return range(int(start), int(stop))
+def count_images(shard: PlannedShard) -> int:
+    """How many images a planned mask shard is made from, as far as its plan says."""
+    return sum(len(images.places) for images in image_inputs(shard.inputs) if not isinstance(images, ShardAddress))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.ingest.normalise import PHOTO_EXTENSIONS, SNIFF_BYTES, Unusable, out_of_memory, sniff
+from storage.protocol.inputs import PhotoKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +26,22 @@ class FoundPhoto:
     mtime_ns: int
 
     @property
-    def key(self) -> str:
+    def key(self) -> PhotoKey:
         """How a plan names it."""
-        return f"{self.source}\t{self.place}\t{self.nbytes}\t{self.mtime_ns}"
+        return PhotoKey(source=self.source, place=self.place, nbytes=self.nbytes, mtime_ns=self.mtime_ns)
 
 
-def source_of(key: str) -> str:
-    """The file's name in a plan's key."""
-    return key.rsplit("\t", 3)[0]
+class PhotosAtHand:
+    """Found files by what a plan says of them."""
 
+    def __init__(self, found: Sequence[FoundPhoto]) -> None:
+        self.keys = {photo.key for photo in found}
+        self._paths = {photo.key: photo.path for photo in found}
+        self._by_place = {photo.key.source_and_place: photo.path for photo in found}
 
-def source_and_place(key: str) -> str:
-    """A plan's key without size and time: the same for a file that changed."""
-    return key.rsplit("\t", 2)[0]
-
-
-def name_and_size(key: str) -> str:
-    """A plan's key without place and time: the same for a file that was copied or moved with its folder."""
-    source, _, nbytes, _ = key.rsplit("\t", 3)
-    return f"{source}\t{nbytes}"
+    def path(self, key: PhotoKey) -> Path | None:
+        """Path of the file, also where it changed since it was planned; None where it was not found."""
+        return self._paths.get(key) or self._by_place.get(key.source_and_place)
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:

@@ -20,13 +20,14 @@ from pathlib import Path
 from PIL import Image
 
 from stages.ingest.config import STAGE, IngestConfig
-from stages.ingest.files import FoundPhoto, find_photos, read_file, source_and_place, source_of
+from stages.ingest.files import PhotosAtHand, find_photos, read_file
 from stages.ingest.known import Known
 from stages.ingest.normalise import Photo, Unusable, normalise
 from stages.ingest.plan import plan_photos
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit
-from storage.protocol.plans import Plan, PlannedShard, address_of
+from storage.protocol.inputs import PhotoKey, photo_inputs
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_id_of, image_key
 
 MAX_THREADS = 8  # each may hold one decoded photograph
@@ -75,10 +76,15 @@ def ingest_photos(
     config = config or IngestConfig()
     found, other_files = find_photos(paths)
     plans = plan_photos(dataset, found, config)
-    keys = {photo.key for photo in found}
-    todo = [(plan, shard) for plan in plans for shard in dataset.missing(plan) if not keys.isdisjoint(shard.inputs)]
-    _ingest_shards(dataset, todo, found, config, progress or (lambda _: None))
-    by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, keys)}
+    at_hand = PhotosAtHand(found)
+    todo = [
+        (plan, shard)
+        for plan in plans
+        for shard in dataset.missing(plan)
+        if not at_hand.keys.isdisjoint(photo_inputs(shard.inputs))
+    ]
+    _ingest_shards(dataset, todo, at_hand, config, progress or (lambda _: None))
+    by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, at_hand.keys)}
     commits = list(by_address.values())  # a plan and its redo have shards in common
     return IngestReport(
         images=sum(commit.images for commit in commits),
@@ -93,22 +99,20 @@ def ingest_photos(
     )
 
 
-def _commits_with(dataset: Dataset, plan: Plan, keys: set[str]) -> list[Commit]:
-    here = {shard.name for shard in plan.shards if not keys.isdisjoint(shard.inputs)}
+def _commits_with(dataset: Dataset, plan: Plan, keys: set[PhotoKey]) -> list[Commit]:
+    here = {shard.name for shard in plan.shards if not keys.isdisjoint(photo_inputs(shard.inputs))}
     return [commit for commit in dataset.commits(plan) if commit.shard in here]
 
 
 def _ingest_shards(
     dataset: Dataset,
     todo: Sequence[tuple[Plan, PlannedShard]],
-    found: Sequence[FoundPhoto],
+    at_hand: PhotosAtHand,
     config: IngestConfig,
     progress: Callable[[IngestProgress], None],
 ) -> None:
     if not todo:
         return
-    by_place = {source_and_place(photo.key): photo.path for photo in found}
-    at_hand = by_place | {photo.key: photo.path for photo in found}
     known = Known(dataset)
     tally = _Tally(total=sum(len(shard.inputs) for _, shard in todo), progress=progress)
     pool = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
@@ -127,7 +131,7 @@ def _ingest_shard(
     dataset: Dataset,
     plan: Plan,
     shard: PlannedShard,
-    at_hand: Mapping[str, Path],
+    at_hand: PhotosAtHand,
     known: Known,
     config: IngestConfig,
     pool: ThreadPoolExecutor,
@@ -135,14 +139,15 @@ def _ingest_shard(
 ) -> Commit:
     """Reads and decodes in threads, decides in the plan's order: the first of two equal files is the one kept."""
     began = time.perf_counter()
-    inherited = dataset.commit_of(address_of(plan.home, shard.name, shard.generation - 1)) if plan.redoes else None
+    inherited = dataset.previous(plan, shard) if plan.redoes else None
     images: list[tuple[ImageRecord, bytes]] = []
     rejects: list[Reject] = []
     unchanged = -inherited.images if inherited else 0  # they come by again
     of_earlier_settings = _count(inherited.stats, "of_earlier_settings") if inherited else 0
     known.begin(plan)
-    read = pool.map(lambda key: _read_photo(key, at_hand, known, config), shard.inputs)
-    for key, photo in zip(shard.inputs, read, strict=True):
+    keys = photo_inputs(shard.inputs)
+    read = pool.map(lambda key: _read_photo(key, at_hand, known, config), keys)
+    for key, photo in zip(keys, read, strict=True):
         verdict = photo.outcome if isinstance(photo.outcome, Unusable) else known.take(key, photo.sha256)
         if isinstance(verdict, Unusable):
             rejects.append(_reject(photo, verdict))
@@ -172,10 +177,10 @@ class _ReadPhoto:
     outcome: Photo | Unusable | None
 
 
-def _read_photo(key: str, at_hand: Mapping[str, Path], known: Known, config: IngestConfig) -> _ReadPhoto:
-    source, sha256 = source_of(key), ""
+def _read_photo(key: PhotoKey, at_hand: PhotosAtHand, known: Known, config: IngestConfig) -> _ReadPhoto:
+    source, sha256 = key.source, ""
     try:
-        path = at_hand.get(key) or at_hand.get(source_and_place(key))  # changed since it was planned: as it is now
+        path = at_hand.path(key)
         if path is None:
             raise Unusable("unreadable", "it was there when the plan was made and is no longer")
         data = read_file(path, config.shard_bytes)

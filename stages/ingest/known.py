@@ -2,10 +2,10 @@
 
 from itertools import takewhile
 
-from stages.ingest.files import name_and_size
 from stages.ingest.normalise import Unusable
 from stages.ingest.plan import image_plans
 from storage.dataset import Dataset
+from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan
 from storage.records import image_id_of
 
@@ -17,7 +17,9 @@ class Known:
         self._digests = dataset.known_image_ids()
         self._plans = image_plans(dataset)
         self._plan_id = ""
-        self._planned_before: dict[str, bool] = {}  # name and size: whether a plan of the same settings has it
+        self._planned_before: dict[
+            tuple[str, int], bool
+        ] = {}  # name and size: whether a plan of the same settings has it
 
     def begin(self, plan: Plan) -> None:
         """From now on photographs are of this plan."""
@@ -26,18 +28,18 @@ class Known:
             self._planned_before = {}
             for each in older:
                 same = each.settings == plan.settings
-                for name in (name_and_size(key) for shard in each.shards for key in shard.inputs):
+                for name in (key.name_and_size for shard in each.shards for key in photo_inputs(shard.inputs)):
                     self._planned_before[name] = same or self._planned_before.get(name, False)
             self._plan_id = plan.plan_id
 
     def holds(self, sha256: str) -> bool:
         return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
 
-    def only_of_other_settings(self, key: str) -> bool:
+    def only_of_other_settings(self, key: PhotoKey) -> bool:
         """Whether earlier plans have the photograph, and all of them other settings."""
-        return not self._planned_before.get(name_and_size(key), True)
+        return not self._planned_before.get(key.name_and_size, True)
 
-    def take(self, key: str, sha256: str) -> str | Unusable:
+    def take(self, key: PhotoKey, sha256: str) -> str | Unusable:
         """ "new" (and held from now on), "unchanged", or why the photograph is not taken."""
         image_id = image_id_of(sha256)
         held, digest = self._digests.get(image_id), bytes.fromhex(sha256)
@@ -46,6 +48,6 @@ class Known:
             return "new"
         if held != digest:
             return Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
-        if name_and_size(key) in self._planned_before:
+        if key.name_and_size in self._planned_before:
             return "unchanged"
         return Unusable("duplicate", f"the same bytes as image_id {image_id}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from stages.ingest.config import IngestConfig
 from stages.ingest.files import FoundPhoto
 from storage.dataset import Dataset
+from storage.protocol.inputs import PhotoKey, PlanKind, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 
 
@@ -12,9 +13,9 @@ def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestCon
     """The plans of these settings that hold the photographs; a new one for those that none holds yet."""
     keys = {photo.key for photo in found}
     plans: list[Plan] = []
-    planned: set[str] = set()
+    planned: set[PhotoKey] = set()
     for plan in image_plans(dataset):
-        held = keys.intersection(key for shard in plan.shards for key in shard.inputs)
+        held = keys.intersection(key for shard in plan.shards for key in photo_inputs(shard.inputs))
         if held and plan.settings == config.settings():
             plans.append(plan)
             planned |= held
@@ -25,12 +26,12 @@ def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestCon
             PlannedShard(name=f"{number:06d}", inputs=tuple(photo.key for photo in group))
             for number, group in enumerate(groups)
         ]
-        plans.append(dataset.new_plan("images", shards, config.settings()))
+        plans.append(dataset.new_plan(PlanKind.IMAGES, shards, config.settings()))
     return plans
 
 
 def image_plans(dataset: Dataset) -> list[Plan]:
-    return [plan for plan in dataset.plans() if plan.kind == "images"]
+    return [plan for plan in dataset.plans() if plan.kind is PlanKind.IMAGES]
 
 
 def _group(found: Sequence[FoundPhoto], max_images: int, max_bytes: int) -> Iterator[list[FoundPhoto]]:

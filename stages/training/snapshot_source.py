@@ -22,6 +22,7 @@ from engine.training.photos import DECODED_PHOTOS, cut_some_photo
 from engine.training.sources import Cut, WindowConfig
 from storage import rle
 from storage.objects.stores import Corrupt
+from storage.protocol.inputs import PlanKind, image_inputs, image_shard, inputs_from_json
 from storage.records import ImageRecord, MaskRecord, Provenance, parse_sa1b, sa1b_json
 
 if TYPE_CHECKING:  # it needs pyarrow and deltalake, which the engine does without
@@ -298,7 +299,8 @@ def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Image shard -> SQL conditions of the mask shards made from it, whatever its generation was then."""
     made: dict[str, list[str]] = {}
     for row in rows:
-        homes = {each.rpartition(".g")[0] for each in row["inputs"].split() if "/" in each}
+        inputs = inputs_from_json(PlanKind.MASKS, row["inputs"].split())
+        homes = {image_shard(images).lineage for images in image_inputs(inputs)}
         for home in homes:
             made.setdefault(home, []).append(f"({_is_shard(row['plan'], row['shard'])})")
     return made

@@ -64,7 +64,7 @@ def _unmade(store: ObjectStore, plan: Plan, shard: PlannedShard) -> Commit:
     """The record of a shard that nobody makes: empty, or that of the generation before once more."""
     now = datetime.now(UTC)
     if shard.generation:
-        before = read_commit(store, plan.home, shard.name, shard.generation - 1)
+        before = read_commit(store, plan.address(shard).before)
         return replace(before, generation=shard.generation, previous=shard.previous, committed_at=now)
     return Commit(
         plan_id=plan.home,

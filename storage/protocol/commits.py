@@ -9,13 +9,15 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.objects.stores import Corrupt, NotFound, ObjectStore, StoreError, sha256_of
-from storage.protocol.plans import Plan, PlannedShard, address_of
+from storage.protocol.inputs import Input, PlanKind, ShardAddress, inputs_from_json, inputs_to_json
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import Reject
 
 _WORTH_THREADS = 16  # reads over a network at a time
@@ -43,7 +45,7 @@ class Commit:
     plan_id: str
     shard: str
     generation: int
-    kind: str
+    kind: PlanKind
     attempt_id: str
     parts: tuple[Part, ...]
     rejects: tuple[Reject, ...]
@@ -52,18 +54,15 @@ class Commit:
     stats: Mapping[str, object]  # JSON values, the diagnostics of the stage
     committed_at: datetime  # UTC
     made_by: str  # the plan that asked for it: plan_id, or that of a redo
-    inputs: tuple[str, ...]  # addresses of the shards it was made from; () for an image shard
+    inputs: tuple[Input, ...]
+    """What a mask shard was made from; empty for other kinds."""
     previous: str  # SHA-256 of the record it replaces, "" for generation 0
     record_sha256: str = field(default="", compare=False)  # of the stored record; "" before it is stored
 
     @property
-    def address(self) -> str:
-        """`<plan>/<shard>.g<generation>`: how other plans and commands name this shard."""
-        return address_of(self.plan_id, self.shard, self.generation)
-
-    @property
-    def name(self) -> "CommitName":
-        return CommitName(plan_id=self.plan_id, shard=self.shard, generation=self.generation)
+    def address(self) -> ShardAddress:
+        """How other plans and commands name this shard."""
+        return ShardAddress(plan_id=self.plan_id, shard=self.shard, generation=self.generation)
 
     @property
     def images(self) -> int:
@@ -141,7 +140,7 @@ class Attempt:
             stats=stats or {},
             committed_at=committed_at or datetime.now(UTC),
             made_by=self.plan.plan_id,
-            inputs=self.shard.inputs if self.plan.kind == "masks" else (),
+            inputs=self.shard.inputs if self.plan.kind is PlanKind.MASKS else (),
             previous=self.shard.previous,
         )
         winner = put_commit(self.store, commit)
@@ -163,93 +162,76 @@ def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attemp
 def put_commit(store: ObjectStore, commit: Commit) -> Commit:
     """Puts the record if there is none and returns the one in the store. Raises StoreError where neither is known."""
     try:
-        store.put_if_absent(commit_key(commit.plan_id, commit.shard, commit.generation), commit_to_json(commit))
+        store.put_if_absent(commit.address.key, commit_to_json(commit))
     except StoreError as error:  # Conflict, or a reply that was lost: the record itself knows
         try:
-            return read_commit(store, commit.plan_id, commit.shard, commit.generation)
+            return read_commit(store, commit.address)
         except NotFound:
             raise error from None
-    return read_commit(store, commit.plan_id, commit.shard, commit.generation)
+    return read_commit(store, commit.address)
 
 
-def commit_key(plan_id: str, shard: str, generation: int) -> str:
-    return f"commits/{address_of(plan_id, shard, generation)}.json"
+def read_commit(store: ObjectStore, address: ShardAddress) -> Commit:
+    """Read the record of a shard.
 
-
-def read_commit(store: ObjectStore, plan_id: str, shard: str, generation: int = 0) -> Commit:
-    """Raises NotFound, Corrupt."""
-    return read_commit_at(store, commit_key(plan_id, shard, generation))
-
-
-def read_commit_at(store: ObjectStore, key: str) -> Commit:
-    """The record under a key of `commits/`. Raises NotFound, Corrupt where it speaks of another shard."""
-    data = store.get(key)
-    commit = commit_from_json(data, where=f"{store.uri}/{key}")
-    if commit_key(commit.plan_id, commit.shard, commit.generation) != key:
-        raise Corrupt(f"{store.uri}/{key}: the record is that of {commit.address}; restore the file from a copy")
+    Raises:
+        NotFound: There is none.
+        Corrupt: It is damaged, or speaks of another shard.
+    """
+    data = store.get(address.key)
+    commit = commit_from_json(data, where=f"{store.uri}/{address.key}")
+    if commit.address != address:
+        raise Corrupt(
+            f"{store.uri}/{address.key}: the record is that of {commit.address}; restore the file from a copy"
+        )
     return replace(commit, record_sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_commits(store: ObjectStore, names: Sequence["CommitName"]) -> list[Commit]:
-    """The records of these names, in their order, several at a time. Raises NotFound, Corrupt."""
-    if len(names) < _WORTH_THREADS:
-        return [read_commit_at(store, name.key) for name in names]
+def read_commits(store: ObjectStore, addresses: Sequence[ShardAddress]) -> list[Commit]:
+    """Read the records of these shards, in their order, several at a time. Raises as `read_commit`."""
+    if len(addresses) < _WORTH_THREADS:
+        return [read_commit(store, address) for address in addresses]
     with ThreadPoolExecutor(max_workers=_WORTH_THREADS) as pool:
-        return list(pool.map(lambda name: read_commit_at(store, name.key), names))
+        return list(pool.map(lambda address: read_commit(store, address), addresses))
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class CommitName:
-    """What a record's key says."""
+def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None = None) -> Iterator[ShardAddress]:
+    """Addresses of all records, of those of one plan or of one kind, ascending; reads no record.
 
-    plan_id: str
-    shard: str
-    generation: int
-
-    @property
-    def kind(self) -> str:
-        """The kind of its plan, with which every plan id begins."""
-        return self.plan_id.partition("-")[0]
-
-    @classmethod
-    def of_key(cls, key: str) -> "CommitName":
-        plan, _, rest = key.removeprefix("commits/").removesuffix(".json").partition("/")
-        shard, _, generation = rest.rpartition(".g")
-        return cls(plan_id=plan, shard=shard, generation=int(generation))
-
-    @property
-    def key(self) -> str:
-        return commit_key(self.plan_id, self.shard, self.generation)
+    Files below commits/ that cannot be records are passed over; `verify` names them.
+    """
+    for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind or ''}"):
+        with suppress(ValueError):
+            yield ShardAddress.of_key(key)
 
 
-def list_commits(store: ObjectStore, plan_id: str = "", *, kind: str = "") -> Iterator[CommitName]:
-    """Names of all records, of those of one plan or of one kind, by plan, shard and generation; reads no record."""
-    for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind}"):
-        yield CommitName.of_key(key)
-
-
-def newest_generations(names: Iterable[CommitName]) -> list[CommitName]:
+def newest_generations(addresses: Iterable[ShardAddress]) -> list[ShardAddress]:
     """The highest generation of each shard: that record is the shard."""
-    newest: dict[tuple[str, str], CommitName] = {}
-    for name in names:
-        place = (name.plan_id, name.shard)
-        if place not in newest or newest[place].generation < name.generation:
-            newest[place] = name
+    newest: dict[str, ShardAddress] = {}
+    for address in addresses:
+        if address.lineage not in newest or newest[address.lineage].generation < address.generation:
+            newest[address.lineage] = address
     return sorted(newest.values())
 
 
 def commit_to_json(commit: Commit) -> bytes:
     fields = asdict(commit)
     del fields["record_sha256"]
-    return json_bytes({"format": FORMAT, **fields, "committed_at": commit.committed_at.isoformat()})
+    inputs = inputs_to_json(commit.inputs)
+    return json_bytes({"format": FORMAT, **fields, "inputs": inputs, "committed_at": commit.committed_at.isoformat()})
 
 
 def commit_from_json(data: bytes, *, where: str) -> Commit:
     fields = read_json(data, "commit", where)
+    if fields["kind"] not in [*PlanKind]:
+        raise StoreError(
+            f"{where}: a record of kind {fields['kind']!r}, which this version does not know; use a newer one"
+        )
     with corrupt_where_malformed(where):
         del fields["format"]
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
-        fields["inputs"] = tuple(fields["inputs"])
+        fields["kind"] = PlanKind(fields["kind"])
+        fields["inputs"] = inputs_from_json(fields["kind"], fields["inputs"])
         fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
         fields["committed_at"] = datetime.fromisoformat(fields["committed_at"])
         return Commit(**fields)

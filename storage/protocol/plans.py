@@ -1,28 +1,33 @@
 """Plans: frozen, hashed lists of shards. The same command makes the same plan, and so goes on where it stopped."""
 
+import dataclasses
 import hashlib
 import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.objects.stores import Conflict, Corrupt, ObjectStore
+from storage.objects.stores import Conflict, Corrupt, ObjectStore, StoreError
+from storage.protocol.inputs import Input, PlanKind, ShardAddress, check_inputs, inputs_from_json, inputs_to_json
 
-KINDS = ("images", "masks", "withdrawals")
+_PLAN_KEY = re.compile(r"plans/[A-Za-z0-9_-]+\.json")
 _NAME_CHARACTERS = set(string.ascii_letters + string.digits + "-_")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """One unit of work. `inputs`: what it is made from (files, or addresses of shards, see `Commit.address`)."""
+    """One unit of work."""
 
     name: str
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    """What it is made from; see inputs.py for what each kind of plan knows."""
     generation: int = 0
-    previous: str = ""  # SHA-256 of the record of generation - 1, "" for generation 0
+    previous: str = ""
+    """SHA-256 of the record of the generation before; empty for generation 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class Plan:
     """A frozen list of shards; its id follows from kind, shards and settings: the same command finds it again."""
 
     plan_id: str
-    kind: str  # one of KINDS
+    kind: PlanKind
     shards: tuple[PlannedShard, ...]
     settings: Mapping[str, object]  # JSON values
     settings_hash: str  # SHA-256 of the settings: a mask's config_hash
@@ -42,9 +47,9 @@ class Plan:
         """The plan under whose name its shards, objects and records lie: its own, or the one it redoes."""
         return self.redoes or self.plan_id
 
-    def address(self, shard: PlannedShard) -> str:
+    def address(self, shard: PlannedShard) -> ShardAddress:
         """The address that the shard's record will have."""
-        return address_of(self.home, shard.name, shard.generation)
+        return ShardAddress(plan_id=self.home, shard=shard.name, generation=shard.generation)
 
     def shard(self, name: str) -> PlannedShard:
         """The planned shard of that name. Raises ValueError."""
@@ -54,29 +59,32 @@ class Plan:
         raise ValueError(f"plan {self.plan_id} has no shard {name!r}")
 
 
-def address_of(plan_id: str, shard: str, generation: int) -> str:
-    return f"{plan_id}/{shard}.g{generation}"
-
-
 def make_plan(
-    kind: str,
+    kind: PlanKind | str,
     shards: Sequence[PlannedShard],
     settings: Mapping[str, object],
     *,
     redoes: str = "",
     created_at: datetime | None = None,
 ) -> Plan:
-    """A plan whose id is that of its content. Raises ValueError for unknown kinds, bad or repeated shard names."""
-    if kind not in KINDS:
-        raise ValueError(f"plan kind {kind!r}, expected one of {', '.join(KINDS)}")
+    """Make a plan whose id follows from its content.
+
+    Raises:
+        ValueError: An unknown kind, inputs of another kind, or bad or repeated shard names.
+    """
+    if kind not in [*PlanKind]:
+        raise ValueError(f"plan kind {kind!r}, expected one of {', '.join(PlanKind)}")
+    kind = PlanKind(kind)
     names = [shard.name for shard in shards]
     for name in names:
         if not name or not set(name) <= _NAME_CHARACTERS or name.startswith("."):
             raise ValueError(f"shard name {name!r}: expected letters, digits, '-', '_' only")
     if len(set(names)) != len(names):
         raise ValueError(f"shard names of a plan must differ; got {len(names) - len(set(names))} twice")
+    for shard in shards:
+        check_inputs(kind, shard.inputs)
     frozen = json.loads(json_bytes(settings))
-    content = {"kind": kind, "redoes": redoes, "shards": [asdict(shard) for shard in shards], "settings": frozen}
+    content = {"kind": kind, "redoes": redoes, "shards": _shards_to_json(shards), "settings": frozen}
     digest = hashlib.sha256(json_bytes(content)).hexdigest()
     return Plan(
         plan_id=f"{kind}-{digest[:16]}",
@@ -107,23 +115,49 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
 
 
 def list_plan_ids(store: ObjectStore) -> list[str]:
-    """Ids of all plans, ascending."""
-    return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/")]
+    """Ids of all plans, ascending. Files below plans/ that cannot be plans are passed over; `verify` names them."""
+    return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/") if is_plan_key(key)]
+
+
+def is_plan_key(key: str) -> bool:
+    """Whether an object of that key is a plan."""
+    return _PLAN_KEY.fullmatch(key) is not None
 
 
 def plan_to_json(plan: Plan) -> bytes:
-    return json_bytes({"format": FORMAT, **asdict(plan), "created_at": plan.created_at.isoformat()})
+    fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    shards = _shards_to_json(plan.shards)
+    return json_bytes({"format": FORMAT, **fields, "shards": shards, "created_at": plan.created_at.isoformat()})
 
 
 def plan_from_json(data: bytes, *, where: str) -> Plan:
     fields = read_json(data, "plan", where)
+    if fields["kind"] not in [*PlanKind]:
+        raise StoreError(
+            f"{where}: a plan of kind {fields['kind']!r}, which this version does not know; use a newer one"
+        )
+    kind = PlanKind(fields["kind"])
     with corrupt_where_malformed(where):
         return Plan(
             plan_id=fields["plan_id"],
-            kind=fields["kind"],
-            shards=tuple(PlannedShard(**{**each, "inputs": tuple(each["inputs"])}) for each in fields["shards"]),
+            kind=kind,
+            shards=tuple(
+                PlannedShard(**{**each, "inputs": inputs_from_json(kind, each["inputs"])}) for each in fields["shards"]
+            ),
             settings=fields["settings"],
             settings_hash=fields["settings_hash"],
             created_at=datetime.fromisoformat(fields["created_at"]),
             redoes=fields["redoes"],
         )
+
+
+def _shards_to_json(shards: Sequence[PlannedShard]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": shard.name,
+            "inputs": inputs_to_json(shard.inputs),
+            "generation": shard.generation,
+            "previous": shard.previous,
+        }
+        for shard in shards
+    ]

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from storage.objects.stores import NotFound, ObjectStore
 from storage.protocol.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commits
+from storage.protocol.inputs import MaskKey, PlanKind
 from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
 from storage.tables import contents
 from storage.tables import rows as tables
@@ -26,7 +27,7 @@ def plan_redo(
     Raises ValueError where there is nothing to redo, or a named shard has no record yet.
     """
     home = read_plan(store, plan.home)
-    newest = {name.shard: name for name in newest_generations(list_commits(store, home.plan_id))}
+    newest = {address.shard: address for address in newest_generations(list_commits(store, home.plan_id))}
     unknown = [name for name in shards or () if name not in newest]
     if unknown:
         raise ValueError(f"plan {home.plan_id}: no record of {', '.join(unknown)}; only finished shards are redone")
@@ -55,13 +56,13 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
     Raises ValueError for masks that are not in the tables, and where this very withdrawal was closed.
     """
     wanted = sorted(set(masks))
-    inputs = tuple(f"{image_id}/{mask_id}" for image_id, mask_id in wanted)
-    shard = PlannedShard(name="00000", inputs=inputs)
-    plan = make_plan("withdrawals", [shard], {"reason": reason})
-    with suppress(NotFound):
-        return _made(read_commit(store, plan.plan_id, shard.name))  # withdrawn before, for the same reason
     if not wanted or not all(0 <= each < 2**63 for pair in wanted for each in pair):
         raise ValueError(f"withdrawal: {'a mask has two 63-bit ids' if wanted else 'no mask was named'}")
+    inputs = tuple(MaskKey(image_id=image_id, mask_id=mask_id) for image_id, mask_id in wanted)
+    shard = PlannedShard(name="00000", inputs=inputs)
+    plan = make_plan(PlanKind.WITHDRAWALS, [shard], {"reason": reason})
+    with suppress(NotFound):
+        return _made(read_commit(store, plan.address(shard)))  # withdrawn before, for the same reason
     rows = _found(store, done, wanted, reason)
     lost = sorted(set(wanted) - tables.mask_pairs(rows))
     if lost:

@@ -67,17 +67,17 @@ def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecor
             yield image, _intact(image, member.parts[image.format], f"{store.uri}/{part.key}")
 
 
-def read_image_run(store: ObjectStore, commit: Commit, run: range) -> Iterator[tuple[ImageRecord, bytes]]:
-    """Images of these places in a shard, as `read_images` has them, by range reads of these images alone.
+def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) -> Iterator[tuple[ImageRecord, bytes]]:
+    """Images of these places of a shard, ascending, as `read_images` has them, by range reads of these images alone.
 
     Each is checked against its SHA-256. Raises ValueError for places that the shard has not, Corrupt.
     """
-    if run and not 0 <= run.start < run.stop <= commit.images:
-        raise ValueError(f"images {run.start}:{run.stop} of shard {commit.address}, which has {commit.images}")
+    if places and not 0 <= places[0] <= places[-1] < commit.images:
+        raise ValueError(f"images {places[0]} to {places[-1]} of shard {commit.address}, which has {commit.images}")
     first = 0
     for part in commit.rows():
-        own = range(max(run.start, first), min(run.stop, first + part.images))
-        rows = read_rows(store, part).slice(own.start - first, len(own)).to_pylist() if own else []
+        own = [place - first for place in places if first <= place < first + part.images]
+        rows = read_rows(store, part).take(own).to_pylist() if own else []
         for row in rows:
             image = ImageRecord(**{field.name: row[field.name] for field in fields(ImageRecord)})
             data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.objects.stores import Conflict, Corrupt, ObjectStore, StoreError
-from storage.protocol.commits import Commit, CommitName, list_commits, newest_generations, read_commits
+from storage.protocol.commits import Commit, list_commits, newest_generations, read_commits
+from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta
 from storage.tables import rows as tables
 from storage.tables.durability import TableProof, publish_version
@@ -173,17 +174,17 @@ def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, st
 
 def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
     """Masks withdrawn by the records of a fold (None: by all records, folded or not); columns of tables.WITHDRAWALS."""
-    names = newest_generations(list_commits(store, kind="withdrawals"))
+    names = newest_generations(list_commits(store, kind=PlanKind.WITHDRAWALS))
     if done is not None and names:
         taken = folded_generations(store, done)
         names = [name for name in names if (name.plan_id, name.shard) in taken]
     return _withdrawn_by(store, read_commits(store, names))
 
 
-def _build(store: ObjectStore, folder: str, names: Sequence[CommitName]) -> dict[str, int]:
+def _build(store: ObjectStore, folder: str, names: Sequence[ShardAddress]) -> dict[str, int]:
     """New tables in a folder nobody knows yet, filled from records; without what these very records withdraw."""
     versions = delta.create_tables(store, folder)
-    withdrawals = [name for name in names if name.kind == "withdrawals"]
+    withdrawals = [name for name in names if name.kind == PlanKind.WITHDRAWALS]
     withdrawn = _withdrawn_by(store, read_commits(store, withdrawals))
     for start in range(0, len(names), _MOST_RECORDS):
         commits = read_commits(store, names[start : start + _MOST_RECORDS])
@@ -238,16 +239,16 @@ def _unfolded(store: ObjectStore, done: DoneFold) -> Fold | None:
     taken = folded_generations(store, done)
     names = newest_generations(list_commits(store))
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
-    withdrawals = [name for name in fresh if name.kind == "withdrawals"]
+    withdrawals = [name for name in fresh if name.kind == PlanKind.WITHDRAWALS]
     choices = {
-        "append": [name for name in fresh if name.kind != "withdrawals"],
+        "append": [name for name in fresh if name.kind != PlanKind.WITHDRAWALS],
         "replace": [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)],
         "withdraw": withdrawals,
     }
     for action, some in choices.items():
         if some:
             commits = read_commits(store, some[:_MOST_RECORDS])
-            records = tuple(FoldedRecord(key=each.name.key, sha256=each.record_sha256) for each in commits)
+            records = tuple(FoldedRecord(key=each.address.key, sha256=each.record_sha256) for each in commits)
             return Fold(number=done.number + 1, action=action, records=records)
     return None
 
@@ -261,7 +262,7 @@ def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
         return ()
     folds = (_read_fold(store, number) for number in _folds_of_tables(store, done))
     taken = [each for each in folds if each.action != "compact"]
-    newest = newest_generations(CommitName.of_key(record.key) for each in taken for record in each.records)
+    newest = newest_generations(ShardAddress.of_key(record.key) for each in taken for record in each.records)
     small = [each for each in taken if len(each.records) <= _SMALL_FOLD]
     records = {record.key: record for each in small for record in each.records}
     return tuple(records[name.key] for name in newest if name.key in records) if len(small) > 1 else ()
@@ -284,7 +285,7 @@ def _folder_of(store: ObjectStore, number: int) -> str:
 
 
 def _checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
-    commits = read_commits(store, [CommitName.of_key(record.key) for record in current.records])
+    commits = read_commits(store, [ShardAddress.of_key(record.key) for record in current.records])
     for commit, record in zip(commits, current.records, strict=True):
         if commit.record_sha256 != record.sha256:
             raise Corrupt(f"{store.uri}/{record.key}: changed after it was folded; restore it from a copy")
@@ -322,7 +323,7 @@ def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.
     places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
     if not places:
         return None  # the withdrawal was closed unmade
-    names = [CommitName(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
+    names = [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
     rows = _rows(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
     return delta.replacing("masks", rows, places)
 

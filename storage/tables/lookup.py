@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from storage.objects.stores import Corrupt, NotFound, ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
+from storage.protocol.inputs import PlanKind
 from storage.records import MaskRecord, Provenance, parse_sa1b
 from storage.tables import contents
 from storage.tables.folds import DoneFold, folded_generations, table_rows
@@ -42,7 +43,7 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
     columns = ["image_id", "source_sha256"]
     found = [table_rows(store, done, "images", columns)]
     folded = folded_generations(store, done)
-    names = newest_generations(list_commits(store, kind="images"))
+    names = newest_generations(list_commits(store, kind=PlanKind.IMAGES))
     fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
     for commit in read_commits(store, fresh):
         found += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
@@ -56,7 +57,7 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
 def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
     """A shard's rows lie together and ids are hashes: where the shards that can hold the image are known, name them."""
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
-    made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0"
+    made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0 OR s.inputs = ''"
     shards = [
         f"(plan = '{row['plan']}' AND shard = '{row['shard']}')" for row in query(store, done, made_from).to_pylist()
     ]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from storage.formats.documents import json_bytes
 from storage.formats.tar_shards import MemberSpan
 from storage.protocol.commits import Commit
+from storage.protocol.inputs import inputs_to_json
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord
 
@@ -190,7 +191,7 @@ def shard_rows(commits: Iterable[Commit]) -> pa.Table:
             "kind": commit.kind,
             "attempt": commit.attempt_id or None,
             "made_by": commit.made_by,
-            "inputs": " ".join(commit.inputs),
+            "inputs": " ".join(inputs_to_json(commit.inputs)),
             "images": commit.images,
             "masks": commit.masks,
             "rejects": len(commit.rejects),

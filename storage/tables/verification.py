@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from storage.objects.stores import ObjectStore, StoreError, sha256_of
-from storage.protocol.commits import Commit, Part, list_commits, newest_generations, read_commit_at
+from storage.protocol.commits import Commit, Part, list_commits, newest_generations, read_commit
+from storage.protocol.inputs import PlanKind
 from storage.protocol.plans import list_plan_ids, read_plan
 from storage.tables import contents
 from storage.tables import rows as tables
@@ -52,8 +53,8 @@ def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
     faults: list[Fault] = []
     records = list(_records(store, faults))
     parts = list(dict.fromkeys(part for record in records for part in record.parts))  # a redo may keep some
-    names = set(newest_generations(record.name for record in records))
-    newest = [record for record in records if record.name in names]
+    names = set(newest_generations(record.address for record in records))
+    newest = [record for record in records if record.address in names]
     for part in parts:
         faults += _size_faults(store, part) if fast else _part_faults(store, part)
     faults += _table_faults(store, newest_done(store), newest)
@@ -62,9 +63,9 @@ def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
         records=len(records),
         objects=len(parts),
         nbytes=sum(part.nbytes for part in parts),
-        images=sum(record.images for record in newest if record.kind == "images"),
-        masks=sum(record.masks for record in newest if record.kind == "masks"),
-        withdrawn=sum(part.masks for record in newest if record.kind == "withdrawals" for part in record.parts),
+        images=sum(record.images for record in newest if record.kind is PlanKind.IMAGES),
+        masks=sum(record.masks for record in newest if record.kind is PlanKind.MASKS),
+        withdrawn=sum(part.masks for record in newest if record.kind is PlanKind.WITHDRAWALS for part in record.parts),
         faults=tuple(faults),
     )
 
@@ -75,11 +76,11 @@ def _records(store: ObjectStore, faults: list[Fault]) -> Iterator[Commit]:
             read_plan(store, plan_id)
         except StoreError as error:
             faults.append(Fault(key=f"plans/{plan_id}.json", what=str(error), advice="restore the plan from a copy"))
-    for name in list_commits(store):
+    for address in list_commits(store):
         try:
-            yield read_commit_at(store, name.key)
+            yield read_commit(store, address)
         except StoreError as error:
-            faults.append(Fault(key=name.key, what=str(error), advice="restore the record from a copy"))
+            faults.append(Fault(key=address.key, what=str(error), advice="restore the record from a copy"))
 
 
 def _size_faults(store: ObjectStore, part: Part) -> list[Fault]:

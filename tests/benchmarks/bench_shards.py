@@ -23,6 +23,7 @@ from json_lines import print_line
 from storage.dataset import Dataset
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, image_id_of, image_key
+from tests.image_records import photo_key
 
 IMAGE_BYTES = 512 * 1024
 IMAGES_A_SHARD = 128
@@ -46,7 +47,7 @@ def main() -> None:
 def measure(folder: Path, shards: int) -> None:
     """Write and read `shards` shards on both sides, one after the other, and print the figures."""
     dataset = Dataset.create(folder / "dataset")
-    planned = [PlannedShard(name=f"{number:06d}", inputs=(f"photos-{number}",)) for number in range(shards)]
+    planned = [PlannedShard(name=f"{number:06d}", inputs=(photo_key(f"photos-{number}"),)) for number in range(shards)]
     plan = dataset.new_plan("images", planned, {})
     seconds: dict[str, list[float]] = {"write": [], "plain write": [], "read": [], "plain read": []}
     for number, shard in enumerate(plan.shards):

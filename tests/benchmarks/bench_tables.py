@@ -27,9 +27,11 @@ from json_lines import print_line
 
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit, begin_attempt
+from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import Plan, PlannedShard
 from storage.tables import contents
 from storage.tables import rows as tables
+from tests.image_records import photo_key
 
 IMAGES_A_SHARD, MASKS_AN_IMAGE = 256, 100
 HEIGHT, WIDTH = 1500, 2250
@@ -99,10 +101,11 @@ def fill(uri: Path, shards: int) -> dict[str, float]:
     os.fsync = lambda file: None
     dataset = Dataset.create(uri)
     rng = np.random.default_rng(0)
-    homes = [PlannedShard(name=f"{number:06d}", inputs=(f"photos-{number}",)) for number in range(shards)]
+    homes = [PlannedShard(name=f"{number:06d}", inputs=(photo_key(f"photos-{number}"),)) for number in range(shards)]
     images = dataset.new_plan("images", homes, {"shortest_side_px": HEIGHT})
     made = [
-        PlannedShard(name=home.name, inputs=(images.address(home), f"0:{IMAGES_A_SHARD}")) for home in images.shards
+        PlannedShard(name=home.name, inputs=(ImageRange(shard=images.address(home), start=0, stop=IMAGES_A_SHARD),))
+        for home in images.shards
     ]
     masks = dataset.new_plan("masks", made, {"model_id": MODEL_ID})
     rows, began = 0, time.perf_counter()

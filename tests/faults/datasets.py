@@ -8,6 +8,7 @@ from storage.protocol.plans import Plan, PlannedShard
 from storage.tables import folds
 from tests.faults import workers
 from tests.faults.workers import Job
+from tests.image_records import photo_key
 
 KINDS = ("photo", "photo", "bad")  # what an image shard of three inputs is made from
 
@@ -25,7 +26,8 @@ def plan_images(dataset: Dataset, shards: range, first: int) -> Plan:
     """Shards of two good photographs and a bad one."""
     planned = [
         PlannedShard(
-            name=f"{shard:05d}", inputs=tuple(f"{kind}-{first + 3 * shard + n}" for n, kind in enumerate(KINDS))
+            name=f"{shard:05d}",
+            inputs=tuple(photo_key(f"{kind}-{first + 3 * shard + n}") for n, kind in enumerate(KINDS)),
         )
         for shard in shards
     ]

@@ -13,7 +13,8 @@ from deltalake import DeltaTable
 
 from storage.objects.stores import LocalStore, ObjectStore
 from storage.protocol import cleaning, commits, redo
-from storage.protocol.commits import Commit, CommitName
+from storage.protocol.commits import Commit
+from storage.protocol.inputs import ShardAddress
 from storage.tables import delta, folds
 from storage.tables.folds import DoneFold
 from tests.faults.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
@@ -43,7 +44,7 @@ def clean_whatever_is_unnamed(patch: Patch) -> None:
 def clean_older_generations(patch: Patch) -> None:
     """Cleaning keeps what the newest records name, and forgets that snapshots hold older ones."""
 
-    def newest(store: ObjectStore, plan_id: str = "") -> Sequence[CommitName]:
+    def newest(store: ObjectStore, plan_id: str = "") -> Sequence[ShardAddress]:
         return commits.newest_generations(commits.list_commits(store, plan_id))
 
     def is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
@@ -56,7 +57,7 @@ def clean_older_generations(patch: Patch) -> None:
 def fold_without_numbers(patch: Patch) -> None:
     """A fold is written again by whoever completes it."""
 
-    def change_always(store: ObjectStore, folder: str, name: str, number: int, change: Any) -> int:
+    def change_always(store: ObjectStore, folder: str, name: str, number: int, change: Any, *, since: int) -> int:
         table = delta.open_table(store, folder, name)
         if change is not None:
             change(table, delta.CommitProperties())
@@ -80,7 +81,7 @@ def read_newest_versions(patch: Patch) -> None:
 def redo_whatever_is_there(patch: Patch) -> None:
     """A redo does not name the record it replaces."""
 
-    def nameless(store: ObjectStore, names: Sequence[CommitName]) -> list[Commit]:
+    def nameless(store: ObjectStore, names: Sequence[ShardAddress]) -> list[Commit]:
         return [replace(record, record_sha256="") for record in commits.read_commits(store, names)]
 
     patch(redo, "read_commits", nameless)

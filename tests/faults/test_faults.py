@@ -15,6 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from storage.dataset import Dataset
 from storage.protocol.commits import begin_attempt
+from storage.protocol.inputs import image_inputs
 from storage.protocol.plans import make_plan, put_plan
 from storage.records import MaskRecord
 from storage.tables.contents import put_masks
@@ -89,7 +90,7 @@ def write_wrong_masks(dataset: Dataset, change: Callable[[list[MaskRecord]], lis
     """A shard whose worker changed its masks before writing them; everything else is as it should be."""
     plan = datasets.plan_masks(dataset, datasets.of_kind(dataset, "images")[1], variant=7, skip=0)
     (shard,) = plan.shards
-    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
+    images = [image for image, _ in dataset.read_images(image_inputs(shard.inputs)[0])]
     attempt = begin_attempt(dataset.store, plan, shard)
     put_masks(attempt, [(image, change(workers.make_masks(image, plan, shard))) for image in images])
     attempt.commit()

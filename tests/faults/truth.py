@@ -40,5 +40,6 @@ def mask_HW(number: int, ordinal: int, variant: int) -> np.ndarray:
 def numbers(inputs: list[str], *, mended: bool) -> list[int]:
     """Photographs that an image shard of these inputs holds, by image id; bad ones only once they are mended."""
     kinds = ("photo", "bad") if mended else ("photo",)
-    chosen = [int(each.partition("-")[2]) for each in inputs if each.partition("-")[0] in kinds]
+    sources = [each.partition("\t")[0].partition("-") for each in inputs]
+    chosen = [int(number) for kind, _, number in sources if kind in kinds]
     return sorted(chosen, key=image_id)

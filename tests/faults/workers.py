@@ -25,6 +25,7 @@ from storage.objects import probing, s3, stores
 from storage.objects.stores import StoreError
 from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.commits import Commit
+from storage.protocol.inputs import MaskKey, image_inputs, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 from storage.tables import contents, delta, folds, query, snapshots, verification
@@ -96,7 +97,7 @@ def reject(source: str) -> Reject:
 
 def write_images(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit:
     """An image shard as its plan's inputs say; a redo adds the photographs that were bad."""
-    inputs = dataset.plan(plan.home).shard(shard.name).inputs
+    inputs = [key.source for key in photo_inputs(dataset.plan(plan.home).shard(shard.name).inputs)]
     bad = [each for each in inputs if each.startswith("bad-")]
     if shard.generation == 0:
         photos = [make_image(int(each.partition("-")[2])) for each in inputs if each not in bad]
@@ -108,7 +109,7 @@ def write_images(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit:
 
 def write_masks(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit:
     """A mask shard as its plan's settings say: all images anew, or those that its forerunner lacks."""
-    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
+    images = [image for image, _ in dataset.read_images(image_inputs(shard.inputs)[0])]
     inherited, rejects = None, []
     if plan.settings["inherit"]:
         inherited = previous(dataset, plan, shard)
@@ -122,7 +123,7 @@ def write_masks(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit:
 
 
 def previous(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit:
-    return commits.read_commit(dataset.store, plan.home, shard.name, shard.generation - 1)
+    return dataset.previous(plan, shard)
 
 
 def write_unit(plan_id: str, name: str) -> Job:
@@ -153,7 +154,7 @@ def finish(dataset: Dataset) -> None:
     for plan in dataset.plans():
         for shard in dataset.missing(plan):
             if plan.kind == "withdrawals":
-                pairs = [tuple(int(number) for number in each.split("/")) for each in shard.inputs]
+                pairs = [(each.image_id, each.mask_id) for each in shard.inputs if isinstance(each, MaskKey)]
                 try:
                     dataset.withdraw(pairs, str(plan.settings["reason"]))  # type: ignore[arg-type]
                 except ValueError:  # a redo replaced some of them meanwhile

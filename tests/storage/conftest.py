@@ -14,10 +14,11 @@ import pytest
 from storage import rle
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit
+from storage.protocol.inputs import image_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from tests import s3_server as s3_server_program
-from tests.image_records import image_record
+from tests.image_records import image_record, photo_key
 
 HEIGHT, WIDTH = 40, 60
 
@@ -65,7 +66,9 @@ def make_reject(number: int) -> Reject:
 
 def ingest(dataset: Dataset, shards: int = 2, images: int = 2, first: int = 0) -> Plan:
     """Ingests image shards of `images` photographs and one reject each, and gives the plan."""
-    planned = [PlannedShard(name=f"{number:05d}", inputs=(f"photos-{first + number}",)) for number in range(shards)]
+    planned = [
+        PlannedShard(name=f"{number:05d}", inputs=(photo_key(f"photos-{first + number}"),)) for number in range(shards)
+    ]
     plan = dataset.new_plan("images", planned, {"side_px": 1500})
     for shard in dataset.missing(plan):
         start = first + int(shard.name) * images
@@ -92,7 +95,7 @@ def mask(dataset: Dataset, settings: dict | None = None) -> Plan:
 
 
 def write_mask_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, count: int = 3) -> Commit:
-    images = [image for image, _ in dataset.read_images(shard.inputs[0])]
+    images = [image for image, _ in dataset.read_images(image_inputs(shard.inputs)[0])]
     masked = [(image, make_masks(image, plan, shard, count)) for image in images]
     return dataset.write_masks(plan, shard, masked, stats={"candidates": 9}, model_id="seed-0123", seconds=2.0)
 

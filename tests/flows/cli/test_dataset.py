@@ -13,9 +13,10 @@ import pytest
 from storage import rle
 from storage.dataset import Dataset
 from storage.protocol.commits import begin_attempt
+from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
-from tests.image_records import image_record
+from tests.image_records import image_record, photo_key
 
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
 SIDE = 32
@@ -25,9 +26,12 @@ SIDE = 32
 def made(tmp_path: Path) -> SimpleNamespace:
     """A folder `data` with four images; the first mask shard lacks one of its images, a reject."""
     dataset = Dataset.create(tmp_path / "data")
-    images = dataset.new_plan("images", [PlannedShard(name="000000", inputs=("photos",))], {})
+    images = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], {})
     commit = dataset.write_images(images, images.shards[0], [photograph(number) for number in range(4)])
-    shards = [PlannedShard(name=f"{n:06d}", inputs=(commit.address, f"{2 * n}:{2 * n + 2}")) for n in range(2)]
+    shards = [
+        PlannedShard(name=f"{n:06d}", inputs=(ImageRange(shard=commit.address, start=2 * n, stop=2 * n + 2),))
+        for n in range(2)
+    ]
     masks = dataset.new_plan("masks", shards, {"model_id": "seed-0123"})
     stored = [image for image, _ in dataset.read_images(commit)]
     rejects = [Reject(source=stored[1].source, source_sha256="", reason="failed", detail="bad luck", stage="masks")]

@@ -26,6 +26,7 @@ from flows.report.write import write_report
 from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
 from storage.protocol.commits import Plan, PlannedShard
+from storage.protocol.inputs import ImageRange
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of, parse_sa1b
 from tests.paths import PHOTOS
 
@@ -106,7 +107,10 @@ def add_masks(dataset: Dataset, photos: list, address: str, settings: dict, *, s
     """Commits the photographs' masks in several shards, with diagnostics as the fully automatic stage writes them."""
     bounds = [len(photos) * i // shards for i in range(shards + 1)]
     runs = [photos[start:stop] for start, stop in pairwise(bounds)]
-    planned = [PlannedShard(name=f"{i:06d}", inputs=(address, f"{bounds[i]}:{bounds[i + 1]}")) for i in range(shards)]
+    planned = [
+        PlannedShard(name=f"{i:06d}", inputs=(ImageRange(shard=address, start=bounds[i], stop=bounds[i + 1]),))
+        for i in range(shards)
+    ]
     plan = dataset.new_plan("masks", planned, settings)
     for shard, run in zip(plan.shards, runs, strict=True):
         masked = [
@@ -352,7 +356,10 @@ def test_an_unfinished_run_says_what_is_left(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
     photos = stored_photos()[:2]
     address = add_images(dataset, photos, [])
-    planned = [PlannedShard(name=name, inputs=(address, "0:1")) for name in ("000000", "000001", "000002")]
+    planned = [
+        PlannedShard(name=name, inputs=(ImageRange(shard=address, start=0, stop=1),))
+        for name in ("000000", "000001", "000002")
+    ]
     plan = dataset.new_plan("masks", planned, generator_settings())
     stats = {"diagnostics": diagnostics_of(5).to_json()}
     dataset.write_masks(plan, plan.shards[0], [(photos[0][0], [])], (), stats, model_id=MODEL_ID, seconds=1.0)

@@ -4,12 +4,15 @@ from stages.cluster.ledger import Ledger
 from stages.cluster.progress import ShardCount, Tally, WorkerProgress
 from stages.fully_automatic.outcomes import ShardResult
 from storage.dataset import Dataset
+from storage.protocol.inputs import ImageRange, ShardAddress
 from storage.protocol.plans import PlannedShard
 from storage.records import Reject
 
 
 def test_progress_adds_what_was_before_what_is_done_and_what_is_under_way(dataset: Dataset) -> None:
-    shards = [PlannedShard(name=str(n), inputs=("images-0/0.g0", f"{4 * n}:{4 * n + 4}")) for n in range(3)]
+    images = ShardAddress(plan_id="images-0", shard="0")
+    ranges = [ImageRange(shard=images, start=4 * n, stop=4 * n + 4) for n in range(3)]
+    shards = [PlannedShard(name=str(n), inputs=(each,)) for n, each in enumerate(ranges)]
     plan = dataset.new_plan("masks", shards, {})
     rejects = [Reject(source=name, source_sha256="", reason="failed", detail="", stage="") for name in "abcd"]
     before = dataset.write_masks(plan, shards[0], [], rejects)

@@ -10,6 +10,7 @@ from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
 from storage.objects.stores import LocalStore
+from storage.protocol.inputs import image_inputs, image_shard
 from storage.records import Reject
 from tests.stages.masking import CONFIG, mask_all, mask_one_shard, poison
 
@@ -27,7 +28,7 @@ def test_a_shard_reads_no_other_images(worker: ShardWorker, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "open", opened)
         last = read_photographs(worker.dataset, plan, plan.shards[-1])
-    address, _ = plan.shards[-1].inputs
+    (address,) = {image_shard(images) for images in image_inputs(plan.shards[-1].inputs)}
     every = list(worker.dataset.read_images(address))
     assert last == every[-len(last) :] != every
     tars = [part.key for part in worker.dataset.commit_of(address).tars()]

@@ -6,10 +6,11 @@ import pytest
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import Model
-from stages.fully_automatic.plan import _runs, images_of, plan_masks
+from stages.fully_automatic.plan import _cut, count_images, plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from storage.protocol.inputs import ImageRange, ShardAddress, inputs_to_json
 from tests.stages.masking import CONFIG, mask_all
 
 
@@ -18,9 +19,11 @@ def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
 ) -> None:
     (plan,) = plan_masks(photographed, model, CONFIG)
     covered = Counter(
-        (shard.inputs[0], position)
+        (images.shard, place)
         for shard in plan.shards
-        for position in range(*(int(bound) for bound in shard.inputs[1].split(":")))
+        for images in shard.inputs
+        if isinstance(images, ImageRange)
+        for place in images.places
     )
     images = [(commit.address, i) for commit in photographed.image_shards() for i in range(commit.images)]
     assert covered == Counter(images)
@@ -29,7 +32,7 @@ def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
     ingest_photos([photo_folder], photographed)
     old, new = plan_masks(photographed, model, CONFIG)
     assert old == plan
-    assert [images_of(shard) for shard in new.shards] == [1]
+    assert [count_images(shard) for shard in new.shards] == [1]
 
 
 def test_a_redone_image_shard_has_only_its_new_images_masked(
@@ -46,7 +49,7 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
     dataset.plan_redo(dataset.plans()[0])
     report = ingest_photos([photo_folder], dataset)
     assert (report.images, report.unchanged, report.rejects) == (8, 0, ())
-    assert [shard.inputs[1] for shard in plan_masks(dataset, model, CONFIG)[-1].shards] == ["7:8"]
+    assert [inputs_to_json(shard.inputs)[1] for shard in plan_masks(dataset, model, CONFIG)[-1].shards] == ["7:8"]
     mask_all(worker)
     dataset.fold()
     (row,) = dataset.query("SELECT count(DISTINCT image_id) AS images, count(*) AS masks FROM masks").to_pylist()
@@ -57,13 +60,14 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
 
 
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
-def test_an_image_shard_is_cut_in_nearly_equal_runs(images: int, lengths: list[int]) -> None:
-    assert [len(run) for run in _runs(range(images), 4)] == lengths
+def test_an_image_shard_is_cut_in_nearly_equal_ranges(images: int, lengths: list[int]) -> None:
+    whole = ImageRange(shard=ShardAddress(plan_id="images-0", shard="0"), start=0, stop=images)
+    assert [len(piece.places) for piece in _cut(whole, 4)] == lengths
 
 
 def test_a_small_dataset_is_cut_so_that_every_worker_has_work(photographed: Dataset, model: Model) -> None:
     (plan,) = plan_masks(photographed, model, CONFIG)
-    assert [images_of(shard) for shard in plan.shards] == [1] * 8
+    assert [count_images(shard) for shard in plan.shards] == [1] * 8
 
 
 def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.ingest.files import find_photos, name_and_size, read_file, source_and_place, source_of
+from stages.ingest.files import find_photos, read_file
 from stages.ingest.normalise import Unusable
+from storage.protocol.inputs import PhotoKey
 
 
 def sources(*paths: Path) -> list[str]:
@@ -70,9 +71,9 @@ def test_a_name_that_is_no_utf8_is_spelled_out(tmp_path: Path) -> None:
         file.write(b"x")
     (photo,) = find_photos([tmp_path])[0]
     assert photo.source.endswith("/caf\\xe9\t1.jpg")
-    assert source_of(photo.key) == photo.source
-    assert name_and_size(photo.key) == f"{photo.source}\t1"
-    assert source_and_place(photo.key) == f"{photo.source}\t{photo.place}"
+    assert PhotoKey.parse(str(photo.key)) == photo.key
+    assert photo.key.name_and_size == (photo.source, 1)
+    assert photo.key.source_and_place == (photo.source, photo.place)
     assert read_file(photo.path, 10) == b"x"
 
 

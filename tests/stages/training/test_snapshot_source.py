@@ -24,6 +24,7 @@ from stages.training.snapshot_source import (
 from storage.dataset import Dataset
 from storage.protocol.plans import PlannedShard
 from tests.engine.training.tiny import TINY_SAM, TINY_TRAINING
+from tests.image_records import photo_key
 from tests.small_dataset import EMPTY_IMAGE, SIDE, photograph, small_dataset, write_masks
 
 
@@ -95,7 +96,7 @@ def test_masks_of_one_model_alone(dataset: Dataset, snapshot: str) -> None:
 
 def test_withdrawn_masks_are_gone_from_later_snapshots_alone(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "dataset")
-    plan = dataset.new_plan("images", [PlannedShard(name="000000", inputs=("photos",))], {})
+    plan = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], {})
     dataset.write_images(plan, plan.shards[0], [photograph(0), photograph(1)])
     write_masks(dataset, "one-1")
     before = dataset.snapshot().snapshot_id

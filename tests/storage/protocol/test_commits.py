@@ -19,11 +19,13 @@ from storage.dataset import Dataset
 from storage.objects.stores import Conflict, Corrupt, LocalStore, NotFound, StoreError
 from storage.protocol import commits
 from storage.protocol.commits import begin_attempt, commit_from_json, commit_to_json
+from storage.protocol.inputs import ShardAddress
 from storage.protocol.plans import PlannedShard, make_plan, plan_to_json, put_plan
 from storage.tables.contents import put_images
+from tests.image_records import photo_key
 from tests.paths import ROOT
 
-SHARD = PlannedShard(name="00000", inputs=("photos",))
+SHARD = PlannedShard(name="00000", inputs=(photo_key("photos"),))
 
 # Dies by SIGKILL just before its n-th step that changes the disk, for every n, in a process of its own each time.
 DYING_WRITER = """
@@ -155,7 +157,7 @@ def test_a_record_that_cannot_be_read_says_so(
 ) -> None:
     dataset.store.put("commits/p/s.g0.json", data)
     with pytest.raises(error, match=message):
-        dataset.commit_of("p/s.g0")
+        dataset.commit_of(ShardAddress(plan_id="p", shard="s"))
 
 
 def test_a_finished_shard_is_not_planned_again(dataset: Dataset, samples: SimpleNamespace) -> None:
@@ -277,7 +279,7 @@ def test_bytes_that_come_back_wrong_are_never_committed(dataset: Dataset, sample
     with pytest.raises(Corrupt, match="try again"):
         put_images(attempt, [samples.make_image(1)])
     with pytest.raises(NotFound):
-        commits.read_commit(dataset.store, plan.plan_id, "00000")
+        commits.read_commit(dataset.store, ShardAddress(plan_id=plan.plan_id, shard="00000"))
 
 
 def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(

@@ -136,7 +136,8 @@ class Protocol(RuleBasedStateMachine):
         self.often = mock.patch.object(folds, "_COMPACTED", 3)  # every third fold puts files together
         self.patch.start()
         self.often.start()
-        numbered = map(uuid.UUID, map("{:032x}".format, itertools.count(1)))  # a game twice played is the same
+        # A game twice played is the same; the first digits differ, for rebuilds name their folders by them.
+        numbered = map(uuid.UUID, map("{:08x}000000000000000000000000".format, itertools.count(1)))
         self.numbered = mock.patch("uuid.uuid4", side_effect=numbered)
         self.numbered.start()
         self.dataset = Dataset.open(self.folder / "dataset")

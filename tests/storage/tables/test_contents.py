@@ -12,7 +12,7 @@ def test_a_run_of_images_is_that_of_the_whole_shard(dataset: Dataset, samples: S
     samples.ingest(dataset, shards=1, images=5)
     (shard,) = dataset.image_shards()
     every = list(dataset.read_images(shard))
-    assert list(contents.read_image_run(dataset.store, shard, run)) == every[run.start : run.stop]
+    assert list(contents.read_images_at(dataset.store, shard, run)) == every[run.start : run.stop]
 
 
 def test_a_run_goes_on_in_the_images_that_a_redo_added(dataset: Dataset, samples: SimpleNamespace) -> None:
@@ -23,7 +23,7 @@ def test_a_run_goes_on_in_the_images_that_a_redo_added(dataset: Dataset, samples
     (shard,) = dataset.image_shards()
     every = list(dataset.read_images(shard))
     assert len(every) == 5
-    assert list(contents.read_image_run(dataset.store, shard, range(2, 4))) == every[2:4]
+    assert list(contents.read_images_at(dataset.store, shard, range(2, 4))) == every[2:4]
 
 
 def test_a_run_reads_no_byte_of_other_images(
@@ -39,7 +39,7 @@ def test_a_run_reads_no_byte_of_other_images(
         return get_range(store, key, offset, nbytes)
 
     monkeypatch.setattr(LocalStore, "get_range", counted)
-    images = list(contents.read_image_run(dataset.store, shard, range(3, 5)))
+    images = list(contents.read_images_at(dataset.store, shard, range(3, 5)))
     assert read == [image.nbytes for image, _ in images]
 
 
@@ -51,13 +51,13 @@ def test_a_damaged_image_of_a_run_is_corrupt(dataset: Dataset, samples: SimpleNa
     data = dataset.store.get(part.key)
     at = data.index(image[1]) + 30
     dataset.store.put(part.key, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-    assert len(list(contents.read_image_run(dataset.store, shard, range(2, 3)))) == 1
+    assert len(list(contents.read_images_at(dataset.store, shard, range(2, 3)))) == 1
     with pytest.raises(Corrupt, match=f"image {image[0].key} is damaged"):
-        list(contents.read_image_run(dataset.store, shard, range(1, 2)))
+        list(contents.read_images_at(dataset.store, shard, range(1, 2)))
 
 
 def test_a_run_beyond_the_shard_is_refused(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset, shards=1, images=3)
     (shard,) = dataset.image_shards()
-    with pytest.raises(ValueError, match=r"images 2:4 .* has 3"):
-        list(contents.read_image_run(dataset.store, shard, range(2, 4)))
+    with pytest.raises(ValueError, match=r"images 2 to 3 .* has 3"):
+        list(contents.read_images_at(dataset.store, shard, range(2, 4)))

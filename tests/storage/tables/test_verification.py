@@ -6,6 +6,7 @@ import pytest
 
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit, commit_to_json
+from storage.protocol.inputs import image_inputs
 from storage.tables import delta, folds
 
 
@@ -105,7 +106,7 @@ def test_objects_that_two_generations_share_are_checked_once(dataset: Dataset, s
     samples.ingest(dataset, shards=1)
     plan = samples.plan_masks(dataset)
     (shard,) = plan.shards
-    first, second = (image for image, _ in dataset.read_images(shard.inputs[0]))
+    first, second = (image for image, _ in dataset.read_images(image_inputs(shard.inputs)[0]))
     old = dataset.write_masks(plan, shard, [(first, samples.make_masks(first, plan, shard))], [samples.make_reject(1)])
     redo = dataset.plan_redo(plan)
     (shard,) = redo.shards

@@ -1,0 +1,264 @@
+"""What a shard is made from. Typed in code; strings only in plans, commit records and the `inputs` column of `shards`.
+
+The strings of a shard are read from left to right:
+
+    plans of images       `<source>TAB<place>TAB<nbytes>TAB<mtime_ns>`       one photo (`PhotoKey`)
+    plans of masks        `<plan>/<shard>.g<generation>`                     all images of a shard (`ShardAddress`)
+                          followed by `<start>:<stop>`                       a range of them (`ImageRange`)
+                          or by `<place>,<place>,...`                        some of them (`ImageSet`)
+                          `!<image_id>/<mask_id>`                            a mask to keep out (`KeptOut`)
+    plans of withdrawals  `<image_id>/<mask_id>`                             one mask (`MaskKey`)
+
+A place is an image's index in its shard, which never changes: a redo adds images behind the others.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+_ADDRESS = re.compile(r"([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)\.g([0-9]+)")
+_RANGE = re.compile(r"([0-9]+):([0-9]+)")
+_PLACES = re.compile(r"[0-9]+(,[0-9]+)*")
+_MASK = re.compile(r"([0-9]+)/([0-9]+)")
+_PLACE = re.compile(r"[0-9a-f]{12}")
+
+
+class PlanKind(StrEnum):
+    """What the shards of a plan hold; every plan id begins with it."""
+
+    IMAGES = "images"
+    MASKS = "masks"
+    WITHDRAWALS = "withdrawals"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class ShardAddress:
+    """Where one generation of a shard lies: the name of its record, and all images of an image shard as an input."""
+
+    plan_id: str
+    shard: str
+    generation: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.plan_id}/{self.shard}.g{self.generation}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ShardAddress":
+        """Read `<plan>/<shard>.g<generation>`.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        found = _ADDRESS.fullmatch(text)
+        if not found:
+            raise ValueError(f"shard address {text!r}: expected <plan>/<shard>.g<generation>")
+        return cls(plan_id=found[1], shard=found[2], generation=int(found[3]))
+
+    @classmethod
+    def of_key(cls, key: str) -> "ShardAddress":
+        """Read the key of a commit record. Raises ValueError."""
+        if not (key.startswith("commits/") and key.endswith(".json")):
+            raise ValueError(f"object key {key!r}: expected commits/<plan>/<shard>.g<generation>.json")
+        return cls.parse(key.removeprefix("commits/").removesuffix(".json"))
+
+    @property
+    def key(self) -> str:
+        """Key of the shard's commit record."""
+        return f"commits/{self}.json"
+
+    @property
+    def lineage(self) -> str:
+        """`<plan>/<shard>`: the same for every generation."""
+        return f"{self.plan_id}/{self.shard}"
+
+    @property
+    def kind(self) -> str:
+        """The kind of its plan, with which every plan id begins."""
+        return self.plan_id.partition("-")[0]
+
+    @property
+    def before(self) -> "ShardAddress":
+        """The generation that this one replaces. Raises ValueError for generation 0."""
+        if self.generation == 0:
+            raise ValueError(f"shard {self} is generation 0 and replaces none")
+        return ShardAddress(plan_id=self.plan_id, shard=self.shard, generation=self.generation - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRange:
+    """Images `start` to `stop` - 1 of an image shard, by their places."""
+
+    shard: ShardAddress
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"images {self.start}:{self.stop} of {self.shard}: expected 0 <= start < stop")
+
+    @property
+    def places(self) -> range:
+        """Places of the images in their shard."""
+        return range(self.start, self.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Some images of an image shard, picked one by one: their places, ascending."""
+
+    shard: ShardAddress
+    places: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.places or list(self.places) != sorted(set(self.places)) or self.places[0] < 0:
+            raise ValueError(f"images {self.places} of {self.shard}: expected places, ascending, each once")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class MaskKey:
+    """One mask of the dataset: both ids, for a mask_id is unique within its image alone."""
+
+    image_id: int
+    mask_id: int
+
+    def __str__(self) -> str:
+        return f"{self.image_id}/{self.mask_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "MaskKey":
+        """Read `<image_id>/<mask_id>`.
+
+        Raises:
+            ValueError: The text has another form, or an id is not of 63 bits.
+        """
+        found = _MASK.fullmatch(text)
+        if not found or not all(int(each) < 2**63 for each in found.groups()):
+            raise ValueError(f"mask {text!r}: expected <image_id>/<mask_id>, two 63-bit numbers")
+        return cls(image_id=int(found[1]), mask_id=int(found[2]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptOut:
+    """A mask, such as a prefilled one, that a shard of masks must not hold again."""
+
+    mask: MaskKey
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class PhotoKey:
+    """A photo as it was found: a look at the folder tells whether it is the same, without reading the file."""
+
+    source: str
+    """Name in the dataset: `<folder given>/<path below it>`."""
+    place: str
+    """12 hex digits of the SHA-256 of its real path, which tell it from a file of that name elsewhere."""
+    nbytes: int
+    mtime_ns: int
+
+    def __str__(self) -> str:
+        return f"{self.source}\t{self.place}\t{self.nbytes}\t{self.mtime_ns}"
+
+    @property
+    def source_and_place(self) -> tuple[str, str]:
+        """The same for a file that changed."""
+        return self.source, self.place
+
+    @property
+    def name_and_size(self) -> tuple[str, int]:
+        """The same for a file that was copied or moved with its folder."""
+        return self.source, self.nbytes
+
+    @classmethod
+    def parse(cls, text: str) -> "PhotoKey":
+        """Read `<source>TAB<place>TAB<nbytes>TAB<mtime_ns>`; a source may hold tabs.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        source, *rest = text.rsplit("\t", 3)
+        try:
+            place, nbytes, mtime_ns = rest
+            key = cls(source=source, place=place, nbytes=int(nbytes), mtime_ns=int(mtime_ns))
+        except ValueError:
+            key = None
+        if key is None or not source or not _PLACE.fullmatch(place) or str(key) != text:
+            raise ValueError(f"photo {text!r}: expected <source>, <place>, <nbytes> and <mtime_ns> with tabs between")
+        return key
+
+
+Input = PhotoKey | ShardAddress | ImageRange | ImageSet | KeptOut | MaskKey
+Images = ShardAddress | ImageRange | ImageSet
+
+_ALLOWED: dict[PlanKind, tuple[type, ...]] = {
+    PlanKind.IMAGES: (PhotoKey,),
+    PlanKind.MASKS: (ShardAddress, ImageRange, ImageSet, KeptOut),
+    PlanKind.WITHDRAWALS: (MaskKey,),
+}
+
+
+def check_inputs(kind: PlanKind, inputs: Sequence[Input]) -> None:
+    """Refuse inputs that no shard of this kind is made from.
+
+    Raises:
+        ValueError: An input of another kind.
+    """
+    for each in inputs:
+        if not isinstance(each, _ALLOWED[kind]):
+            expected = " or ".join(allowed.__name__ for allowed in _ALLOWED[kind])
+            raise ValueError(f"a shard of {kind} cannot be made from {type(each).__name__} {each}; expected {expected}")
+
+
+def inputs_to_json(inputs: Iterable[Input]) -> list[str]:
+    """Spell the inputs of a shard, as plans and records have them."""
+    texts: list[str] = []
+    for each in inputs:
+        match each:
+            case ImageRange():
+                texts += [str(each.shard), f"{each.start}:{each.stop}"]
+            case ImageSet():
+                texts += [str(each.shard), ",".join(map(str, each.places))]
+            case KeptOut():
+                texts.append(f"!{each.mask}")
+            case _:
+                texts.append(str(each))
+    return texts
+
+
+def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
+    """Read the inputs of a shard of this kind.
+
+    Raises:
+        ValueError: A text has none of the forms that this kind knows.
+    """
+    if kind is PlanKind.IMAGES:
+        return tuple(PhotoKey.parse(text) for text in texts)
+    if kind is PlanKind.WITHDRAWALS:
+        return tuple(MaskKey.parse(text) for text in texts)
+    inputs: list[Input] = []
+    for text in texts:
+        last = inputs[-1] if inputs else None
+        if text.startswith("!"):
+            inputs.append(KeptOut(mask=MaskKey.parse(text[1:])))
+        elif isinstance(last, ShardAddress) and (found := _RANGE.fullmatch(text)):
+            inputs[-1] = ImageRange(shard=last, start=int(found[1]), stop=int(found[2]))
+        elif isinstance(last, ShardAddress) and _PLACES.fullmatch(text):
+            inputs[-1] = ImageSet(shard=last, places=tuple(map(int, text.split(","))))
+        else:
+            inputs.append(ShardAddress.parse(text))
+    return tuple(inputs)
+
+
+def photo_inputs(inputs: Iterable[Input]) -> list[PhotoKey]:
+    """The photos that an image shard is made from."""
+    return [each for each in inputs if isinstance(each, PhotoKey)]
+
+
+def image_inputs(inputs: Iterable[Input]) -> list[Images]:
+    """The images among the inputs of a mask shard."""
+    return [each for each in inputs if isinstance(each, Images)]
+
+
+def image_shard(images: Images) -> ShardAddress:
+    """The image shard that images are of."""
+    return images if isinstance(images, ShardAddress) else images.shard
