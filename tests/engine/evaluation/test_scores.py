@@ -106,7 +106,7 @@ def test_calibration_tells_an_honest_head_from_an_overconfident_one() -> None:
     assert honest.expected_error == pytest.approx(0.0, abs=1e-9)
     assert boastful.expected_error == pytest.approx(0.3)
     assert boastful.mean_predicted_iou - boastful.mean_true_iou == pytest.approx(0.3)
-    assert honest.correlation == boastful.correlation == pytest.approx(1.0)
+    assert [honest.correlation, boastful.correlation] == pytest.approx([1.0, 1.0])
     assert sum(one.candidates for one in honest.bins) == 600
 
 
