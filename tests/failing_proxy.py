@@ -37,6 +37,7 @@ def proxy_to(upstream: str, fault_of: FaultOf) -> type[BaseHTTPRequestHandler]:
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else a body waits 40 ms for the acknowledgement of its headers
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,9 +44,16 @@ mon data = {folder}/mon
 mon data avail warn = 1
 mon allow pool size one = true
 mon max pg per osd = 2000
+# pools are created at the first request: a monitor that gathers changes for a second each time took most of the tests
+paxos propose interval = 0.01
+paxos min wait = 0.01
+mon tick interval = 1
 osd data = {folder}/osd
 osd objectstore = memstore
 memstore device bytes = 2147483648
+# the default queue paces requests as a hard disk would need it
+osd op queue = wpq
+osd mclock skip benchmark = true
 osd class load list = *
 osd class default list = *
 osd pool default size = 1
@@ -55,7 +62,8 @@ osd pool default pg num = 4
 osd pool default pgp num = 4
 osd crush chooseleaf type = 0
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:{port}
+# without tcp_nodelay every answer with a body waits 40 ms for an acknowledgement
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw data = {folder}/rgw
 rgw thread pool size = 64
 """
@@ -94,7 +102,7 @@ def missing_programs() -> list[str]:
 
 
 def main(folder: Path, port: int) -> None:
-    children: list[subprocess.Popen] = []
+    children: list[subprocess.Popen[bytes]] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         start(folder, port, children)
@@ -107,7 +115,7 @@ def main(folder: Path, port: int) -> None:
             child.wait()
 
 
-def start(folder: Path, port: int, children: list[subprocess.Popen]) -> None:
+def start(folder: Path, port: int, children: list[subprocess.Popen[bytes]]) -> None:
     for name in ("mon", "osd", "rgw"):
         (folder / name).mkdir(parents=True)
     fsid, monitor_port, settings = str(uuid.uuid4()), free_port(), folder / "ceph.conf"
@@ -142,11 +150,11 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
-def spawn(command: list[str]) -> subprocess.Popen:
+def spawn(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_for(condition: str, limit_s: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 120) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > end:
