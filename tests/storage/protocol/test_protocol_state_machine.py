@@ -241,7 +241,7 @@ class Protocol(RuleBasedStateMachine):
 def run(base: Path, monkeypatch: pytest.MonkeyPatch, examples: int, **more: Any) -> None:
     """Play that many games. No power is cut in them: nothing is synced to a disk, which takes most of the time.
 
-    Their seed is written down. Hypothesis' own (`derandomize`) is a hash of the source, so that a renamed variable plays
+    Their seed is written down. Hypothesis' own (`derandomize`) hashes the source, so that a renamed variable plays
     other games, in which a sabotage may happen not to show.
     """
     monkeypatch.setattr(os, "fsync", lambda file: None)
