@@ -2,26 +2,43 @@
 # A second call installs nothing: the stamps below are newer than pyproject.toml and constraints.txt.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+# `make test PYTHON=python3.13` sets up and uses .venv-python3.13; without PYTHON= it is .venv.
+VENV := $(if $(filter command,$(firstword $(origin PYTHON))),.venv-$(notdir $(PYTHON)),.venv)
 BIN := $(VENV)/bin
 GPU_PYTHON ?= $(shell command -v $(BIN)/python || command -v python3)
 PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+# Test processes side by side. Many tests wait for a process or a server, so two pay even on one core.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: run test lint docs bench bench-gpu faults faults-stage clean
+.PHONY: help run test quick lint docs coverage numbers bench bench-gpu faults faults-stage clean
 .DEFAULT_GOAL := run
 
-run: $(VENV)/.ready  ## photographs in, masks out: PHOTOS=folder (default: sample photographs) ARGS="--dataset folder"
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(VENV)/.ready  ## photos in, masks out: PHOTOS=folder (default: sample photos) ARGS="--dataset folder"
 	$(BIN)/gigamask run $(PHOTOS) $(ARGS)
 
-test: $(VENV)/.ready-dev lint  ## linters, types, import rules and the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+test: $(VENV)/.ready-dev lint  ## linters, types, import rules and the whole suite; JOBS=2 ARGS="pytest options" PYTHON=python3.13
+	$(PYTEST) $(ARGS)
 
-lint: $(VENV)/.ready-dev
+quick: $(VENV)/.ready-dev  ## the tests that are not marked slow, for the inner loop: under two minutes on two cores
+	$(PYTEST) -m "not slow" $(ARGS)
+
+lint: $(VENV)/.ready-dev  ## ruff, mypy, import rules and spelling, without the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+coverage: $(VENV)/.ready-dev  ## the whole suite again, with the fraction of lines and branches it runs; subprocesses included
+	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+
+numbers: $(VENV)/.ready-dev  ## files a folder, long functions, docstrings, import times, as JSON lines
+	$(BIN)/python tests/benchmarks/house_numbers.py
 
 docs: $(VENV)/.ready-dev  ## the pages that are generated, and the site in build/site; fails on a broken link
 	$(BIN)/python docs/generate.py
@@ -40,8 +57,8 @@ faults: $(VENV)/.ready-dev  ## thousands of faults upon a dataset, as JSON lines
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)
 
-clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove virtual environments, caches and build folders
+	rm -rf .venv .venv-* build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

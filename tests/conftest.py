@@ -1,4 +1,4 @@
-"""The command as a user runs it, in its own process, for every test that needs it."""
+"""What all tests share: the command as a user runs it, which tests are slow, and which share a process."""
 
 import os
 import subprocess
@@ -11,6 +11,26 @@ import pytest
 from tests.paths import ROOT
 
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
+
+SLOW_FIXTURES = {"gigamask", "s3_server", "ray_on_this_machine", "nodes", "browser"}
+"""A test that uses one of them starts a process, a server, a cluster or a browser: it is slow without being marked."""
+
+SHARED_SERVERS = ("gigamask", "s3_server")
+"""Session fixtures worth starting once: all tests with the same one run in the same process under pytest-xdist."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow; under pytest-xdist keep the tests of a file or of a server together, the slow ones first."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SLOW_FIXTURES:
+            item.add_marker(pytest.mark.slow)
+        servers = [name for name in SHARED_SERVERS if name in fixtures]
+        if item.get_closest_marker("xdist_group") is None:
+            group = servers[0] if servers else item.path.relative_to(ROOT).as_posix()
+            item.add_marker(pytest.mark.xdist_group(group))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ def python_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python-api.md"])
+@pytest.mark.slow
 def test_the_python_of_the_page_runs(page: str, tmp_path: Path) -> None:
     """As written, one block after the other, in a folder with photo.jpg (800 x 600) and two photos in photos/."""
     (tmp_path / "photos").mkdir()

@@ -12,6 +12,8 @@ import gigamask
 from tests.paths import PHOTOS, ROOT
 from tests.tiny_network import save_tiny_model
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 
 

@@ -35,6 +35,7 @@ def harness(folder: Path, *arguments: str) -> tuple[int, dict[str, float], str]:
     return run.returncode, {line["metric"]: line["value"] for line in lines}, run.stderr
 
 
+@pytest.mark.slow
 def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path: Path) -> None:
     status, figures, errors = harness(tmp_path, "--faults", "100", "--seed", "4")
     assert {name: figures.get(name) for name in BAD} == dict.fromkeys(BAD, 0), errors
@@ -51,6 +52,7 @@ def sabotaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, 
 
 
 @pytest.mark.parametrize("kind", sabotage.KINDS)
+@pytest.mark.slow
 def test_a_broken_protocol_is_noticed(sabotaged: tuple[int, dict[str, Any], str], kind: str) -> None:
     _, figures, errors = sabotaged
     assert 0 < figures[f"sabotage of {kind}: noticed"] <= 60, errors
@@ -131,6 +133,7 @@ def test_a_table_whose_file_or_log_is_torn_is_reported(dataset: Dataset) -> None
     assert findings(dataset) == {(TORN, "table")}
 
 
+@pytest.mark.slow
 def test_tables_of_different_folds_are_reported_and_seen_by_a_reader(dataset: Dataset, tmp_path: Path) -> None:
     publish(dataset, masks=0)
     assert findings(dataset) == {(LOST, "row of masks")}

@@ -25,6 +25,8 @@ from engine.model.weights import Model, load_model
 from storage.rle import Rle
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 CONFIG = SamConfig(
     image_encoder=VitConfig(width=32, depth=2, heads=2, global_blocks=(1,)),
     input_side=256,

@@ -174,6 +174,7 @@ def test_the_card_says_how_a_model_is_asked(model: Model) -> None:
     assert ModelCard.from_json(model.card.to_json()) == model.card
 
 
+@pytest.mark.slow
 def test_on_small_objects_the_seed_gains_by_zooming_in() -> None:
     seed = load_model("seed")
     images = [image for image in load_folder(PHOTOS) if image.domain == "nuclei"]

@@ -17,6 +17,7 @@ from tests.paths import ROOT
 HERE = Path(__file__).parent
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="Triton is made for Linux alone"),
     pytest.mark.timeout(600),
 ]

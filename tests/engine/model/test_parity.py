@@ -143,6 +143,7 @@ def test_prompts_on_several_images_are_answered_as_by_the_peer(small_vit: tuple[
     assert difference(ours.iou_PM, iou) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_vit_b_from_pixels_to_masks_is_the_peers_on_a_quarter_of_its_input(
     transformers_peer: Callable[[Sam], Any], randomise: Callable[[Sam, int], Sam]
 ) -> None:

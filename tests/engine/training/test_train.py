@@ -43,6 +43,7 @@ def flatten(value: object, name: str = "") -> dict[str, object]:
     return {name: value}
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_a_step_and_resumed_equals_one_left_alone(tmp_path: Path) -> None:
     undisturbed = start(tmp_path / "undisturbed")
     assert undisturbed.wait(timeout=240) == 0
@@ -83,6 +84,7 @@ def test_a_process_that_writes_no_history_keeps_no_scores(tmp_path: Path) -> Non
     assert kept() is None
 
 
+@pytest.mark.slow
 def test_a_tiny_network_learns_its_scenes(tmp_path: Path) -> None:
     config = replace(
         TINY_TRAINING,
@@ -109,6 +111,7 @@ def _train_and_store(folder: Path, config: TrainConfig, peers: Peers) -> None:
     torch.save({"sam": sam.state_dict(), "ema": average.state_dict()}, folder / f"rank{peers.rank}.pt")
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_end_with_the_same_weights(tmp_path: Path) -> None:
     config = replace(TINY_TRAINING, total_steps=3)
     run_with_peers(2, partial(_train_and_store, tmp_path, config))

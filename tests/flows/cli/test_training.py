@@ -19,6 +19,8 @@ from storage.dataset import Dataset
 from tests.engine.training.tiny import TINY_SAM, TINY_VIT
 from tests.small_dataset import small_dataset
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     "--set=train.checkpoint_every_s=0.0",
     "--set=train.log_every=1",

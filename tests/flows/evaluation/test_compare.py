@@ -39,6 +39,7 @@ def results(folder: Path) -> list[Result]:
     return evaluate_models(["seed"], folder, settings)
 
 
+@pytest.mark.slow
 def test_what_stands_beside_makes_as_many_masks_on_every_photograph(results: list[Result]) -> None:
     measured, beside = results[0].measured.automatic, results[0].beside.automatic
     assert measured.overall.masks_made > 10
@@ -47,6 +48,7 @@ def test_what_stands_beside_makes_as_many_masks_on_every_photograph(results: lis
     assert [score.image for score in beside.found] == [score.image for score in measured.found]
 
 
+@pytest.mark.slow
 def test_the_json_keeps_the_models_figures_at_the_top_and_the_others_under_beside(results: list[Result]) -> None:
     content = json.loads(json.dumps(results_json(results), allow_nan=False))
     assert content["model"] == "seed"
@@ -78,6 +80,7 @@ def test_tables_have_a_row_for_each_group_and_model_and_their_difference(results
     assert len(lines) == len(rows) + 2
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_plot_and_escapes_names(results: list[Result], folder: Path) -> None:
     page = render(results, data=folder)
     assert page.count("<svg ") == 8  # three of one click, calibration, over clicks; recall, share, AR@100

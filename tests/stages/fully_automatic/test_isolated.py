@@ -19,6 +19,8 @@ from storage.dataset import Dataset
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject
 
+pytestmark = pytest.mark.slow
+
 CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_region_px=0, max_area_fraction=None)
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers below reach the child by their code

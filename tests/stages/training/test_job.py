@@ -113,6 +113,7 @@ def test_a_version_trains_further_under_its_id(dataset: Dataset, parent: Path, t
     assert second.parent == first.model_id != second.model_id
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_version(
     dataset: Dataset, parent: Path, tmp_path: Path
 ) -> None:

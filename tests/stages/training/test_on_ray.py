@@ -25,6 +25,8 @@ from storage.dataset import Dataset
 from tests.engine.training.tiny import TINY_VIT
 from tests.small_dataset import small_dataset
 
+pytestmark = pytest.mark.slow
+
 STEPS = 5
 
 

@@ -24,7 +24,10 @@ def local(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "root")
 
 
-@pytest.fixture(params=["local", "s3"])
+S3 = pytest.param("s3", marks=[pytest.mark.slow, pytest.mark.xdist_group("s3_server")])
+
+
+@pytest.fixture(params=["local", S3])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Both kinds of store keep the same promises."""
     if request.param == "local":

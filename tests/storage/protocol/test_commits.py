@@ -168,6 +168,7 @@ def test_a_finished_shard_is_not_planned_again(dataset: Dataset, samples: Simple
     assert data_files(dataset) == before
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes(
     dataset: Dataset, samples: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from storage.tables import delta, folds
 from tests.faults import datasets, sabotage, workers
 from tests.faults.checker import Checker, FolderFiles
 
+pytestmark = pytest.mark.slow
+
 SEED = 0
 LONG = 1000  # steps: more than any job has
 STEPS = st.sampled_from([14, 13, 17, 12, 15, 22, LONG, 6, 3])  # many end just before a commit, or amid a fold's tables
