@@ -1,6 +1,5 @@
 """docs/dataset.md: its columns are those of the code, and every example in it runs on a real dataset."""
 
-import hashlib
 import re
 
 import cv2
@@ -12,9 +11,9 @@ from storage import rle
 from storage.dataset import Dataset
 from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 from storage.tables import rows as tables
-from tests.image_records import photo_key
+from tests.image_records import image_record, photo_key
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "dataset.md"
@@ -61,21 +60,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def photograph(number: int) -> tuple[ImageRecord, bytes]:
     data = cv2.imencode(".png", np.full((64, 64, 3), number, np.uint8))[1].tobytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    image = ImageRecord(
-        image_id=image_id_of(sha256),
-        key=image_key(image_id_of(sha256)),
-        height=64,
-        width=64,
-        format="png",
-        nbytes=len(data),
-        source=f"photos/{number}.jpg",
-        source_sha256=sha256,
-        stored_sha256=sha256,
-        license="",
-        country="",
-    )
-    return image, data
+    return image_record(data, (64, 64), f"photos/{number}.jpg", "png"), data
 
 
 def write_masks(dataset: Dataset, model_id: str) -> None:

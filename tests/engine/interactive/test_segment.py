@@ -20,32 +20,15 @@ from engine.interactive.segment import (
     masks_at_picture_size,
 )
 from engine.labelled import load_folder, read_pixels
-from engine.model.card import ModelCard
-from engine.model.config import SamConfig, VitConfig
-from engine.model.sam import build_sam
 from engine.model.weights import Model
 from engine.prompts import Prompts
 from tests.paths import PHOTOS
+from tests.tiny_network import tiny_model
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """A network of SAM's structure with random weights, small enough for a test."""
-    encoder = VitConfig(width=32, depth=1, heads=2, global_blocks=(0,))
-    config = SamConfig(image_encoder=encoder, input_side=128, width=32, decoder_heads=4, decoder_mlp_width=64)
-    torch.manual_seed(0)
-    card = ModelCard(
-        name="tiny",
-        config=config,
-        predicted_iou_threshold=0.5,
-        stability_threshold=0.5,
-        parent="",
-        training={},
-        metrics={},
-        license="",
-        notes="",
-    )
-    return Model(name="tiny", model_id="tiny-000000000000", sam=build_sam(config), card=card)
+    return tiny_model(zooms_in=False)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 
 from engine.images import Frame
 from engine.kernels import upsample_runs as module
-from engine.kernels.upsample_runs import UpsampledMasks, needed_low_hw, upsample_runs
+from engine.kernels.upsample_runs import Backend, needed_low_hw, upsample_runs
 from storage import rle
+from tests.engine.kernels.upsampling import Geometry, assert_same, make_frame, run
 
-GEOMETRIES = {
+GEOMETRIES: dict[str, Geometry] = {
     "landscape": ((300, 451), None, 128, 32),
     "portrait": ((451, 300), None, 128, 32),
     "square, as large as the model": ((128, 128), None, 128, 32),
@@ -40,28 +41,16 @@ def logits(kind: str, side: int, *, seed: int = 0) -> torch.Tensor:
     return noise[:, 0] * 3
 
 
-def run(logits_NRC: torch.Tensor, frame: Frame, side: int, backend: str, offset: float = 1.0) -> UpsampledMasks:
-    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, backend=backend)
-
-
-def assert_same(ours: UpsampledMasks, theirs: UpsampledMasks) -> None:
-    assert ours.rles == theirs.rles
-    assert np.array_equal(ours.boxes_incl_N4, theirs.boxes_incl_N4)
-    assert np.array_equal(ours.areas_N, theirs.areas_N)
-    assert np.array_equal(ours.stability_N, theirs.stability_N)
-
-
 @pytest.mark.parametrize("kind", ["smooth", "soft", "ragged"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_numba_and_torch_give_the_same_runs_boxes_areas_and_stability(geometry: str, kind: str) -> None:
-    image_hw, crop, model_side, side = GEOMETRIES[geometry]
-    frame = Frame(crop_xyxy=crop or (0, 0, image_hw[1], image_hw[0]), image_hw=image_hw, model_side=model_side)
+    side, frame = GEOMETRIES[geometry][3], make_frame(GEOMETRIES[geometry])
     values = logits(kind, side)
     assert_same(run(values, frame, side, "numba"), run(values, frame, side, "reference"))
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(backend: str) -> None:
+def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(backend: Backend) -> None:
     frame = Frame(crop_xyxy=(20, 10, 140, 90), image_hw=(100, 150), model_side=64)
     values = logits("soft", 16)
     found = run(values, frame, 16, backend)
@@ -78,7 +67,7 @@ def test_masks_are_two_bilinear_resizes_cut_at_zero_inside_the_crop(backend: str
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_empty_full_and_undecided_masks(backend: str) -> None:
+def test_empty_full_and_undecided_masks(backend: Backend) -> None:
     frame = Frame.whole((50, 70), 64)
     values = torch.stack([torch.full((16, 16), level) for level in (-9.0, 9.0, 0.5, -0.5, 0.0)])
     found = run(values, frame, 16, backend)
@@ -89,14 +78,14 @@ def test_empty_full_and_undecided_masks(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_no_masks_give_no_masks(backend: str) -> None:
+def test_no_masks_give_no_masks(backend: Backend) -> None:
     found = run(torch.empty(0, 16, 16), Frame.whole((50, 70), 64), 16, backend)
     assert (found.rles, found.boxes_incl_N4.shape, found.areas_N.shape) == ([], (0, 4), (0,))
 
 
 @pytest.mark.parametrize("image_hw", [(300, 451), (451, 300), (200, 1)])
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_rows_and_columns_of_the_padding_may_be_left_out(backend: str, image_hw: tuple[int, int]) -> None:
+def test_rows_and_columns_of_the_padding_may_be_left_out(backend: Backend, image_hw: tuple[int, int]) -> None:
     frame = Frame.whole(image_hw, 128)
     rows, columns = needed_low_hw(frame, 32)
     values = logits("soft", 32)

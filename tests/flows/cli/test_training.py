@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.model.card import ModelCard
 from engine.model.weights import load_model, save_model
 from engine.training.checkpoint import read_history
 from engine.training.initialise import fresh_sam
@@ -18,6 +17,7 @@ from flows.config import load_training_settings
 from storage.dataset import Dataset
 from tests.engine.training.tiny import TINY_SAM, TINY_VIT
 from tests.small_dataset import small_dataset
+from tests.tiny_network import tiny_card
 
 pytestmark = pytest.mark.slow
 
@@ -39,17 +39,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    card = ModelCard(
-        name="tiny",
-        config=TINY_SAM,
-        predicted_iou_threshold=0.1,
-        stability_threshold=0.2,
-        parent="",
-        training={},
-        metrics={},
-        license="CC0-1.0",
-        notes="random weights",
-    )
+    card = tiny_card(TINY_SAM, predicted_iou_threshold=0.1, stability_threshold=0.2)
     save_model(tmp_path / "tiny.safetensors", fresh_sam(TINY_SAM, 5).eval(), card)
     return tmp_path / "tiny.safetensors"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.model.card import ModelCard
 from engine.model.weights import load_model, save_model
 from engine.training.calibrate import CalibrationConfig
 from engine.training.checkpoint import read_history
@@ -22,6 +21,7 @@ from storage.model_versions import fetch_version, list_versions
 from storage.objects.stores import NotFound
 from tests.engine.training.tiny import TINY_SAM
 from tests.small_dataset import small_dataset
+from tests.tiny_network import tiny_card
 
 ASKED = CalibrationConfig(pictures_per_source=6, prompts=2)
 
@@ -35,17 +35,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    card = ModelCard(
-        name="tiny",
-        config=TINY_SAM,
-        predicted_iou_threshold=0.1,
-        stability_threshold=0.2,
-        parent="",
-        training={},
-        metrics={},
-        license="CC0-1.0",
-        notes="random weights",
-    )
+    card = tiny_card(TINY_SAM, predicted_iou_threshold=0.1, stability_threshold=0.2)
     sam = fresh_sam(TINY_SAM, 5).eval()
     with torch.no_grad():
         sam.mask_decoder.iou_prediction_head.layers[-1].weight.mul_(10)  # so that its answers vary

@@ -11,7 +11,6 @@ import pytest
 import ray
 import torch
 
-from engine.model.card import ModelCard
 from engine.model.weights import load_model, save_model
 from engine.training.calibrate import CalibrationConfig
 from engine.training.checkpoint import read_history
@@ -24,6 +23,7 @@ from stages.training.on_ray import RESULT_NAME, run_job_on_cluster
 from storage.dataset import Dataset
 from tests.engine.training.tiny import TINY_VIT
 from tests.small_dataset import small_dataset
+from tests.tiny_network import tiny_card
 
 pytestmark = pytest.mark.slow
 
@@ -40,17 +40,7 @@ def ray_is_not_left_running() -> Iterator[None]:
 def job(tmp_path: Path) -> TrainingJob:
     """Layer norm alone, and plain products: then only the order of sums differs between one process and two."""
     dataset = small_dataset(tmp_path / "dataset")
-    card = ModelCard(
-        name="tiny",
-        config=TINY_VIT,
-        predicted_iou_threshold=0.1,
-        stability_threshold=0.2,
-        parent="",
-        training={},
-        metrics={},
-        license="CC0-1.0",
-        notes="random weights",
-    )
+    card = tiny_card(TINY_VIT, predicted_iou_threshold=0.1, stability_threshold=0.2)
     save_model(tmp_path / "tiny.safetensors", fresh_sam(TINY_VIT, 5).eval(), card)
     training = replace(
         RECIPES["paper"](TINY_VIT, STEPS),

@@ -1,16 +1,16 @@
 """Low-resolution logits to runs: the Triton backend against the reference."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from engine.images import Frame
 from engine.kernels import upsample_runs_triton as module
-from engine.kernels.upsample_runs import UpsampledMasks, needed_low_hw, upsample_runs
+from engine.kernels.upsample_runs import needed_low_hw
 from storage import rle
+from tests.engine.kernels.upsampling import Geometry, assert_same, make_frame, run
 
-GEOMETRIES = {
+GEOMETRIES: dict[str, Geometry] = {
     "landscape": ((40, 70), None, 64, 16),
     "portrait": ((70, 33), None, 64, 16),
     "as large as the model": ((32, 32), None, 32, 8),
@@ -35,21 +35,9 @@ def logits(side: int, count: int = 2, *, seed: int = 0) -> torch.Tensor:
     return smooth
 
 
-def run(logits_NRC: torch.Tensor, frame: Frame, side: int, backend: str, offset: float = 1.0) -> UpsampledMasks:
-    return upsample_runs(logits_NRC, frame, low_side=side, stability_offset=offset, backend=backend)
-
-
-def assert_same(ours: UpsampledMasks, theirs: UpsampledMasks) -> None:
-    assert ours.rles == theirs.rles
-    assert np.array_equal(ours.boxes_incl_N4, theirs.boxes_incl_N4)
-    assert np.array_equal(ours.areas_N, theirs.areas_N)
-    assert np.array_equal(ours.stability_N, theirs.stability_N)
-
-
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_triton_and_torch_give_the_same_runs_boxes_areas_and_stability(geometry: str) -> None:
-    image_hw, crop, model_side, side = GEOMETRIES[geometry]
-    frame = Frame(crop_xyxy=crop or (0, 0, image_hw[1], image_hw[0]), image_hw=image_hw, model_side=model_side)
+    side, frame = GEOMETRIES[geometry][3], make_frame(GEOMETRIES[geometry])
     values = logits(side)
     assert_same(run(values, frame, side, "triton"), run(values, frame, side, "reference"))
 
