@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig
 from engine.model.find import find_weights
 from engine.model.released import RELEASED
 from engine.model.sam import Sam
+from storage.objects.atomic import replace_file
 
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
 """Networks of the original release by their image encoder's width."""
@@ -103,8 +103,8 @@ def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
     # Write both files
     sidecar = json.dumps({"weights_sha256": sha256} | card.to_json(), indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, data)
-    _replace(path.with_suffix(".json"), sidecar.encode())
+    replace_file(path, lambda file: file.write(data))
+    replace_file(path.with_suffix(".json"), lambda file: file.write(sidecar.encode()))
     return f"{card.name}-{sha256[:12]}"
 
 
@@ -203,9 +203,3 @@ def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise ValueError(f"{path}: {len(broken)} tensors hold values that are not finite, the first is {broken[0]}")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

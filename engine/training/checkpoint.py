@@ -1,7 +1,6 @@
 """What a training resumes from: one file, replaced atomically, and the history of its steps beside it."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from engine.model.config import SamConfig
 from engine.model.sam import Sam
+from storage.objects.atomic import replace_file
 
 STATE_NAME = "state.pt"
 HISTORY_NAME = "history.jsonl"
@@ -37,12 +37,7 @@ def save_state(folder: Path, state: TrainState) -> None:
         "ema": state.ema.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
     }
-    unfinished = folder / f"{STATE_NAME}.unfinished"
-    with unfinished.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / STATE_NAME)
+    replace_file(folder / STATE_NAME, lambda file: torch.save(content, file))
 
 
 def load_state(folder: Path, state: TrainState) -> bool:

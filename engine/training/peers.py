@@ -62,11 +62,6 @@ class Peers:
             tensor.copy_(total.view(tensor.shape))
 
 
-def best_device() -> str:
-    """ "cuda" where there is such a device, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def check_device(device: str, processes: int) -> None:
     """Raises ValueError for a device that is not there, or for more processes than GPUs."""
     if device not in ("cpu", "cuda"):

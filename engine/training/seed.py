@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from engine.device import best_device
 from engine.labelled import LabelledImage, load_folder
 from engine.model.config import SamConfig
 from engine.model.hybrid_encoder import HybridConfig
@@ -28,7 +29,7 @@ from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import generate_scenes
 from engine.training.batches import BatchConfig
 from engine.training.initialise import fresh_sam
-from engine.training.peers import Peers, best_device, run_with_peers
+from engine.training.peers import Peers, run_with_peers
 from engine.training.photos import PhotoSource
 from engine.training.progress import StepLines
 from engine.training.scene_bank import BankConfig, SceneBank

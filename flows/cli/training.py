@@ -60,7 +60,8 @@ def train(
     if ray_address is not None and device is None:
         raise typer.BadParameter("--ray-address needs --device: this machine does not know what the cluster's have")
     say(f"train: {snapshot} of {dataset}, from {parent}")
-    from engine.training.peers import best_device, check_device
+    from engine.device import best_device
+    from engine.training.peers import check_device
     from flows.cli.output import print_result
     from flows.config import load_training_settings
 

@@ -1,11 +1,12 @@
 """The small pieces the report's HTML is made of. Whatever comes from a dataset passes through `text` on its way in."""
 
 import base64
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
+
+from storage.objects.atomic import replace_file
 
 
 def document(title: str, body: str) -> str:
@@ -21,12 +22,7 @@ def document(title: str, body: str) -> str:
 def write_page(page: str, destination: Path) -> Path:
     """Write a page and return where; one that is there is replaced at once, never half."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(destination, lambda file: file.write(page.encode()))
     return destination
 
 

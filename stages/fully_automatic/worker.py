@@ -20,6 +20,7 @@ import torch
 from engine.automatic.config import GenerateConfig
 from engine.automatic.generate import Generated, generate_masks
 from engine.automatic.overlap import overlapped
+from engine.device import best_device
 from engine.images import decode
 from engine.model.weights import Model, load_model
 from stages.fully_automatic.outcomes import (
@@ -65,7 +66,7 @@ class ShardWorker:
         `photographs_at_once` None: 3 on a GPU, so that decoding and clean-up of one run beside the network on another;
         1 on a CPU, whose cores the network has.
         """
-        self.device = device or default_device()
+        self.device = device or best_device()
         on_gpu = self.device.startswith("cuda")
         self.config = config_for_gpu(config) if on_gpu else config
         self.photographs_at_once = photographs_at_once or (3 if on_gpu else 1)
@@ -211,11 +212,6 @@ def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
         name: GPU_BATCHES[name] for name, default in left.items() if getattr(config, name) == default
     }
     return replace(config, **mine)
-
-
-def default_device() -> str:
-    """The device that computing goes to unless told otherwise."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def expected_memory_bytes(model: Model) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.training.peers import Peers, best_device
+from engine.device import best_device
+from engine.training.peers import Peers
 from engine.training.recipes import seed_recipe
 from engine.training.train import TrainConfig
 from stages.training.job import DataConfig, TrainedModel, TrainingJob, alone_in, load_parent, run_job

@@ -20,6 +20,7 @@ from stages.cluster.pool import PoolConfig
 from stages.cluster.session import cluster
 from stages.training.job import PROGRESS_NAME, TrainedModel, TrainingJob, count_job_images, run_job
 from storage.dataset import Dataset
+from storage.objects.atomic import replace_file
 
 RESTARTS = 3
 """Times that a training whose process died goes on from its checkpoint."""
@@ -66,7 +67,8 @@ def _train(config: dict[str, Any]) -> None:
     peers = Peers(rank=context.get_world_rank(), count=context.get_world_size(), device=device)
     trained = run_job(job, peers, say=lambda line: None)
     if trained is not None:
-        (job.work_folder / RESULT_NAME).write_text(json.dumps(asdict(trained)))
+        result = json.dumps(asdict(trained)).encode()
+        replace_file(job.work_folder / RESULT_NAME, lambda file: file.write(result))
     report({"steps": job.train.total_steps})
 
 

@@ -19,6 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from engine.device import best_device
 from engine.evaluation.clicked import Evaluation, evaluate_folder
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.scores import paired_difference
@@ -26,7 +27,7 @@ from engine.interactive.segment import SamSegmenter
 from engine.labelled import load_folder
 from engine.model.weights import Model, load_model
 from engine.training.calibrate import CalibrationConfig, calibrate
-from engine.training.peers import Peers, best_device
+from engine.training.peers import Peers
 from engine.training.photos import PhotoSource
 from engine.training.progress import StepLines
 from engine.training.recipes import seed_recipe
