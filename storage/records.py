@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from storage import rle
 from storage.rle import Rle
@@ -32,6 +33,11 @@ class ImageRecord:
     license: str
     country: str  # ISO 3166-1 alpha-2, "" where unknown
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "ImageRecord":
+        """Make the record of a row of the table `images`."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -43,6 +49,12 @@ class Provenance:
     round_id: str = ""
     plan_id: str = ""
     config_hash: str = ""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Provenance":
+        """Make the provenance of a row of the table `masks`, whose column `plan` is the plan's id."""
+        named = (name for name in cls.__dataclass_fields__ if name != "plan_id")
+        return cls(plan_id=row["plan"], **{name: row[name] for name in named})
 
 
 @dataclass(frozen=True, kw_only=True)

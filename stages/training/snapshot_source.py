@@ -6,13 +6,12 @@ All that is chosen follows from the snapshot's tables and the seed, so that any 
 numbered, a worker takes every so-many-th number, and a stream that broke off begins again behind the last one seen.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -21,26 +20,21 @@ from engine.images import decode
 from engine.training.photos import DECODED_PHOTOS, cut_some_photo
 from engine.training.sources import Cut, WindowConfig
 from storage import rle
+from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
 from storage.protocol.inputs import PlanKind, image_inputs, image_shard, inputs_from_json
-from storage.records import ImageRecord, MaskRecord, Provenance, parse_sa1b, sa1b_json
-
-if TYPE_CHECKING:  # it needs pyarrow and deltalake, which the engine does without
-    from storage.dataset import Dataset
+from storage.records import ImageRecord, MaskRecord, sa1b_json
+from storage.tables.samples import IMAGE_COLUMNS, MASK_COLUMNS, read_image, read_masks
+from storage.tables.sql import is_shard, one_of
 
 SHARDS_AT_HAND = 32
 """Rows of so many image shards are kept, about 2 MB each; a source draws from so many at a time."""
 STEPS_A_SET = 50
 """Training steps after which a source turns to the next shards."""
+ANYWHERE = ""
+"""Key of the mask shards that do not say which image shard they were made from."""
 IMAGES_TRIED = 1000
 """Before a source gives up on finding one that has masks."""
-_IMAGE_COLUMNS = (
-    "image_id, key, height, width, format, nbytes, source, source_sha256, stored_sha256, license, country, part, "
-    "member_offset, member_nbytes"
-)
-_MASK_COLUMNS = (
-    "image_id, mask_id, part, member_offset, member_nbytes, stage, model_id, annotator_id, round_id, plan, config_hash"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +68,7 @@ class Sample:
 
 
 def training_samples(
-    dataset: "Dataset",
+    dataset: Dataset,
     snapshot: str,
     *,
     seed: int = 0,
@@ -100,7 +94,7 @@ def training_samples(
 
 
 def count_images(
-    dataset: "Dataset", snapshot: str, *, held_out_every: int, model_ids: Collection[str] = ()
+    dataset: Dataset, snapshot: str, *, held_out_every: int, model_ids: Collection[str] = ()
 ) -> tuple[int, int]:
     """Images with masks that are not held out, and those that are. Raises NotFound for an unknown snapshot."""
     sql = (
@@ -114,7 +108,7 @@ def count_images(
 class SnapshotImages:
     """The images of a snapshot by number, each with its masks."""
 
-    def __init__(self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = ()) -> None:
+    def __init__(self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
         self._only = _only(model_ids)
         sql = (
@@ -150,9 +144,7 @@ class SnapshotImages:
     @property
     def shards_with_masks(self) -> list[int]:
         """The image shards that have masks, by number."""
-        return [
-            number for number, home in enumerate(self._homes) if f"{home['plan']}/{home['shard']}" in self._masked_in
-        ]
+        return [number for number, home in enumerate(self._homes) if self._mask_shards_of(home)]
 
     def numbers_in(self, shard: int) -> range:
         """The images of an image shard."""
@@ -162,6 +154,10 @@ class SnapshotImages:
         """The id of the image of that number."""
         home = self._home(number)
         return self._rows(home)[0][number - self._starts[home]]["image_id"]
+
+    def _mask_shards_of(self, home: dict[str, Any]) -> list[str]:
+        """SQL conditions of the mask shards that may hold masks of an image shard's images."""
+        return self._masked_in.get(f"{home['plan']}/{home['shard']}", []) + self._masked_in.get(ANYWHERE, [])
 
     def _home(self, number: int) -> int:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -174,49 +170,31 @@ class SnapshotImages:
         first, last = np.searchsorted(mask_image_ids, [row["image_id"], row["image_id"] + 1])
         if first == last:
             return None
-        image, data = self._read_image(row)
-        placed = self._read_masks(image, masks.slice(first, last - first).to_pylist())
+        image, data = read_image(self._dataset.store, row)
+        placed = read_masks(self._dataset.store, masks.slice(first, last - first).to_pylist())
         return Sample(position=position, image=image, data=data, masks=tuple(placed))
 
     def _query_rows(self, home: int) -> tuple[list[dict], Any, np.ndarray]:
         """Rows of a shard's images, of their masks, and the image_id of each mask row; all by image_id."""
         shard = self._homes[home]
-        here = _is_shard(shard["plan"], shard["shard"])
-        images = self._query(f"SELECT {_IMAGE_COLUMNS} FROM images WHERE {here} ORDER BY image_id").to_pylist()
+        here = is_shard(shard["plan"], shard["shard"])
+        images = self._query(
+            f"SELECT {', '.join(IMAGE_COLUMNS)} FROM images WHERE {here} ORDER BY image_id"
+        ).to_pylist()
         if len(images) != shard["images"]:
             raise Corrupt(
                 f"{self._dataset.uri}: shard {shard['plan']}/{shard['shard']} has {len(images)} rows in images, "
                 f"{shard['images']} expected; run `gigamask verify`"
             )
-        there = self._masked_in.get(f"{shard['plan']}/{shard['shard']}", ["false"])
+        there = self._mask_shards_of(shard) or ["false"]
         masks = self._query(
-            f"SELECT {_MASK_COLUMNS} FROM masks WHERE ({' OR '.join(there)}){self._only} "
+            f"SELECT {', '.join(MASK_COLUMNS)} FROM masks WHERE ({' OR '.join(there)}){self._only} "
             "ORDER BY image_id, part, ordinal"
         )
         return images, masks, masks.column("image_id").to_numpy()
 
     def _query(self, sql: str) -> Any:
         return self._dataset.query(sql, self._snapshot)
-
-    def _read_image(self, row: dict[str, Any]) -> tuple[ImageRecord, bytes]:
-        image = ImageRecord(**{name: row[name] for name in ImageRecord.__dataclass_fields__})
-        part = row["part"]
-        data = self._dataset.store.get_range(part, row["member_offset"], row["member_nbytes"])
-        if hashlib.sha256(data).hexdigest() != image.stored_sha256:
-            raise Corrupt(f"{self._dataset.uri}/{part}: image {image.key} is damaged; run `gigamask verify`")
-        return image, data
-
-    def _read_masks(self, image: ImageRecord, rows: list[dict[str, Any]]) -> list[MaskRecord]:
-        """Those masks of the image's annotation files that have a row."""
-        files = {row["part"]: (row["member_offset"], row["member_nbytes"]) for row in rows}
-        found: dict[int, MaskRecord] = {}
-        for part, (offset, nbytes) in files.items():
-            _, masks = parse_sa1b(json.loads(self._dataset.store.get_range(part, offset, nbytes)))
-            found |= {mask.mask_id: mask for mask in masks if mask.image_id == image.image_id}
-        missing = [row["mask_id"] for row in rows if row["mask_id"] not in found]
-        if missing:
-            raise Corrupt(f"{self._dataset.uri}: mask {missing[0]} is not where its row says; run `gigamask verify`")
-        return [replace(found[row["mask_id"]], provenance=_provenance(row)) for row in rows]
 
 
 class SnapshotSource:
@@ -228,7 +206,7 @@ class SnapshotSource:
     """
 
     def __init__(
-        self, dataset: "Dataset", snapshot: str, *, model_ids: Collection[str] = (), part: Part | None = None
+        self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = (), part: Part | None = None
     ) -> None:
         self._made_of = (dataset, snapshot, tuple(model_ids), part)
         self._images = SnapshotImages(dataset, snapshot, model_ids=model_ids)
@@ -290,34 +268,22 @@ class SnapshotSource:
 
 
 def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], part: Part | None) -> SnapshotSource:
-    from storage.dataset import Dataset  # here, because it needs pyarrow and deltalake
-
     return SnapshotSource(Dataset.open(uri), snapshot, model_ids=model_ids, part=part)
 
 
 def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Image shard -> SQL conditions of the mask shards made from it, whatever its generation was then."""
+    """Image shard -> SQL conditions of the mask shards made from it, whatever its generation was then.
+
+    Those that do not say what they were made from are under ANYWHERE.
+    """
     made: dict[str, list[str]] = {}
     for row in rows:
         inputs = inputs_from_json(PlanKind.MASKS, row["inputs"].split())
         homes = {image_shard(images).lineage for images in image_inputs(inputs)}
-        for home in homes:
-            made.setdefault(home, []).append(f"({_is_shard(row['plan'], row['shard'])})")
+        for home in homes or {ANYWHERE}:
+            made.setdefault(home, []).append(f"({is_shard(row['plan'], row['shard'])})")
     return made
 
 
 def _only(model_ids: Collection[str]) -> str:
-    return " AND model_id IN ({})".format(", ".join(map(_quoted, sorted(model_ids)))) if model_ids else ""
-
-
-def _is_shard(plan: str, shard: str) -> str:
-    return f"plan = {_quoted(plan)} AND shard = {_quoted(shard)}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _provenance(row: dict[str, Any]) -> Provenance:
-    names = ("stage", "model_id", "annotator_id", "round_id", "config_hash")
-    return Provenance(plan_id=row["plan"], **{name: row[name] for name in names})
+    return f" AND model_id IN {one_of(sorted(model_ids))}" if model_ids else ""

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -29,6 +29,7 @@ from storage.records import (
     sa1b_json,
 )
 from storage.tables import rows as tables
+from storage.tables.samples import checked, read_image
 
 
 def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
@@ -64,7 +65,7 @@ def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecor
     for part in commit.tars():
         for member in read_part(store, part):
             image = _image_from_json(member, f"{store.uri}/{part.key}")
-            yield image, _intact(image, member.parts[image.format], f"{store.uri}/{part.key}")
+            yield image, checked(image, member.parts[image.format], f"{store.uri}/{part.key}")
 
 
 def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) -> Iterator[tuple[ImageRecord, bytes]]:
@@ -79,16 +80,8 @@ def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) ->
         own = [place - first for place in places if first <= place < first + part.images]
         rows = read_rows(store, part).take(own).to_pylist() if own else []
         for row in rows:
-            image = ImageRecord(**{field.name: row[field.name] for field in fields(ImageRecord)})
-            data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
-            yield image, _intact(image, data, f"{store.uri}/{row['part']}")
+            yield read_image(store, row)
         first += part.images
-
-
-def _intact(image: ImageRecord, data: bytes, where: str) -> bytes:
-    if hashlib.sha256(data).hexdigest() != image.stored_sha256:
-        raise Corrupt(f"{where}: image {image.key} is damaged; run `gigamask verify`")
-    return data
 
 
 def read_masks(
@@ -157,15 +150,7 @@ def _image_from_json(member: Member, where: str) -> ImageRecord:
 def _with_provenance(mask: MaskRecord, row: dict | None, where: str) -> MaskRecord:
     if row is None or row["mask_id"] != mask.mask_id or row["image_id"] != mask.image_id:
         raise Corrupt(f"{where}: mask {mask.mask_id} is not where the shard's rows say; run `gigamask verify`")
-    provenance = Provenance(
-        stage=row["stage"],
-        model_id=row["model_id"],
-        annotator_id=row["annotator_id"],
-        round_id=row["round_id"],
-        plan_id=row["plan"],
-        config_hash=row["config_hash"],
-    )
-    return MaskRecord(**{**vars(mask), "provenance": provenance})
+    return replace(mask, provenance=Provenance.from_row(row))
 
 
 def _check_new(attempt: Attempt, images: Sequence[ImageRecord], inherited: Commit | None) -> None:

@@ -24,6 +24,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from storage.objects.stores import Corrupt, ObjectStore, StoreError
 from storage.tables import durability
 from storage.tables import rows as tables
+from storage.tables.sql import one_of, quoted
 
 Change = Callable[[DeltaTable, CommitProperties], None]
 Rows = Callable[[], Iterable[pa.Table]]  # piece by piece, and anew for each try: a fold need not fit into memory
@@ -233,5 +234,5 @@ def _plan_of(place: tuple[str, str]) -> str:
 
 def _one_of(plan: str, shards: Sequence[str]) -> str:
     """A condition; with a range, by which files are passed over: for the list alone all of them would be read."""
-    listed = ", ".join(f"'{shard}'" for shard in shards)
-    return f"(plan = '{plan}' AND shard >= '{shards[0]}' AND shard <= '{shards[-1]}' AND shard IN ({listed}))"
+    first, last = quoted(shards[0]), quoted(shards[-1])
+    return f"(plan = {quoted(plan)} AND shard >= {first} AND shard <= {last} AND shard IN {one_of(shards)})"

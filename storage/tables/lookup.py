@@ -1,18 +1,16 @@
 """Finding single things: one mask, and the images a dataset already has."""
 
-import json
-
 import pyarrow as pa
 
-from storage.objects.stores import Corrupt, NotFound, ObjectStore
+from storage.objects.stores import NotFound, ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind
-from storage.records import MaskRecord, Provenance, parse_sa1b
+from storage.records import MaskRecord
 from storage.tables import contents
 from storage.tables.folds import DoneFold, folded_generations, table_rows
 from storage.tables.query import query
-
-_PROVENANCE = ("stage", "model_id", "annotator_id", "round_id", "config_hash")
+from storage.tables.samples import read_masks
+from storage.tables.sql import is_shard
 
 
 def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
@@ -21,15 +19,8 @@ def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -
     rows = query(store, done, f"SELECT * FROM masks WHERE {where}").to_pylist()
     if not rows:
         raise NotFound(f"{store.uri}: no mask {mask_id} of image {image_id} in fold {done.number}")
-    (row,) = rows
-    data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
-    provenance = Provenance(plan_id=row["plan"], **{name: row[name] for name in _PROVENANCE})
-    document = json.loads(data)
-    document["annotations"] = document["annotations"][row["ordinal"] : row["ordinal"] + 1]
-    _, masks = parse_sa1b(document, provenance=provenance)
-    if not masks or (masks[0].image_id, masks[0].mask_id) != (image_id, mask_id):
-        raise Corrupt(f"{store.uri}/{row['part']}: mask {mask_id} is not where its row says; run `gigamask verify`")
-    return masks[0]
+    (mask,) = read_masks(store, rows[:1])
+    return mask
 
 
 def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Table:
@@ -58,7 +49,5 @@ def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
     """A shard's rows lie together and ids are hashes: where the shards that can hold the image are known, name them."""
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
     made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0 OR s.inputs = ''"
-    shards = [
-        f"(plan = '{row['plan']}' AND shard = '{row['shard']}')" for row in query(store, done, made_from).to_pylist()
-    ]
+    shards = [f"({is_shard(row['plan'], row['shard'])})" for row in query(store, done, made_from).to_pylist()]
     return f"image_id = {int(image_id)}" + (f" AND ({' OR '.join(shards)})" if shards else "")

@@ -125,7 +125,7 @@ def image_rows(
     at = {span.key: span for span in spans if span.ext != "json"}
     rows = [
         {
-            **{name: getattr(image, name) for name in IMAGES.names[:11]},
+            **vars(image),
             "plan": plan.home,
             "shard": shard.name,
             "part": part,

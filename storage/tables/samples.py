@@ -1,0 +1,71 @@
+"""From rows of the tables to what they stand for: an image's bytes, a mask with its pixels. Everything read is checked.
+
+A row of `images` or `masks` says where its file lies in a tar (`part`, `member_offset`, `member_nbytes`); each is one
+range read.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from storage.objects.stores import Corrupt, ObjectStore
+from storage.records import ImageRecord, MaskRecord, Provenance, parse_sa1b
+
+Row = Mapping[str, Any]
+IMAGE_COLUMNS = (*ImageRecord.__dataclass_fields__, "part", "member_offset", "member_nbytes")
+"""Columns of `images` that `read_image` needs."""
+MASK_COLUMNS = (
+    *("image_id", "mask_id", "part", "member_offset", "member_nbytes"),
+    *("stage", "model_id", "annotator_id", "round_id", "plan", "config_hash"),
+)
+"""Columns of `masks` that `read_masks` needs."""
+
+
+def read_image(store: ObjectStore, row: Row) -> tuple[ImageRecord, bytes]:
+    """Read the image of a row of `images`.
+
+    Raises:
+        Corrupt: The bytes are not those of the row.
+        NotFound: The row's tar is gone.
+    """
+    image = ImageRecord.from_row(row)
+    data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
+    return image, checked(image, data, f"{store.uri}/{row['part']}")
+
+
+def checked(image: ImageRecord, data: bytes, where: str) -> bytes:
+    """Return the bytes of an image. Raises Corrupt where they are not those of its record."""
+    if hashlib.sha256(data).hexdigest() != image.stored_sha256:
+        raise Corrupt(f"{where}: image {image.key} is damaged; run `gigamask verify`")
+    return data
+
+
+def read_masks(store: ObjectStore, rows: Iterable[Row]) -> list[MaskRecord]:
+    """Read the masks of rows of `masks`, in their order; an annotation file with several of them is read once.
+
+    Raises:
+        Corrupt: A mask is not where its row says.
+        NotFound: A row's tar is gone.
+    """
+    wanted = list(rows)
+    files = {(row["part"], row["member_offset"], row["member_nbytes"]) for row in wanted}
+    found = {(file, mask.image_id, mask.mask_id): mask for file in files for mask in _annotations(store, *file)}
+    masks = []
+    for row in wanted:
+        file = (row["part"], row["member_offset"], row["member_nbytes"])
+        mask = found.get((file, row["image_id"], row["mask_id"]))
+        if mask is None:
+            where = f"{store.uri}/{row['part']}"
+            raise Corrupt(f"{where}: mask {row['mask_id']} is not where its row says; run `gigamask verify`")
+        masks.append(replace(mask, provenance=Provenance.from_row(row)))
+    return masks
+
+
+def _annotations(store: ObjectStore, part: str, offset: int, nbytes: int) -> list[MaskRecord]:
+    try:
+        _, masks = parse_sa1b(json.loads(store.get_range(part, offset, nbytes)))
+    except ValueError as error:
+        raise Corrupt(f"{store.uri}/{part}: no annotation file at {offset} ({error}); run `gigamask verify`") from error
+    return masks
