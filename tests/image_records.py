@@ -1,4 +1,4 @@
-"""The records of pictures that tests make up."""
+"""Records of images that tests make up."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ def photo_key(source: str) -> PhotoKey:
 def image_record(
     data: bytes, image_hw: tuple[int, int], source: str, form: str, *, licence: str = "", country: str = ""
 ) -> ImageRecord:
-    """The record of a picture that is stored as it came."""
+    """Make the record of an image that is stored unchanged."""
     sha256 = hashlib.sha256(data).hexdigest()
     image_id = image_id_of(sha256)
     return ImageRecord(

@@ -1,4 +1,4 @@
-"""A dataset small enough to train on in tests: ten pictures of 64 px and their masks by two models."""
+"""A dataset small enough to train on in tests: ten images of 64 px and their masks by two models."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from tests.image_records import image_record, photo_key
 
 SIDE = 64
 EMPTY_IMAGE = 3
-"""This one of the ten photographs has no masks."""
+"""Number of the one image that has no masks."""
 
 
 def small_dataset(folder: Path) -> Dataset:
-    """Ten photographs in three image shards, their masks by two models in mask shards of at most three images."""
+    """Create ten images in three image shards, and their masks by two models in shards of at most three images."""
     dataset = Dataset.create(folder)
     shards = [PlannedShard(name=f"{number:06d}", inputs=(photo_key(f"photos-{number}"),)) for number in range(3)]
     plan = dataset.new_plan("images", shards, {})
@@ -30,7 +30,7 @@ def small_dataset(folder: Path) -> Dataset:
 
 
 def photograph(number: int) -> tuple[ImageRecord, bytes]:
-    """A photograph-like picture that depends on `number` alone."""
+    """Make a smooth random image that depends on `number` alone."""
     coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
     data = cv2.imencode(".jpg", cv2.resize(coarse, (SIDE, SIDE)))[1].tobytes()
     return image_record(data, (SIDE, SIDE), f"photos/{number}.jpg", "jpg"), data

@@ -68,22 +68,7 @@ def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: fl
     (height, width), (image_height, image_width) = frame.crop_hw, frame.image_hw
     x0, y0 = frame.crop_xyxy[:2]
     words_of_column = _words_of_column(height)
-
-    # Evaluate tiles into bits, counts and boxes
-    taps = [
-        _taps(low_side, frame.model_side, scaled, size, device)
-        for scaled, size in zip(frame.scaled_hw, frame.crop_hw, strict=True)
-    ]
-    (low_H4, weights_H6), (low_W4, weights_W6) = taps
-
-    words_NKW = torch.empty((count, words_of_column, width), dtype=torch.int32, device=device)
-    pixels_N3 = torch.zeros((count, 3), dtype=torch.int64, device=device)
-    box_N4 = torch.tensor([width, height, -1, -1], dtype=torch.int32, device=device).repeat(count, 1)
-    evaluate_kernel[(triton.cdiv(width, _COLUMNS), words_of_column, count)](
-        logits_NRC, low_H4, weights_H6, low_W4, weights_W6, words_NKW, pixels_N3, box_N4,
-        logits_NRC.shape[1], logits_NRC.shape[2], height, width, words_of_column, offset, _MARGIN,
-        COLUMNS=_COLUMNS, EMULATE_FMA=not logits_NRC.is_cuda,
-    )  # fmt: skip
+    words_NKW, pixels_N3, box_N4 = _evaluated(logits_NRC, frame, low_side, offset)
 
     # Count where bits change; in a window as high as the image, runs continue from a column to the next
     is_full_height = height == image_height
@@ -119,6 +104,28 @@ def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: fl
         )
         for i, found in enumerate(found_N8)
     ]
+
+
+def _evaluated(
+    logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Evaluate all tiles: bits [N, K, W], pixels above +offset, 0 and -offset [N, 3], inclusive boxes [N, 4]."""
+    device, count = logits_NRC.device, len(logits_NRC)
+    height, width = frame.crop_hw
+    words_of_column = _words_of_column(height)
+    (low_H4, weights_H6), (low_W4, weights_W6) = (
+        _taps(low_side, frame.model_side, scaled, size, device)
+        for scaled, size in zip(frame.scaled_hw, frame.crop_hw, strict=True)
+    )
+    words_NKW = torch.empty((count, words_of_column, width), dtype=torch.int32, device=device)
+    pixels_N3 = torch.zeros((count, 3), dtype=torch.int64, device=device)
+    box_N4 = torch.tensor([width, height, -1, -1], dtype=torch.int32, device=device).repeat(count, 1)
+    evaluate_kernel[(triton.cdiv(width, _COLUMNS), words_of_column, count)](
+        logits_NRC, low_H4, weights_H6, low_W4, weights_W6, words_NKW, pixels_N3, box_N4,
+        logits_NRC.shape[1], logits_NRC.shape[2], height, width, words_of_column, offset, _MARGIN,
+        COLUMNS=_COLUMNS, EMULATE_FMA=not logits_NRC.is_cuda,
+    )  # fmt: skip
+    return words_NKW, pixels_N3, box_N4
 
 
 def _words_of_column(height: int) -> int:

@@ -146,22 +146,16 @@ def pull(
     released = RELEASED[name]
     url = released.url if base_url is None else f"{base_url.rstrip('/')}/{released.file_name}"
     target = models_folder(folder) / released.file_name
-    part = target.with_name(target.name + ".part")
     transfer = _Transfer()
-    sha256 = ""
 
     # Check the file, or download it first
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         already_there = target.exists()
         if already_there:
-            sha256 = _check(released, target)
+            _check(released, target)
         else:
-            with _locked(part) as file:
-                transfer = _download(url, file, part, progress)
-                os.fsync(file.fileno())
-                sha256 = _check(released, part)
-                os.replace(part, target)
+            transfer = _fetch(released, url, target, progress)
     except OSError as error:
         raise PullFailed(f"{target}: {error.strerror or error}; make room or choose another models folder") from error
 
@@ -170,11 +164,22 @@ def pull(
         name=name,
         path=target,
         nbytes=target.stat().st_size,
-        sha256=sha256,
+        sha256=released.sha256,
         already_there=already_there,
         kept_bytes=transfer.kept_bytes,
         refetched_bytes=transfer.refetched_bytes,
     )
+
+
+def _fetch(released: ReleasedModel, url: str, target: Path, progress: Progress | None) -> _Transfer:
+    """Download into the partial file, check it, and rename it to `target`."""
+    part = target.with_name(target.name + ".part")
+    with _locked(part) as file:
+        transfer = _download(url, file, part, progress)
+        os.fsync(file.fileno())
+        _check(released, part)
+        os.replace(part, target)
+    return transfer
 
 
 @contextlib.contextmanager
@@ -248,8 +253,8 @@ def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     return 0, None if length is None else int(length)
 
 
-def _check(released: ReleasedModel, path: Path) -> str:
-    """Check the file's SHA-256 and return it.
+def _check(released: ReleasedModel, path: Path) -> None:
+    """Check the file's SHA-256.
 
     Raises:
         Corrupt: the file is not the released one.
@@ -261,4 +266,3 @@ def _check(released: ReleasedModel, path: Path) -> str:
             f"{path}: its SHA-256 is {sha256}, that of {released.name} is {released.sha256}; "
             "the content is wrong: remove this file and pull again"
         )
-    return sha256
