@@ -9,7 +9,7 @@ ignored, as in the data sets that use this form. Shape letters: H height, W widt
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from engine import images
 from storage import rle
 from storage.rle import Rle
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,10 @@ class LabelledImage:
 
     domain: str
     stem: str
-    picture_path: Path
+    origin: str
+    """Where the image lies, for messages."""
+    read_bytes: Callable[[], bytes]
+    """Reads the encoded image; raises OSError where it cannot."""
     image_id: int
     """As in the JSON; by custom even ones may train and calibrate, odd ones evaluate."""
     height: int
@@ -46,7 +49,7 @@ class LabelledImage:
 def load_folder(folder: str | Path) -> list[LabelledImage]:
     """Every labelled picture of a folder, sorted by domain and stem; pixels are not read yet.
 
-    Pictures without a JSON are not labelled and not in the list: `unlabelled_pictures` names them. A JSON without
+    Pictures without a JSON are not labelled and not in the list: `unlabelled_images` names them. A JSON without
     annotations gives an image without masks.
 
     Raises:
@@ -61,9 +64,9 @@ def load_folder(folder: str | Path) -> list[LabelledImage]:
     return labelled
 
 
-def unlabelled_pictures(folder: str | Path) -> list[Path]:
+def unlabelled_images(folder: str | Path) -> list[Path]:
     """The pictures of a folder that `load_folder` leaves out because no JSON lies beside them."""
-    return [path for path in _files(folder, PICTURE_SUFFIXES) if not path.with_suffix(".json").exists()]
+    return [path for path in _files(folder, IMAGE_SUFFIXES) if not path.with_suffix(".json").exists()]
 
 
 def read_pixels(image: LabelledImage) -> np.ndarray:
@@ -73,12 +76,12 @@ def read_pixels(image: LabelledImage) -> np.ndarray:
         ValueError: the file cannot be read or decoded, or its size is not the JSON's.
     """
     try:
-        image_HW3 = images.decode(image.picture_path.read_bytes())
+        image_HW3 = images.decode(image.read_bytes())
     except (ValueError, OSError) as error:
-        raise ValueError(f"{image.picture_path}: {error}") from error
+        raise ValueError(f"{image.origin}: {error}") from error
     if image_HW3.shape[:2] != (image.height, image.width):
         raise ValueError(
-            f"{image.picture_path}: got a picture of {image_HW3.shape[1]}x{image_HW3.shape[0]}, but its JSON says "
+            f"{image.origin}: got a picture of {image_HW3.shape[1]}x{image_HW3.shape[0]}, but its JSON says "
             f"{image.width}x{image.height}; the masks belong to another version of the picture"
         )
     return image_HW3
@@ -113,10 +116,12 @@ def _load_labels(path: Path) -> LabelledImage:
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    image_path = _image_beside(path)
     return LabelledImage(
         domain=path.parent.name or path.parent.resolve().name,
         stem=path.stem,
-        picture_path=_picture_of(path),
+        origin=str(image_path),
+        read_bytes=image_path.read_bytes,
         image_id=image_id,
         height=height,
         width=width,
@@ -138,11 +143,11 @@ def _mask_of(annotation: Mapping[str, Any], height: int, width: int, where: str)
         raise ValueError(f"{where}: {error}") from error
 
 
-def _picture_of(json_path: Path) -> Path:
-    for suffix in PICTURE_SUFFIXES:
+def _image_beside(json_path: Path) -> Path:
+    for suffix in IMAGE_SUFFIXES:
         for spelled in (suffix, suffix.upper()):
             if (picture := json_path.with_suffix(spelled)).is_file():
                 return picture
     raise ValueError(
-        f"{json_path}: got no picture beside it, expected {json_path.stem} with one of {', '.join(PICTURE_SUFFIXES)}"
+        f"{json_path}: got no picture beside it, expected {json_path.stem} with one of {', '.join(IMAGE_SUFFIXES)}"
     )

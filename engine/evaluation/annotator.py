@@ -1,6 +1,10 @@
-"""A simulated person: clicks on the object first, then on what is still wrong, until the mask is good.
+"""The simulated annotator of evaluation: clicks the object's deepest point, then the deepest point of the larger error.
 
-Points are (x, y) in picture pixels; the middle of the pixel in column c and row r is (c + 0.5, r + 0.5). Shape letters:
+Deterministic (policy "centre") as in published evaluations, on whole images at their own resolution, and it goes on
+until the mask is good or the clicks are used up. Training has another one, which draws its clicks at random on windows:
+`engine.training.annotator`.
+
+Points are (x, y) in image pixels; the middle of the pixel in column c and row r is (c + 0.5, r + 0.5). Shape letters:
 H height, W width.
 """
 
@@ -14,21 +18,21 @@ import numpy as np
 import torch
 
 from engine.evaluation.boundaries import boundary_iou
-from engine.interactive.segment import Candidates, Click, CropXyxy, ObjectPrompt, Picture
+from engine.interactive.segment import Candidates, Click, CropXyxy, ObjectPrompt, OpenedImage
 
 Point = tuple[float, float]
 
 ClickPolicy = Callable[[np.ndarray, np.random.Generator], Point]
-"""A region (bool [H, W], not empty) to the point clicked in it."""
+"""Function from a region (bool [H, W], not empty) to the point clicked in it."""
 
 
 def centre_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
-    """The point farthest from the region's edge: how published evaluations click (section 7 of the paper)."""
+    """Click the point farthest from the region's edge, as published evaluations do (section 7 of the paper)."""
     return _deepest(region_HW)[0]
 
 
 def jittered_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
-    """A click near the centre as a person's hand would make it: inside the region, off its middle.
+    """Click near the centre as a person's hand would: inside the region, off its middle.
 
     Normal around the deepest point, with a standard deviation of 0.4 of the depth there; drawn again, up to 10 times,
     when it falls outside the region. This is a model of people, not a measurement of them: RClicks (arXiv 2410.11722)
@@ -53,7 +57,7 @@ def next_click(
     policy: ClickPolicy,
     rng: np.random.Generator,
 ) -> Click:
-    """The click that corrects a mask: in the false negatives or the false positives, whichever reach deeper.
+    """Make the click that corrects a mask: in the false negatives or the false positives, whichever reach deeper.
 
     Positive in missing parts, negative in surplus ones, as RITM and the SAM evaluation do it. Pixels clicked before are
     not clicked again; a mask without any other error gets its last click once more, which tells the model nothing new.
@@ -71,87 +75,95 @@ def next_click(
 
 
 @dataclass(kw_only=True)
-class ClickSession:
-    """One object being asked for, click by click."""
+class SimulatedSession:
+    """A simulated annotator's work on one object, click by click."""
 
     truth_HW: np.ndarray
+    """bool: the ground truth."""
     clicks: list[Click]
     shown_HW: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
-    """The chosen mask of the last answer."""
+    """bool: the mask chosen among the last candidates."""
     shown_logits_LL: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     shown_crop_xyxy: CropXyxy | None = None
     predicted_iou_M: tuple[float, ...] = ()
-    """Of the first click's candidates, as is `iou_M`, their true IoU."""
+    """Predicted IoU of the first click's candidates."""
     iou_M: tuple[float, ...] = ()
+    """True IoU of the first click's candidates."""
     boundary_iou: float = 0.0
-    """Of the mask shown after the first click."""
+    """Boundary IoU of the mask shown after the first click."""
     iou_after: list[float] = field(default_factory=list)
     """IoU of the shown mask after each click."""
 
     @property
     def prompt(self) -> ObjectPrompt:
-        """What has been said so far: all clicks, and the mask shown last."""
+        """The prompt so far: all clicks, and the mask shown last."""
         return ObjectPrompt(
             clicks=tuple(self.clicks),
             previous_logits_LL=self.shown_logits_LL,
             previous_crop_xyxy=self.shown_crop_xyxy,
         )
 
-    def show(self, answer: Candidates) -> None:
-        """Take in an answer."""
+    def show(self, candidates: Candidates) -> None:
+        """Take the chosen candidate as the mask shown."""
         # copies: a view would keep every candidate of the whole batch in memory
-        self.shown_HW = answer.masks_MHW[answer.chosen].copy()
-        self.shown_logits_LL = answer.logits_MLL[answer.chosen].clone()
-        self.shown_crop_xyxy = answer.crop_of(answer.chosen)
+        self.shown_HW = candidates.masks_MHW[candidates.chosen].copy()
+        self.shown_logits_LL = candidates.logits_MLL[candidates.chosen].clone()
+        self.shown_crop_xyxy = candidates.crop_of(candidates.chosen)
         self.iou_after.append(iou(self.shown_HW, self.truth_HW))
 
 
-def click_through(
-    picture: Picture,
+def simulate_clicks(
+    image: OpenedImage,
     truths: Sequence[np.ndarray],
     policy: ClickPolicy,
     rng: np.random.Generator,
     *,
-    at_least: int = 1,
-    at_most: int = 1,
+    min_clicks: int = 1,
+    max_clicks: int = 1,
     until_iou: float = 1.0,
-) -> list[ClickSession]:
-    """Ask for each true mask (bool [H, W], not empty): `at_least` clicks, then on to `until_iou` or `at_most` clicks.
+) -> list[SimulatedSession]:
+    """Annotate each object of an image: `min_clicks` clicks, then on until `until_iou` or `max_clicks` is reached.
 
-    All objects are asked for together, but each on its own: none knows of the others.
+    The objects share batches, but each has its own prompt: none knows of the others.
+
+    Args:
+        truths: ground truth of each object, bool [H, W], not empty.
     """
+    # First click on each object
     sessions = []
     for truth_HW in truths:
         x, y = policy(truth_HW, rng)
-        sessions.append(ClickSession(truth_HW=truth_HW, clicks=[Click(x=x, y=y)]))
-    firsts = picture.segment([ObjectPrompt(clicks=tuple(session.clicks)) for session in sessions])
+        sessions.append(SimulatedSession(truth_HW=truth_HW, clicks=[Click(x=x, y=y)]))
+    firsts = image.segment([ObjectPrompt(clicks=tuple(session.clicks)) for session in sessions])
     for session, first in zip(sessions, firsts, strict=True):
         session.predicted_iou_M = tuple(first.predicted_iou_M.tolist())
         session.iou_M = tuple(iou(mask_HW, session.truth_HW) for mask_HW in first.masks_MHW)
         session.show(first)
         session.boundary_iou = boundary_iou(session.shown_HW, session.truth_HW)
-    for clicked in range(1, at_most):
-        active = [s for s in sessions if clicked < at_least or max(s.iou_after) < until_iou]
+
+    # Corrections of the objects that need more clicks
+    for clicked in range(1, max_clicks):
+        active = [s for s in sessions if clicked < min_clicks or max(s.iou_after) < until_iou]
         if not active:
             break
         for s in active:
             s.clicks.append(next_click(s.truth_HW, s.shown_HW, s.clicks, policy, rng))
-        for s, answer in zip(active, picture.segment([s.prompt for s in active]), strict=True):
-            s.show(answer)
+        for s, candidates in zip(active, image.segment([s.prompt for s in active]), strict=True):
+            s.show(candidates)
     return sessions
 
 
 def iou(mask_HW: np.ndarray, truth_HW: np.ndarray) -> float:
-    """Intersection over union of two bool masks; 0 when both are empty."""
+    """Compute the intersection over union of two bool masks; 0 when both are empty."""
     both = np.count_nonzero(mask_HW & truth_HW)
     either = np.count_nonzero(mask_HW) + np.count_nonzero(truth_HW) - both
     return both / either if either else 0.0
 
 
 def _deepest(region_HW: np.ndarray) -> tuple[Point, float]:
-    """The pixel farthest from the region's edge and its distance; the picture's border counts as an edge.
+    """Find the pixel farthest from the region's edge, and its distance; the image's border counts as an edge.
 
-    Only the region's own window is transformed: everything outside it is edge, so the answer is the same.
+    Only the region's own window is transformed: everything outside it is edge, so the result is the same.
     """
     rows, columns = np.flatnonzero(region_HW.any(axis=1)), np.flatnonzero(region_HW.any(axis=0))
     assert len(rows), "an empty region has no deepest point"

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.evaluation import scores as statistics
+from engine.evaluation import scores
 from engine.evaluation.boundaries import boundary_iou
 from engine.evaluation.clicked import LeftOut, choose_masks
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.proposals import Proposer
-from engine.evaluation.scores import Figure, OfPhotograph
+from engine.evaluation.scores import Estimate, OfPhotograph
 from engine.labelled import LabelledImage, read_pixels
 from storage import rle
 from storage.rle import Rle
@@ -72,7 +72,7 @@ class AutomaticSummary:
     images: int
     masks_made: int
     masks_of_people: int
-    figures: Mapping[str, Figure | None]
+    figures: Mapping[str, Estimate | None]
     """By the names of `FIGURES`; None where there was no mask to take the mean of."""
     recall_T: tuple[float, ...]
     """At each of `IOU_THRESHOLDS`; empty without a mask of people."""
@@ -138,13 +138,13 @@ def evaluate_automatic(
         made, found = made + made_here, found + found_here
     on_progress(len(chosen), len(chosen))
     domains = _grouped(made, found, lambda score: score.domain)
-    sizes = _grouped(made, found, statistics.size_of)
+    sizes = _grouped(made, found, scores.size_of)
     return AutomaticEvaluation(
         model=proposer.name,
         model_id=proposer.model_id,
         overall=summarise(made, found, config.seed),
         domains={name: summarise(*group, config.seed) for name, group in domains.items()},
-        sizes={name: summarise(*sizes[name], config.seed) for name, _, _ in statistics.SIZE_BINS if name in sizes},
+        sizes={name: summarise(*sizes[name], config.seed) for name, _, _ in scores.SIZE_BINS if name in sizes},
         made=tuple(made),
         found=tuple(found),
         made_in_image=made_in_image,
@@ -208,8 +208,8 @@ def summarise(made: Sequence[MadeScore], found: Sequence[FoundScore], seed: int)
     """The figures of a group of made masks and of people's masks."""
     figures = {}
     for name in FIGURES:
-        scores, values_N = values(made, found, name)
-        figures[name] = statistics.mean_over_masks(scores, values_N, seed) if len(values_N) else None
+        members, values_N = values(made, found, name)
+        figures[name] = scores.mean_over_masks(members, values_N, seed) if len(values_N) else None
     return AutomaticSummary(
         images=len({score.image for score in made} | {score.image for score in found}),
         masks_made=len(made),
@@ -221,7 +221,7 @@ def summarise(made: Sequence[MadeScore], found: Sequence[FoundScore], seed: int)
 
 def difference(
     before: AutomaticEvaluation, after: AutomaticEvaluation, seed: int, *, domain: str | None = None
-) -> dict[str, Figure | None]:
+) -> dict[str, Estimate | None]:
     """How much each figure changed from one proposer to another on the same photographs, of a domain or of all.
 
     Raises:
@@ -231,9 +231,7 @@ def difference(
     if same != [(score.image, score.annotator, score.area_fraction) for score in after.found]:
         raise ValueError("got evaluations of different masks, expected the same folder, settings and seed for both")
     first, second = _of_domain(before, domain), _of_domain(after, domain)
-    return {
-        name: statistics.difference_of_means(*values(*first, name), *values(*second, name), seed) for name in FIGURES
-    }
+    return {name: scores.difference_of_means(*values(*first, name), *values(*second, name), seed) for name in FIGURES}
 
 
 def values(
@@ -258,7 +256,7 @@ def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
         "masks_of_people": summary.masks_of_people,
     }
     for name in FIGURES:
-        content |= statistics.figure_json(name, summary.figures[name])
+        content |= scores.figure_json(name, summary.figures[name])
     return content | {"recall": [round(recall, 5) for recall in summary.recall_T]}
 
 

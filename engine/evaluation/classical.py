@@ -32,7 +32,7 @@ MAX_PROPOSAL_FRACTION = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class FelzenszwalbPicture:
+class FelzenszwalbImage:
     """A photograph's segments at each scale."""
 
     labels_SHW: np.ndarray
@@ -88,12 +88,12 @@ class FelzenszwalbSegmenter:
     name: str = "felzenszwalb"
     model_id: str = f"felzenszwalb-{'-'.join(map(str, SCALES))}"
 
-    def open(self, image_HW3: np.ndarray) -> FelzenszwalbPicture:
+    def open(self, image_HW3: np.ndarray) -> FelzenszwalbImage:
         """Segment the photograph at every scale."""
         from skimage.segmentation import felzenszwalb  # engine's modules import with torch, numpy and OpenCV alone
 
         labels = [felzenszwalb(image_HW3, scale=k, sigma=SIGMA, min_size=MIN_SEGMENT_PX) for k in SCALES]
-        return FelzenszwalbPicture(labels_SHW=np.stack(labels).astype(np.int32))
+        return FelzenszwalbImage(labels_SHW=np.stack(labels).astype(np.int32))
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
         """The segments of every scale as masks, ranked by scale and size."""

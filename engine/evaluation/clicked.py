@@ -13,17 +13,17 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.evaluation import scores as figures
-from engine.evaluation.annotator import POLICIES, click_through, iou
+from engine.evaluation import scores
+from engine.evaluation.annotator import POLICIES, iou, simulate_clicks
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.scores import CLICK_CAP, Calibration, MaskScore, Summary
-from engine.interactive.segment import ObjectPrompt, Picture, Segmenter
-from engine.labelled import LabelledImage, load_folder, read_pixels, unlabelled_pictures
+from engine.evaluation.source import ImageSource
+from engine.interactive.segment import ObjectPrompt, OpenedImage, Segmenter
+from engine.labelled import LabelledImage, read_pixels
 from storage import rle
 from storage.rle import Rle
 
@@ -76,9 +76,9 @@ class Evaluation:
         return {
             "model": self.model,
             "model_id": self.model_id,
-            "overall": figures.summary_json(self.overall, names),
-            "domains": {name: figures.summary_json(summary, names) for name, summary in self.domains.items()},
-            "sizes": {name: figures.summary_json(summary, names) for name, summary in self.sizes.items()},
+            "overall": scores.summary_json(self.overall, names),
+            "domains": {name: scores.summary_json(summary, names) for name, summary in self.domains.items()},
+            "sizes": {name: scores.summary_json(summary, names) for name, summary in self.sizes.items()},
             "calibration": asdict(self.calibration) if self.calibration else None,
             "left_out": asdict(self.left_out),
             "settings": asdict(self.config),
@@ -88,20 +88,20 @@ class Evaluation:
         }
 
 
-def evaluate_folder(
+def evaluate_source(
     segmenter: Segmenter,
-    folder: str | Path,
+    source: ImageSource,
     config: EvaluationConfig | None = None,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Measure a segmenter on a folder of labelled photographs (`engine.labelled` says its form).
+    """Measure a segmenter on a source's labelled images, and count those without labels as left out.
 
     Raises:
-        ValueError: as `load_folder` and `evaluate`.
+        ValueError: as `evaluate`, or the source cannot list its images.
     """
-    evaluation = evaluate(segmenter, load_folder(folder), config, on_progress=on_progress)
-    left_out = replace(evaluation.left_out, unlabelled_pictures=len(unlabelled_pictures(folder)))
+    evaluation = evaluate(segmenter, source.images(), config, on_progress=on_progress)
+    left_out = replace(evaluation.left_out, unlabelled_pictures=source.count_unlabelled())
     return replace(evaluation, left_out=left_out)
 
 
@@ -126,15 +126,15 @@ def evaluate(
         mask_scores += score_image(segmenter, image, masks, config)
     on_progress(len(chosen), len(chosen))
     names, seed = config.figure_names, config.seed
-    by_size = figures.summarise_by(mask_scores, figures.size_of, names, seed)
+    by_size = scores.summarise_by(mask_scores, scores.size_of, names, seed)
     return Evaluation(
         model=segmenter.name,
         model_id=segmenter.model_id,
         config=config,
-        overall=figures.summarise(mask_scores, names, seed),
-        domains=figures.summarise_by(mask_scores, lambda score: score.domain, names, seed),
-        sizes={name: by_size[name] for name, _, _ in figures.SIZE_BINS if name in by_size},
-        calibration=figures.calibrate(mask_scores),
+        overall=scores.summarise(mask_scores, names, seed),
+        domains=scores.summarise_by(mask_scores, lambda score: score.domain, names, seed),
+        sizes={name: by_size[name] for name, _, _ in scores.SIZE_BINS if name in by_size},
+        calibration=scores.calibrate(mask_scores),
         left_out=left_out,
         scores=tuple(mask_scores),
         seconds=time.perf_counter() - start_s,
@@ -195,13 +195,13 @@ def score_image(
     for start in range(0, len(masks), at_once):
         part = masks[start : start + at_once]
         truths = [rle.decode(mask) for _, mask in part]
-        sessions = click_through(
+        sessions = simulate_clicks(
             picture,
             truths,
             POLICIES[config.click_policy],
             rng,
-            at_least=max(config.clicks),
-            at_most=CLICK_CAP if config.noc else max(config.clicks),
+            min_clicks=max(config.clicks),
+            max_clicks=CLICK_CAP if config.noc else max(config.clicks),
             until_iou=NOC_GOAL,
         )
         boxes = [rle.box_xyxy(mask) for _, mask in part]
@@ -224,7 +224,7 @@ def score_image(
 
 
 def _iou_of_boxes(
-    picture: Picture, truths: Sequence[np.ndarray], boxes: Sequence[tuple[int, int, int, int]]
+    picture: OpenedImage, truths: Sequence[np.ndarray], boxes: Sequence[tuple[int, int, int, int]]
 ) -> list[float]:
     answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
     return [iou(answer.masks_MHW[answer.chosen], truth) for answer, truth in zip(answers, truths, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.automatic.config import GenerateConfig
 from engine.automatic.generate import generate_masks
-from engine.model.weights import Model
+from engine.interactive.segment import NamedByModel
 from storage.rle import Rle
 
 
@@ -31,25 +31,14 @@ class Proposer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamProposer:
+class SamProposer(NamedByModel):
     """The automatic generator of a loaded SAM.
 
     Masks are ranked by the mean of predicted IoU and stability, as for the object proposals of the paper's section 7.3
     (its appendix D).
     """
 
-    model: Model
     config: GenerateConfig = field(default_factory=GenerateConfig)
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.model.name
-
-    @property
-    def model_id(self) -> str:
-        """The name and the weights' hash."""
-        return self.model.model_id
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
         """See `Proposer`."""

@@ -64,7 +64,7 @@ class MaskScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Estimate:
     """A mean over masks and its 95 % interval over photographs."""
 
     value: float
@@ -104,7 +104,7 @@ class Summary:
 
     images: int
     masks: int
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Estimate]
     """By name: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`, `miou_box`, `noc85`, `noc90`; only
     those asked for."""
     failures: Mapping[str, int]
@@ -170,15 +170,15 @@ def _goal(noc_name: str) -> float:
     return int(noc_name.removeprefix("noc")) / 100
 
 
-def mean_over_masks(scores: Sequence[OfPhotograph], values_N: np.ndarray, seed: int) -> Figure:
+def mean_over_masks(scores: Sequence[OfPhotograph], values_N: np.ndarray, seed: int) -> Estimate:
     """The mean of the masks' values and its percentile bootstrap interval over photographs; fixed by the seed."""
     _, image_N = np.unique([score.image for score in scores], return_inverse=True)
     sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
     if len(count_I) < 2:
-        return Figure(value=float(values_N.mean()), interval=None)
+        return Estimate(value=float(values_N.mean()), interval=None)
     times_drawn_BI = _draws(len(count_I), seed)
     mean_B = (times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I)
-    return Figure(value=float(values_N.mean()), interval=_middle_95(mean_B))
+    return Estimate(value=float(values_N.mean()), interval=_middle_95(mean_B))
 
 
 def difference_of_means(
@@ -187,7 +187,7 @@ def difference_of_means(
     after: Sequence[OfPhotograph],
     after_M: np.ndarray,
     seed: int,
-) -> Figure | None:
+) -> Estimate | None:
     """Mean of one set of values less that of another, on the same photographs; positive: the second has more.
 
     The two need not be values of the same masks (a generator's masks are its own), so it is the photographs that are
@@ -200,7 +200,7 @@ def difference_of_means(
     _, image_K = np.unique([score.image for score in (*before, *after)], return_inverse=True)
     num_images = int(image_K.max()) + 1
     if num_images < 2:
-        return Figure(value=value, interval=None)
+        return Estimate(value=value, interval=None)
     times_drawn_BI = _draws(num_images, seed)
     sums, counts = [], []
     for image_N, values_N in ((image_K[: len(before)], before_N), (image_K[len(before) :], after_M)):
@@ -208,7 +208,7 @@ def difference_of_means(
         counts.append(times_drawn_BI @ np.bincount(image_N, minlength=num_images))
     usable_B = (counts[0] > 0) & (counts[1] > 0)
     difference_B = sums[1][usable_B] / counts[1][usable_B] - sums[0][usable_B] / counts[0][usable_B]
-    return Figure(value=value, interval=_middle_95(difference_B))
+    return Estimate(value=value, interval=_middle_95(difference_B))
 
 
 def _draws(num_images: int, seed: int) -> np.ndarray:
@@ -222,7 +222,7 @@ def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Figure:
+def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Estimate:
     """How much a figure changed from one segmenter to another on the same masks; positive: the second has more.
 
     Raises:
@@ -272,7 +272,7 @@ def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any
     return content
 
 
-def figure_json(name: str, figure: Figure | None) -> dict[str, Any]:
+def figure_json(name: str, figure: Estimate | None) -> dict[str, Any]:
     """A figure under its name and its interval under `<name>_interval`; null where there is none."""
     interval = figure.interval if figure else None
     return {

@@ -74,7 +74,7 @@ class Candidates:
         return self.crops_M[candidate] if self.crops_M else None
 
 
-class Picture(Protocol):
+class OpenedImage(Protocol):
     """A photograph a segmenter has looked at once, ready for any number of prompts."""
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
@@ -92,12 +92,12 @@ class Segmenter(Protocol):
     def model_id(self) -> str:
         """Names it exactly: another id may answer differently."""
 
-    def open(self, image_HW3: np.ndarray) -> Picture:
+    def open(self, image_HW3: np.ndarray) -> OpenedImage:
         """Do the work that is done once a photograph, uint8 RGB [H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamPicture:
+class SamImage:
     """A photograph's embedding and the frame it was made in."""
 
     model: Model
@@ -110,8 +110,8 @@ class SamPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamSegmenter:
-    """A loaded SAM as a segmenter."""
+class NamedByModel:
+    """What carries the names of its model: the base of segmenters and proposers that wrap one."""
 
     model: Model
 
@@ -125,14 +125,19 @@ class SamSegmenter:
         """The name and the weights' hash."""
         return self.model.model_id
 
-    def open(self, image_HW3: np.ndarray) -> SamPicture:
+
+@dataclass(frozen=True, kw_only=True)
+class SamSegmenter(NamedByModel):
+    """A loaded SAM as a segmenter."""
+
+    def open(self, image_HW3: np.ndarray) -> SamImage:
         """Encode the photograph."""
         sam = self.model.sam
         height, width = image_HW3.shape[:2]
         with torch.inference_mode():
             embeddings_1CEE = sam.encode(sam.preprocess(image_HW3)[None])
         frame = Frame.whole((height, width), sam.config.input_side)
-        return SamPicture(model=self.model, embeddings_1CEE=embeddings_1CEE, frame=frame)
+        return SamImage(model=self.model, embeddings_1CEE=embeddings_1CEE, frame=frame)
 
 
 def interact(
@@ -171,7 +176,7 @@ def interact_many(
     with torch.inference_mode():
         decoded = model.sam.decode(embeddings_1CEE, sam_prompts, outputs=outputs)
     logits_PMLL, iou_PM = decoded.logits_PMLL.float(), decoded.iou_PM.float().cpu().numpy()
-    masks_NHW = masks_at_picture_size(logits_PMLL.flatten(0, 1), frame)
+    masks_NHW = masks_at_image_size(logits_PMLL.flatten(0, 1), frame)
     masks_PMHW = masks_NHW.reshape(*iou_PM.shape, *frame.image_hw)
     return [
         Candidates(
@@ -185,7 +190,7 @@ def interact_many(
     ]
 
 
-def masks_at_picture_size(logits_NLL: torch.Tensor, frame: Frame) -> np.ndarray:
+def masks_at_image_size(logits_NLL: torch.Tensor, frame: Frame) -> np.ndarray:
     """Low-resolution logits to masks of the whole picture, bool [N, H, W]; False outside the frame's window.
 
     Bilinear to the model's input, cut to the part that is not padding, bilinear to the window, then cut at 0, as SAM

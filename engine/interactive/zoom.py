@@ -20,7 +20,15 @@ import torch
 import torch.nn.functional as F
 
 from engine.images import Frame
-from engine.interactive.segment import Candidates, CropXyxy, ObjectPrompt, SamPicture, SamSegmenter, Segmenter
+from engine.interactive.segment import (
+    Candidates,
+    CropXyxy,
+    NamedByModel,
+    ObjectPrompt,
+    SamImage,
+    SamSegmenter,
+    Segmenter,
+)
 from engine.model.weights import Model
 from engine.prompts import CropWindow, crop_windows
 
@@ -30,7 +38,7 @@ OVERLAP_RATIO = 512 / 1500
 WINDOW_HANDICAP = 0.03
 """Taken off the predicted IoU of a window's answers, which miss what lies outside. Chosen on photographs with even
 image_id: 0 to 0.1 differ by 0.003 in the best of three."""
-SMALL_SHARE = 0.03
+SMALL_FRACTION = 0.03
 """Of the photograph: where an answer covers at most this, a quarter of a window, the second layer is asked, too. Chosen
 on photographs with even image_id: mean IoU is 0.006 (first answer) and 0.011 (best of three) higher than without a
 second layer, and as high as when it is always asked."""
@@ -38,14 +46,14 @@ NEVER = -16.0
 """Logit of cells outside the window when its logits are carried over to the whole photograph."""
 
 
-class ZoomedPicture:
-    """A photograph and windows of it, encoded once each; a `Picture` for any number of prompts."""
+class ZoomedImage:
+    """A photograph and windows of it, encoded once each; a `OpenedImage` for any number of prompts."""
 
     def __init__(self, model: Model, image_HW3: np.ndarray) -> None:
         """Encode the photograph, uint8 RGB [H, W, 3], and the first layer's windows in one batch."""
         self._model, self._image_HW3 = model, image_HW3
         self.windows = crop_windows((image_HW3.shape[0], image_HW3.shape[1]), LAYERS, OVERLAP_RATIO)
-        self._seen: dict[CropXyxy, SamPicture] = {}
+        self._seen: dict[CropXyxy, SamImage] = {}
         self._encode([window.xyxy for window in self.windows if window.layer <= 1])
         self.whole = self.view(self.windows[0].xyxy)
 
@@ -68,7 +76,7 @@ class ZoomedPicture:
                 best[number] = best_three(best[number], found)
         return best
 
-    def view(self, crop_xyxy: CropXyxy) -> SamPicture:
+    def view(self, crop_xyxy: CropXyxy) -> SamImage:
         """The embedding of one of the windows."""
         if crop_xyxy not in self._seen:
             self._encode([crop_xyxy])
@@ -81,9 +89,9 @@ class ZoomedPicture:
         with torch.inference_mode():
             embeddings_BCEE = sam.encode(torch.stack(pixels))
         for frame, embeddings_1CEE in zip(frames, embeddings_BCEE.split(1), strict=True):
-            self._seen[frame.crop_xyxy] = SamPicture(model=self._model, embeddings_1CEE=embeddings_1CEE, frame=frame)
+            self._seen[frame.crop_xyxy] = SamImage(model=self._model, embeddings_1CEE=embeddings_1CEE, frame=frame)
 
-    def _view_of(self, prompt: ObjectPrompt) -> SamPicture:
+    def _view_of(self, prompt: ObjectPrompt) -> SamImage:
         """Where the previous mask was found; for a lone box the smallest window with room around it; else the whole."""
         if prompt.previous_logits_LL is not None:
             crop = prompt.previous_crop_xyxy
@@ -102,7 +110,7 @@ class ZoomedPicture:
         holding = (crop for crop in smallest_first if _holds(crop, *wide[:2]) and _holds(crop, *wide[2:]))
         return next(holding, self.whole.frame.crop_xyxy)  # none holds a box outside, which will be refused
 
-    def _as_seen(self, view: SamPicture, prompt: ObjectPrompt) -> ObjectPrompt:
+    def _as_seen(self, view: SamImage, prompt: ObjectPrompt) -> ObjectPrompt:
         """The prompt with previous logits that cover this view: a window's are laid into the whole photograph's."""
         crop = prompt.previous_crop_xyxy
         if prompt.previous_logits_LL is None or crop is None or crop == view.frame.crop_xyxy:
@@ -117,24 +125,12 @@ class ZoomedPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoomingSegmenter:
-    """A loaded SAM that looks at windows of a photograph, too."""
+class ZoomingSegmenter(NamedByModel):
+    """A loaded SAM that also looks at windows of an image."""
 
-    model: Model
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.model.name
-
-    @property
-    def model_id(self) -> str:
-        """The name and the weights' hash."""
-        return self.model.model_id
-
-    def open(self, image_HW3: np.ndarray) -> ZoomedPicture:
+    def open(self, image_HW3: np.ndarray) -> ZoomedImage:
         """Encode the photograph and its first windows."""
-        return ZoomedPicture(self.model, image_HW3)
+        return ZoomedImage(self.model, image_HW3)
 
 
 def make_segmenter(model: Model) -> Segmenter:
@@ -188,7 +184,7 @@ def to_whole(logits_LL: torch.Tensor, window: Frame, whole: Frame) -> torch.Tens
     return laid_LL
 
 
-def _grouped(views: Sequence[SamPicture], prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
+def _grouped(views: Sequence[SamImage], prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
     """Each prompt's answer from its view, one call a view and kind of prompt."""
     answers: dict[int, Candidates] = {}
     groups: dict[tuple[int, bool], list[int]] = {}
@@ -202,7 +198,7 @@ def _grouped(views: Sequence[SamPicture], prompts: Sequence[ObjectPrompt]) -> li
 
 def _is_small(found: Candidates) -> bool:
     """Whether an answer covers little of the photograph."""
-    return bool(found.masks_MHW.mean((1, 2)).min() <= SMALL_SHARE)
+    return bool(found.masks_MHW.mean((1, 2)).min() <= SMALL_FRACTION)
 
 
 def _nearest(windows: Sequence[CropWindow], prompt: ObjectPrompt) -> CropWindow:

@@ -1,4 +1,7 @@
-"""Simulated annotators: the first click or box on a mask, and further clicks on what is still wrong.
+"""The simulated annotator of training: draws a first click or box on a mask, and further clicks on its errors.
+
+Random, and on windows, so that the model meets the variety of people's clicks. Evaluation has another one, which clicks
+the deepest point of the error region on whole images: `engine.evaluation.annotator`.
 
 All points are in pixels of the window at hand, (x, y), pixel centres at .5. P prompts, L side of the logit grid.
 """
@@ -10,27 +13,26 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-CENTRED_SHARE = 0.55
-"""Share of first clicks near the point farthest from the boundary; the others fall anywhere in the mask."""
+CENTRED_FRACTION = 0.55
+"""Fraction of first clicks near the point farthest from the boundary; the others fall anywhere in the mask."""
 BOX_NOISE = 0.1
-"""Standard deviation of a box's sides as a share of its width or height ("Segment Anything", appendix A)."""
+"""Standard deviation of a box's sides as a fraction of its width or height ("Segment Anything", appendix A)."""
 BOX_NOISE_MAX_PX = 20.0
+"""Largest shift of a box's side, in pixels."""
 ERROR_BLUR_CELLS = 9
-"""Window over which errors are counted when the next click is drawn: people click into big errors, away from edges."""
+"""Side of the window, in cells, that errors are counted in to draw the next click: people click into big errors."""
 DENSITY_POWER = 3
-"""An erroneous cell is clicked in proportion to this power of the errors' density around it; 0, as in the paper, is
-evenly.
-"""
+"""Power of the local density of errors that weighs where the next click falls; 0, the paper's, is evenly."""
 
 
-def first_click(mask_HW: np.ndarray, rng: Generator, centred_share: float = CENTRED_SHARE) -> np.ndarray:
-    """A click into the mask (uint8 or bool [H, W], not empty): float32 [2].
+def first_click(mask_HW: np.ndarray, rng: Generator, centred_fraction: float = CENTRED_FRACTION) -> np.ndarray:
+    """Draw a click into the mask (uint8 or bool [H, W], not empty): float32 [2].
 
     People aim at the middle but do not hit it (RClicks, 2410.11722), so a part of the clicks is drawn from the cells
     at least half to all as deep as the deepest, and the rest is uniform as in the paper.
     """
     mask_HW = mask_HW.astype(np.uint8)
-    if rng.random() < centred_share:
+    if rng.random() < centred_fraction:
         depth_HW = cv2.distanceTransform(np.pad(mask_HW, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
         cells = np.flatnonzero(depth_HW >= depth_HW.max() * rng.uniform(0.5, 1.0))
     else:
@@ -42,7 +44,7 @@ def first_click(mask_HW: np.ndarray, rng: Generator, centred_share: float = CENT
 
 
 def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
-    """The mask's box with every side moved by noise: float32 [4] (x0, y0, x1, y1), at least 1 px wide and high."""
+    """Draw the mask's box with noise on every side: float32 [4] (x0, y0, x1, y1), at least 1 px wide and high."""
     rows = np.flatnonzero(mask_HW.any(1))
     columns = np.flatnonzero(mask_HW.any(0))
     if len(rows) == 0:
@@ -59,7 +61,7 @@ def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
 def correction_clicks(
     logits_PLL: Tensor, targets_PLL: Tensor, uniforms_P3: Tensor, cell_px: int, density_power: int = DENSITY_POWER
 ) -> tuple[Tensor, Tensor]:
-    """One click per prompt into its error region: points float32 [P, 2], labels int64 [P] (1 missed, 0 too much).
+    """Draw one click per prompt into its error region: points float32 [P, 2], labels int64 [P] (1 missed, 0 too much).
 
     `uniforms_P3` are the random numbers in [0, 1): which cell, and where in it (so the draw belongs to the sample and
     not to the process that runs it). A prompt without error gets a positive click into its target.
@@ -80,7 +82,7 @@ def correction_clicks(
 
 
 def _draw(weights_PK: Tensor, uniform_P: Tensor) -> Tensor:
-    """Index drawn in proportion to the weights by inverting their running sum; int64 [P]."""
+    """Draw an index in proportion to the weights by inverting their running sum; int64 [P]."""
     running_PK = weights_PK.double().cumsum(1)
     goal_P1 = (uniform_P.double() * running_PK[:, -1]).unsqueeze(1)
     chosen_P = torch.searchsorted(running_PK, goal_P1, right=True).squeeze(1)

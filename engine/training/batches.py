@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.training.annotator import CENTRED_SHARE, first_click, noisy_box
+from engine.training.annotator import CENTRED_FRACTION, first_click, noisy_box
 from engine.training.augment import jitter_colours
 from engine.training.sources import Source, WindowConfig
 
@@ -72,11 +72,11 @@ class BatchConfig:
     seed: int
     prompts: int
     """Masks asked for per picture."""
-    box_share: float = 0.2
+    box_fraction: float = 0.2
     """Share of first prompts that are boxes; half in the paper."""
-    centred_share: float = CENTRED_SHARE
+    centred_fraction: float = CENTRED_FRACTION
     """Share of first clicks near the point farthest from the boundary, the others fall anywhere; 0 in the paper."""
-    most_corrections: int = 3
+    max_corrections: int = 3
     """Clicks that may follow the first prompt; 8 in the paper."""
     colour_jitter: bool = True
     """Change the colours of a part of the pictures; the paper's last stages do not."""
@@ -152,10 +152,10 @@ def _make_sample(
         "pixels": pixels_SS3,
         "content": np.array([height, width]),
         "covered": masks_PSS.reshape(config.prompts, cells, cell_px, cells, cell_px).sum((2, 4), dtype=np.uint8),
-        "clicks": np.stack([first_click(mask, rng, config.centred_share) for mask in cut.masks_NHW]),
+        "clicks": np.stack([first_click(mask, rng, config.centred_fraction) for mask in cut.masks_NHW]),
         "boxes": np.stack([noisy_box(mask, rng) for mask in cut.masks_NHW]),
-        "is_box": rng.random(config.prompts) < config.box_share,
-        "uniforms": rng.random((config.most_corrections, config.prompts, 3), dtype=np.float32),
+        "is_box": rng.random(config.prompts) < config.box_fraction,
+        "uniforms": rng.random((config.max_corrections, config.prompts, 3), dtype=np.float32),
     }
 
 

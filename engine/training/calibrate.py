@@ -27,7 +27,7 @@ least squares without limits rank no better on unseen photographs, worse on scen
 masks in the automatic generator.
 """
 SMALLEST_VARIANCE = 1e-4
-WHOLE_PICTURES = (1e-6, 1e-6)
+WHOLE_IMAGES = (1e-6, 1e-6)
 """Zoom of the windows, limited by the picture's sides: annotators and the automatic generator see whole pictures."""
 
 
@@ -35,7 +35,7 @@ WHOLE_PICTURES = (1e-6, 1e-6)
 class CalibrationConfig:
     """What the IoU head is made honest on."""
 
-    pictures_per_source: int = 40
+    images_per_source: int = 40
     """Windows of scenes, and of each domain of photographs."""
     prompts: int = 24
     aspects: tuple[float, ...] = (0.667, 0.75, 1.0)
@@ -45,10 +45,26 @@ class CalibrationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class IouPairs:
-    """What the head said of the answers to first prompts, and what was true."""
+    """Predicted and true IoU of the four masks decoded for each first click."""
 
     predicted_P4: Tensor
+    """float32, the IoU head's prediction."""
     true_P4: Tensor
+    """float32 in [0, 1], on the grid of the low-resolution logits."""
+
+    def summary(self) -> dict[str, float]:
+        """Mean IoU of the mask the IoU head ranks first and of the best of three, and the number of clicks.
+
+        A quick measure on windows, at the resolution of the logits, to compare a model before and after its training;
+        `engine.evaluation.clicked` measures whole images at their own resolution.
+        """
+        predicted_P3, true_P3 = self.predicted_P4[:, 1:], self.true_P4[:, 1:]
+        chosen_P = true_P3.gather(1, predicted_P3.argmax(1, keepdim=True))
+        return {
+            "clicks": len(true_P3),
+            "chosen": round(float(chosen_P.mean()), 4),
+            "best_of_3": round(float(true_P3.amax(1).mean()), 4),
+        }
 
 
 def calibrate(
@@ -77,7 +93,7 @@ def calibrate_on(
     Returns what was done, for the model card. Raises ValueError, see `fit_lines`.
     """
     config = config or CalibrationConfig()
-    per_source = {name: ask_whole_pictures(sam, batch, source, config) for name, source in sources.items()}
+    per_source = {name: first_click_pairs(sam, batch, source, config) for name, source in sources.items()}
     lines_42 = fit_lines(
         IouPairs(
             predicted_P4=torch.cat([pairs.predicted_P4 for pairs in per_source.values()]),
@@ -91,11 +107,11 @@ def calibrate_on(
     }
 
 
-def ask_whole_pictures(sam: Sam, batch: BatchConfig, source: Source, config: CalibrationConfig) -> IouPairs:
+def first_click_pairs(sam: Sam, batch: BatchConfig, source: Source, config: CalibrationConfig) -> IouPairs:
     """First clicks on whole pictures of a source, as annotators and the automatic generator see them."""
-    asked = replace(batch, seed=config.seed, prompts=config.prompts, box_share=0.0)
-    window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_PICTURES, aspects=config.aspects)
-    return collect_iou_pairs(sam, _batches(sam, source, asked, window, config.pictures_per_source))
+    asked = replace(batch, seed=config.seed, prompts=config.prompts, box_fraction=0.0)
+    window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_IMAGES, aspects=config.aspects)
+    return collect_iou_pairs(sam, _batches(sam, source, asked, window, config.images_per_source))
 
 
 @torch.inference_mode()

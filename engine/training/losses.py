@@ -66,10 +66,10 @@ def mask_iou(logits_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
     return overlap_PM / union_PM.clamp(min=1)
 
 
-def least_loss(loss_PM: Tensor, *, mean_share: float = 0.0) -> Tensor:
-    """Per prompt the least loss over its answers, plus `mean_share` of their mean; [P].
+def min_loss(loss_PM: Tensor, *, mean_fraction: float = 0.0) -> Tensor:
+    """Per prompt the least loss over its answers, plus `mean_fraction` of their mean; [P].
 
     Only the best answer learns (the paper's rule for ambiguous clicks). A small mean keeps an answer that never wins
     from dying early in a short training.
     """
-    return loss_PM.amin(1) + mean_share * loss_PM.mean(1)
+    return loss_PM.amin(1) + mean_fraction * loss_PM.mean(1)

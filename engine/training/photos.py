@@ -17,7 +17,7 @@ from storage import rle
 
 DECODED_PHOTOS = 64
 WINDOWS_TRIED = 50
-MIRRORED_SHARE = 0.5
+MIRRORED_FRACTION = 0.5
 
 
 class PhotoSource:
@@ -71,7 +71,7 @@ def cut_some_photo(
             return cut
     raise RuntimeError(
         f"{WINDOWS_TRIED} windows of {window.side_px} px showed no mask of {window.min_mask_px} px and at most "
-        f"{window.max_mask_share:.0%} of the window; these photographs' masks do not suit this window"
+        f"{window.max_mask_fraction:.0%} of the window; these photographs' masks do not suit this window"
     )
 
 
@@ -87,11 +87,11 @@ def cut_photo(
         rows, columns = crop_of(picture_hw, content_hw, window.zoom, rng)
     shown_NHW = masks_NHW[:, rows, columns]
     shown = rng.permutation(np.flatnonzero(shown_NHW.any((1, 2))))
-    mirrored = bool(rng.random() < MIRRORED_SHARE)
+    mirrored = bool(rng.random() < MIRRORED_FRACTION)
     kept: list[np.ndarray] = []
     for number in shown:
         mask_HW = (scale(shown_NHW[number] * np.uint8(255), content_hw) > 127).astype(np.uint8)
-        if window.min_mask_px <= mask_HW.sum() <= window.max_mask_share * mask_HW.size:
+        if window.min_mask_px <= mask_HW.sum() <= window.max_mask_fraction * mask_HW.size:
             kept.append(mask_HW[:, ::-1] if mirrored else mask_HW)
         if len(kept) == prompts:
             break

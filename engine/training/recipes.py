@@ -25,12 +25,12 @@ def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
     )
     return TrainConfig(
         batch=BatchConfig(seed=DRAWN_FROM, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
-        phases=(Phase(until_share=1.0, window=window, correction_shares=(0.6, 0.2, 0.12, 0.08)),),
+        phases=(Phase(until_fraction=1.0, window=window, correction_fractions=(0.6, 0.2, 0.12, 0.08)),),
         total_steps=steps,
         batch_size=8,
         learning_rate=3e-4,
         warmup_steps=min(20, steps),
-        flat_share=0.2,
+        flat_fraction=0.2,
         last_rate=0.05,
         ema_decay=0.98,
         checkpoint_every_s=60.0,
@@ -50,14 +50,14 @@ def paper_recipe(sam: SamConfig, steps: int = 90_000) -> TrainConfig:
         batch=BatchConfig(
             seed=DRAWN_FROM,
             prompts=64,
-            box_share=0.5,
-            centred_share=0.0,
-            most_corrections=8,
+            box_fraction=0.5,
+            centred_fraction=0.0,
+            max_corrections=8,
             colour_jitter=False,
             pixel_mean=PIXEL_MEAN,
             pixel_std=PIXEL_STD,
         ),
-        phases=(Phase(until_share=1.0, window=window, correction_shares=(0.0,) * 8 + (1.0,)),),
+        phases=(Phase(until_fraction=1.0, window=window, correction_fractions=(0.0,) * 8 + (1.0,)),),
         total_steps=steps,
         batch_size=256,
         learning_rate=rate,
@@ -69,9 +69,9 @@ def paper_recipe(sam: SamConfig, steps: int = 90_000) -> TrainConfig:
         betas=(0.9, 0.999),
         drop_path=drop_path,
         recomputes_blocks=vit is not None,
-        repeats_answer=True,
+        repeats_mask=True,
         objective=Objective(
-            idle_answer_share=0.0, iou_weight=1.0, single_answer_weight=0.0, corrected_every=1, density_power=0
+            idle_mask_fraction=0.0, iou_weight=1.0, single_mask_weight=0.0, corrected_every=1, density_power=0
         ),
         masks_per_device=64,
         ema_decay=0.999,

@@ -19,7 +19,7 @@ from engine.scenes.batch import SceneBatch
 from engine.training.augment import content_size, crop_of, scale
 from engine.training.sources import Cut, WindowConfig
 
-TREE_DRAW_SHARE = 0.75
+TREE_DRAW_FRACTION = 0.75
 """Share of masks drawn evenly over leaves (so small ones are seen); the others are drawn over pixels."""
 DRAWS_PER_PROMPT = 5
 OPEN_CHUNKS = 512
@@ -35,11 +35,11 @@ class BankConfig:
     """Chunks that step 0 draws from."""
     chunks_per_step: float = 0.2
     """Growth of that number."""
-    most_chunks: int = 1000
+    max_chunks: int = 1000
 
     def chunks_at(self, step: int) -> int:
         """Number of chunks that a step draws from."""
-        return min(self.most_chunks, self.first_chunks + int(step * self.chunks_per_step))
+        return min(self.max_chunks, self.first_chunks + int(step * self.chunks_per_step))
 
 
 class SceneBank:
@@ -148,10 +148,10 @@ def _draw_masks(
     pixels_L = np.bincount(ids_HW.ravel(), minlength=levels_3L.shape[1])
     pixels_3L = np.stack([np.bincount(level_L, pixels_L, minlength=len(level_L))[level_L] for level_L in levels_3L])
     visible = np.flatnonzero(pixels_L)
-    most_px = window.max_mask_share * ids_HW.size
+    most_px = window.max_mask_fraction * ids_HW.size
     masks: list[np.ndarray] = []
     for _ in range(DRAWS_PER_PROMPT * prompts):
-        if rng.random() < TREE_DRAW_SHARE:
+        if rng.random() < TREE_DRAW_FRACTION:
             leaf = visible[rng.integers(len(visible))]
         else:
             leaf = ids_HW[rng.integers(ids_HW.shape[0]), rng.integers(ids_HW.shape[1])]

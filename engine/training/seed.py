@@ -51,7 +51,7 @@ SEED_SAM = SamConfig(
     decoder_mlp_width=512,
     iou_head_width=128,
 )
-SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.25, most_chunks=1000)
+SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.25, max_chunks=1000)
 FIRST_WINDOWS = WindowConfig(side_px=128, zoom=(0.6, 1.3))
 """Finding out what a click asks for takes the first hundred steps, and they cost less than half on these."""
 WINDOWS = WindowConfig(side_px=160, zoom=(0.4, 1.2), large_scale_jitter=(1.5, 6.0))
@@ -64,9 +64,9 @@ WHOLE_FRAMES = WindowConfig(
 SEED_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=8, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
-        Phase(until_share=0.13, window=FIRST_WINDOWS),
-        Phase(until_share=0.81, window=WINDOWS, correction_shares=(0.5, 0.2, 0.15, 0.15)),
-        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.6, 0.2, 0.1, 0.1)),
+        Phase(until_fraction=0.13, window=FIRST_WINDOWS),
+        Phase(until_fraction=0.81, window=WINDOWS, correction_fractions=(0.5, 0.2, 0.15, 0.15)),
+        Phase(until_fraction=1.0, window=WHOLE_FRAMES, correction_fractions=(0.6, 0.2, 0.1, 0.1)),
     ),
     total_steps=5250,
     batch_size=12,
@@ -76,26 +76,26 @@ SEED_TRAINING = TrainConfig(
     checkpoint_every_s=60.0,
 )
 """As one run what the shipped weights went through in three, photographs since the second; their card has details."""
-PHOTO_SHARE = 0.2
+PHOTO_FRACTION = 0.2
 """Of the pictures, where photographs are given."""
 
 GPU_SAM = replace(
     SEED_SAM, image_encoder=HybridConfig(widths=(32, 64, 128, 256), attention_blocks=6, attention_heads=8)
 )
 """6.2 million parameters, 12 MB as fp16; the decoder, which the automatic generator waits for, stays as it is."""
-GPU_BANK = BankConfig(seed=SEED, chunk_scenes=64, first_chunks=100, chunks_per_step=0.1, most_chunks=700)
+GPU_BANK = BankConfig(seed=SEED, chunk_scenes=64, first_chunks=100, chunks_per_step=0.1, max_chunks=700)
 """44,800 scenes in the end: 33 GB, of which a step reads some 50 MB."""
 GPU_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=12, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
-        Phase(until_share=0.1, window=FIRST_WINDOWS),
-        Phase(until_share=0.4, window=replace(WINDOWS, side_px=192), correction_shares=(0.6, 0.2, 0.12, 0.08)),
+        Phase(until_fraction=0.1, window=FIRST_WINDOWS),
+        Phase(until_fraction=0.4, window=replace(WINDOWS, side_px=192), correction_fractions=(0.6, 0.2, 0.12, 0.08)),
         Phase(
-            until_share=0.8,
+            until_fraction=0.8,
             window=WindowConfig(side_px=256, zoom=(0.35, 1.3)),
-            correction_shares=(0.4, 0.25, 0.2, 0.15),
+            correction_fractions=(0.4, 0.25, 0.2, 0.15),
         ),
-        Phase(until_share=1.0, window=WHOLE_FRAMES, correction_shares=(0.4, 0.25, 0.2, 0.15)),
+        Phase(until_fraction=1.0, window=WHOLE_FRAMES, correction_fractions=(0.4, 0.25, 0.2, 0.15)),
     ),
     total_steps=8000,
     batch_size=128,
@@ -108,7 +108,7 @@ GPU_TRAINING = TrainConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class SeedRecipe:
     """A network, its scenes and its training."""
 
     sam: SamConfig
@@ -116,9 +116,9 @@ class Recipe:
     training: TrainConfig
 
 
-RECIPES = {
-    "cpu": Recipe(sam=SEED_SAM, bank=SEED_BANK, training=SEED_TRAINING),
-    "gpu": Recipe(sam=GPU_SAM, bank=GPU_BANK, training=GPU_TRAINING),
+SEED_RECIPES = {
+    "cpu": SeedRecipe(sam=SEED_SAM, bank=SEED_BANK, training=SEED_TRAINING),
+    "gpu": SeedRecipe(sam=GPU_SAM, bank=GPU_BANK, training=GPU_TRAINING),
 }
 
 
@@ -142,7 +142,7 @@ def training_photos(folders: Sequence[Path]) -> list[LabelledImage]:
     return [image for folder in folders for image in load_folder(folder) if image.image_id % 2 == 0]
 
 
-def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, photos: Sequence[Path], peers: Peers) -> None:
+def train_seed(recipe: SeedRecipe, folder: Path, bank_folder: Path, photos: Sequence[Path], peers: Peers) -> None:
     """Train the seed, or go on with it, as one of several processes."""
     _log_to_stderr()
     if peers.device != "cpu":
@@ -152,7 +152,7 @@ def train_seed(recipe: Recipe, folder: Path, bank_folder: Path, photos: Sequence
     bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=peers.device))
     source: Source = bank
     if photos:
-        source = MixedSource([(bank, 1 - PHOTO_SHARE), (PhotoSource(training_photos(photos)), PHOTO_SHARE)])
+        source = MixedSource([(bank, 1 - PHOTO_FRACTION), (PhotoSource(training_photos(photos)), PHOTO_FRACTION)])
     train(config, sam, source, folder, peers=peers, on_step=StepLines(config, logger.info) if peers.rank == 0 else None)
 
 
@@ -167,14 +167,14 @@ def main() -> None:
         "--photos", type=Path, nargs="+", default=[], metavar="FOLDER", help="labelled photographs; even ids train"
     )
     parser.add_argument("--fill", type=int, metavar="CHUNKS", help="make this many chunks of scenes and stop")
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="cpu", help="which network and training [cpu]")
+    parser.add_argument("--recipe", choices=sorted(SEED_RECIPES), default="cpu", help="network and training [cpu]")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=best_device(), help="cuda where there is a GPU")
     parser.add_argument("--processes", type=int, help="that share every batch: 2 one-thread processes, or 1 GPU")
     parser.add_argument("--data-workers", type=int, help="processes that make batches for a GPU: all cores but one")
     parser.add_argument("--steps", type=int, help="length of the training; the recipe's by default")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda"
-    recipe = RECIPES[arguments.recipe]
+    recipe = SEED_RECIPES[arguments.recipe]
     bank_folder = arguments.bank or arguments.folder / "bank"
     torch.set_num_threads(1)
     if arguments.fill is not None:

@@ -19,7 +19,7 @@ class WindowConfig:
     """Shorter over longer side of the content; below 1 the rest of the window is padding at the bottom or right."""
     min_mask_px: int = 56
     """Smaller masks are not asked for: 0.1 % of a 320 x 213 px picture has 68."""
-    max_mask_share: float = 0.9
+    max_mask_fraction: float = 0.9
     """Nor are masks over this share of the content."""
     large_scale_jitter: tuple[float, float] | None = None
     """Photographs are scaled by an even draw from this range, where 1 fills the window with the longer side, then cut

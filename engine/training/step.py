@@ -18,18 +18,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from engine.model.sam import Sam
 from engine.training.annotator import DENSITY_POWER, correction_clicks
 from engine.training.batches import Batch
-from engine.training.losses import least_loss, score_masks
+from engine.training.losses import min_loss, score_masks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """What is minimised; the defaults are the seed's, what the paper has is said."""
 
-    idle_answer_share: float = 0.05
+    idle_mask_fraction: float = 0.05
     """Share of the mean loss of the three answers that is added to the least, so that none dies; 0 in the paper."""
     iou_weight: float = 4.0
     """Of the IoU head's squared error. The paper's 1 leaves it 2 % of the loss, and the ranking of answers lags."""
-    single_answer_weight: float = 0.25
+    single_mask_weight: float = 0.25
     """Of the single-mask token on a first prompt, where three answers compete for ambiguity; 0 in the paper."""
     corrected_every: int = 2
     """Every so-many-th prompt is corrected: a correction cannot share the decoder's image side and costs more than a
@@ -59,7 +59,7 @@ class StepScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class Predictions:
     """What the decoder says to each prompt: answer 0 is the single mask, 1 to 3 are whole, part and sub-part."""
 
     logits_P4LL: Tensor
@@ -89,7 +89,7 @@ def forward_step(
             embeddings_BCHW = sam.image_encoder(batch.pixels_B3SS, branch_factors_L2B)
     image_index_P = image_of_prompts(batch, embeddings_BCHW)
 
-    def answer(points_PK2: Tensor, labels_PK: Tensor, mask_P1LL: Tensor | None) -> Answers:
+    def answer(points_PK2: Tensor, labels_PK: Tensor, mask_P1LL: Tensor | None) -> Predictions:
         sparse_PTC = encode_prompts(sam, batch, points_PK2, labels_PK, corner_cells_xy)
         return decode_window(
             sam, embeddings_BCHW, image_index_P, sparse_PTC, mask_P1LL, corner_cells_xy=corner_cells_xy, bf16=bf16
@@ -168,7 +168,7 @@ def decode_window(
     *,
     corner_cells_xy: tuple[int, int],
     bf16: bool,
-) -> Answers:
+) -> Predictions:
     """All four answers to each prompt on embeddings of windows that lie at `corner_cells_xy` of the input frame."""
     height, width = embeddings_BCHW.shape[-2:]
     left, top = corner_cells_xy
@@ -181,15 +181,15 @@ def decode_window(
         logits_P4LL, iou_P4 = sam.mask_decoder(
             embeddings_BCHW, position_1CHW, sparse_PTC, dense, image_index_P=image_index_P
         )
-    return Answers(logits_P4LL=logits_P4LL.float(), predicted_iou_P4=iou_P4.float())
+    return Predictions(logits_P4LL=logits_P4LL.float(), predicted_iou_P4=iou_P4.float())
 
 
-def first_prompt_loss(answers: Answers, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
+def first_prompt_loss(answers: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
     """Minimum over the three answers, the single answer beside it, and the IoU head's squared error."""
     iou_error_P4 = objective.iou_weight * (answers.predicted_iou_P4 - iou_P4) ** 2
-    three = least_loss(loss_P4[:, 1:], mean_share=objective.idle_answer_share).mean() + iou_error_P4[:, 1:].mean()
+    three = min_loss(loss_P4[:, 1:], mean_fraction=objective.idle_mask_fraction).mean() + iou_error_P4[:, 1:].mean()
     single = loss_P4[:, 0].mean() + iou_error_P4[:, 0].mean()
-    return three + objective.single_answer_weight * single
+    return three + objective.single_mask_weight * single
 
 
 def _take(logits_P4LL: Tensor, chosen_P1: Tensor) -> Tensor:

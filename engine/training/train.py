@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 class Phase:
     """A stretch of the training with windows of one kind."""
 
-    until_share: float
+    until_fraction: float
     """Share of all steps at which it ends; that of the last phase is 1."""
     window: WindowConfig
-    correction_shares: tuple[float, ...] = (1.0,)
+    correction_fractions: tuple[float, ...] = (1.0,)
     """Share of steps with 0, 1, 2, ... correction clicks."""
 
 
@@ -52,7 +52,7 @@ class TrainConfig:
     """Pictures per step over all processes. Smaller ones are limited by noise: with 4 a higher rate taught nothing."""
     learning_rate: float = 1e-3
     warmup_steps: int = 150
-    flat_share: float = 0.3
+    flat_fraction: float = 0.3
     """Share of the steps after which the rate falls, as a cosine, to `last_rate`."""
     last_rate: float = 0.02
     """Rate at the end as a share of the highest."""
@@ -72,7 +72,7 @@ class TrainConfig:
     """
     recomputes_blocks: bool = False
     """Compute blocks of a ViT encoder again in the backward pass, to fit into memory; changes no gradient."""
-    repeats_answer: bool = False
+    repeats_mask: bool = False
     """Two more rounds after corrections, without a new click: one at a random place among them, one at the end."""
     objective: Objective = field(default_factory=Objective)
     masks_per_device: int | None = None
@@ -84,14 +84,14 @@ class TrainConfig:
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        ends = [phase.until_share for phase in self.phases]
+        ends = [phase.until_fraction for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0:
             raise ValueError(f"phases end at {ends} of the steps: expected ascending shares, the last 1.0")
-        most = self.batch.most_corrections
+        most = self.batch.max_corrections
         for phase in self.phases:
-            shares = phase.correction_shares
+            shares = phase.correction_fractions
             if not 1 <= len(shares) <= most + 1 or abs(sum(shares) - 1) > 1e-6:
-                raise ValueError(f"correction_shares {shares}: expected 1 to {most + 1} numbers that sum to 1")
+                raise ValueError(f"correction_fractions {shares}: expected 1 to {most + 1} numbers that sum to 1")
         if self.masks_per_device is not None and self.masks_per_device < self.batch.prompts:
             raise ValueError(
                 f"masks_per_device {self.masks_per_device}: expected at least batch.prompts, {self.batch.prompts}; a "
@@ -102,7 +102,7 @@ class TrainConfig:
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step belongs to."""
-        return next(phase for phase in self.phases if step < phase.until_share * self.total_steps)
+        return next(phase for phase in self.phases if step < phase.until_fraction * self.total_steps)
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, a flat stretch, then a cosine to `last_rate`, or drops to a tenth."""
@@ -110,7 +110,7 @@ class TrainConfig:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.rate_drops_at:
             return self.learning_rate * 0.1 ** sum(step >= share * self.total_steps for share in self.rate_drops_at)
-        flat_steps = self.flat_share * self.total_steps
+        flat_steps = self.flat_fraction * self.total_steps
         progress = min(1.0, max(0.0, step - flat_steps) / max(1.0, self.total_steps - flat_steps))
         return self.learning_rate * (self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * progress)))
 
@@ -231,9 +231,9 @@ def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int]
     phase = config.phase_at(step)
     room = sam.config.embedding_side - phase.window.side_px // sam.config.embedding_stride
     left, top = (int(rng.integers(room + 1)) for _ in range(2))
-    corrections = int(rng.choice(len(phase.correction_shares), p=phase.correction_shares))
+    corrections = int(rng.choice(len(phase.correction_fractions), p=phase.correction_fractions))
     rounds = [True] * corrections
-    if corrections and config.repeats_answer:
+    if corrections and config.repeats_mask:
         rounds.insert(int(rng.integers(corrections + 1)), False)
         rounds.append(False)
     return (left, top), tuple(rounds)

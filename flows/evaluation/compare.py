@@ -13,13 +13,13 @@ from engine.evaluation import automatic as automatic_evaluation
 from engine.evaluation import scores
 from engine.evaluation.automatic import AutomaticEvaluation, evaluate_automatic
 from engine.evaluation.classical import FelzenszwalbSegmenter
-from engine.evaluation.clicked import Evaluation, evaluate_folder
+from engine.evaluation.clicked import Evaluation, evaluate_source
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.proposals import Proposer, SamProposer
-from engine.evaluation.scores import Figure
+from engine.evaluation.scores import Estimate
+from engine.evaluation.source import FolderSource
 from engine.interactive.segment import Segmenter
 from engine.interactive.zoom import make_segmenter
-from engine.labelled import load_folder
 from engine.model.weights import load_model
 from flows.progress import say
 
@@ -57,7 +57,7 @@ class Result:
     measured: Measured
     beside: Measured | None
 
-    def click_differences(self, domain: str | None = None) -> dict[str, Figure]:
+    def click_differences(self, domain: str | None = None) -> dict[str, Estimate]:
         """How much more the model has than what stands beside it: each figure of a domain, or of all masks."""
         if self.beside is None:
             return {}
@@ -66,7 +66,7 @@ class Result:
         config = self.measured.clicks.config
         return {name: scores.paired_difference(before, after, name, config.seed) for name in config.figure_names}
 
-    def automatic_differences(self, domain: str | None = None) -> dict[str, Figure | None]:
+    def automatic_differences(self, domain: str | None = None) -> dict[str, Estimate | None]:
         """The same for the automatic masks."""
         if self.beside is None or self.beside.automatic is None or self.measured.automatic is None:
             return {}
@@ -83,14 +83,15 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateSettings
     everyone = dict.fromkeys([*names, *([settings.beside] if settings.beside else [])])
     contenders = {name: _contender(name, settings.generate) for name in everyone}
     called = _called(contenders)
-    images = load_folder(data)
+    source = FolderSource(folder=data)
+    images = source.images()
     results = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         clicks = {}
         for name, contender in contenders.items():
             on_progress = _shown(bar, f"{name}: clicks")
-            clicks[name] = evaluate_folder(contender.segmenter, data, settings.evaluate, on_progress=on_progress)
+            clicks[name] = evaluate_source(contender.segmenter, source, settings.evaluate, on_progress=on_progress)
 
         def automatic(name: str, at_most: Mapping[str, int] | None = None) -> AutomaticEvaluation | None:
             if not settings.automatic:
@@ -136,7 +137,7 @@ def _measured_json(measured: Measured) -> dict[str, Any]:
     return measured.clicks.to_json() | {"automatic": automatic}
 
 
-def _figures_json(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+def _figures_json(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, figure in figures.items():
         content |= scores.figure_json(name, figure)

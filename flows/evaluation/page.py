@@ -6,7 +6,7 @@ from pathlib import Path
 from engine.evaluation.automatic import IOU_THRESHOLDS, AutomaticSummary
 from engine.evaluation.boundaries import TOLERANCE
 from engine.evaluation.clicked import Evaluation
-from engine.evaluation.scores import Figure, Summary
+from engine.evaluation.scores import Estimate, Summary
 from flows.evaluation import plots
 from flows.evaluation.compare import Measured, Result
 from flows.evaluation.plots import Series
@@ -65,7 +65,7 @@ def verdict(result: Result) -> str:
     return f"{words}."
 
 
-def _more(difference: Figure) -> str:
+def _more(difference: Estimate) -> str:
     low_high = difference.interval
     interval = "" if low_high is None else f", 95 % interval {low_high[0]:+.3f} to {low_high[1]:+.3f}"
     return f"{difference.value:+.3f}{interval}"

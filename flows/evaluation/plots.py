@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 
-from engine.evaluation.scores import Calibration, Figure
+from engine.evaluation.scores import Calibration, Estimate
 from flows.pages.svg import ACCENT, REFERENCE, STYLE, new_figure, to_svg
 
 COLOURS = (ACCENT, REFERENCE)
@@ -21,7 +21,7 @@ class Series:
     """One model's figures."""
 
     model: str
-    figures: Mapping[str, Figure | None]
+    figures: Mapping[str, Estimate | None]
     """By the group or the number of clicks they are of."""
 
 
@@ -33,7 +33,7 @@ def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str])
         labels: group -> what is written beside its row, from the top.
     """
     with matplotlib.rc_context(STYLE):
-        drawing = Drawing(figsize=(4.9, 0.9 + 0.36 * len(labels)), layout="constrained")
+        drawing = Figure(figsize=(4.9, 0.9 + 0.36 * len(labels)), layout="constrained")
         axes = drawing.add_subplot()
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="x")
@@ -55,7 +55,7 @@ def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
     """A panel for each domain: the mean IoU after so many clicks, with 95 % intervals; figures are keyed by clicks."""
     rows = -(-len(panels) // PANELS_IN_ROW)
     with matplotlib.rc_context(STYLE):
-        drawing = Drawing(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
+        drawing = Figure(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
         grid = drawing.subplots(rows, min(PANELS_IN_ROW, len(panels)), sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
@@ -106,7 +106,7 @@ def plot_recall(recalls: Mapping[str, Sequence[float]], thresholds: Sequence[flo
         return to_svg(drawing, f"Recall over IoU: {', '.join(recalls)}")
 
 
-def _draw_mean(axes: Axes, figure: Figure, row: float, number: int) -> None:
+def _draw_mean(axes: Axes, figure: Estimate, row: float, number: int) -> None:
     """A dot with its interval, and its value to the right of both."""
     low, high = figure.interval or (figure.value, figure.value)
     axes.plot([low, high], [row, row], color=COLOURS[number], linewidth=1.6, alpha=0.6, solid_capstyle="round")

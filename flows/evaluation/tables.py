@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.evaluation.automatic import FIGURES, AutomaticEvaluation, AutomaticSummary
 from engine.evaluation.clicked import Evaluation
-from engine.evaluation.scores import CLICK_CAP, Figure, Summary
+from engine.evaluation.scores import CLICK_CAP, Estimate, Summary
 from flows.evaluation.compare import Measured, Result
 
 Row = list[str]
@@ -91,7 +91,7 @@ def _pair(result: Result) -> str:
     return f"{result.measured.model} - {result.beside.model}"
 
 
-def _cell(name: str, figure: Figure | None, failures: int | None = None, *, sign: str = "") -> str:
+def _cell(name: str, figure: Estimate | None, failures: int | None = None, *, sign: str = "") -> str:
     if figure is None:
         return ""
     form = f"{sign}.{2 if name.startswith('noc') else 3}f"
@@ -99,5 +99,5 @@ def _cell(name: str, figure: Figure | None, failures: int | None = None, *, sign
     return f"{figure.value:{form}}{interval}" + ("" if failures is None else f", {failures} failed")
 
 
-def _difference_cells(names: Sequence[str], differences: Mapping[str, Figure | None]) -> list[str]:
+def _difference_cells(names: Sequence[str], differences: Mapping[str, Estimate | None]) -> list[str]:
     return [_cell(name, differences.get(name), sign="+") for name in names]

@@ -23,7 +23,7 @@ from engine.model.sam import Sam
 from engine.model.weights import Model, load_model, save_model
 from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import MIN_SIDE, generate_scenes
-from engine.training.calibrate import CalibrationConfig, IouPairs, ask_whole_pictures, calibrate_on
+from engine.training.calibrate import CalibrationConfig, calibrate_on, first_click_pairs
 from engine.training.checkpoint import HISTORY_NAME, read_history
 from engine.training.peers import Peers
 from engine.training.progress import StepLines
@@ -35,7 +35,7 @@ from stages.training.snapshot_source import Part, SnapshotSource, count_images
 from storage.dataset import Dataset
 from storage.model_versions import CARD_NAME, WEIGHTS_NAME, fetch_version, list_versions, publish_version
 
-SCENES = BankConfig(seed=30_000_000, chunk_scenes=16, first_chunks=8, chunks_per_step=0.05, most_chunks=500)
+SCENES = BankConfig(seed=30_000_000, chunk_scenes=16, first_chunks=8, chunks_per_step=0.05, max_chunks=500)
 """Scenes that are mixed in; none of them is among those the seed was trained on."""
 SCENE_OVER_INPUT = 1.2
 """Side of a scene over that of the network's input."""
@@ -216,15 +216,15 @@ def _publish(
 ) -> TrainedModel:
     part = Part(held_out_every=job.data.held_out_every, held_out=True)
     held_out = SnapshotSource(dataset, job.snapshot, model_ids=job.data.model_ids, part=part)
-    ask = partial(ask_whole_pictures, batch=job.train.batch, source=held_out, config=job.data.calibration)
-    before = _first_click(ask(parent.sam.to(device)))
+    ask = partial(first_click_pairs, batch=job.train.batch, source=held_out, config=job.data.calibration)
+    before = ask(parent.sam.to(device)).summary()
     sources: dict[str, Source] = {"held out": held_out} | ({"scenes": scenes} if job.data.scene_share else {})
     try:
         calibration = calibrate_on(trained, job.train.batch, sources, job.data.calibration)
     except ValueError as error:  # a head that hardly varies: no reason to lose the training
         calibration = {"left_out": str(error)}
         say(f"the IoU head stays as trained: {error}")
-    after = _first_click(ask(trained))
+    after = ask(trained).summary()
     history = read_history(job.work_folder)
     card = dataclasses.replace(
         parent.card,
@@ -261,17 +261,6 @@ def _publish(
         best_after=after["best_of_3"],
         weights=weights,
     )
-
-
-def _first_click(pairs: IouPairs) -> dict[str, float]:
-    """Mean IoU of the answer the IoU head ranks first, and of the best of three; and how many clicks."""
-    predicted_P3, true_P3 = pairs.predicted_P4[:, 1:], pairs.true_P4[:, 1:]
-    chosen_P = true_P3.gather(1, predicted_P3.argmax(1, keepdim=True))
-    return {
-        "clicks": len(true_P3),
-        "chosen": round(float(chosen_P.mean()), 4),
-        "best_of_3": round(float(true_P3.amax(1).mean()), 4),
-    }
 
 
 class _Progress:

@@ -20,9 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from engine.device import best_device
-from engine.evaluation.clicked import Evaluation, evaluate_folder
+from engine.evaluation.clicked import Evaluation, evaluate_source
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.scores import paired_difference
+from engine.evaluation.source import FolderSource
 from engine.interactive.segment import SamSegmenter
 from engine.labelled import load_folder
 from engine.model.weights import Model, load_model
@@ -59,7 +60,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         after, seconds, cpu_seconds = fine_tuned(before, arguments, Path(folder))
     odd = EvaluationConfig(image_ids="odd", max_masks_per_image=arguments.max_masks)
-    judged = [evaluate_folder(SamSegmenter(model=model), arguments.domain, odd) for model in (before, after)]
+    held_out = FolderSource(folder=arguments.domain)
+    judged = [evaluate_source(SamSegmenter(model=model), held_out, odd) for model in (before, after)]
     report(judged, arguments, seconds, cpu_seconds)
 
 
@@ -77,7 +79,7 @@ def fine_tuned(before: Model, arguments: argparse.Namespace, folder: Path) -> tu
     sam.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lines = StepLines(config, partial(print, file=sys.stderr, flush=True))
     trained = train(config, sam, source, folder, peers=Peers(device=arguments.device), on_step=lines)
-    calibrate(trained, config.batch, scenes, even, CalibrationConfig(pictures_per_source=16, prompts=8))
+    calibrate(trained, config.batch, scenes, even, CalibrationConfig(images_per_source=16, prompts=8))
     seconds = time.monotonic() - began
     return dataclasses.replace(before, sam=trained, model_id="fine-tuned"), seconds, time.process_time() - cpu_began
 

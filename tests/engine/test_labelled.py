@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.labelled import load_folder, read_pixels, unlabelled_pictures
+from engine.labelled import load_folder, read_pixels, unlabelled_images
 from storage import rle
 from tests.paths import PHOTOS
 
@@ -30,7 +30,7 @@ def test_the_folders_below_are_the_domains_and_their_masks_have_the_areas_of_the
     assert [image.domain for image in images] == ["coco"] * 2 + ["facade"] * 2 + ["nuclei"] * 3 + ["nuts"] * 2
     assert sum(image.num_masks for image in images) == 299
     for image in images:
-        annotations = json.loads(image.picture_path.with_suffix(".json").read_text())["annotations"]
+        annotations = json.loads(Path(image.origin).with_suffix(".json").read_text())["annotations"]
         assert [rle.area(mask) for mask in image.masks_by_annotator[0]] == [one["area"] for one in annotations]
         assert read_pixels(image).shape == (image.height, image.width, 3)
 
@@ -52,7 +52,7 @@ def test_annotators_are_kept_apart(folder: Path) -> None:
 def test_pictures_without_labels_are_named(folder: Path) -> None:
     (folder / "nuts_0.json").unlink()
     assert [image.stem for image in load_folder(folder)] == ["nuts_1"]
-    assert unlabelled_pictures(folder) == [folder / "nuts_0.jpg"]
+    assert unlabelled_images(folder) == [folder / "nuts_0.jpg"]
 
 
 def test_a_missing_folder_and_one_without_labels_are_refused(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage: Callable[
 
 def test_a_truncated_or_exchanged_picture_is_refused_by_name(folder: Path) -> None:
     image = load_folder(folder)[0]
-    image.picture_path.write_bytes(b"no picture")
+    Path(image.origin).write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"nuts_0\.jpg: .*expected a JPEG"):
         read_pixels(image)
-    cv2.imwrite(str(image.picture_path), np.zeros((600, 799, 3), np.uint8))
+    cv2.imwrite(str(Path(image.origin)), np.zeros((600, 799, 3), np.uint8))
     with pytest.raises(ValueError, match=r"nuts_0\.jpg: got a picture of 799x600, but its JSON says 800x600"):
         read_pixels(image)

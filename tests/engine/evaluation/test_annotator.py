@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.evaluation.annotator import centre_click, click_through, iou, jittered_click, next_click
+from engine.evaluation.annotator import centre_click, iou, jittered_click, next_click, simulate_clicks
 from engine.interactive.segment import Candidates, Click, ObjectPrompt
 from engine.labelled import load_folder
 from storage import rle
@@ -110,19 +110,23 @@ class ColumnByColumn:
 
 def test_a_session_records_the_iou_after_each_click_and_stops_at_its_goal() -> None:
     truth = region(np.s_[0:20, 0:20])
-    (session,) = click_through(ColumnByColumn(), [truth], centre_click, RNG, at_least=3, at_most=20, until_iou=0.65)
+    (session,) = simulate_clicks(
+        ColumnByColumn(), [truth], centre_click, RNG, min_clicks=3, max_clicks=20, until_iou=0.65
+    )
     assert session.iou_after == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     assert len(session.clicks) == 7
 
 
 def test_clicks_asked_for_are_made_even_beyond_the_goal() -> None:
     truth = region(np.s_[0:20, 0:20])
-    (session,) = click_through(ColumnByColumn(), [truth], centre_click, RNG, at_least=5, at_most=20, until_iou=0.2)
+    (session,) = simulate_clicks(
+        ColumnByColumn(), [truth], centre_click, RNG, min_clicks=5, max_clicks=20, until_iou=0.2
+    )
     assert len(session.iou_after) == 5
 
 
 def test_finished_objects_are_not_asked_for_again() -> None:
     picture = ColumnByColumn()
     easy, hard = region(np.s_[0:20, 0:4]), region(np.s_[0:20, 0:20])
-    click_through(picture, [easy, hard], centre_click, RNG, at_least=1, at_most=5, until_iou=0.9)
+    simulate_clicks(picture, [easy, hard], centre_click, RNG, min_clicks=1, max_clicks=5, until_iou=0.9)
     assert picture.clicks_seen == [[1, 1], [2, 2], [3], [4], [5]]

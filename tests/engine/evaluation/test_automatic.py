@@ -60,7 +60,8 @@ def labelled(folder: Path, number: int, people: dict[int, list[Rle]]) -> Labelle
     return LabelledImage(
         domain=folder.name,
         stem=path.stem,
-        picture_path=path,
+        origin=str(path),
+        read_bytes=path.read_bytes,
         image_id=number,
         height=SIDE,
         width=SIDE,

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from engine.evaluation.annotator import centre_click
-from engine.evaluation.clicked import evaluate, evaluate_folder
+from engine.evaluation.clicked import evaluate, evaluate_source
 from engine.evaluation.config import EvaluationConfig
+from engine.evaluation.source import FolderSource
 from engine.interactive.segment import Candidates, ObjectPrompt
 from engine.labelled import LabelledImage, load_folder, read_pixels
 from storage import rle
@@ -29,14 +30,14 @@ class Oracle:
     name: str = "oracle"
     model_id: str = "oracle-0"
 
-    def open(self, image_HW3: np.ndarray) -> "OraclePicture":
+    def open(self, image_HW3: np.ndarray) -> "OracleImage":
         (image,) = [i for i in self.images if np.array_equal(read_pixels(i), image_HW3)]
         truths = [rle.decode(mask) for masks in image.masks_by_annotator.values() for mask in masks]
-        return OraclePicture(truths, self.spoil)
+        return OracleImage(truths, self.spoil)
 
 
 @dataclass(frozen=True)
-class OraclePicture:
+class OracleImage:
     truths: list[np.ndarray]
     spoil: object
 
@@ -197,7 +198,7 @@ def test_pictures_without_labels_or_masks_are_counted(two_squares: Path) -> None
     shutil.copy(two_squares / "p0.png", two_squares / "new.png")
     content = json.loads((two_squares / "p0.json").read_text())
     (two_squares / "p0.json").write_text(json.dumps({**content, "annotations": []}))
-    evaluation = evaluate_folder(Oracle(load_folder(two_squares), the_truth), two_squares)
+    evaluation = evaluate_source(Oracle(load_folder(two_squares), the_truth), FolderSource(folder=two_squares))
     assert evaluation.left_out.unlabelled_pictures == 1
     assert evaluation.left_out.images_without_masks == 1
     assert evaluation.overall.images == 1

@@ -13,11 +13,11 @@ from engine.interactive.segment import (
     Candidates,
     Click,
     ObjectPrompt,
-    SamPicture,
+    SamImage,
     SamSegmenter,
     interact,
     interact_many,
-    masks_at_picture_size,
+    masks_at_image_size,
 )
 from engine.labelled import load_folder, read_pixels
 from engine.model.weights import Model
@@ -32,16 +32,16 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def picture(model: Model) -> SamPicture:
+def picture(model: Model) -> SamImage:
     image = next(image for image in load_folder(PHOTOS) if image.domain == "coco")
     return SamSegmenter(model=model).open(read_pixels(image))
 
 
-def ask(picture: SamPicture, **prompt: Any) -> Candidates:
+def ask(picture: SamImage, **prompt: Any) -> Candidates:
     return interact(picture.model, picture.embeddings_1CEE, picture.frame, **prompt)
 
 
-def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: SamPicture) -> None:
+def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: SamImage) -> None:
     answer = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     assert answer.masks_MHW.shape == (3, 480, 640)
     assert answer.masks_MHW.dtype == bool
@@ -58,11 +58,11 @@ def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: Sam
         {"clicks": [Click(x=320.5, y=200.5)], "previous_logits_LL": torch.ones(32, 32)},
     ],
 )
-def test_anything_more_than_a_lone_click_gets_one_mask(picture: SamPicture, prompt: dict) -> None:
+def test_anything_more_than_a_lone_click_gets_one_mask(picture: SamImage, prompt: dict) -> None:
     assert ask(picture, **prompt).masks_MHW.shape == (1, 480, 640)
 
 
-def test_the_answer_is_what_the_network_says_in_picture_pixels(model: Model, picture: SamPicture) -> None:
+def test_the_answer_is_what_the_network_says_in_picture_pixels(model: Model, picture: SamImage) -> None:
     answer = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     # 640x480 on a side of 128: a fifth of the size, 96 rows of picture above the padding
     prompts = Prompts(points_PK2=torch.tensor([[[64.1, 40.1]]]), labels_PK=torch.ones(1, 1, dtype=torch.int64))
@@ -75,7 +75,7 @@ def test_the_answer_is_what_the_network_says_in_picture_pixels(model: Model, pic
     assert 0 < answer.masks_MHW.mean() < 1
 
 
-def test_objects_asked_together_get_the_answers_they_get_alone(model: Model, picture: SamPicture) -> None:
+def test_objects_asked_together_get_the_answers_they_get_alone(model: Model, picture: SamImage) -> None:
     clicks = [Click(x=100.5, y=100.5), Click(x=500.5, y=400.5), Click(x=20.5, y=470.5)]
     together = interact_many(model, picture.embeddings_1CEE, picture.frame, [ObjectPrompt(clicks=(c,)) for c in clicks])
     for click, answer in zip(clicks, together, strict=True):
@@ -84,14 +84,14 @@ def test_objects_asked_together_get_the_answers_they_get_alone(model: Model, pic
         torch.testing.assert_close(answer.logits_MLL, alone.logits_MLL, atol=1e-4, rtol=1e-4)
 
 
-def test_the_order_of_questions_does_not_matter(picture: SamPicture) -> None:
+def test_the_order_of_questions_does_not_matter(picture: SamImage) -> None:
     first = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     ask(picture, clicks=[Click(x=20.5, y=20.5)], previous_logits_LL=first.logits_MLL[0])
     again = ask(picture, clicks=[Click(x=320.5, y=200.5)])
     assert torch.equal(first.logits_MLL, again.logits_MLL)
 
 
-def test_the_previous_mask_is_seen_by_the_network(picture: SamPicture) -> None:
+def test_the_previous_mask_is_seen_by_the_network(picture: SamImage) -> None:
     clicks = [Click(x=320.5, y=200.5), Click(x=100.5, y=100.5)]
     first = ask(picture, clicks=clicks[:1])
     without = ask(picture, clicks=clicks)
@@ -102,20 +102,20 @@ def test_the_previous_mask_is_seen_by_the_network(picture: SamPicture) -> None:
 def test_upsampling_in_parts_gives_the_same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     logits_NLL = torch.randn(7, 32, 32, generator=torch.Generator().manual_seed(0))
     frame = Frame.whole((90, 61), 128)
-    at_once = masks_at_picture_size(logits_NLL, frame)
+    at_once = masks_at_image_size(logits_NLL, frame)
     monkeypatch.setattr(interact_module, "FLOATS_AT_ONCE", 2 * (128 * 128 + 90 * 61))
-    assert np.array_equal(at_once, masks_at_picture_size(logits_NLL, frame))
+    assert np.array_equal(at_once, masks_at_image_size(logits_NLL, frame))
     assert at_once.shape == (7, 90, 61)
 
 
 def test_a_window_of_the_picture_fills_only_its_own_part() -> None:
     frame = Frame(crop_xyxy=(20, 10, 60, 40), image_hw=(50, 80), model_side=64)
-    masks_NHW = masks_at_picture_size(torch.ones(1, 16, 16), frame)
+    masks_NHW = masks_at_image_size(torch.ones(1, 16, 16), frame)
     assert masks_NHW.sum() == 40 * 30
     assert masks_NHW[0, 10:40, 20:60].all()
 
 
-def test_no_prompts_get_no_answers(model: Model, picture: SamPicture) -> None:
+def test_no_prompts_get_no_answers(model: Model, picture: SamImage) -> None:
     assert interact_many(model, picture.embeddings_1CEE, picture.frame, []) == []
 
 
@@ -130,12 +130,12 @@ def test_no_prompts_get_no_answers(model: Model, picture: SamPicture) -> None:
         ({"clicks": [Click(x=3, y=3)], "previous_logits_LL": torch.zeros(16, 16)}, r"\[16, 16\], expected \[32, 32\]"),
     ],
 )
-def test_prompts_that_make_no_sense_are_refused(picture: SamPicture, prompt: dict, message: str) -> None:
+def test_prompts_that_make_no_sense_are_refused(picture: SamImage, prompt: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(picture, **prompt)
 
 
-def test_prompts_of_different_kinds_in_one_call_are_refused(picture: SamPicture) -> None:
+def test_prompts_of_different_kinds_in_one_call_are_refused(picture: SamImage) -> None:
     prompts = [ObjectPrompt(clicks=(Click(x=3, y=3),)), ObjectPrompt(box_xyxy=(0, 0, 9, 9))]
     with pytest.raises(ValueError, match="2 kinds in one call"):
         picture.segment(prompts)

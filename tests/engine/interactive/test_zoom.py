@@ -11,7 +11,7 @@ from engine.interactive.segment import Candidates, Click, ObjectPrompt, SamSegme
 from engine.interactive.zoom import (
     NEVER,
     WINDOW_HANDICAP,
-    ZoomedPicture,
+    ZoomedImage,
     ZoomingSegmenter,
     best_three,
     is_cut,
@@ -31,9 +31,9 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def picture(model: Model) -> ZoomedPicture:
+def picture(model: Model) -> ZoomedImage:
     image = next(image for image in load_folder(PHOTOS) if image.domain == "coco")
-    return ZoomedPicture(model, read_pixels(image))
+    return ZoomedImage(model, read_pixels(image))
 
 
 def candidates(masks_MHW: np.ndarray, predicted: list[float], crop: tuple[int, int, int, int]) -> Candidates:
@@ -47,7 +47,7 @@ def candidates(masks_MHW: np.ndarray, predicted: list[float], crop: tuple[int, i
     )
 
 
-def crops_of(picture: ZoomedPicture, layer: int) -> list[tuple[int, int, int, int]]:
+def crops_of(picture: ZoomedImage, layer: int) -> list[tuple[int, int, int, int]]:
     return [window.xyxy for window in picture.windows if window.layer == layer]
 
 
@@ -60,7 +60,7 @@ def boxed(*boxes: tuple[int, int, int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("layer", [1, 2])
 def test_the_windows_cover_the_photograph_and_are_encoded_as_they_are_alone(
-    model: Model, picture: ZoomedPicture, layer: int
+    model: Model, picture: ZoomedImage, layer: int
 ) -> None:
     covered = np.zeros(picture.whole.frame.image_hw, dtype=bool)
     image = next(image for image in load_folder(PHOTOS) if image.domain == "coco")
@@ -74,15 +74,15 @@ def test_the_windows_cover_the_photograph_and_are_encoded_as_they_are_alone(
     torch.testing.assert_close(alone.embeddings_1CEE, picture.view(crops[2]).embeddings_1CEE, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("small_share", [0.0, 1.0])
+@pytest.mark.parametrize("small_fraction", [0.0, 1.0])
 def test_a_lone_click_gets_the_best_three_of_its_views_the_nearest_only_for_what_is_small(
-    picture: ZoomedPicture, small_share: float, monkeypatch: pytest.MonkeyPatch
+    picture: ZoomedImage, small_fraction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.interactive.zoom.SMALL_SHARE", small_share)
+    monkeypatch.setattr("engine.interactive.zoom.SMALL_FRACTION", small_fraction)
     prompts = [ObjectPrompt(clicks=(Click(x=x, y=y),)) for x, y in ((100.5, 90.5), (600.5, 400.5))]
     for prompt, corner, answer in zip(prompts, (0, -1), picture.segment(prompts), strict=True):
         expected = picture.whole.segment([prompt])[0]
-        for layer in (1, 2) if small_share else (1,):
+        for layer in (1, 2) if small_fraction else (1,):
             expected = best_three(expected, picture.view(crops_of(picture, layer)[corner]).segment([prompt])[0])
         assert answer.masks_MHW.shape == (3, 480, 640)
         assert answer.predicted_iou_M == pytest.approx(expected.predicted_iou_M, abs=1e-5)
@@ -107,7 +107,7 @@ def test_a_mask_is_cut_only_by_borders_inside_the_photograph() -> None:
     assert is_cut(boxed(*cases), crop).tolist() == list(cases.values())
 
 
-def test_corrections_are_asked_where_the_mask_was_found(picture: ZoomedPicture) -> None:
+def test_corrections_are_asked_where_the_mask_was_found(picture: ZoomedImage) -> None:
     first = Click(x=100.5, y=90.5)
     window = picture.view(crops_of(picture, 1)[0])
     found = window.segment([ObjectPrompt(clicks=(first,))])[0]
@@ -132,19 +132,19 @@ def test_logits_of_a_window_lie_at_its_place_in_the_whole() -> None:
     assert (laid_LL == NEVER).sum() == 16 * 16 - 4 * 8
 
 
-def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedPicture) -> None:
+def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedImage) -> None:
     boxes = [(30, 30, 90, 80), (30, 30, 290, 180), (30, 30, 600, 400)]
     answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
     expected = [crops_of(picture, 2)[0], crops_of(picture, 1)[0], (0, 0, 640, 480)]
     assert [answer.crops_M[0] for answer in answers] == expected
 
 
-def test_a_box_outside_the_photograph_is_refused(picture: ZoomedPicture) -> None:
+def test_a_box_outside_the_photograph_is_refused(picture: ZoomedImage) -> None:
     with pytest.raises(ValueError, match=r"inside the 640x480 picture"):
         picture.segment([ObjectPrompt(box_xyxy=(700, 10, 720, 20))])
 
 
-def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture) -> None:
+def test_logits_of_an_unknown_window_are_refused(picture: ZoomedImage) -> None:
     click, logits_LL = Click(x=100.5, y=90.5), torch.zeros(32, 32)
     prompt = ObjectPrompt(clicks=(click,), previous_logits_LL=logits_LL, previous_crop_xyxy=(1, 2, 30, 40))
     with pytest.raises(ValueError, match=r"\(1, 2, 30, 40\), which is none of this photograph's windows"):
@@ -152,7 +152,7 @@ def test_logits_of_an_unknown_window_are_refused(picture: ZoomedPicture) -> None
 
 
 def test_a_photograph_of_one_pixel_is_answered(model: Model) -> None:
-    tiny = ZoomedPicture(model, np.full((1, 1, 3), 90, dtype=np.uint8))
+    tiny = ZoomedImage(model, np.full((1, 1, 3), 90, dtype=np.uint8))
     prompt = ObjectPrompt(clicks=(Click(x=0.5, y=0.5),))
     (answer,) = tiny.segment([prompt])
     assert len(answer.masks_MHW) == 3

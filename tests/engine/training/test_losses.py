@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from engine.training.losses import dice_loss, focal_loss, least_loss, mask_iou, score_masks
+from engine.training.losses import dice_loss, focal_loss, mask_iou, min_loss, score_masks
 
 
 def test_focal_loss_of_an_undecided_cell_is_a_quarter_of_log_two() -> None:
@@ -50,6 +50,6 @@ def test_only_the_best_of_three_answers_learns() -> None:
     target = torch.zeros(1, 8, 8)
     target[:, 2:6, 2:6] = 1
     logits = torch.stack([-4 * torch.ones(8, 8), 8 * target[0] - 4, 4 * torch.ones(8, 8)])[None].requires_grad_()
-    least_loss(score_masks(logits, target).loss_PM).sum().backward()
+    min_loss(score_masks(logits, target).loss_PM).sum().backward()
     assert logits.grad is not None
     assert [bool(gradient.any()) for gradient in logits.grad[0]] == [False, True, False]

@@ -20,7 +20,7 @@ def test_windows_show_masks_where_the_photograph_has_them() -> None:
         assert cut.masks_NHW.shape == (3, 96, 96)
         areas = cut.masks_NHW.sum((1, 2))
         assert (areas >= window.min_mask_px).all()
-        assert (areas <= window.max_mask_share * 96 * 96).all()
+        assert (areas <= window.max_mask_fraction * 96 * 96).all()
 
 
 def test_image_and_masks_are_cut_scaled_and_mirrored_together() -> None:
@@ -45,7 +45,14 @@ def test_fewer_masks_than_prompts_are_asked_for_again() -> None:
 
 def test_photographs_without_masks_are_refused() -> None:
     empty = LabelledImage(
-        domain="d", stem="s", picture_path=Path("s.jpg"), image_id=1, height=8, width=8, masks_by_annotator={}
+        domain="d",
+        stem="s",
+        origin="s.jpg",
+        read_bytes=Path("s.jpg").read_bytes,
+        image_id=1,
+        height=8,
+        width=8,
+        masks_by_annotator={},
     )
     with pytest.raises(ValueError, match="1 photographs without masks"):
         PhotoSource([empty])

@@ -20,7 +20,7 @@ from engine.training.step import Objective, forward_step
 from engine.training.train import learn_from
 from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, TINY_VIT, square_scenes
 
-PAPER = Objective(idle_answer_share=0.0, iou_weight=1.0, single_answer_weight=0.0, corrected_every=1, density_power=0)
+PAPER = Objective(idle_mask_fraction=0.0, iou_weight=1.0, single_mask_weight=0.0, corrected_every=1, density_power=0)
 
 
 class OnOneDevice(TorchDispatchMode):
@@ -42,7 +42,7 @@ def batch_of_squares(folder: Path, sam: SamConfig, device: str = "cpu") -> Batch
     bank = SceneBank(folder / "bank", TINY_BANK, square_scenes)
     window = WindowConfig(side_px=64, zoom=(1.0, 1.2))
     cell_px = sam.embedding_stride // 4
-    config = replace(TINY_TRAINING.batch, box_share=0.5)
+    config = replace(TINY_TRAINING.batch, box_fraction=0.5)
     return make_batch(bank, config, window, step=1, positions=range(3), cell_px=cell_px, device=device)
 
 
@@ -53,9 +53,9 @@ def test_a_step_makes_every_tensor_on_the_device_of_its_network(sizes: SamConfig
     batch = batch_of_squares(tmp_path, sizes, "meta")
     assert all(tensor.is_meta for tensor in vars(batch).values())
     config = replace(
-        TINY_TRAINING, bf16=False, drop_path=0.2 if sizes == TINY_VIT else 0.0, repeats_answer=True, total_steps=1
+        TINY_TRAINING, bf16=False, drop_path=0.2 if sizes == TINY_VIT else 0.0, repeats_mask=True, total_steps=1
     )
-    config = replace(config, phases=(replace(config.phases[1], until_share=1.0),))
+    config = replace(config, phases=(replace(config.phases[1], until_fraction=1.0),))
     with OnOneDevice("meta"):
         scores = learn_from(config, sam, batch, 0, range(3))
     assert scores.stacked().is_meta
@@ -78,8 +78,8 @@ def test_the_papers_objective_is_the_least_loss_and_the_plain_iou_error(loss_of:
     heavy = loss_of(replace(PAPER, iou_weight=3.0), ())
     heavier = loss_of(replace(PAPER, iou_weight=5.0), ())
     torch.testing.assert_close(heavier - heavy, heavy - plain)
-    assert plain < loss_of(replace(PAPER, idle_answer_share=0.1), ())
-    assert plain < loss_of(replace(PAPER, single_answer_weight=0.1), ())
+    assert plain < loss_of(replace(PAPER, idle_mask_fraction=0.1), ())
+    assert plain < loss_of(replace(PAPER, single_mask_weight=0.1), ())
 
 
 def test_a_round_without_a_click_asks_again_with_the_answer_alone(loss_of: Callable[..., Tensor]) -> None:

@@ -91,7 +91,7 @@ def test_a_tiny_network_learns_its_scenes(tmp_path: Path) -> None:
         total_steps=150,
         warmup_steps=10,
         checkpoint_every_s=1e9,
-        phases=(Phase(until_share=1.0, window=WindowConfig(side_px=32, zoom=(0.5, 0.5))),),
+        phases=(Phase(until_fraction=1.0, window=WindowConfig(side_px=32, zoom=(0.5, 0.5))),),
     )
     train_tiny(tmp_path, config, Peers())
     history = read_history(tmp_path)
@@ -137,7 +137,7 @@ def test_a_batch_must_divide_among_the_processes() -> None:
 
 
 def test_the_rate_warms_up_stays_and_falls_to_a_fiftieth() -> None:
-    config = replace(TINY_TRAINING, total_steps=1000, warmup_steps=100, learning_rate=1.0, flat_share=0.3)
+    config = replace(TINY_TRAINING, total_steps=1000, warmup_steps=100, learning_rate=1.0, flat_fraction=0.3)
     rates = [config.learning_rate_at(step) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[99] == 1.0
@@ -157,9 +157,9 @@ def test_the_rate_falls_to_a_tenth_at_each_drop() -> None:
 def test_two_rounds_without_a_click_are_one_among_the_clicks_and_one_at_the_end() -> None:
     config = replace(
         TINY_TRAINING,
-        batch=replace(TINY_TRAINING.batch, most_corrections=8),
-        phases=(Phase(until_share=1.0, window=WindowConfig(side_px=64), correction_shares=(0.0,) * 8 + (1.0,)),),
-        repeats_answer=True,
+        batch=replace(TINY_TRAINING.batch, max_corrections=8),
+        phases=(Phase(until_fraction=1.0, window=WindowConfig(side_px=64), correction_fractions=(0.0,) * 8 + (1.0,)),),
+        repeats_mask=True,
         total_steps=60,
     )
     sam = fresh_sam(TINY_SAM, seed=5)
@@ -172,7 +172,7 @@ def test_parts_of_at_most_so_many_masks_give_the_gradients_of_the_whole(tmp_path
     bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
     window = WindowConfig(side_px=64, zoom=(1.0, 1.2))
     whole = replace(
-        TINY_TRAINING, bf16=False, drop_path=0.5, phases=(Phase(until_share=1.0, window=window),), learning_rate=1e-3
+        TINY_TRAINING, bf16=False, drop_path=0.5, phases=(Phase(until_fraction=1.0, window=window),), learning_rate=1e-3
     )
     gradients, scores = [], []
     for config in (whole, replace(whole, masks_per_device=9, recomputes_blocks=True)):
@@ -223,7 +223,7 @@ def test_training_asks_the_network_what_decode_asks_it(tmp_path: Path) -> None:
     sam = fresh_sam(TINY_SAM, seed=5).eval()
     window = WindowConfig(side_px=64, zoom=(1.0, 1.0))
     bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
-    half_boxes = replace(TINY_TRAINING.batch, box_share=0.5)
+    half_boxes = replace(TINY_TRAINING.batch, box_fraction=0.5)
     batch = make_batch(bank, half_boxes, window, step=1, positions=range(2))
     image_index = torch.arange(2).repeat_interleave(4)
     points, labels = batch.clicks_P2[:, None], torch.ones(8, 1, dtype=torch.int64)

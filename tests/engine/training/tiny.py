@@ -41,15 +41,15 @@ TINY_VIT = replace(
     image_encoder=VitConfig(width=32, depth=3, heads=2, global_blocks=(2,), window_side=2),
     embedding_stride=16,
 )
-TINY_BANK = BankConfig(seed=3, chunk_scenes=4, first_chunks=2, chunks_per_step=0.5, most_chunks=6)
+TINY_BANK = BankConfig(seed=3, chunk_scenes=4, first_chunks=2, chunks_per_step=0.5, max_chunks=6)
 TINY_TRAINING = TrainConfig(
     batch=BatchConfig(seed=7, prompts=4, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
-        Phase(until_share=0.5, window=WindowConfig(side_px=32, zoom=(0.8, 1.2))),
+        Phase(until_fraction=0.5, window=WindowConfig(side_px=32, zoom=(0.8, 1.2))),
         Phase(
-            until_share=1.0,
+            until_fraction=1.0,
             window=WindowConfig(side_px=64, zoom=(1.0, 1.2), aspects=(0.75, 1.0)),
-            correction_shares=(0.0, 0.5, 0.5),
+            correction_fractions=(0.0, 0.5, 0.5),
         ),
     ),
     total_steps=8,

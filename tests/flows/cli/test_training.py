@@ -27,7 +27,7 @@ QUICK = [
     "--set=train.batch_size=1",
     "--set=data.scene_share=0.0",
     "--set=data.held_out_every=3",
-    "--set=data.calibration.pictures_per_source=2",
+    "--set=data.calibration.images_per_source=2",
     "--set=data.calibration.prompts=2",
 ]
 
@@ -85,7 +85,7 @@ def test_settings_start_from_the_recipe_for_the_network() -> None:
     assert (seed.train.total_steps, seed.train.batch.prompts, seed.train.optimizer) == (50, 3, "muon")
     assert seed.train.phases[0].window.side_px == TINY_SAM.input_side
     paper = load_training_settings(TINY_VIT, "paper", None, assignments=["data.model_ids=['a-1']"])
-    assert (paper.train.total_steps, paper.train.optimizer, paper.train.repeats_answer) == (90_000, "adamw", True)
+    assert (paper.train.total_steps, paper.train.optimizer, paper.train.repeats_mask) == (90_000, "adamw", True)
     assert paper.data.model_ids == ("a-1",)
 
 

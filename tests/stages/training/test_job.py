@@ -23,7 +23,7 @@ from tests.engine.training.tiny import TINY_SAM
 from tests.small_dataset import small_dataset
 from tests.tiny_network import tiny_card
 
-ASKED = CalibrationConfig(pictures_per_source=6, prompts=2)
+ASKED = CalibrationConfig(images_per_source=6, prompts=2)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_version(
 
 def test_scenes_are_mixed_in_and_calibrated_on(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
     job = job_of(dataset, parent, tmp_path / "work", steps=1)
-    many = CalibrationConfig(pictures_per_source=3, prompts=12)
+    many = CalibrationConfig(images_per_source=3, prompts=12)
     trained = run_job(replace(job, data=replace(job.data, scene_share=0.5, calibration=many)), Peers(), print)
     assert trained is not None
     calibration = load_model(trained.weights).card.training["calibration"]

@@ -57,7 +57,7 @@ def job(tmp_path: Path) -> TrainingJob:
         name="child",
         train=training,
         data=DataConfig(
-            scene_share=0.0, held_out_every=3, calibration=CalibrationConfig(pictures_per_source=2, prompts=2)
+            scene_share=0.0, held_out_every=3, calibration=CalibrationConfig(images_per_source=2, prompts=2)
         ),
         work_folder=tmp_path / "alone",
     )
