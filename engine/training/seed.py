@@ -1,15 +1,16 @@
 """How the seed model that ships with the package is trained, on two CPU cores or on a GPU.
 
-python -m engine.training.seed FOLDER                  train, or go on training, in FOLDER; scenes go to FOLDER/bank
-python -m engine.training.seed FOLDER --photos PHOTOS  the same with labelled photographs among the scenes
-python -m engine.training.seed FOLDER --fill 500       only make the first 500 chunks of scenes (beside a training)
-python -m engine.training.seed FOLDER --device cuda    the same recipe on a GPU
-python -m engine.training.seed FOLDER --device cuda --recipe gpu     a wider network and a million pictures
+gigamask train-seed FOLDER                  train, or go on training, in FOLDER; scenes go to FOLDER/bank
+gigamask train-seed FOLDER --photos PHOTOS  the same with labelled images among the scenes
+gigamask train-seed FOLDER --fill 500       only make the first 500 chunks of scenes (beside a training)
+gigamask train-seed FOLDER --device cuda    the same recipe on a GPU
+gigamask train-seed FOLDER --device cuda --recipe gpu     a wider network and a million images
 
-It needs torch, numpy and OpenCV alone.
+A machine with torch, numpy and OpenCV alone has no such command and calls the functions:
+
+python -c "from engine.training.seed import train_seed; train_seed('FOLDER', device='cuda')"
 """
 
-import argparse
 import logging
 import os
 import time
@@ -29,7 +30,7 @@ from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import generate_scenes
 from engine.training.batches import BatchConfig
 from engine.training.initialise import fresh_sam
-from engine.training.peers import Peers, run_with_peers
+from engine.training.peers import Peers, check_device, run_with_peers
 from engine.training.photos import PhotoSource
 from engine.training.progress import StepLines
 from engine.training.scene_bank import BankConfig, SceneBank
@@ -122,28 +123,97 @@ SEED_RECIPES = {
 }
 
 
-def make_scenes(seed: int, count: int, device: str = "cpu") -> SceneBatch:
-    """A chunk of the seed's scenes, made on `device`; another kind of device makes other scenes of the same seed."""
-    return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), device)
+def train_seed(
+    folder: str | Path,
+    *,
+    photos: Sequence[str | Path] = (),
+    bank: str | Path | None = None,
+    recipe: str = "cpu",
+    device: str | None = None,
+    processes: int | None = None,
+    data_workers: int | None = None,
+    steps: int | None = None,
+) -> None:
+    """Train the seed in `folder`, or go on from the checkpoint there; the same call again resumes after a kill.
+
+    Args:
+        folder: where the checkpoint and the history are kept.
+        photos: folders of labelled images (`engine.labelled`); those with even ids train. None: scenes alone.
+        bank: where scenes are kept; None: `folder`/bank.
+        recipe: a name of `SEED_RECIPES`.
+        device: "cpu" or "cuda"; None: cuda where there is a GPU.
+        processes: processes that share every batch; None: two of one thread on a CPU, one on a GPU.
+        data_workers: processes that make batches; None: none for a CPU, all cores but one for a GPU.
+        steps: length of the training; None: the recipe's.
+
+    Raises:
+        ValueError: the recipe or device is unknown, a folder of photos has no labelled image, or `folder` holds the
+            checkpoint of another network.
+    """
+    device = device or best_device()
+    check_device(device, processes or 1)
+    chosen = _find_recipe(recipe)
+    on_gpu = device == "cuda"
+    processes = processes or (1 if on_gpu else 2)
+    if data_workers is None:
+        data_workers = max(1, ((os.cpu_count() or 2) - 1) // processes) if on_gpu else 0
+    training = replace(chosen.training, total_steps=steps or chosen.training.total_steps, data_workers=data_workers)
+    work = partial(
+        _train_as_peer,
+        replace(chosen, training=training),
+        Path(folder),
+        _bank_folder(folder, bank),
+        [Path(each) for each in photos],
+    )
+    torch.set_num_threads(1)
+    run_with_peers(processes, work, device)
 
 
-def fill_bank(bank: SceneBank, numbers: range) -> None:
-    """Make the chunks that are not there yet, in order."""
-    for number in numbers:
-        if not bank.has(number):
+def fill_bank(
+    folder: str | Path,
+    chunks: int,
+    *,
+    bank: str | Path | None = None,
+    recipe: str = "cpu",
+    device: str | None = None,
+) -> None:
+    """Make the first `chunks` chunks of scenes that are not there yet, in order; may run beside a training.
+
+    Args:
+        folder: the training's folder.
+        bank: where scenes are kept; None: `folder`/bank.
+        recipe: a name of `SEED_RECIPES`.
+        device: "cpu" or "cuda"; None: cuda where there is a GPU.
+
+    Raises:
+        ValueError: the recipe or device is unknown.
+    """
+    device = device or best_device()
+    check_device(device, 1)
+    chosen = _find_recipe(recipe)
+    _log_to_stderr()
+    torch.set_num_threads(1)
+    scenes = SceneBank(_bank_folder(folder, bank), chosen.bank, partial(make_scenes, device=device))
+    for number in range(chunks):
+        if not scenes.has(number):
             started = time.monotonic()
-            bank.make(number)
-            rate = bank.config.chunk_scenes / (time.monotonic() - started)
+            scenes.make(number)
+            rate = chosen.bank.chunk_scenes / (time.monotonic() - started)
             logger.info("chunk %d: %.1f scenes/s", number, rate)
 
 
-def training_photos(folders: Sequence[Path]) -> list[LabelledImage]:
-    """Labelled photographs with even image ids: by custom the odd ones evaluate."""
+def make_scenes(seed: int, count: int, device: str = "cpu") -> SceneBatch:
+    """Make a chunk of the seed's scenes on `device`; another kind of device makes other scenes of the same seed."""
+    return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), device)
+
+
+def training_images(folders: Sequence[Path]) -> list[LabelledImage]:
+    """Load the labelled images with even ids: by custom the odd ones evaluate."""
     return [image for folder in folders for image in load_folder(folder) if image.image_id % 2 == 0]
 
 
-def train_seed(recipe: SeedRecipe, folder: Path, bank_folder: Path, photos: Sequence[Path], peers: Peers) -> None:
-    """Train the seed, or go on with it, as one of several processes."""
+def _train_as_peer(recipe: SeedRecipe, folder: Path, bank_folder: Path, photos: Sequence[Path], peers: Peers) -> None:
+    """Train as one of several processes."""
     _log_to_stderr()
     if peers.device != "cpu":
         torch.set_float32_matmul_precision("high")  # TensorFloat-32 for the products that bfloat16 does not do
@@ -152,49 +222,19 @@ def train_seed(recipe: SeedRecipe, folder: Path, bank_folder: Path, photos: Sequ
     bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=peers.device))
     source: Source = bank
     if photos:
-        source = MixedSource([(bank, 1 - PHOTO_FRACTION), (PhotoSource(training_photos(photos)), PHOTO_FRACTION)])
+        source = MixedSource([(bank, 1 - PHOTO_FRACTION), (PhotoSource(training_images(photos)), PHOTO_FRACTION)])
     train(config, sam, source, folder, peers=peers, on_step=StepLines(config, logger.info) if peers.rank == 0 else None)
 
 
-def main() -> None:
-    """Parse the command line and train."""
-    parser = argparse.ArgumentParser(
-        description="Train the seed model on procedural scenes, and photographs where given."
-    )
-    parser.add_argument("folder", type=Path, help="where the checkpoint and the history are kept")
-    parser.add_argument("--bank", type=Path, help="where scenes are kept; FOLDER/bank by default")
-    parser.add_argument(
-        "--photos", type=Path, nargs="+", default=[], metavar="FOLDER", help="labelled photographs; even ids train"
-    )
-    parser.add_argument("--fill", type=int, metavar="CHUNKS", help="make this many chunks of scenes and stop")
-    parser.add_argument("--recipe", choices=sorted(SEED_RECIPES), default="cpu", help="network and training [cpu]")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=best_device(), help="cuda where there is a GPU")
-    parser.add_argument("--processes", type=int, help="that share every batch: 2 one-thread processes, or 1 GPU")
-    parser.add_argument("--data-workers", type=int, help="processes that make batches for a GPU: all cores but one")
-    parser.add_argument("--steps", type=int, help="length of the training; the recipe's by default")
-    arguments = parser.parse_args()
-    on_gpu = arguments.device == "cuda"
-    recipe = SEED_RECIPES[arguments.recipe]
-    bank_folder = arguments.bank or arguments.folder / "bank"
-    torch.set_num_threads(1)
-    if arguments.fill is not None:
-        _log_to_stderr()
-        bank = SceneBank(bank_folder, recipe.bank, partial(make_scenes, device=arguments.device))
-        fill_bank(bank, range(arguments.fill))
-        return
-    processes = arguments.processes or (1 if on_gpu else 2)
-    workers = arguments.data_workers
-    if workers is None:
-        workers = max(1, ((os.cpu_count() or 2) - 1) // processes) if on_gpu else 0
-    steps = arguments.steps or recipe.training.total_steps
-    training = replace(recipe.training, total_steps=steps, data_workers=workers)
-    work = partial(train_seed, replace(recipe, training=training), arguments.folder, bank_folder, arguments.photos)
-    run_with_peers(processes, work, arguments.device)
+def _find_recipe(name: str) -> SeedRecipe:
+    if name not in SEED_RECIPES:
+        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(SEED_RECIPES)}")
+    return SEED_RECIPES[name]
+
+
+def _bank_folder(folder: str | Path, bank: str | Path | None) -> Path:
+    return Path(folder) / "bank" if bank is None else Path(bank)
 
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-
-
-if __name__ == "__main__":
-    main()

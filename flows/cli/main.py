@@ -14,6 +14,7 @@ import typer
 from flows.cli import environment
 from flows.cli.dataset import dataset_app
 from flows.cli.evaluate import evaluate_app
+from flows.cli.train_seed import train_seed_app
 from flows.cli.training import training_app
 from flows.progress import say
 
@@ -29,6 +30,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Models on this machine: lis
 app.add_typer(models_app, name="models")
 app.add_typer(evaluate_app)
 app.add_typer(training_app)
+app.add_typer(train_seed_app)
 app.add_typer(dataset_app)  # gc, redo, withdraw, rebuild
 
 Dataset = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.", show_default=True)]
