@@ -103,7 +103,7 @@ def only_ingest(photos: list[str], settings: dict[str, Any]) -> IngestResult:
         images=ingested.images,
         rejects=len(ingested.rejects),
         unchanged=ingested.unchanged,
-        of_earlier_settings=ingested.of_earlier_settings,
+        of_earlier_settings=ingested.stored_with_other_settings,
         other_files=ingested.other_files,
         shards=len(ingested.shards),
         seconds=round(time.monotonic() - started, 3),
@@ -118,8 +118,8 @@ def ingest(photos: list[str], settings: dict[str, Any]) -> IngestReport:
     dataset = Dataset.open_or_create(config.dataset)
     with reporter("ingest") as progress:
         ingested = ingest_photos(photos, dataset, config.ingest, lambda now: progress(_ingest_counts(now)))
-    if ingested.of_earlier_settings:
-        say(f"ingest: {ingested.of_earlier_settings} photographs stay as earlier ingest settings made them")
+    if ingested.stored_with_other_settings:
+        say(f"ingest: {ingested.stored_with_other_settings} photos stay as earlier ingest settings made them")
     return ingested
 
 

@@ -9,23 +9,24 @@ STAGE = "ingest"
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """How photographs are taken in."""
+    """How photos become images."""
 
     shortest_side_px: int | None = 1500
-    """Larger photographs are scaled down to this, as SA-1B's were; None keeps their size."""
+    """Length that the shortest side of a larger photo is scaled down to, as for SA-1B; None keeps the size."""
     min_side_px: int = 32
-    """Smaller ones are rejected: a tenth of such a picture is the 100 px that clean-up takes for a speck."""
+    """Shortest side below which a photo is rejected. Clean-up removes specks of 100 px, a tenth of a photo of 32 px."""
     max_pixels: int = MAX_DECODABLE_PIXELS
-    """Judged from the header, before decoding; at most 178,956,970, the decoder's own guard."""
+    """Most pixels of a photo, by its header, before decoding; at most 178,956,970, the limit of the decoder itself."""
     images_per_shard: int = 256
+    """Most photos in one shard."""
     shard_bytes: int = 512 * 2**20
-    """Of source files in a shard; no larger file is read."""
+    """Most bytes of photo files in one shard; a larger file is rejected."""
     license: str = ""
-    """Written to every image, e.g. CC-BY-4.0."""
+    """Licence written to every image, e.g. CC-BY-4.0."""
     country: str = ""
-    """ISO 3166-1 alpha-2, written to every image."""
+    """Country written to every image, ISO 3166-1 alpha-2."""
     threads: int | None = None
-    """That read and decode; None: one per core, at most 8."""
+    """Threads that read and decode. None: one per core, at most 8."""
 
     def __post_init__(self) -> None:
         for name in ("shortest_side_px", "min_side_px", "max_pixels", "images_per_shard", "shard_bytes", "threads"):
@@ -36,6 +37,6 @@ class IngestConfig:
             raise ValueError(f"max_pixels is {self.max_pixels}, at most {MAX_DECODABLE_PIXELS} can be decoded")
 
     def settings(self) -> dict[str, object]:
-        """What decides over a photograph's bytes and row, as a plan records it."""
+        """Collect what decides an image's bytes and row, as a plan records it."""
         decisive = ("shortest_side_px", "min_side_px", "max_pixels", "license", "country")
         return {"stage": STAGE, **{name: getattr(self, name) for name in decisive}}

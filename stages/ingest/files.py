@@ -1,4 +1,4 @@
-"""The picture files under folders: found in sorted order, by ending or by content, each once however it is reached."""
+"""Photo files under folders: found in sorted order, by extension or by content, each once however it is reached."""
 
 import hashlib
 import os
@@ -13,26 +13,24 @@ from storage.protocol.inputs import PhotoKey
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPhoto:
-    """A file to be taken in.
-
-    `source`: its name in the dataset, `<folder given>/<path below it>`. `place`: 12 hex digits of the SHA-256 of its
-    real path, which tell it from a file of that name in another folder of that name.
-    """
+    """A file to ingest."""
 
     source: str
+    """Name in the dataset: `<folder given>/<path below it>`."""
     place: str
+    """12 hex digits of the SHA-256 of the real path, which tell the file from one of the same name elsewhere."""
     path: Path
     nbytes: int
     mtime_ns: int
 
     @property
     def key(self) -> PhotoKey:
-        """How a plan names it."""
+        """Key that a plan names the photo by."""
         return PhotoKey(source=self.source, place=self.place, nbytes=self.nbytes, mtime_ns=self.mtime_ns)
 
 
 class PhotosAtHand:
-    """Found files by what a plan says of them."""
+    """The found files, by the keys of plans."""
 
     def __init__(self, found: Sequence[FoundPhoto]) -> None:
         self.keys = {photo.key for photo in found}
@@ -40,22 +38,25 @@ class PhotosAtHand:
         self._by_place = {photo.key.source_and_place: photo.path for photo in found}
 
     def path(self, key: PhotoKey) -> Path | None:
-        """Path of the file, also where it changed since it was planned; None where it was not found."""
+        """Look up a planned photo's file, even if the file changed since; None where it was not found."""
         return self._paths.get(key) or self._by_place.get(key.source_and_place)
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
-    """The photographs under folders and files, in the order of their names, and the number of other files.
+    """Find the photos under folders and files, in the order of their names, and count the other files.
 
-    A file reached by several ways, through links or folders given twice, has the name of the first. A file in a folder
-    is taken for a photograph by its ending or by its first bytes, one given by name always. Hidden files and folders
-    count as other files. Raises ValueError for a path that is not there and where nothing is found.
+    A file that is reached several ways, through links or folders given twice, has the name of the first. In a folder a
+    photo is known by its extension or its first bytes; a file given by name always counts as one. Hidden files and
+    folders count as other files.
+
+    Raises:
+        ValueError: A path does not exist, or no photo was found.
     """
     found: dict[str, FoundPhoto] = {}  # by real path
     other_files = 0
     for path in (Path(os.path.abspath(given)) for given in paths):
         if not os.path.lexists(path):
-            raise ValueError(f"photographs: {path} does not exist; give a folder or picture files")
+            raise ValueError(f"photos: {path} does not exist; give a folder or image files")
         is_folder = path.is_dir()
         for file, source in _walk(path, _readable(path.name), set()) if is_folder else [(path, _readable(path.name))]:
             if is_folder and not _looks_like_photo(file):
@@ -66,12 +67,16 @@ def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
                     found[real_path] = _found(file, source, real_path)
     if not found:
         given = ", ".join(str(path) for path in paths) or "nothing"
-        raise ValueError(f"photographs: none in {given} ({other_files} other files); expected JPEG, PNG, WebP or TIFF")
+        raise ValueError(f"photos: none in {given} ({other_files} other files); expected JPEG, PNG, WebP or TIFF")
     return sorted(found.values(), key=lambda photo: photo.key), other_files
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """The file's bytes. Raises Unusable for what cannot be read, is no regular file or is larger than `max_bytes`."""
+    """Read a file's bytes.
+
+    Raises:
+        Unusable: The file cannot be read, is no regular file or is larger than `max_bytes`.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -87,7 +92,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def _walk(folder: Path, name: str, walked: set[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
-    """Files below a folder with their names; a folder that cannot be listed, or is named like a picture, is one too."""
+    """List the files below a folder with their names.
+
+    A folder that cannot be listed, or whose name has the extension of a photo, is listed as a file, too, so that it
+    becomes a reject and is not lost in silence.
+    """
     status = folder.stat()
     if (status.st_dev, status.st_ino) in walked:
         return
@@ -112,7 +121,7 @@ def _looks_like_photo(path: Path) -> bool:
         return False
     if path.suffix.lower() in PHOTO_EXTENSIONS:
         return True
-    if path.is_dir():  # one that could not be listed: it may hold photographs
+    if path.is_dir():  # one that could not be listed: it may hold photos
         return True
     try:
         return path.is_file() and sniff(_first_bytes(path)) is not None
@@ -135,5 +144,5 @@ def _found(path: Path, source: str, real_path: str) -> FoundPhoto:
 
 
 def _readable(name: str) -> str:
-    """The name as text that can be stored; bytes that are no UTF-8 are spelled out."""
+    """Turn a file name into text that can be stored; bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,18 +1,21 @@
-"""Photographs in, image shards out; what cannot be used becomes a reject with its reason.
+"""Photos in, image shards out; a photo that cannot be used becomes a reject with its reason.
 
-A plan names a photograph by its name in the folder given, where it lies, its size and its time of change: a look at the
-folder, with no file read, tells what is new. The same command again therefore finds its plan, does what is missing of
-it, and plans only the photographs that no plan of the same settings holds. What a photograph is, its bytes say: the
-same bytes under another name are a duplicate; under the name they had before (a copy with a new time, a folder that
-moved) they count as unchanged. Other settings store nothing anew: what stays as earlier ones made it is counted.
+A plan names a photo by its name in the folder given, its place on disk, its size and its time of change, so that a look
+at the folder tells what is new without reading a file. The same command again finds its plan, does what is missing, and
+plans only photos that no plan of the same settings names.
+
+What a photo is, its bytes decide. The same bytes under another name are a duplicate; under the name they had before (a
+copy with a new time, a folder that moved) they are unchanged. Other settings never store an image again: images that
+stay as earlier settings made them are counted.
 """
 
 import hashlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
@@ -21,7 +24,7 @@ from PIL import Image
 
 from stages.ingest.config import STAGE, IngestConfig
 from stages.ingest.files import PhotosAtHand, find_photos, read_file
-from stages.ingest.known import Known
+from stages.ingest.known import KnownPhotos, Verdict
 from stages.ingest.normalise import Photo, Unusable, normalise
 from stages.ingest.plan import plan_photos
 from storage.dataset import Dataset
@@ -30,12 +33,15 @@ from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_id_of, image_key
 
-MAX_THREADS = 8  # each may hold one decoded photograph
+MAX_THREADS = 8
+"""Most threads where their number is not given; each may hold one decoded photo."""
+OTHER_SETTINGS = "of_earlier_settings"
+"""Key in a record's statistics: unchanged photos that only plans of other settings name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestProgress:
-    """Photographs of this call; those of shards made earlier are not in `total`."""
+    """Photos of this call; those of shards committed earlier are not in `total`."""
 
     done: int
     total: int
@@ -45,20 +51,26 @@ class IngestProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What became of the photographs given, now or in earlier calls; only the last two fields are of this call."""
+    """What became of the photos given, in this call and in earlier ones."""
 
     images: int
-    unchanged: int  # known before under the same name: neither stored again nor rejected
-    of_earlier_settings: int  # of the unchanged: size, license, country are still those of other settings
+    unchanged: int
+    """Photos known before under the same name: neither stored again nor rejected."""
+    stored_with_other_settings: int
+    """Those of the unchanged photos whose size, licence and country are still those of other settings."""
     rejects: tuple[Reject, ...]
-    other_files: int  # in the folders given: no pictures, or hidden
+    other_files: int
+    """Files in the folders given that are hidden or no photos."""
     shards: tuple[Commit, ...]
-    nbytes: int  # stored
-    new_shards: int  # made by this call
+    nbytes: int
+    """Bytes of the shards' files."""
+    new_shards: int
+    """Shards committed by this call."""
     seconds: float
+    """Duration of this call."""
 
     def reasons(self) -> dict[str, int]:
-        """Number of rejects by reason, the most frequent first."""
+        """Count the rejects by reason, the most frequent first."""
         return dict(Counter(reject.reason for reject in self.rejects).most_common())
 
 
@@ -68,14 +80,20 @@ def ingest_photos(
     config: IngestConfig | None = None,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
-    """Takes the photographs under `paths` (folders and files) into the dataset; again, to go on where it ended.
+    """Ingest the photos under `paths` (folders and files); a second call continues where the first one stopped.
 
-    Raises ValueError for a path that is not there and for paths without a photograph, StoreError from the store.
+    Raises:
+        ValueError: A path does not exist, or there is no photo under the paths.
+        StoreError: The dataset cannot be read or written.
     """
     began = time.perf_counter()
     config = config or IngestConfig()
+
+    # Find the photos and plan those that no plan names yet
     found, other_files = find_photos(paths)
     plans = plan_photos(dataset, found, config)
+
+    # Ingest the missing shards that hold any of them
     at_hand = PhotosAtHand(found)
     todo = [
         (plan, shard)
@@ -83,13 +101,18 @@ def ingest_photos(
         for shard in dataset.missing(plan)
         if not at_hand.keys.isdisjoint(photo_inputs(shard.inputs))
     ]
-    _ingest_shards(dataset, todo, at_hand, config, progress or (lambda _: None))
+    if todo:
+        with _session(dataset, config, at_hand, _count_photos(todo), progress) as session:
+            for plan, shard in todo:
+                _ingest_shard(session, plan, shard)
+
+    # Report what all their records say
     by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, at_hand.keys)}
     commits = list(by_address.values())  # a plan and its redo have shards in common
     return IngestReport(
         images=sum(commit.images for commit in commits),
-        unchanged=sum(_count(commit.stats, "unchanged") for commit in commits),
-        of_earlier_settings=sum(_count(commit.stats, "of_earlier_settings") for commit in commits),
+        unchanged=sum(_stat(commit.stats, "unchanged") for commit in commits),
+        stored_with_other_settings=sum(_stat(commit.stats, OTHER_SETTINGS) for commit in commits),
         rejects=tuple(reject for commit in commits for reject in commit.rejects),
         other_files=other_files,
         shards=tuple(commits),
@@ -99,113 +122,24 @@ def ingest_photos(
     )
 
 
+def _count_photos(todo: Sequence[tuple[Plan, PlannedShard]]) -> int:
+    return sum(len(shard.inputs) for _, shard in todo)
+
+
 def _commits_with(dataset: Dataset, plan: Plan, keys: set[PhotoKey]) -> list[Commit]:
+    """Read the records of the plan's shards that hold any of these photos."""
     here = {shard.name for shard in plan.shards if not keys.isdisjoint(photo_inputs(shard.inputs))}
     return [commit for commit in dataset.commits(plan) if commit.shard in here]
 
 
-def _ingest_shards(
-    dataset: Dataset,
-    todo: Sequence[tuple[Plan, PlannedShard]],
-    at_hand: PhotosAtHand,
-    config: IngestConfig,
-    progress: Callable[[IngestProgress], None],
-) -> None:
-    if not todo:
-        return
-    known = Known(dataset)
-    tally = _Tally(total=sum(len(shard.inputs) for _, shard in todo), progress=progress)
-    pool = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of pictures half as large as its guard: both are taken.
-            warnings.filterwarnings("ignore", module=r"PIL\..*")
-            warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-            for plan, shard in todo:
-                _ingest_shard(dataset, plan, shard, at_hand, known, config, pool, tally)
-    finally:
-        pool.shutdown(cancel_futures=True)
+class _ProgressCounter:
+    """Counts photos and reports each."""
 
-
-def _ingest_shard(
-    dataset: Dataset,
-    plan: Plan,
-    shard: PlannedShard,
-    at_hand: PhotosAtHand,
-    known: Known,
-    config: IngestConfig,
-    pool: ThreadPoolExecutor,
-    tally: "_Tally",
-) -> Commit:
-    """Reads and decodes in threads, decides in the plan's order: the first of two equal files is the one kept."""
-    began = time.perf_counter()
-    inherited = dataset.previous(plan, shard) if plan.redoes else None
-    images: list[tuple[ImageRecord, bytes]] = []
-    rejects: list[Reject] = []
-    unchanged = -inherited.images if inherited else 0  # they come by again
-    of_earlier_settings = _count(inherited.stats, "of_earlier_settings") if inherited else 0
-    known.begin(plan)
-    keys = photo_inputs(shard.inputs)
-    read = pool.map(lambda key: _read_photo(key, at_hand, known, config), keys)
-    for key, photo in zip(keys, read, strict=True):
-        verdict = photo.outcome if isinstance(photo.outcome, Unusable) else known.take(key, photo.sha256)
-        if isinstance(verdict, Unusable):
-            rejects.append(_reject(photo, verdict))
-        elif isinstance(photo.outcome, Photo) and verdict == "new":
-            images.append(_image(photo, photo.outcome, config))
-        else:
-            unchanged += 1
-            of_earlier_settings += known.only_of_other_settings(key)
-        tally.count(images=verdict == "new", rejects=isinstance(verdict, Unusable))
-    as_they_came = sum(record.source_sha256 == record.stored_sha256 for record, _ in images)
-    stats = {
-        "photos": len(shard.inputs),
-        "unchanged": unchanged,
-        "of_earlier_settings": of_earlier_settings,
-        "stored_as_they_came": as_they_came,
-    }
-    seconds = time.perf_counter() - began
-    return dataset.write_images(plan, shard, images, rejects, stats=stats, seconds=seconds, inherited=inherited)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ReadPhoto:
-    """One photograph as a thread leaves it; `outcome` is None where the dataset has these bytes already."""
-
-    source: str
-    sha256: str  # "" where the bytes could not be read
-    outcome: Photo | Unusable | None
-
-
-def _read_photo(key: PhotoKey, at_hand: PhotosAtHand, known: Known, config: IngestConfig) -> _ReadPhoto:
-    source, sha256 = key.source, ""
-    try:
-        path = at_hand.path(key)
-        if path is None:
-            raise Unusable("unreadable", "it was there when the plan was made and is no longer")
-        data = read_file(path, config.shard_bytes)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if known.holds(sha256):
-            return _ReadPhoto(source=source, sha256=sha256, outcome=None)
-        photo = normalise(
-            data,
-            shortest_side_px=config.shortest_side_px,
-            min_side_px=config.min_side_px,
-            max_pixels=config.max_pixels,
-        )
-        return _ReadPhoto(source=source, sha256=sha256, outcome=photo)
-    except Unusable as reason:
-        return _ReadPhoto(source=source, sha256=sha256, outcome=reason)
-
-
-class _Tally:
-    """Counts photographs and reports each."""
-
-    def __init__(self, *, total: int, progress: Callable[[IngestProgress], None]) -> None:
-        self._progress = progress
+    def __init__(self, total: int, report: Callable[[IngestProgress], None] | None) -> None:
+        self._report = report
         self._so_far = IngestProgress(done=0, total=total, images=0, rejects=0)
 
-    def count(self, *, images: bool, rejects: bool) -> None:
+    def count(self, *, images: int = 0, rejects: int = 0) -> None:
         before = self._so_far
         self._so_far = IngestProgress(
             done=before.done + 1,
@@ -213,10 +147,135 @@ class _Tally:
             images=before.images + images,
             rejects=before.rejects + rejects,
         )
-        self._progress(self._so_far)
+        if self._report:
+            self._report(self._so_far)
 
 
-def _image(read: _ReadPhoto, photo: Photo, config: IngestConfig) -> tuple[ImageRecord, bytes]:
+@dataclass(frozen=True, kw_only=True)
+class _Session:
+    """What all shards of one call share."""
+
+    dataset: Dataset
+    config: IngestConfig
+    at_hand: PhotosAtHand
+    known: KnownPhotos
+    threads: ThreadPoolExecutor
+    progress: _ProgressCounter
+
+
+@contextmanager
+def _session(
+    dataset: Dataset,
+    config: IngestConfig,
+    at_hand: PhotosAtHand,
+    total: int,
+    progress: Callable[[IngestProgress], None] | None,
+) -> Iterator[_Session]:
+    """Start the threads that read; end them, with what they have not begun, on leaving."""
+    threads = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd metadata and of photos over half its own pixel limit: both are ingested.
+            warnings.filterwarnings("ignore", module=r"PIL\..*")
+            warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+            yield _Session(
+                dataset=dataset,
+                config=config,
+                at_hand=at_hand,
+                known=KnownPhotos(dataset),
+                threads=threads,
+                progress=_ProgressCounter(total, progress),
+            )
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
+    """Read and decode in threads, decide in the plan's order (the first of two equal files is kept), and commit."""
+    began = time.perf_counter()
+    inherited = session.dataset.previous(plan, shard) if plan.redoes else None
+    images: list[tuple[ImageRecord, bytes]] = []
+    rejects: list[Reject] = []
+    unchanged = -inherited.images if inherited else 0  # a redo reads the inherited images' photos again
+    other_settings = _stat(inherited.stats, OTHER_SETTINGS) if inherited else 0
+
+    # Decide what each photo is
+    session.known.start_plan(plan)
+    keys = photo_inputs(shard.inputs)
+    for key, read in zip(keys, session.threads.map(lambda key: _read_photo(session, key), keys), strict=True):
+        try:
+            verdict = _judge(session.known, key, read)
+        except Unusable as reason:
+            rejects.append(_reject(read, reason))
+            session.progress.count(rejects=1)
+            continue
+        if verdict is Verdict.NEW:
+            images.append(_image(read, session.config))
+        else:
+            unchanged += 1
+            other_settings += session.known.has_only_other_settings(key)
+        session.progress.count(images=int(verdict is Verdict.NEW))
+
+    # Commit images, rejects and statistics
+    stats = {
+        "photos": len(shard.inputs),
+        "unchanged": unchanged,
+        OTHER_SETTINGS: other_settings,
+        "stored_as_they_came": sum(record.source_sha256 == record.stored_sha256 for record, _ in images),
+    }
+    seconds = time.perf_counter() - began
+    return session.dataset.write_images(plan, shard, images, rejects, stats=stats, seconds=seconds, inherited=inherited)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReadPhoto:
+    """One photo as a thread leaves it."""
+
+    source: str
+    sha256: str
+    """SHA-256 of the file; "" where it could not be read."""
+    outcome: Photo | Unusable | None
+    """The normalised photo, or why there is none; None where the dataset holds these bytes already."""
+
+
+def _read_photo(session: _Session, key: PhotoKey) -> _ReadPhoto:
+    """Read a file and normalise it, unless the dataset holds its bytes."""
+    sha256 = ""
+    outcome: Photo | Unusable | None = None
+    config = session.config
+    try:
+        path = session.at_hand.path(key)
+        if path is None:
+            raise Unusable("unreadable", "it was there when the plan was made and is no longer")
+        data = read_file(path, config.shard_bytes)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not session.known.holds(sha256):
+            outcome = normalise(
+                data,
+                shortest_side_px=config.shortest_side_px,
+                min_side_px=config.min_side_px,
+                max_pixels=config.max_pixels,
+            )
+    except Unusable as reason:
+        outcome = reason
+    return _ReadPhoto(source=key.source, sha256=sha256, outcome=outcome)
+
+
+def _judge(known: KnownPhotos, key: PhotoKey, read: _ReadPhoto) -> Verdict:
+    """Tell a new photo from an unchanged one.
+
+    Raises:
+        Unusable: The photo becomes a reject.
+    """
+    if isinstance(read.outcome, Unusable):
+        raise read.outcome
+    return known.take(key, read.sha256)
+
+
+def _image(read: _ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
+    """The image that a new photo becomes: its record and its bytes."""
+    photo = read.outcome
+    assert isinstance(photo, Photo), "a photo that the dataset does not hold was normalised"
     image_id = image_id_of(read.sha256)
     record = ImageRecord(
         image_id=image_id,
@@ -238,7 +297,8 @@ def _reject(read: _ReadPhoto, why: Unusable) -> Reject:
     return Reject(source=read.source, source_sha256=read.sha256, reason=why.reason, detail=why.detail, stage=STAGE)
 
 
-def _count(stats: Mapping[str, object], name: str) -> int:
+def _stat(stats: Mapping[str, object], name: str) -> int:
+    """Read a count that `_ingest_shard` wrote into a record; 0 where an earlier version wrote none."""
     value = stats.get(name, 0)
     assert isinstance(value, int)
     return value

@@ -1,5 +1,6 @@
-"""Which photographs a dataset holds."""
+"""Which photos a dataset holds: tells a new photo from an unchanged one and from a duplicate."""
 
+from enum import Enum
 from itertools import takewhile
 
 from stages.ingest.normalise import Unusable
@@ -10,44 +11,57 @@ from storage.protocol.plans import Plan
 from storage.records import image_id_of
 
 
-class Known:
-    """Which photographs the dataset holds; tells a duplicate from a photograph that was merely looked at again."""
+class Verdict(Enum):
+    """What a usable photo is to the dataset."""
+
+    NEW = "new"
+    """The dataset does not hold these bytes yet."""
+    UNCHANGED = "unchanged"
+    """The dataset holds these bytes, and an earlier plan names a photo of this name and size."""
+
+
+class KnownPhotos:
+    """The photos that the dataset holds, seen from the plan at hand."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._digests = dataset.known_image_ids()
         self._plans = image_plans(dataset)
         self._plan_id = ""
-        self._planned_before: dict[
-            tuple[str, int], bool
-        ] = {}  # name and size: whether a plan of the same settings has it
+        # Name and size of each photo of earlier plans; whether one of those plans has the settings of the plan at hand.
+        self._planned_before: dict[tuple[str, int], bool] = {}
 
-    def begin(self, plan: Plan) -> None:
-        """From now on photographs are of this plan."""
-        if plan.plan_id != self._plan_id:
-            older = takewhile(lambda other: other.plan_id != plan.plan_id, self._plans)
-            self._planned_before = {}
-            for each in older:
-                same = each.settings == plan.settings
-                for name in (key.name_and_size for shard in each.shards for key in photo_inputs(shard.inputs)):
-                    self._planned_before[name] = same or self._planned_before.get(name, False)
-            self._plan_id = plan.plan_id
+    def start_plan(self, plan: Plan) -> None:
+        """Judge the photos that follow as photos of this plan."""
+        if plan.plan_id == self._plan_id:
+            return
+        self._plan_id = plan.plan_id
+        self._planned_before = {}
+        for earlier in takewhile(lambda other: other.plan_id != plan.plan_id, self._plans):
+            same_settings = earlier.settings == plan.settings
+            for name in (key.name_and_size for shard in earlier.shards for key in photo_inputs(shard.inputs)):
+                self._planned_before[name] = same_settings or self._planned_before.get(name, False)
 
     def holds(self, sha256: str) -> bool:
+        """Whether an image was made from a file of these bytes; safe to call from any thread."""
         return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
 
-    def only_of_other_settings(self, key: PhotoKey) -> bool:
-        """Whether earlier plans have the photograph, and all of them other settings."""
+    def has_only_other_settings(self, key: PhotoKey) -> bool:
+        """Whether earlier plans name the photo, and all of them have other settings."""
         return not self._planned_before.get(key.name_and_size, True)
 
-    def take(self, key: PhotoKey, sha256: str) -> str | Unusable:
-        """ "new" (and held from now on), "unchanged", or why the photograph is not taken."""
-        image_id = image_id_of(sha256)
-        held, digest = self._digests.get(image_id), bytes.fromhex(sha256)
+    def take(self, key: PhotoKey, sha256: str) -> Verdict:
+        """Judge a photo by its bytes; a new one is held from now on.
+
+        Raises:
+            Unusable: The dataset holds these bytes under another name, or another image has the same id.
+        """
+        image_id, digest = image_id_of(sha256), bytes.fromhex(sha256)
+        held = self._digests.get(image_id)
         if held is None:
             self._digests[image_id] = digest
-            return "new"
+            return Verdict.NEW
         if held != digest:
-            return Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
+            raise Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
         if key.name_and_size in self._planned_before:
-            return "unchanged"
-        return Unusable("duplicate", f"the same bytes as image_id {image_id}")
+            return Verdict.UNCHANGED
+        raise Unusable("duplicate", f"the same bytes as image_id {image_id}")

@@ -1,8 +1,8 @@
-"""One photograph: source bytes in, an upright 8-bit JPEG or PNG out, or the reason why it cannot be used.
+"""One photo: a file's bytes in, an upright 8-bit JPEG or PNG out, or the reason why it cannot be used.
 
-What a file is, is judged by its content, never by its name. Colour profiles are not applied (nor does any SAM training
-code); they are kept in the file. Transparent pictures are laid on white. CMYK JPEGs are read by Adobe's (inverted)
-convention, 16-bit channels keep their upper 8 bits. Metadata of re-encoded pictures is dropped.
+The content alone decides what a file is, never its name. Colour profiles are not applied (SAM's training code applies
+none either); they are kept in the file. Transparent photos are laid on white. CMYK JPEGs are read by Adobe's (inverted)
+convention; 16-bit channels keep their upper 8 bits. Re-encoding drops metadata.
 """
 
 import io
@@ -13,11 +13,15 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_DECODABLE_PIXELS = 178_956_970  # Pillow's own guard against decompression bombs; 1/2 GB as RGB
-MAX_ASPECT_RATIO = 64  # beyond it the short side is less than one 16-px patch of a 1024-px model input
+MAX_DECODABLE_PIXELS = 178_956_970
+"""Pillow's own limit against decompression bombs; 1/2 GB as RGB."""
+MAX_ASPECT_RATIO = 64
+"""Longest side over the shortest. Beyond it the short side is less than one 16-px patch of a 1024-px model input."""
 JPEG_QUALITY = 95
-JPEG_MAX_SIDE = 65_500  # libjpeg's; the format's own is 65,535
-PNG_COMPRESSION = 4  # a third to a half of level 6's time, 2 % more bytes on photographs
+JPEG_MAX_SIDE = 65_500
+"""Longest side that libjpeg writes; the format itself allows 65,535."""
+PNG_COMPRESSION = 4
+"""zlib level: a third to a half of level 6's time, 2 % more bytes on photos."""
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 PHOTO_EXTENSIONS = frozenset(
@@ -45,17 +49,19 @@ _EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _DNG_VERSION = 274, 254, 50706
 
 
 class Unusable(ValueError):
-    """A photograph that cannot be taken: `reason` is a short code for the table of rejects, `detail` a sentence."""
+    """A photo that cannot be used."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
+        """Short code for the table of rejects."""
         self.detail = detail
+        """Sentence for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """An upright 8-bit grey or RGB picture, as it is stored."""
+    """An upright 8-bit grey or RGB image, as it is stored."""
 
     data: bytes
     format: Literal["jpg", "png"]
@@ -64,10 +70,13 @@ class Photo:
 
 
 def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
-    """The picture in `data`, upright, 8-bit, its shortest side at most `shortest_side_px`.
+    """Turn a photo upright, 8-bit, with its shortest side at most `shortest_side_px`.
 
-    Stored byte for byte when it is that already; otherwise as PNG when no pixel was lost so far or a side is too long
-    for JPEG, else as JPEG. Raises Unusable, and nothing else: one odd file is never the end of the others' work.
+    A photo that is all this already is kept byte for byte. Otherwise it becomes a PNG where no pixel value was lost so
+    far or a side is too long for JPEG, else a JPEG.
+
+    Raises:
+        Unusable: The photo cannot be used. Nothing else is raised: one odd file never stops the others.
     """
     try:
         return _normalise(data, shortest_side_px, min_side_px, max_pixels)
@@ -80,30 +89,30 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
 
 
 def out_of_memory(nbytes: int) -> Unusable:
-    """Why a photograph of that many bytes cannot be taken now."""
+    """The reason for a photo of that many bytes that memory did not suffice for."""
     what = f"memory ran out over a file of {nbytes} bytes; redo it with more memory or fewer threads"
     return Unusable("out_of_memory", what)
 
 
 def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
-    picture = _open(data, max_pixels)
-    _check_size(picture, min_side_px)
-    _check_complete(picture, data)
-    source_mode, lossless = picture.mode, _is_lossless(picture, data)
-    flat = _flatten(_load_upright(picture, data))
+    image = _open(data, max_pixels)
+    _check_size(image, min_side_px)
+    _check_complete(image, data)
+    source_mode, lossless = image.mode, _is_lossless(image, data)
+    flat = _flatten(_load_upright(image, data))
     scaled = _downscale(flat, shortest_side_px)
-    untouched = scaled is picture and source_mode in ("L", "RGB")
-    if untouched and picture.format in ("JPEG", "MPO"):
+    untouched = scaled is image and source_mode in ("L", "RGB")
+    if untouched and image.format in ("JPEG", "MPO"):
         return Photo(data=data, format="jpg", height=scaled.height, width=scaled.width)
-    if untouched and picture.format == "PNG" and data[24] == 8:  # IHDR: bits per channel
+    if untouched and image.format == "PNG" and data[24] == 8:  # IHDR: bits per channel
         return Photo(data=data, format="png", height=scaled.height, width=scaled.width)
-    profile = picture.info.get("icc_profile") if source_mode == scaled.mode else None
+    profile = image.info.get("icc_profile") if source_mode == scaled.mode else None
     as_png = (lossless and scaled is flat) or max(scaled.size) > JPEG_MAX_SIDE
     return _encode(scaled, as_png=as_png, profile=profile if isinstance(profile, bytes) else None)
 
 
 def sniff(head: bytes) -> str | None:
-    """The picture format that a file's first SNIFF_BYTES bytes announce; None when it is none we know."""
+    """Tell the image format from a file's first SNIFF_BYTES bytes; None for an unknown one."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
@@ -114,58 +123,58 @@ def sniff(head: bytes) -> str | None:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture with its header read and no pixel decoded."""
+    """Read the header; no pixel is decoded."""
     if not data:
         raise Unusable("empty", "the file has no bytes")
     announced = sniff(data[:SNIFF_BYTES])
     if announced is None:
-        raise Unusable("not_an_image", f"its first bytes are {data[:12]!r}, which no picture format begins with")
+        raise Unusable("not_an_image", f"its first bytes are {data[:12]!r}, which no known image format begins with")
     if announced not in (*PHOTO_FORMATS, "GIF"):
         raise Unusable("unsupported_format", f"it is {announced}; convert it to JPEG, PNG, WebP or TIFF")
     try:
-        picture = Image.open(io.BytesIO(data), formats=[announced])
-        _check_one_frame(picture)
+        image = Image.open(io.BytesIO(data), formats=[announced])
+        _check_one_frame(image)
     except (Unusable, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise Unusable("too_large", f"{error}; at most {max_pixels} pixels are taken") from error
+        raise Unusable("too_large", f"{error}; at most {max_pixels} pixels are allowed") from error
     except Exception as error:  # decoders raise anything on hostile bytes
         raise Unusable(*_explain(error, data, announced)) from error
-    if picture.width * picture.height > max_pixels:
-        size = f"{picture.width} x {picture.height} px"
-        raise Unusable("too_large", f"{size}; at most {max_pixels} pixels are taken")
-    return picture
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height} px"
+        raise Unusable("too_large", f"{size}; at most {max_pixels} pixels are allowed")
+    return image
 
 
-def _check_one_frame(picture: Image.Image) -> None:
-    # An MPO is a camera's JPEG with previews or a gain map behind it: its first frame is the photograph.
-    frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format == "TIFF":
+def _check_one_frame(image: Image.Image) -> None:
+    # An MPO is a camera's JPEG with previews or a gain map behind it: its first frame is the photo.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1 and image.format == "TIFF":
         raise Unusable("several_pages", f"a TIFF of {frames} pages; save each as its own file")
     if frames > 1:
-        raise Unusable("animated", f"an animated {picture.format} of {frames} frames")
-    if picture.format == "GIF":
+        raise Unusable("animated", f"an animated {image.format} of {frames} frames")
+    if image.format == "GIF":
         raise Unusable("unsupported_format", "it is GIF; convert it to JPEG, PNG, WebP or TIFF")
-    if picture.format == "TIFF":
-        tags = picture.tag_v2  # type: ignore[attr-defined]
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
         if tags.get(_TIFF_SUBFILE_TYPE, 0) & 1 or _DNG_VERSION in tags:
             raise Unusable("unsupported_format", "a camera's raw file; develop it to JPEG, PNG or TIFF")
 
 
-def _check_size(picture: Image.Image, min_side_px: int) -> None:
-    short, long = sorted(picture.size)
+def _check_size(image: Image.Image, min_side_px: int) -> None:
+    short, long = sorted(image.size)
     if short < min_side_px:
-        size = f"{picture.width} x {picture.height}"
+        size = f"{image.width} x {image.height}"
         raise Unusable("too_small", f"{size} px; the shortest side must have at least {min_side_px}")
     if long > MAX_ASPECT_RATIO * short:
-        raise Unusable("too_narrow", f"{picture.width} x {picture.height} px; sides at most {MAX_ASPECT_RATIO} : 1")
+        raise Unusable("too_narrow", f"{image.width} x {image.height} px; sides at most {MAX_ASPECT_RATIO} : 1")
 
 
-def _check_complete(picture: Image.Image, data: bytes) -> None:
-    """Damage that Pillow decodes without complaint: a JPEG cut short or zero-filled, a PNG with a wrong checksum."""
-    if picture.format in ("JPEG", "MPO") and not _reaches_end_of_image(data):
+def _check_complete(image: Image.Image, data: bytes) -> None:
+    """Refuse damage that Pillow does not notice: a JPEG cut short or zero-filled, a PNG with a wrong checksum."""
+    if image.format in ("JPEG", "MPO") and not _reaches_end_of_image(data):
         raise Unusable("truncated", f"a JPEG of {len(data)} bytes without an end marker: cut short or overwritten")
-    if picture.format == "PNG":
+    if image.format == "PNG":
         try:
             Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         except MemoryError:
@@ -175,7 +184,7 @@ def _check_complete(picture: Image.Image, data: bytes) -> None:
 
 
 def _reaches_end_of_image(data: bytes) -> bool:
-    """Whether the marker chain of a JPEG leads to an end-of-image marker (ITU T.81, annex B)."""
+    """Follow the marker chain of a JPEG (ITU T.81, annex B): does it lead to an end-of-image marker?"""
     position = 2
     while position + 4 <= len(data) or data[position : position + 2] == b"\xff\xd9":
         if data[position] != 0xFF:
@@ -195,69 +204,69 @@ def _reaches_end_of_image(data: bytes) -> bool:
     return False
 
 
-def _load_upright(picture: Image.Image, data: bytes) -> Image.Image:
-    """All pixels decoded, EXIF orientation applied; the same object when it was upright."""
+def _load_upright(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode all pixels and apply the EXIF orientation; the same object where it was upright."""
     try:
-        picture.load()
+        image.load()
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on hostile bytes
-        raise Unusable(*_explain(error, data, str(picture.format))) from error
+        raise Unusable(*_explain(error, data, str(image.format))) from error
     try:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-        return ImageOps.exif_transpose(picture) if orientation in range(2, 9) else picture
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
     except MemoryError:
         raise
-    except Exception:  # unreadable EXIF says nothing about orientation: as every viewer does, show it as it is
-        return picture
+    except Exception:  # unreadable EXIF tells no orientation: keep the image as it is, as every viewer does
+        return image
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
-    """8-bit grey or RGB without transparency; the same object when it was that."""
-    if picture.mode in _ALPHA_MODES or "transparency" in picture.info:
-        opaque = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(opaque, picture.convert("RGBA")).convert("RGB")
-    if picture.mode in ("L", "RGB"):
-        return picture
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode == "1":
-        return picture.convert("L")
-    if picture.mode in _COLOUR_MODES:
-        return picture.convert("RGB")
-    raise Unusable("unsupported_format", f"pixels of kind {picture.mode!r}; save it with 8 or 16 bits, grey or RGB")
+def _flatten(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit grey or RGB without transparency; the same object where it was that."""
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in _COLOUR_MODES:
+        return image.convert("RGB")
+    raise Unusable("unsupported_format", f"pixels of kind {image.mode!r}; save it with 8 or 16 bits, grey or RGB")
 
 
-def _downscale(picture: Image.Image, shortest_side_px: int | None) -> Image.Image:
-    """Shortest side at most `shortest_side_px`, antialiased; the same object when it was."""
-    shortest = min(picture.size)
+def _downscale(image: Image.Image, shortest_side_px: int | None) -> Image.Image:
+    """Scale to a shortest side of at most `shortest_side_px`, antialiased; the same object where it was."""
+    shortest = min(image.size)
     if shortest_side_px is None or shortest <= shortest_side_px:
-        return picture
+        return image
     scale = shortest_side_px / shortest
-    size = (round(picture.width * scale), round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _encode(picture: Image.Image, *, as_png: bool, profile: bytes | None) -> Photo:
+def _encode(image: Image.Image, *, as_png: bool, profile: bytes | None) -> Photo:
     buffer = io.BytesIO()
     if as_png:
-        picture.save(buffer, "PNG", compress_level=PNG_COMPRESSION, icc_profile=profile)
-        return Photo(data=buffer.getvalue(), format="png", height=picture.height, width=picture.width)
+        image.save(buffer, "PNG", compress_level=PNG_COMPRESSION, icc_profile=profile)
+        return Photo(data=buffer.getvalue(), format="png", height=image.height, width=image.width)
     options = {"quality": JPEG_QUALITY, "subsampling": 0, "icc_profile": profile, "comment": b""}  # else the source's
-    picture.save(buffer, "JPEG", **options)
-    return Photo(data=buffer.getvalue(), format="jpg", height=picture.height, width=picture.width)
+    image.save(buffer, "JPEG", **options)
+    return Photo(data=buffer.getvalue(), format="jpg", height=image.height, width=image.width)
 
 
-def _is_lossless(picture: Image.Image, data: bytes) -> bool:
-    if picture.format == "WEBP":
+def _is_lossless(image: Image.Image, data: bytes) -> bool:
+    if image.format == "WEBP":
         return b"VP8L" in data[12:64] or (data[12:16] == b"VP8X" and b"VP8L" in data and b"VP8 " not in data)
-    if picture.format == "TIFF":
-        return picture.info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
-    return picture.format == "PNG"
+    if image.format == "TIFF":
+        return image.info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
+    return image.format == "PNG"
 
 
 def _explain(error: Exception, data: bytes, announced: str) -> tuple[str, str]:
-    """(reason, detail) of a decoder's error."""
+    """Turn a decoder's error into a reason and a detail."""
     missing = _declared_bytes(data, announced) - len(data)
     if missing > 0:
         return "truncated", f"a {announced} of {len(data)} bytes that should have at least {missing} more"
@@ -269,7 +278,7 @@ def _explain(error: Exception, data: bytes, announced: str) -> tuple[str, str]:
 
 
 def _declared_bytes(data: bytes, announced: str) -> int:
-    """How many bytes the file must have by what its first ones say; 0 where they say nothing."""
+    """Read from the first bytes how many bytes the file must have at least; 0 where they do not tell."""
     if announced == "WEBP":
         return 8 + int.from_bytes(data[4:8], "little")
     if announced == "TIFF" and data[2:4] in (b"*\0", b"\0*"):

@@ -1,4 +1,4 @@
-"""Which photographs there are to take in: those that no plan of the same settings holds, in shards of a new plan."""
+"""Which photos to ingest: those that no plan of the same settings names become the shards of a new plan."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,15 +10,15 @@ from storage.protocol.plans import Plan, PlannedShard
 
 
 def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig) -> list[Plan]:
-    """The plans of these settings that hold the photographs; a new one for those that none holds yet."""
+    """Return the plans of these settings that name the photos, with a new plan for photos that none of them names."""
     keys = {photo.key for photo in found}
     plans: list[Plan] = []
     planned: set[PhotoKey] = set()
     for plan in image_plans(dataset):
-        held = keys.intersection(key for shard in plan.shards for key in photo_inputs(shard.inputs))
-        if held and plan.settings == config.settings():
+        named = keys.intersection(key for shard in plan.shards for key in photo_inputs(shard.inputs))
+        if named and plan.settings == config.settings():
             plans.append(plan)
-            planned |= held
+            planned |= named
     fresh = [photo for photo in found if photo.key not in planned]
     if fresh:
         groups = _group(fresh, config.images_per_shard, config.shard_bytes)
@@ -31,10 +31,12 @@ def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestCon
 
 
 def image_plans(dataset: Dataset) -> list[Plan]:
+    """Read the dataset's plans of image shards, oldest first."""
     return [plan for plan in dataset.plans() if plan.kind is PlanKind.IMAGES]
 
 
 def _group(found: Sequence[FoundPhoto], max_images: int, max_bytes: int) -> Iterator[list[FoundPhoto]]:
+    """Split the photos, in their order, into groups within both limits; a photo over `max_bytes` is a group alone."""
     group: list[FoundPhoto] = []
     nbytes = 0
     for photo in found:

@@ -86,7 +86,7 @@ def test_a_folder_without_photographs_is_one_clear_error(tmp_path: Path, content
 
 
 def test_a_path_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere does not exist; give a folder or picture files"):
+    with pytest.raises(ValueError, match="nowhere does not exist; give a folder or image files"):
         find_photos([tmp_path / "nowhere"])
 
 

@@ -148,16 +148,16 @@ def test_other_settings_store_no_photograph_twice(dataset: Dataset, photo_folder
 def test_photographs_kept_as_earlier_settings_made_them_are_counted(
     dataset: Dataset, photo_folder: Path, pictures: SimpleNamespace
 ) -> None:
-    assert ingest_photos([photo_folder], dataset).of_earlier_settings == 0
+    assert ingest_photos([photo_folder], dataset).stored_with_other_settings == 0
     os.utime(photo_folder / "0.png", (1, 1))
     touched = ingest_photos([photo_folder], dataset)
-    assert (touched.unchanged, touched.of_earlier_settings) == (1, 0)
+    assert (touched.unchanged, touched.stored_with_other_settings) == (1, 0)
     (photo_folder / "new.png").write_bytes(pictures.encode(pictures.draw(30), "PNG"))
     licensed = IngestConfig(license="CC0-1.0")
     report = ingest_photos([photo_folder], dataset, licensed)
-    assert (report.images, report.unchanged, report.of_earlier_settings) == (1, 8, 8)
+    assert (report.images, report.unchanged, report.stored_with_other_settings) == (1, 8, 8)
     assert repeatable(ingest_photos([photo_folder], dataset, licensed)) == repeatable(report)
-    assert ingest_photos([photo_folder], dataset).of_earlier_settings == 1  # new.png, stored with a license
+    assert ingest_photos([photo_folder], dataset).stored_with_other_settings == 1  # new.png, stored with a license
 
 
 def test_a_redo_still_counts_photographs_of_earlier_settings(dataset: Dataset, photo_folder: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_redo_still_counts_photographs_of_earlier_settings(dataset: Dataset, p
     (plan,) = (plan for plan in dataset.plans() if plan.settings == licensed.settings())
     dataset.plan_redo(plan)
     report = ingest_photos([photo_folder], dataset, licensed)
-    assert (report.new_shards, report.unchanged, report.of_earlier_settings) == (1, 8, 8)
+    assert (report.new_shards, report.unchanged, report.stored_with_other_settings) == (1, 8, 8)
 
 
 def test_settings_that_take_more_photographs_add_them(dataset: Dataset, photo_folder: Path) -> None:
