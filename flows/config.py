@@ -138,12 +138,13 @@ def _parse_assignment(assignment: str) -> Tree:
     if not equals or not all(key.split(".")):
         raise ValueError(f"--set {assignment}: expected key=value, such as generate.points_per_side=16")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = None if text in ("none", "null") else text
     for part in reversed(key.split(".")):
         value = {part: value}
-    return value
+    tree: Tree = value
+    return tree
 
 
 def _merge(tree: Tree, other: Tree) -> None:

@@ -102,7 +102,7 @@ def mask_id_of(plan: str, shard: str, generation: int, image_id: int, ordinal: i
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1
 
 
-def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict:
+def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict[str, Any]:
     """The annotation file of one image, exactly SA-1B's fields; ids are numbers there, as in SA-1B."""
     return {
         "image": {
@@ -115,7 +115,9 @@ def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict:
     }
 
 
-def parse_sa1b(document: Mapping, *, provenance: Provenance | None = None) -> tuple[ImageRecord, list[MaskRecord]]:
+def parse_sa1b(
+    document: Mapping[str, Any], *, provenance: Provenance | None = None
+) -> tuple[ImageRecord, list[MaskRecord]]:
     """The inverse of `sa1b_json`; what such a file does not state (source, hashes, licence) is "" or 0.
 
     A missing score or point becomes NaN, a missing crop the whole image; the area and the box are those of the runs.
@@ -130,7 +132,7 @@ def parse_sa1b(document: Mapping, *, provenance: Provenance | None = None) -> tu
         raise ValueError(f"annotation file: a field has the wrong type: {error}") from error
 
 
-def _annotation(mask: MaskRecord) -> dict:
+def _annotation(mask: MaskRecord) -> dict[str, Any]:
     x0, y0, x1, y1 = mask.crop_xyxy
     return {
         "id": int(mask.mask_id),
@@ -148,7 +150,7 @@ def _number_or_null(score: float) -> float | None:
     return None if math.isnan(score) else float(score)
 
 
-def _image_of(fields: Mapping) -> ImageRecord:
+def _image_of(fields: Mapping[str, Any]) -> ImageRecord:
     name = PurePosixPath(fields["file_name"])
     return ImageRecord(
         image_id=int(fields["image_id"]),
@@ -165,7 +167,7 @@ def _image_of(fields: Mapping) -> ImageRecord:
     )
 
 
-def _mask_of(fields: Mapping, image: ImageRecord, provenance: Provenance) -> MaskRecord:
+def _mask_of(fields: Mapping[str, Any], image: ImageRecord, provenance: Provenance) -> MaskRecord:
     height, width = fields["segmentation"]["size"]
     if (height, width) != (image.height, image.width):
         raise ValueError(
@@ -193,11 +195,11 @@ def _or_nan(score: float | None) -> float:
     return math.nan if score is None else float(score)
 
 
-def _point(points: list | None) -> tuple[float, float]:
+def _point(points: list[list[float]] | None) -> tuple[float, float]:
     return (float(points[0][0]), float(points[0][1])) if points else (math.nan, math.nan)
 
 
-def _crop(crop_xywh: list | None, image: ImageRecord) -> tuple[int, int, int, int]:
+def _crop(crop_xywh: list[float] | None, image: ImageRecord) -> tuple[int, int, int, int]:
     if crop_xywh is None:
         return (0, 0, image.width, image.height)
     x, y, width, height = (round(side) for side in crop_xywh)

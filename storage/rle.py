@@ -8,6 +8,7 @@ for byte those of pycocotools (`rleToString` in its maskApi.c).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -186,7 +187,7 @@ def to_coco(rle: Rle) -> str:
     lengths = 1 + np.sum(magnitude[:, None] >= (16 << (5 * np.arange(_LONGEST_CODE - 1))), axis=1)
     place = np.arange(_LONGEST_CODE)
     characters_RD = digits_RD + 48 + 0x20 * (place < lengths[:, None] - 1)
-    return characters_RD[place < lengths[:, None]].astype(np.uint8).tobytes().decode("ascii")
+    return str(characters_RD[place < lengths[:, None]].astype(np.uint8).tobytes(), "ascii")
 
 
 def from_coco(counts: str | bytes, *, height: int, width: int) -> Rle:
@@ -211,7 +212,7 @@ def from_coco(counts: str | bytes, *, height: int, width: int) -> Rle:
     return Rle(height=height, width=width, counts=runs.astype(np.uint32))
 
 
-def from_coco_many(segmentations: Iterable[dict]) -> list[Rle]:
+def from_coco_many(segmentations: Iterable[dict[str, Any]]) -> list[Rle]:
     """`from_coco` for each COCO object {"size": [height, width], "counts": string}."""
     return [from_coco(each["counts"], height=each["size"][0], width=each["size"][1]) for each in segmentations]
 
@@ -263,7 +264,8 @@ def _foreground_before(rle: Rle, positions: np.ndarray) -> np.ndarray:
     run = np.searchsorted(starts, positions, side="right")
     area_through = np.concatenate(([0], np.cumsum(ends - starts)))
     beyond = np.concatenate(([0], ends))[run] - positions
-    return area_through[run] - np.maximum(beyond, 0)
+    counted: np.ndarray = area_through[run] - np.maximum(beyond, 0)
+    return counted
 
 
 def _alternating(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """docs/dataset.md: its columns are those of the code, and every example in it runs on a real dataset."""
 
 import re
+from typing import Any
 
 import cv2
 import numpy as np
@@ -137,7 +138,7 @@ def test_every_recipe_answers_rightly(dataset: Dataset) -> None:
 def test_the_python_examples_run(dataset: Dataset) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     code = "\n".join(blocks).replace('"gigamask-dataset"', repr(dataset.uri))
-    names: dict = {}
+    names: dict[str, Any] = {}
     exec(compile(code, str(PAGE), "exec"), names)
     assert names["counts"]["masks"].tolist() == [8]
     assert names["mask"].image_id == names["image_id"]

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.evaluation.annotator import Click
-from engine.interactive.segment import Candidates, ObjectPrompt, check_prompt
+from engine.interactive.segment import Candidates, Click, ObjectPrompt, check_prompt
 from engine.kernels.nms import box_nms
 from storage import rle
 from storage.rle import Rle

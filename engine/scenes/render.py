@@ -8,6 +8,7 @@ Shape suffixes: B scenes, S side in pixels, N objects, W window, G leaves of all
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -167,7 +168,7 @@ def _shade(objects: Objects, inside: torch.Tensor, u: torch.Tensor, v: torch.Ten
     return bright.mul_(SHADE_ONE).clamp_(40, 2 * SHADE_ONE - 1).int()
 
 
-def _shadow(leaf: torch.Tensor, shadows: list, side: int) -> torch.Tensor:
+def _shadow(leaf: torch.Tensor, shadows: list[Any], side: int) -> torch.Tensor:
     """Compute the darkness, in [0, 1], of every pixel: the deepest shadow of any object in front of it."""
     dark = torch.zeros(leaf.shape, device=leaf.device)
     for part, first_leaf, x0, y0, inside, window in shadows:

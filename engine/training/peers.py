@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 PEER_TIMEOUT = datetime.timedelta(minutes=10)
 """A peer that is silent for so long is taken for dead; making a missing chunk of scenes can take a minute."""
@@ -99,7 +99,7 @@ def run_with_peers(count: int, work: Callable[[Peers], None], device: str = "cpu
         work(Peers(device=device))
         return
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_peer_main, (count, Path(folder) / "meeting", work, device), nprocs=count)
+        spawn(_peer_main, (count, Path(folder) / "meeting", work, device), nprocs=count)
 
 
 def _peer_main(rank: int, count: int, meeting_file: Path, work: Callable[[Peers], None], device: str) -> None:

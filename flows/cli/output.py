@@ -75,7 +75,7 @@ def _as_csv(answer: pa.Table) -> str:
 
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(answer, sink)
-    return sink.getvalue().to_pybytes().decode()
+    return str(sink.getvalue().to_pybytes(), "utf-8")
 
 
 def _as_json(answer: pa.Table) -> str:

@@ -193,7 +193,8 @@ def _coarser(density_HW: np.ndarray) -> np.ndarray:
     """The same counts in as many cells as leave four masks a cell on average, at least 8 x 8."""
     side = max(side for side in (8, 12, 16, 24, 48) if side == 8 or 4 * side**2 <= density_HW.sum())
     block = density_HW.shape[0] // side
-    return density_HW.reshape(side, block, side, block).sum(axis=(1, 3))
+    coarse: np.ndarray = density_HW.reshape(side, block, side, block).sum(axis=(1, 3))
+    return coarse
 
 
 def _nice_step(at_least: float) -> int:

@@ -16,7 +16,7 @@ from engine.automatic.config import PRESETS
 from engine.automatic.diagnostics import Diagnostics
 from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
-from storage.protocol.commits import Plan
+from storage.protocol.plans import Plan
 from storage.records import MaskRecord, parse_sa1b
 
 NUM_PICTURES = 12
@@ -236,7 +236,8 @@ def _score_histogram(dataset: Dataset, column: str, mine: str) -> np.ndarray:
     # The model's estimate is not bound to [0, 1]; what lies outside is counted in the outermost bins.
     source = f"FROM masks m WHERE {mine} AND m.{column} IS NOT NULL"
     bin_sql = _bin(f"CAST(m.{column} AS DOUBLE)", SCORE_BINS)
-    return _histogram(dataset, bin_sql, source, SCORE_BINS)[0].astype(np.int64)
+    counts: np.ndarray = _histogram(dataset, bin_sql, source, SCORE_BINS)[0].astype(np.int64)
+    return counts
 
 
 def _bin(value: str, bins: int) -> str:
@@ -354,7 +355,8 @@ def _count(dataset: Dataset, table: str) -> int:
 
 
 def _rows(dataset: Dataset, sql: str) -> list[dict[str, Any]]:
-    return dataset.query(sql).to_pylist()
+    rows: list[dict[str, Any]] = dataset.query(sql).to_pylist()
+    return rows
 
 
 def _plans(run: RunFacts) -> str:

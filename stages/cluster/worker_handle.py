@@ -26,12 +26,12 @@ class WorkerHandle:
     def __init__(self, make_actor: Callable[[], Any]) -> None:
         self._make_actor = make_actor
         self.actor = make_actor()
-        self.jobs: dict[ray.ObjectRef, Job] = {}
+        self.jobs: dict[ray.ObjectRef[Any], Job] = {}
         self.counts: dict[str, ShardCount] = {}
         self.has_answered = False
         self._place = ""
         self._made = ShardCount()
-        self._asked: ray.ObjectRef | None = None
+        self._asked: ray.ObjectRef[Any] | None = None
         self._down_since: float | None = None
         self._silent_since = self._began = time.perf_counter()
 
@@ -52,7 +52,7 @@ class WorkerHandle:
         method = self.actor.run_isolated if job.isolated else self.actor.run
         self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
 
-    def end(self, ref: ray.ObjectRef, result: ShardResult) -> Job:
+    def end(self, ref: ray.ObjectRef[Any], result: ShardResult) -> Job:
         """The call's shard is committed; returns its job."""
         job = self.jobs.pop(ref)
         self.counts.pop(job.shard.name, None)
@@ -90,7 +90,7 @@ class WorkerHandle:
         if self._asked is None:
             self._asked = self.actor.under_way.options(concurrency_group="watch").remote()
 
-    def _hear(self, ref: ray.ObjectRef) -> None:
+    def _hear(self, ref: ray.ObjectRef[Any]) -> None:
         self._asked = None
         try:
             answer = ray.get(ref)

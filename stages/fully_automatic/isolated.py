@@ -90,7 +90,8 @@ class _Child:
         try:
             self._pipe.send((image, data))
             if self._pipe.poll(PHOTOGRAPH_LIMIT_S):
-                return self._pipe.recv()
+                answer: MaskedImage | Reject = self._pipe.recv()
+                return answer
         except (EOFError, ConnectionError):
             self.is_gone = True
             return reject(image, "killed_worker", f"the process that masked it died: {self.epitaph()}")

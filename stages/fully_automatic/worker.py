@@ -217,7 +217,7 @@ def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
 def expected_memory_bytes(model: Model) -> int:
     """A generous guess at what a worker needs on a CPU: 1 GiB, and the weights thrice, for loading and activations."""
     weights = sum(value.numel() * value.element_size() for value in model.sam.state_dict().values())
-    return 2**30 + 3 * weights
+    return int(2**30 + 3 * weights)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

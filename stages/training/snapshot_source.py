@@ -128,7 +128,7 @@ class SnapshotImages:
 
     def __len__(self) -> int:
         """Images, with masks or without."""
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
         """(position, number) of every image from position `start` on."""
@@ -153,7 +153,7 @@ class SnapshotImages:
     def image_id(self, number: int) -> int:
         """The id of the image of that number."""
         home = self._home(number)
-        return self._rows(home)[0][number - self._starts[home]]["image_id"]
+        return int(self._rows(home)[0][number - self._starts[home]]["image_id"])
 
     def _mask_shards_of(self, home: dict[str, Any]) -> list[str]:
         """SQL conditions of the mask shards that may hold masks of an image shard's images."""
@@ -174,7 +174,7 @@ class SnapshotImages:
         placed = read_masks(self._dataset.store, masks.slice(first, last - first).to_pylist())
         return Sample(position=position, image=image, data=data, masks=tuple(placed))
 
-    def _query_rows(self, home: int) -> tuple[list[dict], Any, np.ndarray]:
+    def _query_rows(self, home: int) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
         """Rows of a shard's images, of their masks, and the image_id of each mask row; all by image_id."""
         shard = self._homes[home]
         here = is_shard(shard["plan"], shard["shard"])
@@ -236,7 +236,8 @@ class SnapshotSource:
         if sets <= 1:
             return self._shards
         turn, place = divmod(step // STEPS_A_SET, sets)
-        return np.random.default_rng([0, turn]).permutation(self._shards)[place::sets].tolist()
+        shards: list[int] = np.random.default_rng([0, turn]).permutation(self._shards)[place::sets].tolist()
+        return shards
 
     def _draw(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
         """A random image of the step's shards; where they have none, of the next ones'."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -24,13 +25,13 @@ def json_bytes(fields: Mapping[str, object]) -> bytes:
     return text.encode()
 
 
-def read_json(data: bytes, schema: str, where: str) -> dict:
+def read_json(data: bytes, schema: str, where: str) -> dict[str, Any]:
     """A dataset's JSON file, checked against `schemas/<schema>.json`.
 
     Raises Corrupt for a torn or malformed one, StoreError for a newer format than this version knows.
     """
     try:
-        fields = json.loads(data)
+        fields: dict[str, Any] = json.loads(data)
         file_format = fields["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{where}: not a dataset's file, or a damaged one ({error}); restore it from a copy") from error

@@ -191,7 +191,8 @@ class S3Store:
 
     def _read(self, key: str, extra: dict[str, str]) -> bytes:
         def read() -> bytes:
-            return self._client.get_object(Bucket=self.bucket, Key=self._name(key), **extra)["Body"].read()
+            body: bytes = self._client.get_object(Bucket=self.bucket, Key=self._name(key), **extra)["Body"].read()
+            return body
 
         with self._explained(key):
             return _retry(read, lambda error: isinstance(error, BrokenConnection | HTTPClientError))

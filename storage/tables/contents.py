@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -147,7 +147,7 @@ def _image_from_json(member: Member, where: str) -> ImageRecord:
     return image
 
 
-def _with_provenance(mask: MaskRecord, row: dict | None, where: str) -> MaskRecord:
+def _with_provenance(mask: MaskRecord, row: dict[str, Any] | None, where: str) -> MaskRecord:
     if row is None or row["mask_id"] != mask.mask_id or row["image_id"] != mask.image_id:
         raise Corrupt(f"{where}: mask {mask.mask_id} is not where the shard's rows say; run `gigamask verify`")
     return replace(mask, provenance=Provenance.from_row(row))
@@ -189,7 +189,7 @@ def _check_masks(image: ImageRecord, masks: Sequence[MaskRecord]) -> None:
             raise ValueError(f"mask {mask.mask_id}: area {mask.area_px} or box {mask.box_xyxy} is not that of its runs")
 
 
-def _json(document: dict) -> bytes:
+def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
 

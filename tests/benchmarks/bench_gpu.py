@@ -322,7 +322,7 @@ def print_profile(
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         generate_masks(model, image_HW3, config)
-    events = [event for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
+    events = [event for event in profile.key_averages() if event.device_type.name == "CUDA"]
     events.sort(key=lambda event: -event.self_device_time_total)
     total_us = sum(event.self_device_time_total for event in events) or 1
     print_line("gpu", "time: all kernels", total_us / 1e3, "ms", launches=sum(e.count for e in events), **facts)

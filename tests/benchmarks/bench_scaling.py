@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="seed", help="a model's name or the path of its weights")
     parser.add_argument("--images", type=int, default=24, help="images per run")
     parser.add_argument("--rounds", type=int, default=3)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -98,7 +99,7 @@ def alone(work: Callable[..., dict[str, float]], *arguments: object) -> tuple[di
 
 def fill(uri: Path, shards: int) -> dict[str, float]:
     """Commit `shards` image shards and their mask shards, without flushing them to disk."""
-    os.fsync = lambda file: None
+    os.fsync = lambda fd: None
     dataset = Dataset.create(uri)
     rng = np.random.default_rng(0)
     homes = [PlannedShard(name=f"{number:06d}", inputs=(photo_key(f"photos-{number}"),)) for number in range(shards)]
@@ -139,7 +140,7 @@ def time_queries(uri: Path) -> dict[str, float]:
     return seconds_by_query
 
 
-def median_s(call: Callable[[object], pa.Table], arguments: list) -> float:
+def median_s(call: Callable[[Any], pa.Table], arguments: list[Any]) -> float:
     """Measure the median wall seconds of a call.
 
     Raises:

@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images-per-s", type=float, help="images per second of one GPU; default: the target rates")
     parser.add_argument("--images", type=int, default=Assumptions.images)
     parser.add_argument("--gpus", type=int, default=Assumptions.gpus)

@@ -76,7 +76,7 @@ def fine_tuned(before: Model, arguments: argparse.Namespace, folder: Path) -> tu
         seed_recipe(before.sam.config, arguments.steps), batch_size=arguments.batch, learning_rate=arguments.rate
     )
     sam = copy.deepcopy(before.sam)
-    sam.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sam.to(memory_format=torch.channels_last)
     lines = StepLines(config, partial(print, file=sys.stderr, flush=True))
     trained = train(config, sam, source, folder, peers=Peers(device=arguments.device), on_step=lines)
     calibrate(trained, config.batch, scenes, even, CalibrationConfig(images_per_source=16, prompts=8))

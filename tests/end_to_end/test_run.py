@@ -73,7 +73,7 @@ def test_the_masks_are_sa_1b_annotations_that_pycocotools_reads(home: Path, run:
     for path in (home / "data" / "data").glob("masks-*/*/*.tar"):
         with tarfile.open(path) as tar:
             for member in tar:
-                record = json.load(tar.extractfile(member))  # type: ignore[arg-type]
+                record = json.load(tar.extractfile(member))
                 for annotation in record["annotations"]:
                     mask = coco.decode(annotation["segmentation"])
                     assert mask.shape == (record["image"]["height"], record["image"]["width"])

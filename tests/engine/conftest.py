@@ -106,8 +106,8 @@ def randomise() -> Callable[[Sam, int], Sam]:
             for name, weight in sam.named_parameters():
                 scale = 0.3 if "rel_pos" in name or "pos_embed" in name else 0.1 if weight.ndim == 1 else 0.0
                 if weight.ndim > 1 and "mask_decoder" in name:
-                    weight *= 2  # fresh linear layers hardly let prompts and masks through
-                weight += scale * torch.randn(weight.shape, generator=generator)
+                    weight.mul_(2)  # fresh linear layers hardly let prompts and masks through
+                weight.add_(scale * torch.randn(weight.shape, generator=generator))
         return sam
 
     return move

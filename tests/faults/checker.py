@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import boto3
@@ -91,7 +91,7 @@ class Record:
 
     key: str
     sha256: str
-    fields: dict
+    fields: dict[str, Any]
 
     @property
     def place(self) -> tuple[str, str]:
@@ -101,7 +101,7 @@ class Record:
     def generation(self) -> int:
         return self.fields["generation"]
 
-    def parts(self, role: str) -> list[dict]:
+    def parts(self, role: str) -> list[dict[str, Any]]:
         return [part for part in self.fields["parts"] if part["role"] == role]
 
 
@@ -128,7 +128,7 @@ class Checker:
         return findings
 
     @cached_property
-    def plans(self) -> dict[str, dict]:
+    def plans(self) -> dict[str, dict[str, Any]]:
         fields = [json.loads(self.files.get(key)) for key in self.files.keys("plans/")]
         return {each["plan_id"]: each for each in fields}
 
@@ -169,8 +169,8 @@ class Checker:
 
     def image_findings(self, newest: dict[tuple[str, str], Record]) -> list[Finding]:
         """Every image of every finished shard once in all image shards, byte by byte."""
-        expected: Counter = Counter()
-        got: Counter = Counter()
+        expected: Counter[Any] = Counter()
+        got: Counter[Any] = Counter()
         for record in newest.values():
             if record.fields["kind"] == "images" and record.fields["attempt_id"]:
                 expected.update(hashlib.sha256(truth.photo(number)).hexdigest() for number in self.photos_of(record))
@@ -183,10 +183,10 @@ class Checker:
     def mask_findings(self, newest: dict[tuple[str, str], Record]) -> list[Finding]:
         """Every mask of every finished shard once in its shard, pixel by pixel, and no id twice in its image."""
         findings = []
-        ids: Counter = Counter()
+        ids: Counter[Any] = Counter()
         for record in newest.values():
             if record.fields["kind"] == "masks" and record.fields["attempt_id"]:
-                got: Counter = Counter()
+                got: Counter[Any] = Counter()
                 for part in record.parts("tar"):
                     for _, _, data in self.members(part):
                         document = json.loads(data)
@@ -238,7 +238,7 @@ class Checker:
         home = self.plans[record.fields["plan_id"]]
         return next(shard["inputs"] for shard in home["shards"] if shard["name"] == record.fields["shard"])
 
-    def members(self, part: dict) -> list[tuple[str, int, bytes]]:
+    def members(self, part: dict[str, Any]) -> list[tuple[str, int, bytes]]:
         """Name, offset and bytes of each file in a tar."""
         with tarfile.open(fileobj=io.BytesIO(self.object(part["key"]))) as tar:
             return [(info.name, info.offset_data, tar.extractfile(info).read()) for info in tar]
@@ -249,7 +249,7 @@ class Checker:
         keys = [key for key in self.files.keys("folds/") if key.endswith(".done.json")]
         return max(int(key.rpartition("/")[2].partition(".")[0]) for key in keys)
 
-    def done(self, number: int) -> dict:
+    def done(self, number: int) -> dict[str, Any]:
         return json.loads(self.object(f"folds/{number:08d}.done.json"))
 
     def taken(self, number: int) -> dict[tuple[str, str], Record]:
@@ -270,9 +270,9 @@ class Checker:
                 records += [self.record(record["key"]) for record in fold["records"]]
         return self.newest_records(records)
 
-    def rows(self, folder: str, name: str, version: int) -> list[dict]:
+    def rows(self, folder: str, name: str, version: int) -> list[dict[str, Any]]:
         """A Delta table at a version: its log read line by line, its Parquet files one by one."""
-        live: dict[str, dict] = {}
+        live: dict[str, dict[str, Any]] = {}
         for each in range(version + 1):
             for line in self.object(f"{folder}/{name}/_delta_log/{each:020d}.json").splitlines():
                 action = json.loads(line)
@@ -299,7 +299,7 @@ class Checker:
             findings += self.state_findings(key, fields["folder"], fields["versions"], taken)
         return findings
 
-    def state_findings(self, where: str, folder: str, versions: dict, taken: dict) -> list[Finding]:
+    def state_findings(self, where: str, folder: str, versions: dict[str, Any], taken: dict[str, Any]) -> list[Finding]:
         """The four tables at these versions hold what these records say, each row once."""
         try:
             got = {name: self.rows(folder, name, versions[name]) for name in TABLES}
@@ -318,9 +318,9 @@ class Checker:
             findings += differences(f"row of {name}", expected[name], rows, where=where)
         return findings
 
-    def expected_rows(self, taken: dict[tuple[str, str], Record]) -> dict[str, Counter]:
+    def expected_rows(self, taken: dict[tuple[str, str], Record]) -> dict[str, Counter[Any]]:
         """Rows of the four tables, made from the shards' own bytes."""
-        rows: dict[str, Counter] = {name: Counter() for name in TABLES}
+        rows: dict[str, Counter[Any]] = {name: Counter() for name in TABLES}
         withdrawn = self.withdrawn(taken.values())
         for (plan, shard), record in taken.items():
             fields = record.fields
@@ -332,8 +332,8 @@ class Checker:
                 for name, offset, data in self.members(part):
                     if fields["kind"] == "images" and name.endswith(".jpg"):
                         sha256 = hashlib.sha256(data).hexdigest()
-                        place = (plan, shard, part["key"], offset, len(data), sha256)
-                        rows["images"][(int(sha256[:16], 16) >> 1, *place)] += 1
+                        image_place = (plan, shard, part["key"], offset, len(data), sha256)
+                        rows["images"][(int(sha256[:16], 16) >> 1, *image_place)] += 1
                     elif fields["kind"] == "masks":
                         document = json.loads(data)
                         for ordinal, mask in enumerate(document["annotations"]):
@@ -365,7 +365,7 @@ class Checker:
         return findings + differences("shard", Counter(record.key for record in newest.values()), in_tables, "tables")
 
 
-def differences(thing: str, expected: Counter, got: Counter, where: str = "shards") -> list[Finding]:
+def differences(thing: str, expected: Counter[Any], got: Counter[Any], where: str = "shards") -> list[Finding]:
     findings = []
     for each in expected.keys() | got.keys():
         wanted, found = expected[each], got[each]
@@ -375,7 +375,7 @@ def differences(thing: str, expected: Counter, got: Counter, where: str = "shard
     return findings
 
 
-def _parquet(data: bytes) -> list[dict]:
+def _parquet(data: bytes) -> list[dict[str, Any]]:
     return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pylist()
 
 

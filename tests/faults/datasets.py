@@ -1,6 +1,7 @@
 """Small datasets for the harness, and the jobs beside writing shards: planning, redoing, withdrawing, rebuilding."""
 
 from pathlib import Path
+from typing import Any
 
 from storage.dataset import Dataset
 from storage.protocol import redo
@@ -39,7 +40,7 @@ def plan_masks(dataset: Dataset, images: Plan, *, variant: int, skip: int) -> Pl
     return dataset.new_plan("masks", planned, {"variant": variant, "skip": skip, "inherit": False})
 
 
-def redo_all(dataset: Dataset, plan_id: str, settings: dict) -> Plan:
+def redo_all(dataset: Dataset, plan_id: str, settings: dict[str, Any]) -> Plan:
     plan = dataset.plan(plan_id)
     return dataset.plan_redo(plan, [shard.name for shard in plan.shards], settings)
 

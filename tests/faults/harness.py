@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=1000, help="on local disk")
     parser.add_argument("--s3-faults", type=int, default=0, help="on a real S3 server, started here (see s3_server.py)")
     parser.add_argument("--seed", type=int, default=0)

@@ -39,7 +39,7 @@ class Network:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
-    def counts(self) -> Counter:
+    def counts(self) -> Counter[str]:
         return Counter(f"network {line}" for line in self.log.read_text().splitlines())
 
 

@@ -59,7 +59,7 @@ class Disk(Protocol):
 class SimulatedDisk:
     """Keeps of a job's files what fsync vouches for."""
 
-    modes = MODES
+    modes: tuple[str, ...] = MODES
 
     def __init__(self, folder: Path) -> None:
         self.root, self._after, self._log = folder / "on", folder / "after", folder / "fsyncs"
@@ -136,7 +136,7 @@ def _vouched_for(descriptor: int) -> dict[str, object]:
 class LoopDisk:
     """ext4 on a loop device; the image is copied under a frozen job. Needs root."""
 
-    modes = ("as ext4 left it", "some files written back")
+    modes: tuple[str, ...] = ("as ext4 left it", "some files written back")
 
     def __init__(self, folder: Path) -> None:
         self._image, self._copy = folder / "disk.img", folder / "copy.img"

@@ -60,7 +60,7 @@ def fold_without_numbers(patch: Patch) -> None:
     def change_always(store: ObjectStore, folder: str, name: str, number: int, change: Any, *, since: int) -> int:
         table = delta.open_table(store, folder, name)
         if change is not None:
-            change(table, delta.CommitProperties())
+            change(table, delta.CommitProperties())  # type: ignore[attr-defined]
         return table.version()
 
     patch(delta, "change_once", change_always)
@@ -90,7 +90,7 @@ def redo_whatever_is_there(patch: Patch) -> None:
 def write_in_place(patch: Patch) -> None:
     """Files get their names before their bytes."""
 
-    def write(self: LocalStore, key: str, fill: Callable, publish: Callable) -> None:
+    def write(self: LocalStore, key: str, fill: Callable[..., Any], publish: Callable[..., Any]) -> None:
         path: Path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb" if publish is os.link else "wb") as file:

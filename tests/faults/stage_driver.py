@@ -35,5 +35,5 @@ class Counting(ShardWorker):
 
 if __name__ == "__main__":
     Counting.begun = Path(sys.argv.pop(1))
-    fully_automatic.ShardWorker = Counting  # type: ignore[misc]
+    vars(fully_automatic)["ShardWorker"] = Counting
     cli.main()

@@ -15,7 +15,7 @@ from tests.faults.workers import STORE_FAILED, Ended, Worker
 class Tally:
     """What a whole run did and found."""
 
-    faults: Counter = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

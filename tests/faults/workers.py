@@ -6,6 +6,7 @@ A worker can be told to strike itself at its n-th step. A step is a call of its 
 
 import ctypes
 import gc
+import hashlib
 import os
 import pickle
 import resource
@@ -21,7 +22,7 @@ from typing import Any
 from storage import rle
 from storage.dataset import Dataset
 from storage.formats import documents
-from storage.objects import probing, s3, stores
+from storage.objects import probing, s3
 from storage.objects.stores import StoreError
 from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.commits import Commit
@@ -45,7 +46,7 @@ STORE_FAILED, FAILED = 3, 4  # exit codes: a StoreError, which may have been mea
 
 def make_image(number: int) -> tuple[ImageRecord, bytes]:
     data = truth.photo(number)
-    sha256 = stores.hashlib.sha256(data).hexdigest()
+    sha256 = hashlib.sha256(data).hexdigest()
     record = ImageRecord(
         image_id=image_id_of(sha256),
         key=image_key(image_id_of(sha256)),
@@ -66,7 +67,7 @@ def make_masks(image: ImageRecord, plan: Plan, shard: PlannedShard) -> list[Mask
     number = int(image.source.partition("-")[2])
     masks = []
     for ordinal in range(truth.MASKS_PER_IMAGE):
-        runs = rle.encode(truth.mask_HW(number, ordinal, int(plan.settings["variant"])))  # type: ignore[call-overload]
+        runs = rle.encode(truth.mask_HW(number, ordinal, int(plan.settings["variant"])))
         masks.append(
             MaskRecord(
                 mask_id=mask_id_of(plan.plan_id, shard.name, shard.generation, image.image_id, ordinal),
@@ -116,7 +117,7 @@ def write_masks(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit:
         there = {image.key for image, _ in dataset.read_masks(inherited)}
         images = [image for image in images if image.key not in there]
     else:
-        skip = int(plan.settings["skip"])  # type: ignore[call-overload]
+        skip = int(plan.settings["skip"])
         rejects, images = [reject(image.source) for image in images[:skip]], images[skip:]
     masked = [(image, make_masks(image, plan, shard)) for image in images]
     return dataset.write_masks(plan, shard, masked, rejects, model_id="m", inherited=inherited)
@@ -156,7 +157,7 @@ def finish(dataset: Dataset) -> None:
             if plan.kind == "withdrawals":
                 pairs = [(each.image_id, each.mask_id) for each in shard.inputs if isinstance(each, MaskKey)]
                 try:
-                    dataset.withdraw(pairs, str(plan.settings["reason"]))  # type: ignore[arg-type]
+                    dataset.withdraw(pairs, str(plan.settings["reason"]))
                 except ValueError:  # a redo replaced some of them meanwhile
                     dataset.close(plan)
             else:
@@ -297,7 +298,7 @@ class _Steps:
             return
         self.taken += 1
 
-    def before(self, call: Callable) -> Callable:
+    def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*args: Any, **kwargs: Any) -> Any:
             self.step()
             return call(*args, **kwargs)
@@ -305,10 +306,10 @@ class _Steps:
         return stepped
 
     def install(self, dataset: Dataset) -> None:
-        dataset.store = SteppedStore(dataset.store, self.step)  # type: ignore[assignment]
+        dataset.store = SteppedStore(dataset.store, self.step)
         for name in DISK_STEPS:
             setattr(os, name, self.before(getattr(os, name)))
-        delta.CommitProperties = self.before(delta.CommitProperties)  # type: ignore[misc,assignment]
+        delta.CommitProperties = self.before(delta.CommitProperties)  # type: ignore[attr-defined, assignment]
 
 
 class SteppedStore:
@@ -352,4 +353,4 @@ def _shift_clock(offset: timedelta) -> None:
     time.time = lambda: real_time() + offset.total_seconds()
     for module in (commits, cleaning, contents, folds, plans, probing, query, redo, s3, snapshots, verification):
         if hasattr(module, "datetime"):
-            module.datetime = Shifted
+            vars(module)["datetime"] = Shifted

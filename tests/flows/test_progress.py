@@ -11,7 +11,7 @@ def line(workers: list[WorkerCounts]) -> str:
     plain = Reporter("masks", console, None)
     plain(Counts(done=3, total=9, new=3, masks=40, new_masks=40, rejects=1, workers=workers))
     plain.close()
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def rated(*rates: float) -> list[WorkerCounts]:

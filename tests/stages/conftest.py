@@ -48,5 +48,5 @@ def picture(seed: int, *, height: int = 60, width: int = 80) -> Image.Image:
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     """The bytes of an image file."""
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, kind, **options)
     return buffer.getvalue()

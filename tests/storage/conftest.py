@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def ingest(dataset: Dataset, shards: int = 2, images: int = 2, first: int = 0) -
     return plan
 
 
-def plan_masks(dataset: Dataset, settings: dict | None = None) -> Plan:
+def plan_masks(dataset: Dataset, settings: dict[str, Any] | None = None) -> Plan:
     """A plan of one mask shard for each image shard."""
     planned = [
         PlannedShard(name=f"{number:05d}", inputs=(commit.address,))
@@ -86,7 +87,7 @@ def plan_masks(dataset: Dataset, settings: dict | None = None) -> Plan:
     return dataset.new_plan("masks", planned, settings or {"model": "seed-0123", "points_per_side": 32})
 
 
-def mask(dataset: Dataset, settings: dict | None = None) -> Plan:
+def mask(dataset: Dataset, settings: dict[str, Any] | None = None) -> Plan:
     """Writes three masks for every image, and gives the plan."""
     plan = plan_masks(dataset, settings)
     for shard in dataset.missing(plan):

@@ -8,7 +8,6 @@ import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +68,7 @@ def both_sides(
 
 @pytest.mark.parametrize("size_hw", [(267, 400), (400, 300)])
 def test_a_random_network_gives_the_peers_masks_before_nms(
-    peer_pipeline: Callable[[Model], Any], random_model: Model, size_hw: tuple[int, int]
+    peer_pipeline: ModuleType, random_model: Model, size_hw: tuple[int, int]
 ) -> None:
     """Ragged masks that fill the picture: NMS would leave one, so it is off and every mask that passes is compared."""
     config = GenerateConfig(points_per_side=12, box_nms_threshold=1.01)
@@ -81,7 +80,7 @@ def test_a_random_network_gives_the_peers_masks_before_nms(
 
 
 @pytest.mark.parametrize("name", ["chelsea", "astronaut"])
-def test_the_seed_gives_the_peers_masks_after_nms(peer_pipeline: Callable[[Model], Any], name: str) -> None:
+def test_the_seed_gives_the_peers_masks_after_nms(peer_pipeline: ModuleType, name: str) -> None:
     """A coarse grid on two photographs; tests/benchmarks/parity_generate.py takes a folder of them."""
     photo = getattr(data, name)()[:300]
     config = GenerateConfig(points_per_side=10, box_nms_threshold=0.9)

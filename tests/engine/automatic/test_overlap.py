@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from skimage import data
@@ -35,7 +36,7 @@ def test_no_more_items_are_taken_than_threads_while_nobody_takes_results() -> No
             taken.append(item)
             yield item
 
-    results = overlapped(lambda item: item, items(), threads=3)
+    results: Any = overlapped(lambda item: item, items(), threads=3)
     assert next(results) == 0
     assert len(taken) == 4  # three were begun, and the one that the first result made room for was asked for
     results.close()

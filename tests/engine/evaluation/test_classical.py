@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def nested() -> FelzenszwalbImage:
     return FelzenszwalbImage(labels_SHW=np.stack([columns // 10, columns // 20, columns // 40]))
 
 
-def mask_of(picture: FelzenszwalbImage, **prompt) -> np.ndarray:
+def mask_of(picture: FelzenszwalbImage, **prompt: Any) -> np.ndarray:
     (answer,) = picture.segment([ObjectPrompt(**prompt)])
     assert len(answer.masks_MHW) == 1
     return answer.masks_MHW[answer.chosen]

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,7 +82,7 @@ def two_squares(tmp_path: Path) -> Path:
     for number, value in enumerate((50, 200)):
         cv2.imwrite(str(folder / f"p{number}.png"), np.full((100, 100, 3), value, np.uint8))
         boxes = [(10, 10, 30, 30, 0), (60, 60, 70, 70, 5)] + [(90, 90, 92, 92, 0)] * number
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for x0, y0, x1, y1, annotator in boxes:
             mask = np.zeros((100, 100), dtype=bool)
             mask[y0:y1, x0:x1] = True
@@ -242,6 +243,6 @@ def test_the_json_has_every_figure_and_null_for_what_was_not_asked(two_squares: 
         ({"max_masks_per_image": 0}, "max_masks_per_image"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**settings)

@@ -54,7 +54,9 @@ def test_the_interval_covers_the_true_mean_about_95_times_in_100() -> None:
             for number, centre in enumerate(rng.normal(0.5, 0.1, size=30))
             for value in rng.normal(centre, 0.1, size=rng.integers(1, 12))
         ]
-        low, high = summarise(scores, ["miou_1_chosen"], seed=0).figures["miou_1_chosen"].interval
+        interval = summarise(scores, ["miou_1_chosen"], seed=0).figures["miou_1_chosen"].interval
+        assert interval is not None
+        low, high = interval
         covered += low <= 0.5 <= high
     assert 0.87 <= covered / 200 <= 0.99
 
@@ -107,6 +109,7 @@ def test_calibration_tells_an_honest_head_from_an_overconfident_one() -> None:
     assert boastful.expected_error == pytest.approx(0.3)
     assert boastful.mean_predicted_iou - boastful.mean_true_iou == pytest.approx(0.3)
     assert [honest.correlation, boastful.correlation] == pytest.approx([1.0, 1.0])
+    assert honest is not None
     assert sum(one.candidates for one in honest.bins) == 600
 
 

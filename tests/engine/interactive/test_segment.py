@@ -58,7 +58,7 @@ def test_a_lone_click_gets_three_candidates_ranked_by_predicted_iou(picture: Sam
         {"clicks": [Click(x=320.5, y=200.5)], "previous_logits_LL": torch.ones(32, 32)},
     ],
 )
-def test_anything_more_than_a_lone_click_gets_one_mask(picture: SamImage, prompt: dict) -> None:
+def test_anything_more_than_a_lone_click_gets_one_mask(picture: SamImage, prompt: dict[str, Any]) -> None:
     assert ask(picture, **prompt).masks_MHW.shape == (1, 480, 640)
 
 
@@ -130,7 +130,7 @@ def test_no_prompts_get_no_answers(model: Model, picture: SamImage) -> None:
         ({"clicks": [Click(x=3, y=3)], "previous_logits_LL": torch.zeros(16, 16)}, r"\[16, 16\], expected \[32, 32\]"),
     ],
 )
-def test_prompts_that_make_no_sense_are_refused(picture: SamImage, prompt: dict, message: str) -> None:
+def test_prompts_that_make_no_sense_are_refused(picture: SamImage, prompt: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(picture, **prompt)
 

@@ -43,7 +43,8 @@ class Variant:
 def decoder_variants() -> list[tuple[Any, list[Variant]]]:
     """SAM's ViTs in both dtypes, the seed in bfloat16; 7 tokens padded to 8."""
     module = decoder_attention_triton
-    to_cells, to_tokens = [], []
+    to_cells: list[Any] = []
+    to_tokens: list[Any] = []
     for dtype, kind, channels, heads in (
         (torch.bfloat16, "*bf16", 256, 8),
         (torch.float32, "*fp32", 256, 8),

@@ -66,4 +66,4 @@ def test_asking_for_triton_where_it_cannot_run_raises(monkeypatch: pytest.Monkey
 
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 'reference' or 'triton'"):
-        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, backend="cuda")  # type: ignore[arg-type]
+        box_nms(np.zeros((3, 4)), np.zeros(3), 0.7, backend="cuda")

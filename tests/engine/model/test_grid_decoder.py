@@ -92,4 +92,4 @@ def test_embeddings_of_another_shape_and_unknown_kinds_are_refused(
         with pytest.raises(ValueError, match="expected"):
             GridDecoder(sam, torch.zeros(shape))
     with pytest.raises(ValueError, match="expected 'auto', 'grid', 'fused' or 'plain'"):
-        make_point_decoder("fast", sam, torch.zeros(1, 32, 10, 10))  # type: ignore[arg-type]
+        make_point_decoder("fast", sam, torch.zeros(1, 32, 10, 10))

@@ -74,7 +74,7 @@ def test_recomputing_keeps_less_until_the_backward_pass(encoder: ImageEncoder) -
     for recomputes in (False, True):
         encoder.recomputes_blocks = recomputes
         sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):  # type: ignore[misc]
             encoder(pixels())
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 3

@@ -27,7 +27,7 @@ class OnOneDevice(TorchDispatchMode):
     """Fails when an operator makes a tensor on another device; numbers, and what Python lifts from the host, may be."""
 
     def __init__(self, device: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -48,7 +48,7 @@ def test_a_figure_drawn_twice_is_the_same() -> None:
 
 
 def test_no_two_figures_of_a_page_share_an_id() -> None:
-    found = [set(re.findall(r'\bid="([^"]+)"', draw())) for draw in FIGURES.values()]
+    found = [set(re.findall(r'\bid="([^"]+)"', draw())) for draw in FIGURES.values()]  # type: ignore[no-untyped-call]
     assert len(set().union(*found)) == sum(len(ids) for ids in found)
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ from flows.report.page import EXAMPLES, REJECTS_QUERY, verdict
 from flows.report.write import write_report
 from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
-from storage.protocol.commits import Plan, PlannedShard
-from storage.protocol.inputs import ImageRange
+from storage.protocol.inputs import ImageRange, ShardAddress
+from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of, parse_sa1b
 from tests.paths import PHOTOS
 
@@ -38,7 +39,7 @@ VOID = {"meta", "link", "img", "input", "br"}
 
 def stored_photos() -> list[tuple[ImageRecord, bytes, list[MaskRecord]]]:
     """The tests' nine photographs with people's masks; the second one has a hostile name, the third lost its masks."""
-    found = []
+    found: list[Any] = []
     for file in sorted(each for each in PHOTOS.rglob("*") if each.suffix in (".jpg", ".png")):
         image, masks = parse_sa1b(json.loads(file.with_suffix(".json").read_text()))
         data = file.read_bytes()
@@ -66,7 +67,7 @@ def rejects_of(number: int) -> list[Reject]:
     ]
 
 
-def add_images(dataset: Dataset, photos: list, rejects: list[Reject]) -> str:
+def add_images(dataset: Dataset, photos: list[Any], rejects: list[Reject]) -> ShardAddress:
     """Commits one image shard; returns its address."""
     plan = dataset.new_plan("images", [PlannedShard(name="000000")], {"stage": "ingest", "photos": len(photos)})
     return dataset.write_images(plan, plan.shards[0], [(image, data) for image, data, _ in photos], rejects).address
@@ -103,7 +104,7 @@ def diagnostics_of(kept: int) -> Diagnostics:
 NONE_KEPT = Diagnostics(candidates=3072, taken={Filter.FAILED_PREDICTED_IOU: 3072}, best_predicted_iou=0.612)
 
 
-def add_masks(dataset: Dataset, photos: list, address: str, settings: dict, *, shards: int = 2) -> Plan:
+def add_masks(dataset: Dataset, photos: list[Any], address: str, settings: dict[str, Any], *, shards: int = 2) -> Plan:
     """Commits the photographs' masks in several shards, with diagnostics as the fully automatic stage writes them."""
     bounds = [len(photos) * i // shards for i in range(shards + 1)]
     runs = [photos[start:stop] for start, stop in pairwise(bounds)]
@@ -394,7 +395,7 @@ def test_photographs_without_a_run_are_shown_plain(tmp_path: Path) -> None:
 
 def test_a_run_without_any_mask_names_the_filter_and_the_setting(tmp_path: Path) -> None:
     dataset = Dataset.create(tmp_path / "data")
-    photos = [(image, data, []) for image, data, _ in stored_photos()[:2]]
+    photos: list[Any] = [(image, data, []) for image, data, _ in stored_photos()[:2]]
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings(), shards=1)
     page = page_of(dataset, tmp_path)
     (sentence,) = page.all("p", "verdict")

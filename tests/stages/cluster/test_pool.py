@@ -64,4 +64,4 @@ def test_a_cluster_whose_gpus_are_yet_to_come_is_asked_for_them() -> None:
 @pytest.mark.parametrize("name", ["workers", "threads", "worker_gpus", "worker_memory_bytes"])
 def test_a_pool_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
-        PoolConfig(**{name: 0})  # type: ignore[arg-type]
+        PoolConfig(**{name: 0})

@@ -112,7 +112,7 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
     assert (second.generation, second.images, second.rejects, result.rejects) == (1, 5, (), 0)
     assert second.parts[: len(first.parts)] == first.parts
     assert second.masks == first.masks + len(heard[0].masks)
-    assert second.stats["diagnostics"]["candidates"] == 5 * 27  # type: ignore[index]
+    assert second.stats["diagnostics"]["candidates"] == 5 * 27
     assert len({mask.mask_id for _, masks in dataset.read_masks(second) for mask in masks}) == second.masks
     dataset.fold()
     assert dataset.query("SELECT count(*) AS n FROM masks").to_pylist() == [{"n": second.masks}]

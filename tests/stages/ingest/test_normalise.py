@@ -2,6 +2,7 @@ import io
 import struct
 import zlib
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}])
-def test_an_upright_jpeg_is_stored_byte_for_byte(pictures: SimpleNamespace, options: dict) -> None:
+def test_an_upright_jpeg_is_stored_byte_for_byte(pictures: SimpleNamespace, options: dict[str, Any]) -> None:
     data = pictures.encode(pictures.draw(1), "JPEG", **options)
     assert taken(data) == Photo(data=data, format="jpg", height=60, width=80)
 

@@ -95,7 +95,7 @@ def test_a_line_that_is_still_being_written_is_said_once_it_is_whole(
     whole = "training Bäume\nstep 1\n".encode()
     broken_off = whole.index("ä".encode()) + 1
     with (
-        training_cluster._read_aloud(SimpleNamespace(work_folder=tmp_path), said.append),  # type: ignore[arg-type]
+        training_cluster._read_aloud(SimpleNamespace(work_folder=tmp_path), said.append),
         (tmp_path / PROGRESS_NAME).open("wb", buffering=0) as file,
     ):
         file.write(whole[:broken_off])

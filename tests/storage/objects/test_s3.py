@@ -5,6 +5,7 @@ import random
 import threading
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from boto3.s3.transfer import TransferConfig
@@ -94,7 +95,7 @@ def test_a_commit_whose_first_answer_fails_is_made_once(
 
 
 def test_a_body_that_breaks_off_is_read_again(s3_server: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, data, cuts = open_store(s3_uri), os.urandom(3_000_000), []
+    store, data, cuts = open_store(s3_uri), os.urandom(3_000_000), list[str]()
 
     def fault_of(request: BaseHTTPRequestHandler) -> str:
         if request.command == "GET" and len(cuts) < 2:
@@ -138,7 +139,8 @@ def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed
     s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "_PARTS", TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20))
-    store, data = open_store(s3_uri), os.urandom(17 << 20)
+    store: Any = open_store(s3_uri)
+    data = os.urandom(17 << 20)
     assert store.write("data/p/s/g0-a.tar", lambda file: file.write(data)).nbytes == len(data)
     head = store._client.head_object(Bucket=store.bucket, Key=f"{store.prefix}/data/p/s/g0-a.tar")
     assert head["ETag"].endswith('-4"')  # four parts
@@ -234,7 +236,7 @@ def test_a_server_without_conditional_writes_is_refused_with_the_reason(monkeypa
     settings = SimpleNamespace(ACCESS_KEY_ID="a", SECRET_ACCESS_KEY="b", REGION="us-east-1")
     for name, value in vars(settings).items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    objects = {}
+    objects: dict[str, bytes] = {}
     with serving(forgetful_server(objects)) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         with pytest.raises(StoreError, match=r"16 were told they created it, expected 1; .* no working put-if-absent"):

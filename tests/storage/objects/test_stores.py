@@ -6,7 +6,6 @@ from typing import BinaryIO
 
 import pytest
 
-from storage.objects import stores
 from storage.objects.stores import (
     Conflict,
     Corrupt,
@@ -120,7 +119,7 @@ def test_an_object_is_durable_before_it_gets_its_name(local: LocalStore, monkeyp
     steps = []
     for name in ("fsync", "replace", "link"):
         real = getattr(os, name)
-        monkeypatch.setattr(stores.os, name, lambda *args, real=real, name=name: (steps.append(name), real(*args))[1])
+        monkeypatch.setattr(os, name, lambda *args, real=real, name=name: (steps.append(name), real(*args))[1])
     local.put("x", b"1")
     assert steps[-3:] == ["fsync", "replace", "fsync"]
     local.put_if_absent("y", b"1")

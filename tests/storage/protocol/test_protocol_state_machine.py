@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from deltalake import CommitProperties
 from hypothesis import Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -135,7 +136,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         shutil.copytree(self.base, self.folder / "dataset")
-        self.patch = mock.patch.object(delta, "CommitProperties", Puppet.stepping(delta.CommitProperties))
+        self.patch = mock.patch.object(delta, "CommitProperties", Puppet.stepping(CommitProperties))
         self.often = mock.patch.object(folds, "_COMPACTED", 3)  # every third fold puts files together
         self.patch.start()
         self.often.start()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -354,7 +355,7 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
 def test_a_rebuild_takes_what_others_fold_meanwhile(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, overtaken = folds._build, []
+    real, overtaken = folds._build, list[str]()
 
     def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
         versions = real(store, folder, names)
@@ -376,7 +377,7 @@ def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
 ) -> None:
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
-    real, seen = folds._build, []
+    real, seen = folds._build, list[Any]()
 
     def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
         if not seen:
@@ -396,7 +397,7 @@ def test_a_rebuild_ends_though_somebody_folds_between_all_its_tries(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each try takes what came meanwhile, so that the tables of the first one are published in the end."""
-    real, tries = folds._put_done, []
+    real, tries = folds._put_done, list[Any]()
 
     def put(store: ObjectStore, done: folds.DoneFold) -> None:
         if done.folder != "tables" and len(tries) < 4:

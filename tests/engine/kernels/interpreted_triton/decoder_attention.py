@@ -79,7 +79,7 @@ def test_triton_attends_both_ways_as_plain_torch_does(size: str, dtype: torch.dt
     )
     ours = attend_to_tokens(cells, keys_PATC, bias_PAT, values_PATC, norm, backend="triton")
     exact = [each.double() for each in (keys_PATC, bias_PAT, values_PATC)]
-    assert_near(ours, attend_to_tokens(in_float64(cells), *exact, norm.double()), dtype)
+    assert_near(ours, attend_to_tokens(in_float64(cells), *exact, norm.double()), dtype)  # type: ignore[call-arg]
 
 
 def test_scores_far_apart_neither_overflow_nor_lose_a_head() -> None:
@@ -97,7 +97,7 @@ def test_no_point_and_types_the_kernels_do_not_take() -> None:
     cells, moved_PSC, given = attention_of("one point", torch.float32, is_shared=False)
     none = Cells(image_PNC=cells.image_PNC[:0], position_NC=cells.position_NC)
     assert attend_to_cells(moved_PSC[:0], none, backend="triton").shape == (0, 8, 16)
-    assert attend_to_tokens(none, *(each[:0] for each in given[:3]), given[3], backend="triton").shape == (
+    assert attend_to_tokens(none, *(each[:0] for each in given[:3]), given[3], backend="triton").shape == (  # type: ignore[misc]
         0,
         33,
         16,
@@ -105,7 +105,7 @@ def test_no_point_and_types_the_kernels_do_not_take() -> None:
     with pytest.raises(ValueError, match="expected both float32 or both bfloat16"):
         attend_to_cells(moved_PSC.double(), in_float64(cells), backend="triton")
     with pytest.raises(ValueError, match="expected 'reference' or 'triton'"):
-        attend_to_cells(moved_PSC, cells, backend="cuda")  # type: ignore[arg-type]
+        attend_to_cells(moved_PSC, cells, backend="cuda")
 
 
 def tiny_sam(config: SamConfig = TINY) -> Sam:
@@ -151,7 +151,7 @@ class Passes(TorchDispatchMode):
     """
 
     def __init__(self, points: int, cells: int, channels: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.values_of_channel, self.channels, self.passes = points * cells, channels, 0.0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
