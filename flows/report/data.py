@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.automatic.config import PRESETS
 from engine.automatic.diagnostics import Diagnostics
+from stages.fully_automatic.stats import MaskStats
 from storage.dataset import Dataset
 from storage.objects.stores import Corrupt
 from storage.protocol.plans import Plan
@@ -126,10 +127,7 @@ def collect(dataset: Dataset, *, now: datetime | None = None) -> ReportData:
     """The report's data, as of the newest fold. Raises Corrupt where a photograph is not what its row says."""
     runs = _read_runs(dataset)
     run = runs[-1] if runs else None
-    stats = _read_stats(dataset, run) if run else []
-    without_masks = {
-        key: Diagnostics.from_json(counts) for each in stats for key, counts in each.get("without_masks", {}).items()
-    }
+    stats = _read_stats(dataset, run) if run else MaskStats()
     return ReportData(
         uri=dataset.uri,
         written_at=now or datetime.now(UTC),
@@ -137,9 +135,9 @@ def collect(dataset: Dataset, *, now: datetime | None = None) -> ReportData:
         masks=_count(dataset, "masks"),
         run=run,
         earlier_runs=tuple(runs[:-1]),
-        pictures=_read_pictures(dataset, run, without_masks),
+        pictures=_read_pictures(dataset, run, stats.without_masks),
         histograms=_read_histograms(dataset, run) if run and run.masks else None,
-        diagnostics=_add_diagnostics(stats),
+        diagnostics=stats.diagnostics,
         reject_groups=_read_reject_groups(dataset),
         reject_rows=_read_reject_rows(dataset),
     )
@@ -200,15 +198,10 @@ def _name_preset(generate: Mapping[str, object]) -> tuple[str, dict[str, object]
     return nearest, differences[nearest]
 
 
-def _read_stats(dataset: Dataset, run: RunFacts) -> list[dict[str, Any]]:
+def _read_stats(dataset: Dataset, run: RunFacts) -> MaskStats:
+    """Add the statistics of all shards of a run."""
     rows = _rows(dataset, f"SELECT stats FROM shards WHERE plan IN {_plans(run)} AND attempt IS NOT NULL")
-    return [json.loads(row["stats"]) for row in rows]
-
-
-def _add_diagnostics(stats: Sequence[Mapping[str, Any]]) -> Diagnostics | None:
-    """None where no shard recorded any: masks that people drew."""
-    found = [Diagnostics.from_json(each["diagnostics"]) for each in stats if "diagnostics" in each]
-    return sum(found, start=Diagnostics()) if found else None
+    return MaskStats.total(MaskStats.from_json(json.loads(row["stats"])) for row in rows)
 
 
 def _read_histograms(dataset: Dataset, run: RunFacts) -> Histograms:

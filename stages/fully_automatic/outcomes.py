@@ -2,20 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, cast
 
 from engine.automatic.diagnostics import Diagnostics
 from stages.fully_automatic.plan import STAGE
+from stages.fully_automatic.stats import MaskStats
 from storage.dataset import Dataset
 from storage.objects.stores import NotFound
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import image_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
-
-MAX_WITHOUT_MASKS = 12
-"""Photographs of a shard whose want of masks its record explains: as many as a report shows in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +96,7 @@ def write_outcomes(
         shard,
         [(outcome.image, outcome.masks) for outcome in masked],
         rejects,
-        _stats(masked, kept),
+        _stats(masked, kept).to_json(),
         model_id=str(plan.settings["model_id"]),
         seconds=seconds,
         inherited=kept,
@@ -108,20 +104,13 @@ def write_outcomes(
     return result_of(commit, made=True)
 
 
-def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> dict[str, object]:
-    """The shard's diagnostics: summed, and of the first few photographs without masks why they have none."""
-    before = _stats_of(kept) if kept else {"diagnostics": {}, "without_masks": {}}
-    new = sum((outcome.diagnostics for outcome in masked), Diagnostics()).to_json()
-    none = {outcome.image.key: outcome.diagnostics.to_json() for outcome in masked if not outcome.masks}
-    return {
-        "diagnostics": {name: count + before["diagnostics"].get(name, 0) for name, count in new.items()},
-        "without_masks": dict(islice((before["without_masks"] | none).items(), MAX_WITHOUT_MASKS)),
-    }
-
-
-def _stats_of(commit: Commit) -> dict[str, dict[str, Any]]:
-    """What `_stats` wrote into a record."""
-    return cast("dict[str, dict[str, Any]]", commit.stats)
+def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:
+    """The shard's diagnostics, with those of the masks that a redo keeps."""
+    new = MaskStats(
+        diagnostics=sum((outcome.diagnostics for outcome in masked), Diagnostics()),
+        without_masks={outcome.image.key: outcome.diagnostics for outcome in masked if not outcome.masks},
+    )
+    return MaskStats.total([MaskStats.from_json(kept.stats), new]) if kept else new
 
 
 def reject(image: ImageRecord, reason: str, detail: str) -> Reject:

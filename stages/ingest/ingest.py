@@ -13,7 +13,7 @@ import hashlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from stages.ingest.files import PhotosAtHand, find_photos, read_file
 from stages.ingest.known import KnownPhotos, Verdict
 from stages.ingest.normalise import Photo, Unusable, normalise
 from stages.ingest.plan import plan_photos
+from stages.ingest.stats import IngestStats
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import PhotoKey, photo_inputs
@@ -35,8 +36,6 @@ from storage.records import ImageRecord, Reject, image_id_of, image_key
 
 MAX_THREADS = 8
 """Most threads where their number is not given; each may hold one decoded photo."""
-OTHER_SETTINGS = "of_earlier_settings"
-"""Key in a record's statistics: unchanged photos that only plans of other settings name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +108,11 @@ def ingest_photos(
     # Report what all their records say
     by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, at_hand.keys)}
     commits = list(by_address.values())  # a plan and its redo have shards in common
+    stats = [IngestStats.from_json(commit.stats) for commit in commits]
     return IngestReport(
         images=sum(commit.images for commit in commits),
-        unchanged=sum(_stat(commit.stats, "unchanged") for commit in commits),
-        stored_with_other_settings=sum(_stat(commit.stats, OTHER_SETTINGS) for commit in commits),
+        unchanged=sum(each.unchanged for each in stats),
+        stored_with_other_settings=sum(each.of_earlier_settings for each in stats),
         rejects=tuple(reject for commit in commits for reject in commit.rejects),
         other_files=other_files,
         shards=tuple(commits),
@@ -197,7 +197,8 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
     images: list[tuple[ImageRecord, bytes]] = []
     rejects: list[Reject] = []
     unchanged = -inherited.images if inherited else 0  # a redo reads the inherited images' photos again
-    other_settings = _stat(inherited.stats, OTHER_SETTINGS) if inherited else 0
+    before = IngestStats.from_json(inherited.stats) if inherited else IngestStats()
+    other_settings = before.of_earlier_settings
 
     # Decide what each photo is
     session.known.start_plan(plan)
@@ -217,14 +218,17 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
         session.progress.count(images=int(verdict is Verdict.NEW))
 
     # Commit images, rejects and statistics
-    stats = {
-        "photos": len(shard.inputs),
-        "unchanged": unchanged,
-        OTHER_SETTINGS: other_settings,
-        "stored_as_they_came": sum(record.source_sha256 == record.stored_sha256 for record, _ in images),
-    }
+    stats = IngestStats(
+        photos=len(shard.inputs),
+        unchanged=unchanged,
+        of_earlier_settings=other_settings,
+        stored_as_they_came=sum(record.source_sha256 == record.stored_sha256 for record, _ in images),
+        others=before.others,
+    )
     seconds = time.perf_counter() - began
-    return session.dataset.write_images(plan, shard, images, rejects, stats=stats, seconds=seconds, inherited=inherited)
+    return session.dataset.write_images(
+        plan, shard, images, rejects, stats=stats.to_json(), seconds=seconds, inherited=inherited
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,10 +299,3 @@ def _image(read: _ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
 
 def _reject(read: _ReadPhoto, why: Unusable) -> Reject:
     return Reject(source=read.source, source_sha256=read.sha256, reason=why.reason, detail=why.detail, stage=STAGE)
-
-
-def _stat(stats: Mapping[str, object], name: str) -> int:
-    """Read a count that `_ingest_shard` wrote into a record; 0 where an earlier version wrote none."""
-    value = stats.get(name, 0)
-    assert isinstance(value, int)
-    return value

@@ -4,7 +4,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from stages.fully_automatic import outcomes
+from engine.automatic.diagnostics import Diagnostics
+from stages.fully_automatic import stats
 from stages.fully_automatic.outcomes import MaskedImage, read_photographs
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
@@ -65,20 +66,20 @@ def test_an_image_without_masks_is_a_row_and_not_a_reject(tiny_model: Path, phot
     results = mask_all(worker)
     assert [(result.images > 0, result.masks, result.rejects) for result in results] == [(True, 0, 0)] * len(results)
     (plan,) = plan_masks(photographed, worker.model, worker.config)
-    stats: Any = photographed.commits(plan)[0].stats
-    assert {each["failed_predicted_iou"] for each in stats["without_masks"].values()} == {27}
+    written: Any = photographed.commits(plan)[0].stats
+    assert {each["failed_predicted_iou"] for each in written["without_masks"].values()} == {27}
 
 
 def test_a_record_explains_no_more_than_a_few_images_without_masks(
     tiny_model: Path, photographed: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "MAX_WITHOUT_MASKS", 3)
+    monkeypatch.setattr(stats, "MAX_WITHOUT_MASKS", 3)
     worker = ShardWorker(tiny_model, replace(CONFIG, predicted_iou_threshold=100.0), photographed.uri)
     mask_one_shard(worker)
     (plan,) = plan_masks(photographed, worker.model, worker.config)
-    stats: Any = photographed.commits(plan)[0].stats
-    assert len(stats["without_masks"]) == 3
-    assert stats["diagnostics"]["failed_predicted_iou"] == 5 * 27
+    written: Any = photographed.commits(plan)[0].stats
+    assert len(written["without_masks"]) == 3
+    assert written["diagnostics"]["failed_predicted_iou"] == 5 * 27
 
 
 def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker) -> None:
@@ -112,7 +113,9 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
     assert (second.generation, second.images, second.rejects, result.rejects) == (1, 5, (), 0)
     assert second.parts[: len(first.parts)] == first.parts
     assert second.masks == first.masks + len(heard[0].masks)
-    assert second.stats["diagnostics"]["candidates"] == 5 * 27
+    before = stats.MaskStats.from_json(first.stats).diagnostics or Diagnostics()
+    assert stats.MaskStats.from_json(second.stats).diagnostics == before + heard[0].diagnostics
+    assert (before + heard[0].diagnostics).candidates == 5 * 27
     assert len({mask.mask_id for _, masks in dataset.read_masks(second) for mask in masks}) == second.masks
     dataset.fold()
     assert dataset.query("SELECT count(*) AS n FROM masks").to_pylist() == [{"n": second.masks}]
