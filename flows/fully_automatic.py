@@ -22,7 +22,7 @@ from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker, expected_memory_bytes
 from stages.ingest.ingest import IngestProgress, IngestReport, ingest_photos
 from storage.dataset import Dataset
-from storage.objects.stores import StoreError
+from storage.errors import StoreError
 from storage.protocol.plans import Plan
 
 FOLD_EVERY_S = 60.0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stages.training.snapshot_source import Sample, training_samples
     from storage import rle
     from storage.dataset import Dataset
-    from storage.objects.stores import Conflict, Corrupt, NotFound, StoreError
+    from storage.errors import Conflict, Corrupt, NotFound, StoreError
     from storage.records import ImageRecord, MaskRecord, Provenance, Reject
     from storage.rle import Rle
     from storage.tables.snapshots import Snapshot

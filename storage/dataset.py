@@ -12,22 +12,26 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from storage.errors import Conflict, NotFound, StoreError
 from storage.formats import documents
 from storage.objects import probing
-from storage.objects.stores import Conflict, NotFound, ObjectStore, StoreError, open_store
+from storage.objects.stores import ObjectStore, open_store
 from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.cleaning import CleaningReport
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
-from storage.tables import contents, folds, lookup, snapshots, verification
-from storage.tables import rows as tables
-from storage.tables.folds import DoneFold, FoldReport
+from storage.tables import contents, fold_log, folds, lookup, snapshots, verification
+from storage.tables.columns import MASKS
+from storage.tables.fold_log import DoneFold
+from storage.tables.folds import FoldReport
 from storage.tables.query import query as query_tables
 from storage.tables.query import stream as stream_tables
+from storage.tables.rebuild import rebuild
 from storage.tables.snapshots import Snapshot
 from storage.tables.verification import VerifyReport
+from storage.tables.withdrawals import mask_pairs, withdraw, withdrawn_masks
 
 _MARKER = "dataset.json"  # written last: a folder with it is a dataset
 _MADE_BEFORE_MARKER = ("tables", "folds")  # what a creation that died half-way may have left
@@ -192,7 +196,7 @@ class Dataset:
         for masks that are not there.
         """
         self.fold()
-        commit = redo.withdraw(self.store, folds.newest_done(self.store), masks, reason)
+        commit = withdraw(self.store, fold_log.newest_done(self.store), masks, reason)
         self.fold()
         return commit
 
@@ -215,7 +219,7 @@ class Dataset:
         Without the masks withdrawn by now, or by the time of the snapshot. Raises NotFound, Corrupt.
         """
         done = None if snapshot is None else self._done(snapshot)
-        withdrawn = tables.mask_pairs(folds.withdrawn_masks(self.store, done))
+        withdrawn = mask_pairs(withdrawn_masks(self.store, done))
         return contents.read_masks(self.store, self._commit(shard), withdrawn)
 
     def read_mask(self, image_id: int, mask_id: int, *, snapshot: str | None = None) -> MaskRecord:
@@ -224,7 +228,7 @@ class Dataset:
 
     def known_image_ids(self) -> dict[int, bytes]:
         """image_id -> SHA-256 (32 bytes) of every committed image, folded or not: how ingest finds duplicates."""
-        return lookup.known_image_ids(self.store, folds.newest_done(self.store))
+        return lookup.known_image_ids(self.store, fold_log.newest_done(self.store))
 
     def fold(self) -> FoldReport:
         """Takes new commit records into the tables; anybody may call it at any time."""
@@ -232,7 +236,7 @@ class Dataset:
 
     def rebuild_tables(self) -> FoldReport:
         """Makes the four tables anew from the commit records, whatever state they are in."""
-        return folds.rebuild(self.store)
+        return rebuild(self.store)
 
     def clean(self, *, delete: bool = False) -> CleaningReport:
         """Finds, and with `delete` removes, what crashed and beaten attempts left; safe beside live workers."""
@@ -259,10 +263,10 @@ class Dataset:
 
         `columns` None: all of them. Raises ValueError for a column or a condition that is wrong, NotFound.
         """
-        chosen = list(columns if columns is not None else tables.MASKS.names)
-        unknown = [name for name in chosen if name not in tables.MASKS.names]
+        chosen = list(columns if columns is not None else MASKS.names)
+        unknown = [name for name in chosen if name not in MASKS.names]
         if unknown or not chosen:
-            raise ValueError(f"columns {unknown or chosen}: expected some of {', '.join(tables.MASKS.names)}")
+            raise ValueError(f"columns {unknown or chosen}: expected some of {', '.join(MASKS.names)}")
         return stream_tables(self.store, self._done(snapshot), f"SELECT {', '.join(chosen)} FROM masks WHERE {filter}")
 
     def masks_of_image(self, image_id: int, snapshot: str | None = None) -> pa.Table:
@@ -272,7 +276,7 @@ class Dataset:
     def snapshot(self) -> Snapshot:
         """Folds what is there and names that state for ever."""
         self.fold()
-        return snapshots.take_snapshot(self.store, folds.newest_done(self.store))
+        return snapshots.take_snapshot(self.store, fold_log.newest_done(self.store))
 
     def snapshots(self) -> list[Snapshot]:
         """Oldest first."""
@@ -302,7 +306,7 @@ class Dataset:
 
     def _done(self, snapshot: str | None) -> DoneFold:
         if snapshot is None:
-            return folds.newest_done(self.store)
+            return fold_log.newest_done(self.store)
         if snapshot not in self._proven:
             found = snapshots.read_snapshot(self.store, snapshot)
             snapshots.prove(self.store, found)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from storage.objects.stores import LocalStore, NotFound, ObjectStore
+from storage.errors import NotFound
+from storage.objects.local import LocalStore
+from storage.objects.stores import ObjectStore
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"

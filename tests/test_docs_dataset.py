@@ -13,7 +13,7 @@ from storage.dataset import Dataset
 from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
-from storage.tables import rows as tables
+from storage.tables.columns import SCHEMAS
 from tests.image_records import image_record, photo_key
 from tests.paths import ROOT
 
@@ -31,7 +31,7 @@ UNITS = {
 def columns_in_markdown() -> str:
     """The tables of the code, as the page shows them."""
     lines = []
-    for name, schema in tables.SCHEMAS.items():
+    for name, schema in SCHEMAS.items():
         lines += [f"### {name}", "", "| column | type | meaning |", "|---|---|---|"]
         for field in schema:
             kind = UNITS.get(field.type, "timestamp, UTC")

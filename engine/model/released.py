@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.objects.stores import Corrupt, StoreError
+from storage.errors import Corrupt, StoreError
 
 TIMEOUT_S = 30.0
 """Longest silence of a server before a download fails, in seconds."""

@@ -163,7 +163,7 @@ def rebuild(dataset: Dataset = DEFAULT_DATASET, as_json: AsJson = False) -> None
 
 def _plan(data: "Data", plan_id: str) -> "Plan":
     """Raises ValueError, naming the plans there are."""
-    from storage.objects.stores import NotFound
+    from storage.errors import NotFound
 
     try:
         return data.plan(plan_id)

@@ -97,7 +97,7 @@ def _disk() -> Finding:
 
 def _dataset(uri: str) -> Finding:
     from storage.dataset import Dataset
-    from storage.objects.stores import StoreError
+    from storage.errors import StoreError
 
     try:
         plans = len(Dataset.open(uri).status())

@@ -272,7 +272,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("GIGAMASK_DEBUG"):
             raise
-        from storage.objects.stores import StoreError
+        from storage.errors import StoreError
 
         kind = "" if isinstance(error, (ValueError, OSError, StoreError)) else f"{type(error).__name__}: "
         say(f"error: {kind}{error}")

@@ -16,9 +16,10 @@ from engine.automatic.config import PRESETS
 from engine.automatic.diagnostics import Diagnostics
 from stages.fully_automatic.stats import MaskStats
 from storage.dataset import Dataset
-from storage.objects.stores import Corrupt
+from storage.errors import Corrupt
+from storage.formats.sa1b import parse_sa1b
 from storage.protocol.plans import Plan
-from storage.records import MaskRecord, parse_sa1b
+from storage.records import MaskRecord
 
 NUM_PICTURES = 12
 NUM_REJECT_ROWS = 40

@@ -7,7 +7,7 @@ from engine.automatic.diagnostics import Diagnostics
 from stages.fully_automatic.plan import STAGE
 from stages.fully_automatic.stats import MaskStats
 from storage.dataset import Dataset
-from storage.objects.stores import NotFound
+from storage.errors import NotFound
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import image_inputs
 from storage.protocol.plans import Plan, PlannedShard

@@ -21,9 +21,10 @@ from engine.training.photos import DECODED_PHOTOS, cut_some_photo
 from engine.training.sources import Cut, WindowConfig
 from storage import rle
 from storage.dataset import Dataset
-from storage.objects.stores import Corrupt
+from storage.errors import Corrupt
+from storage.formats.sa1b import sa1b_json
 from storage.protocol.inputs import PlanKind, image_inputs, image_shard, inputs_from_json
-from storage.records import ImageRecord, MaskRecord, sa1b_json
+from storage.records import ImageRecord, MaskRecord
 from storage.tables.samples import IMAGE_COLUMNS, MASK_COLUMNS, read_image, read_masks
 from storage.tables.sql import is_shard, one_of
 

@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from storage.objects.stores import Corrupt, StoreError
+from storage.errors import Corrupt, StoreError
 
 FORMAT = 2  # of every JSON file of a dataset; a reader refuses a higher one
 _READ_FORMATS = (1, 2)

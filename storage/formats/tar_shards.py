@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from storage.objects.stores import Corrupt
+from storage.errors import Corrupt
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)

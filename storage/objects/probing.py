@@ -7,7 +7,8 @@ ones all win.
 import threading
 import uuid
 
-from storage.objects.stores import Conflict, ObjectStore, StoreError
+from storage.errors import Conflict, StoreError
+from storage.objects.stores import ObjectStore
 
 _WRITERS = 16
 _ROUNDS = 3

@@ -30,7 +30,8 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BrokenConnection
 
-from storage.objects.stores import Conflict, Corrupt, NotFound, ObjectInfo, StoreError, Unfinished
+from storage.errors import Conflict, Corrupt, NotFound, StoreError
+from storage.objects.stores import ObjectInfo, Unfinished
 
 _T = TypeVar("_T")
 _PIECE_BYTES = 8 << 20  # one range request of a stream

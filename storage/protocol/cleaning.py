@@ -7,7 +7,8 @@ record names the object. Age plays no part: a worker may be frozen for a week an
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from storage.objects.stores import NotFound, ObjectStore
+from storage.errors import NotFound
+from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, list_commits, put_commit, read_commit, read_commits
 from storage.protocol.plans import Plan, PlannedShard, read_plan
 

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
+from storage.errors import Corrupt, NotFound, StoreError
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.objects.stores import Corrupt, NotFound, ObjectStore, StoreError, sha256_of
+from storage.objects.stores import ObjectStore, sha256_of
 from storage.protocol.inputs import Input, PlanKind, ShardAddress, inputs_from_json, inputs_to_json
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import Reject

@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from storage.errors import Conflict, Corrupt, StoreError
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.objects.stores import Conflict, Corrupt, ObjectStore, StoreError
+from storage.objects.stores import ObjectStore
 from storage.protocol.inputs import Input, PlanKind, ShardAddress, check_inputs, inputs_from_json, inputs_to_json
 
 _PLAN_KEY = re.compile(r"plans/[A-Za-z0-9_-]+\.json")

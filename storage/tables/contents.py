@@ -15,20 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import rle
+from storage.errors import Corrupt
+from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
-from storage.objects.stores import Corrupt, ObjectStore
+from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Attempt, Commit, Part
-from storage.records import (
-    FORMATS,
-    ImageRecord,
-    MaskRecord,
-    Provenance,
-    image_id_of,
-    image_key,
-    parse_sa1b,
-    sa1b_json,
-)
-from storage.tables import rows as tables
+from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
+from storage.tables.columns import REPEATED
+from storage.tables.rows import image_rows, mask_rows
 from storage.tables.samples import checked, read_image
 
 
@@ -41,7 +35,7 @@ def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], in
     members = (Member(key=image.key, parts={image.format: data, "json": _image_json(image)}) for image, data in samples)
     part, spans = _put_tar(attempt, members, images=len(samples), masks=0)
     records = [image for image, _ in samples]
-    rows = tables.image_rows(records, attempt.plan, attempt.shard, part.key, spans)
+    rows = image_rows(records, attempt.plan, attempt.shard, part.key, spans)
     put_rows(attempt, rows, images=part.images, masks=0)
 
 
@@ -56,7 +50,7 @@ def put_masks(
     members = (Member(key=image.key, parts={"json": _json(sa1b_json(image, masks))}) for image, masks in samples)
     num_masks = sum(len(masks) for _, masks in samples)
     part, spans = _put_tar(attempt, members, images=len(samples), masks=num_masks)
-    rows = tables.mask_rows(samples, attempt.plan, attempt.shard, part.key, spans)
+    rows = mask_rows(samples, attempt.plan, attempt.shard, part.key, spans)
     put_rows(attempt, rows, images=part.images, masks=part.masks)
 
 
@@ -113,7 +107,7 @@ def read_rows(store: ObjectStore, part: Part) -> pa.Table:
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise Corrupt(f"{store.uri}/{part.key}: not the bytes that were committed; run `gigamask verify`")
     metadata = pq.read_metadata(pa.BufferReader(data))
-    repeated = [name for name in metadata.schema.names if name in tables.REPEATED]
+    repeated = [name for name in metadata.schema.names if name in REPEATED]
     file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=repeated)
     return file.read(use_threads=False)  # small: threads cost more than they give
 

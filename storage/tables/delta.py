@@ -21,9 +21,10 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from storage.objects.stores import Corrupt, ObjectStore, StoreError
+from storage.errors import Corrupt, StoreError
+from storage.objects.stores import ObjectStore
 from storage.tables import durability
-from storage.tables import rows as tables
+from storage.tables.columns import SCHEMAS, compact
 from storage.tables.sql import one_of, quoted
 
 Change = Callable[[DeltaTable, CommitProperties], None]
@@ -52,7 +53,7 @@ _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=False, cleanup_expire
 
 def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
     """The four empty tables, with their versions; harmless to repeat. Raises StoreError."""
-    return {name: _create_table(store, store.table_uri(folder, name), name) for name in tables.SCHEMAS}
+    return {name: _create_table(store, store.table_uri(folder, name), name) for name in SCHEMAS}
 
 
 def _create_table(store: ObjectStore, uri: str, name: str) -> int:
@@ -61,7 +62,7 @@ def _create_table(store: ObjectStore, uri: str, name: str) -> int:
         try:
             table = DeltaTable.create(
                 uri,
-                tables.SCHEMAS[name],
+                SCHEMAS[name],
                 mode="ignore",
                 configuration=_TABLE_SETTINGS,
                 storage_options=store.table_options(),
@@ -187,7 +188,7 @@ def one_line(error: Exception) -> str:
 def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Rows, replaced: str | None) -> None:
     """Appends rows, or puts them in the place of others. Raises what reading them raises, as it was raised."""
     failures: list[Exception] = []
-    schema = tables.compact(tables.SCHEMAS[name])
+    schema = compact(SCHEMAS[name])
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:

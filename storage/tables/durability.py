@@ -17,7 +17,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from storage.objects.stores import Corrupt, NotFound, ObjectStore
+from storage.errors import Corrupt, NotFound
+from storage.objects.stores import ObjectStore
 
 _CHECKPOINT_EVERY = 10  # versions; a reader replays the log since then: 26 ms at version 95 with the library's 100
 _CHECKPOINT = ".checkpoint.parquet"

@@ -2,12 +2,13 @@
 
 import pyarrow as pa
 
-from storage.objects.stores import NotFound, ObjectStore
+from storage.errors import NotFound
+from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind
 from storage.records import MaskRecord
 from storage.tables import contents
-from storage.tables.folds import DoneFold, folded_generations, table_rows
+from storage.tables.fold_log import DoneFold, folded_generations, table_rows
 from storage.tables.query import query
 from storage.tables.samples import read_masks
 from storage.tables.sql import is_shard

@@ -7,10 +7,11 @@ from functools import lru_cache
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
-from storage.objects.stores import Corrupt, ObjectStore, StoreError
-from storage.tables import rows as tables
+from storage.errors import Corrupt, StoreError
+from storage.objects.stores import ObjectStore
+from storage.tables.columns import SCHEMAS
 from storage.tables.delta import is_of_store, one_line, open_table, try_again
-from storage.tables.folds import DoneFold
+from storage.tables.fold_log import DoneFold
 
 _READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE")
 _WRITING = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
@@ -61,7 +62,7 @@ def _answer(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
 def _builder(store: ObjectStore, done: DoneFold, sql: str) -> QueryBuilder:
     """With the tables that the statement speaks of."""
     builder = QueryBuilder()
-    for name in tables.SCHEMAS:
+    for name in SCHEMAS:
         if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
             builder.register(name, _opened(store, done.folder, name, done.versions[name]))  # type: ignore[arg-type]
     return builder
@@ -96,7 +97,7 @@ def _explain(message: str) -> str:
 
 
 def _tables() -> str:
-    return f"tables are {', '.join(tables.SCHEMAS)} (`DESCRIBE masks` lists the columns of one)"
+    return f"tables are {', '.join(SCHEMAS)} (`DESCRIBE masks` lists the columns of one)"
 
 
 def _plain_schema(schema: pa.Schema) -> pa.Schema:

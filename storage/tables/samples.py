@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from storage.objects.stores import Corrupt, ObjectStore
-from storage.records import ImageRecord, MaskRecord, Provenance, parse_sa1b
+from storage.errors import Corrupt
+from storage.formats.sa1b import parse_sa1b
+from storage.objects.stores import ObjectStore
+from storage.records import ImageRecord, MaskRecord, Provenance
 
 Row = Mapping[str, Any]
 IMAGE_COLUMNS = (*ImageRecord.__dataclass_fields__, "part", "member_offset", "member_nbytes")

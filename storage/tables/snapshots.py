@@ -5,12 +5,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
+from storage.errors import Conflict, Corrupt, NotFound
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
-from storage.objects.stores import Conflict, Corrupt, NotFound, ObjectStore
+from storage.objects.stores import ObjectStore
 from storage.tables import durability
 from storage.tables.delta import open_table
 from storage.tables.durability import TableProof
-from storage.tables.folds import DoneFold, read_proofs, table_rows
+from storage.tables.fold_log import DoneFold, read_proofs, table_rows
 
 _ADVICE = "restore tables/ from a copy, or take a new snapshot after `gigamask rebuild`"
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from storage.objects.stores import ObjectStore, StoreError, sha256_of
+from storage.errors import StoreError
+from storage.objects.stores import ObjectStore, sha256_of
 from storage.protocol.commits import Commit, Part, list_commits, newest_generations, read_commit
 from storage.protocol.inputs import PlanKind
 from storage.protocol.plans import list_plan_ids, read_plan
 from storage.tables import contents
-from storage.tables import rows as tables
-from storage.tables.folds import DoneFold, folded_generations, newest_done, withdrawn_masks
+from storage.tables.fold_log import DoneFold, folded_generations, newest_done
 from storage.tables.query import query
+from storage.tables.withdrawals import withdrawn_masks, without_masks
 
 _RESTORE = "restore the object from a copy, or redo the shard"
 
@@ -155,7 +156,7 @@ def _table_faults(store: ObjectStore, done: DoneFold, records: list[Commit]) -> 
 def _left_of(store: ObjectStore, record: Commit, withdrawn: pa.Table) -> int:
     """Masks of a shard that are not withdrawn; a withdrawal may speak of an older generation, that is gone anyway."""
     rows = (contents.read_rows(store, part) for part in record.rows())
-    return sum(tables.without_masks(each, withdrawn).num_rows for each in rows)
+    return sum(without_masks(each, withdrawn).num_rows for each in rows)
 
 
 def _rows_fault(table: str, record: Commit, got: int, expected: int) -> Fault:

@@ -31,7 +31,7 @@ from storage.protocol.commits import Commit, begin_attempt
 from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import Plan, PlannedShard
 from storage.tables import contents
-from storage.tables import rows as tables
+from storage.tables.columns import IMAGES, MASKS
 from tests.image_records import photo_key
 
 IMAGES_A_SHARD, MASKS_AN_IMAGE = 256, 100
@@ -186,7 +186,7 @@ def image_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard) -> pa.Tab
         "member_offset": np.cumsum(nbytes) - nbytes + 512,
         "member_nbytes": nbytes,
     }
-    return as_table(columns, tables.IMAGES, len(image_ids))
+    return as_table(columns, IMAGES, len(image_ids))
 
 
 def mask_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard, rng: np.random.Generator) -> pa.Table:
@@ -226,7 +226,7 @@ def mask_rows(image_ids: np.ndarray, plan: Plan, shard: PlannedShard, rng: np.ra
         "round_id": "",
         "config_hash": plan.settings_hash,
     }
-    return as_table(columns, tables.MASKS, total)
+    return as_table(columns, MASKS, total)
 
 
 def as_table(columns: dict[str, object], schema: pa.Schema, rows: int) -> pa.Table:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.dataset import Dataset
-from storage.protocol import redo
 from storage.protocol.plans import Plan, PlannedShard
-from storage.tables import folds
+from storage.tables.fold_log import newest_done
+from storage.tables.withdrawals import withdraw
 from tests.faults import workers
 from tests.faults.workers import Job
 from tests.image_records import photo_key
@@ -100,13 +100,13 @@ def withdraw_some(dataset: Dataset) -> None:
 
 def withdraw_unfolded(dataset: Dataset) -> None:
     """Writes the record and stops before its fold."""
-    redo.withdraw(dataset.store, folds.newest_done(dataset.store), some_masks(dataset), "shows a number plate")
+    withdraw(dataset.store, newest_done(dataset.store), some_masks(dataset), "shows a number plate")
 
 
 def nine_versions(dataset: Dataset) -> None:
     """Tables whose next version is one with a checkpoint, and a record to fold."""
-    while max(folds.newest_done(dataset.store).versions.values()) < 9:
-        plan_images(dataset, range(1), first=200 + 3 * folds.newest_done(dataset.store).number)
+    while max(newest_done(dataset.store).versions.values()) < 9:
+        plan_images(dataset, range(1), first=200 + 3 * newest_done(dataset.store).number)
         workers.finish(dataset)
     plan_images(dataset, range(1), first=300)
     write_first_missing(dataset)

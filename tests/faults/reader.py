@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.dataset import Dataset
-from storage.tables import folds
-from storage.tables.folds import DoneFold
+from storage.tables import fold_log
+from storage.tables.fold_log import DoneFold
 from storage.tables.query import query
 from tests.faults.checker import TABLES, Checker, Files
 from tests.faults.workers import end_with_parent
@@ -49,7 +49,7 @@ class Reader:
 
 def torn_read(dataset: Dataset, checker: Checker) -> list[str]:
     """What is wrong in one answer, in words; nothing where it is that of its fold's records."""
-    done = folds.newest_done(dataset.store)
+    done = fold_log.newest_done(dataset.store)
     return _wrong(dataset, done, _counts(checker, done.number))
 
 
@@ -60,7 +60,7 @@ def _read_on(uri: str, files: Files, report: Path) -> None:
     dataset, checker = Dataset.open(uri), Checker(files)
     while not stopped or not reads:  # on a busy machine it may be stopped before its first look
         try:
-            done = folds.newest_done(dataset.store)
+            done = fold_log.newest_done(dataset.store)
             if done.number not in expected:
                 expected[done.number] = _counts(checker, done.number)
                 torn += [str(finding) for finding in checker.table_findings(done.number)]

@@ -11,12 +11,13 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from storage.objects.stores import LocalStore, ObjectStore
+from storage.objects.local import LocalStore
+from storage.objects.stores import ObjectStore
 from storage.protocol import cleaning, commits, redo
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import ShardAddress
-from storage.tables import delta, folds
-from storage.tables.folds import DoneFold
+from storage.tables import delta, fold_log
+from storage.tables.fold_log import DoneFold
 from tests.faults.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
 from tests.faults.power import POWER_CUT
 
@@ -68,14 +69,14 @@ def fold_without_numbers(patch: Patch) -> None:
 
 def read_newest_versions(patch: Patch) -> None:
     """Readers open the tables as they are, not as the last fold left them."""
-    real = folds.newest_done
+    real = fold_log.newest_done
 
     def newest(store: ObjectStore) -> DoneFold:
         done = real(store)
         versions = {name: DeltaTable(store.table_uri(done.folder, name)).version() for name in done.versions}
         return DoneFold(number=done.number, folder=done.folder, versions=versions)
 
-    patch(folds, "newest_done", newest)
+    patch(fold_log, "newest_done", newest)
 
 
 def redo_whatever_is_there(patch: Patch) -> None:

@@ -21,15 +21,15 @@ from typing import Any
 
 from storage import rle
 from storage.dataset import Dataset
+from storage.errors import StoreError
 from storage.formats import documents
 from storage.objects import probing, s3
-from storage.objects.stores import StoreError
 from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import MaskKey, image_inputs, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
-from storage.tables import contents, delta, folds, query, snapshots, verification
+from storage.tables import contents, delta, fold_log, folds, query, snapshots, verification
 from tests.faults import truth
 
 Job = Callable[[Any], Any]  # of a Dataset; of None where no dataset was named
@@ -351,6 +351,19 @@ def _shift_clock(offset: timedelta) -> None:
             return datetime.now(tz) + offset
 
     time.time = lambda: real_time() + offset.total_seconds()
-    for module in (commits, cleaning, contents, folds, plans, probing, query, redo, s3, snapshots, verification):
+    for module in (
+        commits,
+        cleaning,
+        contents,
+        fold_log,
+        folds,
+        plans,
+        probing,
+        query,
+        redo,
+        s3,
+        snapshots,
+        verification,
+    ):
         if hasattr(module, "datetime"):
             vars(module)["datetime"] = Shifted

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from storage.dataset import Dataset
-from storage.objects.stores import Conflict, Corrupt, NotFound, StoreError
+from storage.errors import Conflict, Corrupt, NotFound, StoreError
 from storage.protocol.plans import PlannedShard
 from tests.paths import ROOT
 

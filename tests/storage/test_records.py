@@ -10,8 +10,9 @@ import pytest
 from pycocotools import mask as coco
 
 from storage import rle
+from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.protocol.plans import PlannedShard, make_plan
-from storage.records import ImageRecord, MaskRecord, image_id_of, image_key, mask_id_of, parse_sa1b, sa1b_json
+from storage.records import ImageRecord, MaskRecord, image_id_of, image_key, mask_id_of
 
 SHARD = PlannedShard(name="00000")
 PLAN = make_plan("masks", [SHARD], {})

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.model.released import RELEASED, PullFailed, models_folder, pull
-from storage.objects.stores import Corrupt
+from storage.errors import Corrupt
 from tests.paths import ROOT
 
 CONTENT = bytes(range(256)) * 1024 + b"weights!"

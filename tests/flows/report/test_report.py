@@ -25,10 +25,11 @@ from flows.report.data import NUM_PICTURES, NUM_REJECT_ROWS, collect
 from flows.report.page import EXAMPLES, REJECTS_QUERY, verdict
 from flows.report.write import write_report
 from storage.dataset import Dataset
-from storage.objects.stores import Corrupt
+from storage.errors import Corrupt
+from storage.formats.sa1b import parse_sa1b
 from storage.protocol.inputs import ImageRange, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of, parse_sa1b
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 from tests.paths import PHOTOS
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

@@ -10,7 +10,7 @@ from stages.fully_automatic.outcomes import MaskedImage, read_photographs
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
-from storage.objects.stores import LocalStore
+from storage.objects.local import LocalStore
 from storage.protocol.inputs import image_inputs, image_shard
 from storage.records import Reject
 from tests.stages.masking import CONFIG, mask_all, mask_one_shard, poison

@@ -17,8 +17,8 @@ from engine.training.recipes import RECIPES
 from engine.training.train import TrainConfig
 from stages.training.job import DataConfig, TrainingJob, alone_in, load_parent, run_job
 from storage.dataset import Dataset
+from storage.errors import NotFound
 from storage.model_versions import fetch_version, list_versions
-from storage.objects.stores import NotFound
 from tests.engine.training.tiny import TINY_SAM
 from tests.small_dataset import small_dataset
 from tests.tiny_network import tiny_card

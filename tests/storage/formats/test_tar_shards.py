@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from storage.errors import Corrupt
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
-from storage.objects.stores import Corrupt
 
 MEMBERS = [
     Member(key="0000000000000001", parts={"jpg": b"j" * 700, "json": b'{"a":1}'}),

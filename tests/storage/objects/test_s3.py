@@ -11,8 +11,9 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 
 from storage.dataset import Dataset
+from storage.errors import Corrupt, NotFound, StoreError
 from storage.objects import s3
-from storage.objects.stores import Corrupt, NotFound, StoreError, open_store, sha256_of
+from storage.objects.stores import open_store, sha256_of
 from storage.protocol.commits import begin_attempt
 from storage.protocol.plans import PlannedShard
 from storage.tables.contents import put_images

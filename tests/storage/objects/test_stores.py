@@ -6,16 +6,9 @@ from typing import BinaryIO
 
 import pytest
 
-from storage.objects.stores import (
-    Conflict,
-    Corrupt,
-    LocalStore,
-    NotFound,
-    ObjectStore,
-    StoreError,
-    open_store,
-    sha256_of,
-)
+from storage.errors import Conflict, Corrupt, NotFound, StoreError
+from storage.objects.local import LocalStore
+from storage.objects.stores import ObjectStore, open_store, sha256_of
 
 
 @pytest.fixture

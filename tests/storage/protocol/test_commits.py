@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from storage.dataset import Dataset
-from storage.objects.stores import Conflict, Corrupt, LocalStore, NotFound, StoreError
+from storage.errors import Conflict, Corrupt, NotFound, StoreError
+from storage.objects.local import LocalStore
 from storage.protocol import commits
 from storage.protocol.commits import begin_attempt, commit_from_json, commit_to_json
 from storage.protocol.inputs import ShardAddress
@@ -74,7 +75,7 @@ print("won" if attempt.commit().attempt_id == attempt.attempt_id else "lost", fl
 SMALL_FILES_WRITER = """
 import pickle, resource, sys
 from storage.dataset import Dataset
-from storage.objects.stores import StoreError
+from storage.errors import StoreError
 uri, plan_id, samples = pickle.load(open(sys.argv[1], "rb"))
 dataset = Dataset.open(uri)
 plan = dataset.plan(plan_id)

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 from storage.dataset import Dataset
-from storage.objects.stores import StoreError
+from storage.errors import StoreError
 from storage.tables import delta, folds
 from tests.faults import datasets, sabotage, workers
 from tests.faults.checker import Checker, FolderFiles

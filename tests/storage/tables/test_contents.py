@@ -3,7 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from storage.dataset import Dataset
-from storage.objects.stores import Corrupt, LocalStore
+from storage.errors import Corrupt
+from storage.objects.local import LocalStore
 from storage.tables import contents
 
 

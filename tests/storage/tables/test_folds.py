@@ -15,15 +15,19 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from storage.dataset import Dataset
-from storage.objects.stores import Corrupt, LocalStore, ObjectStore
-from storage.protocol import redo
+from storage.errors import Corrupt
+from storage.objects.local import LocalStore
+from storage.objects.stores import ObjectStore
 from storage.protocol.commits import commit_to_json
 from storage.tables import delta, folds
-from storage.tables import rows as tables
+from storage.tables import rebuild as rebuilding
+from storage.tables.columns import MASKS, SCHEMAS
+from storage.tables.fold_log import DoneFold, newest_done, put_done, read_fold
 from storage.tables.query import query
+from storage.tables.withdrawals import withdraw
 from tests.paths import ROOT
 
-STEPS = ["plan", *(f"apply {name}" for name in tables.SCHEMAS), "make durable", "done"]
+STEPS = ["plan", *(f"apply {name}" for name in SCHEMAS), "make durable", "done"]
 COUNTS = """SELECT (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM masks) AS masks,
     (SELECT count(*) FROM shards) AS shards, (SELECT count(*) FROM rejects) AS rejects"""
 
@@ -50,10 +54,10 @@ def test_a_fold_brings_every_record_into_the_tables_once(filled: Dataset) -> Non
 
 def test_folding_again_changes_nothing(filled: Dataset) -> None:
     filled.fold()
-    before = [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS]
+    before = [delta.open_table(filled.store, "tables", name).version() for name in SCHEMAS]
     report = filled.fold()
     assert (report.folds, report.records, report.newest) == (0, 0, 1)
-    assert [delta.open_table(filled.store, "tables", name).version() for name in tables.SCHEMAS] == before
+    assert [delta.open_table(filled.store, "tables", name).version() for name in SCHEMAS] == before
     assert counts(filled) == (4, 12, 4, 2)
 
 
@@ -153,13 +157,13 @@ def test_a_record_changed_after_its_fold_began_is_refused(filled: Dataset) -> No
 
 
 def test_large_folds_are_split(filled: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folds, "_MOST_RECORDS", 3)
+    monkeypatch.setattr(folds, "MAX_RECORDS", 3)
     assert filled.fold().folds == 2
     assert counts(filled) == (4, 12, 4, 2)
 
 
 def num_files(dataset: Dataset, name: str) -> int:
-    done = folds.newest_done(dataset.store)
+    done = newest_done(dataset.store)
     return len(delta.open_table(dataset.store, done.folder, name, done.versions[name]).file_uris())
 
 
@@ -180,14 +184,14 @@ CROWDED = (4, 9, 5, 2)
 
 
 def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded: Dataset) -> None:
-    done, sql = folds.newest_done(crowded.store), "SELECT * FROM masks ORDER BY image_id, mask_id"
+    done, sql = newest_done(crowded.store), "SELECT * FROM masks ORDER BY image_id, mask_id"
     rows, versions = query(crowded.store, done, sql), done.versions
     assert (done.number, num_files(crowded, "shards")) == (3, 2)
     report = crowded.fold()
     assert (report.folds, report.records, report.newest) == (1, 0, 4)
-    assert {name: num_files(crowded, name) for name in tables.SCHEMAS} == dict.fromkeys(tables.SCHEMAS, 1)
+    assert {name: num_files(crowded, name) for name in SCHEMAS} == dict.fromkeys(SCHEMAS, 1)
     assert crowded.query(sql) == query(crowded.store, done, sql) == rows
-    assert folds.newest_done(crowded.store).versions != versions
+    assert newest_done(crowded.store).versions != versions
     assert crowded.verify().faults == ()
     assert crowded.fold().folds == 0
 
@@ -258,7 +262,7 @@ def test_racing_folders_that_put_files_together_fold_every_record_once(
         for thread in threads:
             thread.join()
     assert errors == []
-    assert "compact" in [folds._read_fold(filled.store, number).action for number in range(1, 5)]
+    assert "compact" in [read_fold(filled.store, number).action for number in range(1, 5)]
     assert counts(filled) == (4 + 8, 12, 4 + 4, 2 + 4)
     assert filled.verify().faults == ()
 
@@ -289,7 +293,7 @@ def test_the_rows_of_a_shard_lie_together_and_carry_their_documentation(
     assert [places[start] for start in range(0, 72, 3)] == [place for place, _ in groupby(places)]
     assert len(set(places)) == 24
     comments = {field.name: field.metadata.get("comment") for field in table.schema().fields}
-    assert comments == {field.name: field.metadata[b"comment"].decode() for field in tables.MASKS}
+    assert comments == {field.name: field.metadata[b"comment"].decode() for field in MASKS}
 
 
 def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset: Dataset) -> None:
@@ -347,7 +351,7 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
     for number in (1, 2, 3):
         samples.ingest(filled, shards=1, first=50 * number)
         filled.fold()
-    assert [folds._read_fold(filled.store, number).action for number in (3, 4, 5)] == ["append", "append", "compact"]
+    assert [read_fold(filled.store, number).action for number in (3, 4, 5)] == ["append", "append", "compact"]
     assert counts(filled) == (10, 12, 7, 5)
     assert filled.verify().faults == ()
 
@@ -355,7 +359,7 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
 def test_a_rebuild_takes_what_others_fold_meanwhile(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, overtaken = folds._build, list[str]()
+    real, overtaken = rebuilding._build, list[str]()
 
     def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
         versions = real(store, folder, names)
@@ -365,10 +369,10 @@ def test_a_rebuild_takes_what_others_fold_meanwhile(
             filled.fold()
         return versions
 
-    monkeypatch.setattr(folds, "_build", build)
+    monkeypatch.setattr(rebuilding, "_build", build)
     filled.rebuild_tables()
     assert counts(filled) == (6, 12, 5, 3)
-    assert folds.newest_done(filled.store).folder == overtaken[0]
+    assert newest_done(filled.store).folder == overtaken[0]
     assert filled.verify().faults == ()
 
 
@@ -377,14 +381,14 @@ def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
 ) -> None:
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
-    real, seen = folds._build, list[Any]()
+    real, seen = rebuilding._build, list[Any]()
 
     def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
         if not seen:
-            seen.append(redo.withdraw(store, folds.newest_done(store), [tuple(pair.values())], "wrong"))
+            seen.append(withdraw(store, newest_done(store), [tuple(pair.values())], "wrong"))
         return real(store, folder, names)
 
-    monkeypatch.setattr(folds, "_build", build)
+    monkeypatch.setattr(rebuilding, "_build", build)
     filled.rebuild_tables()
     assert counts(filled) == (4, 11, 5, 2)
     assert filled.verify().faults == ()
@@ -397,18 +401,18 @@ def test_a_rebuild_ends_though_somebody_folds_between_all_its_tries(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each try takes what came meanwhile, so that the tables of the first one are published in the end."""
-    real, tries = folds._put_done, list[Any]()
+    real, tries = put_done, list[Any]()
 
-    def put(store: ObjectStore, done: folds.DoneFold) -> None:
+    def put(store: ObjectStore, done: DoneFold) -> None:
         if done.folder != "tables" and len(tries) < 4:
             tries.append(done.folder)
             samples.ingest(filled, shards=1, first=50 * len(tries))
             filled.fold()
         real(store, done)
 
-    monkeypatch.setattr(folds, "_put_done", put)
+    monkeypatch.setattr(rebuilding, "put_done", put)
     filled.rebuild_tables()
-    assert set(tries) == {folds.newest_done(filled.store).folder}
+    assert set(tries) == {newest_done(filled.store).folder}
     assert counts(filled) == (12, 12, 8, 6)
     assert filled.verify().faults == ()
 

@@ -8,9 +8,10 @@ import polars
 import pytest
 
 from storage.dataset import Dataset
-from storage.objects.stores import NotFound, StoreError
-from storage.tables import delta, folds
-from storage.tables import rows as tables
+from storage.errors import NotFound, StoreError
+from storage.tables import delta
+from storage.tables.columns import MASKS, SCHEMAS
+from storage.tables.fold_log import newest_done
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def filled(dataset: Dataset, samples: SimpleNamespace) -> Dataset:
 
 
 def test_an_empty_dataset_answers_with_the_right_columns(dataset: Dataset) -> None:
-    for name, schema in tables.SCHEMAS.items():
+    for name, schema in SCHEMAS.items():
         answer = dataset.query(f"SELECT * FROM {name}")
         assert answer.num_rows == 0
         assert answer.schema.remove_metadata().equals(schema.remove_metadata())
@@ -98,19 +99,19 @@ def test_sql_cannot_write(filled: Dataset, sql: str) -> None:
 def test_words_that_write_may_stand_in_quotes(filled: Dataset) -> None:
     assert filled.query("SELECT 'drop' AS \"update\" -- delete\n").to_pylist() == [{"update": "drop"}]
     assert filled.query("(SELECT 1 AS a)").to_pylist() == [{"a": 1}]
-    assert filled.query("DESCRIBE masks").num_rows == len(tables.MASKS)
+    assert filled.query("DESCRIBE masks").num_rows == len(MASKS)
 
 
 def test_duckdb_polars_and_pandas_read_the_same_rows(filled: Dataset) -> None:
     ours = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
-    table = delta.open_table(filled.store, "tables", "masks", folds.newest_done(filled.store).versions["masks"])
+    table = delta.open_table(filled.store, "tables", "masks", newest_done(filled.store).versions["masks"])
     files = table.file_uris()
     duck = duckdb.sql(f"SELECT * FROM read_parquet({files!r}) ORDER BY image_id, mask_id").to_arrow_table()
     assert duck.to_pylist() == ours.to_pylist()
     pl = polars.read_parquet(files).sort("image_id", "mask_id")
     assert pl.to_dicts() == ours.to_pylist()
     pandas = ours.to_pandas()
-    assert list(pandas.columns) == tables.MASKS.names
+    assert list(pandas.columns) == MASKS.names
     assert pandas["area_px"].sum() == 12 * 45
 
 
@@ -121,7 +122,7 @@ def test_masks_are_streamed_by_condition_and_columns(filled: Dataset) -> None:
     assert sorted(masks.to_pylist(), key=str) == sorted(expected.to_pylist(), key=str)
     assert masks.num_rows == 4
     assert filled.masks().read_all().num_rows == 12
-    assert filled.masks().schema.names == tables.MASKS.names
+    assert filled.masks().schema.names == MASKS.names
 
 
 def test_masks_of_a_snapshot_stay_those_of_its_day(filled: Dataset, samples: SimpleNamespace) -> None:

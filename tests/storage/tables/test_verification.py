@@ -7,7 +7,8 @@ import pytest
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit, commit_to_json
 from storage.protocol.inputs import image_inputs
-from storage.tables import delta, folds
+from storage.tables import delta
+from storage.tables.fold_log import newest_done
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_torn_record_and_a_changed_plan_are_named(filled: Dataset) -> None:
 def test_tables_that_differ_from_the_records_are_named(filled: Dataset) -> None:
     table = delta.open_table(filled.store, "tables", "masks")
     table.delete("ordinal = 2")
-    done = folds.newest_done(filled.store)
+    done = newest_done(filled.store)
     filled.store.put(
         "folds/00000001.done.json",
         filled.store.get("folds/00000001.done.json").replace(

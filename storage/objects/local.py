@@ -1,0 +1,187 @@
+"""Objects as files of a local folder."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from storage.errors import Conflict, Corrupt, NotFound, StoreError
+from storage.objects.stores import ObjectInfo, Unfinished
+
+_T = TypeVar("_T")
+_READ_BYTES = 1 << 20
+_TEMPORARY = ".gigamask-tmp-"  # a name's beginning: an object not yet whole; listing passes over it
+
+
+class LocalStore:
+    """Objects as files below a folder: temporary file, fsync, rename, fsync of the folder; `link` for put-if-absent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.uri = str(self.root)
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.uri!r})"
+
+    def get(self, key: str) -> bytes:
+        with self.open(key) as stream:
+            return stream.read()
+
+    def get_range(self, key: str, offset: int, nbytes: int) -> bytes:
+        with self.open(key) as stream:
+            stream.seek(offset)
+            data = stream.read(nbytes)
+        if len(data) != nbytes:
+            raise Corrupt(f"{self._path(key)}: {len(data)} bytes at {offset}, expected {nbytes}; run `gigamask verify`")
+        return data
+
+    def open(self, key: str) -> BinaryIO:
+        return self._file_call(key, lambda path: path.open("rb"))
+
+    def write(self, key: str, fill: Callable[[BinaryIO], object]) -> ObjectInfo:
+        self._write(key, fill, publish=os.replace)
+        return self.head(key)
+
+    def put(self, key: str, data: bytes) -> ObjectInfo:
+        return self.write(key, lambda file: file.write(data))
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        with path.open("rb") as source:
+            return self.write(key, lambda file: shutil.copyfileobj(source, file, _READ_BYTES))
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        try:
+            self._write(key, lambda file: file.write(data), publish=os.link)
+        except FileExistsError as error:
+            raise Conflict(f"{self._path(key)} is already there") from error
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError) and self._path(key).exists():
+                raise Conflict(f"{self._path(key)} is already there") from error  # so cleaning took ours away
+            raise
+
+    def head(self, key: str) -> ObjectInfo:
+        return ObjectInfo(nbytes=self._file_call(key, lambda path: path.stat().st_size))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        folder, _, start = prefix.rpartition("/")
+        yield from self._below(self._path(folder) if folder else self.root, start)
+
+    def delete(self, key: str) -> None:
+        with suppress(NotFound):
+            self._file_call(key, lambda path: path.unlink())
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        for path in sorted(self.root.rglob(f"{_TEMPORARY}*")):
+            object_name = path.name.removeprefix(_TEMPORARY).partition("-")[2]
+            key = path.with_name(object_name).relative_to(self.root).as_posix()
+            yield Unfinished(key=key, handle=path.relative_to(self.root).as_posix())
+
+    def remove_unfinished(self, unfinished: Unfinished) -> None:
+        self.delete(unfinished.handle)
+
+    def make_durable(self, keys: Iterable[str]) -> None:
+        listed = list(keys)
+        for key in listed:
+            self._file_call(key, _sync)
+        self.make_names_durable(listed)
+
+    def make_names_durable(self, keys: Iterable[str]) -> None:
+        folders = {folder for key in keys for folder in self._path(key).parents if folder.is_relative_to(self.root)}
+        for folder in sorted(folders, key=lambda each: -len(each.parts)):
+            _sync(folder)
+
+    def table_uri(self, folder: str, name: str) -> str:
+        return str(self.root / folder / name)
+
+    def table_options(self) -> dict[str, str]:
+        return {}
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if not key or any(part in ("", ".", "..") for part in parts) or "\0" in key:
+            raise ValueError(f"object key {key!r}: expected a relative path such as data/plan/shard/attempt.tar")
+        return self.root.joinpath(*parts)
+
+    def _file_call(self, key: str, call: Callable[[Path], _T]) -> _T:
+        path = self._path(key)
+        try:
+            return call(path)
+        except FileNotFoundError as error:
+            raise NotFound(f"{path}: no such object") from error
+        except NotADirectoryError as error:
+            raise StoreError(f"{path}: a file lies where a folder is expected; choose another folder") from error
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}; check the folder and its permissions") from error
+
+    def _below(self, folder: Path, start: str) -> Iterator[str]:
+        try:
+            with os.scandir(folder) as found:  # knows what is a folder without asking for each
+                entries = [(entry.name + "/" * entry.is_dir(follow_symlinks=False), entry.name) for entry in found]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for ordered_name, name in sorted(entries):
+            if not name.startswith(start) or name.startswith(_TEMPORARY):
+                continue
+            if ordered_name.endswith("/"):
+                yield from self._below(folder / name, "")
+            elif os.path.lexists(folder / name):  # not deleted while this was listing
+                yield (folder / name).relative_to(self.root).as_posix()
+
+    def _write(self, key: str, fill: Callable[[BinaryIO], object], publish: Callable[[Path, Path], None]) -> None:
+        """Fills a temporary file beside the object, makes it durable, then gives it its name in one step."""
+        path = self._path(key)
+        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+        try:
+            _make_folder(path.parent)
+            try:
+                with temporary.open("xb") as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                publish(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync(path.parent)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise StoreError(_why_not_written(path, error)) from error
+
+
+def _why_not_written(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{path}: no space left to write it ({error.strerror}); free some and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: not writable ({error.strerror}); give write permission or choose another folder"
+    if error.errno == errno.ENOTDIR:
+        return f"{path}: a file lies where a folder is expected; choose another folder"
+    if error.errno in (errno.ENOTSUP, errno.ENOSYS):
+        return f"{path}: this file system has no hard links, which commits need; choose a folder on another disk"
+    return f"{path}: could not be written ({error.strerror})"
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates a folder and its parents, durable: a folder's name is an entry in its parent."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        try:
+            each.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+        _sync(each.parent)
+
+
+def _sync(path: Path) -> None:
+    """Brings a file's bytes, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+"""What commit records change in a table: rows appended, rows of shards replaced, masks withdrawn."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from storage.errors import Corrupt
+from storage.objects.stores import ObjectStore
+from storage.protocol.commits import Commit, read_commits
+from storage.protocol.inputs import ShardAddress
+from storage.tables import contents, delta
+from storage.tables.fold_log import DoneFold, Fold, folded_generations
+from storage.tables.rows import reject_rows, shard_rows
+from storage.tables.withdrawals import withdrawn_by, withdrawn_masks, without_masks
+
+
+def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
+    commits = read_commits(store, [ShardAddress.of_key(record.key) for record in current.records])
+    for commit, record in zip(commits, current.records, strict=True):
+        if commit.record_sha256 != record.sha256:
+            raise Corrupt(f"{store.uri}/{record.key}: changed after it was folded; restore it from a copy")
+    return commits
+
+
+def change_of(
+    store: ObjectStore, done: DoneFold, name: str, action: str, commits: Sequence[Commit]
+) -> delta.Change | None:
+    """What the fold after `done` does to one table; None where that is nothing."""
+    withdrawn = withdrawn_masks(store, done)
+    if action == "withdraw" and name == "masks":
+        return _withdrawing(store, done, withdrawn_by(store, commits), withdrawn)
+    rows = rows_of(store, name, commits, withdrawn)
+    if action == "replace" or (action == "compact" and brings(name, commits)):
+        return delta.replacing(name, rows, [(commit.plan_id, commit.shard) for commit in commits])
+    return delta.appending(name, rows) if action != "compact" and brings(name, commits) else None
+
+
+def brings(name: str, commits: Sequence[Commit]) -> int:
+    """How many rows records bring into a table, at most: masks may be withdrawn."""
+    own = [commit for commit in commits if commit.kind == name]
+    counts = {
+        "images": sum(commit.images for commit in own),
+        "masks": sum(commit.masks for commit in own),
+        "shards": len(commits),
+        "rejects": sum(len(commit.rejects) for commit in commits),
+    }
+    return counts[name]
+
+
+def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change | None:
+    """Puts the shards of newly withdrawn masks into the table again, without these and those withdrawn before."""
+    taken = folded_generations(store, done)
+    places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
+    if not places:
+        return None  # the withdrawal was closed unmade
+    names = [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
+    rows = rows_of(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
+    return delta.replacing("masks", rows, places)
+
+
+def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:
+    """What these records bring into a table, by plan and shard."""
+    ordered = sorted(commits, key=lambda commit: (commit.plan_id, commit.shard))
+    if name == "shards":
+        return lambda: [shard_rows(ordered)]
+    if name == "rejects":
+        return lambda: [reject_rows(ordered)]
+    parts = [part for commit in ordered if commit.kind == name for part in commit.rows()]
+    if name == "images":
+        return lambda: (contents.read_rows(store, part) for part in parts)
+    return lambda: (without_masks(contents.read_rows(store, part), withdrawn) for part in parts)

@@ -1,0 +1,110 @@
+"""The columns of the four tables, with types and units; each column's comment is stored in its table.
+
+Boxes are half-open pixels of the stored image. `masks` holds no runs: `part`, `member_offset` and `member_nbytes` say
+where the annotation file of the mask's image lies, `ordinal` which of its annotations it is.
+"""
+
+import pyarrow as pa
+
+_ID, _INT, _TEXT, _REAL = pa.int64(), pa.int32(), pa.string(), pa.float32()
+
+
+def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, metadata={"comment": comment}) for name, kind, comment in columns])
+
+
+IMAGES = _schema(
+    ("image_id", _ID, "first 63 bits of source_sha256"),
+    ("key", _TEXT, "image_id as 16 hex digits: the name in every shard"),
+    ("height", _INT, "pixels"),
+    ("width", _INT, "pixels"),
+    ("format", _TEXT, "jpg or png"),
+    ("nbytes", _ID, "stored size in bytes"),
+    ("source", _TEXT, "path or address the photograph came from"),
+    ("source_sha256", _TEXT, "of the file as it came"),
+    ("stored_sha256", _TEXT, "of the stored bytes"),
+    ("license", _TEXT, "as given at ingest"),
+    ("country", _TEXT, "ISO 3166-1 alpha-2, empty where unknown"),
+    ("plan", _TEXT, "plan of the image shard"),
+    ("shard", _TEXT, "image shard"),
+    ("part", _TEXT, "key of the tar that holds the image"),
+    ("member_offset", _ID, "where the image's bytes begin in part"),
+    ("member_nbytes", _ID, "their length"),
+)
+
+MASKS = _schema(
+    ("image_id", _ID, "images.image_id"),
+    ("mask_id", _ID, "unique within its image"),
+    ("plan", _TEXT, "plan of the mask shard"),
+    ("shard", _TEXT, "mask shard"),
+    ("generation", _INT, "of the shard that made this mask"),
+    ("part", _TEXT, "key of the tar that holds the image's annotation file"),
+    ("member_offset", _ID, "where that file begins in part"),
+    ("member_nbytes", _ID, "its length"),
+    ("ordinal", _INT, "index in the file's annotations"),
+    ("x0", _INT, "box, left, pixels"),
+    ("y0", _INT, "box, top, pixels"),
+    ("x1", _INT, "box, right, exclusive"),
+    ("y1", _INT, "box, bottom, exclusive"),
+    ("area_px", _ID, "foreground pixels"),
+    ("predicted_iou", _REAL, "the model's own estimate, 0 to 1; null for a mask without one"),
+    ("stability_score", _REAL, "IoU between a tighter and a looser cut, 0 to 1; null for a mask without one"),
+    ("point_x", _REAL, "prompt point, pixels; null for a mask without one"),
+    ("point_y", _REAL, "prompt point, pixels; null for a mask without one"),
+    ("crop_x0", _INT, "crop the mask was found in, left, pixels"),
+    ("crop_y0", _INT, "crop, top"),
+    ("crop_x1", _INT, "crop, right, exclusive"),
+    ("crop_y1", _INT, "crop, bottom, exclusive"),
+    ("stage", _TEXT, "assisted_manual, semi_automatic or fully_automatic"),
+    ("model_id", _TEXT, "model version, empty for none"),
+    ("annotator_id", _TEXT, "empty for none"),
+    ("round_id", _TEXT, "annotation round, empty for none"),
+    ("config_hash", _TEXT, "SHA-256 of the plan's settings"),
+)
+
+SHARDS = _schema(
+    ("plan", _TEXT, "plan"),
+    ("shard", _TEXT, "shard"),
+    ("generation", _INT, "0, or the number of the redo"),
+    ("kind", _TEXT, "images, masks or withdrawals"),
+    ("attempt", _TEXT, "the attempt that won; null where the shard was closed unmade"),
+    ("made_by", _TEXT, "the plan that asked for it: plan, or that of a redo"),
+    ("inputs", _TEXT, "addresses of the shards it was made from, with spaces between; empty for an image shard"),
+    ("images", _ID, "images in it"),
+    ("masks", _ID, "masks in it"),
+    ("rejects", _ID, "inputs it could not use"),
+    ("nbytes", _ID, "bytes of its objects"),
+    ("seconds", pa.float64(), "seconds of work"),
+    ("model_id", _TEXT, "model version, empty for none"),
+    ("committed_at", pa.timestamp("us", tz="UTC"), "by the clock of the worker"),
+    ("stats", _TEXT, "JSON: the diagnostics of the stage"),
+    ("record_sha256", _TEXT, "of the commit record"),
+)
+
+REJECTS = _schema(
+    ("source", _TEXT, "path, address or image key"),
+    ("source_sha256", _TEXT, "empty where the bytes could not be read"),
+    ("reason", _TEXT, "short code: truncated, not_an_image, too_large, ..."),
+    ("detail", _TEXT, "one line for people"),
+    ("stage", _TEXT, "where it was rejected"),
+    ("plan", _TEXT, "plan"),
+    ("shard", _TEXT, "shard"),
+)
+
+WITHDRAWALS = _schema(  # no table of its own: `masks` is without these
+    ("image_id", _ID, "images.image_id"),
+    ("mask_id", _ID, "the mask that is withdrawn"),
+    ("plan", _TEXT, "plan of its mask shard"),
+    ("shard", _TEXT, "its mask shard"),
+    ("reason", _TEXT, "why"),
+)
+
+SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS}
+
+REPEATED = {"plan", "shard", "part", "stage", "model_id", "annotator_id", "round_id", "config_hash"}
+
+
+def compact(schema: pa.Schema) -> pa.Schema:
+    """The schema with dictionaries for the texts that repeat from row to row (REPEATED)."""
+    kinds = (pa.dictionary(_INT, _TEXT) if field.name in REPEATED else field.type for field in schema)
+    return pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])

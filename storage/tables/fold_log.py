@@ -1,0 +1,125 @@
+"""The log of folds: which records each takes, and the versions of the four tables that agree after it.
+
+`folds/<n>.json` is the plan of a fold, `folds/<n>.done.json` its end; both are put-if-absent. Readers open the tables
+at the highest done fold.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from storage.errors import Corrupt
+from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
+from storage.objects.stores import ObjectStore
+from storage.tables import delta
+from storage.tables.columns import SCHEMAS
+from storage.tables.durability import TableProof
+
+_DONE = ".done.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedRecord:
+    """A commit record that a fold takes."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """What `folds/<n>.json` says.
+
+    `action`: "append" for shards new to the tables, "replace" for newer generations of shards that are in them,
+    "withdraw" for withdrawals; "compact" puts records that small folds took into the place of themselves, in one file.
+    """
+
+    number: int
+    action: str
+    records: tuple[FoldedRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoneFold:
+    """What `folds/<n>.done.json` says: the tables' folder, and the version of each that agrees with the others."""
+
+    number: int
+    folder: str
+    versions: dict[str, int]
+    proofs: dict[str, TableProof] = field(default_factory=dict)
+    """By table; empty for one that an earlier format wrote."""
+
+
+def newest_done(store: ObjectStore) -> DoneFold:
+    """The fold that readers open. Raises Corrupt where there is none."""
+    numbers = _done_numbers(store)
+    if not numbers:
+        raise Corrupt(f"{store.uri}: folds/ holds no finished fold; the dataset was copied in part, copy it again")
+    return read_done(store, numbers[-1])
+
+
+def read_done(store: ObjectStore, number: int) -> DoneFold:
+    """Raises NotFound, Corrupt."""
+    key = _done_key(number)
+    fields = read_json(store.get(key), "done_fold", f"{store.uri}/{key}")
+    with corrupt_where_malformed(f"{store.uri}/{key}"):
+        versions = {name: fields["versions"][name] for name in SCHEMAS}
+        return DoneFold(number=fields["number"], folder=fields["folder"], versions=versions, proofs=read_proofs(fields))
+
+
+def read_proofs(fields: Mapping[str, Any]) -> dict[str, TableProof]:
+    """The proofs in the JSON of a done fold or a snapshot."""
+    return {name: TableProof(**proof) for name, proof in fields.get("proofs", {}).items()}
+
+
+def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of one table at a fold. Raises Corrupt."""
+    table = delta.open_table(store, done.folder, name, done.versions[name])
+    try:
+        return delta.try_again(lambda: table.to_pyarrow_table(columns=list(columns)))
+    except OSError as error:
+        raise Corrupt(f"{store.uri}: table {name} cannot be read ({delta.one_line(error)}); verify it") from error
+
+
+def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:
+    """(plan, shard) -> generation in the tables. `shards` has a row for every record taken: it is the list of them."""
+    rows = table_rows(store, done, "shards", ("plan", "shard", "generation"))
+    return {(row["plan"], row["shard"]): row["generation"] for row in rows.to_pylist()}
+
+
+def read_fold(store: ObjectStore, number: int) -> Fold:
+    """Raises NotFound, Corrupt."""
+    key = fold_key(number)
+    fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")
+    with corrupt_where_malformed(f"{store.uri}/{key}"):
+        records = tuple(FoldedRecord(**record) for record in fields["records"])
+        return Fold(number=fields["number"], action=fields["action"], records=records)
+
+
+def _done_numbers(store: ObjectStore) -> list[int]:
+    keys = [key for key in store.list("folds/") if key.endswith(_DONE)]
+    return sorted(int(key.removeprefix("folds/").removesuffix(_DONE)) for key in keys)
+
+
+def next_number(store: ObjectStore) -> int:
+    numbers = _done_numbers(store)
+    return numbers[-1] + 1 if numbers else 0
+
+
+def put_done(store: ObjectStore, done: DoneFold) -> None:
+    store.put_if_absent(_done_key(done.number), json_bytes({"format": FORMAT, **asdict(done), "created_at": now()}))
+
+
+def fold_key(number: int) -> str:
+    return f"folds/{number:08d}.json"
+
+
+def _done_key(number: int) -> str:
+    return f"folds/{number:08d}{_DONE}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,63 @@
+"""The four tables made anew from the commit records."""
+
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from storage.errors import Conflict
+from storage.objects.stores import ObjectStore
+from storage.protocol.commits import list_commits, newest_generations, read_commits
+from storage.protocol.inputs import PlanKind, ShardAddress
+from storage.tables import delta
+from storage.tables.changes import brings, change_of, checked_records, rows_of
+from storage.tables.columns import SCHEMAS
+from storage.tables.fold_log import DoneFold, folded_generations, next_number, put_done, read_done
+from storage.tables.folds import MAX_RECORDS, FoldReport, publish, unfolded
+from storage.tables.withdrawals import withdrawn_by
+
+
+def rebuild(store: ObjectStore) -> FoldReport:
+    """Makes the four tables anew from the commit records, in a folder of their own, and publishes them as one fold.
+
+    Needs no table and no earlier fold to be readable. Older snapshots go on reading the old folder. What other
+    processes fold in the meantime is taken, too, before these tables are published, so that readers never go back.
+    """
+    folder = f"{delta.FIRST_FOLDER}-{next_number(store):08d}-{uuid.uuid4().hex[:8]}"
+    built = DoneFold(number=0, folder=folder, versions=_build(store, folder, newest_generations(list_commits(store))))
+    while True:
+        number = next_number(store)
+        built = _catch_up(store, replace(built, number=number))
+        built = replace(built, proofs=publish(store, folder, built.versions))
+        with suppress(Conflict):
+            put_done(store, built)
+        if read_done(store, number).folder == folder:  # also where the answer to our put was lost
+            return FoldReport(folds=1, records=len(folded_generations(store, built)), newest=number)
+
+
+def _catch_up(store: ObjectStore, built: DoneFold) -> DoneFold:
+    """Takes into tables that nobody knows yet the records that they lack."""
+    while (missing := unfolded(store, built)) is not None:
+        commits = checked_records(store, missing)
+        versions = {
+            name: delta.change_unshared(
+                store, built.folder, name, change_of(store, built, name, missing.action, commits)
+            )
+            for name in SCHEMAS
+        }
+        built = replace(built, versions=versions)
+    return built
+
+
+def _build(store: ObjectStore, folder: str, names: Sequence[ShardAddress]) -> dict[str, int]:
+    """New tables in a folder nobody knows yet, filled from records; without what these very records withdraw."""
+    versions = delta.create_tables(store, folder)
+    withdrawals = [name for name in names if name.kind == PlanKind.WITHDRAWALS]
+    withdrawn = withdrawn_by(store, read_commits(store, withdrawals))
+    for start in range(0, len(names), MAX_RECORDS):
+        commits = read_commits(store, names[start : start + MAX_RECORDS])
+        for name in SCHEMAS:
+            rows = rows_of(store, name, commits, withdrawn)
+            change = delta.appending(name, rows) if brings(name, commits) else None
+            versions[name] = delta.change_unshared(store, folder, name, change)
+    return versions

@@ -1,0 +1,99 @@
+"""Masks taken back: their record, and the rows that `masks` is without."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import numpy as np
+import pyarrow as pa
+
+from storage.errors import NotFound
+from storage.objects.stores import ObjectStore
+from storage.protocol.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commits
+from storage.protocol.inputs import MaskKey, PlanKind
+from storage.protocol.plans import PlannedShard, make_plan, put_plan
+from storage.tables import contents
+from storage.tables.columns import WITHDRAWALS, compact
+from storage.tables.fold_log import DoneFold, folded_generations
+from storage.tables.query import stream
+
+_NAMED_IN_SQL = 20  # images: of more the library reads all files
+
+
+def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
+    """Records that these (image_id, mask_id) are withdrawn; the next fold takes them out of `masks`.
+
+    Raises ValueError for masks that are not in the tables, and where this very withdrawal was closed.
+    """
+    wanted = sorted(set(masks))
+    if not wanted or not all(0 <= each < 2**63 for pair in wanted for each in pair):
+        raise ValueError(f"withdrawal: {'a mask has two 63-bit ids' if wanted else 'no mask was named'}")
+    inputs = tuple(MaskKey(image_id=image_id, mask_id=mask_id) for image_id, mask_id in wanted)
+    shard = PlannedShard(name="00000", inputs=inputs)
+    plan = make_plan(PlanKind.WITHDRAWALS, [shard], {"reason": reason})
+    with suppress(NotFound):
+        return _made(read_commit(store, plan.address(shard)))  # withdrawn before, for the same reason
+    rows = _found(store, done, wanted, reason)
+    lost = sorted(set(wanted) - mask_pairs(rows))
+    if lost:
+        what = f"{len(lost)} of {len(wanted)} masks are not in fold {done.number}"
+        raise ValueError(f"withdrawal: {what}, the first is {lost[0]} (image, mask)")
+    attempt = begin_attempt(store, put_plan(store, plan), shard)
+    contents.put_rows(
+        attempt, rows.sort_by([("plan", "ascending"), ("shard", "ascending")]), images=0, masks=len(wanted)
+    )
+    return _made(attempt.commit())
+
+
+def _made(withdrawal: Commit) -> Commit:
+    if not withdrawal.attempt_id:
+        raise ValueError(f"withdrawal: {withdrawal.address} was given up (`gc --close`); give another reason")
+    return withdrawal
+
+
+def _found(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> pa.Table:
+    """The rows of the named masks, as rows of a withdrawal; one pass over the table, whatever their number."""
+    image_ids = sorted({int(image_id) for image_id, _ in wanted})
+    where = f"image_id IN ({', '.join(map(str, image_ids))})" if len(image_ids) <= _NAMED_IN_SQL else "true"
+    pairs = set(wanted)
+    mask_ids = np.unique(np.array([mask_id for _, mask_id in wanted], dtype=np.int64))
+    found = []
+    for batch in stream(store, done, f"SELECT image_id, mask_id, plan, shard FROM masks WHERE {where}"):
+        own = batch.column("mask_id").to_numpy()
+        suspects = mask_ids[np.minimum(np.searchsorted(mask_ids, own), len(mask_ids) - 1)] == own
+        for row in batch.filter(pa.array(suspects)).to_pylist():
+            if (row["image_id"], row["mask_id"]) in pairs:
+                found.append({**row, "reason": reason})
+    return pa.Table.from_pylist(found, schema=WITHDRAWALS)
+
+
+def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
+    """Masks withdrawn by the records of a fold (None: by all records, folded or not); columns of WITHDRAWALS."""
+    names = newest_generations(list_commits(store, kind=PlanKind.WITHDRAWALS))
+    if done is not None and names:
+        taken = folded_generations(store, done)
+        names = [name for name in names if (name.plan_id, name.shard) in taken]
+    return withdrawn_by(store, read_commits(store, names))
+
+
+def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
+    schema = compact(WITHDRAWALS)
+    parts = (contents.read_rows(store, part).cast(schema) for commit in commits for part in commit.rows())
+    return pa.concat_tables([schema.empty_table(), *parts])
+
+
+def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
+    """Rows of `masks` without those of these (image_id, mask_id), in their order."""
+    if not withdrawn.num_rows or not rows.num_rows:
+        return rows
+    own, withdrawn_ids = rows.column("mask_id").to_numpy(), withdrawn.column("mask_id").to_numpy()
+    gone = mask_pairs(withdrawn.filter(pa.array(np.isin(withdrawn_ids, own))))
+    suspects = np.isin(own, withdrawn_ids)
+    keep = ~suspects
+    for index in np.flatnonzero(suspects):
+        keep[index] = (rows["image_id"][index].as_py(), rows["mask_id"][index].as_py()) not in gone
+    return rows.filter(pa.array(keep))
+
+
+def mask_pairs(rows: pa.Table) -> set[tuple[int, int]]:
+    """The (image_id, mask_id) of rows."""
+    return set(zip(rows.column("image_id").to_pylist(), rows.column("mask_id").to_pylist(), strict=True))
