@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -65,6 +66,14 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_README_LINES
+
+
+def test_generated_pages_are_current() -> None:
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    stale = "not current: run `python docs/generate.py`"
+    assert generate["COMMANDS_PAGE"].read_text() == generate["commands_page"](), stale
+    page = generate["API_PAGE"].read_text()
+    assert page == generate["api_page"](page), stale
 
 
 def test_every_function_of_the_architecture_page_is_where_it_says() -> None:
