@@ -4,5 +4,5 @@ import torch
 
 
 def best_device() -> str:
-    """ "cuda" where there is such a device, else "cpu"."""
+    """Choose "cuda" where there is such a device, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"

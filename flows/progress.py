@@ -50,6 +50,7 @@ class Reporter:
         self._last: Counts | None = None
 
     def __call__(self, counts: Counts) -> None:
+        """Show how far the work is."""
         self._last = counts
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=counts.done, total=counts.total or None, facts=self._facts(counts))
@@ -58,6 +59,7 @@ class Reporter:
             self._print_line(counts)
 
     def close(self) -> None:
+        """Take the bar down; without a bar, print the last line."""
         if self._last is not None and self._bar is None:
             self._print_line(self._last)
 

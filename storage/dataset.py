@@ -62,6 +62,7 @@ class Dataset:
 
     @property
     def uri(self) -> str:
+        """Folder or s3:// address of the dataset."""
         return self.store.uri
 
     @classmethod

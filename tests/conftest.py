@@ -41,7 +41,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def gigamask(prefect_home: Path) -> Gigamask:
-    """gigamask("query", "SELECT 1", cwd=folder) -> the finished process, its stdout and stderr as text."""
+    """`gigamask("query", "SELECT 1", cwd=folder)` runs it: the finished process, stdout and stderr as text."""
 
     def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home)}

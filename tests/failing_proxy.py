@@ -32,7 +32,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         server.server_close()
 
 
-def proxy_to(upstream: str, fault_of: FaultOf) -> type[BaseHTTPRequestHandler]:
+def proxy_to(upstream: str, fault_of: FaultOf) -> type[BaseHTTPRequestHandler]:  # noqa: C901
     """A proxy that asks `fault_of` what to do to each request."""
 
     class Proxy(BaseHTTPRequestHandler):

@@ -100,8 +100,10 @@ class FelzenszwalbSegmenter:
 
 
 def ranked_segments(labels_SHW: np.ndarray) -> list[Rle]:
-    """Every segment of every scale as a mask, ranked; without what the mask generator would not keep either: specks,
-    nearly the whole picture, and the box of a better-ranked segment again.
+    """Give every segment of every scale as a mask, ranked.
+
+    Left out is what the mask generator would not keep either: specks, nearly the whole image, and a box that a
+    better-ranked segment has.
 
     Segments carry no score. The coarse scale goes first, then the finer ones, the largest first in each: on openly
     licensed photographs this found more of people's masks than largest first over all scales (average recall of 30

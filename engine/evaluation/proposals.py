@@ -1,5 +1,6 @@
-"""Whatever makes masks of a whole photograph on its own, behind one interface: a SAM's automatic generator, a classical
-method. What `engine.evaluation.automatic` measures.
+"""Whatever makes masks of a whole image on its own, behind one interface: a SAM's generator, a classical method.
+
+`engine.evaluation.automatic` measures them.
 """
 
 from __future__ import annotations

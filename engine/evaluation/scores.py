@@ -1,5 +1,4 @@
-"""From the scores of single masks to figures: means with bootstrap intervals, by domain and by mask size, and
-calibration.
+"""From the scores of single masks to figures: means with bootstrap intervals, by domain and mask size; calibration.
 
 A figure is a mean over masks (each annotator's masks count on their own), so photographs with many masks weigh more.
 Its 95 % interval comes from drawing whole photographs again, because masks of one photograph are not independent. Shape

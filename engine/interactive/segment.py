@@ -1,5 +1,6 @@
-"""Clicks, a box, a previous mask in; candidate masks out. What the annotation server answers with and what evaluation
-measures.
+"""Clicks, a box, a previous mask in; candidate masks out.
+
+The annotation server answers with them and evaluation measures them.
 
 Everything is stateless: the caller keeps the embedding, the clicks so far and the logits of the mask it chose, and
 hands them in again. Points and boxes are in picture pixels. Shape letters: P prompts (one an object), K clicks, M

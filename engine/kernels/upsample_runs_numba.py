@@ -142,7 +142,7 @@ def _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, out):  
 
 
 @numba.njit(cache=True, nogil=True)
-def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no-untyped-def]
+def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no-untyped-def]  # noqa: C901, PLR0912, PLR0915
     """Find run boundaries (start, end, ...), counts above +offset, 0 and -offset, and the inclusive box."""
     # Allocate the buffers
     height, width = len(rows.outer_model_P2), len(columns.outer_model_P2)

@@ -81,8 +81,9 @@ class History:
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
-        """Remember a step's scores, in the order of `HISTORY_FIELDS`, if they are to be written; a GPU is not waited
-        for.
+        """Remember a step's scores, in the order of `HISTORY_FIELDS`, if they are to be written.
+
+        Nothing waits for a GPU here.
         """
         if self._writes:
             self._pending.append((step, scores_5, learning_rate))

@@ -115,8 +115,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
-    """Layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022): `id` of each parameter to its share of the
-    rate.
+    """Layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022): rate factors by the `id` of a parameter.
 
     Everything behind the image encoder, and its neck, has 1; its last block has `decay`, the one before `decay`
     squared, and so on down to the patch embedding and the positions, one below the first block.

@@ -21,8 +21,9 @@ MIRRORED_FRACTION = 0.5
 
 
 class PhotoSource:
-    """Labelled photographs, drawn evenly over their domains' square roots, so that large domains lead but do not drown
-    the others.
+    """Labelled photographs, drawn in proportion to the square roots of their domains' sizes.
+
+    So large domains lead but do not drown the others.
     """
 
     def __init__(self, images: Sequence[LabelledImage]) -> None:

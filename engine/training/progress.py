@@ -19,6 +19,7 @@ class StepLines:
         self._since = time.monotonic()
 
     def __call__(self, step: int, scores: StepScores) -> None:
+        """Keep a step's scores; every `log_every` steps and at the last, print their means."""
         self._recent.append(scores.stacked())
         if len(self._recent) < self._config.log_every and step + 1 < self._config.total_steps:
             return

@@ -44,8 +44,9 @@ class Source(Protocol):
         """Draw a picture, a window of it and `prompts` masks; the same for the same generator state and step."""
 
     def prepare(self, step: int) -> None:
-        """Make what the cuts of a step draw from and is not there yet. Asked in the training process, which has the
-        device; cuts may be drawn in others, which have none.
+        """Make what the cuts of a step draw from and is not there yet.
+
+        Called in the training process, which has the device; cuts may be drawn in others, which have none.
         """
 
 

@@ -217,8 +217,10 @@ def _training_arithmetic(device: torch.device, bf16: bool) -> Iterator[None]:
 
 
 def attention_on(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU attention is written out: the flash kernel's backward pass took a quarter of a step on queries of 7
-    tokens. On a GPU torch chooses. A backward pass that computes blocks again has to run within the same.
+    """Choose how attention is computed: written out on a CPU, by torch on a GPU.
+
+    On a CPU the flash kernel's backward pass took a quarter of a step on queries of 7 tokens. A backward pass that
+    computes blocks again has to run within the same choice.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

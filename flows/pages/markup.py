@@ -82,6 +82,7 @@ def moment(when: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Format seconds for a reader: hours and minutes, or minutes and seconds, or seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,5 +1,6 @@
-"""Figures as inline SVG: what all share, and those of a dataset's report. Colours are CSS variables of the page, so
-that they follow light and dark mode.
+"""Figures as inline SVG: what all share, and those of a dataset's report.
+
+Colours are CSS variables of the page, so that they follow light and dark mode.
 
 What is said of SA-1B is what the paper states (Segment Anything, Kirillov et al. 2023); its curves are not redrawn.
 """

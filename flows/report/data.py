@@ -49,6 +49,7 @@ class RunFacts:
 
     @property
     def masks_per_image(self) -> float:
+        """Mean number of masks of an image; 0 without images."""
         return self.masks / self.images if self.images else 0.0
 
     @property
@@ -90,6 +91,8 @@ class Histograms:
 
 @dataclass(frozen=True, kw_only=True)
 class RejectGroup:
+    """Rejects of one stage and reason, and how many there are."""
+
     stage: str
     reason: str
     count: int
@@ -97,6 +100,8 @@ class RejectGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class RejectRow:
+    """One reject as the report lists it."""
+
     stage: str
     reason: str
     source: str
@@ -121,6 +126,7 @@ class ReportData:
 
     @property
     def rejects(self) -> int:
+        """Number of rejects, all groups together."""
         return sum(group.count for group in self.reject_groups)
 
 

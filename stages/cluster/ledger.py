@@ -56,6 +56,7 @@ class Ledger:
 
     @property
     def is_over(self) -> bool:
+        """Whether no shard is left to do."""
         return not self.left
 
     @property

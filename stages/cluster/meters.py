@@ -20,6 +20,7 @@ class RayMeters:
         self._seconds = Counter("gigamask_seconds", "seconds of work: read, wait, mask, write", ("plan", "part"))
 
     def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
+        """Count an image, and its masks or its reject."""
         plan = {"plan": plan_id}
         self._images.inc(1, plan)
         if isinstance(outcome, Reject):
@@ -28,6 +29,7 @@ class RayMeters:
             self._masks.inc(len(outcome.masks), plan)
 
     def shard(self, result: ShardResult) -> None:
+        """Count a shard, and the seconds each part of its work took."""
         self._shards.inc(1, {"plan": result.plan_id})
         for part, seconds in result.seconds_by_part.items():
             if seconds > 0:  # Ray refuses to count nothing

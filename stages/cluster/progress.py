@@ -25,6 +25,7 @@ class WorkerProgress:
 
     @property
     def images_per_s(self) -> float:
+        """Images done per second so far; 0 at the start."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
@@ -63,14 +64,17 @@ class PlanResult:
 
     @property
     def images(self) -> int:
+        """Number of images of all committed shards."""
         return sum(commit.images for commit in self.commits)
 
     @property
     def masks(self) -> int:
+        """Number of masks of all committed shards."""
         return sum(commit.masks for commit in self.commits)
 
     @property
     def rejects(self) -> tuple[Reject, ...]:
+        """Rejects of all committed shards."""
         return tuple(reject for commit in self.commits for reject in commit.rejects)
 
 

@@ -19,8 +19,10 @@ CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)  # nor are these,
 
 
 class WorkerHandle:
-    """An actor as the driver sees it. It is handed nothing before it answers, or, if it died, until it answers again:
-    what one waits for that the cluster has no room for would never be made.
+    """An actor as the driver sees it.
+
+    Never assign a shard to an actor that has not answered, or not again since it died: if Ray cannot place it, the
+    shard would hang.
     """
 
     def __init__(self, make_actor: Callable[[], Any]) -> None:
@@ -37,6 +39,7 @@ class WorkerHandle:
 
     @property
     def is_up(self) -> bool:
+        """Whether the actor has answered and has not died since."""
         return self.has_answered and self._down_since is None
 
     @property
@@ -46,9 +49,11 @@ class WorkerHandle:
 
     @property
     def is_isolating(self) -> bool:
+        """Whether it has a shard in hand that it masks in a child process."""
         return any(job.isolated for job in self.jobs.values())
 
     def start(self, plan: Plan, job: Job) -> None:
+        """Hand the actor a shard."""
         method = self.actor.run_isolated if job.isolated else self.actor.run
         self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
 
@@ -70,6 +75,7 @@ class WorkerHandle:
         return lost
 
     def progress(self) -> WorkerProgress:
+        """What the worker has done and has in hand."""
         under_way = self.counts.values()
         return WorkerProgress(
             place=self._place,
@@ -111,5 +117,6 @@ class WorkerHandle:
 
 
 def cannot_start(error: Exception) -> PlanStopped:
+    """Make the error of a worker that no restart can help."""
     why = str(error).strip().splitlines()[-1]
     return PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here")

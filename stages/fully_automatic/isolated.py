@@ -84,8 +84,9 @@ class _Child:
             raise ShardFailed(f"shard {shard_name}: a child process died while starting: {self.epitaph()}") from error
 
     def mask(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
-        """The photograph's outcome. Afterwards the child `is_gone` where the photograph killed or hung it, or left it
-        unable to mask anything.
+        """Mask an image in the child.
+
+        Afterwards the child `is_gone` where the image killed or hung it, or left it unable to mask anything.
         """
         try:
             self._pipe.send((image, data))

@@ -67,14 +67,17 @@ class Commit:
 
     @property
     def images(self) -> int:
+        """Number of images in the tars."""
         return sum(part.images for part in self.parts if part.role == "tar")
 
     @property
     def masks(self) -> int:
+        """Number of masks in the tars."""
         return sum(part.masks for part in self.parts if part.role == "tar")
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all parts."""
         return sum(part.nbytes for part in self.parts)
 
     def tars(self) -> list[Part]:
@@ -216,6 +219,7 @@ def newest_generations(addresses: Iterable[ShardAddress]) -> list[ShardAddress]:
 
 
 def commit_to_json(commit: Commit) -> bytes:
+    """Write a commit record as JSON."""
     fields = asdict(commit)
     del fields["record_sha256"]
     inputs = inputs_to_json(commit.inputs)
@@ -223,6 +227,12 @@ def commit_to_json(commit: Commit) -> bytes:
 
 
 def commit_from_json(data: bytes, *, where: str) -> Commit:
+    """Read a commit record. `where` names its place in errors.
+
+    Raises:
+        Corrupt: The record is torn or malformed.
+        StoreError: A newer version wrote it.
+    """
     fields = read_json(data, "commit", where)
     if fields["kind"] not in [*PlanKind]:
         raise StoreError(

@@ -126,12 +126,19 @@ def is_plan_key(key: str) -> bool:
 
 
 def plan_to_json(plan: Plan) -> bytes:
+    """Write a plan as JSON."""
     fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
     shards = _shards_to_json(plan.shards)
     return json_bytes({"format": FORMAT, **fields, "shards": shards, "created_at": plan.created_at.isoformat()})
 
 
 def plan_from_json(data: bytes, *, where: str) -> Plan:
+    """Read a plan. `where` names its place in errors.
+
+    Raises:
+        Corrupt: The plan is torn or malformed.
+        StoreError: A newer version wrote it.
+    """
     fields = read_json(data, "plan", where)
     if fields["kind"] not in [*PlanKind]:
         raise StoreError(

@@ -15,6 +15,11 @@ from storage.tables.withdrawals import withdrawn_by, withdrawn_masks, without_ma
 
 
 def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
+    """Read the commit records of a fold.
+
+    Raises:
+        Corrupt: A record is not the one that was folded.
+    """
     commits = read_commits(store, [ShardAddress.of_key(record.key) for record in current.records])
     for commit, record in zip(commits, current.records, strict=True):
         if commit.record_sha256 != record.sha256:

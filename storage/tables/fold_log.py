@@ -105,15 +105,18 @@ def _done_numbers(store: ObjectStore) -> list[int]:
 
 
 def next_number(store: ObjectStore) -> int:
+    """Give the number of the fold after the newest done one."""
     numbers = _done_numbers(store)
     return numbers[-1] + 1 if numbers else 0
 
 
 def put_done(store: ObjectStore, done: DoneFold) -> None:
+    """Write a done fold, unless one of its number is there."""
     store.put_if_absent(_done_key(done.number), json_bytes({"format": FORMAT, **asdict(done), "created_at": now()}))
 
 
 def fold_key(number: int) -> str:
+    """Name a fold in the store."""
     return f"folds/{number:08d}.json"
 
 
@@ -122,4 +125,5 @@ def _done_key(number: int) -> str:
 
 
 def now() -> str:
+    """Give the time in UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat()

@@ -32,6 +32,7 @@ class Snapshot:
 
     @property
     def done(self) -> DoneFold:
+        """The done fold whose tables the snapshot names."""
         return DoneFold(number=self.fold, folder=self.folder, versions=self.versions, proofs=self.proofs)
 
 

@@ -76,6 +76,7 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
 
 
 def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
+    """Read the rows of these withdrawals."""
     schema = compact(WITHDRAWALS)
     parts = (contents.read_rows(store, part).cast(schema) for commit in commits for part in commit.rows())
     return pa.concat_tables([schema.empty_table(), *parts])

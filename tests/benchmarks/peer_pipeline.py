@@ -109,8 +109,9 @@ def agreement(ours: list[Rle], peers: list[Rle], *, least_iou: float = 0.99) -> 
 def open_thresholds(
     every: Generated, config: GenerateConfig, *, iou_quantile: float, stability_quantile: float
 ) -> GenerateConfig:
-    """Set thresholds of `config` at quantiles of an image's own scores: all its predicted IoUs, then the stability of
-    those that pass. `every` was made with both thresholds at 0 and NMS off.
+    """Set thresholds of `config` at quantiles of an image's own scores: predicted IoU, then stability.
+
+    The stability is that of those that pass. `every` was made with both thresholds at 0 and NMS off.
 
     The returned config leaves out what the peer does not have: the 95 % filter and the clean-up.
     """
