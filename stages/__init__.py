@@ -1,1 +1,1 @@
-"""The stages of the data engine: ingest, fully automatic, and the Ray actors that run it."""
+"""The stages of the data engine: ingest, fully automatic (also on a Ray cluster) and training on a snapshot."""

@@ -104,7 +104,7 @@ def test_the_same_masks_command_continues_its_plan_and_covers_new_images(folder:
     assert plans[0].plan_id == open_plan
 
     worker = ShardWorker(folder / "tiny.safetensors", GENERATE, dataset.uri)
-    made = [worker.run(plan.plan_id, shard.name) for plan in plans for shard in dataset.missing(plan)]
+    made = [worker.mask_shard(plan.plan_id, shard.name) for plan in plans for shard in dataset.missing(plan)]
     dataset.fold()
     masked = rows(dataset, "SELECT sum(images) AS images FROM shards WHERE kind = 'masks' AND model_id <> ''")
     images = rows(dataset, "SELECT count(*) AS images FROM images")

@@ -1,4 +1,4 @@
-"""What a Ray actor runs: a shell over a ShardWorker that counts as it goes. Plain Python, no Ray."""
+"""What a Ray actor runs: a shell around a ShardWorker that counts as it goes. Plain Python, no Ray."""
 
 import gc
 import os
@@ -7,13 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
-from stages.cluster.progress import ShardCount
-from stages.fully_automatic.isolated import run_isolated
+from stages.cluster.progress import ActorStatus, ImageCounts
+from stages.fully_automatic.isolated import mask_shard_isolated
 from stages.fully_automatic.outcomes import MaskedImage, ShardResult
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
@@ -23,69 +23,61 @@ from storage.records import Reject
 class Meters(Protocol):
     """Running totals of one worker, for whoever watches the cluster."""
 
-    def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
-        """A photograph is done."""
+    def count_image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
+        """Count an image that was masked or rejected."""
 
-    def shard(self, result: ShardResult) -> None:
-        """A shard is committed by this worker."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What an actor says of itself: where it lives, and the counts of the shards it has in hand."""
-
-    place: str
-    counts: dict[str, ShardCount]
+    def count_shard(self, result: ShardResult) -> None:
+        """Count a shard that this worker committed."""
 
 
 class ShardActor:
-    """The first call makes the ShardWorker; so does the first one after the actor was restarted."""
+    """A worker in a process of its own; the first call after each start of the process makes the ShardWorker."""
 
     def __init__(self, make_worker: bytes, dataset_uri: str, threads: int, make_meters: Callable[[], Meters]) -> None:
         torch.set_num_threads(threads)
         self._make_worker, self._dataset_uri = make_worker, dataset_uri
         self._meters = make_meters()
         self._worker: ShardWorker | None = None
-        self._making = threading.Lock()
-        self._under_way: dict[str, ShardCount] = {}
+        self._making_worker = threading.Lock()
+        self._under_way: dict[str, ImageCounts] = {}
 
-    def run(self, plan_id: str, shard: str) -> ShardResult:
-        """`ShardWorker.run`; a second call at the same time reads and writes beside the first."""
-        with self._making:
+    def mask_shard(self, plan_id: str, shard: str) -> ShardResult:
+        """Mask and commit a shard; a second call at the same time reads and writes beside the first."""
+        with self._making_worker:
             self._worker = self._worker or pickle.loads(self._make_worker)()
-        with self._counting(plan_id, shard) as count:
-            return self._metered(self._worker.run(plan_id, shard, count))
+        with self._counting(plan_id, shard) as on_image:
+            return self._metered(self._worker.mask_shard(plan_id, shard, on_image))
 
-    def run_isolated(self, plan_id: str, shard: str) -> ShardResult:
-        """`run_isolated`, with this process's model gone meanwhile: the child needs the memory."""
+    def mask_shard_isolated(self, plan_id: str, shard: str) -> ShardResult:
+        """Mask and commit a shard in child processes. This process drops its model first: a child needs the memory."""
         self._worker = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        with self._counting(plan_id, shard) as count:
+        with self._counting(plan_id, shard) as on_image:
             dataset = Dataset.open(self._dataset_uri)
-            return self._metered(run_isolated(self._make_worker, dataset, plan_id, shard, count))
+            return self._metered(mask_shard_isolated(self._make_worker, dataset, plan_id, shard, on_image))
 
-    def under_way(self) -> Answer:
-        """Answers while shards are being made."""
+    def status(self) -> ActorStatus:
+        """Report the place and the counts of the shards in hand; answers while shards are masked."""
         counts = {shard: replace(count) for shard, count in list(self._under_way.items())}
-        return Answer(place=f"{socket.gethostname()}:{os.getpid()}", counts=counts)
+        return ActorStatus(place=f"{socket.gethostname()}:{os.getpid()}", counts=counts)
 
     @contextmanager
     def _counting(self, plan_id: str, shard: str) -> Iterator[Callable[[MaskedImage | Reject], None]]:
-        """What hears of each photograph of the shard."""
-        total = self._under_way[shard] = ShardCount()
+        """Count the shard's images while it is under way; yields what to call with each outcome."""
+        counts = self._under_way[shard] = ImageCounts()
 
-        def count(outcome: MaskedImage | Reject) -> None:
-            total.add(outcome)
-            self._meters.image(plan_id, outcome)
+        def on_image(outcome: MaskedImage | Reject) -> None:
+            counts.add_outcome(outcome)
+            self._meters.count_image(plan_id, outcome)
 
         try:
-            yield count
+            yield on_image
         finally:
             del self._under_way[shard]
 
     def _metered(self, result: ShardResult) -> ShardResult:
-        if result.made:
-            self._meters.shard(result)
+        if result.is_new:
+            self._meters.count_shard(result)
         return result

@@ -9,18 +9,18 @@ from storage.records import Reject
 class RayMeters:
     """A worker's totals as Ray metrics: `ray_gigamask_images_total` and so on, by plan, node and process.
 
-    The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere they go nowhere.
+    The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere nothing reads them.
     """
 
     def __init__(self) -> None:
-        self._images = Counter("gigamask_images", "photographs done, masked or rejected", ("plan",))
+        self._images = Counter("gigamask_images", "images done, masked or rejected", ("plan",))
         self._masks = Counter("gigamask_masks", "masks made", ("plan",))
-        self._rejects = Counter("gigamask_rejects", "photographs that could not be masked", ("plan",))
+        self._rejects = Counter("gigamask_rejects", "images that could not be masked", ("plan",))
         self._shards = Counter("gigamask_shards", "shards committed", ("plan",))
         self._seconds = Counter("gigamask_seconds", "seconds of work: read, wait, mask, write", ("plan", "part"))
 
-    def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
-        """Count an image, and its masks or its reject."""
+    def count_image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
+        """Count an image that was masked or rejected."""
         plan = {"plan": plan_id}
         self._images.inc(1, plan)
         if isinstance(outcome, Reject):
@@ -28,8 +28,8 @@ class RayMeters:
         elif outcome.masks:
             self._masks.inc(len(outcome.masks), plan)
 
-    def shard(self, result: ShardResult) -> None:
-        """Count a shard, and the seconds each part of its work took."""
+    def count_shard(self, result: ShardResult) -> None:
+        """Count a shard that this worker committed, and where its time went."""
         self._shards.inc(1, {"plan": result.plan_id})
         for part, seconds in result.seconds_by_part.items():
             if seconds > 0:  # Ray refuses to count nothing

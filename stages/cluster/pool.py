@@ -1,10 +1,12 @@
-"""How many workers a plan of mask shards gets, and how many cores each: by what the machines have. Pure, no Ray."""
+"""How many workers a plan of mask shards gets, and how many cores each, from what the machines have. Pure, no Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_GPU_WORKER_THREADS = 8
-DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30  # where nobody estimated: enough for the seed and vit_b
+"""Most cores that a worker with a GPU gets unless their number is given."""
+DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30
+"""Memory that a worker is expected to need where nothing estimated it: enough for the seed and vit_b."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,17 +14,17 @@ class PoolConfig:
     """Where the workers run and how many there are."""
 
     address: str | None = None
-    """Of a Ray cluster ("auto", "ray://host:10001"); None: this machine, for the time of the run."""
+    """Address of a Ray cluster ("auto", "ray://host:10001"). None: Ray on this machine, for the duration of the run."""
     workers: int | None = None
-    """None: one per GPU; without GPUs as many as cores, memory and shards allow; more as a cluster grows."""
+    """Number of workers. None: one per GPU, or as many as cores, memory and shards allow; more as a cluster grows."""
     threads: int | None = None
-    """Cores of a worker; None: 1, and more where there are fewer shards than cores."""
+    """Cores of a worker. None: 1 without GPUs, or more where there are fewer shards than cores; at most 8 with GPUs."""
     worker_gpus: int | None = None
-    """GPUs of a worker; None: one where the cluster has GPUs as it is started. Say 1 where they are yet to come."""
+    """GPUs of a worker. None: 1 if the cluster has GPUs when the run starts; give 1 where they are yet to come."""
     worker_memory_bytes: int | None = None
-    """What a worker is expected to need; no more start than fit. None: estimated from the model."""
+    """Memory that a worker is expected to need; no more workers start than fit. None: estimated from the model."""
     object_store_bytes: int = 128 * 2**20
-    """Of Ray's shared memory on this machine; shards do not pass through it."""
+    """Size of Ray's shared memory on this machine; shards do not pass through it."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads", "worker_gpus", "worker_memory_bytes"):
@@ -42,19 +44,22 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSize:
-    """What is started: so many workers, with so many cores and, where there are GPUs, one of them each."""
+    """Workers to start and what each gets."""
 
     workers: int
     threads: int
+    """Cores of each worker."""
     gpus_per_worker: int
 
 
 def pool_size(config: PoolConfig, machines: Sequence[Machine], shards: int) -> PoolSize:
-    """The configured numbers, and the best ones for those not given.
+    """Size the pool: the configured numbers, and the best ones for those not given.
 
-    Raises ValueError where the machines are all there will be (no address is given) and have no room for the workers:
-    Ray would let those wait for ever. A cluster of an address may grow.
+    Raises:
+        ValueError: There is no room for the workers on this machine, where Ray would let them wait for ever. A cluster
+            at an address may grow and is never refused.
     """
+    # Cores and GPUs of each worker
     cores, gpus = sum(machine.cores for machine in machines), sum(machine.gpus for machine in machines)
     widest = max((machine.cores for machine in machines), default=0)  # a worker lives on one machine
     worker_gpus = config.worker_gpus or int(gpus > 0)
@@ -63,12 +68,15 @@ def pool_size(config: PoolConfig, machines: Sequence[Machine], shards: int) -> P
     else:
         threads = min(max(1, cores // shards), max(1, widest))
     threads = config.threads or threads
+
+    # Workers that fit
     places = sum(_places(machine, threads, worker_gpus) for machine in machines)
-    most = places
+    max_workers = places
     if not worker_gpus:
         needed_bytes = config.worker_memory_bytes or DEFAULT_WORKER_MEMORY_BYTES
-        most = sum(machine.memory_bytes for machine in machines) // needed_bytes
-    workers = config.workers or max(1, min(most, shards, places))
+        max_workers = sum(machine.memory_bytes for machine in machines) // needed_bytes
+    workers = config.workers or max(1, min(max_workers, shards, places))
+
     if config.address is None and workers > places:
         raise ValueError(
             f"pool.workers {workers} with pool.threads {threads}: there are {cores} cores"
@@ -81,5 +89,6 @@ def pool_size(config: PoolConfig, machines: Sequence[Machine], shards: int) -> P
 
 
 def _places(machine: Machine, threads: int, worker_gpus: int) -> int:
+    """Count the workers that fit on a machine."""
     by_cores = machine.cores // threads
     return min(by_cores, machine.gpus // worker_gpus) if worker_gpus else by_cores

@@ -1,7 +1,7 @@
-"""How far a plan of mask shards is: committed before, committed by this run, in the hands of its workers."""
+"""How far a plan of mask shards is: committed before this run, committed by it, in the hands of its workers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.cluster.ledger import Ledger
@@ -14,18 +14,18 @@ from storage.records import Reject
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerProgress:
-    """What one worker of this run has done."""
+    """What one worker has done in this run."""
 
     place: str
     """Host and process id."""
     images: int
     masks: int
     seconds: float
-    """Since it first answered."""
+    """Time since the worker first answered."""
 
     @property
     def images_per_s(self) -> float:
-        """Images done per second so far; 0 at the start."""
+        """Images per second; 0 before the first answer."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
@@ -35,108 +35,142 @@ class PlanProgress:
 
     shards: int
     shards_total: int
-    images: int  # masked or rejected
+    images: int
+    """Images masked or rejected."""
     images_total: int
     masks: int
     rejects: int
-    new_images: int  # of this run
+    new_images: int
+    """Images masked or rejected by this run."""
     new_masks: int
-    workers: int  # that have answered
-    waiting_workers: int  # that the cluster has had no room for, for a while
+    """Masks of this run."""
+    workers: int
+    """Workers that have answered and are up."""
+    waiting_workers: int
+    """Workers that have not answered for a while: the cluster has no room for them, or they still start."""
     deaths: int
-    seconds: float  # of this run
-    by_worker: tuple[WorkerProgress, ...] = ()  # those at work
+    """Deaths of workers in this run."""
+    seconds: float
+    """Duration of this run so far."""
+    by_worker: tuple[WorkerProgress, ...] = ()
+    """Progress of each worker that is up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanResult:
-    """What a plan holds at the end of a run. `failed`: shards that could not be made, and why; they stay missing."""
+    """What a plan holds at the end of a run."""
 
     plan_id: str
     commits: tuple[Commit, ...]
     failed: Mapping[str, str]
-    new_shards: int  # of this run, as the next two
+    """Shards that raised on every attempt, and their last error; they stay missing."""
+    new_shards: int
+    """Shards committed by this run."""
     new_images: int
+    """Images masked or rejected by this run."""
     new_masks: int
+    """Masks of this run."""
     workers: int
+    """Workers started by this run."""
     deaths: int
+    """Deaths of workers in this run."""
     seconds: float
+    """Duration of this run."""
 
     @property
     def images(self) -> int:
-        """Number of images of all committed shards."""
+        """Images with a row, with masks or without."""
         return sum(commit.images for commit in self.commits)
 
     @property
     def masks(self) -> int:
-        """Number of masks of all committed shards."""
+        """Masks of all shards."""
         return sum(commit.masks for commit in self.commits)
 
     @property
     def rejects(self) -> tuple[Reject, ...]:
-        """Rejects of all committed shards."""
+        """Rejects of all shards."""
         return tuple(reject for commit in self.commits for reject in commit.rejects)
 
 
 @dataclass
-class ShardCount:
-    """Photographs of a shard that is being made."""
+class ImageCounts:
+    """Counts of images and of what became of them."""
 
     images: int = 0
+    """Images masked or rejected."""
     masks: int = 0
     rejects: int = 0
 
-    def add(self, outcome: MaskedImage | Reject) -> None:
-        """A photograph is done."""
+    def __add__(self, other: "ImageCounts") -> "ImageCounts":
+        return ImageCounts(self.images + other.images, self.masks + other.masks, self.rejects + other.rejects)
+
+    def add_outcome(self, outcome: MaskedImage | Reject) -> None:
+        """Count one image."""
         self.images += 1
         if isinstance(outcome, Reject):
             self.rejects += 1
         else:
             self.masks += len(outcome.masks)
 
+    @classmethod
+    def of_shard(cls, shard: ShardResult) -> "ImageCounts":
+        """Counts of a committed shard."""
+        return cls(images=shard.images + shard.rejects, masks=shard.masks, rejects=shard.rejects)
 
-class Tally:
+    @classmethod
+    def total(cls, counts: Iterable["ImageCounts"]) -> "ImageCounts":
+        """Sum the counts."""
+        return sum(counts, cls())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorStatus:
+    """An actor's answer to how it is doing."""
+
+    place: str
+    """Host and process id."""
+    counts: dict[str, ImageCounts]
+    """Counts so far of each shard in its hands, by name."""
+
+
+class PlanCounter:
     """Adds up what is committed and what is under way."""
 
-    def __init__(self, plan: Plan, commits: list[Commit], began: float) -> None:
+    def __init__(self, plan: Plan, commits: Sequence[Commit], began: float) -> None:
         self._plan, self._began = plan, began
         self._images_total = sum(count_images(shard) for shard in plan.shards)
-        self._before = ShardCount(
-            images=sum(commit.images + len(commit.rejects) for commit in commits),
-            masks=sum(commit.masks for commit in commits),
-            rejects=sum(len(commit.rejects) for commit in commits),
-        )
         self._shards_before = len(commits)
-        self.new = ShardCount()
+        self._before = ImageCounts.total(
+            ImageCounts.of_shard(ShardResult.from_commit(commit, is_new=False)) for commit in commits
+        )
+        self.new = ImageCounts()
 
     def add(self, result: ShardResult) -> None:
-        """A shard of this run is committed."""
-        self.new.images += result.images + result.rejects
-        self.new.masks += result.masks
-        self.new.rejects += result.rejects
+        """Count a shard that was committed during this run."""
+        self.new += ImageCounts.of_shard(result)
 
     def progress(
         self,
         ledger: Ledger,
-        under_way: Sequence[ShardCount],
+        under_way: Iterable[ImageCounts],
         *,
         workers: int,
         waiting_workers: int = 0,
         by_worker: Sequence[WorkerProgress] = (),
     ) -> PlanProgress:
-        """`under_way`: counts of the shards in hand; `workers`: how many have answered, and how many could not yet."""
-        new_images = self.new.images + sum(count.images for count in under_way)
-        new_masks = self.new.masks + sum(count.masks for count in under_way)
-        rejects = self.new.rejects + sum(count.rejects for count in under_way)
+        """Sum up the progress; `under_way` holds the counts of the shards in hand, the rest is as in PlanProgress."""
+        new = ImageCounts.total([self.new, *under_way])
+        all_counts = self._before + new
         return PlanProgress(
-            shards=self._shards_before + len(ledger.made),
+            shards=self._shards_before + len(ledger.committed),
             shards_total=len(self._plan.shards),
-            images=self._before.images + new_images,
+            images=all_counts.images,
             images_total=self._images_total,
-            masks=self._before.masks + new_masks,
-            rejects=self._before.rejects + rejects,
-            new_images=new_images,
-            new_masks=new_masks,
+            masks=all_counts.masks,
+            rejects=all_counts.rejects,
+            new_images=new.images,
+            new_masks=new.masks,
             workers=workers,
             waiting_workers=waiting_workers,
             deaths=ledger.deaths,

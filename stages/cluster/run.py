@@ -1,7 +1,7 @@
 """A plan of mask shards on Ray: one actor a worker, a shard a call.
 
-Ray restarts an actor that died, but repeats no call: the loop here hands shards out again, so that it can count. What a
-worker did twice or by half does no harm: the shard's commit record decides.
+Ray restarts an actor that died but repeats no call: the loop here hands the shards out again, so that it can count
+deaths. Work that was done twice or by half does no harm: the shard's commit record decides.
 """
 
 import time
@@ -15,19 +15,22 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 
 from stages.cluster.actor import ShardActor
-from stages.cluster.ledger import Ledger
+from stages.cluster.ledger import Job, Ledger
 from stages.cluster.meters import RayMeters
 from stages.cluster.pool import Machine, PoolConfig, PoolSize, pool_size
-from stages.cluster.progress import PlanProgress, PlanResult, Tally
-from stages.cluster.session import cluster
+from stages.cluster.progress import PlanCounter, PlanProgress, PlanResult
+from stages.cluster.session import ray_session
 from stages.cluster.worker_handle import CANNOT_START, WORKER_DIED, WorkerHandle, cannot_start
 from stages.fully_automatic.worker import ShardFailed, ShardWorker
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan
 
-CALLS_IN_FLIGHT = 2  # one computes while the other reads or writes
+CALLS_IN_FLIGHT = 2
+"""Most shards in the hands of one worker: one computes while the other reads or writes."""
 POLL_S = 1.0
-GROWTH_EVERY_S = 10.0  # a look at whether the cluster has room for more workers
+"""Time between reports, and the longest wait for a call to end."""
+GROWTH_EVERY_S = 10.0
+"""Time between looks at whether the cluster has room for more workers."""
 
 
 def run_plan(
@@ -37,37 +40,45 @@ def run_plan(
     config: PoolConfig | None = None,
     on_progress: Callable[[PlanProgress], None] | None = None,
 ) -> PlanResult:
-    """Makes the plan's missing shards; `on_progress` is called about once a second.
+    """Mask and commit the plan's missing shards; `on_progress` is called about once a second.
 
     `make_worker` makes the worker in its actor's process: `partial(ShardWorker, "seed", config, dataset.uri)`.
-    Raises ValueError for a model or a plan that does not fit and for workers that have no room on this machine,
-    PlanStopped, ConnectionError where no cluster answers.
+
+    Raises:
+        ValueError: The plan is for another model or config, or this machine has no room for the workers.
+        PlanStopped: Only deaths or failures followed each other, or a worker can never start.
+        ConnectionError: No cluster answers at the address.
     """
     began = time.perf_counter()
     config = config or PoolConfig()
-    missing = dataset.missing(plan)
-    waiting = {shard.name for shard in missing}  # in a redo they have records, of the generation before
-    tally = Tally(plan, [commit for commit in dataset.commits(plan) if commit.shard not in waiting], began)
     report = on_progress or (lambda _: None)
+
+    # Count what is committed
+    missing = dataset.missing(plan)
+    waiting = {shard.name for shard in missing}  # in a redo they have records of the generation before
+    counter = PlanCounter(plan, [commit for commit in dataset.commits(plan) if commit.shard not in waiting], began)
     ledger = Ledger(missing)
     workers: list[WorkerHandle] = []
-    report(_progress(tally, ledger, workers))
+    report(_progress(counter, ledger, workers))
+
+    # Mask what is missing
     if missing:
-        with cluster(config):
+        with ray_session(config):
             pool = _Pool(make_worker, dataset.uri, config)
             workers = pool.workers
             try:
-                _drive(plan, ledger, pool, tally, report)
+                _drive(plan, ledger, pool, counter, report)
             finally:
                 for worker in workers:
                     ray.kill(worker.actor)
+
     return PlanResult(
         plan_id=plan.plan_id,
         commits=tuple(dataset.commits(plan)),
         failed=dict(ledger.failed),
-        new_shards=len(ledger.made),
-        new_images=tally.new.images,
-        new_masks=tally.new.masks,
+        new_shards=len(ledger.committed),
+        new_images=counter.new.images,
+        new_masks=counter.new.masks,
         workers=len(workers),
         deaths=ledger.deaths,
         seconds=time.perf_counter() - began,
@@ -75,26 +86,31 @@ def run_plan(
 
 
 class _Pool:
-    """The workers of a run: as many as the machines of now have room for, unless their number is given."""
+    """The workers of a run: as many as the cluster has room for, unless their number is given."""
 
     def __init__(self, make_worker: Callable[[], ShardWorker], dataset_uri: str, config: PoolConfig) -> None:
         self.workers: list[WorkerHandle] = []
         self._make_worker, self._dataset_uri, self._config = cloudpickle.dumps(make_worker), dataset_uri, config
-        self._looked: float | None = None
+        self._grown_at: float | None = None
 
     def grow(self, shards: int) -> None:
-        """Starts the workers that `shards` can use and that are not there yet; a cluster is looked at now and then."""
+        """Start the workers that `shards` shards can use and that have room, once, and every now and then on a cluster.
+
+        Raises:
+            ValueError: This machine has no room for the workers.
+        """
         now = time.perf_counter()
-        if self._looked is not None and (self._config.address is None or now - self._looked < GROWTH_EVERY_S):
+        if self._grown_at is not None and (self._config.address is None or now - self._grown_at < GROWTH_EVERY_S):
             return
-        self._looked = now
+        self._grown_at = now
         size = pool_size(self._config, _machines(), shards)
-        self._config = replace(self._config, threads=size.threads)  # later ones are as wide as the first
+        self._config = replace(self._config, threads=size.threads)  # later workers get as many threads as the first
         make_actor = partial(_actor_class(size).remote, self._make_worker, self._dataset_uri, size.threads, RayMeters)
         self.workers += [WorkerHandle(make_actor) for _ in range(size.workers - len(self.workers))]
 
 
 def _actor_class(size: PoolSize) -> Any:
+    """Declare to Ray what a worker needs. Ray restarts it without end and never repeats a call."""
     return ray.remote(
         num_cpus=size.threads,  # Ray sets OMP_NUM_THREADS to it
         num_gpus=size.gpus_per_worker,
@@ -106,7 +122,7 @@ def _actor_class(size: PoolSize) -> Any:
 
 
 def _machines() -> list[Machine]:
-    """The machines of the cluster as it is now."""
+    """List the machines that the cluster has now."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [
         Machine(cores=int(has.get("CPU", 0)), gpus=int(has.get("GPU", 0)), memory_bytes=int(has.get("memory", 0)))
@@ -118,30 +134,35 @@ def _drive(
     plan: Plan,
     ledger: Ledger,
     pool: _Pool,
-    tally: Tally,
+    counter: PlanCounter,
     on_progress: Callable[[PlanProgress], None],
 ) -> None:
-    """Hands out, collects and reports until nothing is left."""
+    """Hand out shards, collect results and report until no shard is left."""
     workers = pool.workers
-    reported = 0.0
+    reported_at = 0.0
     while not ledger.is_over:
+        # Start workers, and hear from those that have not answered yet
         pool.grow(ledger.left)
         ledger.workers = len(workers)
         for worker in workers:
             if not worker.has_answered:
-                worker.look()
+                worker.poll()
+
+        # Keep those that are up busy
         _hand_out(plan, ledger, workers)
-        _collect(ledger, workers, tally)
-        if time.perf_counter() - reported >= POLL_S:
+        _collect(ledger, workers, counter)
+
+        # Report about once a second
+        if time.perf_counter() - reported_at >= POLL_S:
             for worker in workers:
-                worker.look()
-            on_progress(_progress(tally, ledger, workers))
-            reported = time.perf_counter()
-    on_progress(_progress(tally, ledger, workers))
+                worker.poll()
+            on_progress(_progress(counter, ledger, workers))
+            reported_at = time.perf_counter()
+    on_progress(_progress(counter, ledger, workers))
 
 
 def _hand_out(plan: Plan, ledger: Ledger, workers: list[WorkerHandle]) -> None:
-    """A job for every idle worker; then a second each, while there are so many that none will lack one at the end."""
+    """Give every idle worker a job, then each a second one while enough are waiting that none will lack work."""
     up = [worker for worker in workers if worker.is_up]
     for in_hand in range(CALLS_IN_FLIGHT):
         for worker in up:
@@ -149,48 +170,60 @@ def _hand_out(plan: Plan, ledger: Ledger, workers: list[WorkerHandle]) -> None:
                 continue
             if in_hand and ledger.waiting <= len(up):
                 return
-            job = ledger.take(alone=in_hand == 0)
+            job = ledger.take(is_idle=in_hand == 0)
             if job:
                 worker.start(plan, job)
 
 
-def _collect(ledger: Ledger, workers: list[WorkerHandle], tally: Tally) -> None:
-    """Waits for a call to end, POLL_S at most, and books what ended."""
-    running = {ref: worker for worker in workers for ref in worker.jobs}
-    if not running:  # no worker is up
+def _collect(ledger: Ledger, workers: list[WorkerHandle], counter: PlanCounter) -> None:
+    """Wait for a call to end, POLL_S at most, and book its result.
+
+    Raises:
+        ValueError: The plan is for another model or config.
+        PlanStopped: Too many deaths or failures in a row, or a worker can never start.
+    """
+    under_way = {call: worker for worker in workers for call in worker.jobs}
+    if not under_way:  # no worker is up
         time.sleep(POLL_S / 10)
         return
-    ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-    for ref in ended:
-        worker = running[ref]
-        job = worker.jobs[ref]
+    ended, _ = ray.wait(list(under_way), num_returns=1, timeout=POLL_S)
+    for call in ended:
+        worker = under_way[call]
         try:
-            result = ray.get(ref)
+            result = ray.get(call)
         except CANNOT_START as error:
             raise cannot_start(error) from error
         except WORKER_DIED:
-            ledger.died(worker.lose())
-            continue
+            ledger.record_death(worker.mark_dead())
         except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(cause, ShardFailed) and not job.isolated:  # as after a fault of the GPU: a new process may do
-                ray.kill(worker.actor, no_restart=False)
-                ledger.died(worker.lose())
-                continue
-            del worker.jobs[ref]
-            if isinstance(cause, ValueError):  # the model or the plan: no shard would fare better
-                raise cause from None
-            ledger.raised(job, cause)
-            continue
-        tally.add(result)
-        ledger.done(worker.end(ref, result))
+            _book_failure(ledger, worker, worker.jobs.pop(call), error)
+        else:
+            counter.add(result)
+            ledger.record_done(worker.finish(call, result))
 
 
-def _progress(tally: Tally, ledger: Ledger, workers: list[WorkerHandle]) -> PlanProgress:
-    under_way = [count for worker in workers for count in worker.counts.values()]
-    return tally.progress(
+def _book_failure(ledger: Ledger, worker: WorkerHandle, job: Job, error: RayTaskError) -> None:
+    """Book a call that raised; a worker that can mask nothing any more is restarted and counts as dead.
+
+    Raises:
+        ValueError: The plan is for another model or config, so that no shard would fare better.
+        PlanStopped: Too many deaths or failures in a row.
+    """
+    cause = error.cause if isinstance(error.cause, Exception) else error
+    if isinstance(cause, ShardFailed) and not job.isolated:  # as after a fault of the GPU: a new process may work
+        ray.kill(worker.actor, no_restart=False)
+        ledger.record_death([job, *worker.mark_dead()])
+    elif isinstance(cause, ValueError):
+        raise cause from None
+    else:
+        ledger.record_failure(job, cause)
+
+
+def _progress(counter: PlanCounter, ledger: Ledger, workers: list[WorkerHandle]) -> PlanProgress:
+    """Sum up how far the plan is."""
+    return counter.progress(
         ledger,
-        under_way,
+        [counts for worker in workers for counts in worker.counts.values()],
         workers=sum(worker.is_up for worker in workers),
         waiting_workers=sum(worker.is_waiting for worker in workers),
         by_worker=[worker.progress() for worker in workers if worker.is_up],

@@ -1,4 +1,4 @@
-"""Ray for the time of a run: on this machine, or the cluster of an address."""
+"""Ray for the duration of a run: started on this machine, or the cluster at an address."""
 
 import logging
 import os
@@ -12,17 +12,24 @@ from stages.cluster.pool import PoolConfig
 
 
 @contextmanager
-def cluster(config: PoolConfig, **local_options: Any) -> Iterator[None]:
-    """Ray as this process has it already, or the cluster of the address, or one of this machine for the time being.
+def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
+    """Connect to Ray: as this process has it already, else to the cluster of the address, else on this machine.
 
-    `local_options`: of ray.init, for the cluster of this machine.
+    What was started or connected here is shut down on leaving. `local_options` are options of ray.init for a cluster on
+    this machine.
+
+    Raises:
+        ConnectionError: No cluster answers at the address.
     """
     if ray.is_initialized():
         yield
         return
+
     # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **environment}  # workers on this machine inherit it
+
+    # Connect to the cluster, or start one on this machine
     local: dict[str, Any] = {
         "object_store_memory": config.object_store_bytes,
         "include_dashboard": False,
@@ -35,8 +42,9 @@ def cluster(config: PoolConfig, **local_options: Any) -> Iterator[None]:
         logging_level=logging.ERROR,
         **(remote if config.address else local),
     )
+
     # Even so Ray prints the death of a worker, to standard output, where a command's JSON goes. This is the switch that
-    # Ray's own debugger uses; deaths are counted and reported here.
+    # Ray's own debugger uses; the driver counts and reports deaths itself.
     ray._private.worker._worker_logs_enabled = False
     try:
         yield

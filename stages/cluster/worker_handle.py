@@ -1,4 +1,4 @@
-"""An actor as the driver sees it."""
+"""An actor as the driver sees it: whether it is up, what it has in hand, how far it is."""
 
 import time
 from collections.abc import Callable
@@ -8,98 +8,109 @@ import ray
 from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RuntimeEnvSetupError
 
 from stages.cluster.ledger import Job, PlanStopped
-from stages.cluster.progress import ShardCount, WorkerProgress
+from stages.cluster.progress import ImageCounts, WorkerProgress
 from stages.fully_automatic.outcomes import ShardResult
 from storage.protocol.plans import Plan
 
-RESTART_PATIENCE_S = 60.0  # an actor that is not back by then is replaced
-WAITING_PATIENCE_S = 30.0  # a worker that has not answered by then waits for room
-WORKER_DIED = (RayActorError, OutOfMemoryError)  # the latter, from Ray's memory monitor, is no RayActorError
-CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)  # nor are these, and no restart helps
+RESTART_PATIENCE_S = 60.0
+"""Time that Ray has to restart an actor that died; then it is replaced by a new one."""
+WAITING_PATIENCE_S = 30.0
+"""Time without an answer after which a worker is reported as waiting for room."""
+WORKER_DIED = (RayActorError, OutOfMemoryError)
+"""Errors of a call whose worker died. The second, from Ray's memory monitor, is no RayActorError."""
+CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)
+"""Errors of an actor that no restart can help."""
 
 
 class WorkerHandle:
     """An actor as the driver sees it.
 
-    Never assign a shard to an actor that has not answered, or not again since it died: if Ray cannot place it, the
-    shard would hang.
+    Never assign a shard to an actor that has not answered, or that died and has not answered since: if Ray cannot place
+    it, the shard would hang.
     """
 
     def __init__(self, make_actor: Callable[[], Any]) -> None:
         self._make_actor = make_actor
         self.actor = make_actor()
         self.jobs: dict[ray.ObjectRef[Any], Job] = {}
-        self.counts: dict[str, ShardCount] = {}
+        """Jobs in hand, by the call that masks the shard."""
+        self.counts: dict[str, ImageCounts] = {}
+        """Counts so far of each shard in hand, by name, as the actor last reported."""
         self.has_answered = False
         self._place = ""
-        self._made = ShardCount()
-        self._asked: ray.ObjectRef[Any] | None = None
+        self._committed = ImageCounts()
+        self._status_call: ray.ObjectRef[Any] | None = None
         self._down_since: float | None = None
         self._silent_since = self._began = time.perf_counter()
 
     @property
     def is_up(self) -> bool:
-        """Whether the actor has answered and has not died since."""
+        """Whether it has answered since it started or last died."""
         return self.has_answered and self._down_since is None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the cluster has had no room for it for a while."""
+        """Whether it has been silent for a while, most often because the cluster has no room for it."""
         return not self.is_up and time.perf_counter() - self._silent_since > WAITING_PATIENCE_S
 
     @property
     def is_isolating(self) -> bool:
-        """Whether it has a shard in hand that it masks in a child process."""
+        """Whether it masks a shard in child processes and must get no other."""
         return any(job.isolated for job in self.jobs.values())
 
     def start(self, plan: Plan, job: Job) -> None:
-        """Hand the actor a shard."""
-        method = self.actor.run_isolated if job.isolated else self.actor.run
+        """Begin a job."""
+        method = self.actor.mask_shard_isolated if job.isolated else self.actor.mask_shard
         self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
 
-    def end(self, ref: ray.ObjectRef[Any], result: ShardResult) -> Job:
-        """The call's shard is committed; returns its job."""
-        job = self.jobs.pop(ref)
+    def finish(self, call: "ray.ObjectRef[Any]", result: ShardResult) -> Job:
+        """Count the committed shard of a call, and return its job."""
+        job = self.jobs.pop(call)
         self.counts.pop(job.shard.name, None)
-        self._made.images += result.images + result.rejects
-        self._made.masks += result.masks
+        self._committed += ImageCounts.of_shard(result)
         return job
 
-    def lose(self) -> list[Job]:
-        """The actor died; returns what it had in hand."""
+    def mark_dead(self) -> list[Job]:
+        """Note that the actor died, and return the jobs that it had in hand."""
         lost = list(self.jobs.values())
         self.jobs.clear()
         self.counts.clear()
-        self._down_since, self._asked = time.perf_counter(), None
+        self._down_since, self._status_call = time.perf_counter(), None
         self._silent_since = self._down_since
         return lost
 
     def progress(self) -> WorkerProgress:
-        """What the worker has done and has in hand."""
-        under_way = self.counts.values()
+        """Sum up what the worker has done in this run, shards in hand included."""
+        counts = ImageCounts.total([self._committed, *self.counts.values()])
         return WorkerProgress(
-            place=self._place,
-            images=self._made.images + sum(count.images for count in under_way),
-            masks=self._made.masks + sum(count.masks for count in under_way),
-            seconds=time.perf_counter() - self._began,
+            place=self._place, images=counts.images, masks=counts.masks, seconds=time.perf_counter() - self._began
         )
 
-    def look(self) -> None:
-        """Takes the counts if they have come and asks for the next; waits for nothing. Raises PlanStopped."""
-        if self._asked is not None:
-            ready, _ = ray.wait([self._asked], timeout=0)
+    def poll(self) -> None:
+        """Take the actor's status if it has come, and ask for the next; never waits.
+
+        Raises:
+            PlanStopped: The actor can never start.
+        """
+        # Take the answer
+        if self._status_call is not None:
+            ready, _ = ray.wait([self._status_call], timeout=0)
             if ready:
-                self._hear(self._asked)
+                self._take_status(self._status_call)
+
+        # Replace an actor that Ray did not restart in time
         if self._down_since is not None and time.perf_counter() - self._down_since > RESTART_PATIENCE_S:
             ray.kill(self.actor)
-            self.actor, self._asked, self._down_since = self._make_actor(), None, time.perf_counter()
-        if self._asked is None:
-            self._asked = self.actor.under_way.options(concurrency_group="watch").remote()
+            self.actor, self._status_call, self._down_since = self._make_actor(), None, time.perf_counter()
 
-    def _hear(self, ref: ray.ObjectRef[Any]) -> None:
-        self._asked = None
+        # Ask again
+        if self._status_call is None:
+            self._status_call = self.actor.status.options(concurrency_group="watch").remote()
+
+    def _take_status(self, call: "ray.ObjectRef[Any]") -> None:
+        self._status_call = None
         try:
-            answer = ray.get(ref)
+            status = ray.get(call)
         except CANNOT_START as error:
             raise cannot_start(error) from error
         except WORKER_DIED as error:
@@ -107,16 +118,16 @@ class WorkerHandle:
                 raise cannot_start(error) from error
             if not self.has_answered and self._down_since is None:
                 self._down_since = time.perf_counter()
-            return  # still down, or the loss will show in its jobs
+            return  # still down, or its jobs will fail with the same error
         in_hand = {job.shard.name for job in self.jobs.values()}
-        self.counts = {shard: count for shard, count in answer.counts.items() if shard in in_hand}
-        self._place = answer.place
+        self.counts = {shard: count for shard, count in status.counts.items() if shard in in_hand}
+        self._place = status.place
         if not self.has_answered:
             self._began = time.perf_counter()
         self.has_answered, self._down_since = True, None
 
 
 def cannot_start(error: Exception) -> PlanStopped:
-    """Make the error of a worker that no restart can help."""
+    """The error that stops a run whose actors can never start, with Ray's reason."""
     why = str(error).strip().splitlines()[-1]
-    return PlanStopped(f"a worker cannot start: {why}; every node needs gigamask as it is here")
+    return PlanStopped(f"a worker cannot start: {why}; install the same gigamask on every node")

@@ -35,7 +35,7 @@ def mask_images(
     """
     worker = ShardWorker(model, config, dataset.uri, device=device)
     results = [
-        worker.run(plan.plan_id, shard.name)
+        worker.mask_shard(plan.plan_id, shard.name)
         for plan in plan_masks(dataset, worker.model, worker.config)
         for shard in dataset.missing(plan)
     ]

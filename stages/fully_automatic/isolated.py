@@ -1,7 +1,7 @@
-"""A mask shard made in child processes, for one that killed its worker: the photograph at fault becomes a reject.
+"""Masking a shard in child processes, where it killed its worker twice: the image at fault becomes a reject.
 
-The child holds the model and is handed one photograph at a time. When it dies, or hangs in native code, the
-photograph it had is the culprit; a new child takes the rest.
+The child holds the model and is handed one image at a time. If it dies, or hangs in native code, the image it was
+handed is at fault; a new child takes the others.
 """
 
 import multiprocessing
@@ -13,45 +13,49 @@ from multiprocessing.connection import Connection
 from stages.fully_automatic.outcomes import (
     MaskedImage,
     ShardResult,
-    committed,
-    read_photographs,
-    reject,
-    result_of,
+    find_commit,
+    read_images,
+    reject_image,
     write_outcomes,
 )
 from stages.fully_automatic.worker import ShardFailed, ShardWorker
 from storage.dataset import Dataset
 from storage.records import ImageRecord, Reject
 
-PHOTOGRAPH_LIMIT_S = 7200.0
-"""For one photograph. The slowest, vit_h with the paper's 21 crops on one core, may need an hour (an estimate)."""
+IMAGE_LIMIT_S = 7200.0
+"""Longest time for one image. The slowest, vit_h with the paper's 21 crops on one core, may need an hour (estimate)."""
 START_LIMIT_S = 1800.0
-"""For a child to load its model, from a slow disk too, and to mask a picture it knows."""
+"""Longest time for a child to load its model, even from a slow disk, and to mask a known image."""
 
 
-def run_isolated(
+def mask_shard_isolated(
     make_worker: bytes,
     dataset: Dataset,
     plan_id: str,
     shard_name: str,
     on_image: Callable[[MaskedImage | Reject], None] | None = None,
 ) -> ShardResult:
-    """`ShardWorker.run` with the work in child processes. `make_worker`: a pickled function that makes the worker.
+    """Mask and commit one shard as `ShardWorker.mask_shard` does, with the work in child processes.
 
-    Raises ShardFailed where a child dies or hangs before its first photograph: then no photograph is at fault.
+    `make_worker` is a pickled function that makes the worker; `on_image` is called with each outcome.
+
+    Raises:
+        ShardFailed: A child died or hung before its first image, so that no image is at fault.
     """
     began = time.perf_counter()
     plan = dataset.plan(plan_id)
     shard = plan.shard(shard_name)
-    done = committed(dataset, plan, shard)
+    done = find_commit(dataset, plan, shard)
     if done:
-        return result_of(done, made=False)
+        return ShardResult.from_commit(done, is_new=False)
+
+    # Mask image by image; a child that is gone is replaced for the next one
     outcomes: list[MaskedImage | Reject] = []
     child: _Child | None = None
     try:
-        for image, data in read_photographs(dataset, plan, shard):
+        for image, data in read_images(dataset, plan, shard):
             child = child or _Child(make_worker, plan_id, shard_name)
-            outcome = child.mask(image, data)
+            outcome = child.mask_image(image, data)
             if child.is_gone:
                 child = None
             outcomes.append(outcome)
@@ -60,11 +64,12 @@ def run_isolated(
     finally:
         if child:
             child.end()
+
     return write_outcomes(dataset, plan, shard, outcomes, seconds=time.perf_counter() - began)
 
 
 class _Child:
-    """A process with a worker in it, at the other end of a pipe."""
+    """A process that holds a worker, at the other end of a pipe."""
 
     def __init__(self, make_worker: bytes, plan_id: str, shard_name: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -81,26 +86,29 @@ class _Child:
                 raise ShardFailed(f"shard {shard_name}: a child process was not ready after {START_LIMIT_S:.0f} s")
             self._pipe.recv()  # ready
         except EOFError as error:
-            raise ShardFailed(f"shard {shard_name}: a child process died while starting: {self.epitaph()}") from error
+            how = self._describe_exit()
+            raise ShardFailed(f"shard {shard_name}: a child process died while starting: {how}") from error
 
-    def mask(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
-        """Mask an image in the child.
-
-        Afterwards the child `is_gone` where the image killed or hung it, or left it unable to mask anything.
-        """
+    def mask_image(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        """Mask one image. The child `is_gone` afterwards if the image killed it, hung it or left it unable to mask."""
         try:
             self._pipe.send((image, data))
-            if self._pipe.poll(PHOTOGRAPH_LIMIT_S):
-                answer: MaskedImage | Reject = self._pipe.recv()
-                return answer
+            if self._pipe.poll(IMAGE_LIMIT_S):
+                outcome: MaskedImage | Reject = self._pipe.recv()
+                return outcome
         except (EOFError, ConnectionError):
             self.is_gone = True
-            return reject(image, "killed_worker", f"the process that masked it died: {self.epitaph()}")
+            return reject_image(image, "killed_worker", f"the process that masked it died: {self._describe_exit()}")
         self._kill()
-        return reject(image, "timed_out", f"not masked after {PHOTOGRAPH_LIMIT_S:.0f} s; its process was killed")
+        return reject_image(image, "timed_out", f"not masked after {IMAGE_LIMIT_S:.0f} s; its process was killed")
 
-    def epitaph(self) -> str:
-        """How the process ended."""
+    def end(self) -> None:
+        """Close the pipe, which ends the process; kill it if it has not ended after 10 s."""
+        self._pipe.close()
+        self._process.join(timeout=10)
+        self._process.kill()
+
+    def _describe_exit(self) -> str:
         self._process.join(timeout=60)
         code = self._process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
@@ -111,22 +119,17 @@ class _Child:
         self._process.join(timeout=60)
         self._pipe.close()
 
-    def end(self) -> None:
-        self._pipe.close()
-        self._process.join(timeout=10)
-        self._process.kill()
-
 
 def _serve(pipe: Connection, make_worker: bytes, plan_id: str, shard_name: str) -> None:
-    """The child's life: make the worker, then a photograph in, its outcome out, until the pipe is closed."""
+    """Run in the child: make the worker, then take an image and send its outcome, until the pipe is closed."""
     worker: ShardWorker = pickle.loads(make_worker)()
-    plan = worker.plan(plan_id)
+    plan = worker.open_plan(plan_id)
     shard = plan.shard(shard_name)
-    worker.check()  # if this kills the process, no photograph is blamed
+    worker.check()  # if this kills the process, no image is at fault
     pipe.send("ready")
     while True:
         try:
             image, data = pipe.recv()
         except EOFError:
             return
-        pipe.send(worker.mask(plan, shard, image, data))
+        pipe.send(worker.mask_image(plan, shard, image, data))

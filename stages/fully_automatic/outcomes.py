@@ -1,4 +1,4 @@
-"""What comes into a mask shard and what becomes of it: images read, outcomes, statistics, the commit."""
+"""A mask shard's input and output: its images are read; masks, rejects and statistics are committed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from storage.records import ImageRecord, MaskRecord, Reject
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What became of a shard. `made`: by this call; else it was there when the call began."""
+    """What became of a shard."""
 
     plan_id: str
     shard: str
@@ -24,14 +24,29 @@ class ShardResult:
     masks: int
     rejects: int
     seconds: float
-    made: bool
+    """Duration of reading and masking, by the record."""
+    is_new: bool
+    """Whether the call that returned this committed the shard; False where it was committed before."""
     seconds_by_part: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """Where the time of a shard made here went: "read", "wait" (for the worker's other shard), "mask", "write"."""
+    """Seconds of a new shard by part: "read", "wait" (for the worker's other shard), "mask", "write"."""
+
+    @classmethod
+    def from_commit(cls, commit: Commit, *, is_new: bool) -> "ShardResult":
+        """Read the result from the shard's record."""
+        return cls(
+            plan_id=commit.plan_id,
+            shard=commit.shard,
+            images=commit.images,
+            masks=commit.masks,
+            rejects=len(commit.rejects),
+            seconds=commit.seconds,
+            is_new=is_new,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedImage:
-    """One photograph with its masks."""
+    """One image with its masks."""
 
     image: ImageRecord
     masks: list[MaskRecord]
@@ -39,30 +54,17 @@ class MaskedImage:
     seconds: float
 
 
-def committed(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
-    """The shard's record, where it has one."""
+def find_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
+    """Read the shard's record; None where it is not committed."""
     try:
         return dataset.commit_of(plan.address(shard))
     except NotFound:
         return None
 
 
-def result_of(commit: Commit, *, made: bool) -> ShardResult:
-    """What a record says, as a result."""
-    return ShardResult(
-        plan_id=commit.plan_id,
-        shard=commit.shard,
-        images=commit.images,
-        masks=commit.masks,
-        rejects=len(commit.rejects),
-        seconds=commit.seconds,
-        made=made,
-    )
-
-
-def read_photographs(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
-    """The images that a mask shard is made from; in a redo, those that `kept_of` has not."""
-    kept = kept_of(dataset, plan, shard)
+def read_images(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
+    """Read the images to mask for a shard; in a redo that keeps masks, only the images rejected before."""
+    kept = _kept_commit(dataset, plan, shard)
     rejected = {reject.source_sha256 for reject in kept.rejects} if kept else set()
     return [
         (image, data)
@@ -72,23 +74,23 @@ def read_photographs(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[
     ]
 
 
-def kept_of(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
-    """The record whose masks a redo keeps: one with rejects, made with the same settings. Only those are tried again.
+def _kept_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
+    """Find the record whose masks a redo keeps: one with rejects and of the same settings. Only its rejects are redone.
 
-    A shard without rejects is redone as a whole.
+    None where the plan is no redo or the whole shard is redone, as one without rejects is.
     """
     if not plan.redoes:
         return None
     previous = dataset.previous(plan, shard)
-    same = dataset.plan(previous.made_by).settings == plan.settings
-    return previous if same and previous.rejects else None
+    same_settings = dataset.plan(previous.made_by).settings == plan.settings
+    return previous if same_settings and previous.rejects else None
 
 
 def write_outcomes(
     dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
 ) -> ShardResult:
-    """Commits a shard's masks, rejects and statistics; in a redo, beside the masks that are kept."""
-    kept = kept_of(dataset, plan, shard)
+    """Commit a shard's masks, rejects and statistics; in a redo, together with the masks that are kept."""
+    kept = _kept_commit(dataset, plan, shard)
     masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
     commit = dataset.write_masks(
@@ -101,11 +103,11 @@ def write_outcomes(
         seconds=seconds,
         inherited=kept,
     )
-    return result_of(commit, made=True)
+    return ShardResult.from_commit(commit, is_new=True)
 
 
 def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:
-    """The shard's diagnostics, with those of the masks that a redo keeps."""
+    """Sum the diagnostics of the shard's images, with those of the masks that a redo keeps."""
     new = MaskStats(
         diagnostics=sum((outcome.diagnostics for outcome in masked), Diagnostics()),
         without_masks={outcome.image.key: outcome.diagnostics for outcome in masked if not outcome.masks},
@@ -113,6 +115,6 @@ def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:
     return MaskStats.total([MaskStats.from_json(kept.stats), new]) if kept else new
 
 
-def reject(image: ImageRecord, reason: str, detail: str) -> Reject:
-    """A photograph of the dataset that this stage could not mask."""
+def reject_image(image: ImageRecord, reason: str, detail: str) -> Reject:
+    """The reject of an image that this stage could not mask."""
     return Reject(source=image.source, source_sha256=image.source_sha256, reason=reason, detail=detail, stage=STAGE)

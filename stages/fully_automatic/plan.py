@@ -1,4 +1,4 @@
-"""What there is to mask: image shards -> a plan of mask shards, each a run of images of one image shard."""
+"""Which images to mask: image shards -> a plan of mask shards, each made from a range of images of one image shard."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,30 +12,29 @@ from storage.protocol.inputs import ImageRange, Images, PlanKind, ShardAddress, 
 from storage.protocol.plans import Plan, PlannedShard
 
 STAGE = "fully_automatic"
-SHARDS_OF_A_RUN = 64
-"""A plan aims at so many shards: enough for a dozen workers to end together."""
+SHARDS_PER_PLAN = 64
+"""Number of shards that a plan aims at: enough for a dozen workers to finish at about the same time."""
 MAX_IMAGES = 256
-"""Of a mask shard; a lost worker loses no more."""
-BATCHES = ("points_per_batch", "crops_per_batch")
+"""Most images in one mask shard, and so the most work a lost worker can cost."""
+BATCH_SETTINGS = ("points_per_batch", "crops_per_batch")
 """Settings of the generator that change its speed and memory, not its masks."""
 
 
 def plan_masks(
     dataset: Dataset, model: Model, config: GenerateConfig, *, images_per_shard: int | None = None
 ) -> list[Plan]:
-    """The plans that mask every image shard of the dataset with this model and config, oldest first.
+    """Return the plans that mask every image of the dataset with this model and config, oldest first.
 
-    Plans that are there are kept, so that the same command goes on with them; image shards that none of them covers
-    get a new one. A mask shard is a run of images of one image shard. Its length depends on the number of images alone,
-    never on the machine, so that a run can be continued elsewhere: 20 photographs make 20 shards, 1,000 make 63 of 16,
-    16,384 and more make shards of 256.
+    Existing plans are kept, so that the same command continues them; images that none of them covers get a new plan.
+    The length of a mask shard depends on the number of images alone, never on the machine, so that a plan can be
+    continued elsewhere: 20 images make 20 shards, 1,000 make 63 of 16, and 16,384 or more make shards of 256.
     """
     settings = plan_settings(model, config)
     plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS and plan.settings == settings]
     fresh = _uncovered(dataset, plans)
     if fresh:
         total = sum(len(images.places) for images in fresh)
-        length = images_per_shard or min(MAX_IMAGES, math.ceil(total / SHARDS_OF_A_RUN))
+        length = images_per_shard or min(MAX_IMAGES, math.ceil(total / SHARDS_PER_PLAN))
         ranges = [piece for images in fresh for piece in _cut(images, length)]
         shards = [PlannedShard(name=f"{number:06d}", inputs=(images,)) for number, images in enumerate(ranges)]
         plans.append(dataset.new_plan(PlanKind.MASKS, shards, settings))
@@ -43,9 +42,9 @@ def plan_masks(
 
 
 def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
-    """Ranges of images that none of the plans masks.
+    """List the ranges of images that none of the plans masks.
 
-    A redone image shard keeps its images and their places, new ones come behind: only those are uncovered.
+    A redone image shard keeps its images and their places and appends new ones: only those are uncovered.
     """
     covered: dict[str, set[int]] = {}
     for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
@@ -58,19 +57,20 @@ def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
 
 
 def _places(dataset: Dataset, images: Images) -> Iterable[int]:
+    """Places of the images in their image shard."""
     return range(dataset.commit_of(images).images) if isinstance(images, ShardAddress) else images.places
 
 
 def _gaps(covered: set[int], total: int) -> Iterator[tuple[int, int]]:
-    """The longest ranges of 0 to `total` - 1 without a covered place, ascending."""
+    """Find the longest ranges within 0 to `total` - 1 that hold no covered place, ascending."""
     bounds = [-1, *sorted(place for place in covered if place < total), total]
     return ((before + 1, after) for before, after in pairwise(bounds) if after - before > 1)
 
 
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
-    """What decides over the masks, as a plan records it: the model, and the generator's settings with its thresholds.
+    """Collect what decides the masks, as a plan records it: the model and the generator's settings with its thresholds.
 
-    How many points and crops are computed together is no part of it: it changes speed and memory, not masks.
+    How many points and crops are computed together is left out: it changes speed and memory, not masks.
     """
     card = model.card
     decided = replace(
@@ -78,7 +78,7 @@ def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
         predicted_iou_threshold=_first(config.predicted_iou_threshold, card.predicted_iou_threshold),
         stability_threshold=_first(config.stability_threshold, card.stability_threshold),
     )
-    generate = {name: value for name, value in asdict(decided).items() if name not in BATCHES}
+    generate = {name: value for name, value in asdict(decided).items() if name not in BATCH_SETTINGS}
     return {"stage": STAGE, "model_id": model.model_id, "generate": generate}
 
 
@@ -95,5 +95,5 @@ def _cut(images: ImageRange, length: int) -> list[ImageRange]:
 
 
 def count_images(shard: PlannedShard) -> int:
-    """How many images a planned mask shard is made from, as far as its plan says."""
+    """Count the images that a planned mask shard is made from; inputs that are whole image shards count as none."""
     return sum(len(images.places) for images in image_inputs(shard.inputs) if not isinstance(images, ShardAddress))

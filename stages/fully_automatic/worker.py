@@ -1,10 +1,9 @@
-"""The fully automatic stage (section 4 of "Segment Anything"): image shards in, mask shards out. Plain Python, no Ray.
+"""The fully automatic stage (section 4 of "Segment Anything") for one shard. Plain Python, no Ray.
 
-plan_masks:  image shards -> a plan of mask shards, each a run of images of one image shard
 ShardWorker: read images -> decode -> generate masks -> mask shard -> commit
 
-A photograph that cannot be masked is a reject of its shard, and the shard goes on. Out of memory halves the batch of
-points and tries again. A shard that is committed already is not made again, whoever asks.
+An image that cannot be masked becomes a reject, and its shard continues. When memory runs out, the image is tried again
+with half as many points and crops at a time. A shard that is committed already is never masked again.
 """
 
 import threading
@@ -26,29 +25,28 @@ from engine.model.weights import Model, load_model
 from stages.fully_automatic.outcomes import (
     MaskedImage,
     ShardResult,
-    committed,
-    read_photographs,
-    reject,
-    result_of,
+    find_commit,
+    read_images,
+    reject_image,
     write_outcomes,
 )
-from stages.fully_automatic.plan import BATCHES, STAGE, plan_settings
+from stages.fully_automatic.plan import BATCH_SETTINGS, STAGE, plan_settings
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
 
 GPU_BATCHES = {"points_per_batch": 256, "crops_per_batch": 21}
-"""What a GPU gets where the settings leave the processor's sizes. Not tuned: this has not run on a GPU yet."""
+"""Batch settings on a GPU where the config leaves them at their defaults. Not tuned: this has not run on a GPU yet."""
 
 
 class ShardFailed(RuntimeError):
-    """The fault is the set-up's, not a photograph's: the worker cannot mask a picture it knows; nothing is written."""
+    """The worker cannot mask even a known image: the set-up is at fault, not an image. Nothing is written."""
 
 
 class ShardWorker:
-    """Holds the model and turns planned shards into committed ones.
+    """A model that turns planned shards into committed ones.
 
-    `run` may be called from two threads: one computes while the other reads or writes.
+    `mask_shard` may be called from two threads: one computes while the other reads or writes.
     """
 
     def __init__(
@@ -59,78 +57,97 @@ class ShardWorker:
         *,
         models_folder: str | Path | None = None,
         device: str | None = None,
-        photographs_at_once: int | None = None,
+        images_at_once: int | None = None,
     ) -> None:
-        """`device` None: the first CUDA device this process sees, else the CPU.
+        """Load the model and open the dataset.
 
-        `photographs_at_once` None: 3 on a GPU, so that decoding and clean-up of one run beside the network on another;
-        1 on a CPU, whose cores the network has.
+        Args:
+            device: None: the first CUDA device this process sees, else the CPU.
+            images_at_once: images under way at a time. None: 3 on a GPU, so that one is decoded or cleaned up while the
+                network computes another; 1 on a CPU, whose cores the network uses.
         """
         self.device = device or best_device()
         on_gpu = self.device.startswith("cuda")
         self.config = config_for_gpu(config) if on_gpu else config
-        self.photographs_at_once = photographs_at_once or (3 if on_gpu else 1)
+        self.images_at_once = images_at_once or (3 if on_gpu else 1)
         self.dataset = Dataset.open(dataset_uri)
         self.model = load_model(model, folder=models_folder, device=self.device)
         self._computing = threading.Lock()
 
-    def run(
+    def mask_shard(
         self, plan_id: str, shard_name: str, on_image: Callable[[MaskedImage | Reject], None] | None = None
     ) -> ShardResult:
-        """Makes one shard. `on_image` hears of each photograph.
+        """Mask and commit one shard, unless it is committed already; `on_image` is called with each outcome.
 
-        Raises ValueError where the plan is another model's or config's, ShardFailed, Corrupt, StoreError.
+        Raises:
+            ValueError: The plan is for another model or config.
+            ShardFailed: The worker cannot mask even a known image.
+            Corrupt, StoreError: The dataset cannot be read or written.
         """
         clock = _Clock()
-        plan = self.plan(plan_id)
+        plan = self.open_plan(plan_id)
         shard = plan.shard(shard_name)
-        done = committed(self.dataset, plan, shard)
+        done = find_commit(self.dataset, plan, shard)
         if done:
-            return result_of(done, made=False)
-        photographs = read_photographs(self.dataset, plan, shard)
+            return ShardResult.from_commit(done, is_new=False)
+
+        # Read; this and writing run beside the masking of the worker's other shard
+        images = read_images(self.dataset, plan, shard)
         clock.end("read")
+
+        # Mask, one shard at a time
         with self._computing:
             clock.end("wait")
             outcomes = []
-            for outcome in self._masked(plan, shard, photographs):
+            for outcome in self._outcomes(plan, shard, images):
                 outcomes.append(outcome)
                 if on_image:
                     on_image(outcome)
         clock.end("mask")
+
+        # Commit
         seconds = clock.seconds["read"] + clock.seconds["mask"]  # waiting for the other call is no work
         result = write_outcomes(self.dataset, plan, shard, outcomes, seconds=seconds)
         clock.end("write")
         return replace(result, seconds_by_part=clock.seconds)
 
-    def _masked(
-        self, plan: Plan, shard: PlannedShard, photographs: Iterable[tuple[ImageRecord, bytes]]
+    def _outcomes(
+        self, plan: Plan, shard: PlannedShard, images: Iterable[tuple[ImageRecord, bytes]]
     ) -> Iterator[MaskedImage | Reject]:
-        """What becomes of each photograph, in their order; several are under way at a time."""
-        if self.photographs_at_once == 1:
-            return (self.mask(plan, shard, image, data) for image, data in photographs)
+        """Mask the images, several at a time, and yield their outcomes in order."""
+        if self.images_at_once == 1:
+            return (self.mask_image(plan, shard, image, data) for image, data in images)
         return overlapped(
-            lambda photograph: self.mask(plan, shard, *photograph),
-            photographs,
-            threads=self.photographs_at_once,
+            lambda image: self.mask_image(plan, shard, *image),
+            images,
+            threads=self.images_at_once,
             device=self.device,
         )
 
-    def plan(self, plan_id: str) -> Plan:
-        """The plan, if it is one for this model and config. Raises ValueError."""
+    def open_plan(self, plan_id: str) -> Plan:
+        """Read a plan of this worker's model and config.
+
+        Raises:
+            ValueError: The plan is for another model or config.
+        """
         plan = self.dataset.plan(plan_id)
         mine = plan_settings(self.model, self.config)
         if plan.settings != mine:
             raise ValueError(f"plan {plan_id} is for {dict(plan.settings)}, this worker was made for {mine}")
         return plan
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
-        """All masks of one photograph, or why there are none to be had. Raises ShardFailed where none could be."""
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        """Generate all masks of one image, or a reject that says why it cannot be masked.
+
+        Raises:
+            ShardFailed: The worker cannot mask even a known image.
+        """
         began = time.perf_counter()
         try:
             generated = self.generate(image, data)
-        except Exception as error:  # whatever one photograph does to decoder and network, the others go on
+        except Exception as error:  # whatever one image does to decoder and network, the others continue
             self.check()
-            return _reject_of(image, error)
+            return _reject_for(image, error)
         provenance = Provenance(
             stage=STAGE, model_id=self.model.model_id, plan_id=plan.plan_id, config_hash=plan.settings_hash
         )
@@ -142,7 +159,11 @@ class ShardWorker:
         )
 
     def check(self) -> None:
-        """Masks a picture of squares, before a photograph is blamed. Raises ShardFailed."""
+        """Mask an image of squares, before any other image is blamed.
+
+        Raises:
+            ShardFailed: It cannot be masked.
+        """
         squares = np.kron(np.indices((4, 4)).sum(0) % 2 * 255, np.ones((16, 16))).astype(np.uint8)
         simple = replace(self.config, points_per_side=1, crop_layers=0, points_per_batch=1)
         try:
@@ -151,7 +172,7 @@ class ShardWorker:
             raise ShardFailed(f"the worker masks nothing: {type(error).__name__}: {error}") from error
 
     def generate(self, image: ImageRecord, data: bytes) -> Generated:
-        """The generator on one stored photograph; where memory runs out, again with batches of half the size."""
+        """Run the generator on one stored image; each time memory runs out, again with batches of half the size."""
         image_HW3 = decode(data)
         if image_HW3.shape[:2] != (image.height, image.width):
             raise ValueError(f"its pixels are {image_HW3.shape[:2]}, its record says {(image.height, image.width)}")
@@ -164,17 +185,18 @@ class ShardWorker:
                     raise
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            config = replace(config, **{name: max(1, getattr(config, name) // 2) for name in BATCHES})
+            config = replace(config, **{name: max(1, getattr(config, name) // 2) for name in BATCH_SETTINGS})
 
 
 class _Clock:
-    """Seconds of one part of the work after the other."""
+    """Seconds of the parts of a work, one after the other."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._began = time.perf_counter()
 
     def end(self, part: str) -> None:
+        """End a part and begin the next."""
         now = time.perf_counter()
         self.seconds[part], self._began = now - self._began, now
 
@@ -199,25 +221,26 @@ def _records(
     ]
 
 
-def _reject_of(image: ImageRecord, error: Exception) -> Reject:
+def _reject_for(image: ImageRecord, error: Exception) -> Reject:
+    """The reject that says what error an image caused."""
     reason = "out_of_memory" if is_out_of_memory(error) else "failed"
     message = " ".join(str(error).split()) or "no message"
-    return reject(image, reason, f"{type(error).__name__}: {message[:300]}")
+    return reject_image(image, reason, f"{type(error).__name__}: {message[:300]}")
 
 
 def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
-    """Batches for a GPU where the settings leave them at what a CPU's caches like; masks do not depend on them."""
-    left = {field.name: field.default for field in fields(GenerateConfig) if field.name in BATCHES}
+    """Enlarge the batch settings that have their defaults, which suit a CPU's caches. Masks do not depend on them."""
+    defaults = {field.name: field.default for field in fields(GenerateConfig) if field.name in BATCH_SETTINGS}
     mine: dict[str, Any] = {
-        name: GPU_BATCHES[name] for name, default in left.items() if getattr(config, name) == default
+        name: GPU_BATCHES[name] for name, default in defaults.items() if getattr(config, name) == default
     }
     return replace(config, **mine)
 
 
 def expected_memory_bytes(model: Model) -> int:
-    """A generous guess at what a worker needs on a CPU: 1 GiB, and the weights thrice, for loading and activations."""
+    """Guess generously what a worker needs on a CPU: 1 GiB, and three times the weights to load and compute."""
     weights = sum(value.numel() * value.element_size() for value in model.sam.state_dict().values())
-    return int(2**30 + 3 * weights)
+    return 2**30 + 3 * int(weights)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

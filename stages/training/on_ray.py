@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.training.peers import Peers
 from stages.cluster.pool import PoolConfig
-from stages.cluster.session import cluster
+from stages.cluster.session import ray_session
 from stages.training.job import PROGRESS_NAME, TrainedModel, TrainingJob, count_job_images, run_job
 from storage.dataset import Dataset
 from storage.objects.atomic import replace_file
@@ -38,7 +38,7 @@ def run_job_on_cluster(
     """
     Peers(rank=0, count=workers).share_of(job.train.batch_size)
     count_job_images(job, Dataset.open(job.dataset))  # what is wrong with the data is said before Ray starts
-    with cluster(PoolConfig(address=address)):
+    with ray_session(PoolConfig(address=address)):
         trainer = TorchTrainer(
             _train,
             train_loop_config={"job": job, "device": device},

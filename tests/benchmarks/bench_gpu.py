@@ -387,7 +387,7 @@ def measure_shards(name: str, photos: list[bytes], arguments: argparse.Namespace
         worker.check()
         start = time.perf_counter()
         shards = [shard.name for shard in plan.shards]
-        done = list(overlapped(lambda shard: worker.run(plan.plan_id, shard), shards, threads=2))
+        done = list(overlapped(lambda shard: worker.mask_shard(plan.plan_id, shard), shards, threads=2))
         seconds = time.perf_counter() - start
         images = sum(result.images for result in done)
         print_line(

@@ -26,11 +26,11 @@ class Counting(ShardWorker):
     begun: Path
     at_least_s = 0.25
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
         with self.begun.open("a") as file:
             file.write(f"{shard.name} {image.key}\n")
         time.sleep(self.at_least_s)
-        return super().mask(plan, shard, image, data)
+        return super().mask_image(plan, shard, image, data)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from ray import cloudpickle
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
-from stages.cluster.actor import Answer, ShardActor
+from stages.cluster.actor import ShardActor
+from stages.cluster.progress import ActorStatus
 from stages.fully_automatic.outcomes import MaskedImage, ShardResult
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
@@ -22,15 +23,15 @@ class Heard:
     def __init__(self) -> None:
         self.images: list[MaskedImage | Reject] = []
         self.shards: list[ShardResult] = []
-        self.asked: list[Answer] = []
+        self.asked: list[ActorStatus] = []
         self.actor: ShardActor | None = None
 
-    def image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
+    def count_image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
         self.images.append(outcome)
         assert self.actor is not None
-        self.asked.append(self.actor.under_way())
+        self.asked.append(self.actor.status())
 
-    def shard(self, result: ShardResult) -> None:
+    def count_shard(self, result: ShardResult) -> None:
         self.shards.append(result)
 
 
@@ -40,11 +41,11 @@ def test_an_actor_counts_what_it_does_while_it_does_it(dataset: Dataset, photo_f
     heard = Heard()
     make_worker = cloudpickle.dumps(partial(ShardWorker, tiny_model, CONFIG, dataset.uri))
     actor = heard.actor = ShardActor(make_worker, dataset.uri, 1, lambda: heard)
-    results = [actor.run(plan.plan_id, shard.name) for shard in plan.shards]
+    results = [actor.mask_shard(plan.plan_id, shard.name) for shard in plan.shards]
     assert heard.shards == results
     assert len(heard.images) == 8
     assert heard.asked[1].counts["000000"].images == 2
     assert list(heard.asked[-1].counts) == ["000001"]
-    assert actor.under_way().counts == {}
-    actor.run(plan.plan_id, "000000")  # is there already: nothing more is counted
+    assert actor.status().counts == {}
+    actor.mask_shard(plan.plan_id, "000000")  # is there already: nothing more is counted
     assert (len(heard.shards), len(heard.images)) == (2, 8)

@@ -16,7 +16,7 @@ from engine.model.weights import load_model
 from stages.cluster import meters
 from stages.cluster.pool import PoolConfig
 from stages.cluster.run import run_plan
-from stages.cluster.session import cluster
+from stages.cluster.session import ray_session
 from stages.fully_automatic.outcomes import ShardResult
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
@@ -34,7 +34,7 @@ def test_a_workers_totals_are_exported_as_ray_metrics(dataset: Dataset, photo_fo
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     one = PoolConfig(workers=1, threads=1)
-    with cluster(one, num_cpus=1, num_gpus=0, _metrics_export_port=port):
+    with ray_session(one, num_cpus=1, num_gpus=0, _metrics_export_port=port):
         result = run_plan(dataset, plan, partial(ShardWorker, tiny_model, CONFIG, dataset.uri), one)
         expected = {"images": result.new_images, "masks": result.masks, "shards": result.new_shards}
         deadline = time.monotonic() + 240
@@ -73,12 +73,12 @@ class Totals:
 def test_a_workers_meters_count_by_plan_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "Counter", Totals)
     worker = meters.RayMeters()
-    worker.image("p", Reject(source="", source_sha256="", reason="failed", detail="", stage=""))
+    worker.count_image("p", Reject(source="", source_sha256="", reason="failed", detail="", stage=""))
     parts = {"read": 1.5, "wait": 0.0, "mask": 4.0}
     for shard in "ab":
-        worker.shard(
+        worker.count_shard(
             ShardResult(
-                plan_id="p", shard=shard, images=0, masks=0, rejects=1, seconds=1, made=True, seconds_by_part=parts
+                plan_id="p", shard=shard, images=0, masks=0, rejects=1, seconds=1, is_new=True, seconds_by_part=parts
             )
         )
     assert Totals.all == {

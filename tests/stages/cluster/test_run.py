@@ -20,9 +20,9 @@ from engine.model.weights import load_model
 from stages.cluster import worker_handle
 from stages.cluster.ledger import Ledger, PlanStopped
 from stages.cluster.pool import PoolConfig
-from stages.cluster.progress import PlanProgress, PlanResult, Tally
+from stages.cluster.progress import PlanCounter, PlanProgress, PlanResult
 from stages.cluster.run import _collect, run_plan
-from stages.cluster.session import cluster
+from stages.cluster.session import ray_session
 from stages.cluster.worker_handle import WorkerHandle
 from stages.fully_automatic.outcomes import MaskedImage
 from stages.fully_automatic.plan import plan_masks
@@ -45,7 +45,7 @@ class KilledOnce(ShardWorker):
     seen = 0
     tombstone: Path
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
         self.seen += 1
         if self.seen == 2:
             try:
@@ -54,16 +54,16 @@ class KilledOnce(ShardWorker):
                 pass
             else:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().mask(plan, shard, image, data)
+        return super().mask_image(plan, shard, image, data)
 
 
 class Poisoned(ShardWorker):
     """Loses its process at one photograph, every time."""
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
         if image.source == "photos/3.png":
             os._exit(7)
-        return super().mask(plan, shard, image, data)
+        return super().mask_image(plan, shard, image, data)
 
 
 class Deranged(ShardWorker):
@@ -92,15 +92,15 @@ class Homeless(ShardWorker):
 class Unwritable(ShardWorker):
     """Cannot write one of the shards."""
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
         if shard.name == "000001":
             self.dataset = Dataset.open("/dev/null/nowhere")
-        return super().mask(plan, shard, image, data)
+        return super().mask_image(plan, shard, image, data)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_on_this_machine() -> Iterator[None]:
-    with cluster(TWO, num_cpus=2, num_gpus=0):  # whatever the machine has
+    with ray_session(TWO, num_cpus=2, num_gpus=0):  # whatever the machine has
         yield
 
 
@@ -227,14 +227,14 @@ class Raising:
 def test_a_worker_lost_with_its_memory_is_a_death(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     shard = PlannedShard(name="000000")
     ledger, worker = Ledger([shard]), WorkerHandle(lambda: None)
-    job = ledger.take(alone=True)
+    job = ledger.take(is_idle=True)
     assert job is not None
     worker.has_answered = True
     worker.jobs[ray.put(0)] = job
     monkeypatch.setattr(ray, "get", Raising(error))
-    _collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
+    _collect(ledger, [worker], PlanCounter(make_plan("masks", [], {}), [], 0.0))
     assert (ledger.deaths, ledger.waiting, worker.is_up) == (1, 1, False)
-    worker._hear(ray.put(0))  # the question after its counts ends as well
+    worker._take_status(ray.put(0))  # the question after its counts ends as well
     assert not worker.is_up
 
 
@@ -251,12 +251,12 @@ def test_workers_that_can_never_start_stop_the_run(
     ledger, worker = Ledger([PlannedShard(name="000000")]), WorkerHandle(lambda: None)
     monkeypatch.setattr(ray, "get", Raising(error))
     with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
-        worker._hear(ray.put(0))
-    job = ledger.take(alone=True)
+        worker._take_status(ray.put(0))
+    job = ledger.take(is_idle=True)
     assert job is not None
     worker.jobs[ray.put(0)] = job
     with pytest.raises(PlanStopped, match=f"a worker cannot start: .*{message}"):
-        _collect(ledger, [worker], Tally(make_plan("masks", [], {}), [], 0.0))
+        _collect(ledger, [worker], PlanCounter(make_plan("masks", [], {}), [], 0.0))
 
 
 DRIVER = """
@@ -269,9 +269,9 @@ from storage.dataset import Dataset
 from engine.automatic.config import GenerateConfig
 
 class Slow(ShardWorker):
-    def mask(self, *args):
+    def mask_image(self, *args):
         time.sleep(1)
-        return super().mask(*args)
+        return super().mask_image(*args)
 
 def die_on_the_way(now):
     if now.shards:

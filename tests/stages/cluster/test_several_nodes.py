@@ -36,13 +36,13 @@ class Held(ShardWorker):
 
     gate: Path
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
         first = self.gate.with_name("first")
         with suppress(FileExistsError):
             first.symlink_to(shard.name)
         while str(first.readlink()) != shard.name and not self.gate.exists():
             time.sleep(0.05)
-        return super().mask(plan, shard, image, data)
+        return super().mask_image(plan, shard, image, data)
 
 
 @pytest.fixture

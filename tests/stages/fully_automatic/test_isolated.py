@@ -10,7 +10,7 @@ from ray import cloudpickle
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import load_model
 from stages.fully_automatic import isolated
-from stages.fully_automatic.isolated import run_isolated
+from stages.fully_automatic.isolated import mask_shard_isolated
 from stages.fully_automatic.outcomes import MaskedImage
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardFailed, ShardWorker
@@ -29,10 +29,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers below
 class Hanging(ShardWorker):
     """Never comes back from one photograph."""
 
-    def mask(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
         while image.source == "photos/3.png":
             time.sleep(1)
-        return super().mask(plan, shard, image, data)
+        return super().mask_image(plan, shard, image, data)
 
 
 class NeverReady(ShardWorker):
@@ -51,11 +51,11 @@ def test_a_shard_made_in_a_child_process_is_the_same(tmp_path: Path, photo_folde
         heard: list[MaskedImage | Reject] = []
         make_worker = partial(ShardWorker, tiny_model, CONFIG, dataset.uri)
         if name == "plain":
-            result = make_worker().run(plan.plan_id, "000000", heard.append)
+            result = make_worker().mask_shard(plan.plan_id, "000000", heard.append)
         else:
-            result = run_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, "000000", heard.append)
-            assert not run_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, "000000").made
-        assert (result.images, result.made, len(heard)) == (8, True, 8)
+            result = mask_shard_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, "000000", heard.append)
+            assert not mask_shard_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, "000000").is_new
+        assert (result.images, result.is_new, len(heard)) == (8, True, 8)
         parts.append([part.sha256 for commit in dataset.commits(plan) for part in commit.tars()])
     assert parts[0] == parts[1]
 
@@ -65,18 +65,18 @@ def test_a_child_that_cannot_start_writes_nothing(dataset: Dataset, photo_folder
     (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG)
     make_worker = pickle.dumps(partial(ShardWorker, tiny_model, CONFIG, dataset.uri + "-gone"))
     with pytest.raises(ShardFailed, match="a child process died while starting: exit code 1"):
-        run_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
+        mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
     assert dataset.commits(plan) == []
 
 
 def test_a_photograph_that_hangs_is_a_reject_and_the_others_go_on(
     dataset: Dataset, photo_folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolated, "PHOTOGRAPH_LIMIT_S", 5.0)
+    monkeypatch.setattr(isolated, "IMAGE_LIMIT_S", 5.0)
     ingest_photos([photo_folder], dataset)
     (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
     make_worker = cloudpickle.dumps(partial(Hanging, tiny_model, CONFIG, dataset.uri))
-    result = run_isolated(make_worker, dataset, plan.plan_id, "000000")
+    result = mask_shard_isolated(make_worker, dataset, plan.plan_id, "000000")
     assert (result.images, result.rejects) == (7, 1)
     ((reject,),) = [commit.rejects for commit in dataset.commits(plan)]
     assert (reject.source, reject.reason) == ("photos/3.png", "timed_out")
@@ -91,5 +91,5 @@ def test_a_child_that_hangs_before_its_first_photograph_blames_none(
     (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG)
     make_worker = cloudpickle.dumps(partial(NeverReady, tiny_model, CONFIG, dataset.uri))
     with pytest.raises(ShardFailed, match="a child process was not ready after 5 s"):
-        run_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
+        mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
     assert dataset.commits(plan) == []

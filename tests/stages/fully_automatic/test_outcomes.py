@@ -6,7 +6,7 @@ import pytest
 
 from engine.automatic.diagnostics import Diagnostics
 from stages.fully_automatic import stats
-from stages.fully_automatic.outcomes import MaskedImage, read_photographs
+from stages.fully_automatic.outcomes import MaskedImage, read_images
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
@@ -28,7 +28,7 @@ def test_a_shard_reads_no_other_images(worker: ShardWorker, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "open", opened)
-        last = read_photographs(worker.dataset, plan, plan.shards[-1])
+        last = read_images(worker.dataset, plan, plan.shards[-1])
     (address,) = {image_shard(images) for images in image_inputs(plan.shards[-1].inputs)}
     every = list(worker.dataset.read_images(address))
     assert last == every[-len(last) :] != every
@@ -39,8 +39,8 @@ def test_a_shard_reads_no_other_images(worker: ShardWorker, monkeypatch: pytest.
 def test_a_committed_shard_is_not_made_again(worker: ShardWorker) -> None:
     first = mask_all(worker)
     again = mask_all(worker)
-    assert [result.made for result in again] == [False] * len(first)
-    assert [replace(result, made=True) for result in again] == first
+    assert [result.is_new for result in again] == [False] * len(first)
+    assert [replace(result, is_new=True) for result in again] == first
 
 
 def test_the_tables_answer_for_masks_and_images(worker: ShardWorker) -> None:
@@ -87,8 +87,8 @@ def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker)
     (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
     redo = worker.dataset.plan_redo(plan, ["000000"])
     assert plan_masks(worker.dataset, worker.model, CONFIG) == [plan, redo]
-    assert worker.run(redo.plan_id, "000000").made
-    assert not worker.run(redo.plan_id, "000000").made
+    assert worker.mask_shard(redo.plan_id, "000000").is_new
+    assert not worker.mask_shard(redo.plan_id, "000000").is_new
     assert [commit.generation for commit in worker.dataset.commits(plan)] == [1, *([0] * (len(plan.shards) - 1))]
     worker.dataset.fold()
     assert worker.dataset.query("SELECT count(DISTINCT image_id) AS n FROM masks").to_pylist() == [{"n": 8}]
@@ -102,12 +102,12 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
     (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
     with monkeypatch.context() as patch:
         poison(patch, call=2)
-        worker.run(plan.plan_id, "000000")
+        worker.mask_shard(plan.plan_id, "000000")
     (first,) = dataset.commits(plan)
     assert (first.images, len(first.rejects)) == (4, 1)
     redo = dataset.plan_redo(plan)
     heard: list[MaskedImage | Reject] = []
-    result = worker.run(redo.plan_id, "000000", heard.append)
+    result = worker.mask_shard(redo.plan_id, "000000", heard.append)
     assert [type(outcome) for outcome in heard] == [MaskedImage]
     (second,) = dataset.commits(plan)
     assert (second.generation, second.images, second.rejects, result.rejects) == (1, 5, (), 0)
@@ -127,13 +127,13 @@ def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypat
     (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
     with monkeypatch.context() as patch:
         poison(patch, call=2)
-        worker.run(plan.plan_id, "000000")
+        worker.mask_shard(plan.plan_id, "000000")
     redo = dataset.plan_redo(plan)
     with monkeypatch.context() as patch:
         poison(patch, call=1)
-        worker.run(redo.plan_id, "000000")
+        worker.mask_shard(redo.plan_id, "000000")
     (commit,) = dataset.commits(plan)
     assert (commit.generation, commit.images, len(commit.rejects)) == (1, 4, 1)
     again = dataset.plan_redo(plan)
-    assert worker.run(again.plan_id, "000000").images == 5
+    assert worker.mask_shard(again.plan_id, "000000").images == 5
     assert dataset.commits(plan)[0].generation == 2

@@ -16,7 +16,7 @@ from engine.automatic.generate import Generated, generate_masks
 from engine.images import decode
 from engine.model.weights import Model
 from stages.fully_automatic import worker as worker_module
-from stages.fully_automatic.outcomes import MaskedImage, ShardResult, read_photographs, write_outcomes
+from stages.fully_automatic.outcomes import MaskedImage, ShardResult, read_images, write_outcomes
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardFailed, ShardWorker, config_for_gpu
 from stages.ingest.ingest import ingest_photos
@@ -31,12 +31,12 @@ def test_photographs_under_way_together_are_masked_as_one_after_the_other(
     worker: ShardWorker, tiny_model: Path, photographed: Dataset
 ) -> None:
     plan = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[0]
-    photographs = read_photographs(photographed, plan, plan.shards[0])
+    photographs = read_images(photographed, plan, plan.shards[0])
     broken = photographs[1][1][:40]
     photographs[1] = (photographs[1][0], broken)
-    several = ShardWorker(tiny_model, CONFIG, photographed.uri, photographs_at_once=3)
-    together = list(several._masked(plan, plan.shards[0], photographs))
-    expected = [worker.mask(plan, plan.shards[0], *photograph) for photograph in photographs]
+    several = ShardWorker(tiny_model, CONFIG, photographed.uri, images_at_once=3)
+    together = list(several._outcomes(plan, plan.shards[0], photographs))
+    expected = [worker.mask_image(plan, plan.shards[0], *photograph) for photograph in photographs]
     assert [isinstance(outcome, Reject) for outcome in together] == [False, True, False, False, False]
     assert [told(outcome) for outcome in together] == [told(outcome) for outcome in expected]
 
@@ -56,7 +56,7 @@ def test_a_gpu_gets_larger_batches_unless_the_settings_say_otherwise() -> None:
 def test_every_image_is_masked_as_the_generator_masks_it(worker: ShardWorker, model: Model) -> None:
     results = mask_all(worker)
     assert sum(result.images for result in results) == 8
-    assert all(result.made and not result.rejects for result in results)
+    assert all(result.is_new and not result.rejects for result in results)
     stored = dict(image for shard in worker.dataset.image_shards() for image in worker.dataset.read_images(shard))
     pixels = {record.image_id: decode(data) for record, data in stored.items()}
     seen = Counter[int]()
@@ -91,7 +91,7 @@ def test_the_next_shard_is_read_and_the_last_one_written_while_one_is_masked(
 ) -> None:
     """Masking the first shard waits until the second is read; writing the first until the second is being masked."""
     (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=3)
-    read, write, mask = read_photographs, write_outcomes, worker.mask
+    read, write, mask = read_images, write_outcomes, worker.mask_image
     second_is_read, second_is_masked, order = threading.Event(), threading.Event(), list[str]()
 
     def reading(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Any:
@@ -113,14 +113,14 @@ def test_the_next_shard_is_read_and_the_last_one_written_while_one_is_masked(
             assert second_is_masked.wait(60)
         return write(dataset, plan, shard, *outcomes, **figures)
 
-    monkeypatch.setattr(worker_module, "read_photographs", reading)
+    monkeypatch.setattr(worker_module, "read_images", reading)
     monkeypatch.setattr(worker_module, "write_outcomes", writing)
-    monkeypatch.setattr(worker, "mask", masking)
+    monkeypatch.setattr(worker, "mask_image", masking)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(worker.run, plan.plan_id, "000000")
+        first = pool.submit(worker.mask_shard, plan.plan_id, "000000")
         while not worker._computing.locked():
             time.sleep(0.001)
-        second = pool.submit(worker.run, plan.plan_id, "000001")
+        second = pool.submit(worker.mask_shard, plan.plan_id, "000001")
         assert (first.result().images, second.result().images) == (2, 3)
     assert order == ["000000"] * 2 + ["000001"] * 3  # never two shards masked at a time
 
@@ -212,4 +212,4 @@ def test_out_of_memory_at_one_point_is_a_reject(worker: ShardWorker, monkeypatch
 def test_a_worker_refuses_the_plan_of_other_settings(worker: ShardWorker, photographed: Dataset) -> None:
     (plan,) = plan_masks(photographed, worker.model, replace(CONFIG, points_per_side=2))
     with pytest.raises(ValueError, match="this worker was made for"):
-        worker.run(plan.plan_id, plan.shards[0].name)
+        worker.mask_shard(plan.plan_id, plan.shards[0].name)
