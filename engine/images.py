@@ -1,7 +1,7 @@
-"""Pixels in: decode and resize photographs, and map between a photograph's coordinates and the model's.
+"""Pixels in: decode and resize images, and map between an image's coordinates and the model's.
 
 Coordinates are (x, y) in pixels, boxes are half-open xyxy, and everything that leaves a `Frame` is float64, so that the
-grid of an 11-megapixel photograph lands where the reference code puts it. Shape letters: H height, W width, N items.
+grid of an 11-megapixel image lands where the reference code puts it. Shape letters: H height, W width, N items.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 
 
 def decode(data: bytes) -> np.ndarray:
-    """The RGB pixels of an encoded photograph, uint8 [H, W, 3].
+    """Decode an image to RGB pixels, uint8 [H, W, 3].
 
     Grey and palette images become RGB, alpha is dropped and 16-bit samples become 8-bit. EXIF orientation is ignored:
-    photographs are stored upright.
+    images are stored upright.
 
     Raises:
         ValueError: the bytes are not an image that OpenCV can decode.
@@ -38,7 +38,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def resize(image_HW3: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The image resized to `size_hw` with antialiased bilinear filtering, uint8 [h, w, 3].
+    """Resize an image to `size_hw` with antialiased bilinear filtering, uint8 [h, w, 3].
 
     Within one grey level of PIL's `Image.resize(..., BILINEAR)`, which the original SAM was trained with.
 
@@ -68,12 +68,12 @@ def check_image(image_HW3: np.ndarray) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A window of a photograph as the model sees it: longest side scaled to `model_side`, padded right and below."""
+    """A window of an image as the model sees it: longest side scaled to `model_side`, padded right and below."""
 
     crop_xyxy: tuple[int, int, int, int]
-    """The window in the photograph, half-open, in pixels."""
+    """Window of the image, half-open, in pixels."""
     image_hw: tuple[int, int]
-    """Size of the whole photograph."""
+    """Size of the whole image."""
     model_side: int
     """Side of the model's square input."""
 
@@ -88,13 +88,13 @@ class Frame:
 
     @classmethod
     def whole(cls, image_hw: tuple[int, int], model_side: int) -> Frame:
-        """The frame of the uncropped photograph."""
+        """Make the frame of the uncropped image."""
         height, width = image_hw
         return cls(crop_xyxy=(0, 0, width, height), image_hw=(height, width), model_side=model_side)
 
     @property
     def crop_hw(self) -> tuple[int, int]:
-        """Height and width of the window in photograph pixels."""
+        """Height and width of the window in image pixels."""
         x0, y0, x1, y1 = self.crop_xyxy
         return y1 - y0, x1 - x0
 
@@ -115,26 +115,26 @@ class Frame:
         return np.array(self.crop_xyxy[:2], dtype=np.float64)
 
     def crop(self, image_HW3: np.ndarray) -> np.ndarray:
-        """The window's pixels, a view of the photograph at its original resolution."""
+        """Cut out the window's pixels, a view of the image at its original resolution."""
         if image_HW3.shape[:2] != tuple(self.image_hw):
             raise ValueError(f"got an image of {image_HW3.shape[:2]}, expected {self.image_hw} (height, width)")
         x0, y0, x1, y1 = self.crop_xyxy
         return image_HW3[y0:y1, x0:x1]
 
     def points_to_model(self, points_N2: np.ndarray) -> np.ndarray:
-        """Photograph (x, y) to model-input (x, y); float64, any leading shape."""
+        """Map image (x, y) to model-input (x, y); float64, any leading shape."""
         return (np.asarray(points_N2, dtype=np.float64) - self._origin_xy) * self._scale_xy
 
     def points_to_image(self, points_N2: np.ndarray) -> np.ndarray:
-        """Model-input (x, y) to photograph (x, y); float64, any leading shape."""
+        """Map model-input (x, y) to image (x, y); float64, any leading shape."""
         return np.asarray(points_N2, dtype=np.float64) / self._scale_xy + self._origin_xy
 
     def boxes_to_model(self, boxes_N4: np.ndarray) -> np.ndarray:
-        """Photograph xyxy to model-input xyxy; float64."""
+        """Map image xyxy to model-input xyxy; float64."""
         boxes_N22 = np.asarray(boxes_N4, dtype=np.float64).reshape(-1, 2, 2)
         return self.points_to_model(boxes_N22).reshape(-1, 4)
 
     def boxes_to_image(self, boxes_N4: np.ndarray) -> np.ndarray:
-        """Model-input xyxy to photograph xyxy; float64."""
+        """Map model-input xyxy to image xyxy; float64."""
         boxes_N22 = np.asarray(boxes_N4, dtype=np.float64).reshape(-1, 2, 2)
         return self.points_to_image(boxes_N22).reshape(-1, 4)

@@ -1,6 +1,6 @@
-"""Photographs with the masks people drew on them, read from a folder.
+"""Labelled images: images with ground-truth masks, read from a folder.
 
-The form: `<folder>/<domain>/<stem>.jpg` (or png, webp, tif) beside `<stem>.json`; or pictures and JSON in the folder
+The form: `<folder>/<domain>/<stem>.jpg` (or png, webp, tif) beside `<stem>.json`; or images and JSON in the folder
 itself, which is then one domain of the folder's name. The JSON is SA-1B's (`image`, `annotations` with COCO run
 lengths); a mask may name its `annotator`, who is 0 if it does not. Pixels are read as stored: EXIF orientation is
 ignored, as in the data sets that use this form. Shape letters: H height, W width.
@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """One photograph and its masks, kept apart by who drew them."""
+    """One image and its masks, kept apart by annotator."""
 
     domain: str
     stem: str
@@ -34,27 +34,27 @@ class LabelledImage:
     read_bytes: Callable[[], bytes]
     """Reads the encoded image; raises OSError where it cannot."""
     image_id: int
-    """As in the JSON; by custom even ones may train and calibrate, odd ones evaluate."""
+    """Id in the JSON; by custom even ones may train and calibrate, odd ones evaluate."""
     height: int
     width: int
     masks_by_annotator: Mapping[int, tuple[Rle, ...]]
-    """Annotators describe the same picture again and again: their masks are never one ground truth together."""
+    """Masks by annotator: each describes the same image again, so all together are never one ground truth."""
 
     @property
     def num_masks(self) -> int:
-        """Masks of all annotators together."""
+        """Number of masks of all annotators together."""
         return sum(len(masks) for masks in self.masks_by_annotator.values())
 
 
 def load_folder(folder: str | Path) -> list[LabelledImage]:
-    """Every labelled picture of a folder, sorted by domain and stem; pixels are not read yet.
+    """List every labelled image of a folder, sorted by domain and stem; pixels are not read yet.
 
-    Pictures without a JSON are not labelled and not in the list: `unlabelled_images` names them. A JSON without
+    Images without a JSON are not labelled and not in the list: `unlabelled_images` names them. A JSON without
     annotations gives an image without masks.
 
     Raises:
-        ValueError: no such folder, no labelled picture in it, a JSON that is broken or not of this form, a JSON without
-            its picture, or run lengths that do not fit the picture. The message names the file.
+        ValueError: no such folder, no labelled image in it, a JSON that is broken or not of this form, a JSON without
+            its image, or run lengths that do not fit the image. The message names the file.
     """
     labelled = [_load_labels(path) for path in _files(folder, (".json",))]
     if not labelled:
@@ -65,12 +65,12 @@ def load_folder(folder: str | Path) -> list[LabelledImage]:
 
 
 def unlabelled_images(folder: str | Path) -> list[Path]:
-    """The pictures of a folder that `load_folder` leaves out because no JSON lies beside them."""
+    """List the images of a folder that `load_folder` leaves out because no JSON lies beside them."""
     return [path for path in _files(folder, IMAGE_SUFFIXES) if not path.with_suffix(".json").exists()]
 
 
 def read_pixels(image: LabelledImage) -> np.ndarray:
-    """The photograph's RGB pixels, uint8 [H, W, 3].
+    """Read an image's RGB pixels, uint8 [H, W, 3].
 
     Raises:
         ValueError: the file cannot be read or decoded, or its size is not the JSON's.
@@ -81,17 +81,17 @@ def read_pixels(image: LabelledImage) -> np.ndarray:
         raise ValueError(f"{image.origin}: {error}") from error
     if image_HW3.shape[:2] != (image.height, image.width):
         raise ValueError(
-            f"{image.origin}: got a picture of {image_HW3.shape[1]}x{image_HW3.shape[0]}, but its JSON says "
-            f"{image.width}x{image.height}; the masks belong to another version of the picture"
+            f"{image.origin}: got an image of {image_HW3.shape[1]}x{image_HW3.shape[0]}, but its JSON says "
+            f"{image.width}x{image.height}; the masks belong to another version of the image"
         )
     return image_HW3
 
 
 def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files with one of the suffixes in the folder and one level below, sorted; hidden ones left out."""
+    """List the files with one of the suffixes in the folder and one level below, sorted; hidden ones left out."""
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{folder}: got no folder of that name, expected one with pictures and JSON files")
+        raise ValueError(f"{folder}: got no folder of that name, expected one with images and JSON files")
     found = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.suffix.lower() in suffixes]
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
@@ -146,8 +146,8 @@ def _mask_of(annotation: Mapping[str, Any], height: int, width: int, where: str)
 def _image_beside(json_path: Path) -> Path:
     for suffix in IMAGE_SUFFIXES:
         for spelled in (suffix, suffix.upper()):
-            if (picture := json_path.with_suffix(spelled)).is_file():
-                return picture
+            if (image := json_path.with_suffix(spelled)).is_file():
+                return image
     raise ValueError(
-        f"{json_path}: got no picture beside it, expected {json_path.stem} with one of {', '.join(IMAGE_SUFFIXES)}"
+        f"{json_path}: got no image beside it, expected {json_path.stem} with one of {', '.join(IMAGE_SUFFIXES)}"
     )

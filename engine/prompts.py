@@ -1,4 +1,4 @@
-"""What a network is asked: points, boxes and masks; and where the automatic generator asks: point grids, crop windows.
+"""Prompts of a network: points, boxes and masks; and those of the automatic generator: point grids, crop windows.
 
 P prompts, K points of a prompt, L side of the decoder's low-resolution masks.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """P prompts in model-input pixels; every prompt has the same kinds of hints."""
+    """P prompts in model-input pixels; every prompt has the same parts."""
 
     points_PK2: Tensor
     """(x, y), floating point; K may be 0."""
@@ -25,7 +25,7 @@ class Prompts:
     boxes_P4: Tensor | None = None
     """xyxy, floating point."""
     mask_logits_P1LL: Tensor | None = None
-    """An earlier answer's low-resolution logits, floating point."""
+    """Low-resolution logits of an earlier prediction, floating point."""
 
     def __post_init__(self) -> None:
         count, points = len(self.points_PK2), tuple(self.points_PK2.shape)
@@ -47,7 +47,7 @@ class Prompts:
         return len(self.points_PK2)
 
     def to(self, device: torch.device | str) -> Prompts:
-        """The same prompts on another device."""
+        """Copy the prompts to another device."""
         return Prompts(
             points_PK2=self.points_PK2.to(device),
             labels_PK=self.labels_PK.to(device),
@@ -57,9 +57,10 @@ class Prompts:
 
 
 def point_grid(points_per_side: int) -> np.ndarray:
-    """Centres of a regular grid's cells, float64 [n * n, 2] as (x, y) in (0, 1), row by row.
+    """Make the centres of a regular grid's cells, float64 [n * n, 2] as (x, y) in (0, 1), row by row.
 
-    Raises ValueError for fewer than one point per side.
+    Raises:
+        ValueError: there is less than one point per side.
     """
     if points_per_side < 1:
         raise ValueError(f"got {points_per_side} points per side, expected at least 1")
@@ -71,21 +72,22 @@ def point_grid(points_per_side: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class CropWindow:
-    """A part of a photograph that the generator looks at on its own."""
+    """A part of an image that the generator looks at on its own."""
 
     xyxy: tuple[int, int, int, int]
-    """Half-open, in pixels of the photograph."""
+    """Window in the image, half-open, in pixels."""
     layer: int
-    """0 is the whole photograph, layer i has 2^i windows on a side."""
+    """Crop layer: 0 is the whole image, layer i has 2^i windows on a side."""
 
 
 def crop_windows(image_hw: tuple[int, int], layers: int, overlap_ratio: float) -> list[CropWindow]:
-    """The whole photograph, then for each layer i from 1 its 2^i x 2^i overlapping windows, column by column.
+    """List the whole image, then for each layer i from 1 its 2^i x 2^i overlapping windows, column by column.
 
     In layer 1 neighbours share `overlap_ratio` of the shorter side, in each further layer half as much ("Segment
-    Anything", appendix B). A photograph of few pixels may leave no room for some windows: those are left out.
+    Anything", appendix B). An image of few pixels may leave no room for some windows: those are left out.
 
-    Raises ValueError for a negative number of layers or an overlap outside [0, 1).
+    Raises:
+        ValueError: the number of layers is negative, or the overlap is outside [0, 1).
     """
     if layers < 0 or not 0 <= overlap_ratio < 1:
         raise ValueError(

@@ -11,17 +11,17 @@ class GenerateConfig:
     """Settings of the generator; the defaults are the `grid` preset."""
 
     points_per_side: int = 32
-    """Points along a side of the whole photograph's grid."""
+    """Points along a side of the whole image's grid."""
     crop_layers: int = 0
     """Rounds of cropping: layer i looks at 2^i x 2^i windows."""
     crop_points_downscale: int = 1
     """Layer i has points_per_side / crop_points_downscale^i points along a side."""
     crop_overlap_ratio: float = 512 / 1500
-    """Overlap of neighbours in layer 1, as a fraction of the photograph's shorter side; halves with each layer."""
+    """Overlap of neighbours in layer 1, as a fraction of the image's shorter side; halves with each layer."""
     predicted_iou_threshold: float | None = None
-    """Masks whose predicted IoU is not above it are dropped; None: the model card's; 0 keeps all."""
+    """Predicted IoU that a mask must exceed; None: the model card's; 0 keeps all."""
     stability_threshold: float | None = None
-    """Masks whose stability is below it are dropped; None: the model card's; 0 keeps all."""
+    """Stability that a mask must reach; None: the model card's; 0 keeps all."""
     stability_offset: float = 1.0
     """Logits above and below 0 between which stability is measured."""
     box_nms_threshold: float = 0.7
@@ -29,13 +29,13 @@ class GenerateConfig:
     crop_nms_threshold: float = 0.7
     """Box IoU above which masks of different crops count as the same."""
     min_region_px: int = 100
-    """Islands and holes of fewer pixels are cleaned, and masks of such islands alone dropped; 0 leaves them."""
+    """Smallest island or hole left as it is, in pixels; masks of smaller islands alone are dropped; 0: no cleaning."""
     max_area_fraction: float | None = 0.95
-    """Masks that cover this much of the photograph or more are dropped; None keeps them."""
+    """Fraction of the image that a mask must stay below; None: no limit."""
     min_mask_area_px: int = 0
-    """Smaller masks are dropped; unlike `min_region_px` this looks at a mask's whole area."""
+    """Smallest area of a mask in pixels; unlike `min_region_px` this counts a mask's whole area."""
     max_mask_area_px: int | None = None
-    """Larger masks are dropped; None sets no limit."""
+    """Largest area of a mask in pixels; None: no limit."""
     points_per_batch: int = 4
     """Points decoded together: few on a CPU, so that they stay in its cache; 64 and more on a GPU."""
     crops_per_batch: int = 1

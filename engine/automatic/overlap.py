@@ -1,9 +1,9 @@
-"""Several photographs at a time: while the GPU computes one, processor threads decode, resize and clean up others.
+"""Several images at a time: while the GPU computes one, processor threads decode, resize and clean up others.
 
-A photograph of the automatic generator is a chain: decode and resize on the processor, encode and ask on the GPU, clean
+An image of the automatic generator is a chain: decode and resize on the processor, encode and decode on the GPU, clean
 small regions and pack runs on the processor again. In a thread of its own each chain stays as readable as it is, and
-on a CUDA stream of its own it waits for nobody else's work. OpenCV, torch and the compiled kernels release Python's
-lock, so the threads overlap. On a CPU the same call spreads photographs over cores.
+on a CUDA stream of its own it does not wait for the others' work. OpenCV, torch and the compiled kernels release
+Python's lock, so the threads overlap. On a CPU the same call spreads images over cores.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ Result = TypeVar("Result")
 def overlapped(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, device: torch.device | str = "cpu"
 ) -> Iterator[Result]:
-    """`work(item)` of every item, in the items' order, `threads` of them at a time.
+    """Yield `work(item)` of every item, in the items' order, `threads` of them at a time.
 
     At most `threads` items are being worked on or wait to be taken, so that memory stays flat however slowly results
     are taken. An error of `work` is raised in its item's place; what was begun is finished first, nothing more begins.
 
-    Raises ValueError for less than one thread.
+    Raises:
+        ValueError: there is less than one thread.
     """
     if threads < 1:
         raise ValueError(f"got {threads} threads, expected at least 1")
@@ -48,7 +49,7 @@ def overlapped(
 
 
 def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    with ThreadPoolExecutor(threads, thread_name_prefix="photograph") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="image") as pool:
         begun: deque[Future[Result]] = deque()
         try:
             for item in items:

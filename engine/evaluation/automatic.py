@@ -1,15 +1,16 @@
-"""How good the masks are that a proposer makes on its own, measured against the masks people drew.
+"""How good the masks are that a proposer makes without prompts, measured against the ground truth.
 
-Two questions. Of the masks made: how many are somebody's mask (`share_50`: IoU of at least .5 with a mask that any
-person drew there)? Of people's masks: how many were made (`recall_50`, `recall_75`, and `ar_100`, average recall)?
+Precision: what fraction of the predicted masks is in the ground truth (`share_50`: IoU of at least .5 with any
+annotator's mask)? Recall: what fraction of the ground truth was predicted (`recall_50`, `recall_75`, and `ar_100`,
+average recall)?
 
-Recall is COCO's (Lin et al. 2014, "Microsoft COCO", and pycocotools' COCOeval): going down the ranking each made mask
-takes the free mask of the person's that it overlaps most, if their IoU reaches the threshold; recall is the share of
-people's masks taken. `ar_100` is COCO's AR@100 without classes: the mean of the recalls at IoU .50, .55, ... .95, the
-100 masks ranked highest in each photograph taking part. Several people who drew the same photograph are matched each on
-their own, for each describes all of it. All figures are means over masks, with intervals over photographs.
+Recall is COCO's (Lin et al. 2014, "Microsoft COCO", and pycocotools' COCOeval): going down the ranking each predicted
+mask takes the free mask of the ground truth that it overlaps most, if their IoU reaches the threshold; recall is the
+fraction of the ground truth taken. `ar_100` is COCO's AR@100 without classes: the mean of the recalls at IoU .50, .55,
+... .95, of the 100 masks ranked highest in each image. Several annotators of the same image are matched each on their
+own, for each describes all of it. All figures are means over masks, with intervals over images.
 
-Shape letters: A made masks, B people's masks, T thresholds.
+Shape letters: A predicted masks, B masks of the ground truth, T thresholds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from engine.evaluation.boundaries import boundary_iou
 from engine.evaluation.clicked import LeftOut, choose_masks
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.proposals import Proposer
-from engine.evaluation.scores import Estimate, OfPhotograph
+from engine.evaluation.scores import Estimate, OfImage
 from engine.labelled import LabelledImage, read_pixels
 from storage import rle
 from storage.rle import Rle
@@ -38,31 +39,31 @@ FIGURES = ("share_50", "recall_50", "recall_75", "ar_100", "boundary_iou")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeScore:
-    """What a made mask is worth."""
+class PredictedScore:
+    """Precision of one predicted mask."""
 
     domain: str
     image: str
     area_fraction: float
-    """Of the picture."""
+    """Of the image."""
     best_iou: float
-    """With the mask that it overlaps most, of all that people drew there."""
+    """Highest IoU with a mask of the image's ground truth, of any annotator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundScore:
-    """Whether a person's mask was made."""
+    """Recall of one mask of the ground truth."""
 
     domain: str
     image: str
     annotator: int
     area_fraction: float
     found_T: tuple[bool, ...]
-    """At each of `IOU_THRESHOLDS`, by any made mask."""
+    """Whether any predicted mask found it, at each of `IOU_THRESHOLDS`."""
     found_100_T: tuple[bool, ...]
-    """By one of the 100 ranked highest."""
+    """Whether one of the 100 masks ranked highest found it, at each of `IOU_THRESHOLDS`."""
     boundary_iou: float
-    """`engine.evaluation.boundaries`: of the made mask that overlaps it most; 0 where none does."""
+    """Boundary IoU (`engine.evaluation.boundaries`) of the predicted mask that overlaps it most; 0 where none does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,9 @@ class AutomaticSummary:
     masks_made: int
     masks_of_people: int
     figures: Mapping[str, Estimate | None]
-    """By the names of `FIGURES`; None where there was no mask to take the mean of."""
+    """Estimates by the names of `FIGURES`; None where there was no mask to take the mean of."""
     recall_T: tuple[float, ...]
-    """At each of `IOU_THRESHOLDS`; empty without a mask of people."""
+    """Recall at each of `IOU_THRESHOLDS`; empty without ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +88,16 @@ class AutomaticEvaluation:
     overall: AutomaticSummary
     domains: dict[str, AutomaticSummary]
     sizes: dict[str, AutomaticSummary]
-    """By the share of the picture: of the made mask for what is said of made masks, else of the person's."""
-    made: tuple[MadeScore, ...]
+    """By mask size. Precision bins predicted masks, recall bins ground truth."""
+    made: tuple[PredictedScore, ...]
     found: tuple[FoundScore, ...]
     made_in_image: Mapping[str, int]
-    """Number of masks made on every photograph measured."""
+    """Number of masks predicted on each image."""
     left_out: LeftOut
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """The `automatic` block of `gigamask evaluate --json`."""
+        """Make the `automatic` block of `gigamask evaluate --json`."""
         return {
             "overall": summary_json(self.overall),
             "domains": {name: summary_json(summary) for name, summary in self.domains.items()},
@@ -114,19 +115,19 @@ def evaluate_automatic(
     at_most: Mapping[str, int] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AutomaticEvaluation:
-    """Measure the masks a proposer makes of labelled photographs; `config` chooses the photographs and people's masks.
+    """Measure the masks a proposer makes of labelled images; `config` chooses the images and the ground truth.
 
     Args:
-        at_most: for each photograph the number of masks that count, those ranked highest: another evaluation's
+        at_most: for each image the number of masks that count, those ranked highest: another evaluation's
             `made_in_image`, to compare two proposers at an equal number of masks.
 
     Raises:
-        ValueError: no mask of people is left to find, or a picture cannot be read.
+        ValueError: no ground truth is left to find, or an image cannot be read.
     """
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
     chosen, left_out = choose_masks(images, config)
-    made: list[MadeScore] = []
+    made: list[PredictedScore] = []
     found: list[FoundScore] = []
     made_in_image = {}
     for done, (image, masks) in enumerate(chosen):
@@ -155,22 +156,22 @@ def evaluate_automatic(
 
 def score_masks(
     made: Sequence[Rle], image: LabelledImage, masks: Sequence[tuple[int, Rle]]
-) -> tuple[list[MadeScore], list[FoundScore]]:
-    """The scores of one photograph's made masks, best first, and of the (annotator, mask) pairs to be found.
+) -> tuple[list[PredictedScore], list[FoundScore]]:
+    """Score one image's predicted masks, best first, and the (annotator, mask) pairs to be found.
 
-    A made mask may also be somebody's mask that is not to be found here, for being small or over a limit.
+    A predicted mask may also match ground truth that is not to be found here, for being small or over a limit.
     """
     every = [mask for drawn in image.masks_by_annotator.values() for mask in drawn]
     iou_of_every_AB = rle.iou_matrix(made, every)
     column_of = {id(mask): column for column, mask in enumerate(every)}
     iou_AB = iou_of_every_AB[:, [column_of[id(mask)] for _, mask in masks]]
     rank_TB = _ranks_of_finders(iou_AB, np.array([annotator for annotator, _ in masks]))
-    picture_px, name = image.height * image.width, f"{image.domain}/{image.stem}"
+    image_px, name = image.height * image.width, f"{image.domain}/{image.stem}"
     made_scores = [
-        MadeScore(
+        PredictedScore(
             domain=image.domain,
             image=name,
-            area_fraction=rle.area(mask) / picture_px,
+            area_fraction=rle.area(mask) / image_px,
             best_iou=float(iou_A.max()),
         )
         for mask, iou_A in zip(made, iou_of_every_AB, strict=True)
@@ -180,7 +181,7 @@ def score_masks(
             domain=image.domain,
             image=name,
             annotator=annotator,
-            area_fraction=rle.area(mask) / picture_px,
+            area_fraction=rle.area(mask) / image_px,
             found_T=tuple((rank_TB[:, column] < len(made)).tolist()),
             found_100_T=tuple((rank_TB[:, column] < min(len(made), RANKED_HIGHEST)).tolist()),
             boundary_iou=_boundary_iou_of_best(made, iou_AB[:, column], mask),
@@ -191,7 +192,7 @@ def score_masks(
 
 
 def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
-    """For each of one person's masks the rank of the made mask that takes it; A where none does; int [B].
+    """Match one annotator's masks: the rank of the predicted mask that takes each; A where none does; int [B].
 
     COCO's greedy matching, one to one: rows are ranked, and each takes the free column it overlaps most, if that much.
     """
@@ -204,8 +205,8 @@ def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
     return rank_B
 
 
-def summarise(made: Sequence[MadeScore], found: Sequence[FoundScore], seed: int) -> AutomaticSummary:
-    """The figures of a group of made masks and of people's masks."""
+def summarise(made: Sequence[PredictedScore], found: Sequence[FoundScore], seed: int) -> AutomaticSummary:
+    """Compute the figures of a group of predicted masks and of ground truth."""
     figures = {}
     for name in FIGURES:
         members, values_N = values(made, found, name)
@@ -222,7 +223,7 @@ def summarise(made: Sequence[MadeScore], found: Sequence[FoundScore], seed: int)
 def difference(
     before: AutomaticEvaluation, after: AutomaticEvaluation, seed: int, *, domain: str | None = None
 ) -> dict[str, Estimate | None]:
-    """How much each figure changed from one proposer to another on the same photographs, of a domain or of all.
+    """Compare each figure of two proposers on the same images, of a domain or of all.
 
     Raises:
         ValueError: the two were not measured on the same masks.
@@ -235,9 +236,9 @@ def difference(
 
 
 def values(
-    made: Sequence[MadeScore], found: Sequence[FoundScore], name: str
-) -> tuple[Sequence[OfPhotograph], np.ndarray]:
-    """The scores a figure is the mean of, and its value for each; float64 [N]."""
+    made: Sequence[PredictedScore], found: Sequence[FoundScore], name: str
+) -> tuple[Sequence[OfImage], np.ndarray]:
+    """Select the scores a figure is the mean of, and its value for each; float64 [N]."""
     if name == "share_50":
         return made, np.array([score.best_iou >= 0.5 for score in made], dtype=np.float64)
     if name == "ar_100":
@@ -249,7 +250,7 @@ def values(
 
 
 def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
-    """The command line's form: every figure and its `_interval`."""
+    """Make the command line's form: every figure and its `_interval`."""
     content: dict[str, Any] = {
         "images": summary.images,
         "masks_made": summary.masks_made,
@@ -261,7 +262,7 @@ def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
 
 
 def _ranks_of_finders(iou_AB: np.ndarray, annotator_B: np.ndarray) -> np.ndarray:
-    """`finders` of each threshold, each person's masks on their own; int [T, B]."""
+    """Match at each threshold, each annotator's masks on their own; int [T, B]."""
     rank_TB = np.full((len(IOU_THRESHOLDS), len(annotator_B)), len(iou_AB))
     for annotator in np.unique(annotator_B):
         own = np.flatnonzero(annotator_B == annotator)
@@ -277,10 +278,10 @@ def _boundary_iou_of_best(made: Sequence[Rle], iou_A: np.ndarray, mask: Rle) -> 
 
 
 def _grouped(
-    made: Sequence[MadeScore], found: Sequence[FoundScore], group_of: Callable[[MadeScore | FoundScore], str]
-) -> dict[str, tuple[list[MadeScore], list[FoundScore]]]:
-    """The scores of each group, in the order of the groups' first masks of people."""
-    groups: dict[str, tuple[list[MadeScore], list[FoundScore]]] = {}
+    made: Sequence[PredictedScore], found: Sequence[FoundScore], group_of: Callable[[PredictedScore | FoundScore], str]
+) -> dict[str, tuple[list[PredictedScore], list[FoundScore]]]:
+    """Group the scores, in the order of the groups' first ground truth."""
+    groups: dict[str, tuple[list[PredictedScore], list[FoundScore]]] = {}
     for found_score in found:
         groups.setdefault(group_of(found_score), ([], []))[1].append(found_score)
     for made_score in made:
@@ -288,8 +289,8 @@ def _grouped(
     return groups
 
 
-def _of_domain(evaluation: AutomaticEvaluation, domain: str | None) -> tuple[list[MadeScore], list[FoundScore]]:
-    """The scores of a domain; None: of all."""
+def _of_domain(evaluation: AutomaticEvaluation, domain: str | None) -> tuple[list[PredictedScore], list[FoundScore]]:
+    """Select the scores of a domain; None: of all."""
     return (
         [score for score in evaluation.made if domain in (None, score.domain)],
         [score for score in evaluation.found if domain in (None, score.domain)],

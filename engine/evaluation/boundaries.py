@@ -2,7 +2,7 @@
 
 Boundary IoU of Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021: the IoU
 of the two masks' inner bands, the pixels of each mask that lie within a tolerance of its own edge. Letters: H/W the
-picture.
+image.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 
 TOLERANCE = 0.02
-"""Width of the band as a fraction of the picture's diagonal, the paper's choice for COCO (16 px at 640x480)."""
+"""Width of the band as a fraction of the image's diagonal, the paper's choice for COCO (16 px at 640x480)."""
 
 
 def boundary_iou(mask_HW: np.ndarray, truth_HW: np.ndarray) -> float:
-    """Boundary IoU of two bool masks of one picture, in [0, 1]; 0 when both are empty.
+    """Compute the Boundary IoU of two bool masks of one image, in [0, 1]; 0 when both are empty.
 
-    The picture's border counts as an edge, as in the authors' code. Masks thinner than twice the tolerance
+    The image's border counts as an edge, as in the authors' code. Masks thinner than twice the tolerance
     are all band: for two of them it is the plain IoU.
     """
     height, width = truth_HW.shape
@@ -29,10 +29,10 @@ def boundary_iou(mask_HW: np.ndarray, truth_HW: np.ndarray) -> float:
 
 
 def inner_band(mask_HW: np.ndarray, band_px: int) -> np.ndarray:
-    """The mask's pixels that `band_px` erosions with a 3x3 square take away; bool [H, W].
+    """Find the mask's pixels that `band_px` erosions with a 3x3 square take away; bool [H, W].
 
     A pixel goes with the k-th erosion when its chessboard distance to the outside is k: one distance transform of the
-    mask's own window instead of `band_px` erosions of the picture.
+    mask's own window instead of `band_px` erosions of the image.
     """
     band_HW = np.zeros(mask_HW.shape, dtype=bool)
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))

@@ -1,10 +1,10 @@
-"""How well a segmenter answers clicks, measured against people's masks.
+"""How well a segmenter turns clicks into masks, measured against the ground truth.
 
-The protocol of section 7 of the paper: each mask is asked for on its own, with a click at its deepest point. One click
+The protocol of section 7 of the paper: each mask has a prompt of its own, a click at its deepest point. One click
 gives three candidates: `miou_1_chosen` takes the one the segmenter ranks first (`boundary_iou` looks at its edges),
 `miou_1_best3` the best of them. Each further click goes into the larger error, with the shown mask's logits fed back,
-and gets one mask. IoU is taken at the picture's resolution; figures are means over masks with intervals over
-photographs (`engine.evaluation.scores`). Shape letters: H/W the picture, M candidates.
+and gets one mask. IoU is taken at the image's resolution; figures are means over masks with intervals over
+images (`engine.evaluation.scores`). Shape letters: H/W the image, M candidates.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ REPORTED = (
     *("miou_1_chosen", "miou_1_best3", "boundary_iou", "miou_2", "miou_3", "miou_5", "miou_9"),
     *("miou_box", "noc85", "noc90"),
 )
-"""The figures of the JSON, in its order; those not asked for are null."""
+"""Figures of the JSON, in its order; those not measured are null."""
 NOC_GOAL = 0.90
+"""IoU at which a simulated annotator stops, where clicks are counted."""
 MASK_BYTES_AT_ONCE = 128_000_000
 """Candidate masks held at a time, one byte a pixel."""
 MAX_PROMPTS_AT_ONCE = 32
@@ -45,11 +46,11 @@ class LeftOut:
     """What the folder holds and the figures do not count."""
 
     unlabelled_pictures: int = 0
-    """Pictures without a JSON."""
+    """Images without labels."""
     images_of_other_ids: int = 0
     images_over_limit: int = 0
     images_without_masks: int = 0
-    """Their JSON has no mask, or none large enough."""
+    """Images whose labels have no mask, or none large enough."""
     small_masks: int = 0
     masks_over_limit: int = 0
 
@@ -64,14 +65,14 @@ class Evaluation:
     overall: Summary
     domains: dict[str, Summary]
     sizes: dict[str, Summary]
-    """By the mask's share of the picture."""
+    """By mask size, as a fraction of the image."""
     calibration: Calibration | None
     left_out: LeftOut
     scores: tuple[MaskScore, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """What `gigamask evaluate --json` prints: figures not asked for, and intervals of one photograph, are null."""
+        """Make what `gigamask evaluate --json` prints; figures not measured, and intervals of one image, are null."""
         names = (*REPORTED, *(name for name in self.config.figure_names if name not in REPORTED))
         return {
             "model": self.model,
@@ -112,10 +113,10 @@ def evaluate(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Measure a segmenter on labelled photographs; `on_progress` gets (photographs done, photographs in all).
+    """Measure a segmenter on labelled images; `on_progress` gets (images done, images in all).
 
     Raises:
-        ValueError: no mask is left to measure, or a picture cannot be read.
+        ValueError: no mask is left to measure, or an image cannot be read.
     """
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
@@ -144,7 +145,7 @@ def evaluate(
 def choose_masks(
     images: Sequence[LabelledImage], config: EvaluationConfig
 ) -> tuple[list[tuple[LabelledImage, list[tuple[int, Rle]]]], LeftOut]:
-    """The photographs to measure with their (annotator, mask) pairs, and what was left out.
+    """Choose the images to measure with their (annotator, mask) pairs, and count what is left out.
 
     A limited choice depends on the seed and on names alone, so that every model gets the same masks.
 
@@ -178,8 +179,8 @@ def choose_masks(
     )
     if not chosen:
         raise ValueError(
-            f"got {len(images)} photographs without a mask to measure, expected masks of at least "
-            f"{config.min_area_fraction:.2%} of the picture; left out: {left_out}"
+            f"got {len(images)} images without a mask to measure, expected masks of at least "
+            f"{config.min_area_fraction:.2%} of the image; left out: {left_out}"
         )
     return chosen, left_out
 
@@ -187,8 +188,8 @@ def choose_masks(
 def score_image(
     segmenter: Segmenter, image: LabelledImage, masks: Sequence[tuple[int, Rle]], config: EvaluationConfig
 ) -> list[MaskScore]:
-    """The scores of one photograph's (annotator, mask) pairs, each asked for on its own."""
-    picture = segmenter.open(read_pixels(image))
+    """Score one image's (annotator, mask) pairs, each with a prompt of its own."""
+    opened = segmenter.open(read_pixels(image))
     rng = _rng(config, f"{image.domain}/{image.stem}/clicks")
     at_once = max(1, min(MAX_PROMPTS_AT_ONCE, MASK_BYTES_AT_ONCE // (4 * image.height * image.width)))
     mask_scores = []
@@ -196,7 +197,7 @@ def score_image(
         part = masks[start : start + at_once]
         truths = [rle.decode(mask) for _, mask in part]
         sessions = simulate_clicks(
-            picture,
+            opened,
             truths,
             POLICIES[config.click_policy],
             rng,
@@ -205,7 +206,7 @@ def score_image(
             until_iou=NOC_GOAL,
         )
         boxes = [rle.box_xyxy(mask) for _, mask in part]
-        iou_box = _iou_of_boxes(picture, truths, boxes) if config.boxes else [None] * len(part)
+        iou_box = _iou_of_boxes(opened, truths, boxes) if config.boxes else [None] * len(part)
         mask_scores += [
             MaskScore(
                 domain=image.domain,
@@ -224,9 +225,9 @@ def score_image(
 
 
 def _iou_of_boxes(
-    picture: OpenedImage, truths: Sequence[np.ndarray], boxes: Sequence[tuple[int, int, int, int]]
+    opened: OpenedImage, truths: Sequence[np.ndarray], boxes: Sequence[tuple[int, int, int, int]]
 ) -> list[float]:
-    answers = picture.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
+    answers = opened.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
     return [iou(answer.masks_MHW[answer.chosen], truth) for answer, truth in zip(answers, truths, strict=True)]
 
 
@@ -235,7 +236,7 @@ def _rng(config: EvaluationConfig, name: str) -> np.random.Generator:
 
 
 def _draw(items: Sequence[T], limit: int | None, rng: np.random.Generator) -> list[T]:
-    """At most `limit` of the items, drawn without replacement and in their old order."""
+    """Draw at most `limit` of the items, without replacement and in their old order."""
     if limit is None or len(items) <= limit:
         return list(items)
     return [items[number] for number in np.sort(rng.permutation(len(items))[:limit])]

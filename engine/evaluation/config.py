@@ -17,19 +17,21 @@ class EvaluationConfig:
     clicks: tuple[int, ...] = (1,)
     """Numbers of clicks to report the mean IoU at, 1 to 20; 1 is always measured."""
     noc: bool = False
-    """Also count the clicks to IoU .85 and .90, up to 20 a mask: many times slower than one click."""
+    """Whether to count the clicks to IoU .85 and .90, up to 20 a mask: many times slower than one click."""
     boxes: bool = False
-    """Also prompt with each mask's own box."""
+    """Whether to prompt with each mask's own box too."""
     click_policy: ClickPolicyName = "centre"
     """`centre`, the deepest point, as published evaluations do it; `jittered` around it, nearer to people's hands."""
     min_area_fraction: float = 0.001
-    """Smaller masks are left out (and counted): many are annotation specks."""
+    """Smallest mask to measure, as a fraction of the image; smaller ones, often specks, are counted as left out."""
     image_ids: Literal["all", "even", "odd"] = "all"
-    """By custom even image ids train and calibrate, odd ones evaluate."""
+    """Image ids to measure; by custom even ones train and calibrate, odd ones evaluate."""
     max_images_per_domain: int | None = None
+    """Most images of a domain, drawn at random; None: all."""
     max_masks_per_image: int | None = None
+    """Most masks of an image, drawn at random; None: all."""
     seed: int = 0
-    """Of the choices above, of jittered clicks and of the bootstrap."""
+    """Seed of those draws, of jittered clicks and of the bootstrap."""
 
     def __post_init__(self) -> None:
         if not self.clicks or not all(1 <= number <= CLICK_CAP for number in self.clicks):
@@ -46,7 +48,7 @@ class EvaluationConfig:
 
     @property
     def figure_names(self) -> tuple[str, ...]:
-        """Names of the figures asked for, in the order of the report."""
+        """Names of the figures to measure, in the order of the report."""
         names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
         names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
         return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)

@@ -1,4 +1,4 @@
-"""Whatever makes masks of a whole image on its own, behind one interface: a SAM's generator, a classical method.
+"""Proposers: what makes masks of a whole image without prompts, such as a SAM's generator or a classical method.
 
 `engine.evaluation.automatic` measures them.
 """
@@ -17,18 +17,18 @@ from storage.rle import Rle
 
 
 class Proposer(Protocol):
-    """Makes masks without being asked for any object."""
+    """Anything that makes masks without prompts."""
 
     @property
     def name(self) -> str:
-        """Names it in reports."""
+        """Name of the proposer in reports."""
 
     @property
     def model_id(self) -> str:
-        """Names it exactly: another id may make other masks."""
+        """Exact name: a proposer of another id may make other masks."""
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
-        """The masks of a photograph, uint8 RGB [H, W, 3], those it trusts most first; there may be none."""
+        """Make the masks of an image, uint8 RGB [H, W, 3], most trusted first; there may be none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,6 @@ class SamProposer(NamedByModel):
     config: GenerateConfig = field(default_factory=GenerateConfig)
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
-        """See `Proposer`."""
+        """Generate masks and rank them."""
         masks = generate_masks(self.model, image_HW3, self.config).masks
         return [mask.rle for mask in sorted(masks, key=lambda mask: -(mask.predicted_iou + mask.stability_score))]

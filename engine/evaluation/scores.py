@@ -1,8 +1,8 @@
 """From the scores of single masks to figures: means with bootstrap intervals, by domain and mask size; calibration.
 
-A figure is a mean over masks (each annotator's masks count on their own), so photographs with many masks weigh more.
-Its 95 % interval comes from drawing whole photographs again, because masks of one photograph are not independent. Shape
-letters: N masks, I photographs, B bootstrap draws, M candidates.
+A figure is a mean over masks (each annotator's masks count on their own), so images with many masks weigh more.
+Its 95 % interval comes from drawing whole images again, because masks of one image are not independent. Shape
+letters: N masks, I images, B bootstrap draws, M candidates.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, Protocol
 import numpy as np
 
 CLICK_CAP = 20
-"""NoC counts no further: a mask not reached by then costs 20 clicks and is a failure."""
+"""Most clicks that NoC counts: a mask not reached by then costs 20 clicks and is a failure."""
 BOOTSTRAP_DRAWS = 1000
 SIZE_BINS = (("under 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("over 10 %", 0.1, 1.01))
-"""Name, lowest and highest share of the picture."""
+"""Name, smallest and largest fraction of the image."""
 CALIBRATION_BINS = 10
 
 
-class OfPhotograph(Protocol):
-    """A score that belongs to one photograph."""
+class OfImage(Protocol):
+    """A score that belongs to one image."""
 
     @property
     def image(self) -> str:
-        """Names the photograph, the same for every segmenter."""
+        """Name of the image, the same for every segmenter."""
 
 
 class OfSize(Protocol):
@@ -34,41 +34,41 @@ class OfSize(Protocol):
 
     @property
     def area_fraction(self) -> float:
-        """Of the picture."""
+        """Size of the mask as a fraction of the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskScore:
-    """How a segmenter did on one person's mask."""
+    """How a segmenter did on one mask of the ground truth."""
 
     domain: str
     image: str
     annotator: int
     area_fraction: float
-    """Of the picture."""
+    """Size of the mask as a fraction of the image."""
     predicted_iou_M: tuple[float, ...]
-    """Of the candidates for the first click; NaN if the segmenter predicts none."""
+    """Predicted IoU of the candidates for the first click; NaN if the segmenter predicts none."""
     iou_M: tuple[float, ...]
     """True IoU of the same candidates."""
     iou_after: tuple[float, ...]
-    """IoU of the mask shown after 1, 2, ... clicks, as far as the clicks went."""
+    """IoU of the mask shown after 1, 2, ... clicks, up to the last click."""
     boundary_iou: float
-    """`engine.evaluation.boundaries`: of the mask shown after the first click."""
+    """Boundary IoU (`engine.evaluation.boundaries`) of the mask shown after the first click."""
     iou_box: float | None
-    """IoU for the mask's own box as the only prompt; None when boxes were not asked for."""
+    """IoU for the mask's own box as the only prompt; None when boxes were not measured."""
 
     def clicks_to(self, iou: float) -> int | None:
-        """The first number of clicks that reached an IoU; None if none did."""
+        """Count the clicks until an IoU was reached; None if it never was."""
         return next((number for number, reached in enumerate(self.iou_after, start=1) if reached >= iou), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over masks and its 95 % interval over photographs."""
+    """A mean over masks and its 95 % interval over images."""
 
     value: float
     interval: tuple[float, float] | None
-    """None with fewer than two photographs: there is nothing to draw again."""
+    """None with fewer than two images: there is nothing to draw again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Does the IoU head say the truth? Over all candidates of all first clicks."""
+    """How far predicted IoU is from true IoU, over all candidates of all first clicks."""
 
     candidates: int
     mean_predicted_iou: float
@@ -104,14 +104,14 @@ class Summary:
     images: int
     masks: int
     figures: Mapping[str, Estimate]
-    """By name: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`, `miou_box`, `noc85`, `noc90`; only
-    those asked for."""
+    """Estimates by name: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`, `miou_box`, `noc85`,
+    `noc90`; only those measured."""
     failures: Mapping[str, int]
-    """`noc85`, `noc90`: masks that 20 clicks did not bring there, counted as 20."""
+    """By `noc85`, `noc90`: number of masks that did not reach the IoU in 20 clicks; they count as 20."""
 
 
 def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: int) -> Summary:
-    """The figures of a group of at least one mask."""
+    """Compute the figures of a group of at least one mask."""
     return Summary(
         images=len({score.image for score in scores}),
         masks=len(scores),
@@ -127,7 +127,7 @@ def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: in
 def summarise_by(
     scores: Sequence[MaskScore], group_of: Callable[[MaskScore], str], figure_names: Sequence[str], seed: int
 ) -> dict[str, Summary]:
-    """A summary for each group, in the order of the groups' first masks."""
+    """Summarise each group, in the order of the groups' first masks."""
     groups: dict[str, list[MaskScore]] = {}
     for score in scores:
         groups.setdefault(group_of(score), []).append(score)
@@ -135,12 +135,12 @@ def summarise_by(
 
 
 def size_of(score: OfSize) -> str:
-    """The name of the size bin a mask falls into."""
+    """Name the size bin a mask falls into."""
     return next(name for name, low, high in SIZE_BINS if low <= score.area_fraction < high)
 
 
 def figure_values(scores: Sequence[MaskScore], name: str) -> np.ndarray:
-    """One figure's value for each mask, float64 [N].
+    """Select one figure's value for each mask, float64 [N].
 
     Raises:
         ValueError: not a figure, or one that was not measured.
@@ -169,8 +169,8 @@ def _goal(noc_name: str) -> float:
     return int(noc_name.removeprefix("noc")) / 100
 
 
-def mean_over_masks(scores: Sequence[OfPhotograph], values_N: np.ndarray, seed: int) -> Estimate:
-    """The mean of the masks' values and its percentile bootstrap interval over photographs; fixed by the seed."""
+def mean_over_masks(scores: Sequence[OfImage], values_N: np.ndarray, seed: int) -> Estimate:
+    """Compute the mean of the masks' values and its percentile bootstrap interval over images; fixed by the seed."""
     _, image_N = np.unique([score.image for score in scores], return_inverse=True)
     sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
     if len(count_I) < 2:
@@ -181,15 +181,15 @@ def mean_over_masks(scores: Sequence[OfPhotograph], values_N: np.ndarray, seed: 
 
 
 def difference_of_means(
-    before: Sequence[OfPhotograph],
+    before: Sequence[OfImage],
     before_N: np.ndarray,
-    after: Sequence[OfPhotograph],
+    after: Sequence[OfImage],
     after_M: np.ndarray,
     seed: int,
 ) -> Estimate | None:
-    """Mean of one set of values less that of another, on the same photographs; positive: the second has more.
+    """Subtract the mean of one set of values from that of another, on the same images; positive: the second has more.
 
-    The two need not be values of the same masks (a generator's masks are its own), so it is the photographs that are
+    The two need not be values of the same masks (a generator's masks are its own), so it is the images that are
     paired: each draw takes the same ones for both. Draws that leave a side without a mask are not counted; None where
     a side has no mask at all.
     """
@@ -211,7 +211,7 @@ def difference_of_means(
 
 
 def _draws(num_images: int, seed: int) -> np.ndarray:
-    """How often each bootstrap draw takes each photograph; int [B, I]."""
+    """How often each bootstrap draw takes each image; int [B, I]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=BOOTSTRAP_DRAWS)
 
@@ -222,7 +222,7 @@ def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
 
 
 def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Estimate:
-    """How much a figure changed from one segmenter to another on the same masks; positive: the second has more.
+    """Compare a figure of two segmenters on the same masks; positive: the second has more.
 
     Raises:
         ValueError: the two were not measured on the same masks.
@@ -234,7 +234,7 @@ def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], n
 
 
 def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
-    """Predicted against true IoU; None when the segmenter predicts none."""
+    """Compare predicted with true IoU; None when the segmenter predicts none."""
     predicted = np.array([value for score in scores for value in score.predicted_iou_M], dtype=np.float64)
     true = np.array([value for score in scores for value in score.iou_M], dtype=np.float64)
     if not len(predicted) or np.isnan(predicted).any():
@@ -262,7 +262,7 @@ def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
 
 
 def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any]:
-    """The command line's form: every named figure and its `_interval`, null where it was not asked for."""
+    """Make the command line's form: every named figure and its `_interval`, null where it was not measured."""
     content: dict[str, Any] = {"images": summary.images, "masks": summary.masks}
     for name in figure_names:
         content |= figure_json(name, summary.figures.get(name))
@@ -272,7 +272,7 @@ def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any
 
 
 def figure_json(name: str, figure: Estimate | None) -> dict[str, Any]:
-    """A figure under its name and its interval under `<name>_interval`; null where there is none."""
+    """Put a figure under its name and its interval under `<name>_interval`; null where there is none."""
     interval = figure.interval if figure else None
     return {
         name: round(figure.value, 5) if figure else None,

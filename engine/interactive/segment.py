@@ -1,10 +1,8 @@
-"""Clicks, a box, a previous mask in; candidate masks out.
-
-The annotation server answers with them and evaluation measures them.
+"""Interactive segmentation: clicks, a box, a previous mask in; candidate masks out.
 
 Everything is stateless: the caller keeps the embedding, the clicks so far and the logits of the mask it chose, and
-hands them in again. Points and boxes are in picture pixels. Shape letters: P prompts (one an object), K clicks, M
-candidates, H/W the picture, L side of the low-resolution logits (4 E), C/E width and side of the embedding.
+hands them in again. Points and boxes are in image pixels. Shape letters: P prompts (one an object), K clicks, M
+candidates, H/W the image, L side of the low-resolution logits (4 E), C/E width and side of the embedding.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from engine.prompts import Prompts
 CropXyxy = tuple[int, int, int, int]
 
 FLOATS_AT_ONCE = 16_000_000
-"""Upsampled logits held at a time (64 MB): a batch of candidates of a 12-megapixel picture would take gigabytes."""
+"""Upsampled logits held at a time (64 MB): a batch of candidates of a 12-megapixel image would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +38,14 @@ class Click:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectPrompt:
-    """What a person has said so far about one object."""
+    """What an annotator has said so far about one object."""
 
     clicks: tuple[Click, ...] = ()
     box_xyxy: tuple[float, float, float, float] | None = None
     previous_logits_LL: torch.Tensor | None = None
-    """Unthresholded logits of the mask chosen last, from `Candidates.logits_MLL`."""
+    """Unthresholded logits of the mask chosen last, from `Candidates.logits_MLL`; None: no mask yet."""
     previous_crop_xyxy: CropXyxy | None = None
-    """The window those logits cover, from `Candidates.crop_of`; None: the whole picture."""
+    """The window those logits cover, from `Candidates.crop_of`; None: the whole image."""
 
     @property
     def is_ambiguous(self) -> bool:
@@ -60,53 +58,53 @@ class Candidates:
     """The masks a segmenter offers for one object."""
 
     masks_MHW: np.ndarray
-    """bool, at the picture's resolution."""
+    """bool, at the image's resolution."""
     predicted_iou_M: np.ndarray
     """float32; NaN from a segmenter that predicts none."""
     logits_MLL: torch.Tensor
     """float32, the chosen one goes into the next `ObjectPrompt`; [M, 0, 0] from a segmenter that needs none back."""
     chosen: int
-    """The candidate a person is shown first: the one of highest predicted IoU."""
+    """Index of the candidate an annotator is shown first: the one of highest predicted IoU."""
     crops_M: tuple[CropXyxy, ...] = ()
-    """The window of the picture that each candidate's logits cover; empty: all cover the whole picture."""
+    """The window of the image that each candidate's logits cover; empty: all cover the whole image."""
 
     def crop_of(self, candidate: int) -> CropXyxy | None:
-        """The window that goes with a candidate's logits into the next `ObjectPrompt`."""
+        """Look up the window that goes with a candidate's logits into the next `ObjectPrompt`."""
         return self.crops_M[candidate] if self.crops_M else None
 
 
 class OpenedImage(Protocol):
-    """A photograph a segmenter has looked at once, ready for any number of prompts."""
+    """An image a segmenter has looked at once, ready for any number of prompts."""
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Candidates for each prompt; all prompts of a call have the same parts and the same number of clicks."""
+        """Offer candidates for each prompt; all prompts of a call have the same parts and number of clicks."""
 
 
 class Segmenter(Protocol):
-    """Anything that can be clicked: a SAM, a classical method, a person's stored answers."""
+    """Anything that turns prompts into masks: a SAM, a classical method, stored ground truth."""
 
     @property
     def name(self) -> str:
-        """Names the segmenter in reports."""
+        """Name of the segmenter in reports."""
 
     @property
     def model_id(self) -> str:
-        """Names it exactly: another id may answer differently."""
+        """Exact name: a segmenter of another id may offer other masks."""
 
     def open(self, image_HW3: np.ndarray) -> OpenedImage:
-        """Do the work that is done once a photograph, uint8 RGB [H, W, 3]."""
+        """Do the work that is done once per image, uint8 RGB [H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamImage:
-    """A photograph's embedding and the frame it was made in."""
+    """An image's embedding and the frame it was made in."""
 
     model: Model
     embeddings_1CEE: torch.Tensor
     frame: Frame
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """See `interact_many`."""
+        """Call `interact_many`."""
         return interact_many(self.model, self.embeddings_1CEE, self.frame, prompts)
 
 
@@ -132,7 +130,7 @@ class SamSegmenter(NamedByModel):
     """A loaded SAM as a segmenter."""
 
     def open(self, image_HW3: np.ndarray) -> SamImage:
-        """Encode the photograph."""
+        """Encode the image."""
         sam = self.model.sam
         height, width = image_HW3.shape[:2]
         with torch.inference_mode():
@@ -150,10 +148,10 @@ def interact(
     box_xyxy: tuple[float, float, float, float] | None = None,
     previous_logits_LL: torch.Tensor | None = None,
 ) -> Candidates:
-    """The masks for one object's clicks, box and previous mask: three for a lone click, else one.
+    """Decode the masks for one object's clicks, box and previous mask: three for a lone click, else one.
 
     Raises:
-        ValueError: neither clicks nor a box, a point outside the picture, an empty box, or logits of another size.
+        ValueError: neither clicks nor a box, a point outside the image, an empty box, or logits of another size.
     """
     prompt = ObjectPrompt(clicks=tuple(clicks), box_xyxy=box_xyxy, previous_logits_LL=previous_logits_LL)
     return interact_many(model, embeddings_1CEE, frame, [prompt])[0]
@@ -162,7 +160,7 @@ def interact(
 def interact_many(
     model: Model, embeddings_1CEE: torch.Tensor, frame: Frame, prompts: Sequence[ObjectPrompt]
 ) -> list[Candidates]:
-    """The masks for several objects of one picture, decoded together.
+    """Decode the masks for several objects of one image together.
 
     Raises:
         ValueError: as `interact`, or prompts that differ in their parts or in their number of clicks.
@@ -192,7 +190,7 @@ def interact_many(
 
 
 def masks_at_image_size(logits_NLL: torch.Tensor, frame: Frame) -> np.ndarray:
-    """Low-resolution logits to masks of the whole picture, bool [N, H, W]; False outside the frame's window.
+    """Turn low-resolution logits into masks of the whole image, bool [N, H, W]; False outside the frame's window.
 
     Bilinear to the model's input, cut to the part that is not padding, bilinear to the window, then cut at 0, as SAM
     does it.
@@ -213,21 +211,17 @@ def masks_at_image_size(logits_NLL: torch.Tensor, frame: Frame) -> np.ndarray:
 
 
 def check_prompt(prompt: ObjectPrompt, image_hw: tuple[int, int]) -> None:
-    """Raise ValueError unless the prompt says something about a place inside the picture."""
+    """Raise ValueError unless the prompt says something about a place inside the image."""
     height, width = image_hw
     if not prompt.clicks and prompt.box_xyxy is None:
         raise ValueError("got a prompt without clicks and without a box, expected at least one of them")
     for click in prompt.clicks:
         if not (0 <= click.x <= width and 0 <= click.y <= height):
-            raise ValueError(
-                f"got a click at x {click.x}, y {click.y}, expected it inside the {width}x{height} picture"
-            )
+            raise ValueError(f"got a click at x {click.x}, y {click.y}, expected it inside the {width}x{height} image")
     if prompt.box_xyxy is not None:
         x0, y0, x1, y1 = prompt.box_xyxy
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise ValueError(
-                f"got box {prompt.box_xyxy}, expected x0 < x1, y0 < y1 inside the {width}x{height} picture"
-            )
+            raise ValueError(f"got box {prompt.box_xyxy}, expected x0 < x1, y0 < y1 inside the {width}x{height} image")
 
 
 def _check_alike(prompts: Sequence[ObjectPrompt]) -> None:

@@ -1,13 +1,13 @@
-"""Looking again, from nearer: at the whole photograph and at overlapping windows of it, for networks of a small input.
+"""Segmenting from nearer, for networks of a small input: on the whole image and on overlapping windows of it.
 
-An object of a dozen model pixels is answered badly however the network was trained; in a window of the first layer, 0.6
-of the sides, it has twenty, in one of the second, a third of the sides, more than thirty. A lone click is asked in the
-whole and in the nearest window of the first layer; where an answer is small, in the nearest of the second layer, too.
-The best three of all answers by predicted IoU are offered. What follows, further clicks or a box, is asked where the
-object was found, or fits.
+An object of a dozen model pixels gets poor masks however the network was trained; in a window of the first layer, 0.6
+of the sides, it has twenty, in one of the second, a third of the sides, more than thirty. A lone click is decoded on
+the whole image and on the nearest window of the first layer; where a candidate is small, on the nearest window of the
+second layer too. The best three of all candidates by predicted IoU are offered. Further clicks are decoded where the
+object was found, a box in the smallest window it fits.
 
 Windows are those of the automatic generator's crop layers ("Segment Anything", appendix B). The first layer is encoded
-with the photograph, a window of the second when it is first asked.
+with the image, a window of the second when it is first asked.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from engine.prompts import CropWindow, crop_windows
 
 LAYERS = 2
 OVERLAP_RATIO = 512 / 1500
-"""Share of the shorter side that neighbouring windows of the first layer have in common, as in the paper."""
+"""Overlap of neighbouring windows of the first layer, as a fraction of the shorter side; the paper's."""
 WINDOW_HANDICAP = 0.03
-"""Taken off the predicted IoU of a window's answers, which miss what lies outside. Chosen on photographs with even
+"""Penalty on the predicted IoU of a window's candidates, which miss what lies outside. Chosen on images with even
 image_id: 0 to 0.1 differ by 0.003 in the best of three."""
 SMALL_FRACTION = 0.03
-"""Of the photograph: where an answer covers at most this, a quarter of a window, the second layer is asked, too. Chosen
-on photographs with even image_id: mean IoU is 0.006 (first answer) and 0.011 (best of three) higher than without a
-second layer, and as high as when it is always asked."""
+"""Largest candidate, as a fraction of the image, for which the second layer is used: a quarter of a window. Chosen
+on images with even image_id: mean IoU is 0.006 (chosen candidate) and 0.011 (best of three) higher than without a
+second layer, and as high as when it is always used."""
 NEVER = -16.0
-"""Logit of cells outside the window when its logits are carried over to the whole photograph."""
+"""Logit of cells outside the window when its logits are carried over to the whole image."""
 
 
 class ZoomedImage:
-    """A photograph and windows of it, encoded once each; a `OpenedImage` for any number of prompts."""
+    """An image and windows of it, encoded once each; an `OpenedImage` for any number of prompts."""
 
     def __init__(self, model: Model, image_HW3: np.ndarray) -> None:
-        """Encode the photograph, uint8 RGB [H, W, 3], and the first layer's windows in one batch."""
+        """Encode the image, uint8 RGB [H, W, 3], and the first layer's windows in one batch."""
         self._model, self._image_HW3 = model, image_HW3
         self.windows = crop_windows((image_HW3.shape[0], image_HW3.shape[1]), LAYERS, OVERLAP_RATIO)
         self._seen: dict[CropXyxy, SamImage] = {}
@@ -58,9 +58,10 @@ class ZoomedImage:
         self.whole = self.view(self.windows[0].xyxy)
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Candidates for each prompt, three for a lone click and else one.
+        """Offer candidates for each prompt, three for a lone click and else one.
 
-        Raises ValueError as `engine.interactive.segment.interact_many` does.
+        Raises:
+            ValueError: as `engine.interactive.segment.interact_many`.
         """
         if not all(prompt.is_ambiguous for prompt in prompts):
             views = [self._view_of(prompt) for prompt in prompts]
@@ -77,7 +78,7 @@ class ZoomedImage:
         return best
 
     def view(self, crop_xyxy: CropXyxy) -> SamImage:
-        """The embedding of one of the windows."""
+        """Look at one of the windows; it is encoded on first use."""
         if crop_xyxy not in self._seen:
             self._encode([crop_xyxy])
         return self._seen[crop_xyxy]
@@ -92,7 +93,7 @@ class ZoomedImage:
             self._seen[frame.crop_xyxy] = SamImage(model=self._model, embeddings_1CEE=embeddings_1CEE, frame=frame)
 
     def _view_of(self, prompt: ObjectPrompt) -> SamImage:
-        """Where the previous mask was found; for a lone box the smallest window with room around it; else the whole."""
+        """Choose the view of the previous mask; for a lone box the smallest window with room around it; else all."""
         if prompt.previous_logits_LL is not None:
             crop = prompt.previous_crop_xyxy
         else:
@@ -111,12 +112,12 @@ class ZoomedImage:
         return next(holding, self.whole.frame.crop_xyxy)  # none holds a box outside, which will be refused
 
     def _as_seen(self, view: SamImage, prompt: ObjectPrompt) -> ObjectPrompt:
-        """The prompt with previous logits that cover this view: a window's are laid into the whole photograph's."""
+        """Adapt the previous logits to a view: a window's are laid into the whole image's."""
         crop = prompt.previous_crop_xyxy
         if prompt.previous_logits_LL is None or crop is None or crop == view.frame.crop_xyxy:
             return prompt
         if not self._has(crop):
-            raise ValueError(f"got previous logits of the window {crop}, which is none of this photograph's windows")
+            raise ValueError(f"got previous logits of the window {crop}, which is none of this image's windows")
         logits_LL = to_whole(prompt.previous_logits_LL, replace(self.whole.frame, crop_xyxy=crop), self.whole.frame)
         return replace(prompt, previous_logits_LL=logits_LL, previous_crop_xyxy=None)
 
@@ -129,7 +130,7 @@ class ZoomingSegmenter(NamedByModel):
     """A loaded SAM that also looks at windows of an image."""
 
     def open(self, image_HW3: np.ndarray) -> ZoomedImage:
-        """Encode the photograph and its first windows."""
+        """Encode the image and its first windows."""
         return ZoomedImage(self.model, image_HW3)
 
 
@@ -139,7 +140,7 @@ def make_segmenter(model: Model) -> Segmenter:
 
 
 def best_three(so_far: Candidates, window: Candidates) -> Candidates:
-    """The three candidates of highest predicted IoU, best first; a window's only where its inner border cuts none."""
+    """Pick the three of highest predicted IoU, best first; a window's only where its inner border cuts none."""
     cut_M = is_cut(window.masks_MHW, window.crops_M[0])
     fine_M = np.where(cut_M, -np.inf, window.predicted_iou_M - WINDOW_HANDICAP)
     predicted_M = np.concatenate([so_far.predicted_iou_M, fine_M]).astype(np.float32)
@@ -155,7 +156,7 @@ def best_three(so_far: Candidates, window: Candidates) -> Candidates:
 
 
 def is_cut(masks_MHW: np.ndarray, crop_xyxy: CropXyxy) -> np.ndarray:
-    """bool [M]: masks with a pixel at a border of the window that is no border of the photograph."""
+    """Find masks with a pixel at a border of the window that is no border of the image; bool [M]."""
     height, width = masks_MHW.shape[1:]
     x0, y0, x1, y1 = crop_xyxy
     cut_M = np.zeros(len(masks_MHW), dtype=bool)
@@ -171,7 +172,7 @@ def is_cut(masks_MHW: np.ndarray, crop_xyxy: CropXyxy) -> np.ndarray:
 
 
 def to_whole(logits_LL: torch.Tensor, window: Frame, whole: Frame) -> torch.Tensor:
-    """A window's low-resolution logits on the grid of the whole photograph's, `NEVER` outside the window."""
+    """Lay a window's low-resolution logits on the grid of the whole image's, `NEVER` outside the window."""
     side = logits_LL.shape[-1]
     cell_px = whole.model_side / side
     corners_4 = whole.boxes_to_model(np.array([window.crop_xyxy]))[0] / cell_px
@@ -185,7 +186,7 @@ def to_whole(logits_LL: torch.Tensor, window: Frame, whole: Frame) -> torch.Tens
 
 
 def _grouped(views: Sequence[SamImage], prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-    """Each prompt's answer from its view, one call a view and kind of prompt."""
+    """Segment each prompt on its view, with one call per view and kind of prompt."""
     answers: dict[int, Candidates] = {}
     groups: dict[tuple[int, bool], list[int]] = {}
     for number, (view, prompt) in enumerate(zip(views, prompts, strict=True)):
@@ -197,12 +198,12 @@ def _grouped(views: Sequence[SamImage], prompts: Sequence[ObjectPrompt]) -> list
 
 
 def _is_small(found: Candidates) -> bool:
-    """Whether an answer covers little of the photograph."""
+    """Tell whether a candidate covers little of the image."""
     return bool(found.masks_MHW.mean((1, 2)).min() <= SMALL_FRACTION)
 
 
 def _nearest(windows: Sequence[CropWindow], prompt: ObjectPrompt) -> CropWindow:
-    """The window whose centre is nearest to the lone click."""
+    """Find the window whose centre is nearest to the lone click."""
     (click,) = prompt.clicks
 
     def distance(window: CropWindow) -> float:

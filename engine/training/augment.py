@@ -8,38 +8,34 @@ from engine.training.sources import WindowConfig
 
 
 def content_size(window: WindowConfig, rng: Generator) -> tuple[int, int]:
-    """Height and width of the window's content in px: the longer side fills the window."""
+    """Draw the height and width of the window's content in px: the longer side fills the window."""
     aspect = window.aspects[rng.integers(len(window.aspects))]
     short = int(window.side_px * aspect + 0.5)
     return (short, window.side_px) if rng.random() < 0.6 else (window.side_px, short)
 
 
-def crop_of(
-    picture_hw: tuple[int, int], content_hw: tuple[int, int], zoom: tuple[float, float], rng: Generator
+def draw_crop(
+    image_hw: tuple[int, int], content_hw: tuple[int, int], zoom: tuple[float, float], rng: Generator
 ) -> tuple[slice, slice]:
-    """Rows and columns of the picture that become the content, zoomed as far as the picture reaches."""
-    least = max(content / picture for content, picture in zip(content_hw, picture_hw, strict=True))
+    """Draw the rows and columns of the image that become the content, zoomed out no further than the image reaches."""
+    least = max(content / image for content, image in zip(content_hw, image_hw, strict=True))
     low, high = max(zoom[0], least), max(zoom[1], least)
     factor = np.exp(rng.uniform(np.log(low), np.log(high)))
-    height, width = (
-        min(int(content / factor + 0.5), side) for content, side in zip(content_hw, picture_hw, strict=True)
-    )
-    top = int(rng.integers(picture_hw[0] - height + 1))
-    left = int(rng.integers(picture_hw[1] - width + 1))
+    height, width = (min(int(content / factor + 0.5), side) for content, side in zip(content_hw, image_hw, strict=True))
+    top = int(rng.integers(image_hw[0] - height + 1))
+    left = int(rng.integers(image_hw[1] - width + 1))
     return slice(top, top + height), slice(left, left + width)
 
 
-def jitter_scale(
-    picture_hw: tuple[int, int], window: WindowConfig, rng: Generator
+def draw_scale_jitter(
+    image_hw: tuple[int, int], window: WindowConfig, rng: Generator
 ) -> tuple[slice, slice, tuple[int, int]]:
-    """Large-scale jitter: rows and columns of the picture, and the (height, width) of the content they become."""
+    """Draw large-scale jitter: rows and columns of the image, and the (height, width) of the content they become."""
     assert window.large_scale_jitter is not None
-    factor = rng.uniform(*window.large_scale_jitter) * window.side_px / max(picture_hw)
-    content_hw = tuple(max(1, min(window.side_px, int(side * factor + 0.5))) for side in picture_hw)
-    taken = [
-        max(1, min(side, int(content / factor + 0.5))) for side, content in zip(picture_hw, content_hw, strict=True)
-    ]
-    top, left = (int(rng.integers(side - part + 1)) for side, part in zip(picture_hw, taken, strict=True))
+    factor = rng.uniform(*window.large_scale_jitter) * window.side_px / max(image_hw)
+    content_hw = tuple(max(1, min(window.side_px, int(side * factor + 0.5))) for side in image_hw)
+    taken = [max(1, min(side, int(content / factor + 0.5))) for side, content in zip(image_hw, content_hw, strict=True)]
+    top, left = (int(rng.integers(side - part + 1)) for side, part in zip(image_hw, taken, strict=True))
     return slice(top, top + taken[0]), slice(left, left + taken[1]), (content_hw[0], content_hw[1])
 
 
@@ -51,7 +47,7 @@ def scale(image_HWC: np.ndarray, size_hw: tuple[int, int], *, nearest: bool = Fa
 
 
 def jitter_colours(image_HW3: np.ndarray, rng: Generator) -> np.ndarray:
-    """Swap channels, scale and shift them, bend the curve, or drop the colour, each in a part of the pictures."""
+    """Swap channels, scale and shift them, bend the curve, or drop the colour, each for some of the images."""
     if rng.random() < 0.3:
         image_HW3 = image_HW3[..., rng.permutation(3)]
     levels_256_3: np.ndarray = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, 1)

@@ -1,12 +1,12 @@
-"""Training samples: windows cut from labelled pictures, each with masks to ask for and a first prompt on every mask.
+"""Training samples: windows cut from labelled images, each with ground-truth masks and a first prompt on every mask.
 
-Everything about a sample follows from (seed, step, position in the global batch): which picture, which window, which
+Everything about a sample follows from (seed, step, position in the global batch): which image, which window, which
 masks, which random numbers its later clicks use. So a resumed run sees the same data, and so does the same run spread
 over more processes.
 
 Samples are made on the host, in numpy; pixels and masks travel as bytes and become numbers on the device that trains.
 
-B pictures of this process, P = B * prompts per picture, S window side in px, L = S / cell_px cells of a low-resolution
+B images of this process, P = B * prompts per image, S window side in px, L = S / cell_px cells of a low-resolution
 mask, R correction rounds.
 """
 
@@ -33,7 +33,7 @@ class Batch:
     pixels_B3SS: Tensor
     """float32, normalised, zero where padded."""
     targets_PLL: Tensor
-    """float32 in [0, 1]: share of each cell that the mask covers."""
+    """float32 in [0, 1]: fraction of each cell that the mask covers."""
     clicks_P2: Tensor
     """float32 (x, y), window pixels."""
     boxes_P4: Tensor
@@ -44,14 +44,14 @@ class Batch:
     """float32 in [0, 1): random numbers of each correction click."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same on another device."""
+        """Copy the batch to another device."""
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
-    def parts(self, pictures: int) -> "list[Batch]":
-        """The batch in parts of at most so many pictures."""
+    def parts(self, images: int) -> "list[Batch]":
+        """Split the batch into parts of at most `images` images."""
         count = len(self.pixels_B3SS)
         prompts = len(self.clicks_P2) // count
-        return [self._part(first, min(first + pictures, count), prompts) for first in range(0, count, pictures)]
+        return [self._part(first, min(first + images, count), prompts) for first in range(0, count, images)]
 
     def _part(self, first: int, last: int, prompts: int) -> "Batch":
         rows = slice(first * prompts, last * prompts)
@@ -71,18 +71,19 @@ class BatchConfig:
 
     seed: int
     prompts: int
-    """Masks asked for per picture."""
+    """Masks, each with a prompt, per image."""
     box_fraction: float = 0.2
-    """Share of first prompts that are boxes; half in the paper."""
+    """Fraction of first prompts that are boxes; half in the paper."""
     centred_fraction: float = CENTRED_FRACTION
-    """Share of first clicks near the point farthest from the boundary, the others fall anywhere; 0 in the paper."""
+    """Fraction of first clicks near the point farthest from the boundary, the others fall anywhere; 0 in the paper."""
     max_corrections: int = 3
-    """Clicks that may follow the first prompt; 8 in the paper."""
+    """Most clicks that may follow the first prompt; 8 in the paper."""
     colour_jitter: bool = True
-    """Change the colours of a part of the pictures; the paper's last stages do not."""
+    """Whether to change the colours of some images; the paper's last stages do not."""
     pixel_mean: tuple[float, float, float]
-    """RGB, on the 0..255 scale, as the model's preprocessing has it."""
+    """Mean of RGB on the 0..255 scale, the model's preprocessing."""
     pixel_std: tuple[float, float, float]
+    """Standard deviation of RGB on the 0..255 scale."""
 
 
 def make_batch(
@@ -95,15 +96,15 @@ def make_batch(
     cell_px: int = CELL_PX,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """The samples at `positions` of the global batch of `step`, on `device`."""
+    """Make the samples at `positions` of the global batch of `step`, as a batch on `device`."""
     samples = make_samples(source, config, window, step=step, positions=positions, cell_px=cell_px)
-    return batch_of(samples, config, torch.device(device))
+    return to_batch(samples, config, torch.device(device))
 
 
 def make_samples(
     source: Source, config: BatchConfig, window: WindowConfig, *, step: int, positions: range, cell_px: int
 ) -> Samples:
-    """What `batch_of` makes a batch of: a few arrays, bytes where they are large."""
+    """Make the arrays that `to_batch` turns into a batch; large ones are bytes."""
     samples = [_make_sample(source, config, window, step, position, cell_px) for position in positions]
     stacked = {name: [sample[name] for sample in samples] for name in samples[0]}
     return {
@@ -118,8 +119,8 @@ def make_samples(
     }
 
 
-def batch_of(samples: Samples, config: BatchConfig, device: torch.device) -> Batch:
-    """Samples as a batch on `device`: pixels normalised and zero where padded, masks as shares of their cells."""
+def to_batch(samples: Samples, config: BatchConfig, device: torch.device) -> Batch:
+    """Turn samples into a batch on `device`: pixels normalised and zero where padded, masks as fractions of cells."""
     here = {name: _to_device(array, device) for name, array in samples.items() if name != "cell_area"}
     mean_3, std_3 = (torch.tensor(values, device=device) for values in (config.pixel_mean, config.pixel_std))
     pixels_BSS3 = here["pixels_BSS3"]

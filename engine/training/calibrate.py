@@ -1,9 +1,9 @@
-"""Making the IoU head honest: a line per answer from what it predicts to what is true, folded into its weights.
+"""Calibration of the IoU head: a line per decoded mask from predicted to true IoU, folded into the head's weights.
 
-Trained on scenes, the head is too sure of itself on photographs, and not equally so for the three answers, so that it
-ranks them wrongly. A line per answer keeps the order within an answer and corrects it between answers.
+Trained on scenes, the head is overconfident on photos, and not equally so for the three masks of a click, so that it
+ranks them wrongly. A line per mask token keeps the order within a token and corrects it between tokens.
 
-P prompts, M = 4 answers.
+P prompts, M = 4 mask tokens.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,25 +22,27 @@ from engine.training.sources import Source, WindowConfig
 from engine.training.step import decode_window, encode_prompts, image_of_prompts
 
 SLOPES = (0.6, 1.0)
-"""Limits of a fitted slope. Flatter ones mostly say that one click was meant for another object than the one answered:
-least squares without limits rank no better on unseen photographs, worse on scenes, and silence the answer for large
-masks in the automatic generator.
+"""Limits of a fitted slope. Flatter slopes mostly come from clicks that were meant for another object: least squares
+without limits rank no better on unseen photos, worse on scenes, and suppress the token for large masks in the automatic
+generator.
 """
 SMALLEST_VARIANCE = 1e-4
 WHOLE_IMAGES = (1e-6, 1e-6)
-"""Zoom of the windows, limited by the picture's sides: annotators and the automatic generator see whole pictures."""
+"""Zoom of the windows, limited by the image's sides: annotators and the automatic generator see whole images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
-    """What the IoU head is made honest on."""
+    """What the IoU head is calibrated on."""
 
     images_per_source: int = 40
-    """Windows of scenes, and of each domain of photographs."""
+    """Windows of scenes, and of each domain of photos."""
     prompts: int = 24
+    """First clicks per window."""
     aspects: tuple[float, ...] = (0.667, 0.75, 1.0)
     """Shorter over longer side of the windows."""
     seed: int = 1
+    """Seed of the windows and clicks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +76,28 @@ def calibrate(
     photos: Sequence[LabelledImage],
     config: CalibrationConfig | None = None,
 ) -> dict[str, Any]:
-    """Fold a line per answer into the IoU head, fitted on scenes and on each domain of photographs alike.
+    """Fold a line per mask token into the IoU head, fitted on scenes and on each domain of photos alike.
 
-    Returns what was done, for the model card.
+    Returns:
+        What was done, for the model card.
     """
     domains = sorted({image.domain for image in photos})
     sources: dict[str, Source] = {"scenes": scenes}
     sources |= {name: PhotoSource([image for image in photos if image.domain == name]) for name in domains}
-    photographs = sorted(f"{image.domain}/{image.stem}" for image in photos)
-    return calibrate_on(sam, batch, sources, config) | {"photographs": photographs}
+    names = sorted(f"{image.domain}/{image.stem}" for image in photos)
+    return calibrate_on(sam, batch, sources, config) | {"photographs": names}
 
 
 def calibrate_on(
     sam: Sam, batch: BatchConfig, sources: Mapping[str, Source], config: CalibrationConfig | None = None
 ) -> dict[str, Any]:
-    """Fold a line per answer into the IoU head, fitted on equally many windows of each source.
+    """Fold a line per mask token into the IoU head, fitted on equally many windows of each source.
 
-    Returns what was done, for the model card. Raises ValueError, see `fit_lines`.
+    Returns:
+        What was done, for the model card.
+
+    Raises:
+        ValueError: as `fit_lines`.
     """
     config = config or CalibrationConfig()
     per_source = {name: first_click_pairs(sam, batch, source, config) for name, source in sources.items()}
@@ -108,7 +115,7 @@ def calibrate_on(
 
 
 def first_click_pairs(sam: Sam, batch: BatchConfig, source: Source, config: CalibrationConfig) -> IouPairs:
-    """First clicks on whole pictures of a source, as annotators and the automatic generator see them."""
+    """Decode first clicks on whole images of a source, as annotators and the automatic generator see them."""
     asked = replace(batch, seed=config.seed, prompts=config.prompts, box_fraction=0.0)
     window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_IMAGES, aspects=config.aspects)
     return collect_iou_pairs(sam, _batches(sam, source, asked, window, config.images_per_source))
@@ -116,25 +123,26 @@ def first_click_pairs(sam: Sam, batch: BatchConfig, source: Source, config: Cali
 
 @torch.inference_mode()
 def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
-    """Ask the first clicks of whole-frame batches and compare; the network is in evaluation mode."""
+    """Decode the first clicks of whole-frame batches and compare IoU; the network is in evaluation mode."""
     predicted, true = [], []
     for batch in batches:
         embeddings_BCEE = sam.encode(batch.pixels_B3SS)
         image_index_P = image_of_prompts(batch, embeddings_BCEE)
         labels_PK = torch.ones_like(image_index_P)[:, None]
         sparse_PTC = encode_prompts(sam, batch, batch.clicks_P2[:, None], labels_PK, (0, 0))
-        answers = decode_window(
+        predictions = decode_window(
             sam, embeddings_BCEE, image_index_P, sparse_PTC, None, corner_cells_xy=(0, 0), bf16=False
         )
-        predicted.append(answers.predicted_iou_P4.cpu())
-        true.append(mask_iou(answers.logits_P4LL, batch.targets_PLL.unsqueeze(1)).cpu())
+        predicted.append(predictions.predicted_iou_P4.cpu())
+        true.append(mask_iou(predictions.logits_P4LL, batch.targets_PLL.unsqueeze(1)).cpu())
     return IouPairs(predicted_P4=torch.cat(predicted), true_P4=torch.cat(true))
 
 
 def fit_lines(pairs: IouPairs) -> Tensor:
-    """Slope, kept within SLOPES, and offset of each answer by least squares: float32 [4, 2].
+    """Fit slope, kept within SLOPES, and offset of each mask token by least squares: float32 [4, 2].
 
-    Raises ValueError when an answer's predictions hardly vary: there is no line through one point.
+    Raises:
+        ValueError: a token's predictions hardly vary, and there is no line through one point.
     """
     predicted_P4, true_P4 = pairs.predicted_P4.double(), pairs.true_P4.double()
     centred_P4 = predicted_P4 - predicted_P4.mean(0)
@@ -152,7 +160,7 @@ def fit_lines(pairs: IouPairs) -> Tensor:
 
 @torch.no_grad()
 def fold_lines(sam: Sam, lines_42: Tensor) -> None:
-    """Put the lines into the IoU head's last layer: from now on it predicts slope x prediction + offset."""
+    """Fold the lines into the IoU head's last layer: it then predicts slope x prediction + offset."""
     last = sam.mask_decoder.iou_prediction_head.layers[-1]
     assert isinstance(last, nn.Linear)
     lines_42 = lines_42.to(last.weight.device)
@@ -160,8 +168,8 @@ def fold_lines(sam: Sam, lines_42: Tensor) -> None:
     last.bias.mul_(lines_42[:, 0]).add_(lines_42[:, 1])
 
 
-def _batches(sam: Sam, source: Source, config: BatchConfig, window: WindowConfig, pictures: int) -> Iterator[Batch]:
+def _batches(sam: Sam, source: Source, config: BatchConfig, window: WindowConfig, images: int) -> Iterator[Batch]:
     cell_px = sam.config.embedding_stride // 4
-    for step in range(pictures):
+    for step in range(images):
         source.prepare(step)
         yield make_batch(source, config, window, step=step, positions=range(1), cell_px=cell_px, device=sam.device)

@@ -43,7 +43,8 @@ def save_state(folder: Path, state: TrainState) -> None:
 def load_state(folder: Path, state: TrainState) -> bool:
     """Put the folder's checkpoint into `state`; False when there is none.
 
-    Raises ValueError when the checkpoint is of a network of other sizes, or of other optimizers.
+    Raises:
+        ValueError: the checkpoint is of a network of other sizes, or of other optimizers.
     """
     path = folder / STATE_NAME
     if not path.exists():
@@ -71,7 +72,12 @@ class History:
     """One JSON line per step. Lines are written with the checkpoint they belong to, so a resume never doubles one."""
 
     def __init__(self, folder: Path, *, from_step: int, writes: bool) -> None:
-        """`from_step`: lines of this and later steps, left by a killed run, are dropped."""
+        """Open the history.
+
+        Args:
+            from_step: lines of this and later steps, left by a killed training, are dropped.
+            writes: whether this process writes it.
+        """
         self._path = folder / HISTORY_NAME
         self._writes = writes
         self._pending: list[tuple[int, Tensor, float]] = []
@@ -81,15 +87,12 @@ class History:
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
-        """Remember a step's scores, in the order of `HISTORY_FIELDS`, if they are to be written.
-
-        Nothing waits for a GPU here.
-        """
+        """Keep a step's scores, in the order of `HISTORY_FIELDS`, for the next flush, without waiting for a GPU."""
         if self._writes:
             self._pending.append((step, scores_5, learning_rate))
 
     def flush(self) -> None:
-        """Append what was added since."""
+        """Append the steps added since the last flush."""
         if self._pending:
             with self._path.open("a") as file:
                 file.writelines(f"{_line(*entry)}\n" for entry in self._pending)
@@ -102,7 +105,7 @@ def _line(step: int, scores_5: Tensor, learning_rate: float) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Complete lines of a history; a last line cut short by a kill is left out."""
+    """Read the complete lines of a history; a last line cut short by a kill is left out."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -110,9 +113,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def load_average(folder: Path) -> tuple[Sam, int]:
-    """The moving average in a checkpoint, in evaluation mode, and the number of steps it took.
+    """Load the moving average in a checkpoint, in evaluation mode, and the number of steps it took.
 
-    Raises ValueError when the folder holds no checkpoint.
+    Raises:
+        ValueError: the folder holds no checkpoint.
     """
     path = folder / STATE_NAME
     if not path.exists():
@@ -124,5 +128,5 @@ def load_average(folder: Path) -> tuple[Sam, int]:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The scores of every step so far."""
+    """Read the scores of every step so far."""
     return [json.loads(line) for line in read_lines(folder / HISTORY_NAME)]

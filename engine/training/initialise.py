@@ -20,7 +20,7 @@ TOKEN_STD = 0.5
 
 
 def fresh_sam(config: SamConfig, seed: int) -> Sam:
-    """A network with weights drawn from `seed`, click-centred attention and channels-last convolutions."""
+    """Make a network with weights drawn from `seed`, click-centred attention and channels-last convolutions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sam = Sam(config)

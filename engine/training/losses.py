@@ -1,6 +1,6 @@
-"""Losses of mask prediction: focal and dice at 20 : 1, and the least over the answers to one click.
+"""Losses of mask prediction: focal and dice at 20 : 1, and the minimum over the masks of one click.
 
-"Segment Anything", appendix A. P prompts, M answers of one prompt, L side of the low-resolution grid (any H, W works).
+"Segment Anything", appendix A. P prompts, M masks of one prompt, L side of the low-resolution grid (any H, W works).
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ FOCAL_GAMMA = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class MaskScores:
-    """How far each answer is from the mask it should be."""
+    """How far each predicted mask is from the ground truth."""
 
     loss_PM: Tensor
     """20 x focal + dice, float32."""
     iou_PM: Tensor
-    """True IoU of the thresholded answer, float32 in [0, 1], without gradient."""
+    """True IoU of the thresholded mask, float32 in [0, 1], without gradient."""
 
 
 def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
-    """Compare the answers [P, M, L, L] (logits) with one target each [P, L, L] (share of each cell covered, in [0, 1]).
+    """Compare the logits [P, M, L, L] with one target each [P, L, L] (fraction of each cell covered, in [0, 1]).
 
     The IoU is taken on the logits' own grid, where a cell belongs to the target when at least half of it is covered.
     """
@@ -39,9 +39,10 @@ def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
 
 
 def focal_loss(logits_PMLL: Tensor, probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
-    """Mean over cells of |p - t|^2 x cross entropy; for hard targets this is focal loss with gamma 2. float32 [P, M].
+    """Compute the mean over cells of |p - t|^2 x cross entropy, float32 [P, M].
 
-    No alpha weighting: 20 : 1 against dice is the paper's only balance.
+    For hard targets this is focal loss with gamma 2. No alpha weighting: 20 : 1 against dice is the paper's only
+    balance.
     """
     # softplus(x) - x * t is the cross entropy for soft targets, without a broadcast copy of the targets.
     cross_entropy_PMLL = F.softplus(logits_PMLL) - logits_PMLL * targets_P1LL
@@ -58,7 +59,7 @@ def dice_loss(probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mask_iou(logits_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
-    """IoU of `logits > 0` and `targets >= 0.5`; float32 [P, M], 0 where both are empty."""
+    """Compute the IoU of `logits > 0` and `targets >= 0.5`; float32 [P, M], 0 where both are empty."""
     mask_PMLL = logits_PMLL > 0
     truth_P1LL = targets_P1LL >= 0.5
     overlap_PM = (mask_PMLL & truth_P1LL).sum((-2, -1))
@@ -67,9 +68,9 @@ def mask_iou(logits_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
 
 
 def min_loss(loss_PM: Tensor, *, mean_fraction: float = 0.0) -> Tensor:
-    """Per prompt the least loss over its answers, plus `mean_fraction` of their mean; [P].
+    """Take per prompt the minimum loss over its masks, plus `mean_fraction` of their mean; [P].
 
-    Only the best answer learns (the paper's rule for ambiguous clicks). A small mean keeps an answer that never wins
-    from dying early in a short training.
+    Only the best mask learns (the paper's rule for ambiguous clicks). A small mean keeps a token that never wins from
+    dying early in a short training.
     """
     return loss_PM.amin(1) + mean_fraction * loss_PM.mean(1)

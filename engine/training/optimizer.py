@@ -20,8 +20,8 @@ STEP_RMS = 0.8
 """Size of an entry's step over the learning rate. AdamW's is about 0.2; small nets trained briefly take larger ones."""
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 MUON_MOMENTUM = 0.95
-FEWEST_INPUTS = 28
-"""Layers with fewer inputs per output (RGB's 3 x 3 x 3, depthwise 3 x 3, a mask prompt's 2 x 2) go to AdamW."""
+MIN_INPUTS = 28
+"""Fewest inputs per output of a layer for Muon; smaller ones (RGB's 3 x 3 x 3, depthwise 3 x 3, 2 x 2) go to AdamW."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix_RC: Tensor) -> Tensor:
-    """About the semi-orthogonal matrix nearest to this one (singular values between 0.7 and 1.2), in its dtype."""
+    """Approximate the semi-orthogonal matrix nearest to this one (singular values in 0.7 to 1.2), in its dtype."""
     tall = matrix_RC.shape[0] > matrix_RC.shape[1]
     iterate = (matrix_RC.T if tall else matrix_RC).to(torch.bfloat16)
     iterate = iterate / (iterate.norm() + 1e-7)
@@ -84,7 +84,7 @@ def make_optimizers(
     kind: OptimizerKind = "muon",
     layer_decay: float = 1.0,
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Optimizers that share the model's weights; only weights of linear and convolution layers decay.
+    """Make optimizers that share the model's weights; only weights of linear and convolution layers decay.
 
     "muon": Muon on those past the first layer, AdamW on all else. "adamw": AdamW on everything.
     Each group of weights carries its `rate_scale`, see `rate_scales`: the rate is to be set to it times the schedule's.
@@ -93,7 +93,7 @@ def make_optimizers(
         module.weight
         for module in model.modules()
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
-        and (kind == "adamw" or module.weight[0].numel() >= FEWEST_INPUTS)
+        and (kind == "adamw" or module.weight[0].numel() >= MIN_INPUTS)
     ]
     taken = {id(matrix) for matrix in matrices}
     others: list[Tensor] = [parameter for parameter in model.parameters() if id(parameter) not in taken]
@@ -109,17 +109,19 @@ def make_optimizers(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's rate to its share of the schedule's."""
+    """Set every group's rate to its fraction of the schedule's."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_scale", 1.0)
 
 
 def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
-    """Layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022): rate factors by the `id` of a parameter.
+    """Compute layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022): each parameter's factor by `id`.
 
     Everything behind the image encoder, and its neck, has 1; its last block has `decay`, the one before `decay`
     squared, and so on down to the patch embedding and the positions, one below the first block.
-    Raises ValueError for a decay other than 1 of a model whose encoder is no ViT.
+
+    Raises:
+        ValueError: the decay is not 1 and the model's encoder is no ViT.
     """
     if decay == 1.0:
         return {id(parameter): 1.0 for parameter in model.parameters()}
@@ -138,7 +140,7 @@ def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
 
 
 def _groups(parameters: list[Tensor], scales: dict[int, float], lr: float) -> list[dict[str, Any]]:
-    """Parameter groups by their share of the rate, largest first."""
+    """Group parameters by their fraction of the rate, largest first."""
     by_scale: dict[float, list[Tensor]] = {}
     for parameter in parameters:
         by_scale.setdefault(scales[id(parameter)], []).append(parameter)

@@ -1,6 +1,6 @@
-"""Processes that train one model together: each takes its share of every batch, and all average their gradients.
+"""Processes that train one model together: each takes its part of every batch, and all average their gradients.
 
-On CPUs several one-thread processes beat one process of several threads (2 x 1 thread: 12.8 pictures/s, 1 x 2 threads:
+On CPUs several one-thread processes beat one process of several threads (2 x 1 thread: 12.8 images/s, 1 x 2 threads:
 6.3 to 7.1), since small operators gain nothing from threads that wait for each other at every one of them.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 PEER_TIMEOUT = datetime.timedelta(minutes=10)
-"""A peer that is silent for so long is taken for dead; making a missing chunk of scenes can take a minute."""
+"""Time after which a silent peer counts as dead; making a missing chunk of scenes can take a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,16 @@ class Peers:
     rank: int = 0
     count: int = 1
     device: str = "cpu"
-    """Where this process computes: "cpu", "cuda" or "cuda:1"."""
+    """Device of this process: "cpu", "cuda" or "cuda:1"."""
 
-    def share_of(self, batch_size: int) -> range:
-        """Positions of the global batch that this process computes. Raises ValueError when it does not divide."""
+    def positions_of(self, batch_size: int) -> range:
+        """Choose the positions of the global batch that this process computes.
+
+        Raises:
+            ValueError: the batch does not divide among the processes.
+        """
         if batch_size % self.count:
-            raise ValueError(f"a batch of {batch_size} pictures does not divide among {self.count} processes")
+            raise ValueError(f"a batch of {batch_size} images does not divide among {self.count} processes")
         share = batch_size // self.count
         return range(self.rank * share, (self.rank + 1) * share)
 
@@ -43,7 +47,11 @@ class Peers:
         torch._foreach_div_(tensors, self.count)
 
     def check_same(self, number: int, what: str) -> None:
-        """Raises ValueError on every process when they do not hold the same number."""
+        """Check that all processes hold the same number.
+
+        Raises:
+            ValueError: they do not; raised on every process.
+        """
         if self.count == 1:
             return
         numbers = torch.zeros(self.count, dtype=torch.int64, device=self.device)
@@ -63,7 +71,11 @@ class Peers:
 
 
 def check_device(device: str, processes: int) -> None:
-    """Raises ValueError for a device that is not there, or for more processes than GPUs."""
+    """Check that a device can be used by so many processes.
+
+    Raises:
+        ValueError: the device is not there, or there are more processes than GPUs.
+    """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device {device!r}: expected cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -89,10 +101,13 @@ def join_peers(rank: int, count: int, meeting_file: Path, device: str = "cpu") -
 
 
 def run_with_peers(count: int, work: Callable[[Peers], None], device: str = "cpu") -> None:
-    """Run `work` (a picklable function) in `count` processes on this machine; returns when all are done.
+    """Run `work` (a picklable function) in `count` processes on this machine, and wait for all.
 
     With one process it runs right here; several have one thread each. A process that fails or is killed ends the
-    others. Raises ValueError, see `check_device`.
+    others.
+
+    Raises:
+        ValueError: as `check_device`.
     """
     check_device(device, count)
     if count == 1:

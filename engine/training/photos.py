@@ -1,6 +1,6 @@
-"""Photographs with people's masks as training data: windows of them, and the masks that show in a window.
+"""Labelled photos as training data: windows of them, and the masks that show in a window.
 
-Masks of different annotators describe the same picture again, and masks of one may nest: each is asked for on its own.
+Masks of different annotators describe the same image again, and masks of one may nest: each has a prompt of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 
 from engine.labelled import LabelledImage, read_pixels
-from engine.training.augment import content_size, crop_of, jitter_scale, scale
+from engine.training.augment import content_size, draw_crop, draw_scale_jitter, scale
 from engine.training.sources import Cut, WindowConfig
 from storage import rle
 
@@ -21,32 +21,37 @@ MIRRORED_FRACTION = 0.5
 
 
 class PhotoSource:
-    """Labelled photographs, drawn in proportion to the square roots of their domains' sizes.
-
-    So large domains lead but do not drown the others.
-    """
+    """Labelled photos, drawn by the square root of their domain's size: large domains lead but do not drown others."""
 
     def __init__(self, images: Sequence[LabelledImage]) -> None:
-        """Raises ValueError when no image has a mask."""
+        """Collect the images that have masks.
+
+        Raises:
+            ValueError: no image has a mask.
+        """
         self._images = [image for image in images if image.num_masks]
         if not self._images:
-            raise ValueError(f"got {len(images)} photographs without masks, expected masks to train on")
+            raise ValueError(f"got {len(images)} photos without masks, expected masks to train on")
         domains = [image.domain for image in self._images]
         weights = np.array([domains.count(domain) ** -0.5 for domain in domains])
         self._shares = weights / weights.sum()
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """A window of a random photograph with masks drawn evenly. Raises RuntimeError, see `cut_some_photo`."""
+        """Cut a window of a random photo with masks drawn evenly.
+
+        Raises:
+            RuntimeError: as `cut_some_photo`.
+        """
         return cut_some_photo(
             lambda: self._decoded(int(rng.choice(len(self._images), p=self._shares))), rng, window, prompts
         )
 
     def prepare(self, step: int) -> None:
-        """Photographs are there already."""
+        """Do nothing: photos are there already."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the decoded photographs."""
+        """Leave out the decoded photos."""
         return {"_images": self._images, "_shares": self._shares}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -62,9 +67,10 @@ class PhotoSource:
 def cut_some_photo(
     draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: Generator, window: WindowConfig, prompts: int
 ) -> Cut:
-    """`cut_photo` of the first drawn photograph (pixels, masks) that has a mask for the window.
+    """Cut the first drawn photo (pixels, masks) that has a mask for the window.
 
-    Raises RuntimeError when windows of many photographs show no mask of the asked size.
+    Raises:
+        RuntimeError: windows of many photos show no mask of a size to train on.
     """
     for _ in range(WINDOWS_TRIED):
         cut = cut_photo(*draw(), rng, window, prompts)
@@ -72,20 +78,20 @@ def cut_some_photo(
             return cut
     raise RuntimeError(
         f"{WINDOWS_TRIED} windows of {window.side_px} px showed no mask of {window.min_mask_px} px and at most "
-        f"{window.max_mask_fraction:.0%} of the window; these photographs' masks do not suit this window"
+        f"{window.max_mask_fraction:.0%} of the window; these photos' masks do not suit this window"
     )
 
 
 def cut_photo(
     image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
 ) -> Cut | None:
-    """A window of one photograph (uint8) and its masks (uint8 {0, 1}); None when no mask suits it."""
-    picture_hw = (image_HW3.shape[0], image_HW3.shape[1])
+    """Cut a window of one photo (uint8) and its masks (uint8 {0, 1}); None when no mask suits it."""
+    image_hw = (image_HW3.shape[0], image_HW3.shape[1])
     if window.large_scale_jitter is not None:
-        rows, columns, content_hw = jitter_scale(picture_hw, window, rng)
+        rows, columns, content_hw = draw_scale_jitter(image_hw, window, rng)
     else:
         content_hw = content_size(window, rng)
-        rows, columns = crop_of(picture_hw, content_hw, window.zoom, rng)
+        rows, columns = draw_crop(image_hw, content_hw, window.zoom, rng)
     shown_NHW = masks_NHW[:, rows, columns]
     shown = rng.permutation(np.flatnonzero(shown_NHW.any((1, 2))))
     mirrored = bool(rng.random() < MIRRORED_FRACTION)

@@ -10,11 +10,11 @@ from functools import partial
 import cv2
 import torch
 
-from engine.training.batches import CELL_PX, Batch, BatchConfig, Samples, batch_of, make_batch, make_samples
+from engine.training.batches import CELL_PX, Batch, BatchConfig, Samples, make_batch, make_samples, to_batch
 from engine.training.sources import Source, WindowConfig
 
 BATCHES_PER_WORKER = 2
-"""That may wait, made, for the training; one of 128 windows of 256 px with 12 masks has 50 MB."""
+"""Batches each worker process prefetches; one of 128 windows of 256 px with 12 masks has 50 MB."""
 
 
 def prefetch_batches(
@@ -28,10 +28,9 @@ def prefetch_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Batches from `first_step` on, one window config each, on `device`.
+    """Yield the batches from `first_step` on, one window config each, on `device`.
 
-    They are made one step ahead in a thread, or, with workers, further ahead in that many processes, into each of which
-    the source is pickled.
+    A thread makes them one step ahead; worker processes, to which the source is pickled, make them further ahead.
     """
     ahead = 1 + BATCHES_PER_WORKER * workers
     waiting: deque[Callable[[], Batch]] = deque()
@@ -64,7 +63,7 @@ def _makers(source: Source, workers: int) -> Iterator[Executor]:
 
 
 def _receive(made: Future[Samples], config: BatchConfig, device: torch.device | str) -> Batch:
-    return batch_of(made.result(), config, torch.device(device))
+    return to_batch(made.result(), config, torch.device(device))
 
 
 _worker_source: Source

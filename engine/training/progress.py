@@ -1,4 +1,4 @@
-"""What a training says while it runs: a line every so many steps."""
+"""What a training logs: a line every so many steps."""
 
 import time
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from engine.training.train import TrainConfig
 
 
 class StepLines:
-    """Given to `train` as `on_step`: says the mean of the latest steps, the pace and the time left."""
+    """A callback for `train`'s `on_step` that logs the mean of the latest steps, the pace and the time left."""
 
-    def __init__(self, config: TrainConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, config: TrainConfig, log: Callable[[str], None]) -> None:
         self._config = config
-        self._say = say
+        self._log = log
         self._recent: list[torch.Tensor] = []
         self._since = time.monotonic()
 
@@ -27,9 +27,9 @@ class StepLines:
         loss, best, chosen, error, corrected = torch.stack(self._recent).mean(0).tolist()
         seconds_a_step = (time.monotonic() - self._since) / len(self._recent)
         left = seconds_a_step * (self._config.total_steps - step - 1)
-        self._say(
+        self._log(
             f"step {step + 1} of {self._config.total_steps}: "
-            f"{self._config.batch_size / seconds_a_step:.1f} pictures/s, "
+            f"{self._config.batch_size / seconds_a_step:.1f} images/s, "
             f"loss {loss:.3f}, best of 3 {best:.3f}, chosen {chosen:.3f}, IoU error {error:.3f}, "
             f"corrected {corrected:.3f}, {left / 60:.0f} min left"
         )

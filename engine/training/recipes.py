@@ -16,9 +16,9 @@ DRAWN_FROM = 20_000_000
 
 
 def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
-    """The seed's training, shortened to go on from a trained network: whole frames, few corrections, Muon.
+    """Make the seed's training, shortened to go on from a trained network: whole frames, few corrections, Muon.
 
-    Photographs fill 0.6 to twice the window; the rate is a third of that from scratch.
+    Photos fill 0.6 to twice the window; the rate is a third of that from scratch.
     """
     window = WindowConfig(
         side_px=sam.input_side, zoom=(0.83, 1.3), aspects=(0.667, 0.75, 1.0), large_scale_jitter=(0.6, 2.0)
@@ -38,9 +38,9 @@ def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
 
 
 def paper_recipe(sam: SamConfig, steps: int = 90_000) -> TrainConfig:
-    """The paper's training (appendix A): AdamW, drops of the rate, layer decay, drop path, 11 rounds a mask.
+    """Make the paper's training (appendix A): AdamW, drops of the rate, layer decay, drop path, 11 rounds per mask.
 
-    The batch of 256 pictures is taken in parts of 64 masks. The moving average of the weights is this project's.
+    The batch of 256 images is taken in parts of 64 masks. The moving average of the weights is this project's.
     Networks other than ViTs have no layer decay and no drop path.
     """
     vit = sam.image_encoder if isinstance(sam.image_encoder, VitConfig) else None

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.random import Generator
 
 from engine.scenes.batch import SceneBatch
-from engine.training.augment import content_size, crop_of, scale
+from engine.training.augment import content_size, draw_crop, scale
 from engine.training.sources import Cut, WindowConfig
 
 TREE_DRAW_FRACTION = 0.75
-"""Share of masks drawn evenly over leaves (so small ones are seen); the others are drawn over pixels."""
+"""Fraction of masks drawn evenly over leaves (so small ones are seen); the others are drawn over pixels."""
 DRAWS_PER_PROMPT = 5
 OPEN_CHUNKS = 512
 
@@ -34,11 +34,11 @@ class BankConfig:
     first_chunks: int = 64
     """Chunks that step 0 draws from."""
     chunks_per_step: float = 0.2
-    """Growth of that number."""
+    """Chunks that each step adds to those of step 0."""
     max_chunks: int = 1000
 
     def chunks_at(self, step: int) -> int:
-        """Number of chunks that a step draws from."""
+        """Count the chunks that a step draws from."""
         return min(self.max_chunks, self.first_chunks + int(step * self.chunks_per_step))
 
 
@@ -46,7 +46,11 @@ class SceneBank:
     """Chunks of scenes in a folder, made when first asked for."""
 
     def __init__(self, folder: Path, config: BankConfig, generate: Callable[[int, int], SceneBatch]) -> None:
-        """`generate(seed, count)` makes a chunk."""
+        """Open the bank in a folder.
+
+        Args:
+            generate: makes a chunk of scenes from (seed, count).
+        """
         self.folder = folder
         self.config = config
         self._generate = generate
@@ -55,14 +59,14 @@ class SceneBank:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open chunks."""
+        """Leave out the open chunks."""
         return {"folder": self.folder, "config": self.config, "generate": self._generate}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         SceneBank.__init__(self, **state)
 
     def has(self, number: int) -> bool:
-        """Is this chunk on disk?"""
+        """Tell whether a chunk is on disk."""
         return self._path(number).is_dir()
 
     def make(self, number: int) -> None:
@@ -93,7 +97,7 @@ class SceneBank:
             self._prepared = number + 1
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """A window of a random scene with masks of random levels of its tree."""
+        """Cut a window of a random scene with masks of random levels of its tree."""
         while True:
             chunk = self.chunk(int(rng.integers(self.config.chunks_at(step))))
             cut = _cut_scene(chunk, int(rng.integers(len(chunk.images))), rng, window, prompts)
@@ -129,11 +133,11 @@ def _leaf_numbers(part_BL: np.ndarray) -> np.ndarray:
 
 
 def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, prompts: int) -> Cut | None:
-    """A window of this scene, turned and mirrored; None when too few masks of the asked size show in it."""
+    """Cut a window of this scene, turned and mirrored; None when too few masks of a size to train on show in it."""
     content_hw = content_size(window, rng)
     quarter_turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
     turned_hw = content_hw[::-1] if quarter_turns % 2 else content_hw
-    rows, columns = crop_of(chunk.ids.shape[1:], turned_hw, window.zoom, rng)
+    rows, columns = draw_crop(chunk.ids.shape[1:], turned_hw, window.zoom, rng)
     image_HW3 = _turn(scale(chunk.images[scene, rows, columns], turned_hw), quarter_turns, mirrored)
     ids_HW = _turn(scale(chunk.ids[scene, rows, columns], turned_hw, nearest=True), quarter_turns, mirrored)
     levels_3L = chunk.levels_B3L[scene, :, : chunk.leaves_B[scene]]
@@ -144,7 +148,7 @@ def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, 
 def _draw_masks(
     ids_HW: np.ndarray, levels_3L: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
 ) -> np.ndarray | None:
-    """uint8 [prompts, H, W]: leaves drawn evenly or over pixels, each answered at one of its distinct levels."""
+    """Draw masks, uint8 [prompts, H, W]: leaves evenly or over pixels, each at one of its distinct levels."""
     pixels_L = np.bincount(ids_HW.ravel(), minlength=levels_3L.shape[1])
     pixels_3L = np.stack([np.bincount(level_L, pixels_L, minlength=len(level_L))[level_L] for level_L in levels_3L])
     visible = np.flatnonzero(pixels_L)

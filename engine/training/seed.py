@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 SEED = 20_000_000
 SCENE_SIDE_PX = 384
-"""A little more than the input side, so that a full frame can be zoomed out, too."""
+"""Side of a scene, a little more than the input side, so that a full frame can also be zoomed out."""
 
 SEED_SAM = SamConfig(
     image_encoder=HybridConfig(),
@@ -54,10 +54,10 @@ SEED_SAM = SamConfig(
 )
 SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.25, max_chunks=1000)
 FIRST_WINDOWS = WindowConfig(side_px=128, zoom=(0.6, 1.3))
-"""Finding out what a click asks for takes the first hundred steps, and they cost less than half on these."""
+"""Windows of the first phase: learning what a click means takes a hundred steps, at less than half the cost."""
 WINDOWS = WindowConfig(side_px=160, zoom=(0.4, 1.2), large_scale_jitter=(1.5, 6.0))
-"""Scenes zoomed out: half of their masks are under 1000 px, as on photographs at this input side. Photographs at the
-scales at which they are asked, from the whole at twice this side to a third of it.
+"""Windows on scenes zoomed out, so that half of their masks are under 1000 px, as on photos at this input side, and on
+photos at the scales of interactive use, from the whole at twice this side to a third of it.
 """
 WHOLE_FRAMES = WindowConfig(
     side_px=320, zoom=(0.83, 1.6), aspects=(0.667, 0.667, 0.75, 1.0), large_scale_jitter=(0.9, 4.0)
@@ -76,9 +76,9 @@ SEED_TRAINING = TrainConfig(
     ema_decay=0.99,
     checkpoint_every_s=60.0,
 )
-"""As one run what the shipped weights went through in three, photographs since the second; their card has details."""
+"""The training of the shipped weights in one piece; they took three, photos from the second on (see their card)."""
 PHOTO_FRACTION = 0.2
-"""Of the pictures, where photographs are given."""
+"""Fraction of images that are photos, where photos are given."""
 
 GPU_SAM = replace(
     SEED_SAM, image_encoder=HybridConfig(widths=(32, 64, 128, 256), attention_blocks=6, attention_heads=8)

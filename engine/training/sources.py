@@ -14,39 +14,39 @@ class WindowConfig:
     side_px: int
     """Side of the square window the encoder sees; a multiple of 16."""
     zoom: tuple[float, float] = (0.7, 1.4)
-    """Range of window pixels per picture pixel, drawn log-uniformly (less zoom where the picture is too small)."""
+    """Range of window pixels per image pixel, drawn log-uniformly (less zoom where the image is too small)."""
     aspects: tuple[float, ...] = (1.0,)
     """Shorter over longer side of the content; below 1 the rest of the window is padding at the bottom or right."""
     min_mask_px: int = 56
-    """Smaller masks are not asked for: 0.1 % of a 320 x 213 px picture has 68."""
+    """Smallest mask to train on, in window pixels; 0.1 % of a 320 x 213 px image has 68."""
     max_mask_fraction: float = 0.9
-    """Nor are masks over this share of the content."""
+    """Largest mask to train on, as a fraction of the window's content."""
     large_scale_jitter: tuple[float, float] | None = None
-    """Photographs are scaled by an even draw from this range, where 1 fills the window with the longer side, then cut
-    or padded to the window (Ghiasi et al. 2021, [0.1, 2.0]); `zoom` and `aspects` then count for scenes alone.
+    """Range that the scale of photos is drawn from evenly, where 1 fits the longer side to the window; photos are then
+    cut or padded (Ghiasi et al. 2021, [0.1, 2.0]), and `zoom` and `aspects` count for scenes alone. None: no jitter.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """One window of one picture."""
+    """One window of one image."""
 
     image_HW3: np.ndarray
     """uint8 RGB, the content only, at most side_px x side_px."""
     masks_NHW: np.ndarray
-    """uint8 {0, 1}: the masks asked for, one per prompt."""
+    """uint8 {0, 1}: the ground truth, one mask per prompt."""
 
 
 class Source(Protocol):
-    """Labelled pictures that windows can be cut from."""
+    """Labelled images that windows can be cut from."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Draw a picture, a window of it and `prompts` masks; the same for the same generator state and step."""
+        """Draw an image, a window of it and `prompts` masks; the same for the same generator state and step."""
 
     def prepare(self, step: int) -> None:
-        """Make what the cuts of a step draw from and is not there yet.
+        """Make what the cuts of a step draw from, where it is missing.
 
-        Called in the training process, which has the device; cuts may be drawn in others, which have none.
+        Called in the training process, which has the device; cuts may be drawn in processes that have none.
         """
 
 
@@ -61,11 +61,11 @@ class MixedSource:
         self._shares = weights / weights.sum()
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """A cut of one of the sources."""
+        """Draw a source by weight, and a cut of it."""
         chosen = rng.choice(len(self._sources), p=self._shares)
         return self._sources[chosen].cut(rng, step, window, prompts)
 
     def prepare(self, step: int) -> None:
-        """Prepare each of them."""
+        """Prepare each source."""
         for source in self._sources:
             source.prepare(step)

@@ -1,9 +1,9 @@
-"""One training step's forward pass: encode a window, answer the first prompts, then correct the answers by clicks.
+"""One training step's forward pass: encode a window, decode the first prompts, then correct the masks by clicks.
 
-"Segment Anything", section 3 and appendix A, on windows: positions in SAM are shares of the input side, so a window
+"Segment Anything", section 3 and appendix A, on windows: positions in SAM are fractions of the input side, so a window
 that lies at some place of the input frame sees the dense positions of that place and its points are moved there.
 
-B pictures, P prompts, C channels, H W cells of the window's embedding, L logit cells, R correction rounds.
+B images, P prompts, C channels, H W cells of the window's embedding, L logit cells, R correction rounds.
 """
 
 from collections.abc import Iterator
@@ -23,20 +23,20 @@ from engine.training.losses import min_loss, score_masks
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised; the defaults are the seed's, what the paper has is said."""
+    """What is minimised; the defaults are the seed's, the notes give the paper's values."""
 
     idle_mask_fraction: float = 0.05
-    """Share of the mean loss of the three answers that is added to the least, so that none dies; 0 in the paper."""
+    """Weight of the three masks' mean loss, added to their minimum so that no mask token dies; 0 in the paper."""
     iou_weight: float = 4.0
-    """Of the IoU head's squared error. The paper's 1 leaves it 2 % of the loss, and the ranking of answers lags."""
+    """Weight of the IoU head's squared error; the paper's 1 leaves it 2 % of the loss, and ranking lags."""
     single_mask_weight: float = 0.25
-    """Of the single-mask token on a first prompt, where three answers compete for ambiguity; 0 in the paper."""
+    """Weight of the single-mask token on a first prompt, where three masks compete for ambiguity; 0 in the paper."""
     corrected_every: int = 2
-    """Every so-many-th prompt is corrected: a correction cannot share the decoder's image side and costs more than a
-    first answer. 1 in the paper.
+    """Interval of the prompts that are corrected: a correction cannot share the decoder's image side and costs more
+    than a first prompt; 1 (all) in the paper.
     """
     density_power: int = DENSITY_POWER
-    """How much further clicks prefer large errors, see `correction_clicks`; 0 in the paper."""
+    """Preference of further clicks for large errors, see `correction_clicks`; 0 in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +45,22 @@ class StepScores:
 
     loss: Tensor
     best_iou: Tensor
-    """Mean IoU of the best of three answers to the first prompt."""
+    """Mean IoU of the best of three masks for the first prompt."""
     chosen_iou: Tensor
-    """Mean IoU of the answer that the IoU head ranks first."""
+    """Mean IoU of the mask that the IoU head ranks first."""
     iou_error: Tensor
-    """Mean absolute error of the predicted IoU of the three answers."""
+    """Mean absolute error of the predicted IoU of the three masks."""
     corrected_iou: Tensor
-    """Mean IoU after the last correction of this step; that of the chosen answer when there was none."""
+    """Mean IoU after the last correction of this step; that of the chosen mask when there was none."""
 
     def stacked(self) -> Tensor:
-        """float32 [5]."""
+        """Stack the scores in their order, float32 [5]."""
         return torch.stack([self.loss, self.best_iou, self.chosen_iou, self.iou_error, self.corrected_iou]).float()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the decoder says to each prompt: answer 0 is the single mask, 1 to 3 are whole, part and sub-part."""
+    """What the decoder predicts for each prompt: 0 is the single mask, 1 to 3 are whole, part and sub-part."""
 
     logits_P4LL: Tensor
     predicted_iou_P4: Tensor
@@ -76,11 +76,14 @@ def forward_step(
     objective: Objective = Objective(),
     branch_factors_L2B: Tensor | None = None,
 ) -> tuple[Tensor, StepScores]:
-    """Loss (a scalar with gradient) and scores of a batch whose windows lie at `corner_cells_xy` of the input frame.
+    """Compute the loss (a scalar with gradient) and the scores of a batch.
 
-    `rounds`: one correction each, with a new click where true, else with the former answer alone (appendix A).
-    `branch_factors_L2B`: drop path of a ViT encoder, see `ImageEncoder.forward`.
+    Args:
+        corner_cells_xy: place of the windows in the input frame, in cells.
+        rounds: one correction each, with a new click where true, else with the former mask alone (appendix A).
+        branch_factors_L2B: drop path of a ViT encoder, see `ImageEncoder.forward`.
     """
+    # Encode the images
     cell_px = sam.config.embedding_stride // 4
     with _training_arithmetic(batch.pixels_B3SS.device, bf16):
         if branch_factors_L2B is None:
@@ -89,20 +92,23 @@ def forward_step(
             embeddings_BCHW = sam.image_encoder(batch.pixels_B3SS, branch_factors_L2B)
     image_index_P = image_of_prompts(batch, embeddings_BCHW)
 
-    def answer(points_PK2: Tensor, labels_PK: Tensor, mask_P1LL: Tensor | None) -> Predictions:
+    def predict(points_PK2: Tensor, labels_PK: Tensor, mask_P1LL: Tensor | None) -> Predictions:
         sparse_PTC = encode_prompts(sam, batch, points_PK2, labels_PK, corner_cells_xy)
         return decode_window(
             sam, embeddings_BCHW, image_index_P, sparse_PTC, mask_P1LL, corner_cells_xy=corner_cells_xy, bf16=bf16
         )
 
+    # First prompt
     points_PK2, labels_PK = batch.clicks_P2[:, None], torch.ones_like(image_index_P)[:, None]
-    answers = answer(points_PK2, labels_PK, None)
-    scores = score_masks(answers.logits_P4LL, batch.targets_PLL)
-    loss = first_prompt_loss(answers, scores.loss_PM, scores.iou_PM, objective)
-    chosen_P1 = answers.predicted_iou_P4[:, 1:].argmax(1, keepdim=True) + 1
+    predictions = predict(points_PK2, labels_PK, None)
+    scores = score_masks(predictions.logits_P4LL, batch.targets_PLL)
+    loss = first_prompt_loss(predictions, scores.loss_PM, scores.iou_PM, objective)
+    chosen_P1 = predictions.predicted_iou_P4[:, 1:].argmax(1, keepdim=True) + 1
     chosen_iou = scores.iou_PM.gather(1, chosen_P1).mean()
     corrected_iou = chosen_iou
-    previous_P1LL = _take(answers.logits_P4LL, chosen_P1)
+    previous_P1LL = _take(predictions.logits_P4LL, chosen_P1)
+
+    # Corrections of some prompts
     if rounds:
         some = slice(None, None, objective.corrected_every)
         batch, image_index_P = _some_prompts(batch, some), image_index_P[some]
@@ -118,7 +124,7 @@ def forward_step(
             )
             points_PK2 = torch.cat([points_PK2, clicks_P2[:, None]], 1)
             labels_PK = torch.cat([labels_PK, click_labels_P[:, None]], 1)
-        corrected = answer(points_PK2, labels_PK, previous_P1LL)
+        corrected = predict(points_PK2, labels_PK, previous_P1LL)
         single = score_masks(corrected.logits_P4LL[:, :1], batch.targets_PLL)
         iou_loss = F.mse_loss(corrected.predicted_iou_P4[:, :1], single.iou_PM)
         loss = loss + single.loss_PM.mean() + objective.iou_weight * iou_loss
@@ -129,13 +135,13 @@ def forward_step(
         loss=loss.detach(),
         best_iou=scores.iou_PM[:, 1:].amax(1).mean(),
         chosen_iou=chosen_iou,
-        iou_error=(answers.predicted_iou_P4[:, 1:].detach() - scores.iou_PM[:, 1:]).abs().mean(),
+        iou_error=(predictions.predicted_iou_P4[:, 1:].detach() - scores.iou_PM[:, 1:]).abs().mean(),
         corrected_iou=corrected_iou,
     )
 
 
 def image_of_prompts(batch: Batch, embeddings_BCHW: Tensor) -> Tensor:
-    """The embedding that each prompt belongs to, int64 [P]: every picture has equally many prompts, in order."""
+    """Number the embedding that each prompt belongs to, int64 [P]: every image has equally many prompts, in order."""
     images = len(embeddings_BCHW)
     return torch.arange(images, device=embeddings_BCHW.device).repeat_interleave(len(batch.clicks_P2) // images)
 
@@ -184,16 +190,16 @@ def decode_window(
     return Predictions(logits_P4LL=logits_P4LL.float(), predicted_iou_P4=iou_P4.float())
 
 
-def first_prompt_loss(answers: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
-    """Minimum over the three answers, the single answer beside it, and the IoU head's squared error."""
-    iou_error_P4 = objective.iou_weight * (answers.predicted_iou_P4 - iou_P4) ** 2
+def first_prompt_loss(predictions: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
+    """Add up the minimum over the three masks, the single mask's loss, and the IoU head's squared error."""
+    iou_error_P4 = objective.iou_weight * (predictions.predicted_iou_P4 - iou_P4) ** 2
     three = min_loss(loss_P4[:, 1:], mean_fraction=objective.idle_mask_fraction).mean() + iou_error_P4[:, 1:].mean()
     single = loss_P4[:, 0].mean() + iou_error_P4[:, 0].mean()
     return three + objective.single_mask_weight * single
 
 
 def _take(logits_P4LL: Tensor, chosen_P1: Tensor) -> Tensor:
-    """The chosen answer's logits as the next mask prompt [P, 1, L, L], as they are: neither clamped nor scaled."""
+    """Take the chosen mask's logits as the next mask prompt [P, 1, L, L], neither clamped nor scaled."""
     return logits_P4LL.detach()[torch.arange(len(chosen_P1), device=chosen_P1.device), chosen_P1[:, 0]].unsqueeze(1)
 
 
@@ -210,17 +216,17 @@ def _some_prompts(batch: Batch, some: slice) -> Batch:
 
 @contextmanager
 def _training_arithmetic(device: torch.device, bf16: bool) -> Iterator[None]:
-    """bfloat16 products where asked for, and the attention of `attention_on`."""
+    """Compute products in bfloat16 where asked for, with the attention of `attention_on`."""
     mixed = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     with mixed, attention_on(device):
         yield
 
 
 def attention_on(device: torch.device) -> AbstractContextManager[None]:
-    """Choose how attention is computed: written out on a CPU, by torch on a GPU.
+    """Choose the attention kernel: written out on a CPU, torch's choice on a GPU.
 
-    On a CPU the flash kernel's backward pass took a quarter of a step on queries of 7 tokens. A backward pass that
-    computes blocks again has to run within the same choice.
+    On a CPU the flash kernel's backward pass took a quarter of a step on queries of 7 tokens. Recomputed (checkpointed)
+    blocks must run under the same setting.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

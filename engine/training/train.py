@@ -35,10 +35,10 @@ class Phase:
     """A stretch of the training with windows of one kind."""
 
     until_fraction: float
-    """Share of all steps at which it ends; that of the last phase is 1."""
+    """Fraction of all steps at which the phase ends; 1 for the last phase."""
     window: WindowConfig
     correction_fractions: tuple[float, ...] = (1.0,)
-    """Share of steps with 0, 1, 2, ... correction clicks."""
+    """Fractions of steps with 0, 1, 2, ... correction clicks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,15 @@ class TrainConfig:
     phases: tuple[Phase, ...]
     total_steps: int
     batch_size: int = 16
-    """Pictures per step over all processes. Smaller ones are limited by noise: with 4 a higher rate taught nothing."""
+    """Images per step over all processes. Smaller ones are limited by noise: with 4 a higher rate taught nothing."""
     learning_rate: float = 1e-3
     warmup_steps: int = 150
     flat_fraction: float = 0.3
-    """Share of the steps after which the rate falls, as a cosine, to `last_rate`."""
+    """Fraction of the steps after which the rate falls, as a cosine, to `last_rate`."""
     last_rate: float = 0.02
-    """Rate at the end as a share of the highest."""
+    """Rate at the end as a fraction of the highest."""
     rate_drops_at: tuple[float, ...] = ()
-    """Shares of the steps at which the rate falls to a tenth, instead of the cosine; 2/3 and 26/27 in the paper."""
+    """Fractions of the steps at which the rate falls to a tenth, instead of the cosine; 2/3 and 26/27 in the paper."""
     optimizer: OptimizerKind = "muon"
     """Muon and AdamW, or AdamW alone as in the paper."""
     layer_decay: float = 1.0
@@ -67,26 +67,26 @@ class TrainConfig:
     grad_clip: float = 5.0
     ema_decay: float = 0.998
     drop_path: float = 0.0
-    """Share of times that the last block of a ViT encoder is passed by; 0.4 for ViT-H and ViT-L, 0.6 for ViT-B in the
-    paper, falling evenly to 0 in the first block.
+    """Chance that the last block of a ViT encoder is skipped, falling evenly to 0 in the first block; 0.4 for ViT-H and
+    ViT-L, 0.6 for ViT-B in the paper.
     """
     recomputes_blocks: bool = False
-    """Compute blocks of a ViT encoder again in the backward pass, to fit into memory; changes no gradient."""
+    """Whether to recompute a ViT encoder's blocks in the backward pass, to save memory; changes no gradient."""
     repeats_mask: bool = False
-    """Two more rounds after corrections, without a new click: one at a random place among them, one at the end."""
+    """Whether to add two rounds without a new click: one at a random place among the corrections, one at the end."""
     objective: Objective = field(default_factory=Objective)
     masks_per_device: int | None = None
-    """At most so many masks at once; more pictures than that are taken one part after the other. 64 in the paper."""
+    """Most masks at once; a larger batch is taken one part after the other. None: no limit; 64 in the paper."""
     bf16: bool = True
     data_workers: int = 0
-    """Processes that make batches; 0: a thread beside the training, which is enough for a CPU."""
+    """Processes that make batches; 0: a thread beside the training, enough for a CPU."""
     checkpoint_every_s: float = 180.0
     log_every: int = 20
 
     def __post_init__(self) -> None:
         ends = [phase.until_fraction for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0:
-            raise ValueError(f"phases end at {ends} of the steps: expected ascending shares, the last 1.0")
+            raise ValueError(f"phases end at {ends} of the steps: expected ascending fractions, the last 1.0")
         most = self.batch.max_corrections
         for phase in self.phases:
             shares = phase.correction_fractions
@@ -95,17 +95,17 @@ class TrainConfig:
         if self.masks_per_device is not None and self.masks_per_device < self.batch.prompts:
             raise ValueError(
                 f"masks_per_device {self.masks_per_device}: expected at least batch.prompts, {self.batch.prompts}; a "
-                "picture is not taken apart"
+                "image is not taken apart"
             )
         if not 0 <= self.drop_path < 1 or not 0 < self.layer_decay <= 1:
             raise ValueError(f"drop_path {self.drop_path}, layer_decay {self.layer_decay}: expected [0, 1) and (0, 1]")
 
     def phase_at(self, step: int) -> Phase:
-        """The phase that a step belongs to."""
+        """Find the phase that a step belongs to."""
         return next(phase for phase in self.phases if step < phase.until_fraction * self.total_steps)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, a flat stretch, then a cosine to `last_rate`, or drops to a tenth."""
+        """Compute the rate: linear warm-up, a flat stretch, then a cosine to `last_rate`, or drops to a tenth."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.rate_drops_at:
@@ -126,9 +126,13 @@ def train(
 ) -> Sam:
     """Train `sam` in place to the last step, going on from the checkpoint in `folder` if there is one.
 
-    Returns the moving average of the weights, batch-norm statistics included: that is the model to use.
-    `on_step` is called after every step with its number and the scores averaged over the processes.
+    Args:
+        on_step: called after every step with its number and the scores averaged over the processes.
+
+    Returns:
+        The moving average of the weights, batch-norm statistics included: the model to use.
     """
+    # Begin, or resume from the checkpoint
     sam.to(peers.device)
     if config.drop_path or config.recomputes_blocks:
         vit_encoder(sam).recomputes_blocks = config.recomputes_blocks
@@ -137,7 +141,9 @@ def train(
     peers.check_same(state.step, f"the next step in {folder}")
     history = History(folder, from_step=state.step, writes=peers.rank == 0)
     logger.info("%s at step %d of %d", "resuming" if resumed else "starting", state.step, config.total_steps)
-    positions = peers.share_of(config.batch_size)
+
+    # Make batches ahead
+    positions = peers.positions_of(config.batch_size)
     batches = prefetch_batches(
         source,
         config.batch,
@@ -148,8 +154,10 @@ def train(
         device=peers.device,
         workers=config.data_workers,
     )
+
     saved_at = time.monotonic()
     for batch in batches:
+        # Learn from this batch, together with the other processes
         rate = config.learning_rate_at(state.step)
         sam.train()
         sam.zero_grad(set_to_none=True)
@@ -158,11 +166,15 @@ def train(
         for optimizer in state.optimizers:
             set_rate(optimizer, rate)
             optimizer.step()
+
+        # Keep the average and the history
         update_average(state.ema, sam, state.step, config.ema_decay)
         history.add(state.step, scores.stacked(), rate)
         if on_step is not None:
             on_step(state.step, scores)
         state.step += 1
+
+        # Save a checkpoint from time to time
         if peers.rank == 0 and (
             state.step == config.total_steps or time.monotonic() - saved_at > config.checkpoint_every_s
         ):
@@ -173,15 +185,15 @@ def train(
 
 
 def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions: range) -> StepScores:
-    """Forward and backward over this process's share of a step, in parts if it has more masks than may be at once."""
+    """Run forward and backward over this process's part of a step, split where it exceeds `masks_per_device`."""
     corner_cells_xy, rounds = draw_step(config, sam, step)
     factors_L2B = _branch_factors(config, sam, step, positions)
-    pictures = len(positions)
+    images = len(positions)
     if config.masks_per_device is not None:
-        pictures = min(pictures, config.masks_per_device // config.batch.prompts)
+        images = min(images, config.masks_per_device // config.batch.prompts)
     stacked = []
-    for number, part in enumerate(batch.parts(pictures)):
-        first, count = number * pictures, len(part.pixels_B3SS)
+    for number, part in enumerate(batch.parts(images)):
+        first, count = number * images, len(part.pixels_B3SS)
         loss, scores = forward_step(
             sam,
             part,
@@ -199,7 +211,11 @@ def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions
 
 
 def vit_encoder(sam: Sam) -> ImageEncoder:
-    """Raises ValueError for a network with another encoder."""
+    """Get the network's ViT encoder.
+
+    Raises:
+        ValueError: the network has another encoder.
+    """
     if not isinstance(sam.image_encoder, ImageEncoder):
         raise ValueError(
             f"drop_path and recomputes_blocks: got a network with a {type(sam.image_encoder).__name__}, expected a "
@@ -209,7 +225,7 @@ def vit_encoder(sam: Sam) -> ImageEncoder:
 
 
 def start_state(config: TrainConfig, sam: Sam, peers: Peers) -> TrainState:
-    """The state before the first step."""
+    """Make the state before the first step."""
     optimizers = make_optimizers(
         sam,
         lr=config.learning_rate,
@@ -223,7 +239,7 @@ def start_state(config: TrainConfig, sam: Sam, peers: Peers) -> TrainState:
 
 
 def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int], tuple[bool, ...]]:
-    """Where in the input frame this step's windows lie (cells), and its correction rounds: with a new click or without.
+    """Draw where in the input frame a step's windows lie (cells), and its correction rounds, each with a click or not.
 
     The same on every process; windows as large as the frame lie at its corner.
     """
@@ -268,7 +284,7 @@ def _unstacked(scores_5: Tensor) -> StepScores:
 
 
 def _branch_factors(config: TrainConfig, sam: Sam, step: int, positions: range) -> Tensor | None:
-    """Drop path of each picture, from its step and position alone; float32 [L, 2, B]."""
+    """Draw the drop path of each image, from its step and position alone; float32 [L, 2, B]."""
     if not config.drop_path:
         return None
     depth = len(vit_encoder(sam).blocks)

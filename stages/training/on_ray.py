@@ -36,7 +36,7 @@ def run_job_on_cluster(
     Raises ValueError for a batch that does not divide among them, what `run_job` raises; RuntimeError when
     processes failed more often than they are started again.
     """
-    Peers(rank=0, count=workers).share_of(job.train.batch_size)
+    Peers(rank=0, count=workers).positions_of(job.train.batch_size)
     count_job_images(job, Dataset.open(job.dataset))  # what is wrong with the data is said before Ray starts
     with ray_session(PoolConfig(address=address)):
         trainer = TorchTrainer(

@@ -76,7 +76,7 @@ def test_a_missing_folder_and_one_without_labels_are_refused(tmp_path: Path) -> 
         ),
         (lambda path: edit(path, lambda c: c["annotations"][2]["segmentation"].update(counts="04")), "annotation 2"),
         (lambda path: edit(path, lambda c: c["annotations"][1]["segmentation"].update(counts=[1, 2])), "type list"),
-        (lambda path: path.with_suffix(".jpg").unlink(), "no picture beside it"),
+        (lambda path: path.with_suffix(".jpg").unlink(), "no image beside it"),
     ],
 )
 def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage: Callable[[Path], Any], message: str) -> None:
@@ -91,5 +91,5 @@ def test_a_truncated_or_exchanged_picture_is_refused_by_name(folder: Path) -> No
     with pytest.raises(ValueError, match=r"nuts_0\.jpg: .*expected a JPEG"):
         read_pixels(image)
     cv2.imwrite(str(Path(image.origin)), np.zeros((600, 799, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"nuts_0\.jpg: got a picture of 799x600, but its JSON says 800x600"):
+    with pytest.raises(ValueError, match=r"nuts_0\.jpg: got an image of 799x600, but its JSON says 800x600"):
         read_pixels(image)

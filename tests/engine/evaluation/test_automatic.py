@@ -169,7 +169,7 @@ def test_masks_that_are_not_to_be_found_still_count_as_somebodys(tmp_path: Path)
 
 
 def test_photographs_without_a_mask_of_people_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got 1 photographs without a mask to measure"):
+    with pytest.raises(ValueError, match="got 1 images without a mask to measure"):
         evaluate_automatic(Given({0: [box(0, 0, 30, 30)]}), [labelled(tmp_path, 0, {0: []})])
 
 

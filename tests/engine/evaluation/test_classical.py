@@ -58,7 +58,7 @@ def test_a_box_gets_the_segments_mostly_inside_it(nested: FelzenszwalbImage) -> 
 
 def test_a_click_on_the_far_corner_is_inside_and_one_beyond_is_refused(nested: FelzenszwalbImage) -> None:
     assert columns_of(nested.segment([ObjectPrompt(clicks=(Click(x=40, y=40),))])[0].masks_MHW[0])[0] == 30
-    with pytest.raises(ValueError, match=r"x 40\.5.*inside the 40x40 picture"):
+    with pytest.raises(ValueError, match=r"x 40\.5.*inside the 40x40 image"):
         nested.segment([ObjectPrompt(clicks=(Click(x=40.5, y=3),))])
 
 

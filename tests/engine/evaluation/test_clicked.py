@@ -207,7 +207,7 @@ def test_pictures_without_labels_or_masks_are_counted(two_squares: Path) -> None
 
 def test_a_folder_without_any_mask_to_measure_is_refused(two_squares: Path) -> None:
     images = load_folder(two_squares)
-    with pytest.raises(ValueError, match="2 photographs without a mask to measure"):
+    with pytest.raises(ValueError, match="2 images without a mask to measure"):
         evaluate(Oracle(images, the_truth), images, EvaluationConfig(min_area_fraction=0.5))
 
 

@@ -123,10 +123,10 @@ def test_no_prompts_get_no_answers(model: Model, picture: SamImage) -> None:
     ("prompt", "message"),
     [
         ({}, "without clicks and without a box"),
-        ({"clicks": [Click(x=641, y=3)]}, "x 641, y 3, expected it inside the 640x480 picture"),
+        ({"clicks": [Click(x=641, y=3)]}, "x 641, y 3, expected it inside the 640x480 image"),
         ({"clicks": [Click(x=float("nan"), y=3)]}, "x nan"),
         ({"box_xyxy": (30, 10, 20, 40)}, "expected x0 < x1"),
-        ({"box_xyxy": (0, 0, 20, 481)}, "inside the 640x480 picture"),
+        ({"box_xyxy": (0, 0, 20, 481)}, "inside the 640x480 image"),
         ({"clicks": [Click(x=3, y=3)], "previous_logits_LL": torch.zeros(16, 16)}, r"\[16, 16\], expected \[32, 32\]"),
     ],
 )

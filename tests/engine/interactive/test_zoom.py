@@ -140,14 +140,14 @@ def test_a_box_is_asked_in_a_window_that_leaves_room_around_it(picture: ZoomedIm
 
 
 def test_a_box_outside_the_photograph_is_refused(picture: ZoomedImage) -> None:
-    with pytest.raises(ValueError, match=r"inside the 640x480 picture"):
+    with pytest.raises(ValueError, match=r"inside the 640x480 image"):
         picture.segment([ObjectPrompt(box_xyxy=(700, 10, 720, 20))])
 
 
 def test_logits_of_an_unknown_window_are_refused(picture: ZoomedImage) -> None:
     click, logits_LL = Click(x=100.5, y=90.5), torch.zeros(32, 32)
     prompt = ObjectPrompt(clicks=(click,), previous_logits_LL=logits_LL, previous_crop_xyxy=(1, 2, 30, 40))
-    with pytest.raises(ValueError, match=r"\(1, 2, 30, 40\), which is none of this photograph's windows"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 30, 40\), which is none of this image's windows"):
         picture.segment([prompt])
 
 

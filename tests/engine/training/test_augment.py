@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.training.augment import crop_of, jitter_scale
+from engine.training.augment import draw_crop, draw_scale_jitter
 from engine.training.sources import WindowConfig
 
 
@@ -11,7 +11,7 @@ def test_large_scale_jitter_shrinks_to_a_tenth_and_cuts_from_twice_the_window() 
     window = WindowConfig(side_px=100, large_scale_jitter=(0.1, 2.0))
     longest, taken = [], []
     for seed in range(300):
-        rows, columns, content_hw = jitter_scale((200, 400), window, np.random.default_rng(seed))
+        rows, columns, content_hw = draw_scale_jitter((200, 400), window, np.random.default_rng(seed))
         longest.append(content_hw[1])
         taken.append((columns.stop - columns.start) / 400)
         assert 0 <= rows.start < rows.stop <= 200
@@ -26,5 +26,5 @@ def test_large_scale_jitter_shrinks_to_a_tenth_and_cuts_from_twice_the_window() 
 
 
 def test_crops_zoom_as_far_as_the_picture_reaches() -> None:
-    rows, columns = crop_of((100, 200), (64, 64), (0.5, 0.5), np.random.default_rng(0))
+    rows, columns = draw_crop((100, 200), (64, 64), (0.5, 0.5), np.random.default_rng(0))
     assert (rows, columns.stop - columns.start) == (slice(0, 100), 100)

@@ -54,5 +54,5 @@ def test_photographs_without_masks_are_refused() -> None:
         width=8,
         masks_by_annotator={},
     )
-    with pytest.raises(ValueError, match="1 photographs without masks"):
+    with pytest.raises(ValueError, match="1 photos without masks"):
         PhotoSource([empty])

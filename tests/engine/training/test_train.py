@@ -132,8 +132,8 @@ def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_must_divide_among_the_processes() -> None:
-    with pytest.raises(ValueError, match="5 pictures does not divide among 2"):
-        Peers(rank=0, count=2).share_of(5)
+    with pytest.raises(ValueError, match="5 images does not divide among 2"):
+        Peers(rank=0, count=2).positions_of(5)
 
 
 def test_the_rate_warms_up_stays_and_falls_to_a_fiftieth() -> None:

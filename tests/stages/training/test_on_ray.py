@@ -105,7 +105,7 @@ def test_a_line_that_is_still_being_written_is_said_once_it_is_whole(
 
 
 def test_what_is_wrong_with_the_job_is_said_before_ray_starts(job: TrainingJob, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="4 pictures does not divide among 3 processes"):
+    with pytest.raises(ValueError, match="4 images does not divide among 3 processes"):
         run_job_on_cluster(job, workers=3, device="cpu", address=None, say=print)
     empty = Dataset.create(tmp_path / "empty")
     nothing = replace(job, dataset=empty.uri, snapshot=empty.snapshot().snapshot_id)
