@@ -214,7 +214,7 @@ def test_options_out_of_range_are_refused(options: dict[str, float], message: st
 
 
 def test_phases_that_do_not_end_with_the_training_are_refused() -> None:
-    with pytest.raises(ValueError, match="ascending shares"):
+    with pytest.raises(ValueError, match="ascending fractions"):
         replace(TINY_TRAINING, phases=TINY_TRAINING.phases[:1])
 
 

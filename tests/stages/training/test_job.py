@@ -86,7 +86,7 @@ def test_a_version_has_weights_card_history_and_curves(dataset: Dataset, parent:
     ]
     assert sum(changed) > 0.9 * len(changed)
     assert (folder / "curves.svg").read_text().count("<path") > 10
-    assert sum("pictures/s, loss" in line for line in said) == 6
+    assert sum("images/s, loss" in line for line in said) == 6
 
     fetched = fetch_version(dataset.store, trained.model_id, tmp_path / "fetched")
     assert fetched.read_bytes() == Path(trained.weights).read_bytes()
