@@ -1,19 +1,20 @@
-"""The main job as a Prefect flow: photographs -> image shards -> mask shards -> tables -> report.
+"""The main job as a Prefect flow: photos -> image shards -> mask shards -> tables -> report.
 
-Tasks are coarse (one a stage). The unit of retry is the shard, kept by the dataset's commit records: running the flow
-again with the same photographs and settings continues where it stopped.
+Tasks are coarse, one a stage. The unit of retry is the shard, kept by the dataset's commit records: running the flow
+again with the same photos and settings continues where it stopped.
 """
 
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 from prefect import flow, task
+from pydantic import BeforeValidator
 
 from engine.model.weights import load_model
-from flows.config import RunConfig, validated
-from flows.progress import Counts, Reporter, WorkerCounts, reporter, say
+from flows.config.run import RunConfig, parse_run_config
+from flows.progress import Counts, Reporter, WorkerCounts, log, reporter
 from flows.report.write import report_path, write_report
 from stages.cluster.pool import PoolConfig
 from stages.cluster.progress import PlanProgress, PlanResult
@@ -26,78 +27,91 @@ from storage.errors import StoreError
 from storage.protocol.plans import Plan
 
 FOLD_EVERY_S = 60.0
-"""So that `gigamask query` follows a long run."""
+"""Seconds between folds, so that `gigamask query` follows a long run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What `gigamask run --json` and `gigamask masks --json` print; earlier runs of the same plan count."""
+    """Result of `gigamask run` and `gigamask masks`, as --json prints it; earlier runs of the same plan count."""
 
     images: int
     rejects: int
     masks: int
     shards: int
     seconds: float
-    """Of this run, start to end."""
+    """Duration of this run from start to end."""
     images_per_s: float
-    """Of the masks stage of this run; 0 where nothing was left to do."""
+    """Rate of this run's masks stage; 0 where nothing was left to do."""
     masks_per_s: float
+    """Masks per second of the same stage."""
     dataset: str
     report: str
+    """Path of the HTML report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestResult:
-    """What `gigamask ingest --json` prints."""
+    """Result of `gigamask ingest`, as --json prints it."""
 
     images: int
     rejects: int
     unchanged: int
-    """Known before under the same name and with the same bytes."""
+    """Photos that the dataset held before, under the same name and with the same bytes."""
     of_earlier_settings: int
-    """Of these, stored under other ingest settings: they stay as those made them."""
+    """Unchanged photos whose images were made with other ingest settings; those images stay as they are."""
     other_files: int
-    """In the folders given, and no photographs."""
+    """Files in the given folders that are not photos."""
     shards: int
     seconds: float
     dataset: str
 
 
 class ShardsMissing(ValueError):
-    """Some shards could not be made; the others are committed, folded and in the report."""
+    """Failure to make some shards; the others are committed, folded and in the report."""
+
+
+RunSettings = Annotated[RunConfig, BeforeValidator(parse_run_config)]
+"""A RunConfig, or its plain values as Prefect's server holds them; a flow validates it once, as it starts."""
 
 
 @flow(name="fully-automatic")
-def fully_automatic(photos: list[str], settings: dict[str, Any]) -> RunResult:
-    """Photographs in, masks out; `settings` is a RunConfig as plain values. Raises ShardsMissing at the very end."""
+def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
+    """Turn photos into masks: image shards, mask shards, tables, report.
+
+    Raises:
+        ShardsMissing: some mask shards failed; raised last, with everything else done.
+    """
     started = time.monotonic()
-    config = validated(RunConfig, settings)
-    ingested = ingest(photos, settings)
+    ingested = ingest(photos, config)
     try:
-        results = masks(settings)
+        results = masks(config)
     finally:
-        fold(config.dataset)  # what is committed answers queries, whatever stopped the rest
-    return _result(config, results, len(ingested.rejects), started, report(config.dataset))
+        fold(config.dataset)  # committed shards can be queried, whatever stopped the others
+    page = report(config.dataset)
+    return _result(config, results, len(ingested.rejects), started, page)
 
 
 @flow(name="masks")
-def only_masks(settings: dict[str, Any]) -> RunResult:
-    """The fully automatic stage over the images that a dataset holds already. Raises as `fully_automatic`."""
+def mask_dataset(config: RunSettings) -> RunResult:
+    """Run the fully automatic stage over the images that a dataset holds.
+
+    Raises:
+        ShardsMissing: some mask shards failed; raised last, with everything else done.
+    """
     started = time.monotonic()
-    config = validated(RunConfig, settings)
     try:
-        results = masks(settings)
+        results = masks(config)
     finally:
         fold(config.dataset)
-    return _result(config, results, 0, started, report(config.dataset))
+    page = report(config.dataset)
+    return _result(config, results, 0, started, page)
 
 
 @flow(name="ingest")
-def only_ingest(photos: list[str], settings: dict[str, Any]) -> IngestResult:
-    """Photographs into image shards and the tables, without masks."""
+def add_photos(photos: list[str], config: RunSettings) -> IngestResult:
+    """Turn photos into image shards and table rows, without masks."""
     started = time.monotonic()
-    config = validated(RunConfig, settings)
-    ingested = ingest(photos, settings)
+    ingested = ingest(photos, config)
     fold(config.dataset)
     return IngestResult(
         images=ingested.images,
@@ -112,38 +126,49 @@ def only_ingest(photos: list[str], settings: dict[str, Any]) -> IngestResult:
 
 
 @task(name="ingest")
-def ingest(photos: list[str], settings: dict[str, Any]) -> IngestReport:
-    """Photographs to image shards; what cannot be used becomes a reject."""
-    config = validated(RunConfig, settings)
+def ingest(photos: list[str], config: RunConfig) -> IngestReport:
+    """Write photos into image shards; photos that cannot be used become rejects."""
     dataset = Dataset.open_or_create(config.dataset)
     with reporter("ingest") as progress:
         ingested = ingest_photos(photos, dataset, config.ingest, lambda now: progress(_ingest_counts(now)))
     if ingested.stored_with_other_settings:
-        say(f"ingest: {ingested.stored_with_other_settings} photos stay as earlier ingest settings made them")
+        log(f"ingest: {ingested.stored_with_other_settings} photos stay as earlier ingest settings made them")
     return ingested
 
 
 @task(name="masks")
-def masks(settings: dict[str, Any]) -> list[PlanResult]:
-    """Image shards to mask shards, on Ray; shards that could not be made are named in the results."""
-    config = validated(RunConfig, settings)
+def masks(config: RunConfig) -> list[PlanResult]:
+    """Turn image shards into mask shards on Ray; the results name the shards that failed."""
     dataset = Dataset.open(config.dataset)
-    plans, pool = _planned(dataset, config)
+    plans, pool = _plan(dataset, config)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
     with reporter("masks") as progress:
         watch = _Watch(dataset, progress)
         return [run_plan(dataset, plan, make_worker, pool, watch) for plan in plans]
 
 
-def _planned(dataset: Dataset, config: RunConfig) -> tuple[list[Plan], PoolConfig]:
-    """The plans, and the pool with the memory that this model's workers need; the model is gone thereafter."""
+@task(name="fold")
+def fold(dataset_uri: str) -> None:
+    """Fold commit records into the tables that `gigamask query` reads."""
+    Dataset.open(dataset_uri).fold()
+
+
+@task(name="report")
+def report(dataset_uri: str) -> str:
+    """Write the HTML report of the dataset's newest state, and return its path."""
+    dataset = Dataset.open(dataset_uri)
+    return str(write_report(dataset, report_path(dataset)))
+
+
+def _plan(dataset: Dataset, config: RunConfig) -> tuple[list[Plan], PoolConfig]:
+    """Plan the mask shards, and give the pool this model's memory; the model itself is freed on return."""
     model = load_model(config.model)
     needed = config.pool.worker_memory_bytes or expected_memory_bytes(model)
     return plan_masks(dataset, model, config.generate), replace(config.pool, worker_memory_bytes=needed)
 
 
 class _Watch:
-    """Follows a plan: shows how far it is, says once what goes amiss, folds every minute."""
+    """The driver's view of a plan at work: shows progress, logs each problem once, folds every minute."""
 
     def __init__(self, dataset: Dataset, show: Reporter) -> None:
         self._dataset, self._show = dataset, show
@@ -152,31 +177,18 @@ class _Watch:
 
     def __call__(self, now: PlanProgress) -> None:
         if now.deaths > self._deaths:
-            say(f"masks: a worker died ({now.deaths} so far); its shards are handed out again")
+            log(f"masks: a worker died ({now.deaths} so far); other workers get its shards")
         self._deaths = now.deaths
         if now.waiting_workers > self._waiting_workers:
-            say(f"masks: {now.waiting_workers} workers still start or wait for room; {now.workers} are at work")
+            log(f"masks: {now.workers} workers at work, {now.waiting_workers} starting or waiting for room")
         self._waiting_workers = max(self._waiting_workers, now.waiting_workers)
         self._show(_mask_counts(now))
         if time.monotonic() - self._folded > FOLD_EVERY_S:
             try:
                 self._dataset.fold()
-            except StoreError as error:  # the workers go on; the fold at the end takes these records, too, or raises
-                say(f"masks: what is committed is not in the tables yet, next try in {FOLD_EVERY_S:.0f} s ({error})")
+            except StoreError as error:  # workers go on; the fold at the end takes these records, too, or raises
+                log(f"masks: new shards are not in the tables yet, next try in {FOLD_EVERY_S:.0f} s ({error})")
             self._folded = time.monotonic()
-
-
-@task(name="fold")
-def fold(dataset_uri: str) -> None:
-    """Commit records into the tables that `gigamask query` reads."""
-    Dataset.open(dataset_uri).fold()
-
-
-@task(name="report")
-def report(dataset_uri: str) -> str:
-    """The HTML report of the dataset's newest state; returns its path."""
-    dataset = Dataset.open(dataset_uri)
-    return str(write_report(dataset, report_path(dataset)))
 
 
 def _ingest_counts(now: IngestProgress) -> Counts:
@@ -198,18 +210,23 @@ def _mask_counts(now: PlanProgress) -> Counts:
 
 
 def _result(config: RunConfig, results: list[PlanResult], ingest_rejects: int, started: float, page: str) -> RunResult:
-    """Raises ShardsMissing where a plan is not complete."""
+    """Add up the plans' results.
+
+    Raises:
+        ShardsMissing: a plan is not complete.
+    """
+    # Incomplete plans
     failed = {shard: why for result in results for shard, why in result.failed.items()}
     if failed:
         shard, why = next(iter(failed.items()))
         raise ShardsMissing(
-            f"{len(failed)} mask shards could not be made ({shard}: {why}); the others are committed and in {page}; "
-            "run the same command again to try those once more"
+            f"{len(failed)} mask shards failed ({shard}: {why}); the others are committed and in {page}; "
+            "run the same command again to retry"
         )
+
+    # Totals; a redo has the commits of its plan
     masks_s = sum(result.seconds for result in results if result.new_images)
-    commits = {
-        commit.address: commit for result in results for commit in result.commits
-    }.values()  # a redo's are its plan's
+    commits = {commit.address: commit for result in results for commit in result.commits}.values()
     return RunResult(
         images=sum(commit.images for commit in commits),
         rejects=ingest_rejects + sum(len(commit.rejects) for commit in commits),

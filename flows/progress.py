@@ -107,7 +107,7 @@ def reporter(stage: str) -> Iterator[Reporter]:
         yield Reporter(stage, console, bar)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
 

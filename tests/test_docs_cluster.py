@@ -9,7 +9,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.main import get_command
 
 from flows.cli import main as cli
-from flows.config import load_run_config
+from flows.config.run import load_run_config
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
@@ -42,7 +42,7 @@ def test_the_commands_of_the_page_are_taken() -> None:
         if name == "models":
             continue
         given = known[name].make_context(name, list(rest)).params
-        pool = cli._pool(given.get("ray_address"))
+        pool = {"address": given.get("ray_address")}
         settings = load_run_config(assignments=given.get("assignments"), dataset=given["dataset"], pool=pool)
         assert settings.pool.address == ("auto" if "--ray-address" in rest else None)
 

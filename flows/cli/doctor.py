@@ -1,10 +1,15 @@
-"""`gigamask doctor`: what a run needs, looked at one by one, each finding with what to do."""
+"""`gigamask doctor`: check everything a run needs; each finding says what to do."""
 
 import importlib
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import AsJson
 
 PACKAGES = ("gigamask", "engine", "flows", "stages", "storage")
 LIBRARIES = (
@@ -22,15 +27,30 @@ LIBRARIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at."""
+    """Result of one check."""
 
     what: str
+    """Name of what was checked."""
     good: bool
     detail: str
+    """What was found, and what to do where it is not good."""
+
+
+def doctor(
+    dataset: Annotated[str | None, typer.Option(help="Dataset to check, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the environment: packages, processor and GPU, models, and a dataset's store."""
+    from flows.cli.output import print_rows
+
+    findings = check_environment(dataset)
+    print_rows(findings, as_json, empty="nothing checked")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
 
 
 def check_environment(dataset_uri: str | None) -> list[Finding]:
-    """All findings, in the order a run would need them; never raises for what it looks at."""
+    """Check everything in the order a run needs it; a failed check is a finding, never an exception."""
     findings = [_packages(), *(_library(name) for name in LIBRARIES), _device(), _seed_model(), _disk()]
     if dataset_uri is not None:
         findings.append(_dataset(dataset_uri))

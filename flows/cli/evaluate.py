@@ -1,4 +1,4 @@
-"""`gigamask evaluate`: how good a model is, in figures on stdout and in a page to look at."""
+"""`gigamask evaluate`: how good a model is, as tables on stdout and as a page."""
 
 import json
 from pathlib import Path
@@ -6,74 +6,88 @@ from typing import Annotated
 
 import typer
 
-from flows.progress import say
+from flows.cli.checks import check_model
+from flows.cli.options import AsJson, Assignments, ConfigFile, Preset
+from flows.progress import log
 
-evaluate_app = typer.Typer()
 
-
-@evaluate_app.command()
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of photographs with SA-1B-style JSON beside them.")],
+    data: Annotated[Path, typer.Option(help="Folder of images with SA-1B-style JSON beside them.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model's name, a weights file, or felzenszwalb; may be repeated.", show_default="seed"),
+        typer.Option(help="Model name, weights file, or felzenszwalb. Repeatable.", show_default="seed"),
     ] = None,
     beside: Annotated[
-        str, typer.Option(help="What to measure beside it, with paired differences: a model, or none.")
-    ] = "felzenszwalb",
-    clicks: Annotated[str, typer.Option(help="Report the mean IoU after these numbers of clicks.")] = "1",
+        str | None,
+        typer.Option(help="Model to compare with by paired differences, or none.", show_default="felzenszwalb"),
+    ] = None,
+    clicks: Annotated[
+        str | None, typer.Option(help="Numbers of clicks to report the mean IoU after: 1,3,5.", show_default="1")
+    ] = None,
     click_policy: Annotated[
-        str, typer.Option(help="centre: a region's deepest point; jittered: around it, as a hand would.")
-    ] = "centre",
-    noc: Annotated[bool, typer.Option("--noc", help="Also count clicks to IoU .85 and .90 (cap 20; slow).")] = False,
+        str | None,
+        typer.Option(help="centre: a region's deepest point; jittered: near it, as by hand.", show_default="centre"),
+    ] = None,
+    noc: Annotated[bool, typer.Option("--noc", help="Also count clicks to IoU .85 and .90; slow.")] = False,
     boxes: Annotated[bool, typer.Option("--boxes", help="Also prompt with each mask's box.")] = False,
-    automatic: Annotated[
-        bool, typer.Option("--automatic", help="Also measure the masks made without a click, against people's.")
-    ] = False,
-    preset: Annotated[str, typer.Option(help="Of the automatic masks: grid or paper.")] = "grid",
+    automatic: Annotated[bool, typer.Option("--automatic", help="Also measure automatic masks.")] = False,
+    preset: Preset = None,
     image_ids: Annotated[
-        str, typer.Option(help="all, even or odd: by custom even ids train, odd ones evaluate.")
-    ] = "all",
+        str | None,
+        typer.Option(help="all, even or odd; by custom even ids train and odd ids evaluate.", show_default="all"),
+    ] = None,
     max_images: Annotated[
-        int | None, typer.Option(help="At most this many photographs a domain (seeded choice).")
+        int | None, typer.Option(help="Most images of a domain, chosen at random.", show_default="all")
     ] = None,
-    max_masks: Annotated[int | None, typer.Option(help="At most this many masks an image (seeded choice).")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, e.g. generate.points_per_side=16.")
+    max_masks: Annotated[
+        int | None, typer.Option(help="Most masks of an image, chosen at random.", show_default="all")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the figures as an HTML page with plots.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page to write, with plots.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """A model's masks against people's, the classical baseline beside it; intervals by bootstrap over photographs."""
+    """Compare a model's masks with ground truth, beside a baseline; 95 % intervals by bootstrap over images."""
     names = model or ["seed"]
-    say(f"evaluate: {', '.join(names)} on {data}")
-    from flows.config import load_evaluate_settings
-    from flows.evaluation.compare import evaluate_models, results_json
-    from flows.evaluation.tables import automatic_table, click_table, to_markdown
+    log(f"evaluate: {', '.join(names)} on {data}")
+    from flows.config.evaluate import BASELINE, load_evaluate_config
 
-    settings = load_evaluate_settings(
+    # Refuse wrong use before anything heavy is imported
+    settings = load_evaluate_config(
+        file=config,
         assignments=assignments,
         preset=preset,
-        automatic=automatic,
-        beside=None if beside == "none" else beside,
+        automatic=automatic or None,
+        beside=beside,
         evaluate={
-            "clicks": tuple(number.strip() for number in clicks.split(",")),
+            "clicks": None if clicks is None else tuple(number.strip() for number in clicks.split(",")),
             "click_policy": click_policy,
-            "noc": noc,
-            "boxes": boxes,
+            "noc": noc or None,
+            "boxes": boxes or None,
             "image_ids": image_ids,
             "max_images_per_domain": max_images,
             "max_masks_per_image": max_masks,
         },
     )
+    if not data.is_dir():
+        raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
+    for name in {*names, settings.beside} - {BASELINE, None}:
+        check_model(str(name))
+
+    # Measure
+    from flows.evaluation.compare import evaluate_models, results_json
+    from flows.evaluation.tables import automatic_table, click_table, to_markdown
+
     results = evaluate_models(names, data, settings)
+
+    # Write and print
     if report:
         from flows.evaluation.page import write_evaluation_report
 
-        say(f"report: {write_evaluation_report(results, report, data=data)}")
+        log(f"report: {write_evaluation_report(results, report, data=data)}")
     if as_json:
         print(json.dumps(results_json(results)))
         return
     print(to_markdown(click_table(results)))
-    if automatic:
+    if settings.automatic:
         print("\nautomatic masks, at most as many beside each model\n\n" + to_markdown(automatic_table(results)))

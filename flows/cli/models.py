@@ -1,12 +1,14 @@
-"""`gigamask models`: what is known by name, what of it is on this machine, and pulling released weights."""
+"""`gigamask models`: list the models that have a name, and pull released weights."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+import typer
 
-from engine.model.find import PRETRAINED_FOLDER
-from engine.model.released import RELEASED, PulledModel, models_folder, pull
+from flows.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from engine.model.released import PulledModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +17,34 @@ class KnownModel:
 
     name: str
     here: bool
+    """Whether its weights are on this machine."""
     where: str
+    """Path of the weights, or the command that brings them."""
+
+
+def models_list(as_json: AsJson = False) -> None:
+    """List the models by name, and which of them are on this machine."""
+    from flows.cli.output import print_rows
+
+    print_rows(known_models(), as_json, empty="no model")
+
+
+def models_pull(
+    name: Annotated[str, typer.Argument(help="mobile, vit_b, vit_l or vit_h.")],
+    base_url: Annotated[
+        str | None, typer.Option(help="Address to download from.", show_default="the release's own")
+    ] = None,
+) -> None:
+    """Download released SAM weights; resumes a broken download and checks the SHA-256."""
+    pulled = pull_model(name, base_url)
+    print(f"{pulled.path}\n{pulled.verification}")
 
 
 def known_models() -> list[KnownModel]:
-    """The seed that ships with gigamask and the released models, in order of size."""
+    """List the seed that ships with gigamask, then the released models by size."""
+    from engine.model.find import PRETRAINED_FOLDER
+    from engine.model.released import RELEASED, models_folder
+
     released = [
         KnownModel(
             name=name,
@@ -32,8 +57,18 @@ def known_models() -> list[KnownModel]:
     return [KnownModel(name="seed", here=seed.is_file(), where=str(seed)), *released]
 
 
-def pull_model(name: str, base_url: str | None) -> PulledModel:
-    """Download with a bar on stderr; errors as `engine.model.released.pull`."""
+def pull_model(name: str, base_url: str | None) -> "PulledModel":
+    """Download a released model with a progress bar on stderr.
+
+    Raises:
+        ValueError: no such released model.
+        StoreError: the download failed or is damaged.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    from engine.model.released import pull
+
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""What commands print on stdout: results and tables, for people or as JSON.
+"""Printing on stdout: results and tables, for people or as JSON.
 
 Ids are 63-bit integers; JSON carries them as strings, because JavaScript and jq would round them.
 """
@@ -6,33 +6,49 @@ Ids are 63-bit integers; JSON carries them as strings, because JavaScript and jq
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FORMATS = ("table", "csv", "json", "parquet")
 NAMES_SHOWN = 5
-"""A cell of a status table names this many shards; --json names all."""
+"""Most shard names in a cell of a status table; --json names all."""
 TABLE_ROWS = 50
-"""A table on the terminal shows this many rows; the other formats give all."""
+"""Most rows of a table on the terminal; the other formats give all."""
 
 
-def write_answer(answer: pa.Table, form: str, output: Path | None) -> None:
-    """Write a query's answer as `form` to `output` or stdout. Raises ValueError for an unknown or misplaced form."""
+def check_format(form: str, output: Path | None) -> None:
+    """Check that a query's result can be written as `form`.
+
+    Raises:
+        ValueError: an unknown form, or parquet without a file.
+    """
     if form not in FORMATS:
         raise ValueError(f"--format {form}: expected one of {', '.join(FORMATS)}")
+    if form == "parquet" and output is None:
+        raise ValueError("--format parquet: binary output needs a file; add --output FILE")
+
+
+def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
+    """Write the result of a query as `form` to `output`, or to stdout where that is None.
+
+    Raises:
+        ValueError: an unknown form, or parquet without a file.
+    """
+    check_format(form, output)
     if form == "parquet":
         import pyarrow.parquet as pq
 
-        if output is None:
-            raise ValueError("--format parquet: binary output needs a file; add --output FILE")
-        pq.write_table(answer, output)
+        pq.write_table(table, output)
         return
-    text = {"table": _as_table, "csv": _as_csv, "json": _as_json}[form](answer)
+    text = {"table": _as_table, "csv": _as_csv, "json": _as_json}[form](table)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -40,7 +56,7 @@ def write_answer(answer: pa.Table, form: str, output: Path | None) -> None:
 
 
 def print_result(result: Any, as_json: bool) -> None:
-    """One result, a dataclass of plain values: a JSON object, or one aligned line a field."""
+    """Print a dataclass of plain values as a JSON object, or as one aligned line a field."""
     fields = {item.name: getattr(result, item.name) for item in dataclasses.fields(result)}
     if as_json:
         print(json.dumps(_plain(dataclasses.asdict(result)), default=str))
@@ -52,8 +68,8 @@ def print_result(result: Any, as_json: bool) -> None:
             print(f"{name:<{width}}  {line}")
 
 
-def print_rows(rows: list[Any], as_json: bool, empty: str) -> None:
-    """A list of dataclasses of one kind: a JSON array, or a table; `empty` is said when there is none."""
+def print_rows(rows: Sequence[Any], as_json: bool, empty: str) -> None:
+    """Print dataclasses of one kind as a JSON array or as a table; `empty` stands for a table without rows."""
     if as_json:
         print(json.dumps([_plain(dataclasses.asdict(row)) for row in rows], default=str))
     elif not rows:
@@ -63,23 +79,24 @@ def print_rows(rows: list[Any], as_json: bool, empty: str) -> None:
         sys.stdout.write(_render(names, [[_cell(getattr(row, name)) for name in names] for row in rows]))
 
 
-def _as_table(answer: pa.Table) -> str:
-    rows = answer.slice(0, TABLE_ROWS).to_pylist()
-    text = _render(answer.column_names, [[_cell(value) for value in row.values()] for row in rows])
-    hidden = answer.num_rows - len(rows)
+def _as_table(table: "pa.Table") -> str:
+    rows = table.slice(0, TABLE_ROWS).to_pylist()
+    text = _render(table.column_names, [[_cell(value) for value in row.values()] for row in rows])
+    hidden = table.num_rows - len(rows)
     return text + (f"... and {hidden} more rows; --format csv, json or parquet gives all\n" if hidden > 0 else "")
 
 
-def _as_csv(answer: pa.Table) -> str:
+def _as_csv(table: "pa.Table") -> str:
+    import pyarrow as pa
     import pyarrow.csv
 
     sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(answer, sink)
+    pyarrow.csv.write_csv(table, sink)
     return str(sink.getvalue().to_pybytes(), "utf-8")
 
 
-def _as_json(answer: pa.Table) -> str:
-    return json.dumps([_plain(row) for row in answer.to_pylist()], default=str) + "\n"
+def _as_json(table: "pa.Table") -> str:
+    return json.dumps([_plain(row) for row in table.to_pylist()], default=str) + "\n"
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -101,12 +118,12 @@ def _cell(value: Any) -> str:
 
 
 def _render(names: list[str], rows: list[list[str]]) -> str:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold")
+        grid.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(cell) for cell in row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
     with console.capture() as captured:
-        console.print(table)
+        console.print(grid)
     return captured.get()

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from flows.progress import say
+from flows.cli.options import Device, Steps
+from flows.progress import log
 
-train_seed_app = typer.Typer()
 
-
-@train_seed_app.command()
 def train_seed(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoint and the history are kept.", show_default=False)],
     photos: Annotated[
@@ -26,9 +24,7 @@ def train_seed(
     recipe: Annotated[
         str, typer.Option(help="cpu: the shipped model; gpu: a wider network and a million images.")
     ] = "cpu",
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda.", show_default="cuda where this machine has a GPU")
-    ] = None,
+    device: Device = None,
     processes: Annotated[
         int | None, typer.Option(help="Processes that share every batch.", min=1, show_default="2 on a CPU, 1 on a GPU")
     ] = None,
@@ -36,12 +32,10 @@ def train_seed(
         int | None,
         typer.Option(help="Processes that make batches.", min=0, show_default="0; all cores but one for a GPU"),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Length of the training.", min=1, show_default="the recipe's")
-    ] = None,
+    steps: Steps = None,
 ) -> None:
     """Train the seed model on procedural scenes; the same command again goes on where it was stopped."""
-    say(f"train-seed: {folder}")
+    log(f"train-seed: {folder}")
     from engine.training import seed
 
     if fill is not None:

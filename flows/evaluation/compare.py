@@ -1,7 +1,7 @@
 """`gigamask evaluate`: models against people's masks, each with another model or the classical baseline beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,14 @@ from engine.evaluation import scores
 from engine.evaluation.automatic import AutomaticEvaluation, evaluate_automatic
 from engine.evaluation.classical import FelzenszwalbSegmenter
 from engine.evaluation.clicked import Evaluation, evaluate_source
-from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.proposals import Proposer, SamProposer
 from engine.evaluation.scores import Estimate
 from engine.evaluation.source import FolderSource
 from engine.interactive.segment import Segmenter
 from engine.interactive.zoom import make_segmenter
 from engine.model.weights import load_model
-from flows.progress import say
-
-BASELINE = "felzenszwalb"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """Settings of `gigamask evaluate`."""
-
-    evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
-    generate: GenerateConfig = field(default_factory=GenerateConfig)
-    """Of the automatic masks."""
-    automatic: bool = False
-    """Also measure the masks made without any click."""
-    beside: str | None = BASELINE
-    """What each model is compared with; None: nothing."""
+from flows.config.evaluate import BASELINE, EvaluateConfig
+from flows.progress import log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +59,7 @@ class Result:
         return automatic_evaluation.difference(*pair, self.measured.clicks.config.seed, domain=domain)
 
 
-def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateSettings) -> list[Result]:
+def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) -> list[Result]:
     """One Result a name, all on the same masks.
 
     Raises:
@@ -147,7 +132,7 @@ def _figures_json(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
 def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
     """A bar on a terminal, one line elsewhere."""
     if bar.disable:
-        say(f"{title} ...")
+        log(f"{title} ...")
     task = bar.add_task(title, total=None)
     return lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from engine.automatic.config import PRESETS
-from flows.config import RunConfig, load_run_config, to_tree, validated
+from flows.config.load import to_tree, validated
+from flows.config.run import RunConfig, load_run_config
 
 
 def test_without_anything_given_the_defaults_and_the_grid_preset_hold() -> None:

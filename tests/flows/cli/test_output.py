@@ -9,43 +9,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.output import TABLE_ROWS, print_result, print_rows, write_answer
+from flows.cli.output import TABLE_ROWS, print_result, print_rows, write_rows
 
 BIG_ID = 2**63 - 1
 ANSWER = pa.table({"image_id": [BIG_ID, 7], "source": ["a, b.jpg", "[red]c.jpg"], "score": [0.123456789, None]})
 
 
 def test_json_carries_ids_as_text(capsys: pytest.CaptureFixture[str]) -> None:
-    write_answer(ANSWER, "json", None)
+    write_rows(ANSWER, "json", None)
     rows = json.loads(capsys.readouterr().out)
     assert rows[0] == {"image_id": str(BIG_ID), "source": "a, b.jpg", "score": 0.123456789}
     assert rows[1]["score"] is None
 
 
 def test_csv_quotes_and_keeps_full_precision(capsys: pytest.CaptureFixture[str]) -> None:
-    write_answer(ANSWER, "csv", None)
+    write_rows(ANSWER, "csv", None)
     assert capsys.readouterr().out.splitlines()[1] == f'{BIG_ID},"a, b.jpg",0.123456789'
 
 
 def test_a_table_shows_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    write_answer(ANSWER, "table", None)
+    write_rows(ANSWER, "table", None)
     assert "[red]c.jpg" in capsys.readouterr().out
 
 
 def test_a_long_table_says_how_many_rows_it_hides(capsys: pytest.CaptureFixture[str]) -> None:
-    write_answer(pa.table({"n": list(range(TABLE_ROWS + 3))}), "table", None)
+    write_rows(pa.table({"n": list(range(TABLE_ROWS + 3))}), "table", None)
     assert "and 3 more rows" in capsys.readouterr().out
 
 
 def test_parquet_goes_to_a_file_and_back(tmp_path: Path) -> None:
-    write_answer(ANSWER, "parquet", tmp_path / "answer.parquet")
+    write_rows(ANSWER, "parquet", tmp_path / "answer.parquet")
     assert pq.read_table(tmp_path / "answer.parquet").equals(ANSWER)
 
 
 @pytest.mark.parametrize(("form", "message"), [("xml", "expected one of"), ("parquet", "--output FILE")])
 def test_a_form_that_cannot_be_written_is_refused(form: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write_answer(ANSWER, form, None)
+        write_rows(ANSWER, form, None)
 
 
 @dataclass(frozen=True, kw_only=True)

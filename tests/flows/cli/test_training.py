@@ -13,7 +13,7 @@ import pytest
 from engine.model.weights import load_model, save_model
 from engine.training.checkpoint import read_history
 from engine.training.initialise import fresh_sam
-from flows.config import load_training_settings
+from flows.config.train import load_training_settings
 from storage.dataset import Dataset
 from tests.engine.training.tiny import TINY_SAM, TINY_VIT
 from tests.small_dataset import small_dataset

@@ -10,7 +10,7 @@ import torch
 
 from engine.evaluation.automatic import FIGURES
 from engine.model.weights import load_model, save_model
-from flows.config import load_evaluate_settings
+from flows.config.evaluate import load_evaluate_config
 from flows.evaluation.compare import Result, evaluate_models, results_json
 from flows.evaluation.page import render, verdict
 from flows.evaluation.tables import automatic_table, click_table, to_markdown
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(folder: Path) -> list[Result]:
     """The seed, Felzenszwalb's segmentation beside it; every threshold off, so that there are masks to measure."""
     loose = ["generate.points_per_side=5", "generate.predicted_iou_threshold=0", "generate.stability_threshold=0"]
-    settings = load_evaluate_settings(
+    settings = load_evaluate_config(
         assignments=loose, automatic=True, evaluate={"clicks": (1, 2), "max_masks_per_image": 4}
     )
     return evaluate_models(["seed"], folder, settings)
@@ -97,7 +97,7 @@ def test_a_model_beside_another_of_the_same_name_goes_by_its_id(folder: Path, tm
     with torch.no_grad():
         seed.sam.mask_decoder.mask_tokens.weight += 0.1
     trained = save_model(tmp_path / "trained.safetensors", seed.sam, seed.card)
-    settings = load_evaluate_settings(beside="seed", evaluate={"max_images_per_domain": 1, "max_masks_per_image": 1})
+    settings = load_evaluate_config(beside="seed", evaluate={"max_images_per_domain": 1, "max_masks_per_image": 1})
     results = evaluate_models([str(tmp_path / "trained.safetensors")], folder, settings)
     assert [row[1] for row in click_table(results)[1:4]] == [
         trained,
@@ -109,8 +109,8 @@ def test_a_model_beside_another_of_the_same_name_goes_by_its_id(folder: Path, tm
 
 def test_nothing_stands_beside_when_nothing_is_asked_for_or_it_is_the_model_itself(folder: Path) -> None:
     one_mask = {"max_images_per_domain": 1, "max_masks_per_image": 1}
-    for beside in (None, "felzenszwalb"):
-        settings = load_evaluate_settings(beside=beside, evaluate=one_mask)
+    for beside in ("none", "felzenszwalb"):
+        settings = load_evaluate_config(beside=beside, evaluate=one_mask)
         (result,) = evaluate_models(["felzenszwalb"], folder, settings)
         assert result.beside is None
         assert result.measured.automatic is None
@@ -120,8 +120,8 @@ def test_nothing_stands_beside_when_nothing_is_asked_for_or_it_is_the_model_itse
 
 def test_settings_that_nobody_owns_are_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown key generate\.point_per_side.*generate\.points_per_side"):
-        load_evaluate_settings(assignments=["generate.point_per_side=4"])
+        load_evaluate_config(assignments=["generate.point_per_side=4"])
     with pytest.raises(ValueError, match="preset: got 'fine'; known presets are grid, paper"):
-        load_evaluate_settings(preset="fine")
+        load_evaluate_config(preset="fine")
     with pytest.raises(ValueError, match="'centre' or 'jittered'"):
-        load_evaluate_settings(evaluate={"click_policy": "random"})
+        load_evaluate_config(evaluate={"click_policy": "random"})

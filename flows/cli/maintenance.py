@@ -1,0 +1,206 @@
+"""Commands that keep a dataset in order: clean up, redo rejects, withdraw masks, rebuild the tables."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
+from flows.progress import log
+
+if TYPE_CHECKING:
+    from storage.dataset import Dataset
+    from storage.protocol.plans import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanedUp:
+    """Result of `gigamask gc`; without --delete, what it would do."""
+
+    deleted: bool
+    garbage: int
+    """Objects of losing attempts."""
+    nbytes: int
+    """Size of the garbage, in bytes."""
+    unfinished: int
+    """Half-written files."""
+    kept: int
+    """Objects without a record whose attempts may still win."""
+    closed: list[str]
+    """Missing shards of the plan of --close, given up for good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRedo:
+    """Result of `gigamask redo` for one plan."""
+
+    plan: str
+    """Id of the new plan."""
+    redoes: str
+    """Id of the plan whose shards are made again."""
+    shards: int
+    rejects: int
+    """Rejects in the records that will be replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawn:
+    """Result of `gigamask withdraw`."""
+
+    masks: int
+    images: int
+    reason: str
+    plan: str
+    """Id of the withdrawal's plan; empty after --dry-run."""
+
+
+def gc(
+    dataset: DatasetUri = DEFAULT_DATASET,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete; without it, only list.")] = False,
+    close: Annotated[str | None, typer.Option(metavar="PLAN", help="First give up this plan's missing shards.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what crashed and losing attempts left; a dry run unless --delete. Safe beside live workers."""
+    from flows.cli.output import print_result
+    from storage.dataset import Dataset
+
+    data = Dataset.open(dataset)
+    closed: list[str] = []
+    if close is not None:
+        plan = _plan(data, close)
+        closed = [shard.name for shard in data.missing(plan)]
+        if delete:
+            closed = [record.shard for record in data.close(plan)]
+    report = data.clean(delete=delete)
+    result = CleanedUp(
+        deleted=report.deleted,
+        garbage=len(report.garbage),
+        nbytes=report.nbytes,
+        unfinished=report.unfinished,
+        kept=len(report.kept),
+        closed=closed,
+    )
+    print_result(result, as_json)
+    if not delete:
+        log("dry run, nothing was changed; add --delete")
+
+
+def redo(
+    dataset: DatasetUri = DEFAULT_DATASET,
+    plan: Annotated[str | None, typer.Option(help="Plan to redo.", show_default="every plan of masks")] = None,
+    shard: Annotated[
+        list[str] | None, typer.Option(help="Shard of --plan, with or without rejects. Repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plan finished shards with rejects again; `gigamask masks` then makes them.
+
+    A shard with rejects keeps its masks and only its rejects are tried again. A named shard without rejects is made
+    again as a whole.
+    """
+    from flows.cli.output import print_rows
+    from storage.dataset import Dataset
+
+    if shard and plan is None:
+        raise typer.BadParameter("a shard is named within its plan; give --plan, too", param_hint="--shard")
+    data = Dataset.open(dataset)
+    homes = [_plan(data, plan)] if plan else [each for each in data.plans() if each.kind == "masks" and not each.redoes]
+    if plan is None:
+        homes = [home for home in homes if any(record.rejects for record in data.commits(home))]
+    rows = [_plan_redo(data, home, shard) for home in homes]
+    print_rows(rows, as_json, empty=f"{dataset}: no finished mask shard has rejects; there is nothing to redo")
+    if rows:
+        command = "masks" if rows[0].plan.startswith("masks") else "ingest PHOTOS"
+        log(f"next:   gigamask {command} --dataset {dataset}, with the same settings as before")
+
+
+def withdraw(
+    reason: Annotated[str, typer.Option(help="Reason, recorded permanently.")],
+    where: Annotated[
+        str | None, typer.Option(help='SQL condition on masks, e.g. "stability_score < 0.9".', metavar="SQL")
+    ] = None,
+    ids: Annotated[Path | None, typer.Option(help="CSV file with columns image_id and mask_id; - for stdin.")] = None,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the masks.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw masks by a record: they leave the tables, training and release, but not the shards."""
+    from flows.cli.output import print_result
+    from storage.dataset import Dataset
+
+    if (where is None) == (ids is None):
+        raise typer.BadParameter("give either a condition (--where) or a list (--ids)", param_hint="--where / --ids")
+    if not reason.strip():
+        raise typer.BadParameter("got an empty reason; people will read it later", param_hint="--reason")
+    data = Dataset.open(dataset)
+    pairs = _pairs_where(data, where) if where is not None else _pairs_in(ids)
+    if not pairs:
+        raise ValueError(f"{dataset}: no mask fits; nothing was withdrawn")
+    plan = "" if dry_run else data.withdraw(pairs, reason.strip()).plan_id
+    images = len({image_id for image_id, _ in pairs})
+    print_result(Withdrawn(masks=len(pairs), images=images, reason=reason.strip(), plan=plan), as_json)
+
+
+def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
+    """Rebuild the four tables from the commit records, whatever state they are in; snapshots stay valid."""
+    from flows.cli.output import print_result
+    from storage.dataset import Dataset
+
+    log(f"rebuild: the tables of {dataset} from its commit records ...")
+    print_result(Dataset.open(dataset).rebuild_tables(), as_json)
+
+
+def _plan(data: Dataset, plan_id: str) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ValueError: names the plans there are.
+    """
+    from storage.errors import NotFound
+
+    try:
+        return data.plan(plan_id)
+    except (NotFound, ValueError) as error:
+        known = ", ".join(plan.plan_id for plan in data.plans()) or "none"
+        raise ValueError(f"{data.uri}: no plan {plan_id!r}; there are: {known}") from error
+
+
+def _plan_redo(data: Dataset, home: Plan, shards: list[str] | None) -> PlannedRedo:
+    before = {record.shard: len(record.rejects) for record in data.commits(home)}
+    redone = data.plan_redo(home, shards)
+    return PlannedRedo(
+        plan=redone.plan_id,
+        redoes=redone.redoes,
+        shards=len(redone.shards),
+        rejects=sum(before.get(shard.name, 0) for shard in redone.shards),
+    )
+
+
+def _pairs_where(data: Dataset, condition: str) -> list[tuple[int, int]]:
+    rows = data.masks(filter=condition, columns=["image_id", "mask_id"]).read_all()
+    return list(zip(rows.column("image_id").to_pylist(), rows.column("mask_id").to_pylist(), strict=True))
+
+
+def _pairs_in(path: Path | None) -> list[tuple[int, int]]:
+    """Read (image_id, mask_id) pairs from a CSV file.
+
+    Raises:
+        ValueError: names the line at fault.
+    """
+    assert path is not None
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable CSV file ({error})") from error
+    rows = csv.DictReader(text.splitlines())
+    if not {"image_id", "mask_id"} <= set(rows.fieldnames or ()):
+        raise ValueError(f"{path}: got columns {rows.fieldnames}, expected image_id and mask_id in the first line")
+    try:
+        return sorted({(int(row["image_id"]), int(row["mask_id"])) for row in rows})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: line {rows.line_num}: ids are whole numbers ({error})") from error

@@ -1,0 +1,45 @@
+"""Every option that more than one command takes, declared once. Options of a single command stand in its signature."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_DATASET = "gigamask-dataset"
+
+DatasetUri = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+# Settings
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: generate.points_per_side=16. Repeatable."),
+]
+
+# What makes the masks
+
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", help="Model name (`gigamask models list`) or weights file.", show_default="seed"),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="grid: a 32x32 grid of points; paper: 1 + 4 + 16 crops.", show_default="grid"),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="fp32, or bf16: faster, and outlines change a little.", show_default="fp32"),
+]
+
+# Where it runs
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="Ray cluster to run on, e.g. auto.", show_default="this machine"),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu or cuda.", show_default="cuda where this machine has a GPU")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Training steps.", min=1, show_default="the recipe's")]
