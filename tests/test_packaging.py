@@ -53,7 +53,7 @@ def test_the_command_is_installed_and_tells_its_commands() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "flows.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "Photographs in, masks out" in shown.stdout
+    assert "Turn photos into masks" in shown.stdout
 
 
 def test_the_engine_imports_with_torch_numpy_and_opencv_alone() -> None:
