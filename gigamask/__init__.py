@@ -104,7 +104,7 @@ _HOMES = {
     "stages.training.snapshot_source": ("Sample", "training_samples"),
     "storage": ("rle",),
     "storage.dataset": ("Dataset",),
-    "storage.objects.stores": ("Conflict", "Corrupt", "NotFound", "StoreError"),
+    "storage.errors": ("Conflict", "Corrupt", "NotFound", "StoreError"),
     "storage.records": ("ImageRecord", "MaskRecord", "Provenance", "Reject"),
     "storage.rle": ("Rle",),
     "storage.tables.snapshots": ("Snapshot",),
