@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from storage.errors import Conflict, Corrupt, NotFound, StoreError
     from storage.records import ImageRecord, MaskRecord, Provenance, Reject
     from storage.rle import Rle
+    from storage.tables.limits import QueryLimits
     from storage.tables.snapshots import Snapshot
 
     __version__: str
@@ -61,6 +62,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one needs them
     "IngestReport",
     "mask_images",
     "Snapshot",
+    "QueryLimits",
     "ImageRecord",
     "MaskRecord",
     "Provenance",
@@ -107,6 +109,7 @@ _HOMES = {
     "storage.errors": ("Conflict", "Corrupt", "NotFound", "StoreError"),
     "storage.records": ("ImageRecord", "MaskRecord", "Provenance", "Reject"),
     "storage.rle": ("Rle",),
+    "storage.tables.limits": ("QueryLimits",),
     "storage.tables.snapshots": ("Snapshot",),
 }
 """Module -> the public names that it defines; the imports above say the same to editors and type checkers."""

@@ -26,8 +26,9 @@ from storage.tables import contents, fold_log, folds, lookup, snapshots, verific
 from storage.tables.columns import MASKS
 from storage.tables.fold_log import DoneFold
 from storage.tables.folds import FoldReport
+from storage.tables.limits import QueryLimits, query_limited
 from storage.tables.query import query as query_tables
-from storage.tables.query import stream as stream_tables
+from storage.tables.query import stream_masks
 from storage.tables.rebuild import rebuild
 from storage.tables.snapshots import Snapshot
 from storage.tables.verification import VerifyReport
@@ -247,12 +248,18 @@ class Dataset:
         """Gives up the plan's missing shards for good: records that nobody will make them."""
         return cleaning.close(self.store, plan)
 
-    def query(self, sql: str, snapshot: str | None = None) -> pa.Table:
+    def query(self, sql: str, snapshot: str | None = None, *, limits: QueryLimits | None = None) -> pa.Table:
         """SQL (DataFusion's) over images, masks, shards, rejects, as of the newest fold or of a snapshot.
 
-        Raises ValueError, in one line, for wrong SQL; NotFound for an unknown snapshot.
+        One statement that reads; the engine's plan of it is checked before it is executed. With `limits`, it is
+        executed in a process of its own that may use so much time and memory; without, in this one. Raises
+        ValueError, in one line, for SQL that is wrong, would write or exceeds a limit; NotFound for an unknown
+        snapshot.
         """
-        return query_tables(self.store, self._done(snapshot), sql)
+        done = self._done(snapshot)
+        if limits is not None:
+            return query_limited(self.store, done, sql, limits)
+        return query_tables(self.store, done, sql)
 
     def masks(
         self,
@@ -268,7 +275,7 @@ class Dataset:
         unknown = [name for name in chosen if name not in MASKS.names]
         if unknown or not chosen:
             raise ValueError(f"columns {unknown or chosen}: expected some of {', '.join(MASKS.names)}")
-        return stream_tables(self.store, self._done(snapshot), f"SELECT {', '.join(chosen)} FROM masks WHERE {filter}")
+        return stream_masks(self.store, self._done(snapshot), chosen, filter)
 
     def masks_of_image(self, image_id: int, snapshot: str | None = None) -> pa.Table:
         """The image's rows of `masks`, found through its shards: fast however many masks there are."""

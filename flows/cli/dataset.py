@@ -17,13 +17,23 @@ def query(
     output: Annotated[
         Path | None, typer.Option(help="File to write; required for parquet.", show_default="stdout")
     ] = None,
+    max_seconds: Annotated[float, typer.Option(help="Most seconds the query may take.")] = 600.0,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(
+            help="Most memory the query may use, in GiB.", metavar="GIB", show_default="3/4 of the machine's memory"
+        ),
+    ] = None,
 ) -> None:
     """Query the dataset's tables with SQL."""
     from flows.cli.output import check_format, write_rows
     from storage.dataset import Dataset
+    from storage.tables.limits import QueryLimits, default_memory_bytes
 
     check_format(form, output)
-    write_rows(Dataset.open(dataset).query(sql, snapshot=snapshot), form, output)
+    max_memory_bytes = default_memory_bytes() if max_memory is None else round(max_memory * 2**30)
+    limits = QueryLimits(max_seconds=max_seconds, max_memory_bytes=max_memory_bytes)
+    write_rows(Dataset.open(dataset).query(sql, snapshot=snapshot, limits=limits), form, output)
 
 
 def status(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:

@@ -1,8 +1,9 @@
 """SQL over the tables of one fold: DataFusion, as it comes with the Delta library, on disk and S3 alike; read-only."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
@@ -11,30 +12,50 @@ from storage.errors import Corrupt, StoreError
 from storage.objects.stores import ObjectStore
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import is_of_store, one_line, open_table, try_again
-from storage.tables.fold_log import DoneFold
-
-_READING = ("SELECT", "WITH", "VALUES", "EXPLAIN", "DESCRIBE")
-_WRITING = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|COPY|CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
-_QUOTED_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+from storage.tables.read_only import Refused, check_is_condition, check_reads, tables_there
 
 
-def query(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
-    """The answer, with plain Arrow types. Raises ValueError, in one line, for SQL that is wrong or would write."""
-    _check_reads(sql)
+class TablesState(Protocol):
+    """What a query needs of a done fold: where its tables are, and the version of each."""
+
+    @property
+    def folder(self) -> str:
+        """Folder of the tables within the dataset."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, int]:
+        """Version of each table."""
+        ...
+
+
+def query(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
+    """Answer one statement, with plain Arrow types.
+
+    Raises:
+        ValueError: The statement is wrong or would not only read; the message is one line.
+        StoreError: The tables cannot be read.
+    """
     try:
         answer = try_again(lambda: _answer(store, done, sql))
-    except StoreError:
+    except (StoreError, Refused):
         raise
     except Exception as error:  # the library's own class derives from nothing more telling
         raise _telling(store, error) from error
     return answer.cast(_plain_schema(answer.schema))
 
 
-def stream(store: ObjectStore, done: DoneFold, sql: str) -> pa.RecordBatchReader:
-    """The answer batch by batch, for one that memory may not hold. Raises as `query` does, StoreError also later."""
-    _check_reads(sql)
+def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchReader:
+    """Answer one statement batch by batch, for an answer that memory may not hold.
+
+    Raises:
+        ValueError: As `query`.
+        StoreError: As `query`, and while the batches are read.
+    """
     try:
-        batches = pa.RecordBatchReader.from_stream(_builder(store, done, sql).execute(sql))
+        batches = _execute(_builder(store, done, sql), sql)
+    except (StoreError, Refused):
+        raise
     except Exception as error:  # as above
         _opened.cache_clear()  # as in _answer
         raise _telling(store, error) from error
@@ -51,15 +72,39 @@ def stream(store: ObjectStore, done: DoneFold, sql: str) -> pa.RecordBatchReader
     return pa.RecordBatchReader.from_batches(schema, plain_batches())
 
 
-def _answer(store: ObjectStore, done: DoneFold, sql: str) -> pa.Table:
+def stream_masks(store: ObjectStore, done: TablesState, columns: Sequence[str], condition: str) -> pa.RecordBatchReader:
+    """Stream columns of the rows of `masks` for which anybody's condition holds.
+
+    Raises:
+        ValueError: As `query`, and for a text that is not one condition.
+        StoreError: As `stream`.
+    """
     try:
-        return pa.table(_builder(store, done, sql).execute(sql).read_all())
+        check_is_condition(_builder(store, done, f"masks {condition}"), condition, "masks")
+    except (StoreError, Refused):
+        raise
+    except Exception as error:  # as above
+        _opened.cache_clear()
+        raise _telling(store, error) from error
+    return stream(store, done, f"SELECT {', '.join(columns)} FROM masks WHERE ({condition}\n)")
+
+
+def _answer(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
+    try:
+        return _execute(_builder(store, done, sql), sql).read_all()
+    except Refused:
+        raise
     except Exception:
         _opened.cache_clear()  # a further try looks whether the tables are still what they were
         raise
 
 
-def _builder(store: ObjectStore, done: DoneFold, sql: str) -> QueryBuilder:
+def _execute(builder: QueryBuilder, sql: str) -> pa.RecordBatchReader:
+    check_reads(builder, sql)
+    return pa.RecordBatchReader.from_stream(builder.execute(sql))
+
+
+def _builder(store: ObjectStore, done: TablesState, sql: str) -> QueryBuilder:
     """With the tables that the statement speaks of."""
     builder = QueryBuilder()
     for name in SCHEMAS:
@@ -82,22 +127,9 @@ def _telling(store: ObjectStore, error: Exception) -> Exception:
     return ValueError(_explain(one_line(error)))
 
 
-def _check_reads(sql: str) -> None:
-    bare = _QUOTED_OR_COMMENT.sub(" ", sql).strip().lstrip("( ")
-    first = bare.split(None, 1)[0].upper() if bare else ""
-    writing = _WRITING.search(bare)
-    if first not in _READING or writing:
-        got = writing.group().upper() if writing else first or "nothing"
-        raise ValueError(f"SQL: got {got}, a dataset is read with SELECT; {_tables()}")
-
-
 def _explain(message: str) -> str:
     """One line; for an unknown column the library lists those there are."""
-    return f"SQL: {message.rstrip('.')}; {_tables()}"
-
-
-def _tables() -> str:
-    return f"tables are {', '.join(SCHEMAS)} (`DESCRIBE masks` lists the columns of one)"
+    return f"SQL: {message.rstrip('.')}; {tables_there()}"
 
 
 def _plain_schema(schema: pa.Schema) -> pa.Schema:
