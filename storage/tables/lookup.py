@@ -13,6 +13,9 @@ from storage.tables.query import query
 from storage.tables.samples import read_masks
 from storage.tables.sql import is_shard
 
+_MAX_SHARDS_NAMED = 100
+"""Most shards that a condition names; planning takes 0.15 ms for each, and the image's id alone finds the rows, too."""
+
 
 def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
     """One mask by its row and one range read. Raises NotFound, Corrupt."""
@@ -49,6 +52,8 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
 def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
     """A shard's rows lie together and ids are hashes: where the shards that can hold the image are known, name them."""
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
-    made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE strpos(s.inputs, i.home) > 0 OR s.inputs = ''"
+    can_hold = "s.masks > 0 AND (strpos(s.inputs, i.home) > 0 OR s.inputs = '')"
+    made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE {can_hold}"
     shards = [f"({is_shard(row['plan'], row['shard'])})" for row in query(store, done, made_from).to_pylist()]
-    return f"image_id = {int(image_id)}" + (f" AND ({' OR '.join(shards)})" if shards else "")
+    named = f" AND ({' OR '.join(shards)})" if 0 < len(shards) <= _MAX_SHARDS_NAMED else ""
+    return f"image_id = {int(image_id)}{named}"
