@@ -6,7 +6,7 @@ Ids are 63-bit integers; JSON carries them as strings, because JavaScript and jq
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "csv", "json", "parquet")
 NAMES_SHOWN = 5
 """Most shard names in a cell of a status table; --json names all."""
+_BATCH_ROWS = 10_000
 TABLE_ROWS = 50
 """Most rows of a table on the terminal; the other formats give all."""
 
@@ -48,11 +49,12 @@ def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
 
         pq.write_table(table, output)
         return
-    text = {"table": _as_table, "csv": _as_csv, "json": _as_json}[form](table)
+    texts = {"table": _as_table, "csv": _as_csv, "json": _as_json}[form](table)
     if output is None:
-        sys.stdout.write(text)
-    else:
-        output.write_text(text, encoding="utf-8")
+        sys.stdout.writelines(texts)
+        return
+    with output.open("w", encoding="utf-8") as file:
+        file.writelines(texts)
 
 
 def print_result(result: Any, as_json: bool) -> None:
@@ -65,7 +67,7 @@ def print_result(result: Any, as_json: bool) -> None:
     for name, value in fields.items():
         lines = [_cell(item) for item in value] if isinstance(value, (list, tuple)) else [_cell(value)]
         for line in lines or ["none"]:
-            print(f"{name:<{width}}  {line}")
+            print(f"{name:<{width}}  {_visible(line)}")
 
 
 def print_rows(rows: Sequence[Any], as_json: bool, empty: str) -> None:
@@ -79,24 +81,32 @@ def print_rows(rows: Sequence[Any], as_json: bool, empty: str) -> None:
         sys.stdout.write(_render(names, [[_cell(getattr(row, name)) for name in names] for row in rows]))
 
 
-def _as_table(table: "pa.Table") -> str:
+def _as_table(table: "pa.Table") -> Iterator[str]:
     rows = table.slice(0, TABLE_ROWS).to_pylist()
     text = _render(table.column_names, [[_cell(value) for value in row.values()] for row in rows])
     hidden = table.num_rows - len(rows)
-    return text + (f"... and {hidden} more rows; --format csv, json or parquet gives all\n" if hidden > 0 else "")
+    yield text + (f"... and {hidden} more rows; --format csv, json or parquet gives all\n" if hidden > 0 else "")
 
 
-def _as_csv(table: "pa.Table") -> str:
+def _as_csv(table: "pa.Table") -> Iterator[str]:
+    """Batch by batch, for text takes several times the memory of the table."""
     import pyarrow as pa
     import pyarrow.csv
 
-    sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(table, sink)
-    return str(sink.getvalue().to_pybytes(), "utf-8")
+    for number, batch in enumerate(table.to_batches(_BATCH_ROWS) or [table]):
+        sink = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(batch, sink, pyarrow.csv.WriteOptions(include_header=number == 0))
+        yield str(sink.getvalue().to_pybytes(), "utf-8")
 
 
-def _as_json(table: "pa.Table") -> str:
-    return json.dumps([_plain(row) for row in table.to_pylist()], default=str) + "\n"
+def _as_json(table: "pa.Table") -> Iterator[str]:
+    """Batch by batch, as `_as_csv`."""
+    before = "["
+    for batch in table.to_batches(_BATCH_ROWS):
+        for row in batch.to_pylist():
+            yield before + json.dumps(_plain(row), default=str)
+            before = ", "
+    yield "[]\n" if before == "[" else "]\n"
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -117,12 +127,19 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _visible(text: str) -> str:
+    """Text whose control characters are shown as escapes, for a file's name must not command the terminal."""
+    return "".join(
+        mark if mark.isprintable() or mark in "\n\t" else mark.encode("unicode_escape").decode() for mark in text
+    )
+
+
 def _render(names: list[str], rows: list[list[str]]) -> str:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        grid.add_column(name, overflow="fold")
+        grid.add_column(escape(_visible(name)), overflow="fold")
     for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(_visible(cell)) for cell in row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
     with console.capture() as captured:
         console.print(grid)

@@ -32,6 +32,25 @@ def test_a_table_shows_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None
     assert "[red]c.jpg" in capsys.readouterr().out
 
 
+def test_a_value_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = pa.table({"source\x1b[2J": ["a\x1b]0;title\x07.jpg", "line\nbreak, täxt \u202etxt.exe\x9b31m\r"]})
+    write_rows(hostile, "table", None)
+    written = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(written)
+    assert r"a\x1b]0;title\x07.jpg" in written
+    assert "täxt" in written
+    assert r"source\x1b[2J" in written
+
+
+@pytest.mark.parametrize("rows", [0, 1, 25_001])
+def test_a_large_answer_is_written_whole(rows: int, tmp_path: Path) -> None:
+    numbers = pa.chunked_array([list(range(rows // 2)), list(range(rows // 2, rows))], type=pa.int64())
+    write_rows(pa.table({"n": numbers}), "json", tmp_path / "rows.json")
+    write_rows(pa.table({"n": numbers}), "csv", tmp_path / "rows.csv")
+    assert json.loads((tmp_path / "rows.json").read_text()) == [{"n": number} for number in range(rows)]
+    assert (tmp_path / "rows.csv").read_text().splitlines() == ['"n"', *map(str, range(rows))]
+
+
 def test_a_long_table_says_how_many_rows_it_hides(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(pa.table({"n": list(range(TABLE_ROWS + 3))}), "table", None)
     assert "and 3 more rows" in capsys.readouterr().out
