@@ -126,12 +126,12 @@ class Dataset:
         done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.home)}
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
-    def commits(self, plan: Plan) -> list[Commit]:
+    def commits(self, plan: Plan, *, given_up: bool = False) -> list[Commit]:
         """Records of the plan's shards, of each the newest generation, by shard; without those closed unmade."""
         planned = {shard.name for shard in plan.shards}
         names = commits.newest_generations(commits.list_commits(self.store, plan.home))
         records = commits.read_commits(self.store, [name for name in names if name.shard in planned])
-        return [record for record in records if record.attempt_id]
+        return [record for record in records if given_up or record.attempt_id]
 
     def plan_redo(
         self, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None

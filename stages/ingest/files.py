@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,10 @@ class FoundPhoto:
 
 
 class PhotosAtHand:
-    """The found files, by the keys of plans."""
+    """The found files, by the keys of plans, and where they were looked for."""
 
-    def __init__(self, found: Sequence[FoundPhoto]) -> None:
+    def __init__(self, found: Sequence[FoundPhoto], paths: Sequence[str | Path]) -> None:
+        self._roots = [Path(os.path.abspath(path)) for path in paths]
         self.keys = {photo.key for photo in found}
         self._paths = {photo.key: photo.path for photo in found}
         self._by_place = {photo.key.source_and_place: photo.path for photo in found}
@@ -40,6 +41,18 @@ class PhotosAtHand:
     def path(self, key: PhotoKey) -> Path | None:
         """Look up a planned photo's file, even if the file changed since; None where it was not found."""
         return self._paths.get(key) or self._by_place.get(key.source_and_place)
+
+    def covers(self, keys: Iterable[PhotoKey]) -> bool:
+        """Whether each of these photos was found, or would have been found if it were still there.
+
+        A photo of a folder that was not given, or of a disk that is not mounted, is not covered.
+        """
+        return all(self.path(key) is not None or self._was_looked_for(key) for key in keys)
+
+    def _was_looked_for(self, key: PhotoKey) -> bool:
+        top, _, below = key.source.partition("/")
+        expected = (root / below if below else root for root in self._roots if _readable(root.name) == top)
+        return any(_place(os.path.realpath(path)) == key.place for path in expected)
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
@@ -139,8 +152,13 @@ def _found(path: Path, source: str, real_path: str) -> FoundPhoto:
         status = path.stat()
     except OSError:  # a link to nowhere
         status = path.lstat()
-    place = hashlib.sha256(os.fsencode(real_path)).hexdigest()[:12]
+    place = _place(real_path)
     return FoundPhoto(source=source, place=place, path=path, nbytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _place(real_path: str) -> str:
+    """Return the first 12 hex digits of a real path's SHA-256."""
+    return hashlib.sha256(os.fsencode(real_path)).hexdigest()[:12]
 
 
 def _readable(name: str) -> str:

@@ -90,15 +90,15 @@ def ingest_photos(
 
     # Find the photos and plan those that no plan names yet
     found, other_files = find_photos(paths)
-    plans = plan_photos(dataset, found, config)
+    at_hand = PhotosAtHand(found, paths)
+    plans = plan_photos(dataset, found, config, at_hand)
 
-    # Ingest the missing shards that hold any of them
-    at_hand = PhotosAtHand(found)
+    # Ingest the missing shards that hold any of them; one with photos that were not looked for stays missing
     todo = [
         (plan, shard)
         for plan in plans
         for shard in dataset.missing(plan)
-        if not at_hand.keys.isdisjoint(photo_inputs(shard.inputs))
+        if not at_hand.keys.isdisjoint(keys := photo_inputs(shard.inputs)) and at_hand.covers(keys)
     ]
     if todo:
         with _session(dataset, config, at_hand, _count_photos(todo), progress) as session:

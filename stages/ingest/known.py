@@ -17,7 +17,7 @@ class Verdict(Enum):
     NEW = "new"
     """The dataset does not hold these bytes yet."""
     UNCHANGED = "unchanged"
-    """The dataset holds these bytes, and an earlier plan names a photo of this name and size."""
+    """The dataset holds these bytes, and another plan names the photo."""
 
 
 class KnownPhotos:
@@ -29,6 +29,7 @@ class KnownPhotos:
         self._plan_id = ""
         # Name and size of each photo of earlier plans; whether one of those plans has the settings of the plan at hand.
         self._planned_before: dict[tuple[str, int], bool] = {}
+        self._planned_later: set[PhotoKey] = set()  # by a call that could not make the shard at hand
 
     def start_plan(self, plan: Plan) -> None:
         """Judge the photos that follow as photos of this plan."""
@@ -36,7 +37,12 @@ class KnownPhotos:
             return
         self._plan_id = plan.plan_id
         self._planned_before = {}
-        for earlier in takewhile(lambda other: other.plan_id != plan.plan_id, self._plans):
+        earlier_plans = list(takewhile(lambda other: other.plan_id != plan.plan_id, self._plans))
+        later_plans = [other for other in self._plans[len(earlier_plans) + 1 :] if other.redoes != plan.home]
+        self._planned_later = {
+            key for later in later_plans for shard in later.shards for key in photo_inputs(shard.inputs)
+        }
+        for earlier in earlier_plans:
             same_settings = earlier.settings == plan.settings
             for name in (key.name_and_size for shard in earlier.shards for key in photo_inputs(shard.inputs)):
                 self._planned_before[name] = same_settings or self._planned_before.get(name, False)
@@ -62,6 +68,6 @@ class KnownPhotos:
             return Verdict.NEW
         if held != digest:
             raise Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")
-        if key.name_and_size in self._planned_before:
+        if key.name_and_size in self._planned_before or key in self._planned_later:
             return Verdict.UNCHANGED
         raise Unusable("duplicate", f"the same bytes as image_id {image_id}")

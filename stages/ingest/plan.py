@@ -1,33 +1,56 @@
-"""Which photos to ingest: those that no plan of the same settings names become the shards of a new plan."""
+"""Which shards to ingest: those of earlier plans that can be made now, and a new plan for the other photos."""
 
 from collections.abc import Iterator, Sequence
 
 from stages.ingest.config import IngestConfig
-from stages.ingest.files import FoundPhoto
+from stages.ingest.files import FoundPhoto, PhotosAtHand
 from storage.dataset import Dataset
 from storage.protocol.inputs import PhotoKey, PlanKind, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 
 
-def plan_photos(dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig) -> list[Plan]:
-    """Return the plans of these settings that name the photos, with a new plan for photos that none of them names."""
-    keys = {photo.key for photo in found}
-    plans: list[Plan] = []
-    planned: set[PhotoKey] = set()
+def plan_photos(
+    dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig, at_hand: PhotosAtHand
+) -> list[Plan]:
+    """Return the plans of these settings that name the photos, with a new plan for photos that none of them covers.
+
+    A shard of an earlier plan covers its photos if it is committed, or if all of its photos were looked for now. So the
+    photos of `A` are ingested though an ingest of `A B` was stopped before their common shard, and `B` is left alone.
+    A shard that was given up is planned again as a redo.
+    """
+    plans: dict[str, Plan] = {}
+    covered: set[PhotoKey] = set()
     for plan in image_plans(dataset):
-        named = keys.intersection(key for shard in plan.shards for key in photo_inputs(shard.inputs))
-        if named and plan.settings == config.settings():
-            plans.append(plan)
-            planned |= named
-    fresh = [photo for photo in found if photo.key not in planned]
+        if plan.settings != config.settings():
+            continue
+        named = {shard.name: at_hand.keys.intersection(photo_inputs(shard.inputs)) for shard in plan.shards}
+        waiting = {shard.name for shard in dataset.missing(plan) if not at_hand.covers(photo_inputs(shard.inputs))}
+        able = [name for name, keys in named.items() if keys and name not in waiting]
+        if able:
+            plans[plan.plan_id] = plan
+            covered |= {key for name in able for key in named[name]}
+            plans |= {redo.plan_id: redo for redo in _plan_given_up(dataset, plan, able, at_hand)}
+    fresh = [photo for photo in found if photo.key not in covered]
     if fresh:
         groups = _group(fresh, config.images_per_shard, config.shard_bytes)
         shards = [
             PlannedShard(name=f"{number:06d}", inputs=tuple(photo.key for photo in group))
             for number, group in enumerate(groups)
         ]
-        plans.append(dataset.new_plan(PlanKind.IMAGES, shards, config.settings()))
-    return plans
+        new = dataset.new_plan(PlanKind.IMAGES, shards, config.settings())
+        plans[new.plan_id] = new
+    return list(plans.values())
+
+
+def _plan_given_up(dataset: Dataset, plan: Plan, names: Sequence[str], at_hand: PhotosAtHand) -> list[Plan]:
+    """Plan those of these shards again that nobody made before they were given up (`gigamask gc --close`)."""
+    newest = {record.shard: record for record in dataset.commits(plan, given_up=True)}
+    given_up = [
+        name
+        for name in names
+        if name in newest and not newest[name].attempt_id and at_hand.covers(photo_inputs(plan.shard(name).inputs))
+    ]
+    return [dataset.plan_redo(plan, given_up)] if given_up else []
 
 
 def image_plans(dataset: Dataset) -> list[Plan]:

@@ -250,6 +250,59 @@ def test_a_photograph_that_went_away_after_planning_is_a_reject(dataset: Dataset
     assert not any(thread.name.startswith("ingest") for thread in threading.enumerate())
 
 
+class Stopped(Exception):
+    """As Ctrl-C ends an ingest."""
+
+
+def stop(now: IngestProgress) -> None:
+    raise Stopped
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path, photo_folder: Path) -> tuple[Path, Path]:
+    """Eight photos in two folders, which sort into common shards."""
+    first, second = tmp_path / "A", tmp_path / "B"
+    for folder in (first, second):
+        folder.mkdir()
+    for number, photo in enumerate(sorted(photo_folder.iterdir())):
+        photo.rename((first, second)[number % 2] / photo.name)
+    return first, second
+
+
+def test_an_ingest_of_two_folders_goes_on_with_one_and_loses_no_photo_of_the_other(
+    dataset: Dataset, two_folders: tuple[Path, Path]
+) -> None:
+    first, second = two_folders
+    with pytest.raises(Stopped):
+        ingest_photos([first, second], dataset, IngestConfig(images_per_shard=8), stop)
+
+    report = ingest_photos([first], dataset, IngestConfig(images_per_shard=8))
+    assert (report.images, report.rejects) == (4, ())
+    report = ingest_photos([second], dataset, IngestConfig(images_per_shard=8))
+    assert (report.images, report.rejects) == (4, ())
+
+    report = ingest_photos([first, second], dataset, IngestConfig(images_per_shard=8))
+    assert (report.rejects, report.unchanged) == ((), 8)
+    dataset.fold()
+    assert dataset.query("SELECT count(*) AS images FROM images").to_pylist() == [{"images": 8}]
+    assert all(status.missing == () for status in dataset.status())
+
+
+def test_photos_of_shards_that_were_given_up_are_ingested_again(dataset: Dataset, photo_folder: Path) -> None:
+    with pytest.raises(Stopped):
+        ingest_photos([photo_folder], dataset, SMALL_SHARDS, stop)
+    (plan,) = dataset.plans()
+    dataset.close(plan)
+
+    report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    assert (report.images, report.rejects, report.unchanged) == (8, (), 0)
+    again = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    assert (again.images, again.new_shards) == (8, 0)
+    dataset.fold()
+    assert dataset.query("SELECT count(*) AS images FROM images").to_pylist() == [{"images": 8}]
+    assert dataset.verify().faults == ()
+
+
 @pytest.fixture
 def cards(tmp_path: Path, pictures: SimpleNamespace) -> list[Path]:
     """Two folders of one name, each with another photograph of the same name, size and time."""
