@@ -1,7 +1,7 @@
 """The models of a dataset: `models/<model_id>/` holds a version's weights, its card, its curves and its history.
 
-Weights carry their hash in the version's id, so that a version is written again without harm; the card is written last,
-and a folder without one is no version.
+A version's id contains the hash of its weights, so that writing a version again changes nothing. The card is written
+last; a folder without one is no version.
 """
 
 import shutil
@@ -14,41 +14,54 @@ from storage.objects.local import LocalStore
 from storage.objects.stores import ObjectStore
 
 WEIGHTS_NAME = "model.safetensors"
+"""File name of a version's weights."""
 CARD_NAME = "model.json"
+"""File name of a version's card."""
 
 
-def publish_version(store: ObjectStore, model_id: str, files: Mapping[str, Path]) -> str:
-    """Write a version's files, the card last; returns where its weights are.
+class ModelVersions:
+    """The model versions of one dataset, as `dataset.models`."""
 
-    Raises ValueError when the weights or the card are missing.
-    """
-    missing = {WEIGHTS_NAME, CARD_NAME} - set(files)
-    if missing:
-        raise ValueError(f"model {model_id}: got files {sorted(files)}, expected {sorted(missing)} among them")
-    for name in sorted(files, key=lambda name: name == CARD_NAME):
-        store.put_file(_key(model_id, name), files[name])
-    return f"{store.uri}/{_key(model_id, WEIGHTS_NAME)}"
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
 
+    def publish(self, model_id: str, files: Mapping[str, Path]) -> str:
+        """Write a version's files, the card last, and return the address of its weights.
 
-def list_versions(store: ObjectStore) -> list[str]:
-    """The ids of the dataset's models, in alphabetical order."""
-    return sorted(key.split("/")[1] for key in store.list("models/") if key.endswith(f"/{CARD_NAME}"))
+        Args:
+            model_id: The id of the version.
+            files: The files by the name that they get; weights and card must be among them.
 
+        Raises:
+            ValueError: The weights or the card are missing.
+        """
+        missing = {WEIGHTS_NAME, CARD_NAME} - set(files)
+        if missing:
+            raise ValueError(f"model {model_id}: got files {sorted(files)}, expected {sorted(missing)} among them")
+        for name in sorted(files, key=lambda name: name == CARD_NAME):
+            self._store.put_file(_key(model_id, name), files[name])
+        return f"{self._store.uri}/{_key(model_id, WEIGHTS_NAME)}"
 
-def fetch_version(store: ObjectStore, model_id: str, folder: Path) -> Path:
-    """Copy a version's weights and card to `folder`/<model_id>/ and return the path of the weights.
+    def ids(self) -> list[str]:
+        """List the ids of all versions, in alphabetical order."""
+        return sorted(key.split("/")[1] for key in self._store.list("models/") if key.endswith(f"/{CARD_NAME}"))
 
-    Each file is replaced at once: processes that share the folder may fetch and load at the same time. Raises NotFound,
-    naming the versions there are.
-    """
-    there = list_versions(store)
-    if model_id not in there:
-        raise NotFound(f"{store.uri}: no model {model_id!r}; there are: {', '.join(there) or 'none'}")
-    copies = LocalStore(folder)
-    for name in (WEIGHTS_NAME, CARD_NAME):
-        with store.open(_key(model_id, name)) as source:
-            copies.write(f"{model_id}/{name}", partial(shutil.copyfileobj, source))
-    return copies.root / model_id / WEIGHTS_NAME
+    def fetch(self, model_id: str, folder: Path) -> Path:
+        """Copy a version's weights and card to `folder`/<model_id>/ and return the path of the weights.
+
+        Each file is replaced in one step: processes that share the folder may fetch and load at the same time.
+
+        Raises:
+            NotFound: There is no such version; the message names those there are.
+        """
+        known = self.ids()
+        if model_id not in known:
+            raise NotFound(f"{self._store.uri}: no model {model_id!r}; there are: {', '.join(known) or 'none'}")
+        copies = LocalStore(folder)
+        for name in (WEIGHTS_NAME, CARD_NAME):
+            with self._store.open(_key(model_id, name)) as source:
+                copies.write(f"{model_id}/{name}", partial(shutil.copyfileobj, source))
+        return copies.root / model_id / WEIGHTS_NAME
 
 
 def _key(model_id: str, name: str) -> str:

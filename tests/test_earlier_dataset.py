@@ -123,12 +123,12 @@ def test_its_photographs_are_known_when_they_are_ingested_again(folder: Path, da
 
 
 def test_it_folds_rebuilds_and_verifies_without_a_fault(dataset: Dataset) -> None:
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
     assert dataset.fold().records == 1  # the second ingest was committed and not folded
     folded = rows(dataset, "SELECT image_id, mask_id FROM masks ORDER BY image_id, mask_id")
-    dataset.rebuild_tables()
+    dataset.maintenance.rebuild_tables()
     assert rows(dataset, "SELECT image_id, mask_id FROM masks ORDER BY image_id, mask_id") == folded
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_its_redo_and_its_withdrawal_go_on(dataset: Dataset) -> None:
@@ -136,7 +136,7 @@ def test_its_redo_and_its_withdrawal_go_on(dataset: Dataset) -> None:
     (commit,) = dataset.commits(people)
     assert commit.generation == 1
     assert [asdict(reject) for reject in commit.rejects] == []
-    next_redo = dataset.plan_redo(people, ["000000"])
+    next_redo = dataset.maintenance.plan_redo(people, ["000000"])
     assert next_redo.shards[0].generation == 2
     assert next_redo.shards[0].previous == commit.record_sha256
 

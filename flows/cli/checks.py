@@ -60,12 +60,11 @@ def check_training(dataset_uri: str, snapshot_id: str, parent: str) -> None:
         StoreError: no such dataset or snapshot.
     """
     from storage.dataset import Dataset
-    from storage.model_versions import list_versions
     from storage.tables.snapshots import read_snapshot
 
     dataset = Dataset.open(dataset_uri)
     read_snapshot(dataset.store, snapshot_id)
-    versions = list_versions(dataset.store)
+    versions = dataset.models.ids()
     if parent in versions:
         return
     try:

@@ -63,7 +63,7 @@ def verify(
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
-    checked = Dataset.open(dataset).verify(fast=fast)
+    checked = Dataset.open(dataset).maintenance.verify(fast=fast)
     print_result(checked, as_json)
     if checked.faults:
         raise typer.Exit(1)

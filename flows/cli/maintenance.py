@@ -75,8 +75,8 @@ def gc(
         plan = _plan(data, close)
         closed = [shard.name for shard in data.missing(plan)]
         if delete:
-            closed = [record.shard for record in data.close(plan)]
-    report = data.clean(delete=delete)
+            closed = [record.shard for record in data.maintenance.close(plan)]
+    report = data.maintenance.clean(delete=delete)
     result = CleanedUp(
         deleted=report.deleted,
         garbage=len(report.garbage),
@@ -152,7 +152,7 @@ def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> N
     from storage.dataset import Dataset
 
     log(f"rebuild: the tables of {dataset} from its commit records ...")
-    print_result(Dataset.open(dataset).rebuild_tables(), as_json)
+    print_result(Dataset.open(dataset).maintenance.rebuild_tables(), as_json)
 
 
 def _plan(data: Dataset, plan_id: str) -> Plan:
@@ -172,7 +172,7 @@ def _plan(data: Dataset, plan_id: str) -> Plan:
 
 def _plan_redo(data: Dataset, home: Plan, shards: list[str] | None) -> PlannedRedo:
     before = {record.shard: len(record.rejects) for record in data.commits(home)}
-    redone = data.plan_redo(home, shards)
+    redone = data.maintenance.plan_redo(home, shards)
     return PlannedRedo(
         plan=redone.plan_id,
         redoes=redone.redoes,

@@ -50,7 +50,7 @@ def _plan_given_up(dataset: Dataset, plan: Plan, names: Sequence[str], at_hand: 
         for name in names
         if name in newest and not newest[name].attempt_id and at_hand.covers(photo_inputs(plan.shard(name).inputs))
     ]
-    return [dataset.plan_redo(plan, given_up)] if given_up else []
+    return [dataset.maintenance.plan_redo(plan, given_up)] if given_up else []
 
 
 def image_plans(dataset: Dataset) -> list[Plan]:

@@ -33,7 +33,7 @@ from engine.training.train import TrainConfig, train
 from stages.training.curves import condensed, write_curves
 from stages.training.snapshot_source import Part, SnapshotSource, count_images
 from storage.dataset import Dataset
-from storage.model_versions import CARD_NAME, WEIGHTS_NAME, fetch_version, list_versions, publish_version
+from storage.model_versions import CARD_NAME, WEIGHTS_NAME
 
 SCENES = BankConfig(seed=30_000_000, chunk_scenes=16, first_chunks=8, chunks_per_step=0.05, max_chunks=500)
 """Scenes that are mixed in; none of them is among those the seed was trained on."""
@@ -163,12 +163,12 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def load_parent(dataset: Dataset, name: str, folder: Path) -> Model:
     """A model by its name, its path, or its id in the dataset. Raises ValueError, naming what there is."""
-    if name in list_versions(dataset.store):
-        return load_model(fetch_version(dataset.store, name, folder / "parent"))
+    if name in dataset.models.ids():
+        return load_model(dataset.models.fetch(name, folder / "parent"))
     try:
         return load_model(name)
     except ValueError as error:
-        versions = ", ".join(list_versions(dataset.store)) or "none"
+        versions = ", ".join(dataset.models.ids()) or "none"
         raise ValueError(f"{error}; models of {dataset.uri}: {versions}") from error
 
 
@@ -247,7 +247,7 @@ def _publish(
     model_id = save_model(job.work_folder / WEIGHTS_NAME, trained, card)
     write_curves(job.work_folder / CURVES_NAME, history, f"{model_id}, from {parent.model_id}")
     names = (WEIGHTS_NAME, CARD_NAME, CURVES_NAME, HISTORY_NAME)
-    weights = publish_version(dataset.store, model_id, {name: job.work_folder / name for name in names})
+    weights = dataset.models.publish(model_id, {name: job.work_folder / name for name in names})
     return TrainedModel(
         model_id=model_id,
         parent=parent.model_id,

@@ -199,7 +199,7 @@ class Chaos:
         self.next_variant += 1
         settings = {"variant": self.next_variant, "skip": 0, "inherit": False}
         shard = name.rpartition(".g")[0]
-        redo = self.insist(lambda dataset: dataset.plan_redo(dataset.plan(home), [shard], settings))
+        redo = self.insist(lambda dataset: dataset.maintenance.plan_redo(dataset.plan(home), [shard], settings))
         self.insist(workers.write_unit(redo.plan_id, shard))
         if self.dice.random() < 0.5:
             self.insist(workers.fold)

@@ -42,7 +42,7 @@ def plan_masks(dataset: Dataset, images: Plan, *, variant: int, skip: int) -> Pl
 
 def redo_all(dataset: Dataset, plan_id: str, settings: dict[str, Any]) -> Plan:
     plan = dataset.plan(plan_id)
-    return dataset.plan_redo(plan, [shard.name for shard in plan.shards], settings)
+    return dataset.maintenance.plan_redo(plan, [shard.name for shard in plan.shards], settings)
 
 
 def of_kind(dataset: Dataset, kind: str) -> list[Plan]:
@@ -56,11 +56,11 @@ def prepare_masks(dataset: Dataset) -> None:
 
 def prepare_redo(dataset: Dataset) -> None:
     """Of the images that have no masks yet."""
-    dataset.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 3, "skip": 0, "inherit": True})
+    dataset.maintenance.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 3, "skip": 0, "inherit": True})
 
 
 def prepare_whole_redo(dataset: Dataset) -> None:
-    dataset.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 4, "skip": 0, "inherit": False})
+    dataset.maintenance.plan_redo(of_kind(dataset, "masks")[0], ["00000"], {"variant": 4, "skip": 0, "inherit": False})
 
 
 def prepare_clean(dataset: Dataset) -> None:
@@ -127,4 +127,4 @@ def snapshot(dataset: Dataset) -> None:
 
 
 def rebuild(dataset: Dataset) -> None:
-    dataset.rebuild_tables()
+    dataset.maintenance.rebuild_tables()

@@ -74,7 +74,7 @@ def dataset(sound: Dataset, tmp_path: Path) -> Dataset:
 
 def test_a_redo_that_names_another_record_is_reported(dataset: Dataset) -> None:
     plan = datasets.of_kind(dataset, "masks")[0]
-    (planned,) = dataset.plan_redo(plan, ["00000"], {"variant": 9, "skip": 0, "inherit": False}).shards
+    (planned,) = dataset.maintenance.plan_redo(plan, ["00000"], {"variant": 9, "skip": 0, "inherit": False}).shards
     wrong = replace(planned, previous="0" * 64)
     settings = {"variant": 9, "skip": 0, "inherit": False}
     redo = put_plan(dataset.store, make_plan("masks", [wrong], settings, redoes=plan.plan_id))

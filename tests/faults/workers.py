@@ -147,7 +147,7 @@ def fold(dataset: Dataset) -> None:
 
 
 def clean(dataset: Dataset) -> None:
-    dataset.clean(delete=True)
+    dataset.maintenance.clean(delete=True)
 
 
 def finish(dataset: Dataset) -> None:
@@ -159,7 +159,7 @@ def finish(dataset: Dataset) -> None:
                 try:
                     dataset.withdraw(pairs, str(plan.settings["reason"]))
                 except ValueError:  # a redo replaced some of them meanwhile
-                    dataset.close(plan)
+                    dataset.maintenance.close(plan)
             else:
                 write_unit(plan.plan_id, shard.name)(dataset)
     dataset.fold()

@@ -169,7 +169,7 @@ def test_images_without_masks_and_shards_without_images_are_kept(dataset: Datase
     assert [(each.image_id, masks) for each, masks in dataset.read_masks(commit)] == [(image.image_id, [])]
     dataset.fold()
     assert dataset.query("SELECT reason FROM rejects").to_pylist() == [{"reason": "truncated"}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_known_images_are_those_folded_and_those_not_yet(dataset: Dataset, samples: SimpleNamespace) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from storage.dataset import Dataset
-from storage.model_versions import CARD_NAME, WEIGHTS_NAME, fetch_version, list_versions, publish_version
+from storage.model_versions import CARD_NAME, WEIGHTS_NAME
 from storage.objects.stores import ObjectInfo
 
 
@@ -25,32 +25,32 @@ def test_a_version_is_known_once_its_card_is_there(
     put_file, known = dataset.store.put_file, []
 
     def put(key: str, path: Path) -> ObjectInfo:
-        known.append(list_versions(dataset.store))
+        known.append(dataset.models.ids())
         return put_file(key, path)
 
     monkeypatch.setattr(dataset.store, "put_file", put)
-    weights = publish_version(dataset.store, "m-1", files)
+    weights = dataset.models.publish("m-1", files)
     assert weights == f"{dataset.store.uri}/models/m-1/{WEIGHTS_NAME}"
     assert known == [[], [], []]
-    assert list_versions(dataset.store) == ["m-1"]
+    assert dataset.models.ids() == ["m-1"]
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME])
 def test_a_version_without_weights_or_card_is_refused(dataset: Dataset, files: dict[str, Path], name: str) -> None:
     del files[name]
     with pytest.raises(ValueError, match=rf"expected \['{name}'\] among them"):
-        publish_version(dataset.store, "m-1", files)
+        dataset.models.publish("m-1", files)
 
 
 def test_a_copy_that_is_being_read_stays_whole_while_it_is_fetched_again(
     dataset: Dataset, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    publish_version(dataset.store, "m-1", files)
-    path = fetch_version(dataset.store, "m-1", tmp_path / "copies")
+    dataset.models.publish("m-1", files)
+    path = dataset.models.fetch("m-1", tmp_path / "copies")
     with path.open("rb") as copy:
         files[WEIGHTS_NAME].write_bytes(b"others!")
-        publish_version(dataset.store, "m-1", files)
-        assert fetch_version(dataset.store, "m-1", tmp_path / "copies") == path
+        dataset.models.publish("m-1", files)
+        assert dataset.models.fetch("m-1", tmp_path / "copies") == path
         assert copy.read() == b"weights"
     assert path.read_bytes() == b"others!"
     assert sorted(each.name for each in path.parent.iterdir()) == sorted([WEIGHTS_NAME, CARD_NAME])

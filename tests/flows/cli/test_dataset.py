@@ -92,7 +92,7 @@ def test_gc_says_what_it_would_remove_and_removes_it_when_told(gigamask: Gigamas
     second = json.loads(gigamask("gc", "--dataset", "data", "--delete", "--json", cwd=made.folder).stdout)
     assert second == {**first, "deleted": True}
     assert not (made.folder / "data" / beaten.key("tar")).exists()
-    assert made.dataset.verify().faults == ()
+    assert made.dataset.maintenance.verify().faults == ()
 
 
 def test_gc_closes_the_missing_shards_of_a_plan(gigamask: Gigamask, made: SimpleNamespace) -> None:
@@ -129,7 +129,7 @@ def test_masks_are_withdrawn_by_condition(gigamask: Gigamask, made: SimpleNamesp
     done = json.loads(gigamask(*command, cwd=made.folder).stdout)
     assert (done["masks"], done["plan"].partition("-")[0]) == (3, "withdrawals")
     assert masks_left(made) == 3
-    assert made.dataset.verify().faults == ()
+    assert made.dataset.maintenance.verify().faults == ()
 
 
 def test_masks_are_withdrawn_by_a_list_that_a_query_wrote(gigamask: Gigamask, made: SimpleNamespace) -> None:

@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     assert (result.deaths, result.failed) == (1, {})
     assert committed_sources(photographed, result) == EVERY_PHOTO_ONCE
     assert result.rejects == ()
-    assert photographed.verify().faults == ()
+    assert photographed.maintenance.verify().faults == ()
     assert capfd.readouterr().out == ""
 
 

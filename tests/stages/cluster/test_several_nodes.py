@@ -97,4 +97,4 @@ def test_a_run_grows_with_its_cluster_and_outlives_a_node(
     assert len({each.place for now in told for each in now.by_worker}) == 2
     shards = Counter(commit.shard for commit in result.commits)
     assert shards == Counter(shard.name for shard in plan.shards)
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()

@@ -85,14 +85,14 @@ def test_a_record_explains_no_more_than_a_few_images_without_masks(
 def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker) -> None:
     mask_all(worker)
     (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
-    redo = worker.dataset.plan_redo(plan, ["000000"])
+    redo = worker.dataset.maintenance.plan_redo(plan, ["000000"])
     assert plan_masks(worker.dataset, worker.model, CONFIG) == [plan, redo]
     assert worker.mask_shard(redo.plan_id, "000000").is_new
     assert not worker.mask_shard(redo.plan_id, "000000").is_new
     assert [commit.generation for commit in worker.dataset.commits(plan)] == [1, *([0] * (len(plan.shards) - 1))]
     worker.dataset.fold()
     assert worker.dataset.query("SELECT count(DISTINCT image_id) AS n FROM masks").to_pylist() == [{"n": 8}]
-    assert worker.dataset.verify().faults == ()
+    assert worker.dataset.maintenance.verify().faults == ()
 
 
 def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
@@ -105,7 +105,7 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
         worker.mask_shard(plan.plan_id, "000000")
     (first,) = dataset.commits(plan)
     assert (first.images, len(first.rejects)) == (4, 1)
-    redo = dataset.plan_redo(plan)
+    redo = dataset.maintenance.plan_redo(plan)
     heard: list[MaskedImage | Reject] = []
     result = worker.mask_shard(redo.plan_id, "000000", heard.append)
     assert [type(outcome) for outcome in heard] == [MaskedImage]
@@ -119,7 +119,7 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
     assert len({mask.mask_id for _, masks in dataset.read_masks(second) for mask in masks}) == second.masks
     dataset.fold()
     assert dataset.query("SELECT count(*) AS n FROM masks").to_pylist() == [{"n": second.masks}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +128,12 @@ def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypat
     with monkeypatch.context() as patch:
         poison(patch, call=2)
         worker.mask_shard(plan.plan_id, "000000")
-    redo = dataset.plan_redo(plan)
+    redo = dataset.maintenance.plan_redo(plan)
     with monkeypatch.context() as patch:
         poison(patch, call=1)
         worker.mask_shard(redo.plan_id, "000000")
     (commit,) = dataset.commits(plan)
     assert (commit.generation, commit.images, len(commit.rejects)) == (1, 4, 1)
-    again = dataset.plan_redo(plan)
+    again = dataset.maintenance.plan_redo(plan)
     assert worker.mask_shard(again.plan_id, "000000").images == 5
     assert dataset.commits(plan)[0].generation == 2

@@ -46,7 +46,7 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
     mask_all(worker)
     path.write_bytes(whole)  # repaired, same size and time
     os.utime(path, (1, 1))
-    dataset.plan_redo(dataset.plans()[0])
+    dataset.maintenance.plan_redo(dataset.plans()[0])
     report = ingest_photos([photo_folder], dataset)
     assert (report.images, report.unchanged, report.rejects) == (8, 0, ())
     assert [inputs_to_json(shard.inputs)[1] for shard in plan_masks(dataset, model, CONFIG)[-1].shards] == ["7:8"]

@@ -166,7 +166,7 @@ def test_a_redo_still_counts_photographs_of_earlier_settings(dataset: Dataset, p
     (photo_folder / "mended.png").touch()
     assert ingest_photos([photo_folder], dataset, licensed).reasons() == {"empty": 1}
     (plan,) = (plan for plan in dataset.plans() if plan.settings == licensed.settings())
-    dataset.plan_redo(plan)
+    dataset.maintenance.plan_redo(plan)
     report = ingest_photos([photo_folder], dataset, licensed)
     assert (report.new_shards, report.unchanged, report.stored_with_other_settings) == (1, 8, 8)
 
@@ -292,7 +292,7 @@ def test_photos_of_shards_that_were_given_up_are_ingested_again(dataset: Dataset
     with pytest.raises(Stopped):
         ingest_photos([photo_folder], dataset, SMALL_SHARDS, stop)
     (plan,) = dataset.plans()
-    dataset.close(plan)
+    dataset.maintenance.close(plan)
 
     report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
     assert (report.images, report.rejects, report.unchanged) == (8, (), 0)
@@ -300,7 +300,7 @@ def test_photos_of_shards_that_were_given_up_are_ingested_again(dataset: Dataset
     assert (again.images, again.new_shards) == (8, 0)
     dataset.fold()
     assert dataset.query("SELECT count(*) AS images FROM images").to_pylist() == [{"images": 8}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from engine.training.train import TrainConfig
 from stages.training.job import DataConfig, TrainingJob, alone_in, load_parent, run_job
 from storage.dataset import Dataset
 from storage.errors import NotFound
-from storage.model_versions import fetch_version, list_versions
 from tests.engine.training.tiny import TINY_SAM
 from tests.small_dataset import small_dataset
 from tests.tiny_network import tiny_card
@@ -63,7 +62,7 @@ def test_a_version_has_weights_card_history_and_curves(dataset: Dataset, parent:
     said: list[str] = []
     trained = run_job(job_of(dataset, parent, tmp_path / "work"), Peers(), said.append)
     assert trained is not None
-    assert trained.model_id in list_versions(dataset.store)
+    assert trained.model_id in dataset.models.ids()
     folder = Path(dataset.uri) / "models" / trained.model_id
     assert sorted(path.name for path in folder.iterdir()) == [
         "curves.svg",
@@ -88,11 +87,11 @@ def test_a_version_has_weights_card_history_and_curves(dataset: Dataset, parent:
     assert (folder / "curves.svg").read_text().count("<path") > 10
     assert sum("images/s, loss" in line for line in said) == 6
 
-    fetched = fetch_version(dataset.store, trained.model_id, tmp_path / "fetched")
+    fetched = dataset.models.fetch(trained.model_id, tmp_path / "fetched")
     assert fetched.read_bytes() == Path(trained.weights).read_bytes()
     assert load_model(fetched).card == model.card
     with pytest.raises(NotFound, match=f"no model 'other'; there are: .*{trained.model_id}"):
-        fetch_version(dataset.store, "other", tmp_path)
+        dataset.models.fetch("other", tmp_path)
 
 
 def test_a_version_trains_further_under_its_id(dataset: Dataset, parent: Path, tmp_path: Path) -> None:

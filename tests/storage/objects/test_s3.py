@@ -38,14 +38,14 @@ def test_a_dataset_on_s3_answers_like_one_on_disk(dataset: Dataset, samples: Sim
         for image, masks in dataset.read_masks(commit):
             assert repr(masks) == repr(samples.make_masks(image, plan, shard))
             assert repr(dataset.read_mask(image.image_id, masks[0].mask_id)) == repr(masks[0])
-    redo = dataset.plan_redo(plan, ["00000"])
+    redo = dataset.maintenance.plan_redo(plan, ["00000"])
     samples.write_mask_shard(dataset, redo, redo.shards[0], count=4)
     dataset.fold()
     image, masks = next(dataset.read_masks(redo.address(redo.shards[0])))
     dataset.withdraw([(image.image_id, masks[0].mask_id)], "wrong")
-    dataset.rebuild_tables()
+    dataset.maintenance.rebuild_tables()
     assert dataset.query(COUNTS).to_pylist() == [{"images": 4, "masks": 6 + 8 - 1}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
     assert [status.missing for status in dataset.status()] == [()] * 4
 
 
@@ -71,7 +71,7 @@ def test_of_racing_workers_and_folders_every_image_counts_once(dataset: Dataset,
     assert len({record.attempt_id for record in records}) == 1
     assert len(list(dataset.store.list("data/"))) == 2
     assert dataset.query(COUNTS).to_pylist() == [{"images": 3, "masks": 0}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 @pytest.mark.parametrize("fault", [*REFUSES, *LOSES])
@@ -92,7 +92,7 @@ def test_a_commit_whose_first_answer_fails_is_made_once(
         assert attempt.commit().attempt_id == attempt.attempt_id
     assert left == []
     assert len(list(dataset.store.list("data/"))) == 2
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_a_body_that_breaks_off_is_read_again(s3_server: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_whole_run_through_a_failing_network_loses_and_doubles_nothing(
         assert behind.query(COUNTS).to_pylist() == [{"images": 4, "masks": 12}]
     assert len(faults) > 10
     assert dataset.query(COUNTS).to_pylist() == [{"images": 4, "masks": 12}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_large_objects_go_up_in_parts_and_what_a_dead_upload_left_can_be_removed(

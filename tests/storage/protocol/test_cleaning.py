@@ -38,7 +38,7 @@ def test_a_dry_run_says_what_it_would_delete_and_deletes_nothing(
 ) -> None:
     dataset, _, crashed, working = littered
     before = list(dataset.store.list("data/"))
-    report = dataset.clean()
+    report = dataset.maintenance.clean()
     assert (report.garbage, report.kept, report.unfinished) == (keys(crashed), keys(working), 1)
     assert report.nbytes == sum(part.nbytes for part in crashed.parts)
     assert not report.deleted
@@ -49,30 +49,30 @@ def test_cleaning_deletes_beaten_attempts_and_leaves_those_that_may_still_win(
     littered: tuple[Dataset, Plan, Attempt, Attempt],
 ) -> None:
     dataset, plan, _, working = littered
-    assert dataset.clean(delete=True).deleted
-    assert dataset.clean().garbage == ()
+    assert dataset.maintenance.clean(delete=True).deleted
+    assert dataset.maintenance.clean().garbage == ()
     assert len(list(dataset.store.unfinished())) == 1
     assert working.commit().attempt_id == working.attempt_id
     assert dataset.missing(plan) == []
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_closing_a_plan_beats_its_workers_and_lets_their_objects_go(
     littered: tuple[Dataset, Plan, Attempt, Attempt],
 ) -> None:
     dataset, plan, crashed, working = littered
-    (closed,) = dataset.close(plan)
+    (closed,) = dataset.maintenance.close(plan)
     assert (closed.shard, closed.attempt_id) == ("open", "")
-    assert dataset.close(plan) == []
+    assert dataset.maintenance.close(plan) == []
     assert dataset.missing(plan) == []
-    assert set(dataset.clean().garbage) == {*keys(crashed), *keys(working)}
+    assert set(dataset.maintenance.clean().garbage) == {*keys(crashed), *keys(working)}
     assert working.commit() == closed
     assert len(list(dataset.store.list("data/"))) == 4  # the loser took its own objects along
     dataset.fold()
     attempts = dataset.query("SELECT shard, attempt IS NULL AS closed FROM shards ORDER BY shard").to_pylist()
     assert attempts == [{"shard": "done", "closed": False}, {"shard": "open", "closed": True}]
     assert [commit.shard for commit in dataset.commits(plan)] == ["done"]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset: Dataset, samples: SimpleNamespace) -> None:
@@ -80,9 +80,9 @@ def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset: Dataset, sample
     plan = samples.mask(dataset)
     dataset.fold()
     rows = dataset.query("SELECT * FROM masks ORDER BY image_id, mask_id")
-    redo = dataset.plan_redo(plan, ["00000"], {"model": "better"})
+    redo = dataset.maintenance.plan_redo(plan, ["00000"], {"model": "better"})
     frozen = begin_attempt(dataset.store, redo, redo.shards[0])
-    (closed,) = dataset.close(redo)
+    (closed,) = dataset.maintenance.close(redo)
     assert frozen.commit() == closed
     assert [commit.parts for commit in dataset.commits(redo)] == [closed.parts]
     dataset.fold()
@@ -93,8 +93,8 @@ def test_a_shard_whose_redo_is_closed_stays_what_it_was(dataset: Dataset, sample
         {"shard": "00000", "generation": 1, "masks": 6},
         {"shard": "00001", "generation": 0, "masks": 6},
     ]
-    assert dataset.verify().faults == ()
-    assert dataset.plan_redo(plan, ["00000"], {"model": "best"}).shards[0].previous == closed.record_sha256
+    assert dataset.maintenance.verify().faults == ()
+    assert dataset.maintenance.plan_redo(plan, ["00000"], {"model": "best"}).shards[0].previous == closed.record_sha256
 
 
 def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(
@@ -102,11 +102,11 @@ def test_objects_that_a_newer_generation_inherits_and_those_of_its_workers_stay(
 ) -> None:
     plan = samples.ingest(dataset, shards=1)
     (old,) = dataset.commits(plan)
-    redo = dataset.plan_redo(plan)
+    redo = dataset.maintenance.plan_redo(plan)
     working = begin_attempt(dataset.store, redo, redo.shards[0])
     put_images(working, [samples.make_image(9)], old)
-    assert dataset.clean(delete=True).kept == keys(working)
+    assert dataset.maintenance.clean(delete=True).kept == keys(working)
     working.commit(inherited=old.parts)
-    assert dataset.clean(delete=True).garbage == ()
+    assert dataset.maintenance.clean(delete=True).garbage == ()
     assert len(list(dataset.read_images(dataset.commits(plan)[0]))) == 3
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()

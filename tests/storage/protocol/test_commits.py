@@ -182,12 +182,12 @@ def test_a_writer_killed_at_any_step_leaves_nothing_torn_and_the_rerun_completes
     assert len(lines) > 10  # steps: each of tar, rows and record is synced, named, its folder synced
     for commit in dataset.commits(plan):
         assert list(dataset.read_images(commit)) == sorted(photos, key=lambda photo: photo[0].key)
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
     for shard in dataset.missing(plan)[: len(lines)]:
         dataset.write_images(plan, shard, photos)
     done = {commit.shard for commit in dataset.commits(plan)}
     assert {shard.name for shard in shards[: len(lines)]} <= done
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_of_racing_workers_one_wins_and_nobody_is_doubled(dataset: Dataset, samples: SimpleNamespace) -> None:
@@ -227,7 +227,7 @@ def test_a_worker_frozen_before_its_commit_and_thawed_after_its_replacement_lose
     assert frozen.communicate(timeout=60)[0] == "lost\n"
     assert dataset.commits(plan) == [winner]
     assert {path.stem for path in data_files(dataset)} == {winner.attempt_id}
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 class LosesReplies(LocalStore):
@@ -295,7 +295,7 @@ def test_a_file_size_limit_leaves_no_torn_file_and_one_clear_error(
     assert "no space left" in message
     assert data_files(dataset) == []
     dataset.write_images(plan, SHARD, photos)
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(
         fill_up()
     written = [len(dataset.commits(plan)) for plan in dataset.plans()]
     assert list(small_disk.rglob(".gigamask-tmp-*")) == []
-    assert [fault for fault in dataset.verify().faults if not fault.key.startswith("tables/")] == []
+    assert [fault for fault in dataset.maintenance.verify().faults if not fault.key.startswith("tables/")] == []
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     for number, _ in enumerate(written):
         samples.ingest(dataset, shards=5, images=20, first=100 * number)
@@ -332,7 +332,7 @@ def test_a_full_disk_stops_with_one_clear_error_and_the_rerun_completes(
     assert [status.missing for status in dataset.status()] == [()] * len(written)
     counted = dataset.query("SELECT count(*) AS n, count(DISTINCT image_id) AS distinct FROM images").to_pylist()
     assert counted[0]["n"] == 100 * len(written)
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_two_writers_of_one_plan_freeze_one_plan(dataset: Dataset) -> None:

@@ -188,7 +188,7 @@ class Protocol(RuleBasedStateMachine):
     def redo(self, inherit: bool, which: int) -> None:
         plan = datasets.of_kind(self.dataset, "masks")[0]
         self.variant += 1
-        self.dataset.plan_redo(
+        self.dataset.maintenance.plan_redo(
             plan, [plan.shards[which].name], {"variant": self.variant, "skip": 0, "inherit": inherit}
         )
 
@@ -197,7 +197,7 @@ class Protocol(RuleBasedStateMachine):
         """Whoever is still at one of its shards loses it."""
         plan = [plan for plan in self.dataset.plans() if plan.kind == "masks"][-1]
         missing = self.dataset.missing(plan)
-        closed = self.dataset.close(plan)
+        closed = self.dataset.maintenance.close(plan)
         assert [(each.shard, each.generation) for each in closed] == [(each.name, each.generation) for each in missing]
 
     @precondition(lambda self: self.puppets)
@@ -233,7 +233,7 @@ class Protocol(RuleBasedStateMachine):
                 puppet.die()
             workers.finish(self.dataset)
             assert Checker(FolderFiles(self.folder / "dataset")).check(complete=True) == []
-            assert self.dataset.verify().faults == ()
+            assert self.dataset.maintenance.verify().faults == ()
         finally:
             self.patch.stop()
             self.often.stop()

@@ -40,8 +40,8 @@ def test_failed_images_of_a_finished_shard_are_retried_as_a_new_generation(
 ) -> None:
     dataset, plan = half_masked
     (old,) = dataset.commits(plan)
-    redo = dataset.plan_redo(plan)
-    assert redo == dataset.plan_redo(plan)
+    redo = dataset.maintenance.plan_redo(plan)
+    assert redo == dataset.maintenance.plan_redo(plan)
     (shard,) = redo.shards
     assert (shard.generation, shard.previous, redo.redoes) == (1, old.record_sha256, plan.plan_id)
     assert dataset.missing(redo) == [shard]
@@ -59,13 +59,13 @@ def test_failed_images_of_a_finished_shard_are_retried_as_a_new_generation(
         "SELECT generation, count(*) AS n FROM masks GROUP BY generation ORDER BY 1"
     ).to_pylist()
     assert generations == [{"generation": 0, "n": 3}, {"generation": 1, "n": 3}]
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_a_whole_shard_made_again_replaces_its_rows_at_once(filled: Dataset, samples: SimpleNamespace) -> None:
     plan = filled.plans()[1]
     before = filled.snapshot()
-    redo = filled.plan_redo(plan, ["00001"], {"model": "better"})
+    redo = filled.maintenance.plan_redo(plan, ["00001"], {"model": "better"})
     samples.write_mask_shard(filled, redo, redo.shards[0], count=5)
     filled.fold()
     assert count(filled) == 6 + 10
@@ -75,7 +75,7 @@ def test_a_whole_shard_made_again_replaces_its_rows_at_once(filled: Dataset, sam
     ]
     image, masks = next(filled.read_masks(filled.commits(plan)[1]))
     assert filled.read_mask(image.image_id, masks[4].mask_id).rle == masks[4].rle
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_worker_of_the_old_generation_thawed_after_the_redo_changes_nothing(
@@ -86,33 +86,33 @@ def test_a_worker_of_the_old_generation_thawed_after_the_redo_changes_nothing(
     frozen = begin_attempt(filled.store, plan, shard)
     images = [image for image, _ in filled.read_images(image_inputs(shard.inputs)[0])]
     put_masks(frozen, [(image, samples.make_masks(image, plan, shard)) for image in images])
-    redo = filled.plan_redo(plan, ["00000"])
+    redo = filled.maintenance.plan_redo(plan, ["00000"])
     samples.write_mask_shard(filled, redo, redo.shards[0], count=4)
     filled.fold()
     assert frozen.commit().attempt_id != frozen.attempt_id
     filled.fold()
     assert count(filled) == 8 + 6
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_two_generations_that_were_never_folded_count_once(dataset: Dataset, samples: SimpleNamespace) -> None:
     samples.ingest(dataset, shards=1)
     plan = samples.mask(dataset)
-    redo = dataset.plan_redo(plan, ["00000"])
+    redo = dataset.maintenance.plan_redo(plan, ["00000"])
     samples.write_mask_shard(dataset, redo, redo.shards[0], count=2)
     dataset.fold()
     assert (count(dataset), count(dataset, "shards", "kind = 'masks'")) == (4, 1)
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_what_cannot_be_redone_is_refused(filled: Dataset, samples: SimpleNamespace) -> None:
     plan = filled.plans()[1]
     with pytest.raises(ValueError, match="no finished shard has rejects"):
-        filled.plan_redo(plan)
+        filled.maintenance.plan_redo(plan)
     open_plan = filled.new_plan("masks", [PlannedShard(name="new")], {})
     with pytest.raises(ValueError, match="no record of new; only finished shards are redone"):
-        filled.plan_redo(open_plan, ["new"])
-    redo = filled.plan_redo(plan, ["00000"])
+        filled.maintenance.plan_redo(open_plan, ["new"])
+    redo = filled.maintenance.plan_redo(plan, ["00000"])
     old, other = filled.commits(plan)
     image = next(filled.read_masks(old))[0]
     with pytest.raises(ValueError, match=r"is in .* already"):
@@ -135,11 +135,11 @@ def test_withdrawn_masks_are_gone_from_tables_and_shards_but_not_from_earlier_sn
         assert [len(masks) for _, masks in filled.read_masks(commit, snapshot=before.snapshot_id)] == [3, 3]
     assert filled.query("SELECT count(*) AS n FROM masks", before.snapshot_id).to_pylist() == [{"n": 12}]
     assert filled.read_mask(*pairs[0], snapshot=before.snapshot_id).mask_id == pairs[0][1]
-    checked = filled.verify()
+    checked = filled.maintenance.verify()
     assert (checked.faults, checked.masks, checked.withdrawn) == ((), 12, 4)
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert count(filled) == 8
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_redo_that_inherits_does_not_bring_withdrawn_masks_back(
@@ -149,14 +149,14 @@ def test_a_redo_that_inherits_does_not_bring_withdrawn_masks_back(
     (old,) = dataset.commits(plan)
     gone = next(dataset.read_masks(old))[1][0]
     dataset.withdraw([(gone.image_id, gone.mask_id)], "wrong")
-    redo = dataset.plan_redo(plan)
+    redo = dataset.maintenance.plan_redo(plan)
     _, second = (image for image, _ in dataset.read_images(image_inputs(redo.shards[0].inputs)[0]))
     shard = redo.shards[0]
     dataset.write_masks(redo, shard, [(second, samples.make_masks(second, redo, shard))], inherited=old)
     dataset.fold()
     assert count(dataset) == 5
     assert count(dataset, where=f"mask_id = {gone.mask_id}") == 0
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 def test_masks_that_are_not_there_cannot_be_withdrawn(filled: Dataset) -> None:
@@ -170,11 +170,11 @@ def test_withdrawals_of_a_generation_that_was_replaced_count_no_more(filled: Dat
     plan = filled.plans()[1]
     image, masks = next(filled.read_masks(filled.commits(plan)[0]))
     filled.withdraw([(image.image_id, mask.mask_id) for mask in masks], "all wrong")
-    redo = filled.plan_redo(plan, ["00000"])
+    redo = filled.maintenance.plan_redo(plan, ["00000"])
     samples.write_mask_shard(filled, redo, redo.shards[0])
     filled.fold()
     assert count(filled) == 12
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(
@@ -183,10 +183,10 @@ def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(
     plan = filled.new_plan(
         "withdrawals", [PlannedShard(name="00000", inputs=(MaskKey(image_id=1, mask_id=2),))], {"reason": "wrong"}
     )
-    assert len(filled.close(plan)) == 1
+    assert len(filled.maintenance.close(plan)) == 1
     with pytest.raises(ValueError, match=r"was given up .* give another reason"):
         filled.withdraw([(1, 2)], "wrong")
     samples.ingest(filled, shards=1, first=50)
     filled.fold()
     assert (count(filled), count(filled, "images")) == (12, 6)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()

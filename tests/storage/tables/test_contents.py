@@ -19,7 +19,7 @@ def test_a_run_of_images_is_that_of_the_whole_shard(dataset: Dataset, samples: S
 def test_a_run_goes_on_in_the_images_that_a_redo_added(dataset: Dataset, samples: SimpleNamespace) -> None:
     plan = samples.ingest(dataset, shards=1, images=3)
     (first,) = dataset.image_shards()
-    redo = dataset.plan_redo(plan)
+    redo = dataset.maintenance.plan_redo(plan)
     dataset.write_images(redo, redo.shards[0], [samples.make_image(7), samples.make_image(8)], inherited=first)
     (shard,) = dataset.image_shards()
     every = list(dataset.read_images(shard))

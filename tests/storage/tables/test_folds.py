@@ -79,7 +79,7 @@ def test_a_fold_that_died_before_any_step_was_never_seen_and_the_next_one_comple
     samples.ingest(filled, shards=1, first=50)  # comes while the fold lies half done
     filled.fold()
     assert counts(filled) == (6, 12, 5, 3)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled: Dataset) -> None:
@@ -97,7 +97,7 @@ def test_a_fold_killed_at_random_moments_is_completed_by_the_next(filled: Datase
         assert counts(filled) in ((0, 0, 0, 0), (4, 12, 4, 2))
     filled.fold()
     assert counts(filled) == (4, 12, 4, 2)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_readers_see_the_old_fold_whole_until_the_new_one_is_whole(filled: Dataset, samples: SimpleNamespace) -> None:
@@ -128,7 +128,7 @@ def test_racing_folders_fold_every_record_once(filled: Dataset, samples: SimpleN
             thread.join()
     assert errors == []
     assert counts(filled) == (4 + 12, 12, 4 + 6, 2 + 6)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_folder_thawed_with_an_old_handle_cannot_write_its_rows_again(filled: Dataset) -> None:
@@ -171,7 +171,7 @@ def num_files(dataset: Dataset, name: str) -> int:
 def crowded(filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Three folds, of which the second replaces a shard; the fourth puts their files together."""
     filled.fold()
-    redo_plan = filled.plan_redo(filled.plans()[1], ["00000"], {"model": "better"})
+    redo_plan = filled.maintenance.plan_redo(filled.plans()[1], ["00000"], {"model": "better"})
     samples.write_mask_shard(filled, redo_plan, redo_plan.shards[0], count=2)
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
@@ -192,7 +192,7 @@ def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded
     assert {name: num_files(crowded, name) for name in SCHEMAS} == dict.fromkeys(SCHEMAS, 1)
     assert crowded.query(sql) == query(crowded.store, done, sql) == rows
     assert newest_done(crowded.store).versions != versions
-    assert crowded.verify().faults == ()
+    assert crowded.maintenance.verify().faults == ()
     assert crowded.fold().folds == 0
 
 
@@ -201,7 +201,7 @@ def test_large_folds_are_left_as_they_are(crowded: Dataset, monkeypatch: pytest.
     crowded.fold()
     assert num_files(crowded, "images") == 1  # of the first fold, with 4 records
     assert counts(crowded) == CROWDED
-    assert crowded.verify().faults == ()
+    assert crowded.maintenance.verify().faults == ()
 
 
 def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before(
@@ -212,7 +212,7 @@ def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before
     for shard in plan.shards:
         samples.write_mask_shard(dataset, plan, shard)
         dataset.fold()
-    redo_plan = dataset.plan_redo(plan, [shard.name for shard in plan.shards], {"model": "better"})
+    redo_plan = dataset.maintenance.plan_redo(plan, [shard.name for shard in plan.shards], {"model": "better"})
     for shard in redo_plan.shards:
         samples.write_mask_shard(dataset, redo_plan, shard, count=2)
     assert dataset.fold().newest == 4
@@ -222,7 +222,7 @@ def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before
     seen = []
     folds.fold(dataset.store, before_step=lambda step: seen.append(counts(dataset)[1]))
     assert {*seen, counts(dataset)[1]} == {12}
-    assert dataset.verify().faults == ()
+    assert dataset.maintenance.verify().faults == ()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -239,7 +239,7 @@ def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_co
     samples.ingest(crowded, shards=1, first=50)
     crowded.fold()
     assert counts(crowded) == (6, 9, 6, 3)
-    assert crowded.verify().faults == ()
+    assert crowded.maintenance.verify().faults == ()
 
 
 def test_racing_folders_that_put_files_together_fold_every_record_once(
@@ -264,7 +264,7 @@ def test_racing_folders_that_put_files_together_fold_every_record_once(
     assert errors == []
     assert "compact" in [read_fold(filled.store, number).action for number in range(1, 5)]
     assert counts(filled) == (4 + 8, 12, 4 + 4, 2 + 4)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled: Dataset) -> None:
@@ -312,13 +312,13 @@ def test_tables_are_rebuilt_from_the_records_alone(filled: Dataset) -> None:
             filled.store.delete(key)
     with pytest.raises(Corrupt, match="run `gigamask verify`"):
         filled.query("SELECT * FROM masks")
-    assert {fault.key for fault in filled.verify().faults} == {"tables/"}
-    report = filled.rebuild_tables()
+    assert {fault.key for fault in filled.maintenance.verify().faults} == {"tables/"}
+    report = filled.maintenance.rebuild_tables()
     assert (report.records, report.newest) == (4, 2)
     assert counts(filled) == (4, 12, 4, 2)
     assert filled.query("SELECT * FROM masks ORDER BY image_id, mask_id") == rows
     assert filled.snapshot().records_sha256 == before.records_sha256
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(
@@ -330,13 +330,13 @@ def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(
 
     with pytest.raises(Died):
         folds.fold(filled.store, before_step=die)
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert counts(filled) == (4, 12, 4, 2)
     assert filled.fold().records == 0
     samples.ingest(filled, shards=1, first=50)
     assert filled.fold().records == 1
     assert counts(filled) == (6, 12, 5, 3)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
@@ -347,13 +347,13 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
     filled.store.put("folds/00000001.done.json", b"torn")
     with pytest.raises(Corrupt):
         filled.fold()
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     for number in (1, 2, 3):
         samples.ingest(filled, shards=1, first=50 * number)
         filled.fold()
     assert [read_fold(filled.store, number).action for number in (3, 4, 5)] == ["append", "append", "compact"]
     assert counts(filled) == (10, 12, 7, 5)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_rebuild_takes_what_others_fold_meanwhile(
@@ -370,10 +370,10 @@ def test_a_rebuild_takes_what_others_fold_meanwhile(
         return versions
 
     monkeypatch.setattr(rebuilding, "_build", build)
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert counts(filled) == (6, 12, 5, 3)
     assert newest_done(filled.store).folder == overtaken[0]
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
@@ -389,12 +389,12 @@ def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
         return real(store, folder, names)
 
     monkeypatch.setattr(rebuilding, "_build", build)
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert counts(filled) == (4, 11, 5, 2)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
     filled.fold()
     assert counts(filled) == (4, 11, 5, 2)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_rebuild_ends_though_somebody_folds_between_all_its_tries(
@@ -411,10 +411,10 @@ def test_a_rebuild_ends_though_somebody_folds_between_all_its_tries(
         real(store, done)
 
     monkeypatch.setattr(rebuilding, "put_done", put)
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert set(tries) == {newest_done(filled.store).folder}
     assert counts(filled) == (12, 12, 8, 6)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
 
 
 def test_a_rebuild_whose_answer_is_lost_keeps_the_tables_it_published(
@@ -430,11 +430,11 @@ def test_a_rebuild_whose_answer_is_lost_keeps_the_tables_it_published(
             real(self, key, data)
 
     monkeypatch.setattr(LocalStore, "put_if_absent", put_twice)
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert counts(filled) == (4, 12, 4, 2)
     snapshot = filled.snapshot().snapshot_id
     monkeypatch.undo()
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert counts(filled, snapshot) == (4, 12, 4, 2)
 
 
@@ -454,5 +454,5 @@ def test_a_fold_refuses_tables_that_are_behind_the_fold_before(filled: Dataset, 
     samples.ingest(filled, shards=1, first=50)
     with pytest.raises(Corrupt, match=r"masks: is at version 0, but fold 1 published 1; run `gigamask rebuild`"):
         filled.fold()
-    filled.rebuild_tables()
+    filled.maintenance.rebuild_tables()
     assert counts(filled) == (6, 12, 5, 3)
