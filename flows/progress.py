@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flows.words import duration
+
 LINE_EVERY_S = 10.0
 WORKERS_SHOWN = 4
 """With their rates; of more the range is given, and who is slowest."""
@@ -79,7 +81,7 @@ class Reporter:
         if counts.rejects:
             facts.append(f"{counts.rejects} rejected")
         if counts.new and counts.done < counts.total:
-            facts.append(f"{_duration(elapsed_s / counts.new * (counts.total - counts.done))} left")
+            facts.append(f"{duration(elapsed_s / counts.new * (counts.total - counts.done))} left")
         if counts.workers:
             facts.append(_workers(counts.workers))  # last: a narrow terminal cuts the end off
         return ", ".join(facts)
@@ -124,9 +126,3 @@ def _workers(workers: Sequence[WorkerCounts]) -> str:
         f"{len(workers)} workers: {slowest.images_per_s:.2f} to {fastest.images_per_s:.2f} each, "
         f"{slowest.place} slowest"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

@@ -11,7 +11,8 @@ from flows.evaluation import plots
 from flows.evaluation.compare import Measured, Result
 from flows.evaluation.plots import Series
 from flows.evaluation.tables import Row, automatic_table, click_table
-from flows.pages.markup import card, document, duration, note, table, text, tile, write_page
+from flows.pages.markup import card, document, note, table, text, tile, write_page
+from flows.words import duration
 
 SOURCES = (
     "Clicks: section 7 of “Segment Anything” (Kirillov et al. 2023, arXiv:2304.02643). Boundary IoU: Cheng et al., "

@@ -1,8 +1,8 @@
 """The small pieces the report's HTML is made of. Whatever comes from a dataset passes through `text` on its way in."""
 
 import base64
+import shlex
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from html import escape
 from pathlib import Path
 
@@ -63,28 +63,6 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def sentence(words: str) -> str:
-    """The words with a capital first letter."""
-    return words[:1].upper() + words[1:]
-
-
-def percent(part: int, whole: int) -> str:
-    """Two digits or so; what is above 0 never reads as 0."""
-    share = 100 * part / whole if whole else 0.0
-    if share and share < 0.1:
-        return "under 0.1 %"
-    return f"{share:.0f} %" if share >= 10 or not share else f"{share:.1f} %"
-
-
-def moment(when: datetime) -> str:
-    """A time, given in UTC."""
-    return f"{when:%d %b %Y, %H:%M} UTC"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds for a reader: hours and minutes, or minutes and seconds, or seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+def command(*arguments: str) -> str:
+    """Render a `gigamask` command, quoted for a shell."""
+    return f"<pre>{text(shlex.join(['gigamask', *arguments]))}</pre>"

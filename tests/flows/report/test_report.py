@@ -21,8 +21,12 @@ from playwright.sync_api import Browser
 from engine.automatic.config import PRESETS
 from engine.automatic.diagnostics import Diagnostics
 from engine.automatic.filters import Filter
-from flows.report.data import NUM_PICTURES, NUM_REJECT_ROWS, collect
-from flows.report.page import EXAMPLES, REJECTS_QUERY, verdict
+from flows.report.contents import ReportContents
+from flows.report.sections import rejects as rejects_section
+from flows.report.sections.beside_sa1b import Histograms, read_histograms
+from flows.report.sections.header import verdict
+from flows.report.sections.images import NUM_IMAGES, read_shown_images
+from flows.report.sections.next_steps import EXAMPLES
 from flows.report.write import write_report
 from storage.dataset import Dataset
 from storage.errors import Corrupt
@@ -194,6 +198,11 @@ class Page(HTMLParser):
         return self.all("main")[0].text
 
 
+def newest_histograms(contents: ReportContents) -> Histograms:
+    assert contents.newest is not None
+    return read_histograms(contents, contents.newest)
+
+
 def page_of(dataset: Dataset, folder: Path) -> Page:
     dataset.fold()
     return Page(write_report(dataset, folder / "report.html", now=NOW).read_text(encoding="utf-8"))
@@ -252,7 +261,8 @@ def test_photographs_are_shown_from_most_masks_to_none(full_dataset: Dataset, fu
 
 
 def test_histograms_count_every_mask(full_dataset: Dataset) -> None:
-    histograms = collect(full_dataset, now=NOW).histograms
+    contents = ReportContents(full_dataset, now=NOW)
+    histograms = newest_histograms(contents)
     photos = stored_photos()
     sizes = [np.sqrt(mask.area_px / (image.height * image.width)) for image, _, masks in photos for mask in masks]
     assert np.array_equal(histograms.relative_size_B, np.histogram(sizes, 1000, (0, 1))[0])
@@ -265,7 +275,7 @@ def test_histograms_count_every_mask(full_dataset: Dataset) -> None:
     rows_and_columns = (np.array(centres) * 48 + 1e-5).astype(int)
     assert {tuple(cell) for cell in np.argwhere(histograms.centre_HW)} == {tuple(cell) for cell in rows_and_columns}
     assert histograms.centre_HW.sum() == histograms.stability_B.sum() == histograms.scored_B.sum() == len(sizes)
-    assert histograms.images_by_count == dict(Counter(len(masks) for _, _, masks in photos))
+    assert contents.images_by_count == dict(Counter(len(masks) for _, _, masks in photos))
 
 
 def test_the_funnel_ends_with_the_kept_masks(full_dataset: Dataset, full_report: Path) -> None:
@@ -284,14 +294,14 @@ def test_rejects_are_counted_and_the_rows_are_capped(full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     assert "truncatedingest33" in page.all("table", "narrow")[0].text
     assert "not_an_imageingest17" in page.all("table", "narrow")[0].text
-    assert len([each for each in page.all("span", "path") if "bad <" in each.text]) == NUM_REJECT_ROWS
-    assert f"and {50 - NUM_REJECT_ROWS} more:" in page.body
+    assert len([each for each in page.all("span", "path") if "bad <" in each.text]) == rejects_section.NUM_ROWS
+    assert f"and {50 - rejects_section.NUM_ROWS} more:" in page.body
 
 
 def test_every_command_on_the_page_can_be_run(full_dataset: Dataset, full_report: Path) -> None:
     page = Page(full_report.read_text(encoding="utf-8"))
     commands = [shlex.split(each.text) for each in page.all("pre")]
-    assert [command[-1] for command in commands] == [REJECTS_QUERY, *(sql for _, sql in EXAMPLES)]
+    assert [command[-1] for command in commands] == [rejects_section.QUERY, *(sql for _, sql in EXAMPLES)]
     for gigamask, query, option, uri, sql in commands:
         assert (gigamask, query, option) == ("gigamask", "query", "--dataset")
         assert Dataset.open(uri).query(sql).num_rows > 0
@@ -317,7 +327,8 @@ def test_the_page_is_about_the_newest_settings_and_names_the_others(tmp_path: Pa
     half = [(image, data, masks[::2]) for image, data, masks in photos]
     newer = add_masks(dataset, half, address, generator_settings(crop_layers=2, crop_points_downscale=2))
     page = page_of(dataset, tmp_path)
-    run = collect(dataset).run
+    run = ReportContents(dataset).newest
+    assert run is not None
     assert run.plan_ids == (newer.plan_id,)
     assert run.preset == "paper"
     assert run.changed_settings == {}
@@ -336,10 +347,10 @@ def test_photographs_added_later_continue_the_same_run(tmp_path: Path) -> None:
     for part in (photos[:3], photos[3:5]):
         add_masks(dataset, part, add_images(dataset, part, []), generator_settings(), shards=1)
     dataset.fold()
-    data = collect(dataset)
-    assert len(data.run.plan_ids) == 2
-    assert (data.run.images, data.images, len(data.pictures)) == (5, 5, 5)
-    assert data.earlier_runs == ()
+    contents = ReportContents(dataset)
+    (masks,) = contents.mask_sets
+    assert len(masks.plan_ids) == 2
+    assert (masks.images, contents.images, len(read_shown_images(contents))) == (5, 5, 5)
 
 
 def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path) -> None:
@@ -347,11 +358,13 @@ def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path) -> None:
     photos = stored_photos()
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings())
     dataset.fold()
-    before = collect(dataset).masks
+    before = ReportContents(dataset).masks
     gone = dataset.query("SELECT image_id, mask_id FROM masks LIMIT 3").to_pylist()
     dataset.withdraw([(row["image_id"], row["mask_id"]) for row in gone], "a test")
-    data = collect(dataset)
-    assert data.masks == data.run.masks == data.histograms.relative_size_B.sum() == before - 3
+    contents = ReportContents(dataset)
+    assert contents.newest is not None
+    assert contents.masks == contents.newest.masks == before - 3
+    assert newest_histograms(contents).relative_size_B.sum() == before - 3
 
 
 def test_an_unfinished_run_says_what_is_left(tmp_path: Path) -> None:
@@ -366,7 +379,7 @@ def test_an_unfinished_run_says_what_is_left(tmp_path: Path) -> None:
     stats = {"diagnostics": diagnostics_of(5).to_json()}
     dataset.write_masks(plan, plan.shards[0], [(photos[0][0], [])], (), stats, model_id=MODEL_ID, seconds=1.0)
     dataset.fold()
-    sentence, attention = verdict(collect(dataset))
+    sentence, attention = verdict(ReportContents(dataset))
     assert "2 of 3 shards are not done" in sentence
     assert attention
 
@@ -411,7 +424,7 @@ def test_a_run_that_left_most_photographs_bare_needs_attention(tmp_path: Path) -
     photos = [(image, data, masks if i == 0 else []) for i, (image, data, masks) in enumerate(stored_photos()[:3])]
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings(), shards=1)
     dataset.fold()
-    sentence, attention = verdict(collect(dataset))
+    sentence, attention = verdict(ReportContents(dataset))
     assert sentence.startswith("2 of 3 images have no mask.")
     assert "a lower generate.predicted_iou_threshold keeps more" in sentence
     assert attention
@@ -445,8 +458,8 @@ def test_at_most_a_dozen_photographs_are_shown_and_both_ends_are_among_them(tmp_
     most = max(len(masks) for _, _, masks in photos)
     add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings(), shards=3)
     dataset.fold()
-    shown = [len(picture.masks) for picture in collect(dataset).pictures]
-    assert len(shown) == NUM_PICTURES
+    shown = [len(each.masks) for each in read_shown_images(ReportContents(dataset))]
+    assert len(shown) == NUM_IMAGES
     assert shown == sorted(shown, reverse=True)
     assert (shown[0], shown[-2], shown[-1]) == (most, 1, 0)
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from flows.pages import svg as plots
+from flows.report.sections import beside_sa1b as plots
 
 
 def bins(values: list[float], count: int) -> np.ndarray:

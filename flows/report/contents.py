@@ -1,0 +1,180 @@
+"""What the sections of the report share, read from the dataset's tables once. The rest each section reads itself."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from engine.automatic.config import PRESETS
+from stages.fully_automatic.stats import MaskStats
+from storage.dataset import Dataset
+from storage.protocol.plans import Plan
+from storage.tables.sql import one_of
+
+THRESHOLDS = {"predicted_iou": "predicted_iou_threshold", "stability": "stability_threshold"}
+"""Setting of the generator by score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSet:
+    """The masks of one model with one group of settings, over all plans that made them."""
+
+    plan_ids: tuple[str, ...]
+    model_id: str
+    """Id of the model; "" for masks that people drew."""
+    preset: str
+    """Preset nearest to the settings; "" where no generator made the masks."""
+    changed_settings: Mapping[str, object]
+    """Settings that differ from the preset's."""
+    thresholds: Mapping[str, float]
+    """Applied thresholds by score (predicted_iou, stability); empty for masks that people drew."""
+    finished_at: datetime
+    """Time of the last commit, UTC."""
+    shards_planned: int
+    shards_done: int
+    images: int
+    masks: int
+    rejects: int
+    seconds: float
+    """Work of all workers together."""
+
+    @property
+    def masks_per_image(self) -> float:
+        """Mean number of masks of an image; 0 without images."""
+        return self.masks / self.images if self.images else 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        """Rate of one worker; 0 where no time was recorded."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def plans_sql(self) -> str:
+        """The plans as an SQL list, for `plan IN`."""
+        return one_of(self.plan_ids)
+
+
+class ReportContents:
+    """A dataset as of its newest fold, asked through SQL; what several sections need is read once."""
+
+    def __init__(self, dataset: Dataset, *, now: datetime | None = None) -> None:
+        self.dataset = dataset
+        self.written_at = now or datetime.now(UTC)
+        """Time of the report, UTC."""
+
+    @property
+    def uri(self) -> str:
+        """Folder or s3:// prefix of the dataset."""
+        return self.dataset.uri
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """Query the tables."""
+        found: list[dict[str, Any]] = self.dataset.query(sql).to_pylist()
+        return found
+
+    @cached_property
+    def images(self) -> int:
+        """Images of the dataset."""
+        return self._count("images")
+
+    @cached_property
+    def masks(self) -> int:
+        """Masks of the dataset, whichever model made them."""
+        return self._count("masks")
+
+    @cached_property
+    def rejects(self) -> int:
+        """Rejected inputs of the dataset."""
+        return self._count("rejects")
+
+    @cached_property
+    def mask_sets(self) -> list[MaskSet]:
+        """All masks by model and settings, the last committed at the end; plans without a finished shard left out."""
+        return _read_mask_sets(self)
+
+    @property
+    def newest(self) -> MaskSet | None:
+        """The masks that the report is about: those committed last."""
+        return self.mask_sets[-1] if self.mask_sets else None
+
+    @cached_property
+    def stats(self) -> MaskStats:
+        """Statistics of the newest masks: the generator's diagnostics, and the images without a mask."""
+        if self.newest is None:
+            return MaskStats()
+        rows = self.rows(f"SELECT stats FROM shards WHERE plan IN {self.newest.plans_sql} AND attempt IS NOT NULL")
+        return MaskStats.total(MaskStats.from_json(json.loads(row["stats"])) for row in rows)
+
+    @cached_property
+    def images_by_count(self) -> dict[int, int]:
+        """Number of masks -> images with as many of the newest masks, 0 included."""
+        if self.newest is None:
+            return {}
+        counted = f"SELECT image_id, count(*) AS number FROM masks WHERE plan IN {self.newest.plans_sql}"
+        sql = f"SELECT number, count(*) AS images FROM ({counted} GROUP BY image_id) GROUP BY number ORDER BY number"
+        found = {row["number"]: row["images"] for row in self.rows(sql)}
+        bare = self.newest.images - sum(found.values())
+        return ({0: bare} if bare else {}) | found
+
+    def _count(self, table: str) -> int:
+        return int(self.rows(f"SELECT count(*) AS number FROM {table}")[0]["number"])
+
+
+def _read_mask_sets(contents: ReportContents) -> list[MaskSet]:
+    # Finished shards by plan
+    done = {
+        row["plan"]: row
+        for row in contents.rows(
+            """SELECT plan, max(model_id) AS model_id, count(*) AS shards, sum(images) AS images,
+                      sum(rejects) AS rejects, sum(seconds) AS seconds, max(committed_at) AS finished_at
+               FROM shards WHERE kind = 'masks' AND attempt IS NOT NULL GROUP BY plan"""
+        )
+    }
+
+    # Masks by plan; the shards' own numbers include withdrawn masks
+    counted = {row["plan"]: row["n"] for row in contents.rows("SELECT plan, count(*) AS n FROM masks GROUP BY plan")}
+    for plan_id, row in done.items():
+        row["masks"] = counted.get(plan_id, 0)
+
+    # Plans with equal settings together
+    groups: dict[str, list[Plan]] = {}
+    for plan in contents.dataset.plans():
+        if plan.kind == "masks" and plan.plan_id in done:
+            groups.setdefault(plan.settings_hash, []).append(plan)
+    sets = [_mask_set(plans, [done[plan.plan_id] for plan in plans]) for plans in groups.values()]
+    return sorted(sets, key=lambda each: (each.finished_at, each.plan_ids))
+
+
+def _mask_set(plans: Sequence[Plan], rows: Sequence[Mapping[str, Any]]) -> MaskSet:
+    generate = plans[0].settings.get("generate")
+    generate = generate if isinstance(generate, Mapping) else {}
+    preset, changed = _name_preset(generate)
+    return MaskSet(
+        plan_ids=tuple(plan.plan_id for plan in plans),
+        model_id=rows[0]["model_id"],
+        preset=preset,
+        changed_settings=changed,
+        thresholds={name: float(generate[key]) for name, key in THRESHOLDS.items() if generate.get(key) is not None},
+        finished_at=max(row["finished_at"] for row in rows),
+        shards_planned=sum(len(plan.shards) for plan in plans),
+        shards_done=sum(row["shards"] for row in rows),
+        images=sum(row["images"] for row in rows),
+        masks=sum(row["masks"] for row in rows),
+        rejects=sum(row["rejects"] for row in rows),
+        seconds=sum(row["seconds"] for row in rows),
+    )
+
+
+def _name_preset(generate: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """Find the preset nearest to the settings, and the settings that differ; ("", {}) without a generator."""
+    if not generate:
+        return "", {}
+    settings = {key: value for key, value in generate.items() if key not in THRESHOLDS.values()}
+    differences = {
+        name: {key: value for key, value in settings.items() if getattr(preset, key, None) != value}
+        for name, preset in PRESETS.items()
+    }
+    nearest = min(differences, key=lambda name: len(differences[name]))
+    return nearest, differences[nearest]

@@ -1,0 +1,1 @@
+"""The sections of the report. One file holds a section's query, figures and HTML; `flows.report.page` lists them."""

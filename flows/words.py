@@ -1,0 +1,30 @@
+"""Numbers and times as words for people, on pages and in progress lines."""
+
+from datetime import datetime
+
+
+def sentence(words: str) -> str:
+    """Capitalise the first letter."""
+    return words[:1].upper() + words[1:]
+
+
+def percent(part: int, whole: int) -> str:
+    """Format a fraction in percent with about two digits; a fraction above 0 never reads as 0."""
+    value = 100 * part / whole if whole else 0.0
+    if value and value < 0.1:
+        return "under 0.1 %"
+    return f"{value:.0f} %" if value >= 10 or not value else f"{value:.1f} %"
+
+
+def moment(when: datetime) -> str:
+    """Format a time given in UTC."""
+    return f"{when:%d %b %Y, %H:%M} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: hours and minutes, or minutes and seconds, or seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
