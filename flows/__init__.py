@@ -1,1 +1,1 @@
-"""Prefect flows, configuration, the report and the gigamask command; the only package that imports prefect."""
+"""Prefect flows, one file each, and around them the `gigamask` command, settings, report and evaluation pages."""

@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: a live bar on a terminal, a line every few seconds elsewhere."""
+"""Progress on stderr: a live bar on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
@@ -12,27 +12,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from flows.words import duration
 
 LINE_EVERY_S = 10.0
+"""Seconds between lines where there is no terminal."""
 WORKERS_SHOWN = 4
-"""With their rates; of more the range is given, and who is slowest."""
+"""Most workers shown one by one; for more, the range of rates and the slowest worker are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCounts:
-    """What one of a stage's workers has done in this run."""
+    """Work of one of a stage's workers in this run."""
 
     place: str
+    """Host and process, such as node7:4711."""
     images: int
     images_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How far a stage is."""
+    """Progress of a stage."""
 
     done: int
     total: int
     new: int
-    """Images done by this run; rates and the time left come from these alone."""
+    """Images done by this run, the only ones that rates and the time left are computed from."""
     masks: int = 0
     new_masks: int = 0
     rejects: int = 0
@@ -40,7 +42,7 @@ class Counts:
 
 
 class Reporter:
-    """Turns Counts into a bar or into lines; rates are over the whole stage, the time left comes from them."""
+    """Display of a stage's Counts, as a bar or as lines. Rates are means over the whole stage."""
 
     def __init__(self, stage: str, console: Console, bar: Progress | None) -> None:
         self._stage = stage
@@ -89,7 +91,7 @@ class Reporter:
 
 @contextmanager
 def reporter(stage: str) -> Iterator[Reporter]:
-    """A Reporter for one stage; the bar is drawn only on a terminal."""
+    """Report the progress of one stage; there is a bar only on a terminal."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         plain = Reporter(stage, console, None)
@@ -110,12 +112,12 @@ def reporter(stage: str) -> Iterator[Reporter]:
 
 
 def log(text: str) -> None:
-    """One line for the person at the terminal."""
+    """Print one line on stderr, for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
 
 
 def _workers(workers: Sequence[WorkerCounts]) -> str:
-    """Each one's rate, or the range of many."""
+    """Format the rate of each worker, or the range of many."""
     by_rate = sorted(workers, key=lambda worker: worker.images_per_s)
     slowest, fastest = by_rate[0], by_rate[-1]
     if len(workers) <= WORKERS_SHOWN:

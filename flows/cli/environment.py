@@ -1,4 +1,4 @@
-"""The process environment gigamask runs Prefect and Ray in; called by the command before either is imported."""
+"""The process environment that Prefect and Ray run in; the command prepares it before either is imported."""
 
 import os
 
@@ -6,7 +6,7 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",  # no server set up: Prefect starts its own for the run
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 12-15 s on a new database, more on a busy laptop
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command says errors itself, once, in a line
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command prints errors itself, once, in a line
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "DO_NOT_TRACK": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning beside other work made two threads 9 times slower than one
@@ -17,6 +17,6 @@ DEFAULTS = {
 
 
 def prepare() -> None:
-    """Set what is not set already; a value the user exported wins."""
+    """Set the variables that are not set; a value the user exported wins."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

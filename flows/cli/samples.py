@@ -1,4 +1,4 @@
-"""The sample photographs `gigamask run` uses when none are given: those that scikit-image carries in its package."""
+"""The sample photos that `gigamask run` uses when none are given: those in scikit-image's package."""
 
 from pathlib import Path
 
@@ -7,13 +7,15 @@ NAMES = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png"
 
 
 def sample_photos() -> list[Path]:
-    """Paths of the sample photographs on this machine; nothing is downloaded."""
+    """List the sample photos on this machine; nothing is downloaded.
+
+    Raises:
+        ValueError: some are missing.
+    """
     import skimage.data  # costs 0.2 s, and only this job needs it
 
     folder = Path(skimage.data.__file__).parent
     missing = [name for name in NAMES if not (folder / name).is_file()]
     if missing:
-        raise ValueError(
-            f"{folder}: scikit-image's sample photographs {missing} are not there; give a folder of your own"
-        )
+        raise ValueError(f"{folder}: scikit-image's sample photos {missing} are missing; give photos of your own")
     return [folder / name for name in NAMES]

@@ -34,7 +34,7 @@ def train_seed(
     ] = None,
     steps: Steps = None,
 ) -> None:
-    """Train the seed model on procedural scenes; the same command again goes on where it was stopped."""
+    """Train the seed model on procedural scenes; the same command again continues where it stopped."""
     log(f"train-seed: {folder}")
     from engine.training import seed
 

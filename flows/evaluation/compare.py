@@ -1,4 +1,4 @@
-"""`gigamask evaluate`: models against people's masks, each with another model or the classical baseline beside it."""
+"""Evaluation of models against ground truth, each beside another model or the classical baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,24 +26,24 @@ from flows.progress import log
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one model was found to do."""
+    """Figures of one model."""
 
     model: str
-    """What tables and plots call it: its name, or its model_id where another of the same name is measured, too."""
+    """Name in tables and plots; the model_id where another model of the same name is measured, too."""
     clicks: Evaluation
     automatic: AutomaticEvaluation | None
-    """None where it was not asked for."""
+    """Figures of its automatic masks; None where they were not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A model, and what stands beside it: measured on the same masks, at most as many automatic masks counted."""
+    """A model and the one beside it, measured on the same masks and with at most as many automatic masks."""
 
     measured: Measured
     beside: Measured | None
 
     def click_differences(self, domain: str | None = None) -> dict[str, Estimate]:
-        """How much more the model has than what stands beside it: each figure of a domain, or of all masks."""
+        """Compute the model's figures minus those of the model beside it, for a domain or for all masks."""
         if self.beside is None:
             return {}
         pair = (self.beside.clicks, self.measured.clicks)
@@ -52,7 +52,7 @@ class Result:
         return {name: scores.paired_difference(before, after, name, config.seed) for name in config.figure_names}
 
     def automatic_differences(self, domain: str | None = None) -> dict[str, Estimate | None]:
-        """The same for the automatic masks."""
+        """Compute the differences of the automatic masks' figures."""
         if self.beside is None or self.beside.automatic is None or self.measured.automatic is None:
             return {}
         pair = (self.beside.automatic, self.measured.automatic)
@@ -60,7 +60,7 @@ class Result:
 
 
 def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) -> list[Result]:
-    """One Result a name, all on the same masks.
+    """Measure each named model on the same masks.
 
     Raises:
         ValueError: an unknown model, or a folder without masks.
@@ -95,9 +95,9 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) 
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any] | list[dict[str, Any]]:
-    """What `--json` prints: an object, or a list of them where several models were asked for."""
-    answers = [_result_json(result) for result in results]
-    return answers[0] if len(answers) == 1 else answers
+    """Build what `--json` prints: an object, or a list of objects for several models."""
+    objects = [_result_json(result) for result in results]
+    return objects[0] if len(objects) == 1 else objects
 
 
 def _result_json(result: Result) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _figures_json(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
 
 
 def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
-    """A bar on a terminal, one line elsewhere."""
+    """Show progress as a bar on a terminal, as one line elsewhere."""
     if bar.disable:
         log(f"{title} ...")
     task = bar.add_task(title, total=None)
@@ -139,18 +139,18 @@ def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Contender:
-    """A model, ready for both kinds of questions."""
+    """A model, ready for clicks and for automatic masks."""
 
     segmenter: Segmenter
     proposer: Proposer
 
 
 def _called(contenders: Mapping[str, _Contender]) -> dict[str, str]:
-    """A trained model mostly has its parent's name, and the two are measured side by side: ids tell them apart."""
+    """Name each model; ids tell models of the same name apart, such as a trained model and its parent."""
     names = [contender.segmenter.name for contender in contenders.values()]
     return {
-        asked: contender.segmenter.name if names.count(contender.segmenter.name) == 1 else contender.segmenter.model_id
-        for asked, contender in contenders.items()
+        name: contender.segmenter.name if names.count(contender.segmenter.name) == 1 else contender.segmenter.model_id
+        for name, contender in contenders.items()
     }
 
 

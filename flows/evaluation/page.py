@@ -1,4 +1,4 @@
-"""The HTML page of `gigamask evaluate --report`: figures, plots and tables in one file without a script."""
+"""The HTML page of an evaluation: figures, plots and tables in one file without a script."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ from flows.words import duration
 
 SOURCES = (
     "Clicks: section 7 of “Segment Anything” (Kirillov et al. 2023, arXiv:2304.02643). Boundary IoU: Cheng et al., "
-    f"CVPR 2021, bands of {TOLERANCE:.0%} of the picture's diagonal. AR@100: COCO's, without classes. Intervals: 95 %, "
-    "bootstrap over photographs."
+    f"CVPR 2021, bands of {TOLERANCE:.0%} of the image's diagonal. AR@100: COCO's, without classes. Intervals: 95 %, "
+    "bootstrap over images."
 )
 
 
 def write_evaluation_report(results: Sequence[Result], destination: Path, *, data: Path) -> Path:
-    """Write the page to `destination`, and return it. `data` is the folder that was measured on."""
+    """Write the page to `destination`, and return it; `data` is the folder of images that was measured on."""
     return write_page(render(results, data=data), destination)
 
 
 def render(results: Sequence[Result], *, data: Path) -> str:
-    """The whole page."""
+    """Render the whole page."""
     sections = [_header(results, data)]
     sections += [_clicks(result) + _automatic(result) for result in results]
     sections += [_tables(results), f"<footer>{text(SOURCES)}</footer>"]
@@ -47,19 +47,19 @@ def _header(results: Sequence[Result], data: Path) -> str:
 
 
 def verdict(result: Result) -> str:
-    """The result in a sentence or two: one click, and automatic masks where they were made."""
+    """State the result in a sentence or two: one click, and automatic masks where they were measured."""
     model = result.measured
     chosen = model.clicks.overall.figures["miou_1_chosen"]
-    words = f"{model.model}: one click is answered with a mean IoU of {chosen.value:.3f}"
+    words = f"{model.model}: mean IoU at one click {chosen.value:.3f}"
     if result.beside:
         words += f", {result.beside.model}'s {result.beside.clicks.overall.figures['miou_1_chosen'].value:.3f}"
         words += f" ({_more(result.click_differences()['miou_1_chosen'])})"
     if model.automatic is None:
         return f"{words}."
-    share = model.automatic.overall.figures["share_50"]
-    if share is None:
+    matching = model.automatic.overall.figures["share_50"]
+    if matching is None:
         return f"{words}. No mask was made without clicks."
-    words += f". Of its automatic masks {share.value:.1%} are somebody's mask at IoU .50"
+    words += f". Of its automatic masks {matching.value:.1%} match ground truth at IoU .50"
     if result.beside and result.beside.automatic and (more := result.automatic_differences()["share_50"]):
         other = result.beside.automatic.overall.figures["share_50"]
         words += f", of at most as many of {result.beside.model}'s {other.value if other else 0:.1%} ({_more(more)})"
@@ -74,8 +74,8 @@ def _more(difference: Estimate) -> str:
 
 def _tiles(result: Result) -> str:
     measured, beside = result.measured, result.beside
-    tiles = tile("images", f"{measured.clicks.overall.images:,}", "Photographs")
-    tiles += tile("masks", f"{measured.clicks.overall.masks:,}", "People's masks")
+    tiles = tile("images", f"{measured.clicks.overall.images:,}", "Images")
+    tiles += tile("masks", f"{measured.clicks.overall.masks:,}", "Ground truth masks")
     for name, label in (("miou_1_chosen", "1 click, chosen"), ("miou_1_best3", "1 click, best of 3")):
         about = f"{beside.model}: {beside.clicks.overall.figures[name].value:.3f}" if beside else ""
         tiles += tile(name, f"{measured.clicks.overall.figures[name].value:.3f}", label, text(about))
@@ -92,7 +92,7 @@ def _facts(results: Sequence[Result], clicks: Evaluation) -> str:
     without = [f"{number:,} {name.replace('_', ' ')}" for name, number in vars(left_out).items() if number]
     facts = [
         ("Models", ", ".join(f"<code>{text(each.clicks.model_id)}</code>" for each in everyone.values())),
-        ("Clicks", f"{config.click_policy}; masks of at least {config.min_area_fraction:.2%} of the picture"),
+        ("Clicks", f"{config.click_policy}; masks of at least {config.min_area_fraction:.2%} of the image"),
         ("Image ids", config.image_ids),
         ("Left out", ", ".join(without) or "nothing"),
         ("Took", ", ".join(f"{text(each.model)} {duration(_seconds(each))}" for each in everyone.values())),
@@ -122,7 +122,7 @@ def _clicks(result: Result) -> str:
                 "miou_1_chosen",
                 "One click, chosen",
                 "mean IoU of the mask shown first",
-                "The candidate ranked first. By domain and by the mask's share of the picture.",
+                "The candidate ranked first. By domain and by the mask's fraction of the image.",
             ),
             (
                 "miou_1_best3",
@@ -140,13 +140,13 @@ def _clicks(result: Result) -> str:
     ]
     if calibration := result.measured.clicks.calibration:
         about = f"{calibration.candidates:,} candidates; the mean error is {calibration.expected_error:.3f}."
-        drawn.append(_plot("Does the IoU head say the truth?", plots.plot_calibration(calibration), about))
+        drawn.append(_plot("Calibration of the IoU head", plots.plot_calibration(calibration), about))
     over = "".join(_over_clicks(everyone))
     return f'<h2>{text(result.measured.model)}: clicks</h2><div class="plots">{"".join(drawn)}</div>{over}'
 
 
 def _over_clicks(everyone: Sequence[Measured]) -> Iterator[str]:
-    """The curves over clicks, where more than one number of clicks was asked for."""
+    """Render the curves over clicks, where several numbers of clicks were measured."""
     numbers = sorted({1, *everyone[0].clicks.config.clicks})
     if len(numbers) > 1:
         names = {str(number): "miou_1_chosen" if number == 1 else f"miou_{number}" for number in numbers}
@@ -171,9 +171,9 @@ def _automatic(result: Result) -> str:
     recalls = {model: it.overall.recall_T for model, it in everyone}
     drawn = [
         _plot(
-            "People's masks found",
+            "Ground truth found",
             plots.plot_recall(recalls, IOU_THRESHOLDS),
-            "By all masks made; each takes one mask of a person at most.",
+            "By all automatic masks; each matches at most one ground truth mask.",
         )
     ] + [
         _plot(
@@ -182,11 +182,16 @@ def _automatic(result: Result) -> str:
             about,
         )
         for name, title, of, about in (
-            ("share_50", "Masks made that are somebody's", "share with IoU ≥ .50", "With a mask that any person drew."),
-            ("ar_100", "Average recall", "AR@100", "Of people's masks, over IoU .50 to .95; the 100 ranked highest."),
+            ("share_50", "Automatic masks that match", "fraction with IoU ≥ .50", "With a mask of any annotator."),
+            (
+                "ar_100",
+                "Average recall",
+                "AR@100",
+                "Of ground truth, over IoU .50 to .95; the 100 best ranked masks.",
+            ),
         )
     ]
-    about = "Masks made without a click, and at most as many of the other's, those it ranks highest."
+    about = "Masks made without a click; of the other model at most as many, those it ranks highest."
     title = f"{text(result.measured.model)}: automatic masks"
     return f'<h2>{title}</h2>{note(about)}<div class="plots">{"".join(drawn)}</div>'
 
@@ -214,7 +219,7 @@ def _tables(results: Sequence[Result]) -> str:
             card(f"<h3>{title}</h3>{table(titles, [[text(cell) for cell in row] for row in rows], kind='figures')}")
         )
     about = (
-        "Means over masks with 95 % intervals; a difference is of the same masks, positive where the first has more."
+        "Means over masks with 95 % intervals. Differences are over the same masks, positive where the first is higher."
     )
     return f'<h2>All figures</h2>{note(about)}<div class="stack">{"".join(cards)}</div>'
 

@@ -1,4 +1,4 @@
-"""The plots of an evaluation as inline SVG: a model in the page's accent colour, what stands beside it in the other."""
+"""Plots of an evaluation as inline SVG: the model in the page's accent colour, the one beside it in the other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ PANELS_IN_ROW = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One model's figures."""
+    """Figures of one model."""
 
     model: str
     figures: Mapping[str, Estimate | None]
-    """By the group or the number of clicks they are of."""
+    """Estimates by group or by number of clicks."""
 
 
 def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str]) -> str:
-    """A row for each group with every model's mean and 95 % interval; at most two series, the model's first.
+    """Plot a row for each group with every model's mean and 95 % interval; at most two series, the model's first.
 
     Args:
-        of: what is drawn, the axis' name.
-        labels: group -> what is written beside its row, from the top.
+        of: what is plotted, the axis' name.
+        labels: label of each group's row, from the top.
     """
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(4.9, 0.9 + 0.36 * len(labels)), layout="constrained")
@@ -52,7 +52,7 @@ def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str])
 
 
 def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
-    """A panel for each domain: the mean IoU after so many clicks, with 95 % intervals; figures are keyed by clicks."""
+    """Plot the mean IoU over the number of clicks with 95 % intervals, a panel for each domain."""
     rows = -(-len(panels) // PANELS_IN_ROW)
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
@@ -73,7 +73,7 @@ def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
 
 
 def plot_calibration(calibration: Calibration) -> str:
-    """Mean true IoU of the candidates in each tenth of predicted IoU; a dot's area is their number."""
+    """Plot the mean true IoU of the candidates in each tenth of predicted IoU; a dot's area is their number."""
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -92,7 +92,7 @@ def plot_calibration(calibration: Calibration) -> str:
 
 
 def plot_recall(recalls: Mapping[str, Sequence[float]], thresholds: Sequence[float]) -> str:
-    """Share of people's masks found over the IoU that counts as found; one line a model, at most two."""
+    """Plot the recall of ground truth over the IoU that counts as found; one line a model, at most two."""
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         for number, (model, recall_T) in enumerate(recalls.items()):
@@ -101,13 +101,13 @@ def plot_recall(recalls: Mapping[str, Sequence[float]], thresholds: Sequence[flo
         axes.set_xticks(np.arange(0.5, 1, 0.1))
         axes.set_ylim(0, None)
         axes.set_xlabel("IoU that counts as found")
-        axes.set_ylabel("recall of people's masks")
+        axes.set_ylabel("recall of ground truth")
         axes.legend(frameon=False, fontsize=8.5, labelcolor="linecolor")
         return to_svg(drawing, f"Recall over IoU: {', '.join(recalls)}")
 
 
 def _draw_mean(axes: Axes, figure: Estimate, row: float, number: int) -> None:
-    """A dot with its interval, and its value to the right of both."""
+    """Draw a dot with its interval, and its value to the right of both."""
     low, high = figure.interval or (figure.value, figure.value)
     axes.plot([low, high], [row, row], color=COLOURS[number], linewidth=1.6, alpha=0.6, solid_capstyle="round")
     axes.plot([figure.value], [row], MARKERS[number], color=COLOURS[number], markersize=4.5)

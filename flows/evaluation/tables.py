@@ -1,4 +1,4 @@
-"""The figures of `gigamask evaluate` as tables: in Markdown for the terminal, in HTML for the report."""
+"""Figures of an evaluation as tables, in Markdown for the terminal and in HTML for the page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from engine.evaluation.scores import CLICK_CAP, Estimate, Summary
 from flows.evaluation.compare import Measured, Result
 
 Row = list[str]
-"""A table is its titles and its rows; a title that begins with # is of a column of numbers."""
+"""Cells of a row. A table is its titles, then its rows; a title that begins with # heads a column of numbers."""
 
 CLICK_TITLES = {
     "miou_1_chosen": "1 click, chosen",
@@ -29,10 +29,10 @@ AUTOMATIC_TITLES = {
 
 
 def click_table(results: Sequence[Result]) -> list[Row]:
-    """Rows by group (all masks, domains, mask sizes), in each the models and below them what they have more."""
+    """Build rows by group (all masks, domains, mask sizes): in each group the models, then their differences."""
     everyone = _everyone(results)
     names = list(dict.fromkeys(name for each in everyone for name in each.clicks.config.figure_names))
-    rows = [["masks of", "model", "#photographs", "#masks", *(f"#{CLICK_TITLES[name]}" for name in names)]]
+    rows = [["masks of", "model", "#images", "#masks", *(f"#{CLICK_TITLES[name]}" for name in names)]]
     for group in dict.fromkeys(group for each in everyone for group in _click_groups(each.clicks)):
         for each in everyone:
             if summary := _click_groups(each.clicks).get(group):
@@ -46,8 +46,8 @@ def click_table(results: Sequence[Result]) -> list[Row]:
 
 
 def automatic_table(results: Sequence[Result]) -> list[Row]:
-    """The same for automatic masks: what stands beside a model follows it, with at most as many masks."""
-    rows = [["masks of", "model", "#photographs", "#masks made", "#masks of people"]]
+    """Build the same rows for automatic masks; the model beside another follows it, with at most as many masks."""
+    rows = [["masks of", "model", "#images", "#masks made", "#ground truth"]]
     rows[0] += [f"#{AUTOMATIC_TITLES[name]}" for name in FIGURES]
     pairs = [each for result in results for each in (result.measured, result.beside) if each and each.automatic]
     for group in dict.fromkeys(group for each in pairs for group in _automatic_groups(each.automatic)):
@@ -65,7 +65,7 @@ def automatic_table(results: Sequence[Result]) -> list[Row]:
 
 
 def to_markdown(table: Sequence[Row]) -> str:
-    """The table in Markdown."""
+    """Render the table in Markdown."""
     titles, *rows = table
     rule = ["---:" if title.startswith("#") else "---" for title in titles]
     lines = [[title.lstrip("#") for title in titles], rule, *rows]
@@ -73,7 +73,7 @@ def to_markdown(table: Sequence[Row]) -> str:
 
 
 def _everyone(results: Sequence[Result]) -> list[Measured]:
-    """The models asked for and what stands beside them, each once."""
+    """List the models and those beside them, each once."""
     named = {each.model: each for result in results for each in (result.measured, result.beside) if each}
     return list(named.values())
 

@@ -1,4 +1,4 @@
-"""The small pieces the report's HTML is made of. Whatever comes from a dataset passes through `text` on its way in."""
+"""Pieces of HTML. Whatever comes from a dataset passes through `text` on its way in."""
 
 import base64
 import shlex
@@ -10,7 +10,7 @@ from storage.objects.atomic import replace_file
 
 
 def document(title: str, body: str) -> str:
-    """A whole page with its style inside; `body` is HTML."""
+    """Render a whole page with its style inside; `body` is HTML."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -20,35 +20,35 @@ def document(title: str, body: str) -> str:
 
 
 def write_page(page: str, destination: Path) -> Path:
-    """Write a page and return where; one that is there is replaced at once, never half."""
+    """Write a page and return its path; an old page is replaced whole."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     replace_file(destination, lambda file: file.write(page.encode()))
     return destination
 
 
 def text(value: str) -> str:
-    """Safe between tags and inside quoted attributes."""
+    """Escape for use between tags and inside quoted attributes."""
     return escape(value, quote=True)
 
 
 def note(words: str) -> str:
-    """A quiet line of plain words."""
+    """Render a quiet line of plain words."""
     return f'<p class="note">{text(words)}</p>'
 
 
 def card(inside: str) -> str:
-    """A box around HTML, that scrolls sideways where it is too wide."""
+    """Render a box around HTML that scrolls sideways where it is too wide."""
     return f'<div class="card scroll">{inside}</div>'
 
 
 def tile(name: str, value: str, label: str, about: str = "") -> str:
-    """A figure in large type; `name` is its id."""
+    """Render a number in large type; `name` is its element id."""
     small = f"<small>{about}</small>" if about else ""
     return f'<div class="card tile"><b id="{name}">{value}</b><span>{label}</span>{small}</div>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
-    """Cells are HTML; a column whose name begins with # holds numbers."""
+    """Render a table; cells are HTML, and a column whose name begins with # holds numbers."""
     classes = [' class="number"' if column.startswith("#") else "" for column in columns]
     heads = "".join(f"<th{each}>{name.lstrip('#')}</th>" for each, name in zip(classes, columns, strict=True))
     body = "".join(
@@ -59,7 +59,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = 
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of the media type `kind` as an address."""
+    """Encode bytes of the media type `kind` as a data: address."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 

@@ -39,7 +39,7 @@ STYLE: Any = {
 
 
 def new_figure() -> tuple[Figure, Axes]:
-    """A figure of one plot, as wide as a card of the page; to be made and drawn within `STYLE`."""
+    """Make a figure of one plot, as wide as a card of the page; make and draw it within `STYLE`."""
     figure = Figure(figsize=(4.9, 2.9), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -51,15 +51,15 @@ def new_figure() -> tuple[Figure, Axes]:
 
 
 def draw_bars(axes: Axes, edges: np.ndarray, counts_B: np.ndarray) -> None:
-    """Bars in percent, with head-room for the markers' labels."""
-    share_B = 100 * counts_B / max(1, counts_B.sum())
+    """Draw bars in percent, with head-room for the labels of markers."""
+    percent_B = 100 * counts_B / max(1, counts_B.sum())
     gap = 0.12 * (edges[1] - edges[0])
-    axes.bar(edges[:-1] + gap / 2, share_B, np.diff(edges) - gap, align="edge", color=ACCENT, alpha=0.75, linewidth=0)
-    axes.set_ylim(0, max(1.0, float(share_B.max()) * 1.28))
+    axes.bar(edges[:-1] + gap / 2, percent_B, np.diff(edges) - gap, align="edge", color=ACCENT, alpha=0.75, linewidth=0)
+    axes.set_ylim(0, max(1.0, float(percent_B.max()) * 1.28))
 
 
 def draw_marker(axes: Axes, x: float, label: str, colour: str, *, row: int = 0, span: float | None = None) -> None:
-    """A vertical line with its label at the top; `row` 1 writes the label one line lower."""
+    """Draw a vertical line with its label at the top; `row` 1 writes the label one line lower."""
     axes.axvline(x, color=colour, linewidth=1.4, linestyle="-" if colour == ACCENT else (0, (4, 3)))
     right = axes.dataLim.x1 if span is None else 1.0
     width = span or max(right, x) or 1.0
@@ -80,7 +80,7 @@ def draw_marker(axes: Axes, x: float, label: str, colour: str, *, row: int = 0, 
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """The bare <svg> element: no prologue, no metadata, the page's font and colours, ids of its own."""
+    """Render the bare <svg> element: no prologue or metadata, the page's font and colours, ids of its own."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,7 +1,7 @@
-"""Masks drawn over a photograph: a JPEG of the photograph and a transparent PNG of its masks, of the same size.
+"""Overlays: a JPEG of an image and a transparent PNG of its masks, of the same size.
 
-Two layers instead of one picture: the page can show the photograph with and without masks, and a PNG of a few flat
-colours is small. Letters of array shapes: H, W of the drawn picture; C colours of the palette.
+With two layers the page can show the image with and without masks, and a PNG of a few flat colours is small.
+Letters of array shapes: H, W of the display copy; C colours of the palette.
 """
 
 import io
@@ -16,12 +16,13 @@ from storage import rle
 from storage.records import MaskRecord
 
 LONGEST_SIDE_PX = 1024
+"""Longest side of a display copy."""
 SHORTEST_SIDE_PX = 480
-"""Small photographs are enlarged to this, so that outlines stay thin beside what they enclose."""
+"""Shortest side that small images are enlarged to, so that outlines stay thin beside what they enclose."""
 FILL_ALPHA = 0.42
 OUTLINE_ALPHA = 0.92
 JPEG_QUALITIES = (82, 70, 55, 40)
-MAX_PHOTO_BYTES = 200_000
+MAX_JPEG_BYTES = 200_000
 
 PALETTE_RGB = (
     (239, 71, 111), (255, 209, 102), (6, 214, 160), (58, 134, 255), (251, 133, 0), (157, 78, 221),
@@ -33,35 +34,35 @@ PALETTE_RGB = (
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """The two layers of one photograph, both width x height pixels."""
+    """The two layers of one image, both width x height pixels."""
 
     width: int
     height: int
-    photo_jpeg: bytes
+    image_jpeg: bytes
     masks_png: bytes
 
 
-def draw_overlay(photo: bytes, masks: Sequence[MaskRecord]) -> Overlay:
-    """Draw the masks of one stored photograph: small masks lie above large ones, touching masks differ in colour."""
-    picture = _display_copy(photo)
-    labels_HW = label_masks(masks, (picture.height, picture.width))
+def draw_overlay(image: bytes, masks: Sequence[MaskRecord]) -> Overlay:
+    """Draw the masks of a stored image: small masks lie above large ones, touching masks differ in colour."""
+    copy = _display_copy(image)
+    labels_HW = label_masks(masks, (copy.height, copy.width))
     return Overlay(
-        width=picture.width,
-        height=picture.height,
-        photo_jpeg=_encode_jpeg(picture),
+        width=copy.width,
+        height=copy.height,
+        image_jpeg=_encode_jpeg(copy),
         masks_png=_encode_labels(labels_HW),
     )
 
 
 def flatten(overlay: Overlay) -> Image.Image:
-    """Both layers as one RGB picture."""
-    photo = Image.open(io.BytesIO(overlay.photo_jpeg)).convert("RGBA")
+    """Blend both layers into one RGB image."""
+    below = Image.open(io.BytesIO(overlay.image_jpeg)).convert("RGBA")
     masks = Image.open(io.BytesIO(overlay.masks_png)).convert("RGBA")
-    return Image.alpha_composite(photo, masks).convert("RGB")
+    return Image.alpha_composite(below, masks).convert("RGB")
 
 
 def label_masks(masks: Sequence[MaskRecord], size_hw: tuple[int, int]) -> np.ndarray:
-    """Index of the colour of each pixel, uint8 [H, W]: 0 bare, 1..C fill, C+1..2C outline of colour index - C."""
+    """Compute each pixel's colour index, uint8 [H, W]: 0 bare, 1..C fill, C+1..2C outline of colour index - C."""
     fill_HW = np.zeros(size_hw, np.uint8)
     outline_HW = np.zeros(size_hw, np.bool_)
     used_C = np.zeros(len(PALETTE_RGB), np.int64)
@@ -78,27 +79,27 @@ def label_masks(masks: Sequence[MaskRecord], size_hw: tuple[int, int]) -> np.nda
     return fill_HW + np.where(outline_HW, len(PALETTE_RGB), 0).astype(np.uint8)
 
 
-def _display_copy(photo: bytes) -> Image.Image:
-    """The photograph as RGB, at most LONGEST_SIDE_PX long; where it is tiny, enlarged to SHORTEST_SIDE_PX."""
-    picture = Image.open(io.BytesIO(photo))
-    stored_sides = sorted(picture.size)
-    picture.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that suffices
+def _display_copy(image: bytes) -> Image.Image:
+    """Decode as RGB, scaled to at most LONGEST_SIDE_PX; a tiny image is enlarged to SHORTEST_SIDE_PX."""
+    copy = Image.open(io.BytesIO(image))
+    stored_sides = sorted(copy.size)
+    copy.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that suffices
     scale = LONGEST_SIDE_PX / stored_sides[1]
     if scale > 1:
         scale = min(scale, max(1.0, SHORTEST_SIDE_PX / stored_sides[0]))
-    factor = scale * stored_sides[1] / max(picture.size)
-    size_wh = tuple(max(1, round(side * factor)) for side in picture.size)
-    return picture.convert("RGB").resize((size_wh[0], size_wh[1]), Image.Resampling.LANCZOS)
+    factor = scale * stored_sides[1] / max(copy.size)
+    size_wh = tuple(max(1, round(side * factor)) for side in copy.size)
+    return copy.convert("RGB").resize((size_wh[0], size_wh[1]), Image.Resampling.LANCZOS)
 
 
-def _encode_jpeg(picture: Image.Image) -> bytes:
-    """The first of JPEG_QUALITIES within MAX_PHOTO_BYTES, else the last."""
+def _encode_jpeg(copy: Image.Image) -> bytes:
+    """Encode at the first of JPEG_QUALITIES that keeps within MAX_JPEG_BYTES, else at the last."""
     data = b""
     for quality in JPEG_QUALITIES:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        copy.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
         data = buffer.getvalue()
-        if len(data) <= MAX_PHOTO_BYTES:
+        if len(data) <= MAX_JPEG_BYTES:
             break
     return data
 
@@ -116,7 +117,7 @@ def _encode_labels(labels_HW: np.ndarray) -> bytes:
 
 
 def _shrink(mask_HW: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The mask at another size: pixels covered by half; a mask too thin for that keeps its best covered pixels."""
+    """Resize a mask to the pixels it covers by half; a mask too thin for that keeps its best covered pixels."""
     height, width = size_hw
     if mask_HW.shape == size_hw:
         return mask_HW
@@ -134,14 +135,14 @@ def _window(mask_HW: np.ndarray, margin: int) -> tuple[slice, slice]:
 
 
 def _colours_around(fill_HW: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
-    """Indices of the colours under the mask and within three pixels of it."""
+    """List the colours under the mask and within three pixels of it, as indices."""
     near_HW = cv2.dilate(inside_HW.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.bool_)
     found = np.unique(fill_HW[near_HW])
     return found[found > 0].astype(np.int64) - 1
 
 
 def _pick_colour(neighbours: np.ndarray, used_C: np.ndarray) -> int:
-    """The least used colour among those that stand out from the neighbours'; the farthest one where none does."""
+    """Pick the least used colour among those that stand out from the neighbours', or the farthest one."""
     palette_C3 = np.array(PALETTE_RGB, np.float64)
     if not neighbours.size:
         return int(np.argmin(used_C))
@@ -151,7 +152,7 @@ def _pick_colour(neighbours: np.ndarray, used_C: np.ndarray) -> int:
 
 
 def _edge(inside_HW: np.ndarray) -> np.ndarray:
-    """The inner border: two pixels wide, one where the mask is small; none along the picture's own border."""
+    """Find the inner border: two pixels wide, one where the mask is small, none along the image's own border."""
     iterations = 2 if min(inside_HW.shape) > 24 else 1
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     return inside_HW & ~cv2.erode(inside_HW.astype(np.uint8), cross, iterations=iterations).astype(np.bool_)

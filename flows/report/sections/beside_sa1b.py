@@ -149,7 +149,7 @@ def _all_plots(contents: ReportContents, masks: MaskSet, histograms: Histograms)
         _plot_card(
             "Where masks lie",
             plot_centres(histograms.centre_HW),
-            "Centres of the masks' boxes, as the paper's figure 5: every dataset leans to the middle of the picture; "
+            "Centres of the masks' boxes, as the paper's figure 5: every dataset leans to the middle of the image; "
             "SA-1B covers the corners more than LVIS v1 and ADE20K.",
         ),
     ]
@@ -182,19 +182,19 @@ def _plot_card(name: str, svg: str, caption: str) -> str:
 
 
 def plot_relative_size(counts_B: np.ndarray, median: float) -> str:
-    """Shares of masks by sqrt(mask area / image area); `counts_B` has equal bins over [0, 1], a multiple of 50."""
+    """Plot how sqrt(mask area / image area) is distributed; `counts_B` has equal bins over [0, 1], a multiple of 50."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure()
         draw_bars(axes, np.linspace(0, 1, 51), counts_B.reshape(50, -1).sum(axis=1))
         draw_marker(axes, median, f"median {median:.2g}", ACCENT)
         axes.set_xlim(0, 1)
         axes.set_xlabel("√(mask area / image area)")
-        axes.set_ylabel("share of masks (%)")
+        axes.set_ylabel("masks (%)")
         return to_svg(figure, f"Relative mask size; median {median:.2g}")
 
 
 def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
-    """Shares of images by their number of masks; `images_by_count` maps a number of masks to a number of images."""
+    """Plot the images' distribution of the number of masks; `images_by_count` maps it to a number of images."""
     numbers = np.array(list(images_by_count), np.int64)
     images = np.array(list(images_by_count.values()), np.int64)
     mean = float((numbers * images).sum() / images.sum())
@@ -209,12 +209,12 @@ def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
         draw_marker(axes, mean, f"mean {mean:.1f}", ACCENT, row=1 if close else 0)
         axes.set_xlim(0, edges[-1])
         axes.set_xlabel("masks in an image")
-        axes.set_ylabel("share of images (%)")
+        axes.set_ylabel("images (%)")
         return to_svg(figure, f"Masks per image; mean {mean:.1f}, SA-1B about {SA1B_MASKS_PER_IMAGE}")
 
 
 def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
-    """Mean predicted IoU of the masks in six classes of sqrt(mask area / image area); bins are equal over [0, 1]."""
+    """Plot the mean predicted IoU in six classes of sqrt(mask area / image area); bins are equal over [0, 1]."""
     edges = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.4, 1])
     starts = np.round(edges[:-1] * scored_B.size).astype(np.int64)
     masks_C = np.add.reduceat(scored_B, starts)
@@ -237,17 +237,19 @@ def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
 
 
 def plot_centres(density_HW: np.ndarray) -> str:
-    """Shares of masks by where their box is centred: counts over the picture from its top left, [48, 48] cells."""
+    """Plot where the masks' boxes are centred: counts over the image from its top left, [48, 48] cells."""
     density_HW = _coarser(density_HW)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure()
-        share_HW = 100 * density_HW / max(1, density_HW.sum())
+        percent_HW = 100 * density_HW / max(1, density_HW.sum())
         rows, columns = density_HW.shape
         image = axes.pcolormesh(
-            np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1), share_HW, facecolor=ACCENT, edgecolor="none"
+            np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1), percent_HW, facecolor=ACCENT, edgecolor="none"
         )
         image.set_array(None)
-        image.set_facecolor([(*_rgb(ACCENT), float(alpha)) for alpha in (share_HW / max(share_HW.max(), 1e-9)).ravel()])
+        image.set_facecolor(
+            [(*_rgb(ACCENT), float(alpha)) for alpha in (percent_HW / max(percent_HW.max(), 1e-9)).ravel()]
+        )
         axes.set_aspect("equal")
         axes.grid(visible=False)
         axes.set_xlim(0, 1)
@@ -257,13 +259,13 @@ def plot_centres(density_HW: np.ndarray) -> str:
         axes.set_xlabel("x / image width")
         axes.set_ylabel("y / image height")
         even = 100 / (rows * columns)
-        title = f"densest cell {share_HW.max():.1f} % of masks; even spread {even:.2f} %"
+        title = f"densest cell {percent_HW.max():.1f} % of masks; even spread {even:.2f} %"
         axes.set_title(title, fontsize=8, color=MUTED)
-        return to_svg(figure, "Where in the picture the masks' boxes are centred")
+        return to_svg(figure, "Where in the image the masks' boxes are centred")
 
 
 def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, paper_threshold: float) -> str:
-    """Shares of kept masks by a score; `counts_B` has equal bins over [0, 1]. Thresholds are drawn."""
+    """Plot the kept masks' distribution of a score, with its thresholds; `counts_B` has equal bins over [0, 1]."""
     edges = np.linspace(0, 1, counts_B.size + 1)
     lowest = float(edges[np.flatnonzero(counts_B)[0]]) if counts_B.any() else paper_threshold
     left = max(0.0, np.floor((min(lowest, threshold or 1.0, paper_threshold) - 0.04) * 20) / 20)
@@ -279,12 +281,12 @@ def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, pape
             draw_marker(axes, threshold, label, ACCENT, span=1 - left)
         axes.set_xlim(left, 1)
         axes.set_xlabel(name)
-        axes.set_ylabel("share of kept masks (%)")
+        axes.set_ylabel("kept masks (%)")
         return to_svg(figure, f"Distribution of {name} over the kept masks")
 
 
 def _coarser(density_HW: np.ndarray) -> np.ndarray:
-    """The same counts in as many cells as leave four masks a cell on average, at least 8 x 8."""
+    """Merge cells until four masks are in a cell on average, down to 8 x 8."""
     side = max(side for side in (8, 12, 16, 24, 48) if side == 8 or 4 * side**2 <= density_HW.sum())
     block = density_HW.shape[0] // side
     coarse: np.ndarray = density_HW.reshape(side, block, side, block).sum(axis=(1, 3))
@@ -292,7 +294,7 @@ def _coarser(density_HW: np.ndarray) -> np.ndarray:
 
 
 def _nice_step(at_least: float) -> int:
-    """The first of 1, 2, 5, 10, 20, 50, ... that is not below `at_least`."""
+    """Find the first of 1, 2, 5, 10, 20, 50, ... that is not below `at_least`."""
     step = 1
     while step < at_least:
         step = step * 5 // 2 if str(step)[0] == "2" else step * 2

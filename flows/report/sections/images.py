@@ -46,11 +46,11 @@ def render(contents: ReportContents) -> str:
     figures = "".join(_figure(each, masked=newest is not None) for each in shown)
     everything = newest.images if newest else contents.images
     spread = "spread evenly from most masks to fewest" if newest else "spread evenly over the dataset"
-    rule = "Every photograph." if len(shown) >= everything else f"{len(shown)} of {everything:,} photographs, {spread}."
+    rule = "Every image." if len(shown) >= everything else f"{len(shown)} of {everything:,} images, {spread}."
     return (
-        f'<h2>Photographs</h2><div class="bar">{note(f"{rule} Select one to enlarge it.")}'
+        f'<h2>Images</h2><div class="bar">{note(f"{rule} Select one to enlarge it.")}'
         '<label class="switch"><input type="checkbox" id="show-masks" checked>Show masks</label></div>'
-        f'<div class="pictures">{figures}</div>'
+        f'<div class="images">{figures}</div>'
     )
 
 
@@ -130,13 +130,13 @@ def _figure(shown: ShownImage, *, masked: bool) -> str:
     number = f"{count:,} mask{'' if count == 1 else 's'}" if masked else "not masked yet"
     why = f'<span class="why">{text(_explain_none(shown.diagnostics))}</span>' if masked and not count else ""
     size = f'width="{overlay.width}" height="{overlay.height}"'
-    photo = f'<img alt="{name}" {size} src="{data_uri(overlay.photo_jpeg, "image/jpeg")}">'
+    below = f'<img alt="{name}" {size} src="{data_uri(overlay.image_jpeg, "image/jpeg")}">'
     masks = f'<img class="masks" alt="" {size} src="{data_uri(overlay.masks_png, "image/png")}">'
     pixels = f"{shown.image.width} × {shown.image.height} px"  # noqa: RUF001
     return (
-        f'<figure style="--ratio:{ratio:.4f}"><label class="picture">'
+        f'<figure style="--ratio:{ratio:.4f}"><label class="image">'
         f'<input class="zoom" type="checkbox" aria-label="Enlarge {name}">'
-        f'<span class="shelf"><span style="width:{min(100.0, 75 * ratio):.2f}%">{photo}{masks}</span></span></label>'
+        f'<span class="shelf"><span style="width:{min(100.0, 75 * ratio):.2f}%">{below}{masks}</span></span></label>'
         f"<figcaption><b>{name}</b><br>{pixels} · {number}{why}</figcaption></figure>"
     )
 

@@ -5,12 +5,12 @@ from flows.report.contents import ReportContents
 
 EXAMPLES = (
     (
-        "Photographs with the most masks",
+        "Images with the most masks",
         "SELECT i.source, count(*) AS masks FROM masks m JOIN images i ON m.image_id = i.image_id "
         "GROUP BY i.source ORDER BY masks DESC LIMIT 10",
     ),
     (
-        "Photographs without any mask",
+        "Images without any mask",
         "SELECT source, width, height FROM images WHERE image_id NOT IN (SELECT image_id FROM masks) ORDER BY source",
     ),
     (

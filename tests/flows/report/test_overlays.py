@@ -92,14 +92,14 @@ def test_photographs_are_drawn_at_a_size_for_the_screen(stored_wh: tuple[int, in
     Image.new("RGB", stored_wh, (90, 120, 60)).save(buffer, "JPEG")
     overlay = draw_overlay(buffer.getvalue(), [])
     assert (overlay.width, overlay.height) == drawn_wh
-    for layer in (overlay.photo_jpeg, overlay.masks_png):
+    for layer in (overlay.image_jpeg, overlay.masks_png):
         assert Image.open(io.BytesIO(layer)).size == drawn_wh
 
 
 def test_bare_pixels_keep_the_photograph_and_masked_ones_are_tinted() -> None:
     photo = (PHOTOS / "nuts" / "nuts_0.jpg").read_bytes()
     overlay = draw_overlay(photo, [box_mask((600, 800), 100, 100, 300, 300)])
-    plain = np.asarray(Image.open(io.BytesIO(overlay.photo_jpeg)).convert("RGB"), np.int32)
+    plain = np.asarray(Image.open(io.BytesIO(overlay.image_jpeg)).convert("RGB"), np.int32)
     both = np.asarray(flatten(overlay), np.int32)
     assert np.array_equal(plain[:, 400:], both[:, 400:])
     tinted = np.asarray(PALETTE_RGB[label_masks([box_mask((600, 800), 100, 100, 300, 300)], (600, 800))[200, 200] - 1])
@@ -110,4 +110,4 @@ def test_grey_and_palette_photographs_can_be_drawn() -> None:
     for mode in ("L", "P", "RGBA"):
         buffer = io.BytesIO()
         Image.new(mode, (60, 50)).save(buffer, "PNG")
-        assert Image.open(io.BytesIO(draw_overlay(buffer.getvalue(), []).photo_jpeg)).mode == "RGB"
+        assert Image.open(io.BytesIO(draw_overlay(buffer.getvalue(), []).image_jpeg)).mode == "RGB"

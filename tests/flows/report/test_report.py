@@ -511,11 +511,11 @@ def test_masks_can_be_hidden_and_a_photograph_enlarged(browser: Browser, full_re
     assert masks.is_visible()
     page.get_by_label("Show masks").uncheck()
     assert not masks.is_visible()
-    photo = page.locator(".picture img").first
+    photo = page.locator(".image img").first
     before = photo.bounding_box()["width"]
-    page.locator(".picture").first.click()
+    page.locator(".image").first.click()
     assert photo.bounding_box()["width"] > 1.5 * before
-    layers = [page.locator(".picture img").nth(i).bounding_box() for i in range(2)]
+    layers = [page.locator(".image img").nth(i).bounding_box() for i in range(2)]
     assert layers[0] == pytest.approx(layers[1], abs=0.5)
     page.close()
 

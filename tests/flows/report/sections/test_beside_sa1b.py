@@ -57,7 +57,7 @@ def test_masks_per_image_states_this_mean_and_that_of_sa1b() -> None:
     assert "mean 15.0" in text
     assert "SA-1B mean ≈ 100" in text
     assert "masks in an image" in text
-    assert "share of images (%)" in text
+    assert "images (%)" in text
 
 
 def test_a_threshold_equal_to_the_papers_is_drawn_once() -> None:
