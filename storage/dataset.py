@@ -278,6 +278,10 @@ class Dataset:
         homes = [plan for plan in self.plans() if plan.kind is PlanKind.IMAGES and not plan.redoes]
         return [commit for plan in homes for commit in self.commits(plan)]
 
+    def is_there(self, shard: Commit) -> bool:
+        """Whether all objects of a shard are there, of the size that its record states; reads none."""
+        return contents.is_there(self.store, shard)
+
     def read_images(self, images: Commit | Images) -> Iterator[tuple[ImageRecord, bytes]]:
         """Stream the images of a shard, or some of them, each checked against its SHA-256.
 

@@ -194,6 +194,9 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
     """Read and decode in threads, decide in the plan's order (the first of two equal files is kept), and commit."""
     began = time.perf_counter()
     inherited = session.dataset.previous(plan, shard) if plan.redoes else None
+    if inherited and not session.dataset.is_there(inherited):
+        session.known.forget(inherited)  # its images are lost: all its photos are new again
+        inherited = None
     images: list[tuple[ImageRecord, bytes]] = []
     rejects: list[Reject] = []
     unchanged = -inherited.images if inherited else 0  # a redo reads the inherited images' photos again

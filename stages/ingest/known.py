@@ -6,9 +6,11 @@ from itertools import takewhile
 from stages.ingest.normalise import Unusable
 from stages.ingest.plan import image_plans
 from storage.dataset import Dataset
+from storage.protocol.commits import Commit
 from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan
 from storage.records import image_id_of
+from storage.tables.sql import is_shard
 
 
 class Verdict(Enum):
@@ -24,6 +26,7 @@ class KnownPhotos:
     """The photos that the dataset holds, seen from the plan at hand."""
 
     def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
         self._digests = dataset.known_image_ids()
         self._plans = image_plans(dataset)
         self._plan_id = ""
@@ -46,6 +49,12 @@ class KnownPhotos:
             same_settings = earlier.settings == plan.settings
             for name in (key.name_and_size for shard in earlier.shards for key in photo_inputs(shard.inputs)):
                 self._planned_before[name] = same_settings or self._planned_before.get(name, False)
+
+    def forget(self, shard: Commit) -> None:
+        """Take a shard's images for lost, so that their photos are new."""
+        rows = self._dataset.query(f"SELECT image_id FROM images WHERE {is_shard(shard.plan_id, shard.shard)}")
+        for image_id in rows.column("image_id").to_pylist():
+            self._digests.pop(image_id, None)
 
     def holds(self, sha256: str) -> bool:
         """Whether an image was made from a file of these bytes; safe to call from any thread."""

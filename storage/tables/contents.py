@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any, BinaryIO, cast
 
@@ -15,15 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import rle
-from storage.errors import Corrupt
+from storage.errors import Corrupt, NotFound
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Attempt, Commit, Part
+from storage.protocol.inputs import ShardAddress
 from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
 from storage.tables.columns import REPEATED
 from storage.tables.rows import image_rows, mask_rows
 from storage.tables.samples import checked, read_image
+
+_HEADS_AT_ONCE = 16
+"""Requests for sizes under way at a time; over a network each takes some milliseconds."""
 
 
 def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
@@ -91,6 +96,27 @@ def read_masks(
             image, masks = parse_sa1b(json.loads(member.parts["json"]))
             placed = [_with_provenance(mask, next(rows, None), f"{store.uri}/{part.key}") for mask in masks]
             yield image, [mask for mask in placed if (mask.image_id, mask.mask_id) not in withdrawn]
+
+
+def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
+    """Return those shards whose table rows are all there, of the size that their records state."""
+    if len(commits) < _HEADS_AT_ONCE:
+        return {commit.address for commit in commits if _are_there(store, commit.rows())}
+    with ThreadPoolExecutor(max_workers=_HEADS_AT_ONCE) as pool:
+        found = pool.map(lambda commit: _are_there(store, commit.rows()), commits)
+        return {commit.address for commit, whole in zip(commits, found, strict=True) if whole}
+
+
+def is_there(store: ObjectStore, commit: Commit) -> bool:
+    """Whether all objects of a shard are there, of the size that its record states; reads none."""
+    return _are_there(store, commit.parts)
+
+
+def _are_there(store: ObjectStore, parts: Iterable[Part]) -> bool:
+    try:
+        return all(store.head(part.key).nbytes == part.nbytes for part in parts)
+    except NotFound:
+        return False
 
 
 def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:

@@ -16,7 +16,7 @@ from storage.formats.documents import FORMAT, json_bytes
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
-from storage.tables import delta, fold_log
+from storage.tables import contents, delta, fold_log
 from storage.tables.changes import change_of, checked_records
 from storage.tables.columns import SCHEMAS
 from storage.tables.durability import TableProof, publish_version
@@ -44,6 +44,18 @@ class FoldReport:
     folds: int
     records: int
     newest: int
+    set_aside: tuple[str, ...] = ()
+    """Addresses of records whose table rows are lost: they stay out of the tables, and `verify` names them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """What there is to fold."""
+
+    fold: Fold | None
+    """The next fold; None where nothing is left that can be folded."""
+    set_aside: tuple[str, ...] = ()
+    """Addresses of records that cannot be folded."""
 
 
 def begin(store: ObjectStore) -> None:
@@ -61,7 +73,7 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     """
     folds = records = 0
     done = fold_log.newest_done(store)
-    while (current := _next_fold(store, done, before_step)) is not None:
+    while (current := (pending := _next_fold(store, done, before_step)).fold) is not None:
         commits = checked_records(store, current)
         versions = {}
         for name in SCHEMAS:
@@ -77,7 +89,7 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
         done = read_done(store, current.number)
         folds += 1
         records += len(commits) if current.action != "compact" else 0
-    return FoldReport(folds=folds, records=records, newest=done.number)
+    return FoldReport(folds=folds, records=records, newest=done.number, set_aside=pending.set_aside)
 
 
 def publish(
@@ -88,29 +100,29 @@ def publish(
     return {name: publish_version(store, folder, name, durable[name], version) for name, version in versions.items()}
 
 
-def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Fold | None:
+def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Pending:
     """The fold after `done`: the one already begun, or a new one over records not yet taken; None if there are none."""
     key = fold_key(done.number + 1)
     if key not in store.list(key):
         planned = _plan_fold(store, done)
-        if planned is None:
-            return None
+        if planned.fold is None:
+            return planned
         before_step("plan")
-        store.make_names_durable(record.key for record in planned.records)
+        store.make_names_durable(record.key for record in planned.fold.records)
         with suppress(Conflict):
-            store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned), "created_at": now()}))
-    return read_fold(store, done.number + 1)
+            store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned.fold), "created_at": now()}))
+    return Pending(fold=read_fold(store, done.number + 1))
 
 
-def _plan_fold(store: ObjectStore, done: DoneFold) -> Fold | None:
-    """What the fold after `done` does; None where there is nothing to do."""
+def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:
+    """Plan the fold after `done`."""
     compacted = _compacted(store, done)
     if compacted:
-        return Fold(number=done.number + 1, action="compact", records=compacted)
+        return Pending(fold=Fold(number=done.number + 1, action="compact", records=compacted))
     return unfolded(store, done)
 
 
-def unfolded(store: ObjectStore, done: DoneFold) -> Fold | None:
+def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
     """New shards first, then newer generations, then withdrawals: each finds in the tables what it changes."""
     taken = folded_generations(store, done)
     names = newest_generations(list_commits(store))
@@ -121,12 +133,20 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Fold | None:
         "replace": [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)],
         "withdraw": withdrawals,
     }
+    set_aside: list[str] = []
     for action, some in choices.items():
-        if some:
-            commits = read_commits(store, some[:MAX_RECORDS])
-            records = tuple(FoldedRecord(key=each.address.key, sha256=each.record_sha256) for each in commits)
-            return Fold(number=done.number + 1, action=action, records=records)
-    return None
+        for start in range(0, len(some), MAX_RECORDS):
+            commits = read_commits(store, some[start : start + MAX_RECORDS])
+            readable = contents.have_rows(store, commits)
+            set_aside += [str(commit.address) for commit in commits if commit.address not in readable]
+            records = tuple(
+                FoldedRecord(key=each.address.key, sha256=each.record_sha256)
+                for each in commits
+                if each.address in readable
+            )
+            if records:
+                return Pending(fold=Fold(number=done.number + 1, action=action, records=records))
+    return Pending(fold=None, set_aside=tuple(set_aside))
 
 
 def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:

@@ -40,7 +40,9 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
     folded = folded_generations(store, done)
     names = newest_generations(list_commits(store, kind=PlanKind.IMAGES))
     fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
-    for commit in read_commits(store, fresh):
+    commits = read_commits(store, fresh)
+    readable = contents.have_rows(store, commits)  # else the rows are lost, and `verify` says so
+    for commit in (commit for commit in commits if commit.address in readable):
         found += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
     known: dict[int, bytes] = {}
     for batch in pa.concat_tables(found, promote_options="permissive").to_batches():

@@ -9,7 +9,7 @@ from storage.errors import Conflict
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
-from storage.tables import delta
+from storage.tables import contents, delta
 from storage.tables.changes import brings, change_of, checked_records, rows_of
 from storage.tables.columns import SCHEMAS
 from storage.tables.fold_log import DoneFold, folded_generations, next_number, put_done, read_done
@@ -32,12 +32,14 @@ def rebuild(store: ObjectStore) -> FoldReport:
         with suppress(Conflict):
             put_done(store, built)
         if read_done(store, number).folder == folder:  # also where the answer to our put was lost
-            return FoldReport(folds=1, records=len(folded_generations(store, built)), newest=number)
+            set_aside = unfolded(store, built).set_aside
+            records = len(folded_generations(store, built))
+            return FoldReport(folds=1, records=records, newest=number, set_aside=set_aside)
 
 
 def _catch_up(store: ObjectStore, built: DoneFold) -> DoneFold:
     """Takes into tables that nobody knows yet the records that they lack."""
-    while (missing := unfolded(store, built)) is not None:
+    while (missing := unfolded(store, built).fold) is not None:
         commits = checked_records(store, missing)
         versions = {
             name: delta.change_unshared(
@@ -55,7 +57,9 @@ def _build(store: ObjectStore, folder: str, names: Sequence[ShardAddress]) -> di
     withdrawals = [name for name in names if name.kind == PlanKind.WITHDRAWALS]
     withdrawn = withdrawn_by(store, read_commits(store, withdrawals))
     for start in range(0, len(names), MAX_RECORDS):
-        commits = read_commits(store, names[start : start + MAX_RECORDS])
+        every = read_commits(store, names[start : start + MAX_RECORDS])
+        readable = contents.have_rows(store, every)
+        commits = [commit for commit in every if commit.address in readable]
         for name in SCHEMAS:
             rows = rows_of(store, name, commits, withdrawn)
             change = delta.appending(name, rows) if brings(name, commits) else None

@@ -303,6 +303,23 @@ def test_photos_of_shards_that_were_given_up_are_ingested_again(dataset: Dataset
     assert dataset.maintenance.verify().faults == ()
 
 
+def test_a_lost_shard_is_made_again_from_its_photos_by_a_redo(dataset: Dataset, photo_folder: Path) -> None:
+    ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    dataset.fold()
+    (plan,) = dataset.plans()
+    lost, *_ = dataset.image_shards()
+    before = dict(dataset.known_image_ids())
+    for part in lost.parts:
+        dataset.store.delete(part.key)
+
+    dataset.plan_redo(plan, [lost.shard])
+    report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    dataset.fold()
+    assert (report.images, report.rejects, report.unchanged) == (8, (), 0)
+    assert dataset.known_image_ids() == before
+    assert sum(1 for shard in dataset.image_shards() for _ in dataset.read_images(shard)) == 8
+
+
 @pytest.fixture
 def cards(tmp_path: Path, pictures: SimpleNamespace) -> list[Path]:
     """Two folders of one name, each with another photograph of the same name, size and time."""
