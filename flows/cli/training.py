@@ -86,7 +86,8 @@ def _job(
         ValueError: an unknown parent or setting.
     """
     from flows.config.load import to_tree
-    from stages.training.job import TrainingJob, load_parent, work_folder_of
+    from stages.training.job import TrainingJob, load_parent
+    from stages.training.work_folder import derive_work_folder
     from storage.dataset import Dataset
 
     data = Dataset.open(dataset)
@@ -101,22 +102,22 @@ def _job(
         name=named,
         train=settings.train,
         data=settings.data,
-        work_folder=work_folder_of(asked | to_tree(settings), root),
+        work_folder=derive_work_folder(asked | to_tree(settings), root),
     )
 
 
 def _run(job: TrainingJob, workers: int, device: str, address: str | None) -> TrainedModel:
     """Train in this process, or through Ray Train where there are several workers or a cluster."""
-    from stages.training.job import alone_in
+    from stages.training.work_folder import exclusive_lock
 
-    with alone_in(job.work_folder):
+    with exclusive_lock(job.work_folder):
         if workers == 1 and address is None:
             from engine.training.peers import Peers
-            from stages.training.job import run_job
+            from stages.training.train_job import train_job
 
-            trained = run_job(job, Peers(device=device), log)
+            trained = train_job(job, Peers(device=device), log)
             assert trained is not None, "the first process returns the model"
             return trained
-        from stages.training.on_ray import run_job_on_cluster
+        from stages.training.on_ray import train_job_on_cluster
 
-        return run_job_on_cluster(job, workers=workers, device=device, address=address, say=log)
+        return train_job_on_cluster(job, workers=workers, device=device, address=address, log=log)

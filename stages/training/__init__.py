@@ -1,1 +1,1 @@
-"""A training job on a dataset's snapshot."""
+"""Training a model further on a dataset's snapshot."""

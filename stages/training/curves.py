@@ -1,4 +1,4 @@
-"""A training's curves as one SVG, to lie beside its weights."""
+"""A training's curves as one SVG, which lies beside its weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 POINTS = 200
-"""Means of so many stretches are drawn."""
+"""Most points of each curve in the SVG."""
 
 
-def condensed(history: Sequence[dict[str, float]], points: int = POINTS) -> list[dict[str, float]]:
-    """Means over at most so many stretches of equal length; `step` is the last of a stretch."""
+def condense_history(history: Sequence[dict[str, float]], points: int = POINTS) -> list[dict[str, float]]:
+    """Average a history over at most `points` stretches of equal length; `step` is the last of each stretch."""
     stretches = np.array_split(np.arange(len(history)), min(points, len(history))) if history else []
     return [
         {
@@ -25,8 +25,8 @@ def condensed(history: Sequence[dict[str, float]], points: int = POINTS) -> list
 
 
 def write_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Loss above; below, IoU with the masks asked for, of the best and the chosen answer and after corrections."""
-    points = condensed(history)
+    """Plot the loss above and, below, the IoU of the best and the chosen prediction and after corrections."""
+    points = condense_history(history)
     steps = [point["step"] + 1 for point in points]
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)

@@ -7,7 +7,9 @@ from engine.device import best_device
 from engine.training.peers import Peers
 from engine.training.recipes import seed_recipe
 from engine.training.train import TrainConfig
-from stages.training.job import DataConfig, TrainedModel, TrainingJob, alone_in, load_parent, run_job
+from stages.training.job import DataConfig, TrainedModel, TrainingJob, load_parent
+from stages.training.train_job import train_job
+from stages.training.work_folder import exclusive_lock
 from storage.dataset import Dataset
 
 
@@ -51,7 +53,7 @@ def train_on_snapshot(
         data=data or DataConfig(),
         work_folder=folder,
     )
-    with alone_in(folder):
-        trained = run_job(job, Peers(device=device or best_device()), log)
+    with exclusive_lock(folder):
+        trained = train_job(job, Peers(device=device or best_device()), log)
     assert trained is not None, "the first process returns the model"
     return trained

@@ -1,7 +1,7 @@
 """A training job through Ray Train: several processes, on CPUs by gloo or on GPUs by nccl, that share every batch.
 
-Each of them computes its pictures of the global batch and all average their gradients, so that the batch and what it
-teaches do not depend on how many there are. Batch norm is the exception: its statistics are of a process's own share.
+Each computes its part of the global batch and all average their gradients, so that the batch and what it teaches do not
+depend on the number of processes. Batch norm is the exception: its statistics are those of a process's own part.
 """
 
 import json
@@ -18,26 +18,34 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from engine.training.peers import Peers
 from stages.cluster.pool import PoolConfig
 from stages.cluster.session import ray_session
-from stages.training.job import PROGRESS_NAME, TrainedModel, TrainingJob, count_job_images, run_job
+from stages.training.job import TrainedModel, TrainingJob, split_images
+from stages.training.train_job import train_job
+from stages.training.work_folder import PROGRESS_NAME
 from storage.dataset import Dataset
 from storage.objects.atomic import replace_file
 
 RESTARTS = 3
-"""Times that a training whose process died goes on from its checkpoint."""
+"""Most times that a training continues from its checkpoint after a process died."""
 POLL_S = 1.0
+"""Time between looks at the first process's log."""
 RESULT_NAME = "result.json"
 
 
-def run_job_on_cluster(
-    job: TrainingJob, *, workers: int, device: str, address: str | None, say: Callable[[str], None]
+def train_job_on_cluster(
+    job: TrainingJob, *, workers: int, device: str, address: str | None, log: Callable[[str], None]
 ) -> TrainedModel:
-    """`run_job` by so many processes. The job's work folder must be one that all their machines share.
+    """Train as `train_job` does, in several processes. All their machines must share the job's work folder.
 
-    Raises ValueError for a batch that does not divide among them, what `run_job` raises; RuntimeError when
-    processes failed more often than they are started again.
+    Raises:
+        NotFound: No such dataset or snapshot.
+        ValueError: The batch does not divide among the processes, or as `train_job`.
+        RuntimeError: Processes died more often than the training is continued.
     """
+    # Refuse what cannot work before Ray starts
     Peers(rank=0, count=workers).positions_of(job.train.batch_size)
-    count_job_images(job, Dataset.open(job.dataset))  # what is wrong with the data is said before Ray starts
+    split_images(job, Dataset.open(job.dataset))
+
+    # Train
     with ray_session(PoolConfig(address=address)):
         trainer = TorchTrainer(
             _train,
@@ -48,7 +56,7 @@ def run_job_on_cluster(
                 name="ray", storage_path=str(job.work_folder), failure_config=FailureConfig(max_failures=RESTARTS)
             ),
         )
-        with _read_aloud(job, say):
+        with _tail_log(job, log):
             try:
                 trainer.fit()
             except TrainingFailedError as error:
@@ -58,14 +66,14 @@ def run_job_on_cluster(
 
 
 def _train(config: dict[str, Any]) -> None:
-    """What each process does."""
+    """Take part in the training, in each process."""
     job, device = config["job"], config["device"]
     torch.set_num_threads(1)
     context = get_context()
     if device == "cuda":
         device = f"cuda:{torch.cuda.current_device()}"  # Ray Train has chosen it
     peers = Peers(rank=context.get_world_rank(), count=context.get_world_size(), device=device)
-    trained = run_job(job, peers, say=lambda line: None)
+    trained = train_job(job, peers, log=lambda line: None)
     if trained is not None:
         result = json.dumps(asdict(trained)).encode()
         replace_file(job.work_folder / RESULT_NAME, lambda file: file.write(result))
@@ -73,20 +81,20 @@ def _train(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _read_aloud(job: TrainingJob, say: Callable[[str], None]) -> Iterator[None]:
-    """Say the lines that the first process adds to the work folder, as they come."""
+def _tail_log(job: TrainingJob, log: Callable[[str], None]) -> Iterator[None]:
+    """Log the lines that the first process appends to the work folder, as they come."""
     path, over = job.work_folder / PROGRESS_NAME, threading.Event()
-    said = path.stat().st_size if path.exists() else 0
+    logged_bytes = path.stat().st_size if path.exists() else 0
 
     def follow() -> None:
-        nonlocal said
+        nonlocal logged_bytes
         while True:
             last_look = over.wait(POLL_S)
             if path.exists():
-                for line in path.read_bytes()[said:].splitlines(keepends=True):
+                for line in path.read_bytes()[logged_bytes:].splitlines(keepends=True):
                     if line.endswith(b"\n"):  # else it is still being written
-                        say(line.decode().rstrip("\n"))
-                        said += len(line)
+                        log(line.decode().rstrip("\n"))
+                        logged_bytes += len(line)
             if last_look:
                 return
 

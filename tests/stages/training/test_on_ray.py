@@ -17,9 +17,11 @@ from engine.training.checkpoint import read_history
 from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers
 from engine.training.recipes import RECIPES
-from stages.training import on_ray as training_cluster
-from stages.training.job import PROGRESS_NAME, DataConfig, TrainingJob, run_job
-from stages.training.on_ray import RESULT_NAME, run_job_on_cluster
+from stages.training import on_ray
+from stages.training.job import DataConfig, TrainingJob
+from stages.training.on_ray import RESULT_NAME, train_job_on_cluster
+from stages.training.train_job import train_job
+from stages.training.work_folder import PROGRESS_NAME
 from storage.dataset import Dataset
 from tests.engine.training.tiny import TINY_VIT
 from tests.small_dataset import small_dataset
@@ -66,10 +68,10 @@ def job(tmp_path: Path) -> TrainingJob:
 @pytest.mark.timeout(600)
 def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(job: TrainingJob, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    alone = run_job(job, Peers(), print)
-    said: list[str] = []
+    alone = train_job(job, Peers(), print)
+    logged: list[str] = []
     shared_job = replace(job, work_folder=tmp_path / "shared")
-    shared = run_job_on_cluster(shared_job, workers=2, device="cpu", address=None, say=said.append)
+    shared = train_job_on_cluster(shared_job, workers=2, device="cpu", address=None, log=logged.append)
 
     curves = [read_history(folder) for folder in (job.work_folder, shared_job.work_folder)]
     assert [entry["step"] for entry in curves[1]] == list(range(STEPS))
@@ -81,8 +83,8 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(job
     assert shared.parent == alone.parent
     assert load_model(shared.weights).card.training["steps"] == STEPS
     assert json.loads((shared_job.work_folder / RESULT_NAME).read_text()) == asdict(shared)
-    assert "on 2 x cpu" in said[0]
-    assert [line.split(":")[0] for line in said if line.startswith("step")] == [
+    assert "on 2 x cpu" in logged[0]
+    assert [line.split(":")[0] for line in logged if line.startswith("step")] == [
         f"step {number} of {STEPS}" for number in range(1, STEPS + 1)
     ]
 
@@ -90,25 +92,25 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(job
 def test_a_line_that_is_still_being_written_is_said_once_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_cluster, "POLL_S", 0.01)
-    said: list[str] = []
+    monkeypatch.setattr(on_ray, "POLL_S", 0.01)
+    logged: list[str] = []
     whole = "training Bäume\nstep 1\n".encode()
     broken_off = whole.index("ä".encode()) + 1
     with (
-        training_cluster._read_aloud(SimpleNamespace(work_folder=tmp_path), said.append),
+        on_ray._tail_log(SimpleNamespace(work_folder=tmp_path), logged.append),
         (tmp_path / PROGRESS_NAME).open("wb", buffering=0) as file,
     ):
         file.write(whole[:broken_off])
         time.sleep(0.2)
         file.write(whole[broken_off:])
-    assert said == ["training Bäume", "step 1"]
+    assert logged == ["training Bäume", "step 1"]
 
 
 def test_what_is_wrong_with_the_job_is_said_before_ray_starts(job: TrainingJob, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="4 images does not divide among 3 processes"):
-        run_job_on_cluster(job, workers=3, device="cpu", address=None, say=print)
+        train_job_on_cluster(job, workers=3, device="cpu", address=None, log=print)
     empty = Dataset.create(tmp_path / "empty")
     nothing = replace(job, dataset=empty.uri, snapshot=empty.snapshot().snapshot_id)
     with pytest.raises(ValueError, match="has no masks to train on"):
-        run_job_on_cluster(nothing, workers=2, device="cpu", address=None, say=print)
+        train_job_on_cluster(nothing, workers=2, device="cpu", address=None, log=print)
     assert not ray.is_initialized()

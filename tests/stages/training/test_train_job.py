@@ -1,7 +1,5 @@
 """A snapshot and a model in, a new version of the model out."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from engine.training.initialise import fresh_sam
 from engine.training.peers import Peers
 from engine.training.recipes import RECIPES
 from engine.training.train import TrainConfig
-from stages.training.job import DataConfig, TrainingJob, alone_in, load_parent, run_job
+from stages.training.job import DataConfig, TrainingJob, load_parent
+from stages.training.train_job import train_job
 from storage.dataset import Dataset
 from storage.errors import NotFound
 from tests.engine.training.tiny import TINY_SAM
@@ -46,7 +45,7 @@ def short_training(steps: int = 6) -> TrainConfig:
     return replace(RECIPES["seed"](TINY_SAM, steps), batch_size=2, checkpoint_every_s=0.0, log_every=1)
 
 
-def job_of(dataset: Dataset, parent: Path | str, work: Path, *, steps: int = 6) -> TrainingJob:
+def make_job(dataset: Dataset, parent: Path | str, work: Path, *, steps: int = 6) -> TrainingJob:
     return TrainingJob(
         dataset=dataset.uri,
         snapshot=dataset.snapshot().snapshot_id,
@@ -59,8 +58,8 @@ def job_of(dataset: Dataset, parent: Path | str, work: Path, *, steps: int = 6) 
 
 
 def test_a_version_has_weights_card_history_and_curves(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    trained = run_job(job_of(dataset, parent, tmp_path / "work"), Peers(), said.append)
+    logged: list[str] = []
+    trained = train_job(make_job(dataset, parent, tmp_path / "work"), Peers(), logged.append)
     assert trained is not None
     assert trained.model_id in dataset.models.ids()
     folder = Path(dataset.uri) / "models" / trained.model_id
@@ -85,7 +84,7 @@ def test_a_version_has_weights_card_history_and_curves(dataset: Dataset, parent:
     ]
     assert sum(changed) > 0.9 * len(changed)
     assert (folder / "curves.svg").read_text().count("<path") > 10
-    assert sum("images/s, loss" in line for line in said) == 6
+    assert sum("images/s, loss" in line for line in logged) == 6
 
     fetched = dataset.models.fetch(trained.model_id, tmp_path / "fetched")
     assert fetched.read_bytes() == Path(trained.weights).read_bytes()
@@ -95,9 +94,9 @@ def test_a_version_has_weights_card_history_and_curves(dataset: Dataset, parent:
 
 
 def test_a_version_trains_further_under_its_id(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
-    first = run_job(job_of(dataset, parent, tmp_path / "first", steps=2), Peers(), print)
+    first = train_job(make_job(dataset, parent, tmp_path / "first", steps=2), Peers(), print)
     assert first is not None
-    second = run_job(job_of(dataset, first.model_id, tmp_path / "second", steps=2), Peers(), print)
+    second = train_job(make_job(dataset, first.model_id, tmp_path / "second", steps=2), Peers(), print)
     assert second is not None
     assert second.parent == first.model_id != second.model_id
 
@@ -110,22 +109,22 @@ def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_version(
         if line.startswith("step 3"):
             raise KeyboardInterrupt
 
-    undisturbed = run_job(job_of(dataset, parent, tmp_path / "undisturbed"), Peers(), print)
-    stopped = job_of(dataset, parent, tmp_path / "stopped")
+    undisturbed = train_job(make_job(dataset, parent, tmp_path / "undisturbed"), Peers(), print)
+    stopped = make_job(dataset, parent, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        run_job(stopped, Peers(), stop)
-    said: list[str] = []
-    resumed = run_job(stopped, Peers(), said.append)
-    assert [line.split(" of ")[0] for line in said if line.startswith("step")] == [f"step {n}" for n in (3, 4, 5, 6)]
+        train_job(stopped, Peers(), stop)
+    logged: list[str] = []
+    resumed = train_job(stopped, Peers(), logged.append)
+    assert [line.split(" of ")[0] for line in logged if line.startswith("step")] == [f"step {n}" for n in (3, 4, 5, 6)]
     assert resumed is not None
     assert undisturbed is not None
     assert resumed.model_id == undisturbed.model_id
 
 
 def test_scenes_are_mixed_in_and_calibrated_on(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
-    job = job_of(dataset, parent, tmp_path / "work", steps=1)
+    job = make_job(dataset, parent, tmp_path / "work", steps=1)
     many = CalibrationConfig(images_per_source=3, prompts=12)
-    trained = run_job(replace(job, data=replace(job.data, scene_share=0.5, calibration=many)), Peers(), print)
+    trained = train_job(replace(job, data=replace(job.data, scene_share=0.5, calibration=many)), Peers(), print)
     assert trained is not None
     calibration = load_model(trained.weights).card.training["calibration"]
     assert calibration["clicks"] == {"scenes": 36, "held out": 36}
@@ -141,55 +140,37 @@ def test_a_head_that_hardly_varies_is_left_as_trained_and_the_card_says_so(
             weight.zero_()
     flat = tmp_path / "flat.safetensors"
     save_model(flat, model.sam, model.card)
-    said: list[str] = []
-    trained = run_job(job_of(dataset, flat, tmp_path / "work", steps=1), Peers(), said.append)
+    logged: list[str] = []
+    trained = train_job(make_job(dataset, flat, tmp_path / "work", steps=1), Peers(), logged.append)
     assert trained is not None
     assert "too little to calibrate" in load_model(trained.weights).card.training["calibration"]["left_out"]
-    assert any("stays as trained" in line for line in said)
+    assert any("stays as trained" in line for line in logged)
 
 
 def test_what_cannot_be_trained_is_refused_with_one_clear_message(
     dataset: Dataset, parent: Path, tmp_path: Path
 ) -> None:
-    job = job_of(dataset, parent, tmp_path / "work", steps=1)
+    job = make_job(dataset, parent, tmp_path / "work", steps=1)
     with pytest.raises(NotFound, match=f"no snapshot 's9'; there are: {job.snapshot}"):
-        run_job(replace(job, snapshot="s9"), Peers(), print)
+        train_job(replace(job, snapshot="s9"), Peers(), print)
     with pytest.raises(ValueError, match=r"unknown model 'nobody'.*; models of "):
         load_parent(dataset, "nobody", tmp_path)
     with pytest.raises(ValueError, match="no masks by none-0 to train on; `gigamask masks` makes some"):
-        run_job(replace(job, data=replace(job.data, model_ids=("none-0",))), Peers(), print)
+        train_job(replace(job, data=replace(job.data, model_ids=("none-0",))), Peers(), print)
     with pytest.raises(ValueError, match=r"9 would train and 0 be held out .* give another --set data.held_out_every"):
-        run_job(replace(job, data=replace(job.data, held_out_every=10**9)), Peers(), print)
+        train_job(replace(job, data=replace(job.data, held_out_every=10**9)), Peers(), print)
     empty = Dataset.create(tmp_path / "empty")
     with pytest.raises(ValueError, match="has no masks to train on"):
-        run_job(job_of(empty, parent, tmp_path / "work"), Peers(), print)
+        train_job(make_job(empty, parent, tmp_path / "work"), Peers(), print)
     with pytest.raises(ValueError, match=r"scene_share 1\.0"):
         DataConfig(scene_share=1.0)
 
 
-def test_one_training_at_a_time_holds_a_work_folder_until_its_process_ends(tmp_path: Path) -> None:
-    hold = (
-        "import sys, time; from pathlib import Path; from stages.training.job import alone_in\n"
-        "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        try:
-            assert other.stdout is not None
-            assert other.stdout.readline() == "held\n"
-            with pytest.raises(ValueError, match="work folder of a training that runs now"), alone_in(tmp_path):
-                pass
-        finally:
-            other.kill()
-            other.wait()
-        with alone_in(tmp_path):
-            pass
-
-
 def test_a_work_folder_of_another_network_is_refused(dataset: Dataset, parent: Path, tmp_path: Path) -> None:
-    job = job_of(dataset, parent, tmp_path / "work", steps=1)
-    run_job(job, Peers(), print)
+    job = make_job(dataset, parent, tmp_path / "work", steps=1)
+    train_job(job, Peers(), print)
     other = tmp_path / "other.safetensors"
     sizes = replace(TINY_SAM, decoder_mlp_width=48)
     save_model(other, fresh_sam(sizes, 5).eval(), replace(load_model(parent).card, config=sizes))
     with pytest.raises(ValueError, match="other sizes than asked for"):
-        run_job(replace(job, parent=str(other)), Peers(), print)
+        train_job(replace(job, parent=str(other)), Peers(), print)

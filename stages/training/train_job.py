@@ -1,0 +1,62 @@
+"""From a snapshot to a new version of a model: train on its masks, calibrate the IoU head, publish weights and card.
+
+snapshot + procedural scenes -> windows -> train -> calibrate on held-out images -> measure -> models/<model_id>/
+
+Whether an image is held out follows from its id, the same in every snapshot. It never trains; it calibrates and
+measures.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+
+from engine.training.peers import Peers
+from engine.training.progress import StepLines
+from engine.training.sources import MixedSource, Source
+from engine.training.train import train
+from stages.training.job import OpenJob, TrainedModel, TrainingJob, open_job
+from stages.training.publish import publish_trained
+from stages.training.work_folder import WorkLog
+
+
+def train_job(job: TrainingJob, peers: Peers, log: Callable[[str], None]) -> TrainedModel | None:
+    """Train, or continue training, as one of several processes; the first one publishes and returns the model.
+
+    Raises:
+        NotFound: No such dataset or snapshot.
+        ValueError: The snapshot has no masks, there is no such parent, or the work folder is of another network.
+    """
+    opened = open_job(job, peers.device)
+    work_log = WorkLog(job.work_folder, log) if peers.rank == 0 else None
+    if work_log:
+        work_log(
+            f"training {job.name} from {opened.parent.model_id} on {opened.split.trained} images of {job.snapshot}, "
+            f"{opened.split.held_out} held out, on {peers.count} x {peers.device}"
+        )
+
+    # Train a copy of the parent: the parent is measured beside it
+    began = time.monotonic()
+    sam = copy.deepcopy(opened.parent.sam)
+    sam.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = train(
+        job.train,
+        sam,
+        _training_source(opened),
+        job.work_folder,
+        peers=peers,
+        on_step=StepLines(job.train, work_log) if work_log else None,
+    )
+
+    # Calibrate, measure and publish in the first process
+    if work_log is None:
+        return None
+    work_log("calibrating and measuring on held-out images")
+    return publish_trained(opened, trained, peers.device, seconds=time.monotonic() - began, log=work_log)
+
+
+def _training_source(opened: OpenJob) -> Source:
+    """Images of the snapshot, mixed with scenes."""
+    images, fraction = opened.images(held_out=False), opened.job.data.scene_share
+    return MixedSource([(images, 1 - fraction), (opened.scenes, fraction)]) if fraction else images
