@@ -312,7 +312,7 @@ def test_a_lost_shard_is_made_again_from_its_photos_by_a_redo(dataset: Dataset, 
     for part in lost.parts:
         dataset.store.delete(part.key)
 
-    dataset.plan_redo(plan, [lost.shard])
+    dataset.maintenance.plan_redo(plan, [lost.shard])
     report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
     dataset.fold()
     assert (report.images, report.rejects, report.unchanged) == (8, (), 0)

@@ -469,12 +469,12 @@ def test_a_record_whose_rows_are_lost_is_set_aside_and_stops_nothing_else(
     assert (report.records, report.set_aside) == (3, (str(lost.address),))
     assert counts(filled) == (2, 12, 3, 1)
     assert len(filled.known_image_ids()) == 2
-    assert [fault.key for fault in filled.verify().faults] == [rows.key]
+    assert [fault.key for fault in filled.maintenance.verify().faults] == [rows.key]
 
     samples.ingest(filled, shards=1, first=50)
     assert filled.fold().records == 1
-    assert filled.rebuild_tables().set_aside == (str(lost.address),)
+    assert filled.maintenance.rebuild_tables().set_aside == (str(lost.address),)
     filled.store.put(rows.key, kept)  # brought back from a copy
     assert (filled.fold().records, filled.fold().set_aside) == (1, ())
     assert counts(filled) == (6, 12, 5, 3)
-    assert filled.verify().faults == ()
+    assert filled.maintenance.verify().faults == ()
