@@ -7,9 +7,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from storage.rle import Rle
+
+
+class Stage(StrEnum):
+    """The stage that made a mask, or found that an input could not be used; the paper's words and "ingest"."""
+
+    INGEST = "ingest"
+    ASSISTED_MANUAL = "assisted_manual"
+    SEMI_AUTOMATIC = "semi_automatic"
+    FULLY_AUTOMATIC = "fully_automatic"
+
 
 FORMATS = ("jpg", "png")  # what an image shard may hold
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.automatic.diagnostics import Diagnostics
-from stages.fully_automatic.plan import STAGE
 from stages.fully_automatic.stats import MaskStats
 from storage.dataset import Dataset
 from storage.errors import NotFound
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import image_inputs
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, MaskRecord, Reject
+from storage.records import ImageRecord, MaskRecord, Reject, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,4 +116,10 @@ def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:
 
 def reject_image(image: ImageRecord, reason: str, detail: str) -> Reject:
     """The reject of an image that this stage could not mask."""
-    return Reject(source=image.source, source_sha256=image.source_sha256, reason=reason, detail=detail, stage=STAGE)
+    return Reject(
+        source=image.source,
+        source_sha256=image.source_sha256,
+        reason=reason,
+        detail=detail,
+        stage=Stage.FULLY_AUTOMATIC,
+    )

@@ -10,8 +10,8 @@ from engine.model.weights import Model
 from storage.dataset import Dataset
 from storage.protocol.inputs import ImageRange, Images, PlanKind, ShardAddress, image_inputs, image_shard
 from storage.protocol.plans import Plan, PlannedShard
+from storage.records import Stage
 
-STAGE = "fully_automatic"
 SHARDS_PER_PLAN = 64
 """Number of shards that a plan aims at: enough for a dozen workers to finish at about the same time."""
 MAX_IMAGES = 256
@@ -79,7 +79,7 @@ def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
         stability_threshold=_first(config.stability_threshold, card.stability_threshold),
     )
     generate = {name: value for name, value in asdict(decided).items() if name not in BATCH_SETTINGS}
-    return {"stage": STAGE, "model_id": model.model_id, "generate": generate}
+    return {"stage": Stage.FULLY_AUTOMATIC, "model_id": model.model_id, "generate": generate}
 
 
 def _first(given: float | None, default: float) -> float:

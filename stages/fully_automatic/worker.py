@@ -30,10 +30,10 @@ from stages.fully_automatic.outcomes import (
     reject_image,
     write_outcomes,
 )
-from stages.fully_automatic.plan import BATCH_SETTINGS, STAGE, plan_settings
+from stages.fully_automatic.plan import BATCH_SETTINGS, plan_settings
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
+from storage.records import ImageRecord, MaskRecord, Provenance, Reject, Stage, mask_id_of
 
 GPU_BATCHES = {"points_per_batch": 256, "crops_per_batch": 21}
 """Batch settings on a GPU where the config leaves them at their defaults. Not tuned: this has not run on a GPU yet."""
@@ -149,7 +149,10 @@ class ShardWorker:
             self.check()
             return _reject_for(image, error)
         provenance = Provenance(
-            stage=STAGE, model_id=self.model.model_id, plan_id=plan.plan_id, config_hash=plan.settings_hash
+            stage=Stage.FULLY_AUTOMATIC,
+            model_id=self.model.model_id,
+            plan_id=plan.plan_id,
+            config_hash=plan.settings_hash,
         )
         return MaskedImage(
             image=image,

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from stages.ingest.normalise import MAX_DECODABLE_PIXELS
-
-STAGE = "ingest"
+from storage.records import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,4 +38,4 @@ class IngestConfig:
     def settings(self) -> dict[str, object]:
         """Collect what decides an image's bytes and row, as a plan records it."""
         decisive = ("shortest_side_px", "min_side_px", "max_pixels", "license", "country")
-        return {"stage": STAGE, **{name: getattr(self, name) for name in decisive}}
+        return {"stage": Stage.INGEST, **{name: getattr(self, name) for name in decisive}}

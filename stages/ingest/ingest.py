@@ -22,7 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from stages.ingest.config import STAGE, IngestConfig
+from stages.ingest.config import IngestConfig
 from stages.ingest.files import PhotosAtHand, find_photos, read_file
 from stages.ingest.known import KnownPhotos, Verdict
 from stages.ingest.normalise import Photo, Unusable, normalise
@@ -32,7 +32,7 @@ from storage.dataset import Dataset
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, Reject, image_id_of, image_key
+from storage.records import ImageRecord, Reject, Stage, image_id_of, image_key
 
 MAX_THREADS = 8
 """Most threads where their number is not given; each may hold one decoded photo."""
@@ -301,4 +301,6 @@ def _image(read: _ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
 
 
 def _reject(read: _ReadPhoto, why: Unusable) -> Reject:
-    return Reject(source=read.source, source_sha256=read.sha256, reason=why.reason, detail=why.detail, stage=STAGE)
+    return Reject(
+        source=read.source, source_sha256=read.sha256, reason=why.reason, detail=why.detail, stage=Stage.INGEST
+    )

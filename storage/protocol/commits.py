@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import BinaryIO, cast
 
 from storage.errors import Corrupt, NotFound, StoreError
@@ -24,11 +25,20 @@ from storage.records import Reject
 _WORTH_THREADS = 16  # reads over a network at a time
 
 
+class PartRole(StrEnum):
+    """What an object of a shard is."""
+
+    TAR = "tar"
+    """The samples."""
+    ROWS = "rows"
+    """Parquet: the samples' rows of the table of the shard's kind."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One object of a shard. `role`: "tar" (samples), "rows" (Parquet: this part's rows of the dataset's table)."""
+    """One object of a shard."""
 
-    role: str
+    role: PartRole
     key: str
     nbytes: int
     sha256: str
@@ -68,12 +78,12 @@ class Commit:
     @property
     def images(self) -> int:
         """Number of images in the tars."""
-        return sum(part.images for part in self.parts if part.role == "tar")
+        return sum(part.images for part in self.parts if part.role is PartRole.TAR)
 
     @property
     def masks(self) -> int:
         """Number of masks in the tars."""
-        return sum(part.masks for part in self.parts if part.role == "tar")
+        return sum(part.masks for part in self.parts if part.role is PartRole.TAR)
 
     @property
     def nbytes(self) -> int:
@@ -82,11 +92,11 @@ class Commit:
 
     def tars(self) -> list[Part]:
         """The parts that hold samples."""
-        return [part for part in self.parts if part.role == "tar"]
+        return [part for part in self.parts if part.role is PartRole.TAR]
 
     def rows(self) -> list[Part]:
         """The parts that hold table rows."""
-        return [part for part in self.parts if part.role == "rows"]
+        return [part for part in self.parts if part.role is PartRole.ROWS]
 
 
 class Attempt:
@@ -104,7 +114,7 @@ class Attempt:
         return f"data/{self.plan.home}/{self.shard.name}/{self.attempt_id}.{extension}"
 
     def put_part(
-        self, role: str, extension: str, fill: Callable[[BinaryIO], object], *, images: int = 0, masks: int = 0
+        self, role: PartRole, extension: str, fill: Callable[[BinaryIO], object], *, images: int = 0, masks: int = 0
     ) -> Part:
         """Writes what `fill` writes and reads size and SHA-256 back. Raises Corrupt where they differ, StoreError."""
         key, written = self.key(extension), _Hashing()
@@ -240,7 +250,7 @@ def commit_from_json(data: bytes, *, where: str) -> Commit:
         )
     with corrupt_where_malformed(where):
         del fields["format"]
-        fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        fields["parts"] = tuple(Part(**{**part, "role": PartRole(part["role"])}) for part in fields["parts"])
         fields["kind"] = PlanKind(fields["kind"])
         fields["inputs"] = inputs_from_json(fields["kind"], fields["inputs"])
         fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])

@@ -20,7 +20,7 @@ from storage.errors import Corrupt, NotFound
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
 from storage.objects.stores import ObjectStore
-from storage.protocol.commits import Attempt, Commit, Part
+from storage.protocol.commits import Attempt, Commit, Part, PartRole
 from storage.protocol.inputs import ShardAddress
 from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
 from storage.tables.columns import REPEATED
@@ -141,7 +141,7 @@ def read_rows(store: ObjectStore, part: Part) -> pa.Table:
 def _put_tar(attempt: Attempt, members: Iterable[Member], *, images: int, masks: int) -> tuple[Part, list[MemberSpan]]:
     spans: list[MemberSpan] = []
     part = attempt.put_part(
-        "tar", "tar", lambda file: spans.extend(write_shard(file, members)), images=images, masks=masks
+        PartRole.TAR, "tar", lambda file: spans.extend(write_shard(file, members)), images=images, masks=masks
     )
     return part, spans
 
@@ -150,7 +150,7 @@ def put_rows(attempt: Attempt, rows: pa.Table, *, images: int, masks: int) -> No
     """Writes table rows as the attempt's Parquet part."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
-    attempt.put_part("rows", "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
+    attempt.put_part(PartRole.ROWS, "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
 
 
 def _image_json(image: ImageRecord) -> bytes:
