@@ -54,5 +54,5 @@ def test_the_table_of_the_page_is_computed() -> None:
     assert "\n".join(rows) in PAGE
     size = plan["size"](assumed)
     assert f"{size.shards:,} shards" in PAGE
-    assert f"{size.image_tib:.1f} TiB of photographs" in PAGE
+    assert f"{size.image_tib:.1f} TiB of images" in PAGE
     assert f"{size.mask_tib:.2f} TiB of mask shards and {size.table_tib:.2f} TiB" in PAGE.replace("\n", " ")
