@@ -100,8 +100,7 @@ def redo(
 ) -> None:
     """Plan finished shards with rejects again; `gigamask masks` then makes them.
 
-    A shard with rejects keeps its masks and only its rejects are tried again. A named shard without rejects is made
-    again as a whole.
+    A shard with rejects keeps its masks and tries its rejects again; a named shard without rejects is made anew.
     """
     from flows.cli.output import print_rows
     from storage.dataset import Dataset

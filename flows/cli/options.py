@@ -17,6 +17,10 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: generate.points_per_side=16. Repeatable."),
 ]
+TrainAssignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.learning_rate=1e-4. Repeatable."),
+]
 
 # What makes the masks
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.checks import check_training
-from flows.cli.options import DEFAULT_DATASET, AsJson, Assignments, ConfigFile, DatasetUri, Device, Steps
+from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, Device, Steps, TrainAssignments
 from flows.progress import log
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def train(
         typer.Option(help="Folder of checkpoints and scenes.", show_default="~/.cache/gigamask/training"),
     ] = None,
     config: ConfigFile = None,
-    assignments: Assignments = None,
+    assignments: TrainAssignments = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model further on a snapshot's masks; the same command again continues where it stopped.

@@ -1,6 +1,7 @@
 """The HTML page of an evaluation: figures, plots and tables in one file without a script."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.evaluation.automatic import IOU_THRESHOLDS, AutomaticSummary
@@ -18,6 +19,55 @@ SOURCES = (
     "Clicks: section 7 of “Segment Anything” (Kirillov et al. 2023, arXiv:2304.02643). Boundary IoU: Cheng et al., "
     f"CVPR 2021, bands of {TOLERANCE:.0%} of the image's diagonal. AR@100: COCO's, without classes. Intervals: 95 %, "
     "bootstrap over images."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlot:
+    """A plot of one figure by domain and mask size."""
+
+    figure: str
+    """Name of the figure in the summaries."""
+    title: str
+    axis: str
+    """Label of the axis."""
+    about: str
+    """Caption."""
+
+
+CLICK_PLOTS = (
+    GroupPlot(
+        figure="miou_1_chosen",
+        title="One click, chosen",
+        axis="mean IoU of the mask shown first",
+        about="The candidate ranked first. By domain and by the mask's fraction of the image.",
+    ),
+    GroupPlot(
+        figure="miou_1_best3",
+        title="One click, best of 3",
+        axis="mean IoU of the best of three",
+        about="A click may mean a whole, a part or a sub-part.",
+    ),
+    GroupPlot(
+        figure="boundary_iou",
+        title="One click, edges",
+        axis="mean boundary IoU of the mask shown first",
+        about="Of the candidate ranked first: the IoU of the bands along the edges alone.",
+    ),
+)
+AUTOMATIC_PLOTS = (
+    GroupPlot(
+        figure="share_50",
+        title="Automatic masks that match",
+        axis="fraction with IoU ≥ .50",
+        about="With a mask of any annotator.",
+    ),
+    GroupPlot(
+        figure="ar_100",
+        title="Average recall",
+        axis="AR@100",
+        about="Of ground truth, over IoU .50 to .95; the 100 best ranked masks.",
+    ),
 )
 
 
@@ -107,37 +157,8 @@ def _seconds(measured: Measured) -> float:
 
 def _clicks(result: Result) -> str:
     everyone = [each for each in (result.measured, result.beside) if each]
-    drawn = [
-        _plot(
-            title,
-            plots.plot_groups(
-                [_series(each.model, _groups(each.clicks), name) for each in everyone],
-                of=of,
-                labels=_labels(_groups(result.measured.clicks)),
-            ),
-            about,
-        )
-        for name, title, of, about in (
-            (
-                "miou_1_chosen",
-                "One click, chosen",
-                "mean IoU of the mask shown first",
-                "The candidate ranked first. By domain and by the mask's fraction of the image.",
-            ),
-            (
-                "miou_1_best3",
-                "One click, best of 3",
-                "mean IoU of the best of three",
-                "A click may mean a whole, a part or a sub-part.",
-            ),
-            (
-                "boundary_iou",
-                "One click, edges",
-                "mean boundary IoU of the mask shown first",
-                "Of the candidate ranked first: the IoU of the bands along the edges alone.",
-            ),
-        )
-    ]
+    groups = {each.model: _groups(each.clicks) for each in everyone}
+    drawn = [_group_plot(plot, groups, _labels(_groups(result.measured.clicks))) for plot in CLICK_PLOTS]
     if calibration := result.measured.clicks.calibration:
         about = f"{calibration.candidates:,} candidates; the mean error is {calibration.expected_error:.3f}."
         drawn.append(_plot("Calibration of the IoU head", plots.plot_calibration(calibration), about))
@@ -168,32 +189,23 @@ def _automatic(result: Result) -> str:
         return ""
     groups = {model: {"all": it.overall, **it.domains, **it.sizes} for model, it in everyone}
     labels = {name: name for name in groups[everyone[0][0]]}
-    recalls = {model: it.overall.recall_T for model, it in everyone}
-    drawn = [
-        _plot(
-            "Ground truth found",
-            plots.plot_recall(recalls, IOU_THRESHOLDS),
-            "By all automatic masks; each matches at most one ground truth mask.",
-        )
-    ] + [
-        _plot(
-            title,
-            plots.plot_groups([_series(model, groups[model], name) for model, _ in everyone], of=of, labels=labels),
-            about,
-        )
-        for name, title, of, about in (
-            ("share_50", "Automatic masks that match", "fraction with IoU ≥ .50", "With a mask of any annotator."),
-            (
-                "ar_100",
-                "Average recall",
-                "AR@100",
-                "Of ground truth, over IoU .50 to .95; the 100 best ranked masks.",
-            ),
-        )
-    ]
+    recall = plots.plot_recall({model: it.overall.recall_T for model, it in everyone}, IOU_THRESHOLDS)
+    found = "By all automatic masks; each matches at most one ground truth mask."
+    drawn = [_plot("Ground truth found", recall, found)]
+    drawn += [_group_plot(plot, groups, labels) for plot in AUTOMATIC_PLOTS]
     about = "Masks made without a click; of the other model at most as many, those it ranks highest."
     title = f"{text(result.measured.model)}: automatic masks"
     return f'<h2>{title}</h2>{note(about)}<div class="plots">{"".join(drawn)}</div>'
+
+
+def _group_plot(
+    plot: GroupPlot,
+    groups: Mapping[str, Mapping[str, Summary]] | Mapping[str, Mapping[str, AutomaticSummary]],
+    labels: Mapping[str, str],
+) -> str:
+    """Render one figure of all models by group; `groups` holds each model's."""
+    series = [_series(model, of_model, plot.figure) for model, of_model in groups.items()]
+    return _plot(plot.title, plots.plot_groups(series, of=plot.axis, labels=labels), plot.about)
 
 
 def _groups(evaluation: Evaluation) -> dict[str, Summary]:

@@ -133,6 +133,7 @@ def _comparison(contents: ReportContents, masks: MaskSet, histograms: Histograms
 
 
 def _all_plots(contents: ReportContents, masks: MaskSet, histograms: Histograms) -> str:
+    # Sizes, numbers and places
     sizes = plot_relative_size(histograms.relative_size_B, histograms.median_relative_size)
     drawn = [
         _plot_card(
@@ -153,6 +154,8 @@ def _all_plots(contents: ReportContents, masks: MaskSet, histograms: Histograms)
             "SA-1B covers the corners more than LVIS v1 and ADE20K.",
         ),
     ]
+
+    # Scores, where the masks have any
     if histograms.predicted_iou_B.any():
         svg = plot_score(
             histograms.predicted_iou_B,
