@@ -26,7 +26,7 @@ from storage.formats.sa1b import sa1b_json
 from storage.protocol.inputs import PlanKind, image_inputs, image_shard, inputs_from_json
 from storage.records import ImageRecord, MaskRecord
 from storage.tables.samples import IMAGE_COLUMNS, MASK_COLUMNS, read_image, read_masks
-from storage.tables.sql import is_shard, one_of
+from storage.tables.sql import are_shards, is_shard, one_of
 
 SHARDS_AT_HAND = 32
 """Rows of so many image shards are kept, about 2 MB each; a source draws from so many at a time."""
@@ -156,8 +156,8 @@ class SnapshotImages:
         home = self._home(number)
         return int(self._rows(home)[0][number - self._starts[home]]["image_id"])
 
-    def _mask_shards_of(self, home: dict[str, Any]) -> list[str]:
-        """SQL conditions of the mask shards that may hold masks of an image shard's images."""
+    def _mask_shards_of(self, home: dict[str, Any]) -> list[tuple[str, str]]:
+        """(plan, shard) of the mask shards that may hold masks of an image shard's images."""
         return self._masked_in.get(f"{home['plan']}/{home['shard']}", []) + self._masked_in.get(ANYWHERE, [])
 
     def _home(self, number: int) -> int:
@@ -187,10 +187,9 @@ class SnapshotImages:
                 f"{self._dataset.uri}: shard {shard['plan']}/{shard['shard']} has {len(images)} rows in images, "
                 f"{shard['images']} expected; run `gigamask verify`"
             )
-        there = self._mask_shards_of(shard) or ["false"]
+        there = are_shards(self._mask_shards_of(shard))
         masks = self._query(
-            f"SELECT {', '.join(MASK_COLUMNS)} FROM masks WHERE ({' OR '.join(there)}){self._only} "
-            "ORDER BY image_id, part, ordinal"
+            f"SELECT {', '.join(MASK_COLUMNS)} FROM masks WHERE ({there}){self._only} ORDER BY image_id, part, ordinal"
         )
         return images, masks, masks.column("image_id").to_numpy()
 
@@ -273,17 +272,17 @@ def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], part: Part | 
     return SnapshotSource(Dataset.open(uri), snapshot, model_ids=model_ids, part=part)
 
 
-def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Image shard -> SQL conditions of the mask shards made from it, whatever its generation was then.
+def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    """Image shard -> (plan, shard) of the mask shards made from it, whatever its generation was then.
 
     Those that do not say what they were made from are under ANYWHERE.
     """
-    made: dict[str, list[str]] = {}
+    made: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
         inputs = inputs_from_json(PlanKind.MASKS, row["inputs"].split())
         homes = {image_shard(images).lineage for images in image_inputs(inputs)}
         for home in homes or {ANYWHERE}:
-            made.setdefault(home, []).append(f"({is_shard(row['plan'], row['shard'])})")
+            made.setdefault(home, []).append((row["plan"], row["shard"]))
     return made
 
 

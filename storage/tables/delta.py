@@ -2,10 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import groupby
 from typing import TypeVar
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ from storage.errors import Corrupt, StoreError
 from storage.objects.stores import ObjectStore
 from storage.tables import durability
 from storage.tables.columns import SCHEMAS, compact
-from storage.tables.sql import one_of, quoted
+from storage.tables.sql import are_shards
 
 Change = Callable[[DeltaTable, CommitProperties], None]
 Rows = Callable[[], Iterable[pa.Table]]  # piece by piece, and anew for each try: a fold need not fit into memory
@@ -159,7 +158,7 @@ def appending(name: str, rows: Rows) -> Change:
 
 def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Change:
     """Puts rows in the place of all rows of these (plan, shard), in one version of the table."""
-    where = " OR ".join(_one_of(plan, [shard for _, shard in some]) for plan, some in groupby(sorted(shards), _plan_of))
+    where = are_shards(shards)
     return lambda table, properties: _write(table, properties, name, rows, where)
 
 
@@ -227,13 +226,3 @@ def _batches(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Recor
             held = []
     if held:
         yield from pa.concat_tables(held).combine_chunks().to_batches()
-
-
-def _plan_of(place: tuple[str, str]) -> str:
-    return place[0]
-
-
-def _one_of(plan: str, shards: Sequence[str]) -> str:
-    """A condition; with a range, by which files are passed over: for the list alone all of them would be read."""
-    first, last = quoted(shards[0]), quoted(shards[-1])
-    return f"(plan = {quoted(plan)} AND shard >= {first} AND shard <= {last} AND shard IN {one_of(shards)})"

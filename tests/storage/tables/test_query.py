@@ -326,3 +326,10 @@ def test_a_stream_that_failed_opens_the_tables_anew_the_next_time(
     with pytest.raises(StoreError):
         dataset.masks().read_all()
     assert dataset.masks().read_all().num_rows == 6
+
+
+def test_rows_of_thousands_of_shards_are_one_condition(filled: Dataset) -> None:
+    (plan,) = [plan.plan_id for plan in filled.plans() if plan.kind == "masks"]
+    many = [(plan, f"{number:05d}") for number in range(5000)]
+    assert filled.query(f"SELECT count(*) AS n FROM masks WHERE {are_shards(many)}").to_pylist() == [{"n": 12}]
+    assert filled.query(f"SELECT count(*) AS n FROM masks WHERE {are_shards([])}").to_pylist() == [{"n": 0}]
