@@ -13,6 +13,7 @@ from storage.errors import NotFound, StoreError
 from storage.tables import delta
 from storage.tables.columns import MASKS, SCHEMAS
 from storage.tables.fold_log import newest_done
+from storage.tables.sql import are_shards
 
 
 @pytest.fixture
