@@ -1,17 +1,17 @@
-"""What storage raises; each message says what was found, what was expected and what to do."""
+"""Errors of storage; each message says what was found, what was expected and what to do."""
 
 
 class StoreError(Exception):
-    """The store could not do what was asked; the message says what to do. Base of the errors below."""
+    """A failure of the store; base of the other errors of storage."""
 
 
 class NotFound(StoreError):
-    """There is no object of that key."""
+    """An object, or what it stands for, that is not in the store."""
 
 
 class Conflict(StoreError):
-    """Put-if-absent found the key taken."""
+    """A key that put-if-absent found taken."""
 
 
 class Corrupt(StoreError):
-    """Bytes are not what their record says."""
+    """Bytes that are not what their record says."""

@@ -12,6 +12,9 @@ from typing import Any
 
 from storage.rle import Rle
 
+FORMATS = ("jpg", "png")
+"""File endings of the images that a shard may hold."""
+
 
 class Stage(StrEnum):
     """The stage that made a mask, or found that an input could not be used; the paper's words and "ingest"."""
@@ -22,89 +25,122 @@ class Stage(StrEnum):
     FULLY_AUTOMATIC = "fully_automatic"
 
 
-FORMATS = ("jpg", "png")  # what an image shard may hold
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """One stored image. `format` is the file ending in its shard ("jpg" or "png"); `nbytes` its stored size."""
+    """One stored image."""
 
     image_id: int
-    key: str  # image_id as 16 hex digits: the image's name in every shard
+    """First 63 bits of `source_sha256`."""
+    key: str
+    """Name of the image in every shard: image_id as 16 hex digits."""
     height: int
+    """Height in pixels."""
     width: int
+    """Width in pixels."""
     format: str
+    """File ending in the shard: jpg or png."""
     nbytes: int
-    source: str  # where it came from: a path or an address
-    source_sha256: str  # of the file as it came
-    stored_sha256: str  # of the bytes in the shard
+    """Stored size in bytes."""
+    source: str
+    """Path or address of the photo."""
+    source_sha256: str
+    """SHA-256 of the photo's file, in hex."""
+    stored_sha256: str
+    """SHA-256 of the bytes in the shard, in hex."""
     license: str
-    country: str  # ISO 3166-1 alpha-2, "" where unknown
+    """Licence as given at ingest; empty where none was given."""
+    country: str
+    """ISO 3166-1 alpha-2 code; empty where unknown."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "ImageRecord":
-        """Make the record of a row of the table `images`."""
+        """Read the record from a row of the table `images`."""
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a mask comes from; "" where a field does not apply."""
+    """Origin of a mask; a field that does not apply is empty."""
 
-    stage: str = ""  # assisted_manual | semi_automatic | fully_automatic
+    stage: str = ""
+    """Stage of the data engine: assisted_manual, semi_automatic or fully_automatic."""
     model_id: str = ""
+    """Model version that made the mask."""
     annotator_id: str = ""
+    """Annotator who made the mask."""
     round_id: str = ""
+    """Annotation round."""
     plan_id: str = ""
+    """Plan of the mask shard."""
     config_hash: str = ""
+    """SHA-256 of the plan's settings, in hex."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Provenance":
-        """Make the provenance of a row of the table `masks`, whose column `plan` is the plan's id."""
+        """Read the provenance from a row of the table `masks`, whose column `plan` is the plan's id."""
         named = (name for name in cls.__dataclass_fields__ if name != "plan_id")
         return cls(plan_id=row["plan"], **{name: row[name] for name in named})
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRecord:
-    """One mask of one image. NaN stands for a score or a point that this mask never had (a mask drawn by hand)."""
+    """One mask of one image."""
 
     mask_id: int
+    """Id, unique within the image."""
     image_id: int
+    """Id of the image."""
     rle: Rle
+    """Pixels of the mask."""
     box_xyxy: tuple[int, int, int, int]
+    """Half-open box around the mask, in pixels."""
     area_px: int
+    """Foreground pixels."""
     predicted_iou: float
+    """The model's own estimate of the IoU, in [0, 1]; NaN for a mask without one, such as one drawn by hand."""
     stability_score: float
+    """IoU between a tighter and a looser cut, in [0, 1]; NaN for a mask without one."""
     point_xy: tuple[float, float]
+    """Prompt point in pixels; NaN for a mask without one."""
     crop_xyxy: tuple[int, int, int, int]
+    """Half-open box of the crop in which the mask was found; the whole image without crops."""
     provenance: Provenance
+    """Origin of the mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """An input that could not be used. `reason` is a short code (truncated, not_an_image, duplicate, ...)."""
+    """An input that could not be used."""
 
     source: str
-    source_sha256: str  # "" where the bytes could not be read
+    """Path or address of a photo, or key of an image."""
+    source_sha256: str
+    """SHA-256 of the photo's file, in hex; empty where the bytes could not be read."""
     reason: str
-    detail: str  # one line for people
+    """Short code such as truncated, not_an_image or duplicate."""
+    detail: str
+    """Explanation in one line."""
     stage: str
+    """Stage that rejected the input."""
 
 
 def image_id_of(source_sha256: str) -> int:
-    """The first 63 bits of the source file's SHA-256 (given in hex): the same photograph has the same id everywhere."""
+    """Return the first 63 bits of a photo's SHA-256, given in hex: the same photo has the same id everywhere.
+
+    Raises:
+        ValueError: The hash does not have 64 digits.
+    """
     if len(source_sha256) != 64:
         raise ValueError(f"a SHA-256 has 64 hex digits, got {source_sha256!r}")
     return int(source_sha256[:16], 16) >> 1
 
 
 def image_key(image_id: int) -> str:
-    """The id as 16 hex digits."""
+    """Return the id as 16 hex digits."""
     return f"{image_id:016x}"
 
 
 def mask_id_of(plan: str, shard: str, generation: int, image_id: int, ordinal: int) -> int:
-    """63 bits that follow from where a mask was made, so that a repeated attempt names its masks alike."""
+    """Derive a mask's 63-bit id from where it was made, so that a repeated attempt gives its masks the same ids."""
     place = json.dumps([plan, shard, generation, image_id, ordinal])
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1

@@ -2,7 +2,7 @@
 
 Pixels are counted column by column (pixel `y` of column `x` has position `x * height + y`); the runs alternate
 background, foreground, background, ... and the first, background, may be 0. Everything but `encode` and `decode` works
-on the runs alone, so its cost grows with a mask's outline and not with the picture. Plain numpy; the strings are byte
+on the runs alone, so its cost grows with a mask's outline and not with the image. Plain numpy; the strings are byte
 for byte those of pycocotools (`rleToString` in its maskApi.c).
 """
 
@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 
-MAX_PIXELS = 2**32 - 1  # a run is stored in 32 bits, here and in pycocotools
+MAX_PIXELS = 2**32 - 1
+"""Most pixels of a mask: a run length is stored in 32 bits, here and in pycocotools."""
 _LONGEST_CODE = 7  # characters of 5 bits: a signed difference of two 32-bit runs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rle:
-    """One mask. `counts`: uint32 [R], run lengths that add up to height * width; see the module's docstring."""
+    """One mask as COCO run lengths."""
 
     height: int
+    """Height of the image in pixels."""
     width: int
+    """Width of the image in pixels."""
     counts: np.ndarray
+    """Run lengths column by column, background first; uint32 [R], with the sum height * width."""
 
     def __post_init__(self) -> None:
         assert self.counts.dtype == np.uint32, f"counts must be uint32, got {self.counts.dtype}"
@@ -38,7 +42,11 @@ class Rle:
 
 
 def encode(mask_HW: np.ndarray) -> Rle:
-    """Runs of a mask: bool or uint8 [H, W], anything but 0 is foreground. Raises ValueError for another shape."""
+    """Encode a mask, bool or uint8 [H, W]; anything but 0 is foreground.
+
+    Raises:
+        ValueError: The array has another shape, or too many pixels.
+    """
     if mask_HW.ndim != 2 or 0 in mask_HW.shape:
         raise ValueError(f"a mask has the shape (height, width), both at least 1; got {mask_HW.shape}")
     height, width = mask_HW.shape
@@ -66,12 +74,12 @@ def encode(mask_HW: np.ndarray) -> Rle:
 
 
 def encode_many(masks_NHW: np.ndarray | Iterable[np.ndarray]) -> list[Rle]:
-    """`encode` for each of N masks [H, W]."""
+    """Encode each of N masks [H, W]."""
     return [encode(mask_HW) for mask_HW in masks_NHW]
 
 
 def from_edges(edges: np.ndarray, *, height: int, width: int) -> Rle:
-    """Runs from ascending positions: start, end, start, end, ... of the foreground; touching pairs become one run."""
+    """Build a mask from ascending positions start, end, start, end, ... of the foreground; touching runs join."""
     starts, ends = edges[0::2], edges[1::2]
     apart = starts[1:] != ends[:-1]
     starts = starts[np.concatenate(([True], apart))] if starts.size else starts
@@ -86,7 +94,11 @@ def from_edges(edges: np.ndarray, *, height: int, width: int) -> Rle:
 
 
 def decode(rle: Rle) -> np.ndarray:
-    """The mask, bool [H, W], C-contiguous. Raises ValueError where the runs do not fill the picture."""
+    """Decode a mask to bool [H, W], C-contiguous.
+
+    Raises:
+        ValueError: The runs do not add up to height * width.
+    """
     validate(rle)
     starts, ends = _foreground(rle)
     upright = np.zeros((rle.width, rle.height), dtype=np.bool_)
@@ -101,17 +113,17 @@ def decode(rle: Rle) -> np.ndarray:
 
 
 def decode_many(rles: Iterable[Rle]) -> list[np.ndarray]:
-    """`decode` for each mask."""
+    """Decode each mask."""
     return [decode(rle) for rle in rles]
 
 
 def area(rle: Rle) -> int:
-    """Foreground pixels."""
+    """Count the foreground pixels."""
     return int(rle.counts[1::2].sum(dtype=np.int64))
 
 
 def box_xyxy(rle: Rle) -> tuple[int, int, int, int]:
-    """Half-open box (x0, y0, x1, y1) around the foreground; (0, 0, 0, 0) where there is none."""
+    """Return the half-open box (x0, y0, x1, y1) around the foreground; (0, 0, 0, 0) where there is none."""
     starts, ends = _foreground(rle)
     if not starts.size:
         return (0, 0, 0, 0)
@@ -124,27 +136,39 @@ def box_xyxy(rle: Rle) -> tuple[int, int, int, int]:
 
 
 def box_xywh(rle: Rle) -> list[float]:
-    """COCO's box [x, y, width, height], equal to pycocotools' `toBbox`."""
+    """Return COCO's box [x, y, width, height], equal to pycocotools' `toBbox`."""
     x0, y0, x1, y1 = box_xyxy(rle)
     return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
 
 
 def intersection(a: Rle, b: Rle) -> int:
-    """Pixels that are foreground in both. Raises ValueError for masks of different sizes."""
+    """Count the pixels that are foreground in both masks.
+
+    Raises:
+        ValueError: The masks differ in size.
+    """
     _check_same_size((a, b))
     starts, ends = _foreground(b)
     return int((_foreground_before(a, ends) - _foreground_before(a, starts)).sum())
 
 
 def iou(a: Rle, b: Rle) -> float:
-    """Intersection over union in [0, 1]; 0 for two empty masks. Raises ValueError for masks of different sizes."""
+    """Compute the intersection over union, in [0, 1]; 0 for two empty masks.
+
+    Raises:
+        ValueError: The masks differ in size.
+    """
     shared = intersection(a, b)
     union = area(a) + area(b) - shared
     return shared / union if union else 0.0
 
 
 def iou_matrix(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
-    """IoU of each mask of `a` with each of `b`: float64 [A, B]; pairs whose boxes are apart are never compared."""
+    """Compute the IoU of each mask of `a` with each of `b`, float64 [A, B]; pairs whose boxes are apart cost nothing.
+
+    Raises:
+        ValueError: The masks differ in size.
+    """
     out_AB = np.zeros((len(a), len(b)))
     if not a or not b:
         return out_AB
@@ -160,7 +184,11 @@ def iou_matrix(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
 
 
 def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
-    """Union (or intersection) of masks of one size, in canonical runs. Raises ValueError for none or mixed sizes."""
+    """Merge masks to their union or intersection, in canonical runs.
+
+    Raises:
+        ValueError: There are no masks, or they differ in size.
+    """
     if not rles:
         raise ValueError("merging takes at least one mask, got none")
     _check_same_size(rles)
@@ -178,7 +206,10 @@ def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
 
 
 def to_coco(rle: Rle) -> str:
-    """COCO's string: 5 bits a character, from "0" up; from the fourth run on, the difference to two runs before."""
+    """Write COCO's compressed string: 5 bits a character, from "0" up.
+
+    From the fourth run on, a run is written as the difference to the second run before it.
+    """
     values = rle.counts.astype(np.int64)
     values[3:] -= rle.counts[1:-2].astype(np.int64)
     digits_RD = (values[:, None] >> (5 * np.arange(_LONGEST_CODE))) & 0x1F
@@ -213,12 +244,16 @@ def from_coco(counts: str | bytes, *, height: int, width: int) -> Rle:
 
 
 def from_coco_many(segmentations: Iterable[dict[str, Any]]) -> list[Rle]:
-    """`from_coco` for each COCO object {"size": [height, width], "counts": string}."""
+    """Read each COCO object {"size": [height, width], "counts": string}."""
     return [from_coco(each["counts"], height=each["size"][0], width=each["size"][1]) for each in segmentations]
 
 
 def validate(rle: Rle) -> None:
-    """Raises ValueError where the runs do not add up to the picture."""
+    """Check that the runs add up to the image.
+
+    Raises:
+        ValueError: They do not, or the size is not one of a mask.
+    """
     _check_size(rle.height, rle.width)
     total = int(rle.counts.sum(dtype=np.int64))
     if total != rle.height * rle.width:
@@ -248,7 +283,7 @@ def _codes(counts: str | bytes) -> np.ndarray:
 
 
 def _foreground(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end (exclusive) positions of the foreground runs that are not empty; int64 [F] each, ascending."""
+    """Return start and end (exclusive) of the foreground runs that are not empty; int64 [F] each, ascending."""
     bounds = np.cumsum(rle.counts, dtype=np.int64)
     ends = bounds[1::2]
     starts = bounds[0::2][: ends.size]
@@ -257,7 +292,7 @@ def _foreground(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _foreground_before(rle: Rle, positions: np.ndarray) -> np.ndarray:
-    """Foreground pixels of the mask before each position; int64."""
+    """Count the foreground pixels before each position; int64."""
     starts, ends = _foreground(rle)
     if not starts.size:
         return np.zeros(positions.shape, dtype=np.int64)
@@ -269,7 +304,7 @@ def _foreground_before(rle: Rle, positions: np.ndarray) -> np.ndarray:
 
 
 def _alternating(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Pixels from the first start to the last end, bool."""
+    """Return the pixels from the first start to the last end, bool."""
     lengths = np.diff(np.stack((starts, ends), axis=1).reshape(-1))
     return np.repeat(np.arange(lengths.size) % 2 == 0, lengths)
 

@@ -12,12 +12,17 @@ from jsonschema.exceptions import best_match
 
 from storage.errors import Corrupt, StoreError
 
-FORMAT = 2  # of every JSON file of a dataset; a reader refuses a higher one
+FORMAT = 2
+"""Format number of every JSON file of a dataset; a reader refuses a higher one."""
 _READ_FORMATS = (1, 2)
 
 
 def json_bytes(fields: Mapping[str, object]) -> bytes:
-    """One spelling for one content: sorted, compact, no NaN. Raises ValueError for what is not JSON."""
+    """Write JSON with one spelling for one content: sorted keys, no spaces, no NaN.
+
+    Raises:
+        ValueError: A value is not JSON.
+    """
     try:
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except TypeError as error:
@@ -26,9 +31,11 @@ def json_bytes(fields: Mapping[str, object]) -> bytes:
 
 
 def read_json(data: bytes, schema: str, where: str) -> dict[str, Any]:
-    """A dataset's JSON file, checked against `schemas/<schema>.json`.
+    """Read a dataset's JSON file and check it against `schemas/<schema>.json`. `where` names the file in errors.
 
-    Raises Corrupt for a torn or malformed one, StoreError for a newer format than this version knows.
+    Raises:
+        Corrupt: The file is torn or malformed.
+        StoreError: Its format is newer than this version knows.
     """
     try:
         fields: dict[str, Any] = json.loads(data)
@@ -55,7 +62,11 @@ def _short(message: str) -> str:
 
 @contextmanager
 def corrupt_where_malformed(where: str) -> Iterator[None]:
-    """Turns a missing or odd field of a file into Corrupt."""
+    """Turn errors about the fields of a file into Corrupt.
+
+    Raises:
+        Corrupt: A field is missing or has the wrong form.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

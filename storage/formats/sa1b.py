@@ -13,7 +13,7 @@ from storage.records import ImageRecord, MaskRecord, Provenance
 
 
 def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict[str, Any]:
-    """The annotation file of one image, exactly SA-1B's fields; ids are numbers there, as in SA-1B."""
+    """Build the annotation file of one image, with exactly SA-1B's fields; ids are numbers, as in SA-1B."""
     return {
         "image": {
             "image_id": image.image_id,
@@ -28,10 +28,13 @@ def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict[str, Any]
 def parse_sa1b(
     document: Mapping[str, Any], *, provenance: Provenance | None = None
 ) -> tuple[ImageRecord, list[MaskRecord]]:
-    """The inverse of `sa1b_json`; what such a file does not state (source, hashes, licence) is "" or 0.
+    """Read an annotation file, the inverse of `sa1b_json`.
 
-    A missing score or point becomes NaN, a missing crop the whole image; the area and the box are those of the runs.
-    Raises ValueError where a field is missing or contradicts another.
+    What such a file does not state (source, hashes, licence) becomes "" or 0, a missing score or point NaN, a missing
+    crop the whole image. Area and box are computed from the runs.
+
+    Raises:
+        ValueError: A field is missing or contradicts another.
     """
     try:
         image = _image_of(document["image"])

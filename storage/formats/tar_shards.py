@@ -1,4 +1,4 @@
-"""Tar shards in the webdataset convention: one sample is the run of files that share a key; same input, same bytes.
+"""Tar shards in the webdataset convention: files that share a key are one sample; the same input gives the same bytes.
 
 A file is named `<key>.<ext>`; the parts of a sample lie side by side, sorted by ending. Time, owner and mode are fixed.
 """
@@ -16,24 +16,34 @@ _END = bytes(_BLOCK)
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One sample: `parts` maps an ending ("jpg", "json") to its bytes."""
+    """One sample of a shard."""
 
     key: str
+    """File name without ending."""
     parts: dict[str, bytes]
+    """Bytes of each file by its ending, such as jpg or json."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberSpan:
-    """Where the bytes of one part lie in the shard's file."""
+    """Place of one file's bytes in the shard."""
 
     key: str
+    """Key of the sample."""
     ext: str
+    """Ending of the file."""
     offset: int
+    """First byte in the tar."""
     nbytes: int
+    """Number of bytes."""
 
 
 def write_shard(file: BinaryIO, members: Iterable[Member]) -> list[MemberSpan]:
-    """Writes members in the order given and says where each part lies. Raises ValueError for a bad or repeated key."""
+    """Write members in the order given and return where each of their files lies.
+
+    Raises:
+        ValueError: A key is malformed or comes twice, or an ending is malformed.
+    """
     spans: list[MemberSpan] = []
     seen: set[str] = set()
     offset = 0
@@ -50,9 +60,10 @@ def write_shard(file: BinaryIO, members: Iterable[Member]) -> list[MemberSpan]:
 
 
 def read_shard(file: BinaryIO) -> Iterator[Member]:
-    """Members in the order written, from a stream; only one is held in memory.
+    """Stream members in the order written; only one is held in memory.
 
-    Raises Corrupt for a torn or foreign file (tarfile itself ends quietly where a later header is torn).
+    Raises:
+        Corrupt: The file is torn or no shard (tarfile itself ends quietly where a later header is torn).
     """
     key = ""
     parts: dict[str, bytes] = {}
