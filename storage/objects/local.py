@@ -14,7 +14,7 @@ from storage.objects.stores import ObjectInfo, Unfinished
 
 _T = TypeVar("_T")
 _READ_BYTES = 1 << 20
-_TEMPORARY = ".gigamask-tmp-"  # a name's beginning: an object not yet whole; listing passes over it
+_TEMPORARY = ".gigamask-tmp-"  # prefix of the file of an object not yet whole; listing skips it
 
 
 class LocalStore:
@@ -132,7 +132,7 @@ class LocalStore:
                 yield (folder / name).relative_to(self.root).as_posix()
 
     def _write(self, key: str, fill: Callable[[BinaryIO], object], publish: Callable[[Path, Path], None]) -> None:
-        """Fills a temporary file beside the object, makes it durable, then gives it its name in one step."""
+        """Fill a temporary file beside the object, make it durable, then give it its name in one step."""
         path = self._path(key)
         temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
         try:
@@ -165,7 +165,7 @@ def _why_not_written(path: Path, error: OSError) -> str:
 
 
 def _make_folder(folder: Path) -> None:
-    """Creates a folder and its parents, durable: a folder's name is an entry in its parent."""
+    """Create a folder and its parents, durable: a folder's name is an entry in its parent."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -179,7 +179,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Brings a file's bytes, or the names in a folder, onto the disk."""
+    """Bring a file's bytes, or the names in a folder, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Objects in an S3 bucket, or in any server of its kind that has conditional writes. The only file that imports boto3.
+"""Objects in an S3 bucket, or in any compatible server with conditional writes.
 
 Address, region and credentials are found as the AWS tools find them (AWS_ENDPOINT_URL, AWS_REGION, profiles, roles).
 Requests are retried with growing, jittered pauses. Large objects go up in parts; a commit never does: it is one small
@@ -55,7 +55,7 @@ _RACING = {"ConditionalRequestConflict", "OperationAborted", "409"}  # another w
 
 
 class S3Store:
-    """Objects below `s3://bucket/prefix`. Raises ValueError for an address without a bucket."""
+    """Objects below `s3://bucket/prefix`."""
 
     def __init__(self, uri: str) -> None:
         address = urlsplit(uri)
@@ -144,16 +144,16 @@ class S3Store:
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=unfinished.handle)
 
     def make_durable(self, keys: Iterable[str]) -> None:
-        """Nothing to do: what a server has answered for is durable."""
+        """Do nothing: what a server has acknowledged is durable."""
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
-        """Nothing to do."""
+        """Do nothing: what a server has acknowledged is durable."""
 
     def table_uri(self, folder: str, name: str) -> str:
         return f"{self.uri}/{folder}/{name}"
 
     def table_options(self) -> dict[str, str]:
-        """What this client found, handed on, so that both always speak to the same server as the same user."""
+        """Pass on this client's credentials and server, so that the Delta library uses the same."""
         found = self._session.get_credentials()
         if found is None:
             raise StoreError(_no_credentials(self.uri))
@@ -208,7 +208,7 @@ class S3Store:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Turns what boto3 raises into this package's errors, one line each."""
+        """Turn errors of boto3 into those of storage, one line each."""
         where = f"{self.uri}/{key}"
         try:
             yield
@@ -248,7 +248,7 @@ class S3Store:
 
 
 class _Stream(io.RawIOBase):
-    """An object read by range requests, one after the other, so that a broken connection costs one piece."""
+    """A stream over an object by successive range requests, so that a broken connection costs one piece."""
 
     def __init__(self, store: S3Store, key: str, nbytes: int) -> None:
         self.name = f"{store.uri}/{key}"
@@ -272,7 +272,7 @@ class _Stream(io.RawIOBase):
 
 
 def _retry(call: Callable[[], _T], passing: Callable[[Exception], bool]) -> _T:
-    """What boto3's own retries leave out: bodies that break off, and writes that another one holds up."""
+    """Retry what boto3's own retries leave out: bodies that break off, and writes held up by another write."""
     for attempt in range(_TRIES - 1):
         try:
             return call()

@@ -1,7 +1,7 @@
-"""Where a dataset's bytes lie: one small protocol, and the folder of a local disk behind it.
+"""The store of a dataset's bytes: one small protocol over objects by key, and the choice of store by address.
 
-Keys are relative paths with "/" between their parts. An object appears whole or not at all, and nothing that was ever
-readable changes, with one exception: `put` may replace. The dataset itself only ever replaces nothing (see commits.py).
+Keys are relative paths with "/" between their parts. An object appears whole or not at all, and an object that
+was readable never changes, except by `put`, which may replace it. The dataset itself replaces none (see commits.py).
 """
 
 import hashlib
@@ -17,75 +17,108 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
-    """Size of a stored object in bytes."""
+    """Facts about a stored object."""
 
     nbytes: int
+    """Size in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """What a writer that died left of an object it never completed. `handle` is the store's own name for it."""
+    """A half-written object, of a writer that died or still writes."""
 
     key: str
+    """Key that the whole object would have."""
     handle: str
+    """The store's own name for the half-written object."""
 
 
 class ObjectStore(Protocol):
-    """Objects by key. Every method raises StoreError (or its kinds) where the store refuses or fails."""
+    """Objects by key. Every method raises StoreError, or one of its subclasses, if the store refuses or fails."""
 
     uri: str
+    """Folder or s3:// address of the store."""
 
     def get(self, key: str) -> bytes:
-        """All bytes. Raises NotFound."""
+        """Read all bytes of an object.
+
+        Raises:
+            NotFound: There is no such object.
+        """
 
     def get_range(self, key: str, offset: int, nbytes: int) -> bytes:
-        """Exactly `nbytes` from `offset` on. Raises NotFound, Corrupt where the object is shorter."""
+        """Read exactly `nbytes` bytes from `offset` on.
+
+        Raises:
+            NotFound: There is no such object.
+            Corrupt: The object is shorter.
+        """
 
     def open(self, key: str) -> BinaryIO:
-        """A stream of the bytes, for large objects; the caller closes it. Raises NotFound."""
+        """Open a stream of an object's bytes; the caller closes it.
+
+        Raises:
+            NotFound: There is no such object.
+        """
 
     def write(self, key: str, fill: Callable[[BinaryIO], object]) -> ObjectInfo:
-        """Writes the object that `fill` writes to the file it is given, durable once this returns."""
+        """Write an object, whose bytes `fill` writes to the file it is given; it is durable once this returns."""
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
-        """Writes an object, durable once this returns."""
+        """Write an object; it is durable once this returns."""
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
-        """Writes a local file's bytes as an object, durable once this returns."""
+        """Write a local file's bytes as an object; it is durable once this returns."""
 
     def put_if_absent(self, key: str, data: bytes) -> None:
-        """Creates a small object; of several writers exactly one succeeds, the others get Conflict."""
+        """Create a small object; of several writers exactly one succeeds.
+
+        Raises:
+            Conflict: The object exists already.
+        """
 
     def head(self, key: str) -> ObjectInfo:
-        """Raises NotFound."""
+        """Return the size of an object.
+
+        Raises:
+            NotFound: There is no such object.
+        """
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys that begin with the prefix, ascending."""
+        """List the keys that begin with the prefix, ascending."""
 
     def delete(self, key: str) -> None:
-        """Removes an object; one that is not there is no error."""
+        """Delete an object; a missing one is no error."""
 
     def unfinished(self) -> Iterator[Unfinished]:
-        """Half-written objects, of live writers too."""
+        """List half-written objects, those of live writers included."""
 
     def remove_unfinished(self, unfinished: Unfinished) -> None:
-        """Removes one; its writer, if it lives, will fail."""
+        """Remove a half-written object; its writer, if it lives, will fail."""
 
     def make_durable(self, keys: Iterable[str]) -> None:
-        """Brings objects that another program wrote, and their names, onto the disk. Raises NotFound."""
+        """Bring objects that another program wrote, and their names, onto the disk.
+
+        Raises:
+            NotFound: There is no such object.
+        """
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
-        """Brings the names of objects onto the disk: of such whose bytes are there already."""
+        """Bring onto the disk the names of objects whose bytes are there already."""
 
     def table_uri(self, folder: str, name: str) -> str:
-        """Address of a Delta table in a folder of this store."""
+        """Return the address of a Delta table in a folder of this store."""
 
     def table_options(self) -> dict[str, str]:
-        """Storage options the Delta library needs for `table_uri`."""
+        """Return the storage options that the Delta library needs for `table_uri`."""
 
 
 def open_store(uri: str | Path) -> ObjectStore:
-    """The store behind a folder's path, a `file://` or an `s3://bucket/prefix` address. Raises ValueError."""
+    """Open the store behind a folder's path, a `file://` or an `s3://bucket/prefix` address.
+
+    Raises:
+        ValueError: The address has another form.
+    """
     text = os.fspath(uri)
     scheme = urlsplit(text).scheme if "://" in text else ""
     if scheme in ("", "file"):
@@ -100,7 +133,11 @@ def open_store(uri: str | Path) -> ObjectStore:
 
 
 def sha256_of(store: ObjectStore, key: str) -> str:
-    """SHA-256 of a stored object in hex, read back piece by piece. Raises NotFound."""
+    """Compute the SHA-256 of a stored object, in hex, reading it piece by piece.
+
+    Raises:
+        NotFound: There is no such object.
+    """
     digest = hashlib.sha256()
     with store.open(key) as stream:
         while piece := stream.read(_READ_BYTES):

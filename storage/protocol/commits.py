@@ -1,8 +1,8 @@
-"""Who made what: frozen plans, attempts under keys that are never used twice, and one commit record per shard.
+"""Commits: attempts under keys that are never used twice, and one record that makes one attempt the shard.
 
-A worker writes its attempt's objects, reads them back, then creates the commit record with put-if-absent. Whose attempt
-id the record holds has won. So a retry, a crash or a worker that thaws after its replacement finished can neither lose
-nor double a mask. Records, plans and objects are never changed afterwards.
+A worker writes its attempt's objects, reads them back, then creates the commit record with put-if-absent. The attempt
+whose id the record holds has won. So a retry, a crash or a worker that thaws after its replacement finished can
+neither lose nor double a mask. Records, plans and objects are never changed afterwards.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from storage.protocol.inputs import Input, PlanKind, ShardAddress, inputs_from_j
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import Reject
 
-_WORTH_THREADS = 16  # reads over a network at a time
+_WORTH_THREADS = 16  # parallel reads over a network; fewer records are read one by one
 
 
 class PartRole(StrEnum):
@@ -39,40 +39,60 @@ class Part:
     """One object of a shard."""
 
     role: PartRole
+    """Role of the object: samples or table rows."""
     key: str
+    """Key of the object."""
     nbytes: int
+    """Size in bytes."""
     sha256: str
+    """SHA-256 of the object, in hex."""
     images: int
+    """Number of images in the part."""
     masks: int
+    """Number of masks in the part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """The record of a finished shard. `attempt_id` "" closes a shard that nobody will make.
+    """The record of a finished shard, or of one that was given up.
 
-    A redo that nobody will make is closed by the record of the generation before, under the new generation.
+    A redo that is given up is closed by the previous generation's record, repeated under the new generation.
     """
 
     plan_id: str
+    """Plan under which the shard lies."""
     shard: str
+    """Name of the shard."""
     generation: int
+    """0, or the number of the redo."""
     kind: PlanKind
+    """What the shard holds."""
     attempt_id: str
+    """Attempt that won; empty for a shard that was closed unmade."""
     parts: tuple[Part, ...]
+    """Objects of the shard."""
     rejects: tuple[Reject, ...]
+    """Inputs that could not be used."""
     model_id: str
-    seconds: float  # of work
-    stats: Mapping[str, object]  # JSON values, the diagnostics of the stage
-    committed_at: datetime  # UTC
-    made_by: str  # the plan that asked for it: plan_id, or that of a redo
+    """Model version that made the masks; empty for none."""
+    seconds: float
+    """Seconds of work."""
+    stats: Mapping[str, object]
+    """Diagnostics of the stage, as JSON values."""
+    committed_at: datetime
+    """Time of the commit by the worker's clock, UTC."""
+    made_by: str
+    """Plan that asked for the shard: plan_id, or that of a redo."""
     inputs: tuple[Input, ...]
-    """What a mask shard was made from; empty for other kinds."""
-    previous: str  # SHA-256 of the record it replaces, "" for generation 0
-    record_sha256: str = field(default="", compare=False)  # of the stored record; "" before it is stored
+    """Inputs a mask shard was made from; empty for other kinds."""
+    previous: str
+    """SHA-256 of the record this one replaces, in hex; empty for generation 0."""
+    record_sha256: str = field(default="", compare=False)
+    """SHA-256 of the stored record, in hex; empty before it is stored."""
 
     @property
     def address(self) -> ShardAddress:
-        """How other plans and commands name this shard."""
+        """Address by which plans and commands name the shard."""
         return ShardAddress(plan_id=self.plan_id, shard=self.shard, generation=self.generation)
 
     @property
@@ -91,18 +111,18 @@ class Commit:
         return sum(part.nbytes for part in self.parts)
 
     def tars(self) -> list[Part]:
-        """The parts that hold samples."""
+        """Return the parts that hold samples."""
         return [part for part in self.parts if part.role is PartRole.TAR]
 
     def rows(self) -> list[Part]:
-        """The parts that hold table rows."""
+        """Return the parts that hold table rows."""
         return [part for part in self.parts if part.role is PartRole.ROWS]
 
 
 class Attempt:
     """One try at a shard: objects under keys of its own, then the commit record.
 
-    A crashed attempt leaves objects that nothing names; they are never read and cleaning up may delete them.
+    A crashed attempt leaves objects that no record names: they are never read, and `clean` may delete them.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan, shard: PlannedShard, attempt_id: str) -> None:
@@ -110,13 +130,18 @@ class Attempt:
         self.parts: list[Part] = []
 
     def key(self, extension: str) -> str:
-        """Where the part of that file ending goes."""
+        """Return the key of this attempt's part with that file ending."""
         return f"data/{self.plan.home}/{self.shard.name}/{self.attempt_id}.{extension}"
 
     def put_part(
         self, role: PartRole, extension: str, fill: Callable[[BinaryIO], object], *, images: int = 0, masks: int = 0
     ) -> Part:
-        """Writes what `fill` writes and reads size and SHA-256 back. Raises Corrupt where they differ, StoreError."""
+        """Write a part, whose bytes `fill` writes, and read its size and SHA-256 back.
+
+        Raises:
+            Corrupt: Other bytes came back than were written.
+            StoreError: The store fails.
+        """
         key, written = self.key(extension), _Hashing()
         self.store.write(key, lambda file: fill(written.onto(file)))
         nbytes, sha256 = self.store.head(key).nbytes, sha256_of(self.store, key)
@@ -136,10 +161,12 @@ class Attempt:
         inherited: Sequence[Part] = (),
         committed_at: datetime | None = None,
     ) -> Commit:
-        """Creates the shard's record and returns the one that is now there; its `attempt_id` says who won.
+        """Create the shard's record and return the stored one; its `attempt_id` tells which attempt won.
 
-        A loser deletes its own objects. Where the store fails and no record can be found the error is raised and the
-        objects stay: the put may still land.
+        A losing attempt deletes its own objects.
+
+        Raises:
+            StoreError: The store fails and no record can be found; the objects stay, for the put may still succeed.
         """
         commit = Commit(
             plan_id=self.plan.home,
@@ -163,18 +190,22 @@ class Attempt:
         return winner
 
     def discard(self) -> None:
-        """Deletes this attempt's objects; only for one that has lost or never tried to commit."""
+        """Delete this attempt's objects; only for an attempt that has lost or never tried to commit."""
         for part in self.parts:
             self.store.delete(part.key)
 
 
 def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
-    """A new attempt at a planned shard, under an id nobody else has; it begins with the generation (see gc)."""
+    """Begin an attempt at a planned shard, under a unique id that begins with the generation (see cleaning.py)."""
     return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
 
 
 def put_commit(store: ObjectStore, commit: Commit) -> Commit:
-    """Puts the record if there is none and returns the one in the store. Raises StoreError where neither is known."""
+    """Put the record if there is none, and return the stored one.
+
+    Raises:
+        StoreError: The store fails and no record can be found.
+    """
     try:
         store.put_if_absent(commit.address.key, commit_to_json(commit))
     except StoreError as error:  # Conflict, or a reply that was lost: the record itself knows
@@ -190,7 +221,7 @@ def read_commit(store: ObjectStore, address: ShardAddress) -> Commit:
 
     Raises:
         NotFound: There is none.
-        Corrupt: It is damaged, or speaks of another shard.
+        Corrupt: It is damaged, or is that of another shard.
     """
     data = store.get(address.key)
     commit = commit_from_json(data, where=f"{store.uri}/{address.key}")
@@ -202,7 +233,12 @@ def read_commit(store: ObjectStore, address: ShardAddress) -> Commit:
 
 
 def read_commits(store: ObjectStore, addresses: Sequence[ShardAddress]) -> list[Commit]:
-    """Read the records of these shards, in their order, several at a time. Raises as `read_commit`."""
+    """Read the records of these shards, in their order, several at a time.
+
+    Raises:
+        NotFound: A shard has none.
+        Corrupt: One is damaged, or is that of another shard.
+    """
     if len(addresses) < _WORTH_THREADS:
         return [read_commit(store, address) for address in addresses]
     with ThreadPoolExecutor(max_workers=_WORTH_THREADS) as pool:
@@ -210,9 +246,9 @@ def read_commits(store: ObjectStore, addresses: Sequence[ShardAddress]) -> list[
 
 
 def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None = None) -> Iterator[ShardAddress]:
-    """Addresses of all records, of those of one plan or of one kind, ascending; reads no record.
+    """List the addresses of all records, or those of one plan or kind, ascending, without reading a record.
 
-    Files below commits/ that cannot be records are passed over; `verify` names them.
+    Files below commits/ that cannot be records are skipped; `verify` names them.
     """
     for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind or ''}"):
         with suppress(ValueError):
@@ -220,7 +256,7 @@ def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None
 
 
 def newest_generations(addresses: Iterable[ShardAddress]) -> list[ShardAddress]:
-    """The highest generation of each shard: that record is the shard."""
+    """Select the highest generation of each shard: that record is the shard."""
     newest: dict[str, ShardAddress] = {}
     for address in addresses:
         if address.lineage not in newest or newest[address.lineage].generation < address.generation:
@@ -259,7 +295,7 @@ def commit_from_json(data: bytes, *, where: str) -> Commit:
 
 
 class _Hashing:
-    """Counts and hashes what goes through to a file."""
+    """A file that counts and hashes the bytes written to it."""
 
     def __init__(self) -> None:
         self.nbytes, self._digest = 0, hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What a shard is made from. Typed in code; strings only in plans, commit records and the `inputs` column of `shards`.
+"""Inputs a shard is made from. Types in code; strings in plans, commit records and the `inputs` column of `shards`.
 
 The strings of a shard are read from left to right:
 
@@ -34,7 +34,7 @@ class PlanKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class ShardAddress:
-    """Where one generation of a shard lies: the name of its record, and all images of an image shard as an input."""
+    """Address of one generation of a shard; as an input, all images of an image shard."""
 
     plan_id: str
     shard: str
@@ -57,7 +57,11 @@ class ShardAddress:
 
     @classmethod
     def of_key(cls, key: str) -> "ShardAddress":
-        """Read the key of a commit record. Raises ValueError."""
+        """Read the key of a commit record.
+
+        Raises:
+            ValueError: The key has another form.
+        """
         if not (key.startswith("commits/") and key.endswith(".json")):
             raise ValueError(f"object key {key!r}: expected commits/<plan>/<shard>.g<generation>.json")
         return cls.parse(key.removeprefix("commits/").removesuffix(".json"))
@@ -74,12 +78,16 @@ class ShardAddress:
 
     @property
     def kind(self) -> str:
-        """The kind of its plan, with which every plan id begins."""
+        """Kind of the shard's plan, with which every plan id begins."""
         return self.plan_id.partition("-")[0]
 
     @property
     def before(self) -> "ShardAddress":
-        """The generation that this one replaces. Raises ValueError for generation 0."""
+        """Address of the generation that this one replaces.
+
+        Raises:
+            ValueError: This is generation 0.
+        """
         if self.generation == 0:
             raise ValueError(f"shard {self} is generation 0 and replaces none")
         return ShardAddress(plan_id=self.plan_id, shard=self.shard, generation=self.generation - 1)
@@ -87,7 +95,7 @@ class ShardAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRange:
-    """Images `start` to `stop` - 1 of an image shard, by their places."""
+    """A range of an image shard: places `start` to `stop` - 1."""
 
     shard: ShardAddress
     start: int
@@ -105,7 +113,7 @@ class ImageRange:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Some images of an image shard, picked one by one: their places, ascending."""
+    """Single images of an image shard, by their places, ascending."""
 
     shard: ShardAddress
     places: tuple[int, ...]
@@ -117,7 +125,7 @@ class ImageSet:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class MaskKey:
-    """One mask of the dataset: both ids, for a mask_id is unique within its image alone."""
+    """One mask of the dataset, by both ids, because a mask_id is unique only within its image."""
 
     image_id: int
     mask_id: int
@@ -147,12 +155,12 @@ class KeptOut:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class PhotoKey:
-    """A photo as it was found: a look at the folder tells whether it is the same, without reading the file."""
+    """A photo as it was found; name, place, size and time tell whether it changed, without reading it."""
 
     source: str
     """Name in the dataset: `<folder given>/<path below it>`."""
     place: str
-    """12 hex digits of the SHA-256 of its real path, which tell it from a file of that name elsewhere."""
+    """First 12 hex digits of the SHA-256 of its real path, which distinguish it from a file of that name elsewhere."""
     nbytes: int
     mtime_ns: int
 
@@ -161,12 +169,12 @@ class PhotoKey:
 
     @property
     def source_and_place(self) -> tuple[str, str]:
-        """The same for a file that changed."""
+        """Part of the key that stays the same when the file changes."""
         return self.source, self.place
 
     @property
     def name_and_size(self) -> tuple[str, int]:
-        """The same for a file that was copied or moved with its folder."""
+        """Part of the key that stays the same when the file is copied or moved with its folder."""
         return self.source, self.nbytes
 
     @classmethod
@@ -198,7 +206,7 @@ _ALLOWED: dict[PlanKind, tuple[type, ...]] = {
 
 
 def check_inputs(kind: PlanKind, inputs: Sequence[Input]) -> None:
-    """Refuse inputs that no shard of this kind is made from.
+    """Check that shards of this kind can be made from these inputs.
 
     Raises:
         ValueError: An input of another kind.
@@ -210,7 +218,7 @@ def check_inputs(kind: PlanKind, inputs: Sequence[Input]) -> None:
 
 
 def inputs_to_json(inputs: Iterable[Input]) -> list[str]:
-    """Spell the inputs of a shard, as plans and records have them."""
+    """Write the inputs of a shard as plans and records store them."""
     texts: list[str] = []
     for each in inputs:
         match each:
@@ -250,15 +258,15 @@ def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
 
 
 def photo_inputs(inputs: Iterable[Input]) -> list[PhotoKey]:
-    """The photos that an image shard is made from."""
+    """Select the photos that an image shard is made from."""
     return [each for each in inputs if isinstance(each, PhotoKey)]
 
 
 def image_inputs(inputs: Iterable[Input]) -> list[Images]:
-    """The images among the inputs of a mask shard."""
+    """Select the images among the inputs of a mask shard."""
     return [each for each in inputs if isinstance(each, Images)]
 
 
 def image_shard(images: Images) -> ShardAddress:
-    """The image shard that images are of."""
+    """Return the image shard that holds the images."""
     return images if isinstance(images, ShardAddress) else images.shard

@@ -1,4 +1,4 @@
-"""Plans: frozen, hashed lists of shards. The same command makes the same plan, and so goes on where it stopped."""
+"""Plans: frozen, hashed lists of shards. The same command makes the same plan and so continues where it stopped."""
 
 import dataclasses
 import hashlib
@@ -21,14 +21,16 @@ _NAME_CHARACTERS = set(string.ascii_letters + string.digits + "-_")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """One unit of work."""
+    """A shard to be made: one unit of work."""
 
     name: str
+    """Name, unique within the plan."""
     inputs: tuple[Input, ...] = ()
-    """What it is made from; see inputs.py for what each kind of plan knows."""
+    """Inputs the shard is made from; inputs.py lists the types for each kind of plan."""
     generation: int = 0
+    """0, or the number of the redo."""
     previous: str = ""
-    """SHA-256 of the record of the generation before; empty for generation 0."""
+    """SHA-256 of the previous generation's record, in hex; empty for generation 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +38,35 @@ class Plan:
     """A frozen list of shards; its id follows from kind, shards and settings: the same command finds it again."""
 
     plan_id: str
+    """Kind and first 16 hex digits of the hash of the plan's content."""
     kind: PlanKind
+    """What the plan's shards hold."""
     shards: tuple[PlannedShard, ...]
-    settings: Mapping[str, object]  # JSON values
-    settings_hash: str  # SHA-256 of the settings: a mask's config_hash
-    created_at: datetime  # UTC
-    redoes: str = ""  # the plan whose shards it makes anew, "" for a plan of its own
+    """Shards in the order of work."""
+    settings: Mapping[str, object]
+    """Settings that the shards are made with, as JSON values."""
+    settings_hash: str
+    """SHA-256 of the settings, in hex: the config_hash of masks."""
+    created_at: datetime
+    """Time of creation, UTC."""
+    redoes: str = ""
+    """Plan whose shards this one makes anew; empty for a plan that is no redo."""
 
     @property
     def home(self) -> str:
-        """The plan under whose name its shards, objects and records lie: its own, or the one it redoes."""
+        """Id of the plan under which its shards, objects and records lie: its own, or that of the plan it redoes."""
         return self.redoes or self.plan_id
 
     def address(self, shard: PlannedShard) -> ShardAddress:
-        """The address that the shard's record will have."""
+        """Return the address of the shard's record."""
         return ShardAddress(plan_id=self.home, shard=shard.name, generation=shard.generation)
 
     def shard(self, name: str) -> PlannedShard:
-        """The planned shard of that name. Raises ValueError."""
+        """Return the planned shard of that name.
+
+        Raises:
+            ValueError: There is none.
+        """
         for shard in self.shards:
             if shard.name == name:
                 return shard
@@ -99,14 +112,19 @@ def make_plan(
 
 
 def put_plan(store: ObjectStore, plan: Plan) -> Plan:
-    """Freezes a plan in the store; the one already there, of the same content, is returned instead."""
+    """Store a plan and return the stored one: this, or an earlier one of the same content."""
     with suppress(Conflict):
         store.put_if_absent(f"plans/{plan.plan_id}.json", plan_to_json(plan))
     return read_plan(store, plan.plan_id)
 
 
 def read_plan(store: ObjectStore, plan_id: str) -> Plan:
-    """Raises NotFound, Corrupt where the file's content is not the one its name says."""
+    """Read a plan.
+
+    Raises:
+        NotFound: There is no such plan.
+        Corrupt: Its file is damaged, or its content is not the one its name states.
+    """
     key = f"plans/{plan_id}.json"
     plan = plan_from_json(store.get(key), where=f"{store.uri}/{key}")
     expected = make_plan(plan.kind, plan.shards, plan.settings, redoes=plan.redoes).plan_id
@@ -116,12 +134,12 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
 
 
 def list_plan_ids(store: ObjectStore) -> list[str]:
-    """Ids of all plans, ascending. Files below plans/ that cannot be plans are passed over; `verify` names them."""
+    """List the ids of all plans, ascending. Other files below plans/ are skipped; `verify` names them."""
     return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/") if is_plan_key(key)]
 
 
 def is_plan_key(key: str) -> bool:
-    """Whether an object of that key is a plan."""
+    """Tell whether an object of that key is a plan."""
     return _PLAN_KEY.fullmatch(key) is not None
 
 

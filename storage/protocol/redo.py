@@ -10,10 +10,13 @@ from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read
 def plan_redo(
     store: ObjectStore, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None
 ) -> Plan:
-    """A plan for the next generation of finished shards: those named, or all that have rejects.
+    """Plan the next generation of finished shards: those named, or all that have rejects.
 
-    Each names the hash of the record it replaces. Planned twice before it is done, it is the same plan.
-    Raises ValueError where there is nothing to redo, or a named shard has no record yet.
+    Each planned shard names the hash of the record it replaces. Planning again before the redo is done gives the same
+    plan.
+
+    Raises:
+        ValueError: There is nothing to redo, or a named shard has no record yet.
     """
     home = read_plan(store, plan.home)
     newest = {address.shard: address for address in newest_generations(list_commits(store, home.plan_id))}
