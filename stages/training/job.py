@@ -13,7 +13,7 @@ from engine.scenes.scene_generator import MIN_SIDE, generate_scenes
 from engine.training.calibrate import CalibrationConfig
 from engine.training.scene_bank import BankConfig, SceneBank
 from engine.training.train import TrainConfig
-from stages.training.snapshot_source import Part, SnapshotSource, count_images
+from stages.training.snapshot_source import SnapshotSource, SplitSide, count_images
 from storage.dataset import Dataset
 
 SCENES = BankConfig(seed=30_000_000, chunk_scenes=16, first_chunks=8, chunks_per_step=0.05, max_chunks=500)
@@ -104,8 +104,8 @@ class OpenJob:
     def images(self, *, held_out: bool) -> SnapshotSource:
         """The snapshot's images with masks, of one side of the split."""
         data = self.job.data
-        part = Part(held_out_every=data.held_out_every, held_out=held_out)
-        return SnapshotSource(self.dataset, self.job.snapshot, model_ids=data.model_ids, part=part)
+        side = SplitSide(held_out_every=data.held_out_every, held_out=held_out)
+        return SnapshotSource(self.dataset, self.job.snapshot, model_ids=data.model_ids, side=side)
 
 
 def open_job(job: TrainingJob, device: str) -> OpenJob:

@@ -29,23 +29,23 @@ from storage.tables.samples import IMAGE_COLUMNS, MASK_COLUMNS, read_image, read
 from storage.tables.sql import are_shards, is_shard, one_of
 
 SHARDS_AT_HAND = 32
-"""Rows of so many image shards are kept, about 2 MB each; a source draws from so many at a time."""
+"""Image shards whose rows are kept in memory, about 2 MB each, and from which a source draws at a time."""
 STEPS_A_SET = 50
-"""Training steps after which a source turns to the next shards."""
+"""Training steps for which a source draws from the same shards."""
 ANYWHERE = ""
 """Key of the mask shards that do not say which image shard they were made from."""
 IMAGES_TRIED = 1000
-"""Before a source gives up on finding one that has masks."""
+"""Most images a source draws from a set of shards to find one with masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Some of a snapshot's images by their id, which is the first bits of a hash: the same in every snapshot."""
+class SplitSide:
+    """The images that train, or those that are held out, by their ids: the same in every snapshot."""
 
     held_out_every: int
-    """One of so many images is held out."""
+    """Images of which one is held out. An id is the first bits of a hash, so that the choice is as good as random."""
     held_out: bool
-    """This part is those, else the others."""
+    """Whether this side is the images held out."""
 
     def __contains__(self, image_id: int) -> bool:
         return (image_id % self.held_out_every == 0) == self.held_out
@@ -78,11 +78,19 @@ def training_samples(
     start: int = 0,
     model_ids: Collection[str] = (),
 ) -> Iterator[Sample]:
-    """One pass over the images of a snapshot that have masks, in an order that follows from the seed.
+    """Read the images of a snapshot that have masks, once each, in an order that follows from the seed.
 
     Shards are shuffled, and images within their shard. Each sample goes to exactly one of `workers`, and has the same
-    position however many there are. `model_ids`: only masks of these models; none given, all masks.
-    Raises ValueError for a worker that is none of them, NotFound for an unknown snapshot, Corrupt.
+    position however many there are.
+
+    Args:
+        start: Position of the first sample.
+        model_ids: Models whose masks to read; all models where empty.
+
+    Raises:
+        ValueError: `worker` is not one of the workers.
+        NotFound: There is no such snapshot.
+        Corrupt: An image or a mask is not where its row says.
     """
     if not 0 <= worker < workers:
         raise ValueError(f"worker {worker} of {workers}: expected 0 to {workers - 1}")
@@ -97,7 +105,11 @@ def training_samples(
 def count_images(
     dataset: Dataset, snapshot: str, *, held_out_every: int, model_ids: Collection[str] = ()
 ) -> tuple[int, int]:
-    """Images with masks that are not held out, and those that are. Raises NotFound for an unknown snapshot."""
+    """Count the images with masks that are not held out, and those that are.
+
+    Raises:
+        NotFound: There is no such snapshot.
+    """
     sql = (
         f"SELECT image_id % {held_out_every} = 0 AS held_out, count(DISTINCT image_id) AS images FROM masks "
         f"WHERE true{_only(model_ids)} GROUP BY 1"
@@ -107,7 +119,7 @@ def count_images(
 
 
 class SnapshotImages:
-    """The images of a snapshot by number, each with its masks."""
+    """The images of a snapshot, by number, each with its masks."""
 
     def __init__(self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
@@ -128,11 +140,11 @@ class SnapshotImages:
         self._rows = lru_cache(maxsize=SHARDS_AT_HAND)(self._query_rows)
 
     def __len__(self) -> int:
-        """Images, with masks or without."""
+        """Count the images, with masks or without."""
         return int(self._starts[-1])
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
-        """(position, number) of every image from position `start` on."""
+        """Yield (position, number) of every image from position `start` on."""
         position = 0
         for home in np.random.default_rng([seed, 0]).permutation(len(self._homes)):
             images = self._starts[home + 1] - self._starts[home]
@@ -144,15 +156,15 @@ class SnapshotImages:
 
     @property
     def shards_with_masks(self) -> list[int]:
-        """The image shards that have masks, by number."""
+        """Numbers of the image shards that have masks."""
         return [number for number, home in enumerate(self._homes) if self._mask_shards_of(home)]
 
     def numbers_in(self, shard: int) -> range:
-        """The images of an image shard."""
+        """Return the numbers of an image shard's images."""
         return range(self._starts[shard], self._starts[shard + 1])
 
     def image_id(self, number: int) -> int:
-        """The id of the image of that number."""
+        """Return the id of the image of that number."""
         home = self._home(number)
         return int(self._rows(home)[0][number - self._starts[home]]["image_id"])
 
@@ -164,7 +176,11 @@ class SnapshotImages:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
     def read(self, number: int, *, position: int = 0) -> Sample | None:
-        """The image of that number; None for one without masks. Raises Corrupt."""
+        """Read the image of that number; None for one without masks.
+
+        Raises:
+            Corrupt: The image or a mask is not where its row says.
+        """
         home = self._home(number)
         images, masks, mask_image_ids = self._rows(home)
         row = images[number - self._starts[home]]
@@ -176,7 +192,7 @@ class SnapshotImages:
         return Sample(position=position, image=image, data=data, masks=tuple(placed))
 
     def _query_rows(self, home: int) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
-        """Rows of a shard's images, of their masks, and the image_id of each mask row; all by image_id."""
+        """Query the rows of a shard's images and masks, with the image_id of each mask row; all by image_id."""
         shard = self._homes[home]
         here = is_shard(shard["plan"], shard["shard"])
         images = self._query(
@@ -198,40 +214,42 @@ class SnapshotImages:
 
 
 class SnapshotSource:
-    """A source of training windows: images of a snapshot, or of a part of it, all about equally often.
+    """A source of training windows: images of a snapshot, or of one side of its split, all about equally often.
 
-    Opening a shard's rows takes two queries, and a dataset may have thousands of shards: at any step images are drawn
-    from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every process. So
-    what asks for a few steps alone, as calibration does, sees `SHARDS_AT_HAND` shards at most.
+    Opening a shard's rows takes two queries, and a dataset may have thousands of shards. So at any step images are
+    drawn from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every
+    process. A caller that takes a few steps only, as calibration does, sees at most `SHARDS_AT_HAND` shards.
     """
 
     def __init__(
-        self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = (), part: Part | None = None
+        self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = (), side: SplitSide | None = None
     ) -> None:
-        self._made_of = (dataset, snapshot, tuple(model_ids), part)
+        self._made_of = (dataset, snapshot, tuple(model_ids), side)
         self._images = SnapshotImages(dataset, snapshot, model_ids=model_ids)
         self._shards = self._images.shards_with_masks
-        self._part = part
+        self._side = side
         self._where = f"{dataset.uri}: snapshot {snapshot}"
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process the dataset is opened again."""
-        dataset, snapshot, model_ids, part = self._made_of
-        return _reopened, (dataset.uri, snapshot, model_ids, part)
+        """Pickle as the dataset's address, which the other process opens again."""
+        dataset, snapshot, model_ids, side = self._made_of
+        return _reopened, (dataset.uri, snapshot, model_ids, side)
 
     def prepare(self, step: int) -> None:
-        """Images are there already."""
+        """Do nothing: the images are there already."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """A window of a random image with masks drawn evenly.
+        """Cut a window out of a random image, with masks drawn evenly.
 
-        Raises ValueError where hardly an image has masks, RuntimeError where none fits the window.
+        Raises:
+            ValueError: Hardly an image has masks.
+            RuntimeError: No mask fits the window.
         """
         return cut_some_photo(lambda: self._draw(rng, step), rng, window, prompts)
 
     def shards_at(self, step: int) -> list[int]:
-        """The image shards that are drawn from at a training step."""
+        """Return the numbers of the image shards that a training step draws from."""
         sets = -(-len(self._shards) // SHARDS_AT_HAND)
         if sets <= 1:
             return self._shards
@@ -240,7 +258,7 @@ class SnapshotSource:
         return shards
 
     def _draw(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """A random image of the step's shards; where they have none, of the next ones'."""
+        """Draw an image of the step's shards, or of the next ones where those have none."""
         sets = -(-len(self._shards) // SHARDS_AT_HAND)
         for turns in range(2 * sets):  # as many as surely hold each set once
             numbers = [self._images.numbers_in(shard) for shard in self.shards_at(step + turns * STEPS_A_SET)]
@@ -255,7 +273,7 @@ class SnapshotSource:
             place = int(rng.integers(ends[-1]))
             shard = int(np.searchsorted(ends, place, side="right"))
             number = numbers[shard][place - int(ends[shard])]  # counted from the shard's end
-            if self._part is None or self._images.image_id(number) in self._part:
+            if self._side is None or self._images.image_id(number) in self._side:
                 drawn = self._decoded(number)
                 if drawn is not None:
                     return drawn
@@ -268,12 +286,12 @@ class SnapshotSource:
         return decode(sample.data), np.stack([rle.decode(mask.rle) for mask in sample.masks]).astype(np.uint8)
 
 
-def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], part: Part | None) -> SnapshotSource:
-    return SnapshotSource(Dataset.open(uri), snapshot, model_ids=model_ids, part=part)
+def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], side: SplitSide | None) -> SnapshotSource:
+    return SnapshotSource(Dataset.open(uri), snapshot, model_ids=model_ids, side=side)
 
 
 def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
-    """Image shard -> (plan, shard) of the mask shards made from it, whatever its generation was then.
+    """Map each image shard to the (plan, shard) of the mask shards made from any of its generations.
 
     Those that do not say what they were made from are under ANYWHERE.
     """

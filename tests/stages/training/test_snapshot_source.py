@@ -15,9 +15,9 @@ from engine.training.sources import WindowConfig
 from engine.training.train import train
 from stages.training.snapshot_source import (
     STEPS_A_SET,
-    Part,
     SnapshotImages,
     SnapshotSource,
+    SplitSide,
     count_images,
     training_samples,
 )
@@ -163,7 +163,7 @@ def test_a_model_trains_on_a_snapshot(dataset: Dataset, snapshot: str, tmp_path:
 def test_the_held_out_part_and_the_rest_are_the_whole_and_share_nothing(dataset: Dataset, snapshot: str) -> None:
     counts = count_images(dataset, snapshot, held_out_every=3)
     images = SnapshotImages(dataset, snapshot)
-    held_out, rest = (Part(held_out_every=3, held_out=each) for each in (True, False))
+    held_out, rest = (SplitSide(held_out_every=3, held_out=each) for each in (True, False))
     ids = [images.image_id(number) for number in range(10) if images.read(number) is not None]
     assert (sum(each in rest for each in ids), sum(each in held_out for each in ids)) == counts
     assert sum(counts) == 9
@@ -175,7 +175,7 @@ def test_a_source_of_a_part_draws_from_it_alone_also_in_another_process(dataset:
     window = WindowConfig(side_px=64, zoom=(1.0, 1.0))
     seen = []
     for held_out in (True, False):
-        source = SnapshotSource(dataset, snapshot, part=Part(held_out_every=3, held_out=held_out))
+        source = SnapshotSource(dataset, snapshot, side=SplitSide(held_out_every=3, held_out=held_out))
         pickled = pickle.loads(pickle.dumps(source))
         drawn = set()
         for seed in range(60):
@@ -218,8 +218,8 @@ def test_a_source_of_one_models_masks_or_of_a_part_finds_them_at_any_step(
     snapshot = dataset.snapshot().snapshot_id
     window = WindowConfig(side_px=32, min_mask_px=1)
     image, _ = next(iter(dataset.read_images(dataset.image_shards()[1])))
-    one_shard_holds = Part(held_out_every=image.image_id, held_out=True)
-    for chosen in ({"model_ids": ("rare-3",)}, {"part": one_shard_holds}):
+    one_shard_holds = SplitSide(held_out_every=image.image_id, held_out=True)
+    for chosen in ({"model_ids": ("rare-3",)}, {"side": one_shard_holds}):
         source = SnapshotSource(dataset, snapshot, **chosen)
         for step in (0, STEPS_A_SET, 2 * STEPS_A_SET):
             assert source.cut(np.random.default_rng(step), step, window, 2).masks_NHW.any()
