@@ -144,11 +144,11 @@ class PlanCounter:
         self._before = ImageCounts.total(
             ImageCounts.of_shard(ShardResult.from_commit(commit, is_new=False)) for commit in commits
         )
-        self.new = ImageCounts()
+        self._new = ImageCounts()
 
     def add(self, result: ShardResult) -> None:
         """Count a shard that was committed during this run."""
-        self.new += ImageCounts.of_shard(result)
+        self._new += ImageCounts.of_shard(result)
 
     def progress(
         self,
@@ -160,7 +160,7 @@ class PlanCounter:
         by_worker: Sequence[WorkerProgress] = (),
     ) -> PlanProgress:
         """Sum up the progress; `under_way` holds the counts of the shards in hand, the rest is as in PlanProgress."""
-        new = ImageCounts.total([self.new, *under_way])
+        new = ImageCounts.total([self._new, *under_way])
         all_counts = self._before + new
         return PlanProgress(
             shards=self._shards_before + len(ledger.committed),
@@ -176,4 +176,18 @@ class PlanCounter:
             deaths=ledger.deaths,
             seconds=time.perf_counter() - self._began,
             by_worker=tuple(by_worker),
+        )
+
+    def result(self, ledger: Ledger, commits: Iterable[Commit], *, workers: int) -> PlanResult:
+        """Sum up the run at its end; `commits` are all records of the plan, `workers` all that were started."""
+        return PlanResult(
+            plan_id=self._plan.plan_id,
+            commits=tuple(commits),
+            failed=dict(ledger.failed),
+            new_shards=len(ledger.committed),
+            new_images=self._new.images,
+            new_masks=self._new.masks,
+            workers=workers,
+            deaths=ledger.deaths,
+            seconds=time.perf_counter() - self._began,
         )

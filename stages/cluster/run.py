@@ -72,17 +72,7 @@ def run_plan(
                 for worker in workers:
                     ray.kill(worker.actor)
 
-    return PlanResult(
-        plan_id=plan.plan_id,
-        commits=tuple(dataset.commits(plan)),
-        failed=dict(ledger.failed),
-        new_shards=len(ledger.committed),
-        new_images=counter.new.images,
-        new_masks=counter.new.masks,
-        workers=len(workers),
-        deaths=ledger.deaths,
-        seconds=time.perf_counter() - began,
-    )
+    return counter.result(ledger, dataset.commits(plan), workers=len(workers))
 
 
 class _Pool:

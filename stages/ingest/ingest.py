@@ -107,7 +107,13 @@ def ingest_photos(
 
     # Report what all their records say
     by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, at_hand.keys)}
-    commits = list(by_address.values())  # a plan and its redo have shards in common
+    commits = tuple(by_address.values())  # a plan and its redo have shards in common
+    seconds = time.perf_counter() - began
+    return _report(commits, other_files=other_files, new_shards=len(todo), seconds=seconds)
+
+
+def _report(commits: tuple[Commit, ...], *, other_files: int, new_shards: int, seconds: float) -> IngestReport:
+    """Sum up the records."""
     stats = [IngestStats.from_json(commit.stats) for commit in commits]
     return IngestReport(
         images=sum(commit.images for commit in commits),
@@ -115,10 +121,10 @@ def ingest_photos(
         stored_with_other_settings=sum(each.of_earlier_settings for each in stats),
         rejects=tuple(reject for commit in commits for reject in commit.rejects),
         other_files=other_files,
-        shards=tuple(commits),
+        shards=commits,
         nbytes=sum(commit.nbytes for commit in commits),
-        new_shards=len(todo),
-        seconds=time.perf_counter() - began,
+        new_shards=new_shards,
+        seconds=seconds,
     )
 
 

@@ -35,14 +35,7 @@ def publish_trained(
 
     # Write weights, card and curves into the work folder
     history = read_history(job.work_folder)
-    training: dict[str, Any] = {
-        "dataset": opened.dataset.uri,
-        "snapshot": job.snapshot,
-        "images": dataclasses.asdict(split),
-        "steps": job.train.total_steps,
-        "seconds_of_last_run": round(seconds, 1),
-        "config": dataclasses.asdict(job.train),
-        "data": dataclasses.asdict(job.data),
+    training = _describe(opened, seconds) | {
         "calibration": calibration,
         "curves": condense_history(history, POINTS_ON_CARD),
     }
@@ -77,6 +70,20 @@ def _calibrate(opened: OpenJob, trained: Sam, held_out: Source, log: Callable[[s
     except ValueError as error:  # a head that hardly varies: no reason to lose the training
         log(f"the IoU head stays as trained: {error}")
         return {"left_out": str(error)}
+
+
+def _describe(opened: OpenJob, seconds: float) -> dict[str, Any]:
+    """Describe for the card what was trained on, and how."""
+    job = opened.job
+    return {
+        "dataset": opened.dataset.uri,
+        "snapshot": job.snapshot,
+        "images": dataclasses.asdict(opened.split),
+        "steps": job.train.total_steps,
+        "seconds_of_last_run": round(seconds, 1),
+        "config": dataclasses.asdict(job.train),
+        "data": dataclasses.asdict(job.data),
+    }
 
 
 def _card(opened: OpenJob, training: dict[str, Any], first_click: dict[str, Any]) -> ModelCard:
