@@ -238,6 +238,8 @@ def from_coco(counts: str | bytes, *, height: int, width: int) -> Rle:
     runs[2::2] = np.cumsum(values[2::2])
     if runs.min() < 0:
         raise ValueError(f"RLE string: run {int(np.argmin(runs))} is negative ({runs.min()})")
+    if runs.max() > MAX_PIXELS:  # longer ones could add up by going round 64 bits
+        raise ValueError(f"RLE string: run {int(np.argmax(runs))} is {runs.max()} pixels long, expected below 2**32")
     if runs.sum() != height * width:
         raise ValueError(f"RLE string: runs add up to {runs.sum()}, expected {height} x {width} = {height * width}")
     return Rle(height=height, width=width, counts=runs.astype(np.uint32))

@@ -138,3 +138,20 @@ def test_masks_of_other_shapes_and_runs_that_do_not_fill_are_refused() -> None:
         rle.iou(rle.encode(np.ones((2, 3), bool)), rle.encode(np.ones((3, 2), bool)))
     with pytest.raises(ValueError, match="got none"):
         rle.merge([])
+
+
+def test_runs_that_add_up_only_by_going_round_64_bits_are_refused() -> None:
+    longest = 2**34 - 1  # the largest difference that a code holds
+    pairs = 46_340  # of a background and a foreground run; the latter grow by `longest` from pair to pair
+    rest = 2**64 + 4 - longest * pairs * (pairs + 1) // 2
+    background, more = divmod(rest, pairs - 1)
+    values = [0, longest] + [0, longest] * (pairs - 1)
+    values[2] = background
+    values[-2 * more] += 1  # so the last `more` background runs are one pixel longer
+    assert 0 <= background < longest
+    with pytest.raises(ValueError, match=r"expected below 2\*\*32"):
+        rle.from_coco("".join(map(seven_characters, values)), height=1, width=4)
+
+
+def seven_characters(value: int) -> str:
+    return "".join(chr(48 + (value >> 5 * place & 0x1F) + 0x20 * (place < 6)) for place in range(7))
