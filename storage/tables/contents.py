@@ -128,11 +128,19 @@ def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
 
 
 def read_rows(store: ObjectStore, part: Part) -> pa.Table:
-    """The table rows of one part, with dictionaries for texts that repeat. Raises Corrupt where the SHA-256 differs."""
+    """Read the table rows of one part, with dictionaries for texts that repeat.
+
+    Raises:
+        Corrupt: The SHA-256 differs, or there are more rows than the record counts; none is unpacked then.
+    """
     data = store.get(part.key)
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise Corrupt(f"{store.uri}/{part.key}: not the bytes that were committed; run `gigamask verify`")
     metadata = pq.read_metadata(pa.BufferReader(data))
+    groups = sum(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+    rows, counted = max(metadata.num_rows, groups), part.masks if "mask_id" in metadata.schema.names else part.images
+    if rows > counted:
+        raise Corrupt(f"{store.uri}/{part.key}: {rows} rows, the record counts {counted}; run `gigamask verify`")
     repeated = [name for name in metadata.schema.names if name in REPEATED]
     file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=repeated)
     return file.read(use_threads=False)  # small: threads cost more than they give

@@ -4,6 +4,7 @@
 at the highest done fold.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from storage.tables.columns import SCHEMAS
 from storage.tables.durability import TableProof
 
 _DONE = ".done.json"
+_FOLD_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})(\.done)?\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +102,25 @@ def read_fold(store: ObjectStore, number: int) -> Fold:
 
 
 def _done_numbers(store: ObjectStore) -> list[int]:
-    keys = [key for key in store.list("folds/") if key.endswith(_DONE)]
-    return sorted(int(key.removeprefix("folds/").removesuffix(_DONE)) for key in keys)
+    """Numbers of the done folds, ascending; other files below folds/ are passed over, `verify` names them."""
+    numbers = [fold_number(key) for key in store.list("folds/") if is_done_key(key)]
+    return sorted(number for number in numbers if number is not None)
+
+
+def is_fold_key(key: str) -> bool:
+    """Whether an object of that key is a fold or a done fold."""
+    return _FOLD_KEY.fullmatch(key) is not None
+
+
+def is_done_key(key: str) -> bool:
+    """Whether an object of that key is a done fold."""
+    return is_fold_key(key) and key.endswith(_DONE)
+
+
+def fold_number(key: str) -> int | None:
+    """The number of the fold or done fold of that key; None for another file."""
+    found = _FOLD_KEY.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def next_number(store: ObjectStore) -> int:

@@ -1,6 +1,7 @@
 """Snapshots: immutable files that name one done fold, its four table versions and the hash of its commit records."""
 
 import hashlib
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from storage.tables.delta import open_table
 from storage.tables.durability import TableProof
 from storage.tables.fold_log import DoneFold, read_proofs, table_rows
 
+_SNAPSHOT_KEY = re.compile(r"snapshots/[A-Za-z0-9_-]+\.json")
 _ADVICE = "restore tables/ from a copy, or take a new snapshot after `gigamask rebuild`"
 
 
@@ -92,8 +94,14 @@ def prove(store: ObjectStore, snapshot: Snapshot) -> None:
 
 
 def list_snapshots(store: ObjectStore) -> list[str]:
-    """Ids, oldest fold first."""
-    return [key.removeprefix("snapshots/").removesuffix(".json") for key in store.list("snapshots/")]
+    """Ids, oldest fold first. Other files below snapshots/ are passed over; `verify` names them."""
+    keys = [key for key in store.list("snapshots/") if is_snapshot_key(key)]
+    return [key.removeprefix("snapshots/").removesuffix(".json") for key in keys]
+
+
+def is_snapshot_key(key: str) -> bool:
+    """Whether an object of that key is a snapshot."""
+    return _SNAPSHOT_KEY.fullmatch(key) is not None
 
 
 def _records_digest(store: ObjectStore, done: DoneFold) -> tuple[int, str]:
