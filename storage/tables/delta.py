@@ -179,7 +179,7 @@ def is_of_store(error: Exception) -> bool:
     return isinstance(error, OSError) or "object store error" in str(error).lower()
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The message without line breaks and colours."""
     return " ".join(_COLOURS.sub("", str(error)).split())
 

@@ -73,6 +73,14 @@ def torn_files(store: ObjectStore, folder: str, name: str, since: int, table: De
     return torn
 
 
+def broken_files(store: ObjectStore, folder: str, name: str, version: int) -> list[str]:
+    """Keys of the files of a table's version that are missing or not whole."""
+    table = DeltaTable(store.table_uri(folder, name), version=version, storage_options=store.table_options())
+    files = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
+    keys = [(f"{folder}/{name}/{file['path']}", file["size_bytes"]) for file in files]
+    return [key for key, nbytes in keys if not _is_whole(store, key, nbytes)]
+
+
 def remove_torn_log(store: ObjectStore, folder: str, name: str, since: int) -> bool:
     """Delete log entries after `since` from the first that cannot be read on; returns whether there was one.
 

@@ -1,35 +1,27 @@
-"""Reads a dataset back as a stranger would: every object a record names, its counts, and the tables against them.
+"""Read a dataset back as a stranger would: every file, every object a record names, its counts, and the tables.
 
 Records of replaced generations count too: snapshots, and shards planned from them, read their objects. The tables are
-compared with the newest.
+compared with the records that the newest done fold took.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from storage.errors import StoreError
 from storage.objects.stores import ObjectStore, sha256_of
 from storage.protocol.commits import Commit, Part, list_commits, newest_generations, read_commit
-from storage.protocol.inputs import PlanKind
-from storage.protocol.plans import list_plan_ids, read_plan
+from storage.protocol.inputs import PlanKind, ShardAddress
+from storage.protocol.plans import is_plan_key, list_plan_ids, read_plan
 from storage.tables import contents
-from storage.tables.fold_log import DoneFold, folded_generations, newest_done
+from storage.tables.durability import broken_files
+from storage.tables.faults import Fault, Faults
+from storage.tables.fold_log import is_fold_key, newest_done
 from storage.tables.query import query
-from storage.tables.withdrawals import withdrawn_masks, without_masks
+from storage.tables.snapshots import Snapshot, is_snapshot_key, list_snapshots, prove, read_snapshot
+from storage.tables.table_checks import TableChecks, read_fold_log
 
 _RESTORE = "restore the object from a copy, or redo the shard"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """Something that is not as its record says. `key`: the object, record or table."""
-
-    key: str
-    what: str
-    advice: str
+_SNAPSHOT = "restore the snapshot and its tables from a copy, or delete it and take a new one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,69 +42,103 @@ class VerifyReport:
 
 
 def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
-    """Checks all; a fault never ends it. `fast` compares the sizes of objects and does not read them."""
-    faults: list[Fault] = []
-    records = list(_records(store, faults))
-    parts = list(dict.fromkeys(part for record in records for part in record.parts))  # a redo may keep some
-    names = set(newest_generations(record.address for record in records))
-    newest = [record for record in records if record.address in names]
+    """Check everything; no fault ends it. `fast` compares the sizes of objects and does not read them."""
+    faults = Faults()
+    _check_names(store, faults)
+
+    # Plans and records, and the objects that the records name
+    plan_ids = _check_plans(store, faults)
+    records, named = _read_records(store, faults)
+    parts = list(dict.fromkeys(part for record in records.values() for part in record.parts))  # a redo may keep some
     for part in parts:
-        faults += _size_faults(store, part) if fast else _part_faults(store, part)
-    faults += _table_faults(store, newest_done(store), newest)
+        with faults.guard(part.key, _RESTORE):
+            _check_part(store, faults, part, fast=fast)
+
+    # The log of folds, the tables and the snapshots
+    folds = read_fold_log(store, faults)
+    with faults.guard("folds/", "restore folds/ from a copy, or run `gigamask rebuild`"):
+        done = newest_done(store)
+        TableChecks(store, faults, done, records, named, folds).check(fast=fast)
+    _check_snapshots(store, faults)
+
+    newest = [records[name] for name in newest_generations(named) if name in records]
     return VerifyReport(
-        plans=len(list(store.list("plans/"))),
+        plans=len(plan_ids),
         records=len(records),
         objects=len(parts),
         nbytes=sum(part.nbytes for part in parts),
         images=sum(record.images for record in newest if record.kind is PlanKind.IMAGES),
         masks=sum(record.masks for record in newest if record.kind is PlanKind.MASKS),
         withdrawn=sum(part.masks for record in newest if record.kind is PlanKind.WITHDRAWALS for part in record.parts),
-        faults=tuple(faults),
+        faults=tuple(faults.found),
     )
 
 
-def _records(store: ObjectStore, faults: list[Fault]) -> Iterator[Commit]:
-    for plan_id in list_plan_ids(store):
-        try:
+def _check_names(store: ObjectStore, faults: Faults) -> None:
+    """Name the files that are none of a dataset's; readers pass over them."""
+    checks = (
+        ("plans/", is_plan_key),
+        ("commits/", _is_record_key),
+        ("folds/", is_fold_key),
+        ("snapshots/", is_snapshot_key),
+    )
+    for prefix, is_own in checks:
+        with faults.guard(prefix, "make the folder readable"):
+            for key in store.list(prefix):
+                if not is_own(key):
+                    faults.note(key, f"a file of that name is no part of {prefix}", "move it out of the dataset")
+
+
+def _is_record_key(key: str) -> bool:
+    try:
+        ShardAddress.of_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_plans(store: ObjectStore, faults: Faults) -> list[str]:
+    plan_ids: list[str] = []
+    with faults.guard("plans/", "make the folder readable"):
+        plan_ids = list_plan_ids(store)
+    for plan_id in plan_ids:
+        with faults.guard(f"plans/{plan_id}.json", "restore the plan from a copy"):
             read_plan(store, plan_id)
-        except StoreError as error:
-            faults.append(Fault(key=f"plans/{plan_id}.json", what=str(error), advice="restore the plan from a copy"))
-    for address in list_commits(store):
-        try:
-            yield read_commit(store, address)
-        except StoreError as error:
-            faults.append(Fault(key=address.key, what=str(error), advice="restore the record from a copy"))
+    return plan_ids
 
 
-def _size_faults(store: ObjectStore, part: Part) -> list[Fault]:
-    try:
-        nbytes = store.head(part.key).nbytes
-    except StoreError as error:
-        return [Fault(key=part.key, what=str(error), advice=_RESTORE)]
-    if nbytes == part.nbytes:
-        return []
-    return [Fault(key=part.key, what=f"{nbytes} bytes, the record says {part.nbytes}", advice=_RESTORE)]
+def _read_records(store: ObjectStore, faults: Faults) -> tuple[dict[ShardAddress, Commit], list[ShardAddress]]:
+    """Give the records that can be read, and the addresses of all."""
+    named: list[ShardAddress] = []
+    with faults.guard("commits/", "make the folder readable"):
+        named = list(list_commits(store))
+    records = {}
+    for address in named:
+        with faults.guard(address.key, "restore the record from a copy"):
+            records[address] = read_commit(store, address)
+    return records, named
 
 
-def _part_faults(store: ObjectStore, part: Part) -> list[Fault]:
-    faults = _size_faults(store, part)
-    if faults:
-        return faults
-    try:
-        sha256 = sha256_of(store, part.key)
-        if sha256 != part.sha256:
-            return [Fault(key=part.key, what=f"SHA-256 {sha256}, the record says {part.sha256}", advice=_RESTORE)]
-        images, masks = _counts(store, part)
-    except (StoreError, ValueError) as error:
-        return [Fault(key=part.key, what=str(error), advice=_RESTORE)]
-    if (images, masks) == (part.images, part.masks):
-        return []
-    what = f"{images} images and {masks} masks, the record says {part.images} and {part.masks}"
-    return [Fault(key=part.key, what=what, advice=_RESTORE)]
+def _check_part(store: ObjectStore, faults: Faults, part: Part, *, fast: bool) -> None:
+    """Compare size, SHA-256 and counts of an object with its record; only the size if `fast`."""
+    nbytes = store.head(part.key).nbytes
+    if nbytes != part.nbytes:
+        faults.note(part.key, f"{nbytes} bytes, the record says {part.nbytes}", _RESTORE)
+        return
+    if fast:
+        return
+    sha256 = sha256_of(store, part.key)
+    if sha256 != part.sha256:
+        faults.note(part.key, f"SHA-256 {sha256}, the record says {part.sha256}", _RESTORE)
+        return
+    images, masks = _counts(store, part)
+    if (images, masks) != (part.images, part.masks):
+        what = f"{images} images and {masks} masks, the record says {part.images} and {part.masks}"
+        faults.note(part.key, what, _RESTORE)
 
 
 def _counts(store: ObjectStore, part: Part) -> tuple[int, int]:
-    """Images and masks of one part, counted in its bytes. A table of rows has one row an image, or one a mask."""
+    """Count images and masks of one part in its bytes. A table of rows has one row an image, or one a mask."""
     if part.role == "rows":
         rows = contents.read_rows(store, part)
         return (part.images, rows.num_rows) if "mask_id" in rows.column_names else (rows.num_rows, part.masks)
@@ -123,42 +149,26 @@ def _counts(store: ObjectStore, part: Part) -> tuple[int, int]:
     return images, masks
 
 
-def _table_faults(store: ObjectStore, done: DoneFold, records: list[Commit]) -> list[Fault]:
-    """Each folded shard must have as many rows as its record counts, and no mask may be there twice."""
-    try:
-        folded = folded_generations(store, done)
-        faults = []
-        withdrawn = withdrawn_masks(store, done)
-        touched = {(row["plan"], row["shard"]) for row in withdrawn.to_pylist()}
-        for table, count in (("images", "images"), ("masks", "masks")):
-            answer = query(store, done, f"SELECT plan, shard, count(*) AS n FROM {table} GROUP BY plan, shard")
-            rows = {(row["plan"], row["shard"]): row["n"] for row in answer.to_pylist()}
-            for record in records:
-                place = (record.plan_id, record.shard)
-                if record.kind == table and folded.get(place) == record.generation:
-                    got, expected = rows.get(place, 0), getattr(record, count)
-                    if table == "masks" and place in touched:
-                        expected = _left_of(store, record, withdrawn)
-                    if got != expected:
-                        faults.append(_rows_fault(table, record, got, expected))
-        twice = query(store, done, "SELECT image_id, mask_id FROM masks GROUP BY image_id, mask_id HAVING count(*) > 1")
-    except (StoreError, ValueError) as error:
-        return [Fault(key="tables/", what=str(error), advice="rebuild the tables from the records")]
-    if twice.num_rows:
-        faults.append(
-            Fault(
-                key="tables/masks", what=f"{twice.num_rows} masks are there more than once", advice="rebuild the tables"
-            )
-        )
-    return faults
+def _check_snapshots(store: ObjectStore, faults: Faults) -> None:
+    snapshot_ids: Iterable[str] = ()
+    with faults.guard("snapshots/", "make the folder readable"):
+        snapshot_ids = list_snapshots(store)
+    for snapshot_id in snapshot_ids:
+        key = f"snapshots/{snapshot_id}.json"
+        with faults.guard(key, _SNAPSHOT):
+            snapshot = read_snapshot(store, snapshot_id)
+            if snapshot.snapshot_id != snapshot_id:
+                faults.note(key, f"its content is that of snapshot {snapshot.snapshot_id}", _SNAPSHOT)
+            prove(store, snapshot)
+            _check_files(store, faults, key, snapshot)
 
 
-def _left_of(store: ObjectStore, record: Commit, withdrawn: pa.Table) -> int:
-    """Masks of a shard that are not withdrawn; a withdrawal may speak of an older generation, that is gone anyway."""
-    rows = (contents.read_rows(store, part) for part in record.rows())
-    return sum(without_masks(each, withdrawn).num_rows for each in rows)
-
-
-def _rows_fault(table: str, record: Commit, got: int, expected: int) -> Fault:
-    what = f"{record.address}: {got} rows, its record counts {expected}"
-    return Fault(key=f"tables/{table}", what=what, advice="rebuild the tables from the records")
+def _check_files(store: ObjectStore, faults: Faults, key: str, snapshot: Snapshot) -> None:
+    """See whether the files of a snapshot's tables are whole, and whether their rows can be counted by reading them."""
+    for name, version in snapshot.versions.items():
+        broken = broken_files(store, snapshot.folder, name, version)
+        if broken:
+            what = f"table {name}: {len(broken)} files are missing or not whole, the first is {broken[0]}"
+            faults.note(key, what, _SNAPSHOT)
+        else:
+            query(store, snapshot, f"SELECT count(*) AS n FROM {name} WHERE plan <> ''")

@@ -306,19 +306,24 @@ def test_a_dataset_without_its_folds_says_it_is_incomplete(dataset: Dataset) -> 
 def test_tables_are_rebuilt_from_the_records_alone(filled: Dataset) -> None:
     filled.fold()
     before = filled.snapshot()
+    snapshot_key = f"snapshots/{before.snapshot_id}.json"
     rows = filled.query("SELECT * FROM masks ORDER BY image_id, mask_id")
     for table in ("images", "masks"):
         for key in list(filled.store.list(f"tables/{table}/")):
             filled.store.delete(key)
     with pytest.raises(Corrupt, match="run `gigamask verify`"):
         filled.query("SELECT * FROM masks")
-    assert {fault.key for fault in filled.maintenance.verify().faults} == {"tables/"}
+    assert {fault.key for fault in filled.maintenance.verify().faults} == {
+        "tables/images",
+        "tables/masks",
+        snapshot_key,
+    }
     report = filled.maintenance.rebuild_tables()
     assert (report.records, report.newest) == (4, 2)
     assert counts(filled) == (4, 12, 4, 2)
     assert filled.query("SELECT * FROM masks ORDER BY image_id, mask_id") == rows
     assert filled.snapshot().records_sha256 == before.records_sha256
-    assert filled.maintenance.verify().faults == ()
+    assert [fault.key for fault in filled.maintenance.verify().faults] == [snapshot_key]  # its own tables are gone
 
 
 def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(
