@@ -40,7 +40,7 @@ def read_json(data: bytes, schema: str, where: str) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json.loads(data)
         file_format = fields["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"{where}: not a dataset's file, or a damaged one ({error}); restore it from a copy") from error
     if file_format not in _READ_FORMATS:
         raise StoreError(f"{where}: format {file_format}, this version reads 1 and {FORMAT}; use a newer gigamask")

@@ -12,7 +12,7 @@ from storage.errors import Corrupt
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, Part, commit_to_json
 from storage.protocol.inputs import image_inputs
-from storage.protocol.plans import PlannedShard
+from storage.protocol.plans import PlannedShard, read_plan
 from storage.tables import contents, delta, fold_log, folds
 from storage.tables.columns import SCHEMAS
 from storage.tables.fold_log import newest_done
@@ -189,6 +189,8 @@ def test_deep_json_is_a_fault_wherever_it_lies(filled: Dataset) -> None:
     for key in (record, plan, snapshot, "folds/00000001.json"):
         filled.store.put(key, b'{"format":' + b"[" * 200_000)
     assert keys(filled) == [plan, record, "folds/00000001.json", snapshot]
+    with pytest.raises(Corrupt, match="restore it from a copy"):
+        read_plan(filled.store, plan.removeprefix("plans/").removesuffix(".json"))
 
 
 def test_a_lost_log_of_folds_is_a_fault(filled: Dataset) -> None:
