@@ -1,10 +1,11 @@
 """Attention between a mask decoder's tokens and an image's cells: tokens attend to all cells, and cells to the tokens.
 
-The projections of the image are moved onto the tokens ("Segment Anything", fig. 14, has the layers;
-`engine.model.grid_decoder` the algebra), so queries, keys and values of a head are as wide as the image. The reference
-is plain torch; on a GPU, Triton kernels compute either direction in one pass.
+The projections of the image are applied to the tokens instead, so queries, keys and values of a head are as wide as
+the image. "Segment Anything", fig. 14, shows the layers; `engine.model.grid_decoder` explains the algebra. The
+reference is plain torch. On a GPU, Triton kernels compute either direction in one pass.
 
-P points, T tokens of a point, A heads, S = A T rows (head after head), N cells of the embedding, C channels.
+Shape suffixes: P points, T tokens of a point, A heads, S = A T rows (head after head), N cells of the embedding,
+C channels.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """The image as each of P points sees it."""
+    """Cells of the image embedding, as each of P points sees them."""
 
     image_PNC: Tensor
-    """Image of each point; one image, expanded, while it is the same for every point."""
+    """Image embedding of each point; an expanded view of one embedding while all points share it."""
     position_NC: Tensor
-    """Encoded position of each cell, in the image's dtype."""
+    """Encoded position of each cell, in the dtype of the image."""
 
     @cached_property
     def placed_PNC(self) -> Tensor:
-        """Sum of image and position, shared by both reference functions of a block; the kernels add on the fly."""
+        """Sum of image and position, for the reference functions; the Triton kernels compute this sum tile by tile."""
         return self.image_PNC + self.position_NC
 
 
 def attend_to_cells(moved_PSC: Tensor, cells: Cells, *, backend: Backend = "reference") -> Tensor:
-    """Average the image for each row, weighted by a softmax over the cells; [P, S, C].
+    """Average the image over its cells for each row of queries, with softmax weights; return [P, S, C].
 
     Args:
-        moved_PSC: queries, scaled, times the key projection; compared with image + position.
-        backend: "triton" needs cells on a CUDA device or Triton's interpreter, has no gradients, and sums in float32
-            whatever the dtype.
+        moved_PSC: scaled queries times the key projection; they are compared with image + position.
+        backend: "triton" needs cells on a CUDA device or Triton's interpreter. It has no gradients, and sums in float32
+            for every dtype.
 
     Raises:
-        ValueError: the backend is unknown, or "triton" got cells neither float32 nor bfloat16.
-        RuntimeError: the backend is "triton" and cannot run here.
+        ValueError: The backend is unknown, or "triton" got cells that are neither float32 nor bfloat16.
+        RuntimeError: The Triton backend cannot run here.
     """
     if backend == "reference":
         weights_PSN = torch.bmm(moved_PSC, cells.placed_PNC.transpose(1, 2)).softmax(dim=-1)
@@ -69,16 +70,17 @@ def attend_to_tokens(
     *,
     backend: Backend = "reference",
 ) -> Tensor:
-    """Update the image by attention of each cell to the tokens, residual and norm included; [P, N, C].
+    """Update the image by attention of each cell to the tokens, residual and layer norm; return [P, N, C].
 
     Args:
-        keys_PATC: keys, scaled, times the query projection; compared with image + position.
-        bias_PAT: the query projection's bias times the scaled keys, added to a token's score in every cell.
-        values_PATC: values times the out projection, whose bias is split evenly over the heads.
-        backend: see `attend_to_cells`.
+        keys_PATC: scaled keys times the query projection; they are compared with image + position.
+        bias_PAT: bias of the query projection times the scaled keys; it is added to a token's score in every cell.
+        values_PATC: values times the out projection; its bias is split evenly over the heads.
+        backend: the same as in `attend_to_cells`.
 
     Raises:
-        ValueError, RuntimeError: see `attend_to_cells`.
+        ValueError: The backend is unknown, or "triton" got cells that are neither float32 nor bfloat16.
+        RuntimeError: The Triton backend cannot run here.
     """
     if backend == "reference":
         bias_PS1, keys_PSC = bias_PAT.flatten(1)[:, :, None], keys_PATC.flatten(1, 2)
@@ -94,14 +96,14 @@ def attend_to_tokens(
 
 
 def attend_by_score(image_PNC: Tensor, scores_PATN: Tensor, values_PATC: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Finish `attend_to_tokens`, in torch, from each cell's score for each token."""
+    """Update the image in torch from each cell's scores for the tokens: softmax, values, residual, layer norm."""
     weights_PSN = scores_PATN.softmax(dim=2).flatten(1, 2)
     return norm(torch.baddbmm(image_PNC, weights_PSN.transpose(1, 2), values_PATC.flatten(1, 2)))
 
 
 @lru_cache(maxsize=16)
 def fastest_backend(device: torch.device, dtype: torch.dtype, width: int, heads: int) -> Backend:
-    """Choose the fastest backend for images of `width` channels and so many heads on this device; log it once."""
+    """Choose the fastest backend for images of `width` channels and `heads` heads on a device, and log it once."""
     if device.type != "cuda":
         return "reference"
     try:

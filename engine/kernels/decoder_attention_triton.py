@@ -1,19 +1,19 @@
-"""Triton backend of `decoder_attention`: either direction reads a point's image once, and one writes it once.
+"""Triton backend of `decoder_attention`: each kernel reads a point's image once; `to_tokens_kernel` also writes it.
 
 `to_cells_kernel` walks over a point's cells with a running softmax (FlashAttention, Dao et al. 2022).
 `to_tokens_kernel` computes scores, softmax over the tokens of a head, values, residual and layer norm of a tile of
 cells while it is on the chip.
-Both add positions there, so image + position is never stored. The first block's image is the same for all points: it
-stays in the GPU's cache, and only the result is written.
+Both kernels add positions on the chip, so image + position is never stored. The first block's image is the same for all
+points: it stays in the GPU's cache, and only the result is written.
 
 Passes over a point's [N, 256] image in a decoder of two blocks and a last attention, counted, not measured (the tests
 count the calls); a pass reads or writes every value once:
 
     reference     21.5   each operation with its operands once; scores and weights are 0.2 of a pass each
-    kernels        5     written; read; read and written; read
+    kernels        5     block 1: written; block 2: read, then read and written; last attention: read
 
 SAM's 64 x 64 cells in bfloat16 are 2 MiB a pass: 1,024 points move 10 GiB with the kernels, 43 GiB without.
-Products, padding to 8 tokens included, are 229 kFLOP per cell and point: 0.96 TFLOP for 1,024 points.
+Matrix products, with padding to 8 tokens, take 229 kFLOP per cell and point: 0.96 TFLOP for 1,024 points.
 
 Scores, weights and sums are float32 whatever the image's dtype. Factors of products have the image's dtype; those of
 float32 are multiplied as float32, not as TF32. The kernels have run in Triton's interpreter and compile for NVIDIA
@@ -21,7 +21,7 @@ GPUs; they are untested on a GPU. Tile sizes were chosen by the compiler's repor
 88 KiB of shared memory and no spilled register in bfloat16, 144 KiB and 200 spilled bytes a thread in float32.
 One program walks over all cells of a point, so fewer than about 130 points per batch leave part of an H100 idle.
 
-P points, T tokens of a point, A heads, S = A T rows, N cells, C channels.
+Shape suffixes: P points, T tokens of a point, A heads, S = A T rows, N cells, C channels.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from torch import Tensor, nn
 from engine.kernels.decoder_attention import Cells
 
 _MIN_TILE_SIDE = 16
-"""Fewest rows, columns and depth of a tile that tensor cores take."""
+"""Smallest number of rows, of columns and of inner elements of a matrix product that tensor cores accept."""
 CELLS_OF_PROGRAM = 512
-"""Cells for which `to_tokens_kernel` loads keys and values once: 8 programs per point at SAM's 64 x 64 cells."""
+"""Number of cells per program of `to_tokens_kernel`; 8 programs per point at SAM's 64 x 64 cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +47,21 @@ class Launch:
     """Launch settings of a kernel."""
 
     cells: int
-    """Cells per tile."""
+    """Number of cells in a tile."""
     num_stages: int
-    """Stages of Triton's software pipeline."""
+    """Number of stages of Triton's software pipeline."""
     num_warps: int = 8
-    """Warps per program."""
+    """Number of warps in a program."""
 
 
 TO_CELLS = {torch.bfloat16: Launch(cells=32, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
 TO_TOKENS = {torch.bfloat16: Launch(cells=16, num_stages=2), torch.float32: Launch(cells=16, num_stages=1)}
 SHARED_BYTES = {torch.bfloat16: 99 * 1024, torch.float32: 160 * 1024}
-"""Shared memory a program may need at `MAX_WIDTH` and `MAX_HEADS`; RTX 30 and 40 have 99 KiB, an A100 has 163."""
+"""Bytes of shared memory that a program may need, by dtype; RTX 30 and 40 have 99 KiB, an A100 has 163 KiB."""
 MAX_WIDTH = 256
-"""Most channels of an image, as in SAM's ViTs."""
+"""Largest number of image channels that the kernels accept; SAM's ViTs have this number."""
 MAX_HEADS = 8
-"""Most attention heads, as in SAM's decoder."""
+"""Largest number of attention heads that the kernels accept; SAM's decoder has this number."""
 
 
 def attend_to_cells_triton(moved_PSC: Tensor, cells: Cells) -> Tensor:
@@ -113,10 +113,11 @@ def attend_to_tokens_triton(
 
 
 def _checked(cells: Cells) -> Tensor:
-    """Return the cells' image.
+    """Check that the kernels can read the cells, and return their image.
 
     Raises:
-        ValueError, RuntimeError: the kernels cannot read it.
+        ValueError: Image and positions are not both float32 or both bfloat16.
+        RuntimeError: The cells are not on a CUDA device, and Triton's interpreter is off.
     """
     image_PNC, position_NC = cells.image_PNC, cells.position_NC
     if not image_PNC.is_cuda and not triton.knobs.runtime.interpret:
@@ -144,7 +145,7 @@ def to_cells_kernel(  # type: ignore[no-untyped-def]
     moved, image, position, found, num_cells, image_stride,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Attend with all rows of one point to all its cells; `image_stride` is 0 for an image that all points share."""
+    """Compute `attend_to_cells` for all rows of one point; `image_stride` is 0 if all points share one image."""
     # Load the rows
     point = tl.program_id(0).to(tl.int64)
     rows, channels = tl.arange(0, ROWS), tl.arange(0, BLOCK)
@@ -178,7 +179,7 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr, CELLS: tl.constexpr,
     CELLS_OF_PROGRAM: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Update some cells of one point, a tile at a time; `image_stride` is 0 for an image that all points share."""
+    """Compute `attend_to_tokens` for some cells of one point; `image_stride` is 0 if all points share one image."""
     # Load the tokens and the norm
     point = tl.program_id(0).to(tl.int64)
     rows, channels = tl.arange(0, HEADS * TOKENS), tl.arange(0, BLOCK)
@@ -216,7 +217,7 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Load a tile of the image, and the same with positions added, rounded as torch rounds the sum."""
+    """Load a tile of the image without and with positions added; the sum is rounded as torch rounds it."""
     of_cell = cells[:, None] * CHANNELS + channels[None, :]
     inside = is_cell[:, None] & is_channel
     image_NC = tl.load(image + of_cell, mask=inside, other=0.0)
@@ -226,7 +227,7 @@ def _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS:
 
 @triton.jit
 def _product(left, right, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Multiply matrices in float32; the interpreter would multiply bfloat16's bit patterns."""
+    """Multiply two matrices in float32; the interpreter would multiply the bit patterns of bfloat16."""
     if INTERPRETED:
         left, right = left.to(tl.float32), right.to(tl.float32)
     return tl.dot(left, right, input_precision="ieee")

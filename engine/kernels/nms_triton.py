@@ -1,8 +1,9 @@
-"""Triton backend of `nms`: compares all pairs of boxes at once, one bit each; greedy suppression then walks the rows.
+"""Triton backend of `nms`: a kernel compares all pairs of boxes and writes one bit for each pair.
 
-Boxes are float64 xyxy [N, 4]. Boxes of whole pixels give the same bits everywhere: every area is exact in float64, and
-a float64 division is rounded correctly. The kernel runs in Triton's interpreter where TRITON_INTERPRET=1 was set before
-the import, and compiles for NVIDIA GPUs; it is untested on a GPU.
+Greedy suppression then walks over the rows of bits on the CPU. Boxes are float64 (x0, y0, x1, y1), [N, 4]. Boxes with
+whole coordinates give the same bits on every device: every area is exact in float64, and a float64 division is rounded
+correctly. The kernel runs in Triton's interpreter if TRITON_INTERPRET=1 was set before the import. It compiles for
+NVIDIA GPUs, but is untested on a GPU.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import triton
 import triton.language as tl
 
 _SIDE = tl.constexpr(32)
-"""Rows and columns of a tile, which are the bits of a word."""
+"""Number of rows and of columns of a tile; equal to the 32 bits of a word."""
 
 
 def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
-    """Find for each box the later ones whose IoU with it exceeds the threshold: bit j stands for box j.
+    """Find, for each box, the later boxes whose IoU with it exceeds the threshold.
+
+    Returns:
+        One integer for each box; its bit j is set if box j is such a later box.
 
     Raises:
-        RuntimeError: there is no CUDA device and Triton's interpreter is off.
+        RuntimeError: There is no CUDA device, and Triton's interpreter is off.
     """
     if not torch.cuda.is_available() and not triton.knobs.runtime.interpret:
         raise RuntimeError("the Triton backend of box_nms needs a CUDA device, or TRITON_INTERPRET=1 before the import")
@@ -38,7 +42,7 @@ def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
 
 @triton.jit(do_not_specialize=["count", "words_of_row"])
 def pairs_kernel(boxes, limit, words, count, words_of_row):  # type: ignore[no-untyped-def]
-    """Write a word for each of 32 boxes: which of 32 other boxes come later and overlap too much."""
+    """Write one word for each of 32 boxes; its bits mark which of 32 other boxes come later and overlap too much."""
     i = tl.program_id(0) * _SIDE + tl.arange(0, _SIDE)
     j = tl.program_id(1) * _SIDE + tl.arange(0, _SIDE)
     left, top, right, bottom = _corners(boxes, i, count)
@@ -56,7 +60,7 @@ def pairs_kernel(boxes, limit, words, count, words_of_row):  # type: ignore[no-u
 
 @triton.jit
 def _corners(boxes, index, count):  # type: ignore[no-untyped-def]
-    """Load the corners of boxes; 0 beyond the last."""
+    """Load the four coordinates of each box; load 0 for an index beyond the last box."""
     is_box = index < count
     left = tl.load(boxes + 4 * index, mask=is_box, other=0.0)
     top = tl.load(boxes + 4 * index + 1, mask=is_box, other=0.0)

@@ -1,7 +1,8 @@
 """Removal of small islands and filling of small holes, as in the original code's clean-up ("Segment Anything", app. B).
 
-A region is a set of pixels connected over sides and corners. Only masks that pass every filter come here, about a
-hundred per image, and each is decoded within its box alone.
+A region is a set of pixels connected over sides and corners; an island is a region of foreground, a hole a region of
+background. The generator cleans only masks that passed every filter, about a hundred per image. Each mask is decoded
+only within its box and a margin.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from storage.rle import Rle
 
 @dataclass(frozen=True, kw_only=True)
 class CleanedMask:
-    """A mask after clean-up."""
+    """Mask after clean-up, with what clean-up did."""
 
     rle: Rle
     """Run lengths of the mask."""
     is_changed: bool
-    """True where clean-up changed a pixel."""
+    """True if clean-up changed at least one pixel."""
     largest_island_px: int
-    """Area of the largest region of foreground after filling holes, in pixels; 0 for an empty mask or no clean-up."""
+    """Area of the largest foreground region after hole filling, in pixels; 0 for an empty mask or no clean-up."""
 
 
 def clean_small_regions(runs: Rle, min_region_px: int) -> CleanedMask:
-    """Fill background regions and remove foreground regions of fewer than `min_region_px` pixels, holes first.
+    """Fill the small background regions of a mask, then remove its small foreground regions.
 
-    As in the original code, background regions at the image's border count as holes too, and if every island is small
-    the largest stays (the caller sees its area and decides).
+    A region is small if it has fewer than `min_region_px` pixels. As in the original code, a background region at the
+    image's border is filled as well. If every foreground region is small, the largest one stays; the caller reads its
+    area from `largest_island_px` and decides.
     """
     if min_region_px < 1 or rle.area(runs) == 0:
         return CleanedMask(rle=runs, is_changed=False, largest_island_px=0)
@@ -47,10 +49,10 @@ def clean_small_regions(runs: Rle, min_region_px: int) -> CleanedMask:
 
 
 def _surroundings(runs: Rle, margin_px: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Decode the mask within its box and a margin; returns it and that window, xyxy.
+    """Decode a mask within its box and a margin; return these pixels and their window (x0, y0, x1, y1).
 
-    With a margin of `min_region_px`, a background region that leaves the window is never small, so the window decides
-    as the whole image would.
+    With a margin of `min_region_px`, a background region that leaves the window is never small. Clean-up of the window
+    is therefore the same as clean-up of the whole image.
     """
     x0, y0, x1, y1 = rle.box_xyxy(runs)
     x0, y0 = max(0, x0 - margin_px), max(0, y0 - margin_px)
@@ -59,7 +61,7 @@ def _surroundings(runs: Rle, margin_px: int) -> tuple[np.ndarray, tuple[int, int
 
 
 def _small_regions(mask_HW: np.ndarray, min_region_px: int) -> tuple[np.ndarray, int, np.ndarray]:
-    """Find the pixels of regions under `min_region_px`, the area of the largest region, and that region."""
+    """Find the pixels of all regions below `min_region_px`, the area of the largest region, and its pixels."""
     _, labels_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=8)
     sizes = stats[1:, cv2.CC_STAT_AREA]  # row 0 is everything outside the mask
     if not len(sizes):

@@ -1,12 +1,14 @@
-"""Low-resolution logits of a decoder to run-length masks at the image's resolution, with box, area and stability.
+"""Upsampling of a decoder's low-resolution logits to run-length masks, with each mask's box, area and stability.
 
-The masks are those of the original post-processing: bilinear to the model's square input, padding cut off, bilinear
-to the window's size, then cut at 0 (the mask) and at +-offset (its stability; "Segment Anything", appendix B). A float
-mask of a 2250 x 1500 image takes 13.5 MB; the numba and Triton backends never make one. Bilinear values are convex
-combinations, so a pixel whose low-resolution neighbourhood lies wholly above +offset or below -offset needs no
-evaluation, which leaves about one pixel in a hundred. All backends give the same runs, boxes and scores.
+The masks are those of the original post-processing ("Segment Anything", appendix B). It resizes logits bilinearly to
+the model's square input, removes the padding and resizes bilinearly to the window's size. The threshold 0 then gives
+the mask, and the thresholds +offset and -offset its stability. A float mask of a 2250 x 1500 image takes 13.5 MB; the
+numba and Triton backends never make one. Bilinear values are convex combinations of logits, so a pixel needs no
+evaluation if its low-resolution neighbours are all above +offset or all below -offset. About one pixel in a hundred is
+left to evaluate. All backends give the same runs, boxes and scores.
 
-N masks, R x C rows and columns of logits, L side of the decoder's whole output, S side of the model input.
+Shape suffixes: N masks, R x C rows and columns of logits, L side of the decoder's whole output, S side of the model
+input.
 `boxes_incl_N4` are boxes with inclusive maxima, as in the original code; all other boxes are half-open.
 """
 
@@ -33,16 +35,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class UpsampledMasks:
-    """N masks in the image's coordinates, whatever window they were made in."""
+    """N masks in the coordinates of the whole image, even if their logits cover a window of it."""
 
     rles: list[Rle]
     """Run lengths of each mask, for the whole image."""
     boxes_incl_N4: np.ndarray
-    """Boxes of the masks, int64 xyxy; 0 for an empty mask."""
+    """Boxes of the masks, int64 (x0, y0, x1, y1) with inclusive maxima; zeros for an empty mask."""
     areas_N: np.ndarray
     """Areas of the masks in pixels, int64."""
     stability_N: np.ndarray
-    """Pixels above +offset over pixels above -offset, in the window, float32; 0 where nothing is above -offset."""
+    """Number of window pixels above +offset divided by that above -offset, float32; 0 if the latter number is 0."""
 
 
 def upsample_runs(
@@ -56,16 +58,16 @@ def upsample_runs(
     """Upsample low-resolution logits to masks at the image's resolution.
 
     Args:
-        logits_NRC: float32. Rows and columns of the padding may be left out; at least `needed_low_hw(frame, low_side)`
-            are needed.
+        logits_NRC: float32 logits. Rows and columns of the padding may be left out; at least
+            `needed_low_hw(frame, low_side)` rows and columns are needed.
         low_side: side of the decoder's whole output (L).
-        stability_offset: distance of the two cuts from 0, in logits; at least 0.
-        backend: "numba" is fast on the CPU, "triton" on a GPU (untested there as yet), "reference" is plain torch with
-            one float mask at a time; "auto" is the fastest that can be imported, on the logits' device.
+        stability_offset: distance of the two stability thresholds from 0, in logits; at least 0.
+        backend: "numba" is fast on the CPU; "triton" is meant for a GPU (untested there as yet); "reference" is plain
+            torch with one float mask at a time; "auto" is the fastest one that can be imported for the logits' device.
 
     Raises:
-        ValueError: there are too few rows or columns, the dtype is not float32, or the offset is negative.
-        RuntimeError: the backend cannot run here.
+        ValueError: There are too few rows or columns, the dtype is not float32, or the offset is negative.
+        RuntimeError: The backend cannot run here.
     """
     # Check the arguments
     needed = needed_low_hw(frame, low_side)
@@ -89,22 +91,27 @@ def upsample_runs(
 
 
 def needed_low_hw(frame: Frame, low_side: int) -> tuple[int, int]:
-    """Count the rows and columns of the decoder's output that reach the window; the rest is padding."""
+    """Count the rows and columns of the decoder's output that the window needs; all others are padding."""
     height, width = (int(low_rows(low_side, frame.model_side)[1][side - 1]) + 1 for side in frame.scaled_hw)
     return height, width
 
 
 def low_rows(low_side: int, model_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first and second low-resolution row that each model-input row blends; int64 [S] each."""
+    """Find the two low-resolution rows from which each row of the model input is interpolated.
+
+    Returns:
+        Indices of the first rows and indices of the second rows, int64 [S] each.
+    """
     taps = linear_taps(low_side, model_side)
     return taps.first_P, taps.second_P
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """One axis of a bilinear resize: output position p is weight0 * in[first] + weight1 * in[second].
+    """Inputs and weights of a bilinear resize along one axis.
 
-    Positions are int64, weights float32.
+    Output position p has the value weight0_P[p] * input[first_P[p]] + weight1_P[p] * input[second_P[p]]. Indices are
+    int64, weights are float32.
     """
 
     first_P: np.ndarray
@@ -115,7 +122,7 @@ class Taps:
 
 @lru_cache(maxsize=256)
 def linear_taps(n_in: int, n_out: int) -> Taps:
-    """Compute the taps of torch's bilinear `interpolate` (align_corners=False), rounded in float32 as it does."""
+    """Compute the inputs and weights of torch's bilinear `interpolate` (align_corners=False), with its rounding."""
     scale = np.float32(n_in) / np.float32(n_out)
     centre_P = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
     # torch's compiled kernels fuse the multiplication and the subtraction: one rounding
@@ -132,22 +139,25 @@ def linear_taps(n_in: int, n_out: int) -> Taps:
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedMask:
-    """One upsampled mask."""
+    """Mask upsampled from its logits, with its box and pixel counts."""
 
     rle: Rle
     """Run lengths of the mask, for the whole image."""
     box_4: tuple[int, int, int, int]
-    """Box, xyxy with inclusive maxima; zeros for an empty mask."""
+    """Box (x0, y0, x1, y1) with inclusive maxima; zeros for an empty mask."""
     area_px: int
-    """Pixels above 0."""
+    """Number of pixels above 0."""
     above_high_px: int
-    """Pixels above +offset."""
+    """Number of pixels above +offset."""
     above_low_px: int
-    """Pixels above -offset."""
+    """Number of pixels above -offset."""
 
 
 def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
-    """Upsample one mask with torch's bilinear twice, then cut, find the box and encode."""
+    """Upsample the logits of one mask in torch: resize bilinearly to the model's input, then to the window.
+
+    The mask is where the result is above 0; its run lengths and its box are in pixels of the whole image.
+    """
     # Resize twice
     rows, columns = logits_RC.shape
     logits_LL = F.pad(logits_RC, (0, low_side - columns, 0, low_side - rows))
@@ -189,7 +199,7 @@ def _scanner(backend: Backend, device_type: str) -> _Scan:
 
 @lru_cache(maxsize=2)
 def fastest_backend(device_type: str) -> Literal["reference", "numba", "triton"]:
-    """Choose the fastest backend that can be imported for tensors on "cpu" or "cuda"; log it once."""
+    """Choose the fastest backend that can be imported for tensors on "cpu" or "cuda", and log it once."""
     if device_type == "cuda":
         try:
             _triton_scan()

@@ -1,4 +1,4 @@
-"""Numba backend of `upsample_runs`: one pass over low-resolution logits, no full-resolution mask.
+"""Numba backend of `upsample_runs`: one pass over low-resolution logits, without a full-resolution mask.
 
 Output columns are walked in groups that read the same low-resolution columns. For a group each low-resolution row is
 classified as surely above +offset, surely below -offset, or mixed. Stretches of output rows of a sure class are counted
@@ -6,7 +6,8 @@ without evaluation; mixed ones are evaluated with the roundings of torch's kerne
 bit. The loop releases the GIL, so callers may scan several masks in threads. Compiled code is cached beside this file:
 the very first call takes about five seconds, the first call of a later process about one.
 
-L logits, float32 [R, C]. Positions are int64, run boundaries int64 column-major positions in the image.
+`L` is the array of logits, float32 [R, C]. Positions are int64; run boundaries are int64 column-major positions in the
+image.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _MARGIN = np.float32(1e-3)  # logits; far above the rounding of a blend of same-
 
 
 def scan_numba(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
-    """Upsample one mask; the result is that of `scan_reference`."""
+    """Upsample the logits of one mask as `scan_reference` does, with the same result."""
     (scaled_height, scaled_width), (height, width) = frame.scaled_hw, frame.crop_hw
     x0, y0 = frame.crop_xyxy[:2]
     image_height, image_width = frame.image_hw
@@ -49,25 +50,28 @@ def scan_numba(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: flo
 
 
 class _Axis(NamedTuple):
-    """Both resizes along one axis, M model and P output positions; a tuple because compiled code accepts one."""
+    """Tables of the two resizes along one axis, with M model positions and P output positions.
+
+    The class is a tuple because numba's compiled code accepts tuples.
+    """
 
     inner_low_M2: np.ndarray
-    """Two low positions that a model position blends, int64."""
+    """Indices of the two low-resolution positions that each model position blends, int64."""
     inner_weights_M2: np.ndarray
-    """Weights of the two low positions, float32."""
+    """Weights of the two low-resolution positions that each model position blends, float32."""
     outer_model_P2: np.ndarray
-    """Two model positions that an output position blends, int64."""
+    """Indices of the two model positions that each output position blends, int64."""
     outer_weights_P2: np.ndarray
-    """Weights of the two model positions, float32."""
+    """Weights of the two model positions that each output position blends, float32."""
     starts_G1: np.ndarray
-    """Starts of the groups of outputs that read the same low positions, then P; int64 [G + 1]."""
+    """First output position of each group, then P, int64; a group reads the same low-resolution positions."""
     support_G2: np.ndarray
-    """First and last low position that a group reads, int64."""
+    """First and last low-resolution position that each group of output positions reads, int64."""
 
 
 @lru_cache(maxsize=256)
 def _axis(low_side: int, model_side: int, scaled: int, size: int) -> _Axis:
-    """Compute the tables for the resizes from `low_side` to `model_side`, cut to `scaled`, and on to `size`."""
+    """Compute the tables of two resizes: from `low_side` to `model_side`, then from its first `scaled` to `size`."""
     inner, outer = linear_taps(low_side, model_side), linear_taps(scaled, size)
     first_low_P, last_low_P = inner.first_P[outer.first_P], inner.second_P[outer.second_P]
     starts = np.flatnonzero((np.diff(first_low_P) != 0) | (np.diff(last_low_P) != 0)) + 1
@@ -84,13 +88,13 @@ def _axis(low_side: int, model_side: int, scaled: int, size: int) -> _Axis:
 
 @numba.njit(inline="always")
 def _blend(w0, a, w1, b):  # type: ignore[no-untyped-def]
-    """Compute w0 * a + w1 * b with the second product fused into the sum, as torch's compiled kernels do."""
+    """Compute w0 * a + w1 * b; round the second product and the sum once, as torch's compiled kernels do."""
     return np.float32(np.float64(w1) * np.float64(b) + np.float64(np.float32(w0 * a)))
 
 
 @numba.njit(cache=True, nogil=True)
 def _row_classes(L, c0, c1, num_rows, offset, out):  # type: ignore[no-untyped-def]
-    """Classify each low row over columns c0..c1; a NaN is neither above nor below, hence mixed."""
+    """Classify each low-resolution row over columns c0 to c1 as above, below or mixed; NaN counts as mixed."""
     high, low = offset + _MARGIN, -offset - _MARGIN
     for r in range(num_rows):
         above = below = True
@@ -102,7 +106,7 @@ def _row_classes(L, c0, c1, num_rows, offset, out):  # type: ignore[no-untyped-d
 
 @numba.njit(cache=True, nogil=True)
 def _segments(row_class, rows, out):  # type: ignore[no-untyped-def]
-    """Find the stretches (first, end, class) of output rows of one class; returns their number."""
+    """Write the stretches (first, end, class) of output rows of one class to `out`, and return their number."""
     n = 0
     for g in range(len(rows.starts_G1) - 1):
         cls = row_class[rows.support_G2[g, 0]]
@@ -119,7 +123,7 @@ def _segments(row_class, rows, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, out):  # type: ignore[no-untyped-def]
-    """Evaluate output rows first..end of column x into `out`, blended in torch's order: columns before rows."""
+    """Evaluate output rows first to end - 1 of column x into `out`; as torch does, blend columns before rows."""
     inner_low, inner_weights = rows.inner_low_M2, rows.inner_weights_M2
     outer_model, outer_weights = rows.outer_model_P2, rows.outer_weights_P2
     model_first, model_last = outer_model[first, 0], outer_model[end - 1, 1]
@@ -143,7 +147,7 @@ def _evaluate(L, rows, columns, x, first, end, low_buffer, model_buffer, out):  
 
 @numba.njit(cache=True, nogil=True)
 def _scan(L, rows, columns, origin_xy, image_height, offset):  # type: ignore[no-untyped-def]  # noqa: C901, PLR0912, PLR0915
-    """Find run boundaries (start, end, ...), counts above +offset, 0 and -offset, and the inclusive box."""
+    """Find the run boundaries of a mask, its pixel counts above +offset, 0 and -offset, and its inclusive box."""
     # Allocate the buffers
     height, width = len(rows.outer_model_P2), len(columns.outer_model_P2)
     edges = np.empty(4096 + height, np.int64)

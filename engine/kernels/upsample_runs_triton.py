@@ -1,16 +1,17 @@
-"""Triton backend of `upsample_runs`: many masks at once, nothing at full resolution but one bit per pixel.
+"""Triton backend of `upsample_runs`: many masks at once, with one bit per pixel at full resolution.
 
-Three kernels. The first evaluates tiles of 32 rows (one bit each in a word), adds up counts and boxes, and skips tiles
-whose low-resolution neighbourhood lies wholly on one side: about 99 in 100. The second counts, column by column, where
-bits change; a prefix sum gives each column its place; the third writes the positions there. Only run lengths leave
-the GPU. All sums are whole numbers, so the order in which tiles finish does not matter.
+The work takes three kernels. The first evaluates tiles of 32 rows (each row is one bit of a word), and adds up counts
+and boxes. It skips tiles whose low-resolution neighbours are all above or all below every threshold, about 99 in 100.
+The second counts the changes of bits in each column; a prefix sum then gives each column its place in the output. The
+third writes the positions of the changes to these places. Only run lengths leave the GPU. All sums are whole numbers,
+so the order in which tiles finish does not matter.
 
-Blends are rounded as torch's CPU kernels round them, with an explicit fused multiply-add. Triton's interpreter, which
-runs these kernels on CPU tensors where TRITON_INTERPRET=1 was set before the import, has none and emulates it in
+Blends are rounded as torch's CPU kernels round them, with an explicit fused multiply-add. Triton's interpreter runs
+these kernels on CPU tensors if TRITON_INTERPRET=1 was set before the import; it emulates the fused multiply-add in
 float64. The kernels have run in the interpreter and compile for NVIDIA GPUs; they are untested on a GPU.
 
-N masks, R x C rows and columns of logits (float32), H x W of the window, K words per column (int32): at least one bit
-is left over below the last row, to end a run that reaches it.
+Shape suffixes: N masks, R x C rows and columns of logits (float32), H x W of the window, K words per column
+(int32). At least one bit is left over below the last row, to end a run that reaches this row.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from engine.kernels.upsample_runs import ScannedMask, linear_taps
 from storage.rle import Rle
 
 ROWS = tl.constexpr(32)
-"""Rows of a tile, which are the bits of a word."""
+"""Number of rows of a tile; equal to the 32 bits of a word."""
 _COLUMNS, _COLUMNS_OF_RUNS = 64, 128
-"""Columns per program when evaluating logits, and when finding runs."""
+"""Numbers of columns per program, for the evaluation of logits and for the search for runs."""
 _MARGIN = 1e-3
-"""Distance from a cut, in logits, beyond which a tile is sure; far above the rounding of a blend."""
+"""Distance from a threshold, in logits, beyond which a tile is not evaluated; far above the rounding of a blend."""
 _BITS_AT_ONCE_BYTES = 2**28
-"""Most bytes of mask bits on the GPU at once."""
+"""Largest number of bytes of mask bits on the GPU at once."""
 _MAX_GRID_BLOCKS = 65_535
-"""Most blocks along the third axis of a CUDA grid."""
+"""Largest number of blocks along the third axis of a CUDA grid."""
 _SIZES = ["num_low_rows", "num_low_columns", "height", "width", "words_of_column", "origin", "image_height"]
-"""Arguments that Triton must not compile anew for: images and crops come in all sizes."""
+"""Names of the arguments whose values must not make Triton compile anew; images and crops come in all sizes."""
 
 
 def scan_triton(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> list[ScannedMask]:
-    """Upsample masks as `scan_reference` does, from float32 logits on a CUDA device (with the interpreter, the CPU).
+    """Upsample masks as `scan_reference` does, from float32 logits on a CUDA device or in the interpreter.
 
     Raises:
-        RuntimeError: the logits are on the CPU and Triton's interpreter is off.
+        RuntimeError: The logits are on the CPU, and Triton's interpreter is off.
     """
     if not logits_NRC.is_cuda and not triton.knobs.runtime.interpret:
         raise RuntimeError(
@@ -63,7 +64,7 @@ def scan_triton(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: f
 
 
 def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> list[ScannedMask]:
-    """Upsample as many masks as fit at once."""
+    """Upsample one batch of masks, whose bits fit on the GPU at once."""
     device, count = logits_NRC.device, len(logits_NRC)
     (height, width), (image_height, image_width) = frame.crop_hw, frame.image_hw
     x0, y0 = frame.crop_xyxy[:2]
@@ -109,7 +110,11 @@ def _scan_some(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: fl
 def _evaluated(
     logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Evaluate all tiles: bits [N, K, W], pixels above +offset, 0 and -offset [N, 3], inclusive boxes [N, 4]."""
+    """Evaluate all tiles of the masks.
+
+    Returns:
+        Bits [N, K, W], pixel counts above +offset, 0 and -offset [N, 3], and inclusive boxes [N, 4].
+    """
     device, count = logits_NRC.device, len(logits_NRC)
     height, width = frame.crop_hw
     words_of_column = _words_of_column(height)
@@ -136,11 +141,11 @@ def _words_of_column(height: int) -> int:
 def _taps(
     low_side: int, model_side: int, scaled: int, size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute both resizes along one axis: the inputs and weights of each of P output positions.
+    """Compute the inputs and weights of both resizes along one axis, for each of P output positions.
 
     Returns:
-        int32 [P, 4], ascending: the two low positions of its first model position, those of its second; and float32
-        [P, 6]: their weights, then those of the two model positions.
+        Low-resolution positions, int32 [P, 4], ascending: two for the first model position, then two for the second.
+        Weights, float32 [P, 6]: four for the low-resolution positions, then two for the model positions.
     """
     inner, outer = linear_taps(low_side, model_side), linear_taps(scaled, size)
     model_positions = (outer.first_P, outer.second_P)
@@ -156,7 +161,7 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
     num_low_rows, num_low_columns, height, width, words_of_column, offset, margin,
     COLUMNS: tl.constexpr, EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """Evaluate one tile of one mask: a word for each column, and its part of the counts and of the box."""
+    """Evaluate one tile of one mask: write one word for each column, and update the mask's counts and box."""
     # Locate the tile
     mask = tl.program_id(2).to(tl.int64)
     logits += mask * num_low_rows * num_low_columns
@@ -205,7 +210,7 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _sure(logits, num_low_columns, row0, row1, column0, column1, high, low):  # type: ignore[no-untyped-def]
-    """Test whether the low rows and columns, ends included, are all above `high`, all below `low`; NaN is neither."""
+    """Test whether all logits from row0 to row1 and column0 to column1 are above `high`, or all below `low`."""
     above = tl.full((8, 16), 1, tl.int32)
     below = tl.full((8, 16), 1, tl.int32)
     for row in range(row0, row1 + 1, 8):
@@ -223,7 +228,7 @@ def _value(  # type: ignore[no-untyped-def]
     logits, num_low_columns, low_rows, row_weights, y, is_row, low_columns, column_weights, x, is_column,
     EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """Evaluate a tile's pixels, blended in torch's order: to the model's square, then to the window; columns first."""
+    """Evaluate the pixels of a tile as torch does: resize to the model's input, then to the window, columns first."""
     upper = _model_row(
         logits, num_low_columns, low_rows + 4 * y, row_weights + 6 * y, is_row,
         low_columns, column_weights, x, is_column, EMULATE_FMA,
@@ -277,7 +282,7 @@ def _model_cell(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _blend(weight0, a, weight1, b, EMULATE_FMA: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Compute weight0 * a + weight1 * b with the second product fused into the sum, as torch's compiled kernels do."""
+    """Compute weight0 * a + weight1 * b; round the second product and the sum once, as torch's compiled kernels do."""
     rounded = weight0 * a
     if EMULATE_FMA:
         blended = (weight1.to(tl.float64) * b.to(tl.float64) + rounded.to(tl.float64)).to(tl.float32)
@@ -310,7 +315,7 @@ def write_kernel(  # type: ignore[no-untyped-def]
     words, places, bounds, origin, image_height, height, width, words_of_column,
     FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write each change's column-major position in the image to its column's place."""
+    """Write the column-major positions of all changes in each column, from the column's place on."""
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     mask = tl.program_id(1).to(tl.int64)
     words += mask * words_of_column * width
@@ -331,7 +336,7 @@ def write_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _bit_before(words, x, height, width, FULL_HEIGHT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Read the pixel before a column's first one in the image, 0 or 1; outside the window there is background."""
+    """Read the pixel, 0 or 1, that precedes each column in the image's column-major order; 0 outside the window."""
     if FULL_HEIGHT:
         last = height - 1
         word = tl.load(words + (last // 32) * width + x - 1, mask=(x > 0) & (x < width), other=0).to(tl.uint32)
@@ -345,7 +350,7 @@ def _bit_before(words, x, height, width, FULL_HEIGHT: tl.constexpr):  # type: ig
 def _changed(  # type: ignore[no-untyped-def]
     bits, before, word, x, height, width, words_of_column, FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr
 ):
-    """Find bits that differ from the pixel before them; a run at the window's edge ends in the first bit below it."""
+    """Mark bits that differ from the pixel before them; a run at the window's lower edge ends in the bit below it."""
     changed = bits ^ ((bits << 1) | before)
     # such an end is no change where the next column continues the run, and is not written where the image ends
     below_counts = x >= 0
@@ -361,7 +366,7 @@ def _changed(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _ones(bits):  # type: ignore[no-untyped-def]
-    """Count the bits set in each word, int32; not every version of Triton has such an instruction."""
+    """Count the set bits of each word, int32; not every version of Triton has an instruction for this."""
     pairs = bits - ((bits >> 1) & 0x55555555)
     fours = (pairs & 0x33333333) + ((pairs >> 2) & 0x33333333)
     eights = (fours + (fours >> 4)) & 0x0F0F0F0F

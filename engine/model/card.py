@@ -11,7 +11,7 @@ from engine.model.config import SamConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """A model's network, training and measurements, and the thresholds its masks are filtered with."""
+    """Description of a model: network, training, measurements, and the thresholds by which its masks are filtered."""
 
     name: str
     """Name of the model; `model_id` begins with it."""
@@ -22,7 +22,7 @@ class ModelCard:
     stability_threshold: float
     """Lowest stability score of a mask that the automatic generator keeps; in [0, 1]."""
     parent: str
-    """model_id of the model this one was trained from; "" for one trained from scratch or of unknown origin."""
+    """Identifier (model_id) of the model from which training started; "" if there is none or it is unknown."""
     training: dict[str, Any]
     """Training data, steps and seed, as JSON values."""
     metrics: dict[str, Any]
@@ -32,7 +32,7 @@ class ModelCard:
     notes: str
     """Anything else a user should know; free text."""
     zooms_in: bool = False
-    """True where prompts are also decoded in windows of the image (`engine.interactive.zoom`)."""
+    """True if prompts are also decoded in windows of the image (`engine.interactive.zoom`)."""
 
     def __post_init__(self) -> None:
         for name in ("predicted_iou_threshold", "stability_threshold"):
@@ -49,7 +49,7 @@ class ModelCard:
         """Read a card from the JSON object that `to_json` returns.
 
         Raises:
-            ValueError: a field is missing, unknown or of the wrong type.
+            ValueError: A field is missing, unknown or of the wrong type.
         """
         expected = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, dict):
@@ -78,7 +78,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def released_card(name: str, config: SamConfig) -> ModelCard:
-    """Make the card of a released network, with the thresholds of both releases: 0.88 and 0.95."""
+    """Make the card of a released network, with its predicted IoU threshold 0.88 and stability threshold 0.95."""
     return ModelCard(
         name=name,
         config=config,

@@ -1,7 +1,7 @@
 """Sizes of a SAM network, their checks, and their JSON form on a model card.
 
 `VIT_B`, `VIT_L` and `VIT_H` are the three networks of the original release ("Segment Anything", appendix A). `MOBILE`
-is MobileSAM's (Zhang et al. 2023): the same decoder behind a small encoder.
+is the network of MobileSAM (Zhang et al. 2023): the same decoder with a small image encoder.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class VitConfig:
     """Sizes of a ViT image encoder. Its patches are `SamConfig.embedding_stride` pixels wide."""
 
     width: int
-    """Channels of a token."""
+    """Number of channels of a token."""
     depth: int
     """Number of transformer blocks."""
     heads: int
-    """Attention heads; divides `width`."""
+    """Number of attention heads; divides `width`."""
     global_blocks: tuple[int, ...]
     """Indices of the blocks that attend to the whole grid; the others attend within windows."""
     window_side: int = 14
@@ -48,23 +48,23 @@ class SamConfig:
     """Sizes of a whole network: image encoder, prompt encoder and mask decoder."""
 
     image_encoder: EncoderConfig
-    """Sizes of the image encoder; their class names its kind."""
+    """Sizes of the image encoder; the class of this object tells the kind of encoder."""
     input_side: int = 1024
     """Side of the square input, in pixels."""
     embedding_stride: int = 16
-    """Input pixels per cell of the embedding; divides `input_side`."""
+    """Number of input pixels per cell of the embedding, along a side; divides `input_side`."""
     width: int = 256
-    """Channels of the embedding, the prompts and the decoder."""
+    """Number of channels of the embedding, the prompt tokens and the decoder."""
     mask_prompt_channels: int = 16
-    """Channels inside the encoder of mask prompts."""
+    """Number of channels inside the encoder of mask prompts."""
     decoder_depth: int = 2
-    """Two-way blocks of the decoder."""
+    """Number of two-way blocks of the decoder."""
     decoder_heads: int = 8
-    """Attention heads of the decoder; divides half of `width`."""
+    """Number of attention heads of the decoder; divides half of `width`."""
     decoder_mlp_width: int = 2048
     """Hidden width of the decoder's perceptrons."""
     iou_head_depth: int = 3
-    """Layers of the head that predicts a mask's IoU."""
+    """Number of layers of the head that predicts a mask's IoU."""
     iou_head_width: int = 256
     """Hidden width of the head that predicts a mask's IoU."""
 
@@ -106,7 +106,7 @@ class SamConfig:
         return 4 * self.embedding_side
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object with one key per field; that of `image_encoder` also has its `kind`."""
+        """Return a JSON object with one key per field; the object of `image_encoder` has the key `kind` as well."""
         kind = next(name for name, cls in ENCODER_KINDS.items() if isinstance(self.image_encoder, cls))
         return dataclasses.asdict(self) | {"image_encoder": {"kind": kind} | dataclasses.asdict(self.image_encoder)}
 
@@ -115,7 +115,7 @@ class SamConfig:
         """Read a configuration from the JSON object that `to_json` returns.
 
         Raises:
-            ValueError: a field is missing, unknown or of the wrong type, or the sizes contradict each other.
+            ValueError: A field is missing, unknown or of the wrong type, or the sizes contradict each other.
         """
         fields = _checked_object(cls, data, "config")
         encoder = fields["image_encoder"]
@@ -130,7 +130,7 @@ class SamConfig:
 
 
 ENCODER_KINDS: dict[str, type[EncoderConfig]] = {"vit": VitConfig, "hybrid": HybridConfig, "tiny_vit": TinyVitConfig}
-"""Image encoders by the `kind` a card gives them."""
+"""Classes of the image encoder's sizes, by the `kind` that a card names."""
 
 VIT_B = SamConfig(image_encoder=VitConfig(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)))
 VIT_L = SamConfig(image_encoder=VitConfig(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)))

@@ -1,4 +1,4 @@
-"""Find the weights file of a model by its name or path. Loads nothing and imports no torch."""
+"""Search for the weights file of a model by name or path; this module loads no weights and imports no torch."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ def find_weights(name_or_path: str | Path, folder: str | Path | None = None) -> 
     """Find the weights file of a model, and the model's name ("" for a path).
 
     Args:
-        folder: the models folder, where released models are looked for; None: the default one.
+        folder: models folder in which released models are searched; None: the default folder.
 
     Raises:
-        ValueError: no such name or file.
+        ValueError: No model has this name, or the file does not exist.
     """
     name, folder = str(name_or_path), models_folder(folder)
     if name in SHIPPED:

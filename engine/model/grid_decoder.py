@@ -1,17 +1,18 @@
-"""Mask decoder for many single-point prompts on one image: computes what `Sam.decode` does, with less work.
+"""Mask decoder for many single-point prompts on one image; it computes what `Sam.decode` computes, with less work.
 
 The savings are exact algebra ("Segment Anything", fig. 14, names the parts):
 - The first block's projections of the image are the same for every point and are computed once.
-- Later blocks have 7 tokens x 8 heads = 56 token vectors against thousands of image cells, so the image-side
-  projections (query, key, value, out) are moved onto the tokens: (W k) . q = k . (W^T q).
+- Later blocks have 7 tokens x 8 heads = 56 token vectors and thousands of image cells, so the projections of the image
+  (query, key, value, out) are applied to the tokens instead: (W k) . q = k . (W^T q).
 - A softmax over image cells ignores the key's bias; weights of a softmax over tokens add up to 1 for each head, so the
-  output's bias rides on the values.
+  output's bias is added to the values.
 - Only the IoU token and three mask tokens are read at the end, so only they attend to the image a last time.
-- Predicted IoU is known before any mask is upscaled. Only wanted masks are, and only the rows and columns that the
-  image reaches. The hypernetwork's product comes before cells are unfolded into pixels.
+- Predicted IoU is known before any mask is upscaled. Only wanted masks are upscaled, and only in the rows and columns
+  that the image reaches. The hypernetwork's product is computed before cells are unfolded into pixels.
 
-P points, M = 3 masks per point, T tokens, N cells of the embedding, E its side, C channels, A heads, D channels of a
-head, K masks wanted, Q points with one, R x C rows and columns of a mask, L = 4 E side of a whole one.
+Shape suffixes: P points, M = 3 masks per point, T tokens, N cells of the embedding, E its side, C channels, A heads, D
+channels of a head, K wanted masks, Q points with a wanted mask, R x C rows and columns of a mask, L = 4 E side of a
+whole mask.
 """
 
 from __future__ import annotations
@@ -40,27 +41,27 @@ DecoderKind = Literal["auto", "grid", "fused", "plain"]
 
 
 class PointDecoder(Protocol):
-    """Decodes single foreground points on one image, in two steps: predicted IoU, then the wanted masks."""
+    """Decoder of single foreground points on one image, in two steps: predicted IoU, then the wanted masks."""
 
     low_side: int
     """Side of a whole low-resolution mask (L)."""
 
     def predict(self, points_P2: Tensor) -> Any:
-        """Predict as far as `iou_PM`, the IoU of each mask; points in model-input pixels."""
+        """Predict at least `iou_PM`, the IoU of each mask; the points are in pixels of the model input."""
 
     def mask_logits(self, prediction: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Compute logits [K, R, C] of the masks wanted (bool), point by point; R and C are at least `needed_hw`."""
+        """Compute logits [K, R, C] of the masks marked in `wanted_PM` (bool); R and C are at least `needed_hw`."""
 
 
 def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> PointDecoder:
     """Make a decoder for one image's embedding.
 
     Args:
-        kind: "grid" is `GridDecoder` in torch; "fused" the same with Triton kernels for the attention between tokens
-            and image; "auto" the faster of the two on the embedding's device; "plain" is `Sam.decode`.
+        kind: "grid" is `GridDecoder` in torch; "fused" is `GridDecoder` with Triton kernels for the attention between
+            tokens and image; "auto" is the faster of these two on the embedding's device; "plain" is `Sam.decode`.
 
     Raises:
-        ValueError: `kind` is unknown, or the embedding does not fit the network.
+        ValueError: The argument `kind` is unknown, or the embedding does not fit the network.
     """
     if kind == "auto":
         attention = fastest_backend(
@@ -75,7 +76,7 @@ def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> 
 
 
 class PlainDecoder:
-    """`Sam.decode` with all masks computed at once: the reference."""
+    """Reference decoder, which computes all masks at once with `Sam.decode`."""
 
     def __init__(self, sam: Sam, embeddings_1CEE: Tensor) -> None:
         self.low_side = sam.config.logits_side
@@ -92,18 +93,18 @@ class PlainDecoder:
 
 @dataclass(frozen=True, kw_only=True)
 class GridPrediction:
-    """State of P points before any mask is upscaled."""
+    """Prediction for P points before any mask is upscaled."""
 
     iou_PM: Tensor
     """Predicted IoU of each mask."""
     mask_tokens_PMC: Tensor
-    """Attended tokens of the masks."""
+    """Tokens of the masks after attention."""
     image_PNC: Tensor
-    """Attended image of each point."""
+    """Image embedding of each point after attention."""
 
 
 class GridDecoder:
-    """The fast decoder; whatever depends on the image alone is computed once, in the constructor.
+    """Fast decoder; its constructor computes once whatever depends on the image alone.
 
     `attention` is the backend of the attention between tokens and image; see `engine.kernels.decoder_attention`.
     """
@@ -134,7 +135,7 @@ class GridDecoder:
         self._own_tokens_OC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
 
     def predict(self, points_P2: Tensor) -> GridPrediction:
-        """Attend as far as the IoU head needs; points in model-input pixels."""
+        """Predict the IoU of each mask without upscaling; the points are in pixels of the model input."""
         sam, decoder = self._sam, self._sam.mask_decoder
         transformer = decoder.transformer
         sparse_PTC, _ = sam.prompt_encoder(_single_points(points_P2.to(self._image_NC.device)))
@@ -153,7 +154,7 @@ class GridDecoder:
         return GridPrediction(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
 
     def mask_logits(self, prediction: GridPrediction, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Compute logits [K, R, C] of the masks wanted; R and C are those of whole embedding cells."""
+        """Compute logits [K, R, C] of the masks marked in `wanted_PM`; R and C are rounded up to whole cells."""
         wanted_PM = wanted_PM.to(prediction.image_PNC.device)
         chosen_Q = wanted_PM.any(dim=1)
         rows, columns = (-(-side // 4) for side in needed_hw)
@@ -168,7 +169,7 @@ class GridDecoder:
         return logits.reshape(len(logits_KnS), 4 * rows, 4 * columns)
 
     def _first_block(self, block: TwoWayBlock, tokens_PTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the first block, in which every point still sees the same image."""
+        """Run the first block, in which all points share one image."""
         queries_PTC = block.norm1(block.self_attn(tokens_PTC, tokens_PTC, tokens_PTC))
         attention = block.cross_attn_token_to_image
         query_PATD = _by_head(attention.q_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
@@ -198,7 +199,7 @@ class GridDecoder:
         return queries_PTC, self._attend_to_tokens(block, queries_PTC, tokens_PTC, cells)
 
     def _attend_first(self, query_PATD: Tensor) -> Tensor:
-        """Attend to the image that all points still share."""
+        """Attend to the image in the first block, in which all points share it."""
         if self._attention == "triton":  # torch has this kernel: the queries of all points attend to one image
             query_1AXD = query_PATD.transpose(0, 1).flatten(1, 2)[None]
             keys_1AND = self._first_keys_ADN.transpose(1, 2).contiguous()[None]
@@ -210,7 +211,7 @@ class GridDecoder:
         return _each_matmul(scores_PATN.softmax(dim=-1), self._first_values_AND)
 
     def _attend_to_cells(self, attention: Attention, query_PTC: Tensor, cells: Cells) -> Tensor:
-        """Compute `attention(query, placed, image)` with key and value projections moved onto the tokens."""
+        """Attend from tokens to the image; key and value projections are applied to the tokens instead."""
         by_head = (attention.heads, -1)
         query_PATD = _by_head(attention.q_proj(query_PTC), attention.heads) / _root(attention)
         moved_PSC = (query_PATD @ attention.k_proj.weight.unflatten(0, by_head)).flatten(1, 2)
@@ -219,7 +220,7 @@ class GridDecoder:
         return attention.out_proj(attended_PATD.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
     def _attend_to_tokens(self, block: TwoWayBlock, queries_PTC: Tensor, tokens_PTC: Tensor, cells: Cells) -> Tensor:
-        """Update the image by attention to the tokens; query, value and out projections are moved onto the tokens."""
+        """Update the image by attention to tokens; query, value and out projections are applied to the tokens."""
         attention = block.cross_attn_image_to_token
         by_head = (attention.heads, -1)
         keys_PATD = _by_head(attention.k_proj(queries_PTC + tokens_PTC), attention.heads) / _root(attention)
@@ -229,7 +230,7 @@ class GridDecoder:
         return attend_to_tokens(cells, moved_PATC, bias_PAT, values_PATC, block.norm4, backend=self._attention)
 
     def _upscaled(self, image_QnC: Tensor) -> Tensor:
-        """Upscale by both transposed convolutions, as products cell by cell: [Q, n, 16, C / 8]."""
+        """Upscale each cell by both transposed convolutions, as matrix products; return [Q, n, 16, C / 8]."""
         norm = self._upscale_norm
         doubled_QnSC = F.linear(image_QnC, *self._first_upscale).unflatten(2, (4, -1))
         doubled_QnSC = F.gelu(F.layer_norm(doubled_QnSC, norm.weight.shape, norm.weight, norm.bias, eps=1e-6))
@@ -237,7 +238,7 @@ class GridDecoder:
 
 
 def _moved_values(attention: Attention, values_PTC: Tensor) -> Tensor:
-    """Move the out projection onto the values, its bias split evenly over the heads; [P, A, T, C]."""
+    """Apply value and out projections to tokens, with the out bias split evenly over heads; return [P, A, T, C]."""
     values_PATD = _by_head(attention.v_proj(values_PTC), attention.heads)
     out_ADC = attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))
     return values_PATD @ out_ADC + attention.out_proj.bias / attention.heads
@@ -255,18 +256,18 @@ def _by_head(projected: Tensor, heads: int) -> Tensor:
 
 
 def _root(attention: Attention) -> float:
-    """Return the square root of a head's channels, by which scores are divided."""
+    """Return the square root of a head's number of channels, by which scores are divided."""
     return math.sqrt(attention.q_proj.out_features // attention.heads)
 
 
 def _each_matmul(left_PAij: Tensor, right_Ajk: Tensor) -> Tensor:
-    """Compute `left @ right` as one product: torch's broadcast would first copy the right side for every point."""
+    """Compute `left @ right` as one product per head; torch's broadcast would copy the right side for every point."""
     joined_AXk = torch.bmm(left_PAij.transpose(0, 1).flatten(1, 2), right_Ajk)  # X: rows of all points
     return joined_AXk.unflatten(1, (len(left_PAij), -1)).transpose(0, 1)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the dtype that matrix products of a tensor are computed in."""
+    """Return the dtype in which torch computes matrix products of a tensor: that of autocast, or of the tensor."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 

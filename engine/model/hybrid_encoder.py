@@ -1,11 +1,11 @@
-"""Image encoder of the seed model: convolutions down to stride 16, attention there, and a merge at stride 8.
+"""Image encoder of the seed model: convolutions down to stride 16, attention at stride 16, merge at stride 8.
 
 SAM's decoder has no skip connection, so the embedding must hold all detail of the masks, down to stride 2. Strided
 convolutions (space to depth and a matrix product) therefore bring the finer stages into the stride-8 grid, beside the
 usual top-down path. Nothing depends on the position in the image, so the encoder runs on any window whose sides are
-multiples of 16. This makes training on small windows of the input valid.
+multiples of 16. Training on small windows of the input is therefore valid.
 
-B batch, C channels, H and W rows and columns of the map at hand, T = H * W tokens, N heads.
+Shape suffixes: B batch, C channels, H and W rows and columns of a map, T = H * W tokens, N heads.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class HybridConfig:
     """Sizes of a `HybridEncoder`."""
 
     widths: tuple[int, int, int, int] = (24, 48, 96, 192)
-    """Channels at strides 2, 4, 8 and 16."""
+    """Numbers of channels at strides 2, 4, 8 and 16."""
     residual_blocks: int = 2
-    """Residual blocks at stride 4 and again at stride 8."""
+    """Number of residual blocks at stride 4, and also at stride 8."""
     attention_blocks: int = 4
-    """Transformer blocks at stride 16."""
+    """Number of transformer blocks at stride 16."""
     attention_heads: int = 6
-    """Attention heads of the transformer blocks; divides the last width."""
+    """Number of attention heads of the transformer blocks; divides the last width."""
     mlp_ratio: int = 3
     """Hidden width of the transformer blocks' perceptrons, as a multiple of the last width."""
 
@@ -42,9 +42,9 @@ class HybridEncoder(nn.Module):
     """Image encoder from normalised pixels to an embedding at stride 8."""
 
     stride = 8
-    """Input pixels per cell of the embedding."""
+    """Number of input pixels per cell of the embedding, along a side."""
     window_multiple = 16
-    """Divisor of the input's sides, in pixels."""
+    """Divisor of both sides of the input, in pixels."""
 
     def __init__(self, config: HybridConfig, out_width: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class HybridEncoder(nn.Module):
         """Encode normalised pixels, float [B, 3, H, W], as embeddings [B, out_width, H/8, W/8].
 
         Raises:
-            ValueError: H or W is not a multiple of 16.
+            ValueError: The height H or the width W is not a multiple of 16.
         """
         height, width = pixels_B3HW.shape[-2:]
         if height % self.window_multiple or width % self.window_multiple:
@@ -91,7 +91,7 @@ class HybridEncoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut; initialised to the identity."""
+    """Residual block of two 3x3 convolutions with a shortcut, initialised to the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Pre-norm transformer block over all cells; a depthwise convolution takes the place of position embeddings."""
+    """Pre-norm transformer block over all cells, with a depthwise convolution instead of position embeddings."""
 
     def __init__(self, channels: int, heads: int, mlp_channels: int) -> None:
         super().__init__()

@@ -2,13 +2,13 @@
 
 Most blocks attend within windows, a few over the whole grid; both add decomposed relative positions. Two rearrangements
 save time and memory without changing the function: queries, keys and values are projected before windows are padded
-(the padding is then the projection's bias), and relative positions of global blocks ride along in wider queries and
+(the padding is then the projection's bias), and relative positions of global blocks are appended to queries and
 keys, so that no cells-by-cells matrix is stored.
 
 Training may use drop path (Huang et al. 2016) and gradient checkpointing.
 
-B batch or windows, H and W rows and columns of the grid at hand, N = H * W cells, C channels, A heads, L blocks,
-D channels of a head, X the 3 C channels of queries, keys and values together.
+Shape suffixes: B batch or windows, H and W rows and columns of the grid or of a window, N = H * W cells, C channels, A
+heads, L blocks, D channels of a head, X the 3 C channels of queries, keys and values together.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class ImageEncoder(nn.Module):
         side = config.embedding_side
         self.input_side = config.input_side
         self.recomputes_blocks = False
-        """Gradient checkpointing of every block in training: a third more time, far less memory."""
+        """True for gradient checkpointing of all blocks in training: a third more time, far less memory."""
         self.patch_embed = PatchEmbedding(vit.width, config.embedding_stride)
         self.pos_embed = nn.Parameter(torch.empty(1, side, side, vit.width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -45,11 +45,11 @@ class ImageEncoder(nn.Module):
         """Encode normalised pixels, float [B, 3, S, S], as embeddings [B, C, E, E]; S is the configured input side.
 
         Args:
-            branch_factors_L2B: factors of each block's attention and perceptron in training, per image, as
-                `draw_branch_factors` makes them; None: no drop path. Ignored in evaluation.
+            branch_factors_L2B: factors for the attention and the perceptron of each block and image, made by
+                `draw_branch_factors`; None: no drop path. The factors are ignored in evaluation.
 
         Raises:
-            ValueError: another side; the positions are learned for this one.
+            ValueError: The pixels have another side; positions are learned for the configured side.
         """
         if tuple(pixels_B3SS.shape[1:]) != (3, self.input_side, self.input_side):
             raise ValueError(
@@ -67,9 +67,11 @@ class ImageEncoder(nn.Module):
 
 
 def draw_branch_factors(depth: int, drop_path: float, uniform_L2B: Tensor) -> Tensor:
-    """Draw drop path: 0 for a branch left out, else 1 / (1 - rate) to keep the mean; float32 [L, 2, B].
+    """Draw the factors of drop path at random for both branches of each block, float32 [L, 2, B].
 
-    The rate grows evenly from 0 in the first block to `drop_path` in the last. `uniform_L2B` is random in [0, 1).
+    The factor is 0 for a branch that is left out, and 1 / (1 - rate) for a branch that is kept, which preserves the
+    mean. The rate grows evenly from 0 in the first block to `drop_path` in the last block. `uniform_L2B` holds random
+    numbers, uniform in [0, 1).
     """
     rate_L11 = torch.linspace(0, drop_path, depth, device=uniform_L2B.device)[:, None, None]
     return (uniform_L2B >= rate_L11) / (1 - rate_L11)
@@ -87,7 +89,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; `window_side` 0 attends over the whole grid."""
+    """Pre-norm transformer block with attention within windows, or over the whole grid if `window_side` is 0."""
 
     def __init__(self, vit: VitConfig, *, grid_side: int, window_side: int) -> None:
         super().__init__()
@@ -143,7 +145,7 @@ class RelativeAttention(nn.Module):
 
 
 def relative_rows(table_RD: Tensor, side: int) -> Tensor:
-    """Look up the table's row for every (query, key) pair of one axis; [side, side, D]."""
+    """Look up the relative position of every (query, key) pair along one axis; return [side, side, D]."""
     positions = torch.arange(side, device=table_RD.device)
     return table_RD[positions[:, None] - positions[None, :] + side - 1]
 
@@ -151,7 +153,7 @@ def relative_rows(table_RD: Tensor, side: int) -> Tensor:
 def attend_in_windows(
     query_BAND: Tensor, key_BAND: Tensor, value_BAND: Tensor, rows_BANH: Tensor, columns_BANW: Tensor
 ) -> Tensor:
-    """Attend with relative positions as an additive matrix, the cheaper form for the few cells of a window."""
+    """Attend with relative positions added to the scores as a matrix, which is cheaper for small windows."""
     bias_BANN = (rows_BANH[..., :, None] + columns_BANW[..., None, :]).flatten(3)
     return F.scaled_dot_product_attention(query_BAND, key_BAND, value_BAND, attn_mask=bias_BANN)
 
@@ -159,7 +161,7 @@ def attend_in_windows(
 def attend_globally(
     query_BAND: Tensor, key_BAND: Tensor, value_BAND: Tensor, rows_BANH: Tensor, columns_BANW: Tensor
 ) -> Tensor:
-    """Attend with relative positions in the inner product: [q, rows, columns] . [k, one-hot row, one-hot column]."""
+    """Attend with relative positions in the product [q, rows, columns] . [k, one-hot row, one-hot column]."""
     head_width = query_BAND.shape[-1]
     height, width = rows_BANH.shape[-1], columns_BANW.shape[-1]
     one_hot_rows_NH = torch.eye(height, dtype=key_BAND.dtype, device=key_BAND.device).repeat_interleave(width, 0)

@@ -35,7 +35,7 @@ class TransformerMlp(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """`depth` linear layers with ReLU between them, for the decoder's heads."""
+    """Stack of `depth` linear layers with ReLU between them, for the decoder's heads."""
 
     def __init__(self, width_in: int, hidden_width: int, width_out: int, depth: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Perceptron(nn.Module):
 
 
 def embedding_neck(width: int, out_width: int) -> nn.Sequential:
-    """Make the convolutions from an image encoder's last features to the embedding's width."""
+    """Make the convolutions that turn an encoder's last features into an embedding of `out_width` channels."""
     return nn.Sequential(
         nn.Conv2d(width, out_width, kernel_size=1, bias=False),
         LayerNorm2d(out_width),

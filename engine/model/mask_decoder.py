@@ -2,8 +2,8 @@
 
 Every prompt gets four masks: mask 0 is for several points or a box, masks 1 to 3 for one ambiguous point.
 
-B images, P prompts, T prompt tokens, M = 4 masks, C channels, H and W rows and columns of the embedding or of a window
-of it.
+Shape suffixes: B images, P prompts, T prompt tokens, M = 4 masks, C channels, H and W rows and columns of the
+embedding or of a window of it.
 """
 
 import torch
@@ -17,7 +17,7 @@ NUM_MASKS = 4
 
 
 class MaskDecoder(nn.Module):
-    """Two-way transformer, upscaling, one hypernetwork per mask and the IoU head."""
+    """Mask decoder: two-way transformer, upscaling, one hypernetwork per mask, and a head that predicts IoU."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class MaskDecoder(nn.Module):
         """Decode all four masks of every prompt: logits [P, 4, 4H, 4W] and predicted IoU [P, 4].
 
         Args:
-            dense_PCHW: encoded mask prompts; [1, C, 1, 1] without any.
+            dense_PCHW: encoded mask prompts; [1, C, 1, 1] if there are none.
             image_index_P: int64 index of each prompt's image.
         """
         mask_tokens_PMC, iou_token_PC, image_PCHW = self.attend(
@@ -68,9 +68,12 @@ class MaskDecoder(nn.Module):
         *,
         image_index_P: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the transformer alone: mask tokens [P, 4, C], IoU token [P, C] and the attended image [P, C, H, W].
+        """Run the transformer without upscaling any mask.
 
-        `iou_prediction_head` on the IoU token tells which masks are worth upscaling.
+        The caller can apply `iou_prediction_head` to the IoU token, to learn which masks are worth upscaling.
+
+        Returns:
+            Mask tokens [P, 4, C], IoU token [P, C] and image [P, C, H, W], all after attention.
         """
         own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens_PTC = torch.cat([own_tokens.expand(len(sparse_PTC), -1, -1), sparse_PTC], dim=1)
@@ -88,7 +91,7 @@ class MaskDecoder(nn.Module):
         return attended_PTC[:, 1 : 1 + NUM_MASKS], attended_PTC[:, 0], image_PCHW
 
     def mask_logits(self, mask_tokens_PMC: Tensor, image_PCHW: Tensor) -> Tensor:
-        """Compute logits [P, 4, 4H, 4W] from attended mask tokens [P, 4, C] and image [P, C, H, W]."""
+        """Compute logits [P, 4, 4H, 4W] from mask tokens [P, 4, C] and image [P, C, H, W], both after attention."""
         upscaled_PcHW = self.output_upscaling(image_PCHW)
         weights_PMc = torch.stack(
             [mlp(mask_tokens_PMC[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1

@@ -1,6 +1,7 @@
 """Prompt encoder: turns points and boxes into tokens, and a mask into a map ("Segment Anything", A).
 
-P prompts, K points of a prompt, T tokens, C channels, E side of the embedding grid, L = 4 E side of a mask prompt.
+Shape suffixes: P prompts, K points of a prompt, T tokens, C channels, E side of the embedding grid, L = 4 E side
+of a mask prompt.
 """
 
 import math
@@ -23,7 +24,7 @@ class PromptEncoder(nn.Module):
         self.embedding_side = config.embedding_side
         self.pe_layer = RandomFourierPosition(config.width)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, config.width) for _ in range(4))
-        """Learned kinds, added to the position: background point, foreground point, a box's first and second corner."""
+        """Embeddings added to positions: of a background point, a foreground point, a box's first and second corner."""
         self.not_a_point_embed = nn.Embedding(1, config.width)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, config.mask_prompt_channels // 4, kernel_size=2, stride=2),
@@ -37,9 +38,10 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, config.width)
 
     def forward(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Encode prompts as sparse tokens [P, T, C] and a dense map [P, C, L/4, L/4] ([1, C, 1, 1] without masks).
+        """Encode prompts as sparse tokens [P, T, C] and a dense map [P, C, L/4, L/4].
 
-        As in the original, a padding point is appended when there are points and no boxes.
+        Without mask prompts, the dense map is [1, C, 1, 1]. As in the original code, a padding point is appended if
+        there are points and no boxes.
         """
         sparse_PTC = self.encode_points(prompts.points_PK2, prompts.labels_PK, pad=prompts.boxes_P4 is None)
         if prompts.boxes_P4 is not None:
@@ -49,7 +51,7 @@ class PromptEncoder(nn.Module):
         return sparse_PTC, self.mask_downscaling(prompts.mask_logits_P1LL)
 
     def encode_points(self, points_PK2: Tensor, labels_PK: Tensor, *, pad: bool) -> Tensor:
-        """Encode points as tokens [P, K, C]; [P, K+1, C] if `pad` is set and K > 0."""
+        """Encode points as tokens [P, K, C]; if `pad` is set and K > 0, add a padding point: [P, K+1, C]."""
         if pad and points_PK2.shape[1]:
             points_PK2 = torch.cat([points_PK2, points_PK2.new_zeros(len(points_PK2), 1, 2)], dim=1)
             labels_PK = torch.cat([labels_PK, labels_PK.new_full((len(labels_PK), 1), -1)], dim=1)
@@ -65,7 +67,7 @@ class PromptEncoder(nn.Module):
         return self._positions(boxes_P4.unflatten(1, (2, 2))) + kinds_2C
 
     def get_dense_pe(self) -> Tensor:
-        """Encode the positions of the whole embedding grid; [1, C, E, E]."""
+        """Encode the position of every cell of the embedding grid; return [1, C, E, E]."""
         side = self.embedding_side
         weight = self.pe_layer.positional_encoding_gaussian_matrix
         centres_E = (torch.arange(side, device=weight.device, dtype=weight.dtype) + 0.5) / side
@@ -81,7 +83,7 @@ class PromptEncoder(nn.Module):
 
 
 class RandomFourierPosition(nn.Module):
-    """Positions encoded by random spatial frequencies, a fixed matrix among the weights (Tancik et al. 2020)."""
+    """Encoder of positions by random spatial frequencies, a fixed matrix among the weights (Tancik et al. 2020)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

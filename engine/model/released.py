@@ -1,7 +1,8 @@
 """Download of the released SAM weights into the models folder; needs no torch.
 
-The releases publish no SHA-256. The checksums here are those that other projects recorded of the same files (the digits
-in the file names of `vit_b`, `vit_l` and `vit_h` begin their MD5), so a file that passes is the one in common use.
+The releases publish no SHA-256. Other projects recorded the checksums used here from the same files, so a file
+that passes is the one in common use. The digits in the file names of `vit_b`, `vit_l` and `vit_h` are the first digits
+of the files' MD5.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from storage.errors import Corrupt, StoreError
 TIMEOUT_S = 30.0
 """Longest silence of a server before a download fails, in seconds."""
 BLOCK_BYTES = 1 << 20
-"""Bytes read from the server at a time."""
+"""Number of bytes read from the server at a time."""
 
 Progress = Callable[[int, int | None], None]
-"""Callback with the bytes downloaded so far and the file's size in bytes, None where the server does not send it."""
+"""Callback with the number of bytes downloaded so far and the file's size in bytes (None if it is unknown)."""
 
 
 class PullFailed(StoreError):
@@ -37,18 +38,18 @@ class PullFailed(StoreError):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """Weights that their authors published."""
+    """Model whose weights were published by its authors."""
 
     name: str
     """Name of the model, such as "vit_b"."""
     url: str
-    """Address of the file."""
+    """Address of the weights file."""
     sha256: str
     """Expected checksum of the file, as 64 hex digits."""
 
     @property
     def file_name(self) -> str:
-        """Name of the file, at its address and in the models folder."""
+        """Name of the weights file, at its address and in the models folder."""
         return self.url.rpartition("/")[2]
 
 
@@ -85,39 +86,39 @@ RELEASED: dict[str, ReleasedModel] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PulledModel:
-    """A checked file in the models folder, and how `pull` got it."""
+    """Checked weights file in the models folder, and what `pull` downloaded for it."""
 
     name: str
     """Name of the model."""
     path: Path
-    """Place of the file."""
+    """Path of the file."""
     nbytes: int
-    """Size of the file."""
+    """Size of the file, in bytes."""
     sha256: str
     """Checksum of the file, as 64 hex digits."""
     already_there: bool
-    """True where the file was in the folder already: it was checked again and nothing was downloaded."""
+    """True if the file was in the folder before; it was then checked again, and nothing was downloaded."""
     kept_bytes: int
-    """Bytes of an earlier, interrupted pull that this one kept."""
+    """Number of bytes of an earlier, interrupted download that this download kept."""
     refetched_bytes: int
-    """Bytes of an earlier, interrupted pull that this one downloaded again, as the server only sends whole files."""
+    """Number of bytes of an interrupted download that came again, because the server only sends whole files."""
 
     @property
     def verification(self) -> str:
-        """Line for users on how the content was verified."""
+        """Sentence for users on how the file's content was verified."""
         return f"verified: SHA-256 {self.sha256}, as others recorded it (the release publishes none)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Transfer:
-    """Bytes of an earlier pull, by what became of them."""
+    """Numbers of bytes of an interrupted download: those kept, and those downloaded again."""
 
     kept_bytes: int = 0
     refetched_bytes: int = 0
 
 
 def models_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder of pulled models: `folder`, or ~/.cache/gigamask/models for None."""
+    """Return the folder of downloaded models: `folder` itself, or ~/.cache/gigamask/models if it is None."""
     return Path(folder) if folder is not None else Path.home() / ".cache" / "gigamask" / "models"
 
 
@@ -128,18 +129,18 @@ def pull(
     base_url: str | None = None,
     progress: Progress | None = None,
 ) -> PulledModel:
-    """Download released weights into the models folder, continuing an interrupted pull.
+    """Download released weights into the models folder, or continue an interrupted download.
 
-    Data is collected in `<file>.part`, which is renamed once its checksum agrees and is never deleted.
+    The data is collected in `<file>.part`. This file is never deleted; it is renamed once its checksum is right.
 
     Args:
-        base_url: a mirror of the files, as the address of their folder; None: the authors' addresses.
+        base_url: address of a folder that mirrors the files; None: the authors' addresses.
 
     Raises:
-        ValueError: no released model has this name.
-        PullFailed: there is no network, the server refused or disconnected, the folder cannot be written, or another
+        ValueError: No released model has this name.
+        PullFailed: There is no network, the server refused or disconnected, the folder cannot be written, or another
             pull of this file is running.
-        Corrupt: the file is complete and its checksum is wrong.
+        Corrupt: The file is complete, and its checksum is wrong.
     """
     if name not in RELEASED:
         raise ValueError(f"got model {name!r}, expected one of {', '.join(RELEASED)}: those are released for download")
@@ -194,7 +195,7 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
 
 
 def _download(url: str, file: BinaryIO, part: Path, progress: Progress | None) -> _Transfer:
-    """Bring `file` to its full size."""
+    """Download the bytes that `file` lacks, and check its size."""
     had_bytes = file.seek(0, os.SEEK_END)
     again = f"{part} keeps what came; pull again to go on from there"
 
@@ -232,7 +233,7 @@ def _download(url: str, file: BinaryIO, part: Path, progress: Progress | None) -
 
 
 def _open(url: str, had_bytes: int) -> http.client.HTTPResponse | None:
-    """Request the bytes from `had_bytes` on; None when there are no more."""
+    """Request the bytes from `had_bytes` on; return None if the server has no more bytes."""
     headers = {"User-Agent": "gigamask"} | ({"Range": f"bytes={had_bytes}-"} if had_bytes else {})
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
@@ -243,7 +244,7 @@ def _open(url: str, had_bytes: int) -> http.client.HTTPResponse | None:
 
 
 def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Read the position of the body within the file, and the file's size (None where the server does not send it)."""
+    """Read where the response's body begins within the file, and the file's size (None if the server sends none)."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if span is None:
@@ -257,7 +258,7 @@ def _check(released: ReleasedModel, path: Path) -> None:
     """Check the file's SHA-256.
 
     Raises:
-        Corrupt: the file is not the released one.
+        Corrupt: The file is not the released file.
     """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

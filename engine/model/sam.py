@@ -1,7 +1,7 @@
-"""The whole SAM network: preprocess, encode and decode, three functions of their arguments without hidden state.
+"""The whole SAM network: preprocess, encode and decode, three functions without hidden state.
 
-B images, P prompts, C channels, S side of the input, E side of the embedding, M masks per prompt, L = 4 E side of a
-low-resolution mask.
+Shape suffixes: B images, P prompts, C channels, S side of the input, E side of the embedding, M masks per prompt,
+L = 4 E side of a low-resolution mask.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from engine.prompts import Prompts
 Outputs = Literal["multimask", "single", "all"]
 
 MASKS_BY_OUTPUTS: dict[str, slice] = {"multimask": slice(1, 4), "single": slice(0, 1), "all": slice(0, 4)}
-"""Which of the decoder's four masks `Sam.decode` returns."""
+"""Slice of the decoder's four masks that `Sam.decode` returns, by its argument `outputs`."""
 PIXEL_MEAN = (123.675, 116.28, 103.53)
-"""Mean of the R, G and B values in [0, 255] that pixels are normalised with; the same for every SAM."""
+"""Means of R, G and B, for values in [0, 255], by which pixels are normalised; the same for every SAM."""
 PIXEL_STD = (58.395, 57.12, 57.375)
-"""Standard deviation of the R, G and B values that pixels are normalised with."""
+"""Standard deviations of R, G and B, for values in [0, 255], by which pixels are normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Decoded:
 
 
 class Sam(nn.Module):
-    """Image encoder, prompt encoder and mask decoder under the original release's parameter names."""
+    """SAM network of image encoder, prompt encoder and mask decoder, with the original release's parameter names."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -63,10 +63,10 @@ class Sam(nn.Module):
         return self.mask_decoder.iou_token.weight.device
 
     def preprocess(self, image_HW3: np.ndarray) -> Tensor:
-        """Resize, normalise and zero-pad (below or right) a uint8 RGB image to the encoder's input, float32 [3, S, S].
+        """Resize and normalise a uint8 RGB image, and pad it with zeros below or right; return float32 [3, S, S].
 
         Raises:
-            ValueError: the image is not uint8 [H, W, 3].
+            ValueError: The image is not uint8 [H, W, 3].
         """
         side = self.config.input_side
         frame = Frame.whole((image_HW3.shape[0], image_HW3.shape[1]), side)
@@ -89,13 +89,13 @@ class Sam(nn.Module):
         outputs: Outputs = "multimask",
         image_index_P: Tensor | None = None,
     ) -> Decoded:
-        """Predict masks for every prompt: M is 3 for "multimask", 1 for "single", 4 for "all".
+        """Predict M masks for every prompt; M is 3 for "multimask", 1 for "single" and 4 for "all".
 
         Args:
-            image_index_P: int64 index of each prompt's embedding; None where there is one embedding.
+            image_index_P: int64 index of each prompt's embedding; None if there is only one embedding.
 
         Raises:
-            ValueError: embeddings or mask prompts do not fit the network, or several embeddings come without
+            ValueError: Embeddings or mask prompts do not fit the network, or several embeddings come without
                 `image_index_P`.
         """
         # Check the shapes

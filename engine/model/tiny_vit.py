@@ -1,12 +1,12 @@
 """TinyViT-5M image encoder of MobileSAM, under its released parameter names (Wu et al. 2022; Zhang et al. 2023).
 
-Inverted residual convolutions at stride 4, then three stages of attention within windows at strides 8, 16 and 16: the
-last merging keeps the grid, so that the embedding has SAM's stride. Relative positions are a table over the
+Inverted residual convolutions at stride 4, then three stages of attention within windows at strides 8, 16 and 16. The
+last merging keeps the size of the grid, so that the embedding has SAM's stride. Relative positions are a table over the
 absolute distance of rows and of columns. Queries, keys and values are projected before windows are padded (the padding
 is then the projection of a zero token, one vector), which does not change the function.
 
-B batch or windows, H and W rows and columns of the map at hand, N = H * W cells of a window, C channels, A heads, D
-channels of a head, X the 3 C channels of queries, keys and values together.
+Shape suffixes: B batch or windows, H and W rows and columns of a map, N = H * W cells of a window, C channels, A heads,
+D channels of a head, X the 3 C channels of queries, keys and values together.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from engine.model.layers import embedding_neck
 from engine.model.windows import cut_windows, join_windows
 
 CLASSES = 1000
-"""Outputs of the classifier that the encoder was pretrained with; part of the released weights, never used."""
+"""Number of outputs of the pretraining classifier, which is part of the released weights and never used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class TinyVitConfig:
     """Sizes of a `TinyVit`; the defaults are TinyViT-5M."""
 
     widths: tuple[int, int, int, int] = (64, 128, 160, 320)
-    """Channels of the four stages, at strides 4, 8, 16 and 16."""
+    """Numbers of channels of the four stages, at strides 4, 8, 16 and 16."""
     depths: tuple[int, int, int, int] = (2, 2, 6, 2)
-    """Blocks of each stage; those of the first are convolutions."""
+    """Number of blocks in each stage; the blocks of the first stage are convolutions."""
     heads: tuple[int, int, int] = (4, 5, 10)
-    """Attention heads of the later stages; each divides its stage's width."""
+    """Numbers of attention heads in the last three stages; each number divides the width of its stage."""
     window_sides: tuple[int, int, int] = (7, 14, 7)
-    """Sides of the later stages' windows, in cells."""
+    """Sides of the attention windows in the last three stages, in cells."""
     mlp_ratio: int = 4
     """Hidden width of the perceptrons and of the first stage's convolutions, as a multiple of the width."""
 
@@ -50,7 +50,7 @@ class TinyVit(nn.Module):
     """Image encoder from normalised pixels to an embedding at stride 16."""
 
     stride = 16
-    """Input pixels per cell of the embedding; sides of the input are multiples of it."""
+    """Number of input pixels per cell of the embedding, along a side; both sides of the input are multiples of it."""
 
     def __init__(self, config: TinyVitConfig, out_width: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class TinyVit(nn.Module):
         """Encode normalised pixels, float [B, 3, H, W], as embeddings [B, out_width, H/16, W/16].
 
         Raises:
-            ValueError: H or W is not a multiple of 16.
+            ValueError: The height H or the width W is not a multiple of 16.
         """
         height, width = pixels_B3HW.shape[-2:]
         if height % self.stride or width % self.stride:
@@ -90,7 +90,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one stage, and the merging into the next stage unless it is the last."""
+    """Blocks of one stage, followed by the merging into the next stage unless this stage is the last."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Stage(nn.Module):
 
 
 def make_stage(config: TinyVitConfig, index: int) -> Stage:
-    """Make a stage: stage 0 is convolutional, the others attend; the merging after stage 2 keeps the grid."""
+    """Make stage 0 (convolutions) or 1 to 3 (attention); the merging after stage 2 keeps the size of the grid."""
     width = config.widths[index]
     blocks: list[nn.Module] = [
         ConvolutionBlock(width, config.mlp_ratio * width)
@@ -117,7 +117,7 @@ def make_stage(config: TinyVitConfig, index: int) -> Stage:
 
 
 class ConvolutionBlock(nn.Module):
-    """Inverted residual block: widen, convolve each channel, narrow."""
+    """Inverted residual block of three convolutions: one widens, one works channel by channel, one narrows."""
 
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Transition between stages: another width and, at stride 2, a grid of half the side."""
+    """Transition between two stages: it changes the width and, at stride 2, halves the sides of the grid."""
 
     def __init__(self, width: int, out_width: int, *, stride: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class PatchMerging(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention within windows, a depthwise convolution across their borders, and a perceptron."""
+    """Attention within windows, followed by a depthwise convolution across window borders and a perceptron."""
 
     def __init__(self, width: int, heads: int, window_side: int, mlp_width: int) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class WindowAttention(nn.Module):
 
 
 class NormedMlp(nn.Module):
-    """Layer norm and two-layer perceptron."""
+    """Layer norm followed by a two-layer perceptron."""
 
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class NormedMlp(nn.Module):
 
 
 def distances(side: int, device: torch.device) -> Tensor:
-    """Index the table for every two cells of a window: |row distance| * side + |column distance|; int64 [N, N]."""
+    """Compute |row distance| * side + |column distance| for every two cells of a window, int64 [N, N]."""
     cells_N = torch.arange(side * side, device=device)
     rows_N, columns_N = cells_N // side, cells_N % side
     rows_apart_NN = (rows_N[:, None] - rows_N[None, :]).abs()

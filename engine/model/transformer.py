@@ -1,9 +1,10 @@
 """Two-way transformer of the decoder: prompt tokens and image cells attend to each other ("Segment Anything", fig. 14).
 
-What the first block computes from the image alone is the same for every prompt on that image, so image cells come in as
-U distinct maps and are spread over the P prompts only after projection. The function is that of the original release.
+The first block projects an image in the same way for every prompt. Image cells are therefore passed as U distinct maps,
+and are repeated for the P prompts only after projection. The function is that of the original release.
 
-U distinct image maps, P prompts, T tokens of a prompt, N cells of a map, C channels, A heads, D channels of a head.
+Shape suffixes: U distinct image maps, P prompts, T tokens of a prompt, N cells of a map, C channels, A heads, D
+channels of a head.
 """
 
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from engine.model.layers import TransformerMlp
 
 CROSS_DOWNSAMPLE = 2
-"""Decoder's width over the width of the attention between tokens and image (appendix A)."""
+"""Ratio of the decoder's width to the width of attention between tokens and image ("Segment Anything", A)."""
 
 
 class TwoWayTransformer(nn.Module):
-    """`depth` two-way blocks and a last attention from tokens to image."""
+    """Stack of `depth` two-way blocks with a last attention from tokens to image."""
 
     def __init__(self, depth: int, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class TwoWayTransformer(nn.Module):
     def forward(
         self, image_UNC: Tensor, position_1NC: Tensor, tokens_PTC: Tensor, image_index_P: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Attend both ways; returns tokens [P, T, C] and image cells [P, N, C].
+        """Attend between tokens and image cells; return tokens [P, T, C] and image cells [P, N, C].
 
         `image_index_P` is the int64 index of each prompt's row of `image_UNC`.
         """
@@ -41,7 +42,7 @@ class TwoWayTransformer(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Self-attention of the tokens, attention from tokens to image, perceptron on the tokens, attention back."""
+    """Block of self-attention of tokens, attention to the image, perceptron, and attention of the image to tokens."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, *, first: bool) -> None:
         super().__init__()
@@ -104,7 +105,11 @@ class Attention(nn.Module):
         query_rows_P: Tensor | None = None,
         key_rows_P: Tensor | None = None,
     ) -> Tensor:
-        """Attend; returns [P, Tq, C]. `*_rows_P` spread queries, or keys and values, over the batch once projected."""
+        """Compute multi-head attention of `query` to `key` and `value`; return [P, Tq, C].
+
+        `query_rows_P` holds the row of `query` that belongs to each of P prompts; rows are repeated after projection.
+        `key_rows_P` holds the same for `key` and `value`. None: row p belongs to prompt p.
+        """
         query_PATD = self._split(self.q_proj(query), query_rows_P)
         key_PATD = self._split(self.k_proj(key), key_rows_P)
         value_PATD = self._split(self.v_proj(value), key_rows_P)
@@ -117,7 +122,7 @@ class Attention(nn.Module):
 
 
 def spread(rows_U: Tensor, index_P: Tensor) -> Tensor:
-    """Index `rows_U[index_P]`, without a copy if there is one row."""
+    """Return `rows_U[index_P]`; if there is only one row, return a view instead of a copy."""
     if len(rows_U) == 1:
         return rows_U.expand(len(index_P), *rows_U.shape[1:])
     return rows_U[index_P]

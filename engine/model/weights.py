@@ -28,21 +28,21 @@ from engine.model.sam import Sam
 from storage.objects.atomic import replace_file
 
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
-"""Networks of the original release by their image encoder's width."""
+"""Networks of the original release, by the width of their image encoder."""
 MOBILE_PARAMETER = "image_encoder.patch_embed.seq.0.c.weight"
 """Name of a parameter that only MobileSAM's network has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network with its weights, in evaluation mode, and its card."""
+    """Network with its weights, in evaluation mode, and its card."""
 
     name: str
-    """Name on the card."""
+    """Name of the model, as on its card."""
     model_id: str
     """Name and first 12 hex digits of the SHA-256 of the weights file, joined by a hyphen."""
     sam: Sam
-    """The network with its weights loaded."""
+    """Network with its weights loaded."""
     card: ModelCard
     """Description of the weights, with the thresholds of the automatic generator."""
 
@@ -51,11 +51,11 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
     """Load a model by name ("seed", "mobile", "vit_b", ...) or from a weights file, in evaluation mode and float32.
 
     Args:
-        folder: the models folder, into which `engine.model.released.pull` downloads; None: the default one.
+        folder: models folder, into which `engine.model.released.pull` downloads; None: the default folder.
 
     Raises:
-        ValueError: no such name or file; the weights are damaged, do not fit the network or are not what their card
-            says; the card is missing or malformed.
+        ValueError: No model has this name, or the file does not exist. The weights are damaged, do not fit the network
+            or are not those that their card describes. The card is missing or malformed.
     """
     path, name = find_weights(name_or_path, folder)
     sha256 = _sha256(path)
@@ -76,12 +76,13 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
 
 
 def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
-    """Write `<stem>.safetensors` (parameters as fp16, buffers unchanged) and `<stem>.json`; returns the model_id.
+    """Write a network's weights and their card to two files, and return the model_id.
 
-    Each file appears complete or not at all, and the same weights give the same bytes.
+    The files are `<stem>.safetensors` (parameters as fp16, buffers unchanged) and `<stem>.json`. Each
+    file appears complete or not at all, and the same weights give the same bytes.
 
     Raises:
-        ValueError: the card's configuration is not the network's, the path does not end in .safetensors, or a weight
+        ValueError: The card's configuration is not the network's, the path does not end in .safetensors, or a weight
             is not finite in fp16.
     """
     path = Path(path)
@@ -163,7 +164,7 @@ def _parse_original(path: Path) -> dict[str, Tensor]:
 
 
 def _released_config(path: Path, state: Mapping[str, Tensor]) -> SamConfig:
-    """Tell the network of a released checkpoint, the ViTs by the width of their positions."""
+    """Recognise the network of a released checkpoint; a ViT is recognised by the width of its positions."""
     if MOBILE_PARAMETER in state:
         return MOBILE
     positions = state.get("image_encoder.pos_embed")

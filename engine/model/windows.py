@@ -1,12 +1,13 @@
-"""Cutting a grid of tokens into attention windows and joining them, for both image encoders with windows."""
+"""Division of a grid of tokens into attention windows and back, for the image encoders that use windows."""
 
 from torch import Tensor
 
 
 def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
-    """Cut a grid, padded right and below with the vector `padding` [X], into windows [B * windows, side, side, X].
+    """Divide a grid of tokens into windows [B * windows, side, side, X].
 
-    The windows have the grid's dtype: a float32 bias must not double the size of bfloat16 windows.
+    The grid is padded on the right and below with the vector `padding` [X]. The windows have the grid's dtype, since a
+    float32 `padding` would double the size of bfloat16 windows.
     """
     batch, height, width, channels = grid_BHWX.shape
     rows, columns = -(-height // side), -(-width // side)
@@ -22,7 +23,7 @@ def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
 
 
 def join_windows(windows_BHWC: Tensor, grid_BHW: tuple[int, ...]) -> Tensor:
-    """Join the windows of `cut_windows` to the grid [B, H, W, C], without its padding."""
+    """Join the windows that `cut_windows` made to a grid [B, H, W, C] of size `grid_BHW`, and remove the padding."""
     batch, height, width = grid_BHW
     side = windows_BHWC.shape[1]
     rows, columns = -(-height // side), -(-width // side)
