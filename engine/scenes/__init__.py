@@ -1,1 +1,1 @@
-"""Procedural scenes with exact, nested masks: training data without photos and their licences."""
+"""Procedural scenes with exact, nested masks: training data that needs no photos and no licences of photos."""

@@ -1,6 +1,9 @@
-"""SceneBatch: scenes with exact, nested masks, and the step that numbers only what is visible.
+"""Batch of scenes with exact, nested masks, and the numbering of visible leaves, parts and wholes.
 
-Shape suffixes: B scenes, H W rows and columns, L leaves of the fullest scene, G leaves of all scenes, V visible ones.
+A leaf is a smallest region of a scene. A part consists of leaves, and a whole (a whole object) consists of parts.
+
+Shape suffixes: B scenes, H W rows and columns, L leaves of the fullest scene, G leaves of all scenes, V visible
+leaves.
 """
 
 from dataclasses import dataclass
@@ -8,30 +11,31 @@ from dataclasses import dataclass
 import torch
 
 NO_PARENT = -1
-"""Padding of the parent maps beyond a scene's last leaf."""
+"""Value of `part_BL` and `whole_BL` after a scene's last leaf, since scenes have different numbers of leaves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneBatch:
-    """Scenes in which every pixel belongs to one leaf, every leaf to one part, every part to one whole.
+    """Scenes in which every pixel belongs to one leaf (smallest region), every leaf to one part and whole.
 
-    A part's mask is the union of its leaves, a whole's the union of its parts: `mask = part_BL[b][ids_BHW[b]] == p`.
-    Leaves, parts and wholes of scene b are each numbered from 0 without gaps, and each has pixels.
+    The mask of a part is the union of its leaves, and the mask of a whole is the union of its parts. The mask of part p
+    of scene b is `part_BL[b][ids_BHW[b]] == p`. Leaves, parts and wholes of a scene are each numbered from 0 without
+    gaps, and each of them has pixels.
     """
 
     images_B3HW: torch.Tensor
     """Rendered images, uint8 RGB."""
     ids_BHW: torch.Tensor
-    """Leaf of each pixel, int32."""
+    """Leaf (smallest region) of each pixel, int32."""
     part_BL: torch.Tensor
-    """Part of each leaf, int32; NO_PARENT after the scene's last leaf."""
+    """Part that each leaf (smallest region) belongs to, int32; NO_PARENT after the scene's last leaf."""
     whole_BL: torch.Tensor
-    """Whole of each leaf, int32; NO_PARENT after the scene's last leaf."""
+    """Whole object that each leaf (smallest region) belongs to, int32; NO_PARENT after the scene's last leaf."""
     leaves_B: torch.Tensor
-    """Number of leaves of each scene, int32."""
+    """Number of leaves (smallest regions) of each scene, int32."""
 
     def level(self, name: str) -> torch.Tensor:
-        """Return int32 [B, H, W] ids at one level of the tree: "leaf", "part" or "whole"."""
+        """Return the id of each pixel, int32 [B, H, W], at one level: "leaf" (smallest region), "part" or "whole"."""
         if name == "leaf":
             return self.ids_BHW
         if name not in ("part", "whole"):
@@ -43,13 +47,16 @@ class SceneBatch:
 def number_visible(
     leaf_BHW: torch.Tensor, scene_G: torch.Tensor, part_G: torch.Tensor, whole_G: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Number what is visible without gaps: leaf ids, part map, whole map and leaf counts of a SceneBatch.
+    """Number the visible leaves (smallest regions), parts and wholes of each scene from 0, without gaps.
 
     Args:
-        leaf_BHW: int64 leaf of each pixel, an index into the row of all leaves.
+        leaf_BHW: int64 leaf of each pixel, as an index into the list of all leaves.
         scene_G: scene of each leaf, ascending.
-        part_G: int64 part of each leaf, in any numbering; leaves of different scenes never share one.
-        whole_G: int64 whole of each leaf, as `part_G`.
+        part_G: int64 part of each leaf, in any numbering; leaves of different scenes never share a part.
+        whole_G: int64 whole of each leaf, in any numbering; leaves of different scenes never share a whole.
+
+    Returns:
+        The values of `ids_BHW`, `part_BL`, `whole_BL` and `leaves_B` of a `SceneBatch`.
     """
     # Number the visible leaves of each scene
     scenes = leaf_BHW.shape[0]
@@ -72,7 +79,7 @@ def number_visible(
 def _number_within_scene(
     counted_G: torch.Tensor, scene_G: torch.Tensor, scenes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Number the counted entries of each scene (int64 [G]), and count them (int64 [B])."""
+    """Number the marked entries of each scene from 0, int64 [G], and count them by scene, int64 [B]."""
     count_B = torch.zeros(scenes, dtype=torch.int64, device=scene_G.device).index_add_(0, scene_G, counted_G.long())
     before_B = count_B.cumsum(0) - count_B
     return counted_G.long().cumsum(0) - 1 - before_B[scene_G], count_B

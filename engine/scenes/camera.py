@@ -1,4 +1,4 @@
-"""Camera: everything between a scene's colours and the bytes of its image. None of it moves a mask.
+"""Camera: all steps from a scene's colours to the bytes of its image. No step changes a mask.
 
 Shape suffixes: B scenes, S side in pixels.
 """
@@ -13,31 +13,31 @@ from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import NUM_SMOOTH, Atlas
 
 BLUR_TAPS = 9
-"""Taps of a blur along one axis."""
+"""Number of weights of a blur along one axis."""
 DCT_SIDE = 8
 """Side of a JPEG block, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cameras:
-    """Camera settings of each scene, [B] or [B, k]."""
+    """Camera settings of B scenes; each field is [B] or [B, k]."""
 
     field: torch.Tensor
-    """Smooth light field: atlas layer, scale in atlas pixels per side, shift u, v, strength."""
+    """Light that varies smoothly over the image: atlas layer, atlas pixels per side, shift u, shift v, strength."""
     cast: torch.Tensor
-    """Shadow from outside the image: atlas layer, scale, shift u, v, strength, threshold, sharpness."""
+    """Shadow from outside the image: atlas layer, atlas pixels per side, shift u, v, strength, threshold, sharpness."""
     taps_x: torch.Tensor
     """Blur weights along x, summing to 1."""
     taps_y: torch.Tensor
     """Blur weights along y, summing to 1."""
     exposure: torch.Tensor
-    """Mean brightness that the camera aims at, in [0, 1]; 0: no exposure control."""
+    """Mean brightness to which the image is scaled, in [0, 1]; 0: no exposure control."""
     gamma: torch.Tensor
-    """Exponent of brightness."""
+    """Exponent applied to brightness; 1 changes nothing."""
     contrast: torch.Tensor
-    """Factor about mid-grey."""
+    """Factor of the distance from mid-grey; 1 changes nothing."""
     brightness: torch.Tensor
-    """Offset added to brightness in [0, 1]."""
+    """Offset added to brightness, for brightness in [0, 1]."""
     grey: torch.Tensor
     """1 for a grey image, 0 for a coloured one."""
     inverted: torch.Tensor
@@ -45,17 +45,17 @@ class Cameras:
     noise: torch.Tensor
     """Standard deviation of the sensor noise, for brightness in [0, 1]."""
     grain: torch.Tensor
-    """Fraction of the noise that is correlated between neighbours."""
+    """Fraction of the noise that is correlated between neighbouring pixels."""
     jpeg_step: torch.Tensor
-    """Base step of rounding 8 x 8 block frequencies, for brightness in [0, 1]; 0: no JPEG."""
+    """Base step to which frequencies of 8 x 8 blocks are rounded, for brightness in [0, 1]; 0: no JPEG."""
 
     def rows(self, rows: slice) -> "Cameras":
-        """Select scenes."""
+        """Select the scenes of a slice."""
         return Cameras(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def draw_cameras(draws: RandomDraws, microscopy_B: torch.Tensor) -> Cameras:
-    """Draw random cameras; those of microscopy scenes cast no shadow and are mostly grey."""
+    """Draw random camera settings; microscopy scenes get no shadows from outside and are mostly grey."""
     # Blur
     n = len(microscopy_B)
     is_sharp = draws.chance(0.65, n)
@@ -89,7 +89,7 @@ def draw_cameras(draws: RandomDraws, microscopy_B: torch.Tensor) -> Cameras:
 
 
 def clean_cameras(scenes: int) -> Cameras:
-    """Make cameras that change nothing but soften borders, for tests and for looking at the renderer's work."""
+    """Make camera settings without effect, for tests and checks of the renderer; borders are still softened."""
     zero, one = torch.zeros(scenes), torch.ones(scenes)
     centre = (_tap_distance() == 0).float().expand(scenes, BLUR_TAPS)
     return Cameras(
@@ -99,7 +99,7 @@ def clean_cameras(scenes: int) -> Cameras:
 
 
 def _tap_distance() -> torch.Tensor:
-    """Return the distance of each tap from the middle, [1, taps]."""
+    """Return the distance of each blur weight from the middle one, in pixels, [1, BLUR_TAPS]."""
     return (torch.arange(BLUR_TAPS) - BLUR_TAPS // 2).abs()[None]
 
 
@@ -109,7 +109,7 @@ def _gaussian_taps(sigma_B: torch.Tensor) -> torch.Tensor:
 
 
 def _sharpened(draws: RandomDraws, taps: torch.Tensor) -> torch.Tensor:
-    """Sharpen in three of ten cameras, by subtracting a wider blur, which leaves halos."""
+    """Subtract a wider blur from the weights of three in ten cameras, which sharpens the image and leaves halos."""
     amount = draws.uniform(0.2, 0.9, len(taps), 1) * draws.chance(0.3, len(taps), 1)
     return taps * (1 + amount) - amount * _gaussian_taps(torch.full((len(taps),), 1.3))
 
@@ -117,7 +117,7 @@ def _sharpened(draws: RandomDraws, taps: torch.Tensor) -> torch.Tensor:
 def apply_camera(
     colours_B3SS: torch.Tensor, ids_BSS: torch.Tensor, cameras: Cameras, atlas: Atlas, generator: torch.Generator
 ) -> torch.Tensor:
-    """Render colours to uint8 images [B, 3, S, S]: light, soft borders, blur, tone, noise and JPEG blocks."""
+    """Turn colours into uint8 images [B, 3, S, S] by light, soft borders, blur, tone, noise and JPEG blocks."""
     device = colours_B3SS.device
 
     def setting(name: str) -> torch.Tensor:
@@ -142,7 +142,7 @@ def apply_camera(
 
 
 def _light(field: torch.Tensor, cast: torch.Tensor, side: int, atlas: Atlas) -> torch.Tensor:
-    """Compute the scene-wide light [B, S, S]; sampled at a quarter of the resolution, as it is smooth."""
+    """Compute the light over each scene [B, S, S]; it is smooth, so it is sampled at a quarter of the resolution."""
     step = torch.linspace(0, 1, max(2, side // 4), device=field.device)
     u, v = step[None, None, :], step[None, :, None]
 
@@ -158,7 +158,10 @@ def _light(field: torch.Tensor, cast: torch.Tensor, side: int, atlas: Atlas) -> 
 
 
 def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
-    """Anti-alias: replace pixels beside another leaf by the 3 x 3 binomial mean."""
+    """Soften the borders between leaves (smallest regions), as anti-aliasing does.
+
+    Each pixel with a neighbour of another id gets the mean of its 3 x 3 neighbourhood, with binomial weights.
+    """
     padded = functional.pad(ids_BSS[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0]
     centre = padded[:, 1:-1, 1:-1]
     border = (padded[:, :-2, 1:-1] != centre) | (padded[:, 2:, 1:-1] != centre)
@@ -168,14 +171,14 @@ def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
 
 
 def _exposed(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Scale towards a mean brightness, by a factor of at most 2.5 and without clipping the highlights."""
+    """Scale each image towards the mean brightness `target`, by a factor of 0.4 to 2.5 that spares the highlights."""
     mean, spread = image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
     gain = torch.minimum(target / mean.clamp_min(0.01), 1.1 / (mean + 1.5 * spread + 0.01)).clamp(0.4, 2.5)
     return image * torch.where(target > 0, gain, 1.0)
 
 
 def _blur(image: torch.Tensor, taps_x: torch.Tensor, taps_y: torch.Tensor) -> torch.Tensor:
-    """Blur along x, then y, with weights per scene."""
+    """Blur each image along x, then along y, with the weights of its scene."""
     side, reach = image.shape[-1], taps_x.shape[1] // 2
     for axis, taps in ((3, taps_x), (2, taps_y)):
         margins = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
@@ -189,7 +192,7 @@ def _blur(image: torch.Tensor, taps_x: torch.Tensor, taps_y: torch.Tensor) -> to
 def _sensor_noise(
     image: torch.Tensor, sigma: torch.Tensor, grain: torch.Tensor, grey: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Draw Gaussian noise, partly correlated between neighbours, the same in all channels of grey images."""
+    """Draw random Gaussian noise, partly correlated between neighbouring pixels; grey images get grey noise."""
     white = torch.randn(image.shape, generator=generator, device=image.device)
     white = torch.lerp(white, white[:, :1], grey)
     lumpy = white + white.roll(1, 2) + white.roll(1, 3) + white.roll((1, 1), (2, 3))
@@ -197,7 +200,7 @@ def _sensor_noise(
 
 
 def _jpeg(image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Round the frequencies of 8 x 8 blocks, high ones more coarsely, as JPEG does (without colour subsampling)."""
+    """Round the frequencies of 8 x 8 blocks as JPEG does: high frequencies more coarsely; no colour subsampling."""
     # Pad to whole blocks
     batch, channels, side, _ = image.shape
     margin = -side % DCT_SIDE

@@ -1,4 +1,4 @@
-"""Layout: the objects of each scene and their places, for all scenes of a batch at once, decided on the host.
+"""Layout: the objects of each scene and their places, chosen on the host for all scenes of a batch at once.
 
 Shape suffixes: B scenes, N objects.
 """
@@ -24,7 +24,7 @@ MAX_RADIUS = 0.5
 
 
 class Kind(IntEnum):
-    """Main content of a scene."""
+    """Kind of a scene, by its main content."""
 
     LEAVES = 0
     INSTANCES = 1
@@ -33,7 +33,7 @@ class Kind(IntEnum):
 
 
 KIND_WEIGHTS = (0.58, 0.22, 0.1, 0.1)
-"""Probability of each kind, in the order of `Kind`."""
+"""Probability of each kind of scene, in the order of `Kind`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +43,20 @@ class Layout:
     objects: Objects
     """Objects, sorted by scene and from back to front."""
     microscopy_B: torch.Tensor
-    """Scenes that look like microscopy: grey images of cells; bool."""
+    """True for scenes that look like microscopy (images of cells, mostly grey), bool."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Placed:
-    """Objects and their order from back to front."""
+    """Objects with the heights that order them from back to front."""
 
     objects: Objects
     height_N: torch.Tensor
-    """Height of each object; a higher one is further in front."""
+    """Height of each object; higher objects are further in front."""
 
 
 def plan_scenes(draws: RandomDraws, scenes: int, side: int) -> Layout:
-    """Draw everything that `scenes` scenes of side x side pixels contain."""
+    """Draw the random objects of `scenes` scenes of side x side pixels."""
     # Draw each population
     kind_B = draws.choose(KIND_WEIGHTS, scenes)
     microscopy_B = (kind_B == Kind.INSTANCES) & draws.chance(0.4, scenes)
@@ -81,7 +81,7 @@ def plan_scenes(draws: RandomDraws, scenes: int, side: int) -> Layout:
 
 
 def _with_distinct_numbers(tables: list[Objects]) -> list[Objects]:
-    """Shift the numbers of kin and wholes apart, which start from 0 in every population."""
+    """Shift the numbers of kin and wholes, which start from 0 in every table, so that no two tables share a number."""
     shifted, kin, whole = [], 0, 0
     for table in (t for t in tables if len(t)):
         shifted.append(table.with_fields(kin_N=table.kin_N + kin, whole_N=table.whole_N + whole))
@@ -90,12 +90,12 @@ def _with_distinct_numbers(tables: list[Objects]) -> list[Objects]:
 
 
 def _scene_rows(count_B: torch.Tensor) -> torch.Tensor:
-    """Repeat each scene's index as often as it has objects."""
+    """Repeat the index of each scene as often as the scene has objects."""
     return torch.repeat_interleave(torch.arange(len(count_B)), count_B)
 
 
 def _backgrounds(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """Draw one object that fills each scene: a surface, bands at a horizon, warped Voronoi cells, a grid of cells."""
+    """Draw a background for each scene: a plain surface, bands at a horizon, bent Voronoi cells or a grid of cells."""
     # Choose the form of each background
     n = len(kind_B)
     single, horizon, voronoi, cells = range(4)
@@ -148,7 +148,7 @@ def _backgrounds(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.T
 
 
 def _scattered(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """Draw dead leaves: radii with density r^-3, mostly large behind small."""
+    """Draw scattered objects after the dead leaves model: radii have density r^-3, large ones mostly lie behind."""
     # Count the objects of each scene
     scenes = len(kind_B)
     many = draws.log_uniform(4, 50, scenes)
@@ -180,7 +180,7 @@ def _scattered(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Ten
 
 
 def _leaders(draws: RandomDraws, scene_N: torch.Tensor) -> torch.Tensor:
-    """Draw the int64 row that each object is attached to: mostly its own, else an earlier one of its scene."""
+    """Draw the row to which each object is attached, int64: mostly its own row, else an earlier row of its scene."""
     row_N = torch.arange(len(scene_N))
     leads = ~draws.chance(0.17, len(scene_N))
     leads[1:] |= scene_N[1:] != scene_N[:-1]
@@ -189,7 +189,7 @@ def _leaders(draws: RandomDraws, scene_N: torch.Tensor) -> torch.Tensor:
 
 
 def _buildings(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
-    """Draw large upright quads with a grid of windows, in perspective."""
+    """Draw random buildings: large upright quads with a grid of windows, in perspective."""
     # Count the buildings of each scene
     scenes = len(kind_B)
     count_B = torch.where(kind_B == Kind.STREET, draws.integers(1, 4, scenes), draws.chance(0.12, scenes).long())
@@ -226,7 +226,7 @@ def _buildings(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
 
 
 def _thin(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
-    """Draw long wires and branches, anywhere between back and front."""
+    """Draw random long wires and branches, at any height between back and front."""
     scenes = len(kind_B)
     count_B = torch.tensor([0, 0, 0, 1, 3])[draws.integers(0, 5, scenes)]
     scene_N = _scene_rows(torch.where(kind_B == Kind.INSTANCES, count_B // 3, count_B))
@@ -243,7 +243,7 @@ def _thin(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
 
 
 def _words(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
-    """Draw rows of letter-like signs; a word is a whole and its signs are the parts."""
+    """Draw random rows of letter-like signs; a row is a whole, and its signs are parts of this whole."""
     # Choose the scenes with a word, and its letters
     scenes = len(kind_B)
     chosen = ((kind_B == Kind.LEAVES) | (kind_B == Kind.STREET)) & draws.chance(0.15, scenes)
@@ -270,7 +270,7 @@ def _words(draws: RandomDraws, kind_B: torch.Tensor, side: int) -> _Placed:
 
 
 def _instances(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Tensor, side: int) -> _Placed:
-    """Draw many objects of a kind, in a grid, in touching clusters, or anywhere; in microscopy, cells."""
+    """Draw many objects of one look in a grid, in touching clusters or anywhere; in microscopy they are cells."""
     # Count the instances of each scene
     scenes = len(kind_B)
     many = draws.log_uniform(4, 80, scenes)
@@ -298,7 +298,7 @@ def _instances(draws: RandomDraws, kind_B: torch.Tensor, microscopy_B: torch.Ten
 def _on_a_grid(
     draws: RandomDraws, scene_N: torch.Tensor, index_N: torch.Tensor, across_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw centres [N, 2] and cell sizes [N], as fractions of the side, on a brick-like grid, jittered or not."""
+    """Draw centres [N, 2] on a brick-like grid, jittered or not, and grid steps [N], as fractions of the side."""
     scenes, n = len(across_B), len(scene_N)
     across_N = across_B[scene_N]
     row_N, column_N = (index_N / across_N).floor(), index_N % across_N
@@ -312,7 +312,7 @@ def _on_a_grid(
 
 
 def _in_patches(draws: RandomDraws, scene_N: torch.Tensor, centre_N2: torch.Tensor, scenes: int) -> torch.Tensor:
-    """Choose the objects to keep, bool [N]: in half of the scenes a smooth field leaves gaps, so they form clusters."""
+    """Choose the objects to keep, bool [N]; in half of the scenes a smooth field leaves gaps between clusters."""
     rate_B, phase_B = draws.uniform(2, 9, 2, scenes), draws.uniform(0, 2 * math.pi, scenes)
     field_N = torch.sin(centre_N2[:, 0] * rate_B[0, scene_N] + phase_B[scene_N])
     field_N = field_N + torch.sin(centre_N2[:, 1] * rate_B[1, scene_N] + field_N)
@@ -321,7 +321,7 @@ def _in_patches(draws: RandomDraws, scene_N: torch.Tensor, centre_N2: torch.Tens
 
 
 def _alike(draws: RandomDraws, objects: Objects, first_B: torch.Tensor, microscopy_B: torch.Tensor) -> Objects:
-    """Give a scene's instances the shape family, parts and look of its first; outlines vary a little or a lot."""
+    """Give all objects of a scene the shape, parts and look of its first object; the outlines of some scenes vary."""
     n, scenes = len(objects), len(first_B)
     if n == 0:
         return objects

@@ -1,4 +1,4 @@
-"""Lighting: the shading of every object and the shadow it casts. Neither makes a border of a mask.
+"""Lighting: the shading of every object and the shadow that it casts. Shading and shadows change no mask.
 
 Shape suffixes: B scenes, N objects.
 """
@@ -12,7 +12,7 @@ from engine.scenes.random_draws import RandomDraws
 
 
 def with_shading(draws: RandomDraws, objects: Objects) -> Objects:
-    """Shade objects: light from one side of each scene, rounded rims, and sometimes a dark or light contour."""
+    """Add random shading: light from one side of each scene, rounded rims, sometimes dark or light contours."""
     n, scenes = len(objects), int(objects.scene_N.max()) + 1
     sun_B = draws.uniform(0, 2 * math.pi, scenes)
     strength_N = (draws.uniform(0, 0.35, scenes)[objects.scene_N] * draws.uniform(0.3, 1, n)) * draws.chance(0.7, n)
@@ -29,7 +29,7 @@ def with_shading(draws: RandomDraws, objects: Objects) -> Objects:
 
 
 def with_shadows(draws: RandomDraws, objects: Objects, microscopy_B: torch.Tensor) -> Objects:
-    """Cast soft shadows of most objects in six of ten scenes, all in about the same direction."""
+    """Add soft shadows to most objects of six in ten scenes; the shadows of a scene fall in about one direction."""
     n, scenes = len(objects), len(microscopy_B)
     cast_N = (
         (draws.chance(0.6, scenes) & ~microscopy_B)[objects.scene_N]

@@ -1,5 +1,8 @@
 """Objects: the table of everything that is rendered, one row per object, for all scenes of a batch.
 
+An object is divided into parts by its split. A part may be divided in two; each half, or an undivided part, is a leaf,
+the smallest region of a scene.
+
 Shape suffixes: N objects, A angles of an outline, M capsules of a chain, K sites of a split, J cells of a split.
 """
 
@@ -9,19 +12,19 @@ from enum import IntEnum
 import torch
 
 NUM_ANGLES = 128
-"""Angles of an outline."""
+"""Number of angles at which an outline is given."""
 NUM_CAPSULES = 14
-"""Capsules of a chain."""
+"""Number of capsules of a chain."""
 NUM_SITES = 12
-"""Sites of a split by sites."""
+"""Largest number of sites of an object with `Split.SITES`."""
 NUM_CELLS = 64
-"""Cells of a split by cells."""
+"""Largest number of cells of an object with `Split.CELLS`."""
 NUM_FIELDS = 5
-"""Scalar fields that bands cut: u, v, distance from the centre, distance from the border, angle / 2 pi."""
+"""Number of fields that bands divide: u, v, distance from the centre, depth inside the border, angle / 2 pi."""
 
 
 class Shape(IntEnum):
-    """Families of shapes; each is one function in shapes.py."""
+    """Family of an object's shape: the whole scene, an outline by angle, a chain of capsules, or a quad."""
 
     EVERYTHING = 0
     OUTLINE = 1
@@ -30,7 +33,7 @@ class Shape(IntEnum):
 
 
 class Split(IntEnum):
-    """Families of ways to cut an object into parts; each is one function in parts.py."""
+    """Way to divide an object into parts. NONE leaves it whole; each other way is one function in parts.py."""
 
     NONE = 0
     BANDS = 1
@@ -40,14 +43,14 @@ class Split(IntEnum):
 
 
 class Alike(IntEnum):
-    """Labels of an object that look alike."""
+    """Rule for the labels (parts) of an object that look alike."""
 
     NOT = 0
-    """None."""
+    """No two labels look alike."""
     BUT_GROUND = 1
-    """All but label 0, which lies between them, like windows of a wall."""
+    """All labels but 0 look alike; label 0 lies between them, like the wall between windows."""
     ALTERNATE = 2
-    """All even labels, and all odd labels, like stripes."""
+    """Even labels look alike, and odd labels look alike, like stripes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,67 +60,67 @@ class Objects:
     scene_N: torch.Tensor
     """Scene of each object, int64. Rows are sorted by scene and, within a scene, from back to front."""
     shape_N: torch.Tensor
-    """Family of shape, an int64 `Shape`."""
+    """Family of each object's shape, an int64 `Shape`."""
     split_N: torch.Tensor
-    """Way to cut into parts, an int64 `Split`."""
+    """Way to divide each object into parts, an int64 `Split`."""
     centre_N2: torch.Tensor
-    """Centre x, y, in pixels."""
+    """Centre (x, y) of each object, in pixels."""
     radius_N: torch.Tensor
-    """Radius, in pixels."""
+    """Radius of each object, in pixels; the unit of its local coordinates."""
     extent_N: torch.Tensor
-    """Farthest reach from the centre along either axis, shadow included, in pixels."""
+    """Largest distance from the centre along either axis that object and shadow reach, in pixels."""
     angle_N: torch.Tensor
-    """Rotation, in radians."""
+    """Rotation of each object, in radians."""
     outline_NA: torch.Tensor
-    """For OUTLINE: distance of the border from the centre by angle, in local units, at most 1."""
+    """For shape OUTLINE: distance of the border from the centre by angle, in local units, at most 1."""
     hole_N3: torch.Tensor
-    """For OUTLINE: x, y and radius of a round hole, in local units; radius 0 is none."""
+    """For shape OUTLINE: x, y and radius of a round hole, in local units; radius 0: no hole."""
     capsules_NM6: torch.Tensor
-    """For CHAIN: x, y of both ends and the radii there, in local units; a negative radius is an unused capsule."""
+    """For shape CHAIN: x, y of both ends and both radii, in local units; a negative radius marks an unused capsule."""
     capsule_label_NM: torch.Tensor
-    """For CHAIN: part of each capsule, int64."""
+    """For shape CHAIN: label (part) of each capsule, int64."""
     quad_N5: torch.Tensor
-    """For QUAD: half width, half height, corner radius and the two perspective terms, in local units."""
+    """For shape QUAD: half width, half height, corner radius and two perspective terms, in local units."""
     warp_N4: torch.Tensor
-    """Bend of u, v before a split: amplitude, frequency and two phases; for EVERYTHING, of a noise warp."""
+    """Bend of u, v before the split: amplitude, frequency and two phases of sine waves (of noise for EVERYTHING)."""
     bands_N2F: torch.Tensor
-    """For BANDS: weight of each of the five fields in the two coordinates that are cut at whole numbers."""
+    """For split BANDS: weight of each of the five fields in two coordinates, which are divided at whole numbers."""
     band_N8: torch.Tensor
-    """For BANDS: offset, number of bands and margin on either side of a cell, for both coordinates; 2 of padding."""
+    """For split BANDS: offset, number of bands and margin beside a band, for two coordinates; then 2 unused values."""
     sites_NK3: torch.Tensor
-    """For SITES: x, y and weight; a site wins where weight - squared distance is largest. Weight -1e6: unused."""
+    """For split SITES: x, y, weight; a site wins where weight - squared distance is largest. Weight -1e6: unused."""
     site_floor_N: torch.Tensor
-    """For SITES: value that a site must exceed; elsewhere the ground (label 0) stays."""
+    """For split SITES: value that a site must exceed to win; elsewhere the label is 0. Below -1e4: no such value."""
     cell_N3: torch.Tensor
-    """For CELLS: columns and rows of the grid over -1 to 1; the gap between cells (label 0), in cells, 0: none."""
+    """For split CELLS: columns and rows of a grid over -1 to 1; gap between cells (label 0), in cells, 0: no gap."""
     cells_NJ2: torch.Tensor
-    """For CELLS: point of each cell, x, y in [0, 1] of its grid square, row after row."""
+    """For split CELLS: point of each cell, as x, y in [0, 1] within its grid square, row after row."""
     noise_N6: torch.Tensor
-    """For NOISE: atlas layer, atlas pixels per local unit, offset u, v and the two cuts."""
+    """For split NOISE: atlas layer, atlas pixels per local unit, offset u, v, and two levels that divide parts."""
     subcut_N6: torch.Tensor
-    """Second split: direction x, y in cuts per local unit, phase, bend amplitude and frequency, fraction of half 1."""
+    """Stripes that halve parts: x, y in stripes per unit, phase, bend amplitude, bend frequency, fraction of half 1."""
     subsplit_N: torch.Tensor
-    """Labels that are split a second time, an int64 bit field (bit k: label k)."""
+    """Labels (parts) that are divided in two, as an int64 bit field; bit k stands for label k."""
     labels_N: torch.Tensor
-    """Number of labels that the split can give, int64."""
+    """Number of labels (parts) of each object, int64, whether visible or not."""
     kin_N: torch.Tensor
-    """Kin of each object, int64; objects of one kin look alike (repeated instances)."""
+    """Number of each object's kin, int64; objects of one kin look alike, such as repeated objects."""
     alike_N: torch.Tensor
-    """Labels that look alike, an int64 `Alike`."""
+    """Rule for the labels of each object that look alike, an int64 `Alike`."""
     whole_N: torch.Tensor
-    """Whole of each object, int64; objects with the same number are parts of one whole."""
+    """Number of each object's whole, int64; objects with the same number are parts of one whole."""
     region_span_N: torch.Tensor
-    """For a background: successive labels that form a whole, int64; 0: all labels belong to the object's whole."""
+    """Number of successive labels of a background that form a whole, int64; 0: all belong to the object's whole."""
     light_N6: torch.Tensor
-    """Shading: slope along u, v; strength and width (local units) of the rounded rim; border factor and width (px)."""
+    """Shading: slopes along u, v, strength and width (local units) of the rim, factor and width (px) of the contour."""
     shadow_N4: torch.Tensor
-    """Cast shadow: offset x, y in pixels (whole numbers), darkness 0 to 1, softness in pixels."""
+    """Shadow that each object casts: offset x, y in whole pixels, darkness in [0, 1], softness in pixels."""
 
     def __len__(self) -> int:
         return len(self.scene_N)
 
     def rows(self, index: slice | torch.Tensor) -> "Objects":
-        """Select rows."""
+        """Select rows of the table."""
         return Objects(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device) -> "Objects":
@@ -125,13 +128,16 @@ class Objects:
         return Objects(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
     def tree(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return int64 scene, part and whole of every leaf: two leaves per label, label after label, row after row."""
+        """Return scene, part and whole of every leaf (smallest region), int64 each.
+
+        Every label (part) has two leaves. Leaves are in the order of rows and, in a row, of labels.
+        """
         owner_P, whole_P = self.parts()
         part_P = torch.arange(len(owner_P))
         return self.scene_N[owner_P].repeat_interleave(2), part_P.repeat_interleave(2), whole_P.repeat_interleave(2)
 
     def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return int64 row and whole of every part: label after label, row after row."""
+        """Return row and whole of every part, int64 each; parts are in the order of rows and, in a row, of labels."""
         owner_P = torch.repeat_interleave(torch.arange(len(self)), self.labels_N)
         label_P = torch.arange(len(owner_P)) - (self.labels_N.cumsum(0) - self.labels_N)[owner_P]
         span_P = self.region_span_N[owner_P]
@@ -140,17 +146,17 @@ class Objects:
         return owner_P, torch.where(span_P > 0, region_P, self.whole_N[owner_P])
 
     def with_fields(self, **changes: torch.Tensor) -> "Objects":
-        """Replace columns."""
+        """Return a table in which the named columns are replaced."""
         return replace(self, **changes)
 
 
 def join(tables: list[Objects]) -> Objects:
-    """Join tables, one after the other."""
+    """Join the rows of several tables, one table after the other."""
     return Objects(**{f.name: torch.cat([getattr(t, f.name) for t in tables]) for f in fields(Objects)})
 
 
 def plain_objects(scene_N: torch.Tensor, shape: Shape) -> Objects:
-    """Make rows of one shape at the origin, without parts, shading or shadow; the caller replaces what it needs."""
+    """Make objects of one shape at the origin, without parts, shading or shadow; the caller replaces these values."""
     n = len(scene_N)
 
     def fill(*shape_: int, value: float = 0.0) -> torch.Tensor:

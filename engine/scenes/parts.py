@@ -1,6 +1,6 @@
-"""Parts: the label of each pixel of an object, and the random ways to cut objects.
+"""Parts: the label of each pixel of an object, and random ways to divide objects into parts.
 
-A label is 2 * part + half; `half` is 1 on one side of a part that is cut a second time.
+The label of a pixel is 2 * part + half; `half` is 1 on one side of a part that is divided in two.
 
 Shape suffixes: N objects, W side of their window in pixels, F the five scalar fields, K sites.
 """
@@ -15,25 +15,25 @@ from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import NUM_SMOOTH, Atlas
 
 MAX_LABELS = 62
-"""Most labels of one object; the bit field of second splits is 64 bits wide."""
+"""Largest number of parts of one object; `Objects.subsplit_N` has one bit for each part, in 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Inputs of the cuts, each [N, W, W]."""
+    """Values of each pixel in the windows of N objects, [N, W, W]; divisions into parts depend on these values."""
 
     u: torch.Tensor
-    """Local coordinate u."""
+    """Local coordinate u: pixels from the centre along the object's own axis, divided by the radius."""
     v: torch.Tensor
-    """Local coordinate v."""
+    """Local coordinate v: pixels from the centre across the object's own axis, divided by the radius."""
     depth: torch.Tensor
-    """Depth inside the outline, in local units."""
+    """Depth inside the object's border, in local units (the object's radius is 1)."""
     chain_label: torch.Tensor | None
-    """Label of the capsule for a CHAIN, int32; else None."""
+    """Part of the capsule at each pixel, int32, for objects of shape CHAIN; None for other shapes."""
 
 
 def labels(objects: Objects, shape: Shape, split: Split, window: Window, atlas: Atlas) -> torch.Tensor:
-    """Label every pixel, int32 [N, W, W] below 2 * labels_N, for objects of one shape and one split."""
+    """Compute the label 2 * part + half of every pixel, int32 [N, W, W], for objects of one shape and one split."""
     if split is Split.NONE:
         return torch.zeros_like(window.u, dtype=torch.int32) if window.chain_label is None else window.chain_label * 2
     u, v = _bent(objects, shape, window, atlas)
@@ -52,7 +52,7 @@ def labels(objects: Objects, shape: Shape, split: Split, window: Window, atlas: 
 
 
 def _bent(objects: Objects, shape: Shape, window: Window, atlas: Atlas) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bend u, v by sine waves or, for objects that fill the scene, by smooth noise."""
+    """Bend the local coordinates by sine waves or, for objects that fill the scene, by smooth noise."""
     size, frequency, phase_u, phase_v = objects.warp_N4[:, :, None, None].unbind(1)
     if shape is Shape.EVERYTHING:
         layer = objects.noise_N6[:, 0, None, None].long()
@@ -64,7 +64,7 @@ def _bent(objects: Objects, shape: Shape, window: Window, atlas: Atlas) -> tuple
 
 
 def _bands(objects: Objects, u: torch.Tensor, v: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
-    """Cut two coordinates at whole numbers: stripes, rings, sectors, rims, grids with or without frames."""
+    """Number the parts between whole numbers of two coordinates: stripes, rings, sectors, rims, grids, framed grids."""
     fields = (u, v, torch.hypot(u, v), depth, torch.atan2(v, u) * (1 / (2 * math.pi)))
     cells, framed = [], torch.ones_like(u, dtype=torch.bool)
     for axis in range(2):
@@ -83,7 +83,7 @@ def _bands(objects: Objects, u: torch.Tensor, v: torch.Tensor, depth: torch.Tens
 
 
 def _sites(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Cut into Voronoi cells of weighted sites; with a floor, label 0 is where no site exceeds it."""
+    """Number the Voronoi cells of weighted sites; if there is a floor, part 0 is where no site exceeds the floor."""
     has_ground = (objects.site_floor_N > -1e4).int()[:, None, None]
     best = objects.site_floor_N[:, None, None].expand_as(u)
     label = torch.zeros_like(u, dtype=torch.int32)
@@ -96,7 +96,7 @@ def _sites(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _cells(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Cut into Voronoi cells of one point per square of a grid, so that only nine points matter for a pixel."""
+    """Number Voronoi cells with one point per square of a grid, so that only nine points matter for a pixel."""
     # Find the square of each pixel
     columns, rows, gap = objects.cell_N3[:, :, None, None].unbind(1)
     u, v = (u + 1) * 0.5 * columns, (v + 1) * 0.5 * rows
@@ -122,14 +122,14 @@ def _cells(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _noise_cuts(objects: Objects, u: torch.Tensor, v: torch.Tensor, atlas: Atlas) -> torch.Tensor:
-    """Cut smooth noise at one or two levels."""
+    """Number the two or three ranges of smooth noise that one or two levels divide."""
     layer, scale, shift_u, shift_v, low, high = objects.noise_N6[:, :, None, None].unbind(1)
     value = atlas.sample(layer.long(), u * scale + shift_u, v * scale + shift_v)
     return (value > low).int() + (value > high).int()
 
 
 def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Return int32 1 on one side of a bent, repeated cut in the parts that are cut again, 0 elsewhere."""
+    """Compute int32 1 in alternate stripes of each part that is divided in two, and 0 elsewhere."""
     x, y, phase, bend, frequency, fraction = objects.subcut_N6[:, :, None, None].unbind(1)
     along = u * x + v * y + phase
     across = torch.sin((v * x - u * y) * frequency).mul_(bend)
@@ -140,7 +140,7 @@ def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch
 
 
 def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """Cut objects into parts with this probability, and a quarter of the parts again."""
+    """Divide objects into random parts with this probability, and one in four of the parts in two."""
     # Draw the settings of every split
     n = len(objects)
     kind = torch.where(draws.chance(probability_N, n), draws.choose(_KIND_WEIGHTS, n) + 1, 0)
@@ -165,7 +165,7 @@ def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch
 
 
 def with_second_cuts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """Cut each part of the objects again with this probability."""
+    """Divide each part of the objects in two with this probability."""
     n = len(objects)
     bits = torch.arange(MAX_LABELS)
     chosen = draws.chance(probability_N[:, None], n, MAX_LABELS) & (bits < objects.labels_N[:, None])
@@ -179,7 +179,7 @@ def with_second_cuts(draws: RandomDraws, objects: Objects, probability_N: torch.
 def random_cells(
     draws: RandomDraws, columns_N: torch.Tensor, rows_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw cell_N3, cells_NJ2 and the number of labels; two of five have gaps between the cells."""
+    """Draw random `cell_N3`, `cells_NJ2` and numbers of labels; two in five objects have gaps between the cells."""
     n = len(columns_N)
     gap = draws.uniform(0.06, 0.3, n) * draws.chance(0.4, n)
     points = 0.5 + (draws.uniform(0, 1, n, NUM_CELLS, 2) - 0.5) * draws.uniform(0.1, 1, n, 1, 1)
@@ -187,13 +187,13 @@ def random_cells(
 
 
 _STRIPES, _RINGS, _RIM, _SECTORS, _GRID, _FRAMED, _VORONOI, _SPOTS, _NOISE, _CELLS = range(1, 11)
-"""Kinds of random cuts; 0 is no cut."""
+"""Kinds of random divisions into parts; 0 stands for no division."""
 _KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.06, 0.08, 0.16, 0.12, 0.1, 0.04)
-"""Probability of each kind, from `_STRIPES` on."""
+"""Probabilities of the kinds of random division into parts, from `_STRIPES` to `_CELLS`."""
 
 
 def _alike_labels(draws: RandomDraws, kind: torch.Tensor, cell_N3: torch.Tensor) -> torch.Tensor:
-    """Draw alike_N: two thirds of framed cells and spots look alike, half of stripes and rings alternate."""
+    """Draw `alike_N`: in 2 of 3 objects all framed cells or spots look alike, in 1 of 2 stripes or rings alternate."""
     apart = (kind == _FRAMED) | (kind == _SPOTS) | ((kind == _CELLS) & (cell_N3[:, 2] > 0))
     striped = (kind == _STRIPES) | (kind == _RINGS)
     alike = torch.where(apart & draws.chance(0.67, len(kind)), int(Alike.BUT_GROUND), int(Alike.NOT))
@@ -201,7 +201,7 @@ def _alike_labels(draws: RandomDraws, kind: torch.Tensor, cell_N3: torch.Tensor)
 
 
 def _random_bands(draws: RandomDraws, kind: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw bands_N2F, band_N8 and the number of labels for the kinds that cut a coordinate."""
+    """Draw random `bands_N2F`, `band_N8` and numbers of labels, for the kinds that divide coordinates into bands."""
     # Draw how many bands
     bands, band = torch.zeros(n, 2, NUM_FIELDS), torch.zeros(n, 8)
     count = 2 + (draws.log_uniform(0.6, 4.4, n) - 0.5).round()
@@ -232,7 +232,7 @@ def _random_bands(draws: RandomDraws, kind: torch.Tensor, n: int) -> tuple[torch
 
 
 def _random_sites(draws: RandomDraws, spots: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw sites_NK3, site_floor_N and the number of labels."""
+    """Draw random `sites_NK3`, `site_floor_N` and numbers of labels."""
     count = draws.integers(2, 6, n)
     place = draws.uniform(-0.75, 0.75, n, NUM_SITES, 2)
     weight = torch.where(spots[:, None], draws.uniform(0.08, 0.4, n, NUM_SITES).square(), 0.0)
@@ -242,7 +242,7 @@ def _random_sites(draws: RandomDraws, spots: torch.Tensor, n: int) -> tuple[torc
 
 
 def _random_noise(draws: RandomDraws, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw noise_N6 and the number of labels; a third of the rows have a second cut."""
+    """Draw random `noise_N6` and numbers of labels; one in three objects has a second level."""
     layer, scale = draws.integers(0, NUM_SMOOTH, n).float(), draws.uniform(15, 70, n)
     low = draws.uniform(-0.25, 0.25, n)
     twice = draws.chance(0.33, n)

@@ -7,33 +7,33 @@ import torch
 
 
 class RandomDraws:
-    """Distributions over one CPU generator; every method returns a new tensor of the given shape."""
+    """Source of random numbers from one CPU generator; every method returns a new tensor of the given shape."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
 
     def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
-        """Draw float32, uniform in [low, high)."""
+        """Draw float32 numbers, uniform in [low, high)."""
         return torch.rand(shape, generator=self.generator) * (high - low) + low
 
     def log_uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
-        """Draw float32 in [low, high), uniform in the logarithm."""
+        """Draw float32 numbers in [low, high) whose logarithms are uniform."""
         return self.uniform(math.log(low), math.log(high), *shape).exp()
 
     def normal(self, *shape: int) -> torch.Tensor:
-        """Draw float32 from the standard normal distribution."""
+        """Draw float32 numbers from the standard normal distribution."""
         return torch.randn(shape, generator=self.generator)
 
     def integers(self, low: int, high: int, *shape: int) -> torch.Tensor:
-        """Draw int64, uniform in [low, high)."""
+        """Draw int64 numbers, uniform in [low, high)."""
         return torch.randint(low, high, shape, generator=self.generator)
 
     def chance(self, probability: float | torch.Tensor, *shape: int) -> torch.Tensor:
-        """Draw bool, true with this probability."""
+        """Draw bools that are true with this probability."""
         return torch.rand(shape, generator=self.generator) < probability
 
     def choose(self, weights: Sequence[float], *shape: int) -> torch.Tensor:
-        """Draw int64 indices into `weights`, in their proportion."""
+        """Draw int64 indices into `weights`; an index is as frequent as its weight is large."""
         edges = torch.tensor(weights, dtype=torch.float32).cumsum(0)
         picks = torch.rand(shape, generator=self.generator) * edges[-1]
         return torch.bucketize(picks, edges, right=True).clamp_(max=len(weights) - 1)

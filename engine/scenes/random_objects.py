@@ -1,4 +1,4 @@
-"""Random objects of every family, at given places, for scattering and repeating.
+"""Random objects of every family at given places, for scenes that scatter or repeat objects.
 
 Shape suffixes: N objects.
 """
@@ -20,10 +20,10 @@ def random_objects(
     radius_N: torch.Tensor,
     cut_fraction_N: torch.Tensor,
 ) -> Objects:
-    """Draw objects of all families at the given places.
+    """Draw random objects of all families at the given places.
 
     Args:
-        cut_fraction_N: probability that an object is cut into parts.
+        cut_fraction_N: probability that an object is divided into parts.
     """
     # Draw the family of each object, and the capsules of those that are chains
     n = len(scene_N)
@@ -60,12 +60,12 @@ def random_objects(
 
 
 def parts_fraction(fraction_N: torch.Tensor) -> torch.Tensor:
-    """Grow from 0 to 1 as the radius grows to an eighth of the side: parts of small objects would be specks."""
+    """Compute a factor that grows from 0 to 1 at a radius of 1/8 side, since parts of small objects would be specks."""
     return (fraction_N * 8).square().clamp_max(1)
 
 
 def _unsplit(objects: Objects, rows: torch.Tensor) -> Objects:
-    """Remove the parts of these rows."""
+    """Make the objects in these rows undivided."""
     plain_band = torch.tensor([0.0, 1, 0, 0, 1, 0, 0, 0])
     return objects.with_fields(
         split_N=torch.where(rows, int(Split.NONE), objects.split_N),
@@ -77,7 +77,7 @@ def _unsplit(objects: Objects, rows: torch.Tensor) -> Objects:
 
 
 def _jointed(draws: RandomDraws, objects: Objects, rows: torch.Tensor) -> Objects:
-    """Give these chains a part for each limb, a fifth of the parts cut again."""
+    """Make each limb of the chains in these rows a part, and divide one in five of these parts in two."""
     seven = objects.with_fields(labels_N=torch.where(rows, 7, objects.labels_N))
     cut = with_second_cuts(draws, seven, torch.where(rows, 0.2, 0.0))
     return cut.with_fields(
@@ -87,13 +87,13 @@ def _jointed(draws: RandomDraws, objects: Objects, rows: torch.Tensor) -> Object
 
 
 def _holes(draws: RandomDraws, n: int) -> torch.Tensor:
-    """Draw x, y, radius of a hole in one outline of eight; a central, wide hole makes a ring."""
+    """Draw x, y and radius of a random hole for one in eight outlines, 0 for the others; a wide hole makes a ring."""
     hole = torch.cat([draws.normal(n, 2) * 0.15, draws.uniform(0.1, 0.6, n, 1)], 1)
     return torch.where(draws.chance(0.125, n, 1), hole, 0.0)
 
 
 def quads(draws: RandomDraws, n: int) -> torch.Tensor:
-    """Draw quad_N5 of any ratio of sides, half of them with rounded corners, all in slight perspective."""
+    """Draw random values of `quad_N5`: any ratio of sides, half with rounded corners, all in slight perspective."""
     ratio = draws.uniform(0.15, 1.4, n)
     half_w, half_h = ratio.cos() * 0.95, ratio.sin() * 0.95
     corner = torch.minimum(half_w, half_h) * draws.uniform(0, 0.6, n) * draws.choose((0.5, 0.5), n)

@@ -1,4 +1,4 @@
-"""Rendering: the visible leaf and brightness of each pixel, then the colours of what is visible.
+"""Rendering: the visible leaf (smallest region) and brightness of each pixel, then the colours of visible leaves.
 
 Objects are not rendered one after the other. Leaves are numbered from back to front, so the visible leaf of a pixel is
 the largest number that covers it. Objects of one window size, shape and split are evaluated together, for all scenes
@@ -19,37 +19,37 @@ from engine.scenes.styles import Style
 from engine.scenes.textures import Atlas
 
 SHADE_BITS = 10
-"""Low bits of a pixel's key: brightness 0 to 2 in steps of 1/512. The bits above are the leaf."""
+"""Number of low bits of a pixel's key that hold brightness, 0 to 2 in steps of 1/512; higher bits number the leaf."""
 SHADE_ONE = 1 << (SHADE_BITS - 1)
-"""Brightness of an unshaded pixel, in steps."""
+"""Brightness of an unshaded pixel, in steps of 1/512."""
 WINDOW_FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
-"""Sides of the windows that objects are evaluated in, as fractions of the scene's side."""
+"""Sides of the windows in which objects are evaluated, as fractions of the scene's side."""
 PIXELS_AT_ONCE_CPU = 1 << 16
-"""Pixels evaluated together on a CPU, which is fastest while the temporary planes stay in its cache."""
+"""Number of pixels evaluated together on a CPU, whose cache then holds the temporary planes."""
 PIXELS_AT_ONCE_GPU = 1 << 25
-"""Pixels evaluated together on a GPU, bounded by the memory of some thirty temporary planes of 4 bytes (4 GiB)."""
+"""Number of pixels evaluated together on a GPU; some thirty temporary planes of 4 bytes a pixel then take 4 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """Visible leaves and their light."""
+    """Visible leaf (smallest region) and brightness of every pixel."""
 
     leaf_BSS: torch.Tensor
-    """Visible leaf of each pixel, an int64 index into the row of all leaves of the batch."""
+    """Visible leaf (smallest region) of each pixel, int64, as an index into the list of all leaves of the batch."""
     shade_BSS: torch.Tensor
-    """Brightness of each pixel, float32, cast shadows included; 1 is unshaded."""
+    """Brightness of each pixel, float32, with cast shadows; 1 is unshaded."""
 
     def rows(self, rows: slice) -> "Surface":
-        """Select scenes."""
+        """Select the scenes of a slice."""
         return Surface(leaf_BSS=self.leaf_BSS[rows], shade_BSS=self.shade_BSS[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Objects that are evaluated together."""
+    """Group of objects that are evaluated together."""
 
     rows: slice
-    """Slice of the sorted objects; those that cast shadows come first."""
+    """Slice of the sorted objects; objects that cast shadows come first in it."""
     casters: int
     """Number of objects that cast shadows."""
     window: int
@@ -59,13 +59,13 @@ class _Group:
 
 
 def find_surface(objects: Objects, scenes: int, side: int, atlas: Atlas, device: torch.device) -> Surface:
-    """Find the visible leaf and its light at every pixel.
+    """Find the visible leaf (smallest region) and the brightness of every pixel.
 
     Args:
-        objects: on the host, sorted from back to front in each scene.
+        objects: table on the host, sorted from back to front in each scene.
 
     Raises:
-        ValueError: the scenes have more leaves than a pixel's key can hold.
+        ValueError: The scenes have more leaves than a pixel's key can hold.
     """
     # Number the leaves, group the objects
     leaves_N = 2 * objects.labels_N
@@ -99,7 +99,7 @@ def find_surface(objects: Objects, scenes: int, side: int, atlas: Atlas, device:
 
 
 def _grouped(objects: Objects, side: int, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
-    """Sort rows on the host so that groups are slices; returns the order and the groups."""
+    """Sort objects into groups of one window size, shape and split; return the order of rows and the groups."""
     # Sort by window, shape and split, with casters first
     windows = sorted({max(8, 2 * round(fraction * side / 2)) for fraction in WINDOW_FRACTIONS[:-1]} | {side})
     needed_N = 2 * objects.extent_N + 3
@@ -130,13 +130,13 @@ def _pixels_at_once(device: torch.device) -> int:
 
 
 def _corners(objects: Objects, window: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the int64 top left pixel of each object's window, moved so that the window lies within the scene."""
+    """Compute x and y of the top left pixel of each object's window, int64; the window is moved into the scene."""
     corner_N2 = (objects.centre_N2 - window / 2).round().clamp(0, side - window).long()
     return corner_N2[:, 0], corner_N2[:, 1]
 
 
 def _pixels(objects: Objects, x0: torch.Tensor, y0: torch.Tensor, window: int, side: int) -> torch.Tensor:
-    """Return the int64 index [N, W, W] of the windows' pixels in the row of all pixels of the batch."""
+    """Compute the index of each window pixel in the list of all pixels of the batch, int64 [N, W, W]."""
     step = torch.arange(window, device=x0.device)
     row = (objects.scene_N * side + y0)[:, None] + step
     return (row * side + x0[:, None])[:, :, None] + step
@@ -145,7 +145,7 @@ def _pixels(objects: Objects, x0: torch.Tensor, y0: torch.Tensor, window: int, s
 def _evaluate(
     objects: Objects, group: _Group, x0: torch.Tensor, y0: torch.Tensor, atlas: Atlas
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Evaluate depth and label of the windows' pixels, and their local coordinates, each [N, W, W]."""
+    """Evaluate depth, label and local coordinates u, v of each window pixel, each [N, W, W]."""
     step = torch.arange(group.window, device=x0.device) + 0.5
     x = (x0[:, None] + step - objects.centre_N2[:, :1]) / objects.radius_N[:, None]
     y = (y0[:, None] + step - objects.centre_N2[:, 1:]) / objects.radius_N[:, None]
@@ -160,7 +160,7 @@ def _evaluate(
 
 
 def _shade(objects: Objects, inside: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Compute int32 brightness in units of 1 / SHADE_ONE: a slope of light, a rounded rim, a contour."""
+    """Compute brightness in units of 1 / SHADE_ONE, int32, from a slope of light, a rounded rim and a contour."""
     slope_u, slope_v, rim, width, contour, contour_px = objects.light_N6[:, :, None, None].unbind(1)
     rounded = (inside / width).clamp_(0, 1).sqrt_().sub_(0.8)
     bright = torch.addcmul(1 + slope_u * u, slope_v, v).addcmul_(rim, rounded)
@@ -169,7 +169,7 @@ def _shade(objects: Objects, inside: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
 
 def _shadow(leaf: torch.Tensor, shadows: list[Any], side: int) -> torch.Tensor:
-    """Compute the darkness, in [0, 1], of every pixel: the deepest shadow of any object in front of it."""
+    """Compute the darkness of every pixel in [0, 1]: the darkest shadow of the objects in front of the pixel."""
     dark = torch.zeros(leaf.shape, device=leaf.device)
     for part, first_leaf, x0, y0, inside, window in shadows:
         dx, dy, strength, soft = part.shadow_N4.unbind(1)
@@ -186,13 +186,13 @@ def _shadow(leaf: torch.Tensor, shadows: list[Any], side: int) -> torch.Tensor:
 
 
 def scene_slices(scenes: int, side: int, device: torch.device) -> list[slice]:
-    """Cut the batch into slices that are coloured together."""
+    """Divide the batch into slices of scenes that are coloured together."""
     at_once = max(1, _pixels_at_once(device) // side**2)
     return [slice(first, min(first + at_once, scenes)) for first in range(0, scenes, at_once)]
 
 
 def paint(surface: Surface, styles_GC: torch.Tensor, atlas: Atlas) -> torch.Tensor:
-    """Colour the visible leaves: float32 [B, 3, S, S], linear, about 0 to 1."""
+    """Colour the visible leaves (smallest regions); return float32 [B, 3, S, S], linear, about 0 to 1."""
     leaf_BSS = surface.leaf_BSS
     columns_CG = styles_GC.t().contiguous()
     side = leaf_BSS.shape[1]

@@ -1,7 +1,8 @@
 """Scene generator: procedural images with exact, nested masks, rendered in batches on the training device.
 
-Scenes are dead leaves (Lee, Mumford and Huang 2001) with radii of density r^-3, cut into parts and textured
-procedurally after "Learning to See by Looking at Noise" (Baradad et al. 2021); no photo is read.
+Scenes follow the dead leaves model (Lee, Mumford and Huang 2001): objects with radii of density r^-3 cover each other.
+The objects are divided into parts and textured procedurally after "Learning to See by Looking at Noise" (Baradad et al.
+2021). No photo is read.
 """
 
 import torch
@@ -30,11 +31,11 @@ def generate_scenes(
     """Generate `count` scenes of side x side pixels on `device`; equal states of `generator` give equal scenes.
 
     Args:
-        atlas: textures to use, see `textures.make_atlas`; None: the default ones, made once per process and device.
-        clean: omit the camera's effects (light fields, blur, noise, JPEG) but keep shading and soft borders.
+        atlas: textures, as `textures.make_atlas` makes them; None: default textures, made once per process and device.
+        clean: True to omit the camera's effects (light fields, blur, noise, JPEG); shading and soft borders stay.
 
     Raises:
-        ValueError: no scenes, or a side below `MIN_SIDE`.
+        ValueError: The count is below 1, or the side is below `MIN_SIDE`.
     """
     # Seed both generators
     if count < 1 or side < MIN_SIDE:

@@ -1,7 +1,7 @@
-"""Shapes: the depth of each pixel inside its object, and random outlines.
+"""Shapes: the depth of each pixel inside an object, and random outlines.
 
 Depth is in local units (the object's radius is 1): positive inside, 0 on the border, negative outside. Near the border
-it is close to the true distance.
+the depth is close to the true distance.
 
 Shape suffixes: N objects, W side of their window in pixels, A angles of an outline, M capsules of a chain.
 """
@@ -17,7 +17,7 @@ from engine.scenes.random_draws import RandomDraws
 def depth(
     objects: Objects, shape: Shape, u_NWW: torch.Tensor, v_NWW: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Compute the depth [N, W, W] in objects of one family; for CHAIN also the int32 label of the capsule."""
+    """Compute the depth of each pixel in objects of one shape, [N, W, W], and for CHAIN the int32 capsule label."""
     if shape is Shape.EVERYTHING:
         return torch.ones_like(u_NWW), None
     if shape is Shape.OUTLINE:
@@ -28,7 +28,7 @@ def depth(
 
 
 def _outline_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> torch.Tensor:
-    """Compute the depth below a border given by angle, minus a round hole."""
+    """Compute the depth inside an outline (border distance by angle) with a round hole."""
     turn = torch.atan2(v_NWW, u_NWW).mul_(NUM_ANGLES / (2 * math.pi)).add_(NUM_ANGLES)
     low = turn.floor()
     index = low.int()
@@ -43,7 +43,7 @@ def _outline_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -
 
 
 def _quad_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> torch.Tensor:
-    """Compute the depth in a rectangle with rounded corners."""
+    """Compute the depth inside a rectangle with rounded corners."""
     half_w, half_h, corner = objects.quad_N5[:, :3, None, None].unbind(1)
     x, y = u_NWW.abs() - half_w + corner, v_NWW.abs() - half_h + corner
     outside = torch.hypot(x.clamp_min(0), y.clamp_min(0))
@@ -51,14 +51,14 @@ def _quad_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> t
 
 
 def straighten(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Project local coordinates onto the plane of a tilted QUAD."""
+    """Project local coordinates u, v onto the plane of a tilted quad."""
     tilt_x, tilt_y = objects.quad_N5[:, 3, None, None], objects.quad_N5[:, 4, None, None]
     scale = (1 + tilt_x * u_NWW + tilt_y * v_NWW).clamp_min_(0.2).reciprocal_()
     return u_NWW * scale, v_NWW * scale
 
 
 def _chain_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the depth in a union of tapered capsules; a pixel belongs to the capsule in which it is deepest."""
+    """Compute depth and label inside a chain of tapered capsules; a pixel has the label of its deepest capsule."""
     deepest = torch.full_like(u_NWW, -9.0)
     label = torch.zeros_like(u_NWW, dtype=torch.int32)
     label_NM = objects.capsule_label_NM.int()
@@ -75,7 +75,11 @@ def _chain_depth(objects: Objects, u_NWW: torch.Tensor, v_NWW: torch.Tensor) -> 
 
 
 def outlines(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw float32 border distances [count, A], largest 1: blobs, superellipses, polygons, leaves and stars."""
+    """Draw random outlines: blobs, superellipses, polygons, plant leaves and stars.
+
+    Returns:
+        Distance of the border from the centre by angle, float32 [count, A]; the largest distance of an outline is 1.
+    """
     family = draws.choose((0.36, 0.2, 0.22, 0.22), count)
     options = torch.stack(
         [_blobs(draws, count), _superellipses(draws, count), _polygons(draws, count), _superformulas(draws, count)]
@@ -88,7 +92,7 @@ def outlines(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def _roughness(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw factors about 1, [count, A]: fractal jitter for three outlines of ten, like foliage, fur, broken edges."""
+    """Draw random factors near 1, [count, A], that roughen three in ten outlines like foliage, fur or broken edges."""
     order = torch.arange(3, NUM_ANGLES // 2, dtype=torch.float32)
     falloff_NF = order ** -draws.uniform(0.4, 1.4, count, 1)
     phase = order[:, None] * _angles()
@@ -104,13 +108,13 @@ def _angles() -> torch.Tensor:
 
 
 def _stretched(outline_NA: torch.Tensor, stretch_N1: torch.Tensor) -> torch.Tensor:
-    """Multiply the outline by an ellipse of this ratio of axes (in polar form: it stays a function of the angle)."""
+    """Multiply outlines, as functions of the angle, by the polar form of an ellipse with this ratio of axes."""
     angle = _angles()
     return outline_NA * torch.hypot(angle.cos(), angle.sin() / stretch_N1).reciprocal()
 
 
 def _blobs(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw circles with a few waves of falling amplitude."""
+    """Draw random blobs: circles with a few waves of falling amplitude."""
     order = torch.arange(2, 10, dtype=torch.float32)
     falloff_N1 = draws.uniform(0.8, 2.2, count, 1)
     size_NK = draws.normal(count, len(order)) * draws.uniform(0.02, 0.4, count, 1) / (order - 1) ** falloff_N1
@@ -120,7 +124,7 @@ def _blobs(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def _superellipses(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw superellipses, from diamonds to rounded rectangles."""
+    """Draw random superellipses, from diamonds to rounded rectangles."""
     power_N1, ratio_N1 = draws.log_uniform(1.2, 8, count, 1), draws.log_uniform(0.3, 1, count, 1)
     angle = _angles()
     across, up = angle.cos().abs() ** power_N1, (angle.sin().abs() / ratio_N1) ** power_N1
@@ -128,7 +132,7 @@ def _superellipses(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def _polygons(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw convex polygons as the nearest of 3 to 8 lines around the centre; a soft minimum rounds the corners."""
+    """Draw random convex polygons of 3 to 8 sides; a soft minimum over their sides rounds the corners."""
     lines = 8
     sides_N1 = draws.integers(3, lines + 1, count, 1)
     turn_NK = torch.arange(lines) / sides_N1 + draws.uniform(-0.25, 0.25, count, lines) / sides_N1
@@ -141,7 +145,7 @@ def _polygons(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def _superformulas(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw leaves, flowers and stars by the superformula (Gielis 2003)."""
+    """Draw random outlines of leaves, flowers and stars by the superformula (Gielis 2003)."""
     spikes_N1 = draws.integers(2, 9, count, 1).float()
     n1_N1, n2_N1 = draws.log_uniform(0.4, 3, count, 1), draws.log_uniform(0.6, 4, count, 1)
     quarter = spikes_N1 * _angles() / 4
@@ -151,7 +155,7 @@ def _superformulas(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def cell_outlines(draws: RandomDraws, n: int) -> torch.Tensor:
-    """Draw ovals with a dent or two, like nuclei."""
+    """Draw random ovals with a dent or two, like cell nuclei."""
     angle = _angles()
     ratio = draws.uniform(0.55, 1.0, n, 1)
     oval = torch.hypot(angle.cos(), angle.sin() / ratio).reciprocal()
@@ -162,7 +166,7 @@ def cell_outlines(draws: RandomDraws, n: int) -> torch.Tensor:
 
 
 def creatures(draws: RandomDraws, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw capsules [count, M, 6] and their labels: body 0, head 1, up to four two-piece limbs 2-5, a tail 6."""
+    """Draw random creatures as capsules [count, M, 6] with labels: body 0, head 1, up to four limbs 2 to 5, tail 6."""
     # Body
     capsules = torch.full((count, NUM_CAPSULES, 6), -1.0)
     labels = torch.zeros(count, NUM_CAPSULES, dtype=torch.int64)
@@ -203,7 +207,7 @@ def creatures(draws: RandomDraws, count: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def wires(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw capsules [count, M, 6] along a wandering curve, even or tapering, a third of them with a branch."""
+    """Draw random wires as capsules [count, M, 6] along a curve; some wires taper, and one in three has a branch."""
     half = NUM_CAPSULES // 2
     bend = draws.choose((0.3, 0.4, 0.3), count)[:, None] * 0.25
     branched = draws.chance(0.35, count)[:, None]
@@ -225,7 +229,7 @@ def wires(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def glyphs(draws: RandomDraws, count: int) -> torch.Tensor:
-    """Draw capsules [count, M, 6] of letter-like signs: 2 to 6 linked strokes between the nodes of a 3 x 3 grid."""
+    """Draw random letter-like signs as capsules [count, M, 6]: 2 to 6 linked strokes between nodes of a 3 x 3 grid."""
     strokes = 6
     nodes = draws.integers(0, 3, count, strokes + 1, 2).float() * torch.tensor([0.5, 0.75]) - torch.tensor([0.5, 0.75])
     thick = draws.uniform(0.06, 0.17, count)[:, None, None].expand(count, strokes, 2)

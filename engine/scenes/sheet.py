@@ -1,4 +1,4 @@
-"""Contact sheets: scenes beside their wholes and leaves, for visual checks."""
+"""Contact sheets for visual checks: images of scenes beside their coloured wholes and leaves (smallest regions)."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import generate_scenes
 
 SCENES_PER_ROW = 4
-"""Scenes in a row of the sheet."""
+"""Number of scenes in a row of the sheet."""
 SHEET_SIDE = 256
 """Default side of a scene, in pixels."""
 
 
 def write_contact_sheet(path: Path | str, count: int, seed: int, *, side: int = SHEET_SIDE) -> None:
-    """Write `count` scenes of this seed as one image file; its ending chooses the format.
+    """Write a contact sheet of `count` scenes of this seed as an image file; the ending of `path` gives the format.
 
     Raises:
         ValueError: OpenCV cannot write the file.
@@ -27,7 +27,11 @@ def write_contact_sheet(path: Path | str, count: int, seed: int, *, side: int = 
 
 
 def contact_sheet(batch: SceneBatch) -> np.ndarray:
-    """Lay out uint8 RGB [rows x side, 4 x 3 x side, 3]: each scene's image, its wholes and its leaves in colours."""
+    """Lay out each scene's image beside its wholes (whole objects) and its leaves (smallest regions) in colours.
+
+    Returns:
+        Contact sheet, uint8 RGB [rows x side, 4 x 3 x side, 3].
+    """
     images = batch.images_B3HW.permute(0, 2, 3, 1).cpu().numpy()
     panels = [images, _coloured(batch.level("whole")), _coloured(batch.level("leaf"))]
     cells = np.concatenate(panels, axis=2)
@@ -38,7 +42,7 @@ def contact_sheet(batch: SceneBatch) -> np.ndarray:
 
 
 def _coloured(ids_BHW: torch.Tensor) -> np.ndarray:
-    """Colour ids, each the same in every sheet."""
+    """Turn ids into RGB colours; an id has the same colour in every sheet."""
     ids = ids_BHW.cpu().numpy()
     colours = np.random.default_rng(0).integers(40, 256, (int(ids.max()) + 1, 3)).astype(np.uint8)
     return colours[ids]

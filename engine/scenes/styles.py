@@ -1,4 +1,4 @@
-"""Styles: the colours and textures of every leaf. Most parts look related to their object.
+"""Styles: the colours and textures of every leaf (smallest region). Most parts look similar to their object.
 
 Shape suffixes: B scenes, N objects, P parts, G leaves, C the columns of a style.
 """
@@ -14,11 +14,11 @@ from engine.scenes.random_draws import RandomDraws
 from engine.scenes.textures import NUM_SMOOTH, NUM_TEXTURES
 
 RELATED = 0.7
-"""Fraction of the parts whose look is a variation of their object's."""
+"""Fraction of the parts whose style is a variation of the style of their object."""
 
 
 class Style(IntEnum):
-    """Columns of a style. A pixel's colour goes from DARK to LIGHT with 0.5 + textures * strengths + gradient."""
+    """Columns of a style; a pixel's colour goes from DARK to LIGHT with 0.5 + textures * strengths + gradient."""
 
     DARK_R, DARK_G, DARK_B, LIGHT_R, LIGHT_G, LIGHT_B = range(6)
     TEXTURE, TURN_X, TURN_Y, SHIFT_U, SHIFT_V, STRENGTH = range(6, 12)
@@ -32,7 +32,7 @@ NUM_COLUMNS = len(Style)
 
 
 def leaf_styles(draws: RandomDraws, objects: Objects, scenes: int, side: int) -> torch.Tensor:
-    """Draw float32 styles [G, C]: two leaves for every label of every object, in the order of the rows."""
+    """Draw a random style for each of the two leaves (halves) of every part of every object, float32 [G, C]."""
     palette_BK3 = _palettes(draws, scenes)
     owner_P, whole_P = objects.parts()
     parts, scene_P, region_P = len(owner_P), objects.scene_N[owner_P], objects.region_span_N[owner_P] > 0
@@ -58,7 +58,7 @@ def leaf_styles(draws: RandomDraws, objects: Objects, scenes: int, side: int) ->
 
 
 def _models(objects: Objects, owner_P: torch.Tensor, kin_P: torch.Tensor) -> torch.Tensor:
-    """Find the first part that each part looks like, int64 [P], among alike labels and repeated instances."""
+    """Find the first part that has the same look as each part, int64 [P]; repeated objects share a look."""
     label_P = torch.arange(len(owner_P)) - (objects.labels_N.cumsum(0) - objects.labels_N)[owner_P]
     alike_P = objects.alike_N[owner_P]
     look_P = torch.where(alike_P == int(Alike.BUT_GROUND), label_P.clamp_max(1), label_P)
@@ -69,7 +69,7 @@ def _models(objects: Objects, owner_P: torch.Tensor, kin_P: torch.Tensor) -> tor
 
 
 def _palettes(draws: RandomDraws, scenes: int, colours: int = 6) -> torch.Tensor:
-    """Draw palettes, float32 RGB [B, K, 3] in [0, 1], of a few colours around a hue, dull or vivid, dark or light."""
+    """Draw a random palette of a few colours around one hue for each scene, float32 RGB [B, K, 3] in [0, 1]."""
     hue = _natural_hues(draws, scenes, 1) + draws.normal(scenes, colours) * draws.uniform(0.02, 0.3, scenes, 1)
     vivid = draws.uniform(0.1, 1, scenes, colours) * draws.uniform(0.2, 1, scenes, 1)
     value = draws.uniform(-0.1, 1.1, scenes, colours).clamp(0.06, 1)
@@ -77,14 +77,14 @@ def _palettes(draws: RandomDraws, scenes: int, colours: int = 6) -> torch.Tensor
 
 
 def _natural_hues(draws: RandomDraws, *shape: int) -> torch.Tensor:
-    """Draw hues, in turns, as frequent as in photos: earth and skin, foliage, sky, and some of everything."""
+    """Draw random hues, in turns: mostly earth, skin, foliage and sky, as in photos, and some of all others."""
     centres = torch.tensor([0.08, 0.2, 0.32, 0.58, 0.98, 0.8])
     hue = centres[draws.choose((0.33, 0.15, 0.14, 0.2, 0.12, 0.06), *shape)] + 0.04 * draws.normal(*shape)
     return torch.where(draws.chance(0.2, *shape), draws.uniform(0, 1, *shape), hue)
 
 
 def _rgb(hue: torch.Tensor, vivid: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Convert hue (in turns), saturation and value to RGB, in a new last axis."""
+    """Convert hue (in turns), saturation and value to RGB; the three channels are a new last axis."""
     thirds = torch.tensor([0.0, 2 / 3, 1 / 3])
     ramp = (((hue[..., None] + thirds) % 1.0) * 6 - 3).abs().sub(1).clamp(0, 1)
     return value[..., None] * (1 - vivid[..., None] * (1 - ramp))
@@ -113,7 +113,7 @@ def _random_styles(draws: RandomDraws, palette_BK3: torch.Tensor, scene_N: torch
 
 
 def _varied(draws: RandomDraws, style_NC: torch.Tensor, amount: float | torch.Tensor) -> torch.Tensor:
-    """Vary a look: move the colours together by about this much, and take another place in the texture."""
+    """Vary styles: shift their colours together by about `amount`, and move to another place in the texture."""
     n = len(style_NC)
     style = style_NC.clone()
     shift = amount * (draws.normal(n, 1) + 0.5 * draws.normal(n, 3))
@@ -125,7 +125,7 @@ def _varied(draws: RandomDraws, style_NC: torch.Tensor, amount: float | torch.Te
 def _related_styles(
     draws: RandomDraws, style_NC: torch.Tensor, palette_BK3: torch.Tensor, scene_N: torch.Tensor, side: int
 ) -> torch.Tensor:
-    """Vary the given style in most rows (half keep its texture too), and draw a new one in the others."""
+    """Vary the styles of most rows, half of these with a new texture, and draw new styles for the other rows."""
     n = len(style_NC)
     fresh = _random_styles(draws, palette_BK3, scene_N, side)
     near = _varied(draws, style_NC, 0.13)
@@ -136,7 +136,7 @@ def _related_styles(
 
 
 def _with_tilt(draws: RandomDraws, style_PC: torch.Tensor, region_P: torch.Tensor) -> torch.Tensor:
-    """Give a third of the background's regions a texture in perspective, mostly towards a horizon above."""
+    """Give one in three regions of the background a texture in perspective, mostly towards a horizon above."""
     n = len(style_PC)
     style = style_PC.clone()
     tilted = draws.chance(0.35, n) & region_P

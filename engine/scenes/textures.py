@@ -1,4 +1,4 @@
-"""Atlas of tileable textures, made once on the device, and its bilinear lookup.
+"""Atlas of textures that tile, made once on the device, and its bilinear lookup.
 
 Shape suffixes: T textures, A atlas side; P stands for any shape of pixels.
 """
@@ -12,9 +12,9 @@ import torch
 ATLAS_SIDE = 256
 """Side of a texture, in atlas pixels."""
 NUM_SMOOTH = 16
-"""Number of first layers with smooth noise, for light fields, warped borders and noise cuts."""
+"""Number of layers with smooth noise, the first ones of the atlas, for light, bent borders and parts from noise."""
 NUM_TEXTURES = 96
-"""Number of layers."""
+"""Number of layers (textures) of the atlas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Atlas:
     """Textures, uint8; each has mean 127.5 and a standard deviation of about 54."""
 
     def sample(self, layer: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Sample texture values in [-1, 1] at u, v in atlas pixels (textures tile); layer int64, broadcastable."""
+        """Sample values in [-1, 1] of an int64 `layer` at u, v in atlas pixels; textures tile, arguments broadcast."""
         u_floor, v_floor = u.floor(), v.floor()
         fu, fv = u - u_floor, v - v_floor
         mask = ATLAS_SIDE - 1
@@ -46,12 +46,12 @@ def _pick(flat: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=4)
 def default_atlas(device: str) -> Atlas:
-    """Return the default atlas; the same in every process on one kind of device."""
+    """Return the default atlas, which is the same in every process on one kind of device."""
     return make_atlas(0, torch.device(device))
 
 
 def make_atlas(seed: int, device: torch.device) -> Atlas:
-    """Make an atlas; takes about half a second on one CPU core."""
+    """Make an atlas of random textures, which takes about half a second on one CPU core."""
     draws = _Painter(seed, device)
     layers = [draws.noise(draws.between(1.6, 2.6)) for _ in range(NUM_SMOOTH)]
     painters = (
@@ -68,7 +68,7 @@ def _to_bytes(layer_AA: torch.Tensor) -> torch.Tensor:
 
 
 class _Painter:
-    """Families of random textures, each a method that returns float32 [A, A] that tiles."""
+    """Painter of random textures; each method for a texture returns float32 [A, A] that tiles."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.host = torch.Generator().manual_seed(seed)
@@ -77,19 +77,19 @@ class _Painter:
         self.y, self.x = torch.meshgrid(axis, axis, indexing="ij")
 
     def between(self, low: float, high: float) -> float:
-        """Draw a number, uniform in [low, high)."""
+        """Draw a random number, uniform in [low, high)."""
         return low + (high - low) * float(torch.rand((), generator=self.host))
 
     def whole(self, low: int, high: int) -> int:
-        """Draw a whole number, uniform in [low, high)."""
+        """Draw a random whole number, uniform in [low, high)."""
         return int(torch.randint(low, high, (), generator=self.host))
 
     def normal(self, *shape: int) -> torch.Tensor:
-        """Draw from the standard normal distribution."""
+        """Draw random numbers from the standard normal distribution."""
         return torch.randn(shape, generator=self.host).to(self.device)
 
     def noise(self, exponent: float, *, stretch: float = 1.0, turn: float = 0.0) -> torch.Tensor:
-        """Draw noise with amplitude 1 / frequency^exponent, its frequencies stretched across the direction `turn`."""
+        """Paint noise of amplitude 1 / frequency^exponent; frequencies are stretched across the direction `turn`."""
         fy = torch.fft.fftfreq(ATLAS_SIDE, device=self.device)[:, None]
         fx = torch.fft.rfftfreq(ATLAS_SIDE, device=self.device)[None]
         along = fx * math.cos(turn) + fy * math.sin(turn)
@@ -102,54 +102,54 @@ class _Painter:
         return field / field.std().clamp_min(1e-6)
 
     def waves(self, low: int, high: int) -> torch.Tensor:
-        """Draw the phase, in radians, of a plane wave with whole numbers of periods along both sides, for tiling."""
+        """Compute the phase, in radians, of a random plane wave; it tiles, with whole periods along both sides."""
         periods, turn = self.between(low, high), self.between(0, math.pi)
         kx, ky = round(periods * math.cos(turn)), round(periods * math.sin(turn))
         return 2 * math.pi * (kx * self.x + ky * self.y)
 
     def rough(self) -> torch.Tensor:
-        """Draw rough noise."""
+        """Paint rough noise."""
         return self.noise(self.between(0.4, 1.8))
 
     def ridged(self) -> torch.Tensor:
-        """Draw noise folded at 0, which makes ridges."""
+        """Paint the absolute value of noise, which has ridges at 0."""
         return self.noise(self.between(1.0, 2.0)).abs() + 0.15 * self.noise(0.6)
 
     def marble(self) -> torch.Tensor:
-        """Draw marble: bent waves."""
+        """Paint marble from bent waves."""
         bend = self.between(0.5, 5.0) * self.noise(self.between(1.4, 2.2))
         return torch.sin(self.waves(2, 30) + bend) + 0.15 * self.noise(0.8)
 
     def weave(self) -> torch.Tensor:
-        """Draw fabric: two crossing waves."""
+        """Paint fabric from two crossing waves."""
         bend = self.between(0.0, 0.8) * self.noise(2.0)
         a, b = torch.sin(self.waves(6, 40) + bend), torch.sin(self.waves(6, 40) - bend)
         mix = (a, a * b, torch.maximum(a, b), torch.sign(a) + 0.3 * b)[self.whole(0, 4)]
         return mix + 0.2 * self.noise(0.9)
 
     def strokes(self) -> torch.Tensor:
-        """Draw grass, fur or straw: noise stretched along one direction."""
+        """Paint grass, fur or straw from noise that is stretched along one direction."""
         field = self.noise(self.between(0.1, 0.6), stretch=self.between(4, 14), turn=self.between(0, math.pi))
         return field if self.whole(0, 2) else field.sign() * field.abs().sqrt()
 
     def speckle(self) -> torch.Tensor:
-        """Draw separate dots: the peaks of noise."""
+        """Paint separate dots from the peaks of noise."""
         field = self.noise(self.between(0.6, 1.2))
         return (field - self.between(0.4, 1.4)).clamp_min(0).sqrt() + 0.05 * self.noise(0.8)
 
     def cells(self) -> torch.Tensor:
-        """Draw Voronoi cells of different levels."""
+        """Paint Voronoi cells of different brightness."""
         nearest, _, level = self._sites(self.whole(4, 28))
         return level + self.between(-1.5, 1.5) * nearest + 0.2 * self.noise(1.0)
 
     def pebbles(self) -> torch.Tensor:
-        """Draw pebbles: Voronoi cells with gaps between them."""
+        """Paint pebbles from Voronoi cells with gaps between them."""
         nearest, second, level = self._sites(self.whole(8, 36))
         gap = ((second - nearest) * self.between(3, 8)).clamp(0, 1)
         return gap * (1.5 + 0.6 * level) + 0.15 * self.noise(1.0)
 
     def bricks(self) -> torch.Tensor:
-        """Draw bricks or tiles with joints."""
+        """Paint bricks or tiles with joints."""
         rows, columns = 2 * self.whole(2, 16), self.whole(2, 16)
         v = self.y * rows
         row = v.floor()
@@ -161,7 +161,11 @@ class _Painter:
         return torch.where(joint, self.between(-3, 3), level * self.between(0.2, 1.0)) + 0.3 * self.noise(1.0)
 
     def _sites(self, cells: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draw jittered grid points: distance to the nearest and second nearest (in cells), and the nearest's level."""
+        """Place random points in the squares of a grid, and compare each pixel with them.
+
+        Returns:
+            Distance to the nearest point, distance to the second nearest (both in squares), brightness of the nearest.
+        """
         jitter = torch.rand((2, cells, cells), generator=self.host).to(self.device)
         levels = self.normal(cells, cells)
         u, v = self.x * cells, self.y * cells
