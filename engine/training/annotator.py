@@ -1,9 +1,10 @@
-"""The simulated annotator of training: draws a first click or box on a mask, and further clicks on its errors.
+"""Simulated annotator of training: it draws a first click or box on a mask, and further clicks on the mask's errors.
 
-Random, and on windows, so that the model meets the variety of people's clicks. Evaluation has another one, which clicks
-the deepest point of the error region on whole images: `engine.evaluation.annotator`.
+It draws at random, and on windows, so that the model meets the variety of people's clicks. Evaluation has another
+simulated annotator, `engine.evaluation.annotator`, which clicks the deepest point of the error region on whole images.
 
-All points are in pixels of the window at hand, (x, y), pixel centres at .5. P prompts, L side of the logit grid.
+All points are (x, y) in pixels of the window; pixel centres lie at .5. P is the number of prompts, L the side of the
+logit grid.
 """
 
 import cv2
@@ -14,22 +15,27 @@ from numpy.random import Generator
 from torch import Tensor
 
 CENTRED_FRACTION = 0.55
-"""Fraction of first clicks near the point farthest from the boundary; the others fall anywhere in the mask."""
+"""Fraction of first clicks drawn near the point farthest from the boundary; the other clicks fall anywhere in the mask.
+"""
 BOX_NOISE = 0.1
-"""Standard deviation of a box's sides as a fraction of its width or height ("Segment Anything", appendix A)."""
+"""Standard deviation of a box side's shift, as a fraction of the box's width or height ("Segment Anything", appendix
+A).
+"""
 BOX_NOISE_MAX_PX = 20.0
 """Largest shift of a box's side, in pixels."""
 ERROR_BLUR_CELLS = 9
-"""Side of the window, in cells, that errors are counted in to draw the next click: people click into big errors."""
+"""Side in cells of the window in which errors are counted to draw the next click, because people click into big errors.
+"""
 DENSITY_POWER = 3
-"""Power of the local density of errors that weighs where the next click falls; 0, the paper's, is evenly."""
+"""Power of the local density of errors that weighs where the next click falls. 0 draws evenly, as the paper does."""
 
 
 def first_click(mask_HW: np.ndarray, rng: Generator, centred_fraction: float = CENTRED_FRACTION) -> np.ndarray:
     """Draw a click into the mask (uint8 or bool [H, W], not empty): float32 [2].
 
-    People aim at the middle but do not hit it (RClicks, 2410.11722), so a part of the clicks is drawn from the cells
-    at least half to all as deep as the deepest, and the rest is uniform as in the paper.
+    People aim at the middle but do not hit it (RClicks, 2410.11722). Therefore `centred_fraction` of the clicks
+    are drawn from the deepest cells: those deeper than a random threshold between 0.5 and 1 times the greatest depth.
+    The other clicks are drawn evenly from the mask, as in the paper.
     """
     mask_HW = mask_HW.astype(np.uint8)
     if rng.random() < centred_fraction:
@@ -61,10 +67,11 @@ def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
 def correction_clicks(
     logits_PLL: Tensor, targets_PLL: Tensor, uniforms_P3: Tensor, cell_px: int, density_power: int = DENSITY_POWER
 ) -> tuple[Tensor, Tensor]:
-    """Draw one click per prompt into its error region: points float32 [P, 2], labels int64 [P] (1 missed, 0 too much).
+    """Draw one click per prompt into its error region: points float32 [P, 2] and labels int64 [P].
 
-    `uniforms_P3` are the random numbers in [0, 1): which cell, and where in it (so the draw belongs to the sample and
-    not to the process that runs it). A prompt without error gets a positive click into its target.
+    Label 1 marks a place that the prediction missed, label 0 a place that it wrongly covers. `uniforms_P3` are random
+    numbers in [0, 1) that choose the cell and the place in it, so that the draw belongs to the sample and not to the
+    process that runs it. A prompt without error gets a positive click into its target.
     """
     missed_PLL = (targets_PLL >= 0.5) & (logits_PLL <= 0)
     extra_PLL = (targets_PLL < 0.5) & (logits_PLL > 0)

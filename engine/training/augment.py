@@ -1,4 +1,4 @@
-"""How a window is taken from an image and changed: its size and place, large-scale jitter, resizing, colours."""
+"""Augmentation of training windows: their size and place in the image, large-scale jitter, resizing, colours."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from engine.training.sources import WindowConfig
 
 
 def content_size(window: WindowConfig, rng: Generator) -> tuple[int, int]:
-    """Draw the height and width of the window's content in px: the longer side fills the window."""
+    """Draw the height and width in px of the image content in a window; its longer side fills the window."""
     aspect = window.aspects[rng.integers(len(window.aspects))]
     short = int(window.side_px * aspect + 0.5)
     return (short, window.side_px) if rng.random() < 0.6 else (window.side_px, short)
@@ -17,7 +17,7 @@ def content_size(window: WindowConfig, rng: Generator) -> tuple[int, int]:
 def draw_crop(
     image_hw: tuple[int, int], content_hw: tuple[int, int], zoom: tuple[float, float], rng: Generator
 ) -> tuple[slice, slice]:
-    """Draw the rows and columns of the image that become the content, zoomed out no further than the image reaches."""
+    """Draw the rows and columns of the image to cut out; the image's sides limit how far the cut zooms out."""
     least = max(content / image for content, image in zip(content_hw, image_hw, strict=True))
     low, high = max(zoom[0], least), max(zoom[1], least)
     factor = np.exp(rng.uniform(np.log(low), np.log(high)))
@@ -30,7 +30,7 @@ def draw_crop(
 def draw_scale_jitter(
     image_hw: tuple[int, int], window: WindowConfig, rng: Generator
 ) -> tuple[slice, slice, tuple[int, int]]:
-    """Draw large-scale jitter: rows and columns of the image, and the (height, width) of the content they become."""
+    """Draw large-scale jitter: rows and columns of the image to cut out, and the (height, width) to resize them to."""
     assert window.large_scale_jitter is not None
     factor = rng.uniform(*window.large_scale_jitter) * window.side_px / max(image_hw)
     content_hw = tuple(max(1, min(window.side_px, int(side * factor + 0.5))) for side in image_hw)
@@ -40,14 +40,14 @@ def draw_scale_jitter(
 
 
 def scale(image_HWC: np.ndarray, size_hw: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
-    """Resize to (height, width): averaging when shrinking, bilinear when growing, or nearest for labels."""
+    """Resize an image to (height, width): average to shrink, interpolate to grow; `nearest` copies pixels, for labels."""
     shrinks = size_hw[0] < image_HWC.shape[0]
     method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image_HWC), size_hw[::-1], interpolation=method)
 
 
 def jitter_colours(image_HW3: np.ndarray, rng: Generator) -> np.ndarray:
-    """Swap channels, scale and shift them, bend the curve, or drop the colour, each for some of the images."""
+    """Change the colours: swap channels, scale and shift them, bend the curve, drop the colour; each at random."""
     if rng.random() < 0.3:
         image_HW3 = image_HW3[..., rng.permutation(3)]
     levels_256_3: np.ndarray = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, 1)

@@ -1,13 +1,14 @@
 """Training samples: windows cut from labelled images, each with ground-truth masks and a first prompt on every mask.
 
-Everything about a sample follows from (seed, step, position in the global batch): which image, which window, which
-masks, which random numbers its later clicks use. So a resumed run sees the same data, and so does the same run spread
-over more processes.
+The seed, the step and the position in the global batch decide everything about a sample: its image, its window, its
+masks and the random numbers of its later clicks. So a resumed training sees the same data, and so does the same
+training spread over more processes.
 
-Samples are made on the host, in numpy; pixels and masks travel as bytes and become numbers on the device that trains.
+Samples are made in numpy on the CPU. Pixels and masks travel as bytes and become floating-point numbers on the device
+that trains.
 
-B images of this process, P = B * prompts per image, S window side in px, L = S / cell_px cells of a low-resolution
-mask, R correction rounds.
+B is the number of this process's images, P = B * prompts per image, S the window's side in px, L = S / cell_px the side
+in cells of a low-resolution mask, R the number of correction rounds.
 """
 
 from dataclasses import dataclass, fields
@@ -21,27 +22,28 @@ from engine.training.augment import jitter_colours
 from engine.training.sources import Source, WindowConfig
 
 CELL_PX = 2
-"""Window pixels per cell of the low-resolution masks: a quarter of the hybrid encoder's stride 8. A ViT's are 4."""
+"""Window pixels per cell side of the low-resolution masks: a quarter of the hybrid encoder's stride of 8. ViTs have 4.
+"""
 
 Samples = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one process trains on in one step."""
+    """Samples that one process trains on in one step."""
 
     pixels_B3SS: Tensor
-    """float32, normalised, zero where padded."""
+    """Windows, float32, normalised, zero where padded."""
     targets_PLL: Tensor
-    """float32 in [0, 1]: fraction of each cell that the mask covers."""
+    """Ground truth, float32 in [0, 1]: fraction of each cell that the mask covers."""
     clicks_P2: Tensor
-    """float32 (x, y), window pixels."""
+    """First clicks (x, y), float32, in window pixels."""
     boxes_P4: Tensor
-    """float32 (x0, y0, x1, y1), window pixels, noisy."""
+    """First boxes (x0, y0, x1, y1) with noise on every side, float32, in window pixels."""
     is_box_P: Tensor
-    """bool: the first prompt is the box, else the click."""
+    """Choice of each first prompt, bool: true takes the box, false the click."""
     uniforms_RP3: Tensor
-    """float32 in [0, 1): random numbers of each correction click."""
+    """Random numbers of each correction click, float32 in [0, 1)."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy the batch to another device."""
@@ -67,23 +69,25 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """How batches are put together."""
+    """Settings of how batches are made."""
 
     seed: int
     prompts: int
-    """Masks, each with a prompt, per image."""
+    """Number of masks per image, each with one prompt."""
     box_fraction: float = 0.2
-    """Fraction of first prompts that are boxes; half in the paper."""
+    """Fraction of first prompts that are boxes; 0.5 in the paper."""
     centred_fraction: float = CENTRED_FRACTION
-    """Fraction of first clicks near the point farthest from the boundary, the others fall anywhere; 0 in the paper."""
+    """Fraction of first clicks drawn near the point farthest from the boundary, where the others fall anywhere in the
+    mask; 0 in the paper.
+    """
     max_corrections: int = 3
-    """Most clicks that may follow the first prompt; 8 in the paper."""
+    """Maximum number of clicks that may follow the first prompt; 8 in the paper."""
     colour_jitter: bool = True
-    """Whether to change the colours of some images; the paper's last stages do not."""
+    """Whether to change the colours of some images; the paper's last stages change none."""
     pixel_mean: tuple[float, float, float]
-    """Mean of RGB on the 0..255 scale, the model's preprocessing."""
+    """Mean of red, green and blue on the 0..255 scale, from the model's preprocessing."""
     pixel_std: tuple[float, float, float]
-    """Standard deviation of RGB on the 0..255 scale."""
+    """Standard deviation of red, green and blue on the 0..255 scale, from the model's preprocessing."""
 
 
 def make_batch(
@@ -96,7 +100,7 @@ def make_batch(
     cell_px: int = CELL_PX,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Make the samples at `positions` of the global batch of `step`, as a batch on `device`."""
+    """Make the samples of a step at `positions` of the global batch, as a batch on `device`."""
     samples = make_samples(source, config, window, step=step, positions=positions, cell_px=cell_px)
     return to_batch(samples, config, torch.device(device))
 
@@ -104,7 +108,7 @@ def make_batch(
 def make_samples(
     source: Source, config: BatchConfig, window: WindowConfig, *, step: int, positions: range, cell_px: int
 ) -> Samples:
-    """Make the arrays that `to_batch` turns into a batch; large ones are bytes."""
+    """Make the arrays that `to_batch` turns into a batch; pixels and masks are bytes."""
     samples = [_make_sample(source, config, window, step, position, cell_px) for position in positions]
     stacked = {name: [sample[name] for sample in samples] for name in samples[0]}
     return {
@@ -120,7 +124,7 @@ def make_samples(
 
 
 def to_batch(samples: Samples, config: BatchConfig, device: torch.device) -> Batch:
-    """Turn samples into a batch on `device`: pixels normalised and zero where padded, masks as fractions of cells."""
+    """Turn samples into a batch on `device`: normalise pixels (zero where padded), average masks over cells."""
     here = {name: _to_device(array, device) for name, array in samples.items() if name != "cell_area"}
     mean_3, std_3 = (torch.tensor(values, device=device) for values in (config.pixel_mean, config.pixel_std))
     pixels_BSS3 = here["pixels_BSS3"]

@@ -1,9 +1,10 @@
-"""Calibration of the IoU head: a line per decoded mask from predicted to true IoU, folded into the head's weights.
+"""Calibration of the IoU head: a line for each mask token from predicted to true IoU, folded into the head's weights.
 
-Trained on scenes, the head is overconfident on photos, and not equally so for the three masks of a click, so that it
-ranks them wrongly. A line per mask token keeps the order within a token and corrects it between tokens.
+A head trained on scenes is overconfident on photos, by different amounts for the three masks of a click, so that it
+ranks them wrongly. One line per mask token (the decoder's input that yields one mask) keeps the order among masks of
+the same token and corrects the order between tokens.
 
-P prompts, M = 4 mask tokens.
+P is the number of prompts, M = 4 the number of mask tokens.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,25 +23,27 @@ from engine.training.sources import Source, WindowConfig
 from engine.training.step import decode_window, encode_prompts, image_of_prompts
 
 SLOPES = (0.6, 1.0)
-"""Limits of a fitted slope. Flatter slopes mostly come from clicks that were meant for another object: least squares
-without limits rank no better on unseen photos, worse on scenes, and suppress the token for large masks in the automatic
-generator.
+"""Limits of a fitted slope. Flatter slopes mostly come from clicks that were meant for another object. Least squares
+without limits ranks no better on unseen photos, ranks worse on scenes, and suppresses the token for large masks in the
+automatic generator.
 """
 SMALLEST_VARIANCE = 1e-4
 WHOLE_IMAGES = (1e-6, 1e-6)
-"""Zoom of the windows, limited by the image's sides: annotators and the automatic generator see whole images."""
+"""Zoom that shows whole images in windows, as annotators and the automatic generator see them; the image's sides limit
+how far a window really zooms out.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
-    """What the IoU head is calibrated on."""
+    """Settings of the data that the IoU head is calibrated on."""
 
     images_per_source: int = 40
-    """Windows of scenes, and of each domain of photos."""
+    """Number of windows of scenes, and of windows of each domain of photos."""
     prompts: int = 24
-    """First clicks per window."""
+    """Number of first clicks per window."""
     aspects: tuple[float, ...] = (0.667, 0.75, 1.0)
-    """Shorter over longer side of the windows."""
+    """Ratios of the shorter to the longer side that windows have."""
     seed: int = 1
     """Seed of the windows and clicks."""
 
@@ -50,14 +53,14 @@ class IouPairs:
     """Predicted and true IoU of the four masks decoded for each first click."""
 
     predicted_P4: Tensor
-    """float32, the IoU head's prediction."""
+    """IoU that the head predicts, float32."""
     true_P4: Tensor
-    """float32 in [0, 1], on the grid of the low-resolution logits."""
+    """True IoU, float32 in [0, 1], on the grid of the low-resolution logits."""
 
     def summary(self) -> dict[str, float]:
-        """Mean IoU of the mask the IoU head ranks first and of the best of three, and the number of clicks.
+        """Compute the mean IoU of the mask ranked first, that of the best of three masks, and the number of clicks.
 
-        A quick measure on windows, at the resolution of the logits, to compare a model before and after its training;
+        This quick measure on windows, at the resolution of the logits, compares a model before and after its training;
         `engine.evaluation.clicked` measures whole images at their own resolution.
         """
         predicted_P3, true_P3 = self.predicted_P4[:, 1:], self.true_P4[:, 1:]
@@ -76,10 +79,10 @@ def calibrate(
     photos: Sequence[LabelledImage],
     config: CalibrationConfig | None = None,
 ) -> dict[str, Any]:
-    """Fold a line per mask token into the IoU head, fitted on scenes and on each domain of photos alike.
+    """Fit a line per mask token on scenes and each domain of photos, equally weighted; fold it into the IoU head.
 
     Returns:
-        What was done, for the model card.
+        Description of the calibration, for the model card.
     """
     domains = sorted({image.domain for image in photos})
     sources: dict[str, Source] = {"scenes": scenes}
@@ -91,13 +94,13 @@ def calibrate(
 def calibrate_on(
     sam: Sam, batch: BatchConfig, sources: Mapping[str, Source], config: CalibrationConfig | None = None
 ) -> dict[str, Any]:
-    """Fold a line per mask token into the IoU head, fitted on equally many windows of each source.
+    """Fit a line per mask token on equally many windows of each source, and fold it into the IoU head.
 
     Returns:
-        What was done, for the model card.
+        Description of the calibration, for the model card.
 
     Raises:
-        ValueError: as `fit_lines`.
+        ValueError: The predictions of a token hardly vary, as in `fit_lines`.
     """
     config = config or CalibrationConfig()
     per_source = {name: first_click_pairs(sam, batch, source, config) for name, source in sources.items()}
@@ -123,7 +126,7 @@ def first_click_pairs(sam: Sam, batch: BatchConfig, source: Source, config: Cali
 
 @torch.inference_mode()
 def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
-    """Decode the first clicks of whole-frame batches and compare IoU; the network is in evaluation mode."""
+    """Decode the first clicks of batches of whole images and compare predicted with true IoU, in evaluation mode."""
     predicted, true = [], []
     for batch in batches:
         embeddings_BCEE = sam.encode(batch.pixels_B3SS)
@@ -139,10 +142,10 @@ def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
 
 
 def fit_lines(pairs: IouPairs) -> Tensor:
-    """Fit slope, kept within SLOPES, and offset of each mask token by least squares: float32 [4, 2].
+    """Fit slope (kept within SLOPES) and offset of each mask token by least squares: float32 [4, 2].
 
     Raises:
-        ValueError: a token's predictions hardly vary, and there is no line through one point.
+        ValueError: The predictions of a token hardly vary, so that no line can be fitted.
     """
     predicted_P4, true_P4 = pairs.predicted_P4.double(), pairs.true_P4.double()
     centred_P4 = predicted_P4 - predicted_P4.mean(0)
@@ -160,7 +163,7 @@ def fit_lines(pairs: IouPairs) -> Tensor:
 
 @torch.no_grad()
 def fold_lines(sam: Sam, lines_42: Tensor) -> None:
-    """Fold the lines into the IoU head's last layer: it then predicts slope x prediction + offset."""
+    """Fold the lines into the IoU head's last layer, so that it predicts slope x prediction + offset."""
     last = sam.mask_decoder.iou_prediction_head.layers[-1]
     assert isinstance(last, nn.Linear)
     lines_42 = lines_42.to(last.weight.device)

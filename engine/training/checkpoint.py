@@ -1,4 +1,4 @@
-"""What a training resumes from: one file, replaced atomically, and the history of its steps beside it."""
+"""Checkpoint that a training resumes from: one file, replaced atomically, with the history of the steps beside it."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ HISTORY_FIELDS = ("loss", "best_iou", "chosen_iou", "iou_error", "corrected_iou"
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Everything a step changes."""
+    """State of a training: everything that a step changes."""
 
     step: int
     """Number of the next step."""
@@ -28,7 +28,7 @@ class TrainState:
 
 
 def save_state(folder: Path, state: TrainState) -> None:
-    """Write the state so that the folder holds, at every moment, this or the former one in full."""
+    """Write the state atomically: at every moment the folder holds either this state or the previous one, complete."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "step": state.step,
@@ -41,10 +41,10 @@ def save_state(folder: Path, state: TrainState) -> None:
 
 
 def load_state(folder: Path, state: TrainState) -> bool:
-    """Put the folder's checkpoint into `state`; False when there is none.
+    """Load the folder's checkpoint into `state`; return False when the folder has none.
 
     Raises:
-        ValueError: the checkpoint is of a network of other sizes, or of other optimizers.
+        ValueError: The checkpoint belongs to a network of other sizes, or to other optimizers.
     """
     path = folder / STATE_NAME
     if not path.exists():
@@ -69,14 +69,19 @@ def load_state(folder: Path, state: TrainState) -> bool:
 
 
 class History:
-    """One JSON line per step. Lines are written with the checkpoint they belong to, so a resume never doubles one."""
+    """History of a training: one JSON line per step, written together with the checkpoint.
+
+    A training that resumes from the checkpoint therefore never writes a line twice.
+    """
 
     def __init__(self, folder: Path, *, from_step: int, writes: bool) -> None:
         """Open the history.
 
         Args:
-            from_step: lines of this and later steps, left by a killed training, are dropped.
-            writes: whether this process writes it.
+            folder: the training's folder.
+            from_step: the first step of the training that continues; lines of this step and later ones, left by a
+                killed training, are dropped.
+            writes: whether this process writes the history.
         """
         self._path = folder / HISTORY_NAME
         self._writes = writes
@@ -87,7 +92,7 @@ class History:
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
-        """Keep a step's scores, in the order of `HISTORY_FIELDS`, for the next flush, without waiting for a GPU."""
+        """Keep a step's scores, in the order of `HISTORY_FIELDS`, for the next flush; do not wait for a GPU."""
         if self._writes:
             self._pending.append((step, scores_5, learning_rate))
 
@@ -105,7 +110,7 @@ def _line(step: int, scores_5: Tensor, learning_rate: float) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the complete lines of a history; a last line cut short by a kill is left out."""
+    """Read the complete lines of a history; leave out a last line that a kill cut short."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -113,10 +118,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def load_average(folder: Path) -> tuple[Sam, int]:
-    """Load the moving average in a checkpoint, in evaluation mode, and the number of steps it took.
+    """Load the moving average of a checkpoint's weights, in evaluation mode, and the number of steps that were trained.
 
     Raises:
-        ValueError: the folder holds no checkpoint.
+        ValueError: The folder holds no checkpoint.
     """
     path = folder / STATE_NAME
     if not path.exists():

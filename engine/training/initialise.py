@@ -1,8 +1,8 @@
-"""Fresh weights whose attention starts at the click.
+"""Initial weights of a network whose attention finds the click from the first step.
 
-Clicks and image cells are placed by the same Fourier code. With equal query and key projections their products peak
-where the codes agree, so tokens look at the clicked cell from the first step; learning otherwise spends its first
-hundred steps on finding that out. Structure and names stay SAM's.
+The same Fourier code (sines and cosines of a position) places clicks and image cells. Equal query and key projections
+give products that peak where two codes agree, so that tokens look at the clicked cell at once. A network without this
+spends the first hundred steps on learning it. Structure and names remain those of SAM.
 """
 
 import torch
@@ -13,14 +13,15 @@ from engine.model.sam import Sam
 from engine.model.transformer import Attention, TwoWayBlock
 
 QUERY_GAIN = 2.2
-"""Factor on tied projections: sharp enough to prefer the clicked cell among some hundred (measured)."""
+"""Factor on the equal query and key projections, sharp enough to prefer the clicked cell among some hundred (measured).
+"""
 PROMPT_STD = 0.1
-"""Small prompt embeddings leave the Fourier code in charge."""
+"""Standard deviation of the initial prompt embeddings, small so that the Fourier code of the position dominates."""
 TOKEN_STD = 0.5
 
 
 def fresh_sam(config: SamConfig, seed: int) -> Sam:
-    """Make a network with weights drawn from `seed`, click-centred attention and channels-last convolutions."""
+    """Make a network with weights drawn from `seed`, attention that finds the click, and channels-last convolutions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sam = Sam(config)

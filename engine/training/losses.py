@@ -1,6 +1,7 @@
 """Losses of mask prediction: focal and dice at 20 : 1, and the minimum over the masks of one click.
 
-"Segment Anything", appendix A. P prompts, M masks of one prompt, L side of the low-resolution grid (any H, W works).
+The source is "Segment Anything", appendix A. P is the number of prompts, M the number of masks per prompt, L the side
+of the low-resolution grid (any H, W works).
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ FOCAL_GAMMA = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class MaskScores:
-    """How far each predicted mask is from the ground truth."""
+    """Distances of each predicted mask from the ground truth."""
 
     loss_PM: Tensor
-    """20 x focal + dice, float32."""
+    """Loss, 20 x focal + dice, float32."""
     iou_PM: Tensor
     """True IoU of the thresholded mask, float32 in [0, 1], without gradient."""
 
@@ -27,7 +28,7 @@ class MaskScores:
 def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
     """Compare the logits [P, M, L, L] with one target each [P, L, L] (fraction of each cell covered, in [0, 1]).
 
-    The IoU is taken on the logits' own grid, where a cell belongs to the target when at least half of it is covered.
+    The IoU is computed on the grid of the logits. A cell belongs to the target when at least half of it is covered.
     """
     logits_PMLL = logits_PMLL.float()
     targets_P1LL = targets_PLL.float().unsqueeze(1)
@@ -41,8 +42,8 @@ def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
 def focal_loss(logits_PMLL: Tensor, probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
     """Compute the mean over cells of |p - t|^2 x cross entropy, float32 [P, M].
 
-    For hard targets this is focal loss with gamma 2. No alpha weighting: 20 : 1 against dice is the paper's only
-    balance.
+    For targets of 0 or 1 this is focal loss with gamma 2. There is no alpha weighting, as in the paper: the factor 20 :
+    1 against dice is the only balance.
     """
     # softplus(x) - x * t is the cross entropy for soft targets, without a broadcast copy of the targets.
     cross_entropy_PMLL = F.softplus(logits_PMLL) - logits_PMLL * targets_P1LL
@@ -51,7 +52,7 @@ def focal_loss(logits_PMLL: Tensor, probability_PMLL: Tensor, targets_P1LL: Tens
 
 
 def dice_loss(probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
-    """1 - (2 |p t| + 1) / (|p| + |t| + 1); float32 [P, M] in [0, 1]."""
+    """Compute the dice loss 1 - (2 |p t| + 1) / (|p| + |t| + 1), float32 [P, M] in [0, 1]."""
     overlap_PM = (probability_PMLL * targets_P1LL).sum((-2, -1))
     total_PM = probability_PMLL.sum((-2, -1)) + targets_P1LL.sum((-2, -1))
     return 1 - (2 * overlap_PM + 1) / (total_PM + 1)
@@ -68,9 +69,9 @@ def mask_iou(logits_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
 
 
 def min_loss(loss_PM: Tensor, *, mean_fraction: float = 0.0) -> Tensor:
-    """Take per prompt the minimum loss over its masks, plus `mean_fraction` of their mean; [P].
+    """Take the minimum loss over each prompt's masks, plus `mean_fraction` of their mean loss: [P].
 
-    Only the best mask learns (the paper's rule for ambiguous clicks). A small mean keeps a token that never wins from
-    dying early in a short training.
+    Only the best mask learns, which is the paper's rule for ambiguous clicks. In a short training, a small
+    `mean_fraction` keeps a mask token alive that would never be the best.
     """
     return loss_PM.amin(1) + mean_fraction * loss_PM.mean(1)

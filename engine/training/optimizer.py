@@ -1,9 +1,9 @@
-"""Muon for the weight matrices and AdamW for everything else, or AdamW alone as in the paper; layer-wise rates.
+"""Optimizers of a training: Muon for weight matrices with AdamW for the rest, or AdamW alone as in the paper.
 
-Muon (K. Jordan 2024): the momentum of a weight matrix is replaced by the nearest semi-orthogonal matrix, found by a
-few Newton-Schulz iterations, so that rare directions learn as fast as common ones. Its step is scaled by
-sqrt(max(rows, columns)) to a fixed size per entry ("Muon is scalable for LLM training", 2025), so that one
-learning-rate schedule serves both optimizers.
+Muon (K. Jordan 2024) replaces the momentum of a weight matrix by the nearest semi-orthogonal matrix, found by a few
+Newton-Schulz iterations, so that rare directions learn as fast as common ones. Its step is scaled by sqrt(max(rows,
+columns)) to a fixed size per entry ("Muon is scalable for LLM training", 2025), so that one learning-rate schedule
+serves both optimizers. Learning rates may differ by layer.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,22 @@ from engine.training.peers import Peers
 
 OptimizerKind = Literal["muon", "adamw"]
 STEP_RMS = 0.8
-"""Size of an entry's step over the learning rate. AdamW's is about 0.2; small nets trained briefly take larger ones."""
+"""Size of an entry's step, as a multiple of the learning rate. AdamW has about 0.2; small networks trained briefly take
+larger steps.
+"""
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 MUON_MOMENTUM = 0.95
 MIN_INPUTS = 28
-"""Fewest inputs per output of a layer for Muon; smaller ones (RGB's 3 x 3 x 3, depthwise 3 x 3, 2 x 2) go to AdamW."""
+"""Minimum inputs per output of a layer that Muon trains; AdamW trains layers with fewer (3 x 3 on RGB, depthwise 3 x 3,
+2 x 2).
+"""
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for parameters of two or more dimensions; convolutions count as [out, in * height * width].
+    """Muon optimizer for parameters of two or more dimensions; convolutions count as [out, in * height * width].
 
-    Processes that train together share the work: each orthogonalises every n-th matrix and all exchange the results,
-    which therefore do not depend on how many processes there are.
+    Processes that train together share the work: each process orthogonalises every n-th matrix, and all processes
+    exchange the results. The results therefore do not depend on the number of processes.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step with gradients that are the same on every process; parameters without one stay."""
+        """Take one step with gradients that are equal on every process; skip parameters without a gradient."""
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -64,7 +68,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix_RC: Tensor) -> Tensor:
-    """Approximate the semi-orthogonal matrix nearest to this one (singular values in 0.7 to 1.2), in its dtype."""
+    """Approximate the semi-orthogonal matrix nearest to `matrix_RC` (singular values in 0.7 to 1.2), in its dtype."""
     tall = matrix_RC.shape[0] > matrix_RC.shape[1]
     iterate = (matrix_RC.T if tall else matrix_RC).to(torch.bfloat16)
     iterate = iterate / (iterate.norm() + 1e-7)
@@ -84,10 +88,11 @@ def make_optimizers(
     kind: OptimizerKind = "muon",
     layer_decay: float = 1.0,
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Make optimizers that share the model's weights; only weights of linear and convolution layers decay.
+    """Make optimizers of the model's weights; only weights of linear and convolution layers decay.
 
-    "muon": Muon on those past the first layer, AdamW on all else. "adamw": AdamW on everything.
-    Each group of weights carries its `rate_scale`, see `rate_scales`: the rate is to be set to it times the schedule's.
+    The kind "muon" gives those weights to Muon, except the first layer's, and all other weights to AdamW. The kind
+    "adamw" gives all weights to AdamW. Each group of weights carries a `rate_scale` (see `rate_scales`): the factor by
+    which the schedule's learning rate is multiplied.
     """
     matrices: list[Tensor] = [
         module.weight
@@ -109,19 +114,20 @@ def make_optimizers(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's rate to its fraction of the schedule's."""
+    """Set every group's learning rate to `rate` times the group's `rate_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_scale", 1.0)
 
 
 def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
-    """Compute layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022): each parameter's factor by `id`.
+    """Compute each parameter's factor on the learning rate, by the parameter's `id`.
 
-    Everything behind the image encoder, and its neck, has 1; its last block has `decay`, the one before `decay`
-    squared, and so on down to the patch embedding and the positions, one below the first block.
+    This is layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022). The image encoder's neck and
+    everything behind the encoder have factor 1. The encoder's last block has `decay`, the block before it `decay`
+    squared, and so on. The patch embedding and the positions come one step below the first block.
 
     Raises:
-        ValueError: the decay is not 1 and the model's encoder is no ViT.
+        ValueError: The decay is not 1 and the model's encoder is no ViT.
     """
     if decay == 1.0:
         return {id(parameter): 1.0 for parameter in model.parameters()}
@@ -140,7 +146,7 @@ def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
 
 
 def _groups(parameters: list[Tensor], scales: dict[int, float], lr: float) -> list[dict[str, Any]]:
-    """Group parameters by their fraction of the rate, largest first."""
+    """Group parameters by their factor on the learning rate, largest factor first."""
     by_scale: dict[float, list[Tensor]] = {}
     for parameter in parameters:
         by_scale.setdefault(scales[id(parameter)], []).append(parameter)

@@ -1,7 +1,7 @@
 """Processes that train one model together: each takes its part of every batch, and all average their gradients.
 
-On CPUs several one-thread processes beat one process of several threads (2 x 1 thread: 12.8 images/s, 1 x 2 threads:
-6.3 to 7.1), since small operators gain nothing from threads that wait for each other at every one of them.
+On CPUs several processes of one thread are faster than one process of several threads (2 x 1 thread: 12.8 images/s; 1 x
+2 threads: 6.3 to 7.1), since threads wait for each other at every small operator and gain nothing there.
 """
 
 import datetime
@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 PEER_TIMEOUT = datetime.timedelta(minutes=10)
-"""Time after which a silent peer counts as dead; making a missing chunk of scenes can take a minute."""
+"""Time after which a silent process counts as dead; making a missing chunk of scenes can take a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peers:
-    """This process's place among those that train together."""
+    """Place of this process among the processes that train together."""
 
     rank: int = 0
     count: int = 1
@@ -32,7 +32,7 @@ class Peers:
         """Choose the positions of the global batch that this process computes.
 
         Raises:
-            ValueError: the batch does not divide among the processes.
+            ValueError: The batch cannot be divided evenly among the processes.
         """
         if batch_size % self.count:
             raise ValueError(f"a batch of {batch_size} images does not divide among {self.count} processes")
@@ -50,7 +50,7 @@ class Peers:
         """Check that all processes hold the same number.
 
         Raises:
-            ValueError: they do not; raised on every process.
+            ValueError: The processes hold different numbers; every process raises it.
         """
         if self.count == 1:
             return
@@ -61,7 +61,7 @@ class Peers:
             raise ValueError(f"{what} differs between the processes, {numbers.tolist()}: expected all to be the same")
 
     def sum(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor (floating point) by its sum over the processes, in place and in one exchange."""
+        """Replace each floating-point tensor by its sum over the processes, in place and in one exchange."""
         if self.count == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
@@ -71,10 +71,10 @@ class Peers:
 
 
 def check_device(device: str, processes: int) -> None:
-    """Check that a device can be used by so many processes.
+    """Check that `processes` processes can use a device.
 
     Raises:
-        ValueError: the device is not there, or there are more processes than GPUs.
+        ValueError: The machine has no such device, or fewer GPUs than processes.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device {device!r}: expected cpu or cuda")
@@ -85,7 +85,7 @@ def check_device(device: str, processes: int) -> None:
 
 
 def join_peers(rank: int, count: int, meeting_file: Path, device: str = "cpu") -> Peers:
-    """Meet the other processes through a file that none has used before, and return this process's place.
+    """Join the other processes through a file that was never used before, and return this process's place among them.
 
     On "cuda" the process of rank r takes GPU r.
     """
@@ -103,11 +103,11 @@ def join_peers(rank: int, count: int, meeting_file: Path, device: str = "cpu") -
 def run_with_peers(count: int, work: Callable[[Peers], None], device: str = "cpu") -> None:
     """Run `work` (a picklable function) in `count` processes on this machine, and wait for all.
 
-    With one process it runs right here; several have one thread each. A process that fails or is killed ends the
-    others.
+    A single process is the calling one. Several processes have one thread each. A process that fails or is killed ends
+    the others.
 
     Raises:
-        ValueError: as `check_device`.
+        ValueError: The machine has no such device, or fewer GPUs than processes.
     """
     check_device(device, count)
     if count == 1:

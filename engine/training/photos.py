@@ -1,6 +1,7 @@
-"""Labelled photos as training data: windows of them, and the masks that show in a window.
+"""Labelled photos as training data: windows cut from photos, with the masks that a window shows.
 
-Masks of different annotators describe the same image again, and masks of one may nest: each has a prompt of its own.
+Masks of several annotators may describe the same object again, and the masks of one annotator may nest. Each mask has a
+prompt of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,10 @@ MIRRORED_FRACTION = 0.5
 
 
 class PhotoSource:
-    """Labelled photos, drawn by the square root of their domain's size: large domains lead but do not drown others."""
+    """Source of windows from labelled photos, which draws a domain in proportion to the square root of its size.
+
+    Large domains therefore lead but do not crowd out small ones.
+    """
 
     def __init__(self, images: Sequence[LabelledImage]) -> None:
         """Collect the images that have masks.
@@ -38,20 +42,20 @@ class PhotoSource:
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Cut a window of a random photo with masks drawn evenly.
+        """Cut a window of a random photo, with masks drawn evenly.
 
         Raises:
-            RuntimeError: as `cut_some_photo`.
+            RuntimeError: No window of many tried photos shows a mask of a size to train on.
         """
         return cut_some_photo(
             lambda: self._decoded(int(rng.choice(len(self._images), p=self._shares))), rng, window, prompts
         )
 
     def prepare(self, step: int) -> None:
-        """Do nothing: photos are there already."""
+        """Do nothing: the photos need no preparation."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the decoded photos."""
+        """Return the state to pickle, without the decoded photos."""
         return {"_images": self._images, "_shares": self._shares}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -67,10 +71,10 @@ class PhotoSource:
 def cut_some_photo(
     draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: Generator, window: WindowConfig, prompts: int
 ) -> Cut:
-    """Cut the first drawn photo (pixels, masks) that has a mask for the window.
+    """Draw photos (pixels and masks) until one gives a window with a mask to train on, and cut that window.
 
     Raises:
-        RuntimeError: windows of many photos show no mask of a size to train on.
+        RuntimeError: No window of many tried photos shows a mask of a size to train on.
     """
     for _ in range(WINDOWS_TRIED):
         cut = cut_photo(*draw(), rng, window, prompts)
@@ -85,7 +89,7 @@ def cut_some_photo(
 def cut_photo(
     image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
 ) -> Cut | None:
-    """Cut a window of one photo (uint8) and its masks (uint8 {0, 1}); None when no mask suits it."""
+    """Cut a window of a photo and its masks (uint8 {0, 1}); return None when the window shows no mask to train on."""
     image_hw = (image_HW3.shape[0], image_HW3.shape[1])
     if window.large_scale_jitter is not None:
         rows, columns, content_hw = draw_scale_jitter(image_hw, window, rng)

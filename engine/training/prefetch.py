@@ -1,4 +1,4 @@
-"""Batches made ahead of the training, by a thread or by processes."""
+"""Prefetching of batches: a thread or several processes make batches ahead of the training."""
 
 import multiprocessing
 from collections import deque
@@ -14,7 +14,7 @@ from engine.training.batches import CELL_PX, Batch, BatchConfig, Samples, make_b
 from engine.training.sources import Source, WindowConfig
 
 BATCHES_PER_WORKER = 2
-"""Batches each worker process prefetches; one of 128 windows of 256 px with 12 masks has 50 MB."""
+"""Number of batches that each worker process makes ahead; a batch of 128 windows of 256 px with 12 masks has 50 MB."""
 
 
 def prefetch_batches(
@@ -28,9 +28,9 @@ def prefetch_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batches from `first_step` on, one window config each, on `device`.
+    """Yield the batches from `first_step` on, on `device`; `windows` gives the settings of each batch's windows.
 
-    A thread makes them one step ahead; worker processes, to which the source is pickled, make them further ahead.
+    A thread makes batches one step ahead. Worker processes, to which the source is pickled, make them further ahead.
     """
     ahead = 1 + BATCHES_PER_WORKER * workers
     waiting: deque[Callable[[], Batch]] = deque()

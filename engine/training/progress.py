@@ -1,4 +1,4 @@
-"""What a training logs: a line every so many steps."""
+"""Progress of a training: a line of log every few steps."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from engine.training.train import TrainConfig
 
 
 class StepLines:
-    """A callback for `train`'s `on_step` that logs the mean of the latest steps, the pace and the time left."""
+    """Callback for `train`'s `on_step` that logs the mean scores of the latest steps, the pace and the time left."""
 
     def __init__(self, config: TrainConfig, log: Callable[[str], None]) -> None:
         self._config = config
@@ -19,7 +19,7 @@ class StepLines:
         self._since = time.monotonic()
 
     def __call__(self, step: int, scores: StepScores) -> None:
-        """Keep a step's scores; every `log_every` steps and at the last, print their means."""
+        """Keep a step's scores; log the mean scores every `log_every` steps and at the last step."""
         self._recent.append(scores.stacked())
         if len(self._recent) < self._config.log_every and step + 1 < self._config.total_steps:
             return

@@ -1,4 +1,4 @@
-"""Recipes to go on training a model with: the seed's, and the paper's for the original release's networks."""
+"""Recipes for training a model further: the seed's, and the paper's for the networks of the original release."""
 
 from engine.model.config import SamConfig, VitConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
@@ -8,7 +8,9 @@ from engine.training.step import Objective
 from engine.training.train import Phase, TrainConfig
 
 LARGE_SCALE_JITTER = (0.1, 2.0)
-"""Ghiasi et al. 2021; "Segment Anything", appendix A, for the models of the first two stages of annotation."""
+"""Range of the scale of photos, from Ghiasi et al. 2021. "Segment Anything" (appendix A) uses it for the models of the
+first two stages of annotation.
+"""
 PAPER_RATES = {768: (8e-4, 0.6, 0.6), 1024: (4e-4, 0.8, 0.4), 1280: (8e-4, 0.8, 0.4)}
 """Learning rate, layer decay and drop path of ViT-B, ViT-L and ViT-H by their width (appendix A)."""
 DRAWN_FROM = 20_000_000
@@ -16,9 +18,9 @@ DRAWN_FROM = 20_000_000
 
 
 def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
-    """Make the seed's training, shortened to go on from a trained network: whole frames, few corrections, Muon.
+    """Make the seed's training, shortened to train a network further: whole images, few corrections, Muon.
 
-    Photos fill 0.6 to twice the window; the rate is a third of that from scratch.
+    Photos are scaled to between 0.6 times and twice the window. The learning rate is a third of the rate from scratch.
     """
     window = WindowConfig(
         side_px=sam.input_side, zoom=(0.83, 1.3), aspects=(0.667, 0.75, 1.0), large_scale_jitter=(0.6, 2.0)
@@ -40,8 +42,8 @@ def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
 def paper_recipe(sam: SamConfig, steps: int = 90_000) -> TrainConfig:
     """Make the paper's training (appendix A): AdamW, drops of the rate, layer decay, drop path, 11 rounds per mask.
 
-    The batch of 256 images is taken in parts of 64 masks. The moving average of the weights is this project's.
-    Networks other than ViTs have no layer decay and no drop path.
+    The batch of 256 images is computed in parts of 64 masks. The moving average of the weights is this project's
+    addition. Networks other than ViTs have no layer decay and no drop path.
     """
     vit = sam.image_encoder if isinstance(sam.image_encoder, VitConfig) else None
     rate, layer_decay, drop_path = PAPER_RATES.get(vit.width, PAPER_RATES[1280]) if vit else (8e-4, 1.0, 0.0)

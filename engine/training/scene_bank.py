@@ -1,7 +1,8 @@
-"""Procedural scenes kept on disk, so that one scene serves many windows and its making runs beside the training.
+"""Bank of procedural scenes on disk: each scene serves many windows, and scenes can be made beside the training.
 
-Chunk k holds the scenes that `generate(seed of k)` makes, so the bank is a cache: which chunks happen to be there
-already changes how long a step takes, never what it sees. How many scenes a step may draw from follows from its number.
+Chunk k holds the scenes that the generator makes from a seed that follows from k. The bank is therefore a cache: the
+chunks that are already on disk change how long a step takes, never what the step sees. The number of a step decides how
+many scenes the step may draw from.
 """
 
 import shutil
@@ -20,36 +21,40 @@ from engine.training.augment import content_size, draw_crop, scale
 from engine.training.sources import Cut, WindowConfig
 
 TREE_DRAW_FRACTION = 0.75
-"""Fraction of masks drawn evenly over leaves (so small ones are seen); the others are drawn over pixels."""
+"""Fraction of masks drawn evenly over the leaves of a scene's tree of objects and parts, so that small ones are seen;
+the other masks are drawn evenly over pixels.
+"""
 DRAWS_PER_PROMPT = 5
 OPEN_CHUNKS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class BankConfig:
-    """How many scenes there are and when."""
+    """Settings of a bank: how many scenes it holds, and from which step on."""
 
     seed: int
     chunk_scenes: int = 16
     first_chunks: int = 64
-    """Chunks that step 0 draws from."""
+    """Number of chunks that step 0 draws from."""
     chunks_per_step: float = 0.2
-    """Chunks that each step adds to those of step 0."""
+    """Number of chunks that each step adds to `first_chunks`."""
     max_chunks: int = 1000
 
     def chunks_at(self, step: int) -> int:
-        """Count the chunks that a step draws from."""
+        """Count the chunks that a step may draw from."""
         return min(self.max_chunks, self.first_chunks + int(step * self.chunks_per_step))
 
 
 class SceneBank:
-    """Chunks of scenes in a folder, made when first asked for."""
+    """Chunks of scenes in a folder; a chunk is made when it is first needed."""
 
     def __init__(self, folder: Path, config: BankConfig, generate: Callable[[int, int], SceneBatch]) -> None:
         """Open the bank in a folder.
 
         Args:
-            generate: makes a chunk of scenes from (seed, count).
+            folder: the folder of the chunks.
+            config: number of scenes per chunk and of chunks.
+            generate: function that makes a chunk of scenes from (seed, count).
         """
         self.folder = folder
         self.config = config
@@ -59,7 +64,7 @@ class SceneBank:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the open chunks."""
+        """Return the state to pickle, without the open chunks."""
         return {"folder": self.folder, "config": self.config, "generate": self._generate}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -70,7 +75,7 @@ class SceneBank:
         return self._path(number).is_dir()
 
     def make(self, number: int) -> None:
-        """Generate a chunk and put it on disk; nothing happens when another process was faster."""
+        """Generate a chunk and write it to disk; drop it when another process wrote the same chunk first."""
         scenes = self._generate(self.config.seed + number, self.config.chunk_scenes)
         unfinished = self.folder / f"unfinished-{number:06}-{uuid.uuid4().hex}"
         unfinished.mkdir()
@@ -90,14 +95,14 @@ class SceneBank:
             shutil.rmtree(unfinished)
 
     def prepare(self, step: int) -> None:
-        """Make the chunks that a step draws from and that are not there yet."""
+        """Make the chunks that a step may draw from and that are missing on disk."""
         for number in range(self._prepared, self.config.chunks_at(step)):
             if not self.has(number):
                 self.make(number)
             self._prepared = number + 1
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Cut a window of a random scene with masks of random levels of its tree."""
+        """Cut a window of a random scene; each mask is an object or part at a random level of the scene's tree."""
         while True:
             chunk = self.chunk(int(rng.integers(self.config.chunks_at(step))))
             cut = _cut_scene(chunk, int(rng.integers(len(chunk.images))), rng, window, prompts)
@@ -133,7 +138,7 @@ def _leaf_numbers(part_BL: np.ndarray) -> np.ndarray:
 
 
 def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, prompts: int) -> Cut | None:
-    """Cut a window of this scene, turned and mirrored; None when too few masks of a size to train on show in it."""
+    """Cut a window of a scene, turned and mirrored; return None when it shows too few masks of a size to train on."""
     content_hw = content_size(window, rng)
     quarter_turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
     turned_hw = content_hw[::-1] if quarter_turns % 2 else content_hw
@@ -148,7 +153,7 @@ def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, 
 def _draw_masks(
     ids_HW: np.ndarray, levels_3L: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
 ) -> np.ndarray | None:
-    """Draw masks, uint8 [prompts, H, W]: leaves evenly or over pixels, each at one of its distinct levels."""
+    """Draw masks, uint8 [prompts, H, W]: each from a leaf of the tree (drawn evenly or by its pixels) and a level."""
     pixels_L = np.bincount(ids_HW.ravel(), minlength=levels_3L.shape[1])
     pixels_3L = np.stack([np.bincount(level_L, pixels_L, minlength=len(level_L))[level_L] for level_L in levels_3L])
     visible = np.flatnonzero(pixels_L)

@@ -1,12 +1,12 @@
-"""How the seed model that ships with the package is trained, on two CPU cores or on a GPU.
+"""Training of the seed model that ships with the package, on two CPU cores or on a GPU.
 
-gigamask train-seed FOLDER                  train, or go on training, in FOLDER; scenes go to FOLDER/bank
-gigamask train-seed FOLDER --photos PHOTOS  the same with labelled images among the scenes
+gigamask train-seed FOLDER                  train, or train further, in FOLDER; scenes go to FOLDER/bank
+gigamask train-seed FOLDER --photos PHOTOS  train with labelled images among the scenes
 gigamask train-seed FOLDER --fill 500       only make the first 500 chunks of scenes (beside a training)
-gigamask train-seed FOLDER --device cuda    the same recipe on a GPU
-gigamask train-seed FOLDER --device cuda --recipe gpu     a wider network and a million images
+gigamask train-seed FOLDER --device cuda    train by the same recipe on a GPU
+gigamask train-seed FOLDER --device cuda --recipe gpu     train a wider network on a million images
 
-A machine with torch, numpy and OpenCV alone has no such command and calls the functions:
+A machine that has torch, numpy and OpenCV alone does not have this command and calls the functions:
 
 python -c "from engine.training.seed import train_seed; train_seed('FOLDER', device='cuda')"
 """
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 SEED = 20_000_000
 SCENE_SIDE_PX = 384
-"""Side of a scene, a little more than the input side, so that a full frame can also be zoomed out."""
+"""Side of a scene in px, larger than the model's input side, so that a window of a whole scene can also zoom out."""
 
 SEED_SAM = SamConfig(
     image_encoder=HybridConfig(),
@@ -54,10 +54,13 @@ SEED_SAM = SamConfig(
 )
 SEED_BANK = BankConfig(seed=SEED, first_chunks=200, chunks_per_step=0.25, max_chunks=1000)
 FIRST_WINDOWS = WindowConfig(side_px=128, zoom=(0.6, 1.3))
-"""Windows of the first phase: learning what a click means takes a hundred steps, at less than half the cost."""
+"""Windows of the first phase, in which the network learns what a click means: a hundred steps, at less than half the
+cost.
+"""
 WINDOWS = WindowConfig(side_px=160, zoom=(0.4, 1.2), large_scale_jitter=(1.5, 6.0))
-"""Windows on scenes zoomed out, so that half of their masks are under 1000 px, as on photos at this input side, and on
-photos at the scales of interactive use, from the whole at twice this side to a third of it.
+"""Windows of the second phase. On scenes they zoom out, so that half of the masks are under 1000 px, as on photos at
+this input side. On photos they cover the scales of interactive use, from the whole photo at twice this side to a third
+of it.
 """
 WHOLE_FRAMES = WindowConfig(
     side_px=320, zoom=(0.83, 1.6), aspects=(0.667, 0.667, 0.75, 1.0), large_scale_jitter=(0.9, 4.0)
@@ -76,16 +79,20 @@ SEED_TRAINING = TrainConfig(
     ema_decay=0.99,
     checkpoint_every_s=60.0,
 )
-"""The training of the shipped weights in one piece; they took three, photos from the second on (see their card)."""
+"""Training of the shipped weights in one piece. The shipped weights took three pieces, with photos from the second on
+(see their card).
+"""
 PHOTO_FRACTION = 0.2
-"""Fraction of images that are photos, where photos are given."""
+"""Fraction of training images that are photos, where photos are given."""
 
 GPU_SAM = replace(
     SEED_SAM, image_encoder=HybridConfig(widths=(32, 64, 128, 256), attention_blocks=6, attention_heads=8)
 )
-"""6.2 million parameters, 12 MB as fp16; the decoder, which the automatic generator waits for, stays as it is."""
+"""Network of the "gpu" recipe: 6.2 million parameters, 12 MB as fp16. Its decoder is the seed's, so that the automatic
+generator, which waits for the decoder, stays as fast.
+"""
 GPU_BANK = BankConfig(seed=SEED, chunk_scenes=64, first_chunks=100, chunks_per_step=0.1, max_chunks=700)
-"""44,800 scenes in the end: 33 GB, of which a step reads some 50 MB."""
+"""Scenes of the "gpu" recipe: 44,800 at its end, 33 GB, of which a step reads about 50 MB."""
 GPU_TRAINING = TrainConfig(
     batch=BatchConfig(seed=SEED, prompts=12, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD),
     phases=(
@@ -105,12 +112,12 @@ GPU_TRAINING = TrainConfig(
     ema_decay=0.999,
     checkpoint_every_s=60.0,
 )
-"""A plan: this recipe has not been run to its end, and nothing of it on a GPU."""
+"""Training of the "gpu" recipe. It is a proposal: it was never run to its end, and no part of it ran on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRecipe:
-    """A network, its scenes and its training."""
+    """Recipe of a seed model: a network, its scenes and its training."""
 
     sam: SamConfig
     bank: BankConfig
@@ -134,20 +141,20 @@ def train_seed(
     data_workers: int | None = None,
     steps: int | None = None,
 ) -> None:
-    """Train the seed in `folder`, or go on from the checkpoint there; the same call again resumes after a kill.
+    """Train the seed in `folder`, or continue from the checkpoint there; the same call resumes after a kill.
 
     Args:
         folder: where the checkpoint and the history are kept.
-        photos: folders of labelled images (`engine.labelled`); those with even ids train. None: scenes alone.
+        photos: folders of labelled images (`engine.labelled`); images with even ids train. Empty: scenes alone.
         bank: where scenes are kept; None: `folder`/bank.
         recipe: a name of `SEED_RECIPES`.
-        device: "cpu" or "cuda"; None: cuda where there is a GPU.
-        processes: processes that share every batch; None: two of one thread on a CPU, one on a GPU.
-        data_workers: processes that make batches; None: none for a CPU, all cores but one for a GPU.
+        device: "cpu" or "cuda"; None: "cuda" where there is a GPU.
+        processes: number of processes that share every batch; None: two with one thread each on a CPU, one on a GPU.
+        data_workers: number of processes that make batches; None: none for a CPU, all cores but one for a GPU.
         steps: length of the training; None: the recipe's.
 
     Raises:
-        ValueError: the recipe or device is unknown, a folder of photos has no labelled image, or `folder` holds the
+        ValueError: The recipe or device is unknown, a folder of photos has no labelled image, or `folder` holds the
             checkpoint of another network.
     """
     device = device or best_device()
@@ -177,16 +184,17 @@ def fill_bank(
     recipe: str = "cpu",
     device: str | None = None,
 ) -> None:
-    """Make the first `chunks` chunks of scenes that are not there yet, in order; may run beside a training.
+    """Make the missing ones of the first `chunks` chunks of scenes, in order; this may run beside a training.
 
     Args:
         folder: the training's folder.
+        chunks: number of chunks that exist afterwards.
         bank: where scenes are kept; None: `folder`/bank.
         recipe: a name of `SEED_RECIPES`.
-        device: "cpu" or "cuda"; None: cuda where there is a GPU.
+        device: "cpu" or "cuda"; None: "cuda" where there is a GPU.
 
     Raises:
-        ValueError: the recipe or device is unknown.
+        ValueError: The recipe or device is unknown.
     """
     device = device or best_device()
     check_device(device, 1)
@@ -203,17 +211,17 @@ def fill_bank(
 
 
 def make_scenes(seed: int, count: int, device: str = "cpu") -> SceneBatch:
-    """Make a chunk of the seed's scenes on `device`; another kind of device makes other scenes of the same seed."""
+    """Make a chunk of the seed's scenes on `device`; CPU and GPU make different scenes from the same seed."""
     return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), device)
 
 
 def training_images(folders: Sequence[Path]) -> list[LabelledImage]:
-    """Load the labelled images with even ids: by custom the odd ones evaluate."""
+    """Load the labelled images with even ids for training; images with odd ids are kept for evaluation."""
     return [image for folder in folders for image in load_folder(folder) if image.image_id % 2 == 0]
 
 
 def _train_as_peer(recipe: SeedRecipe, folder: Path, bank_folder: Path, photos: Sequence[Path], peers: Peers) -> None:
-    """Train as one of several processes."""
+    """Train as one of several processes that share every batch."""
     _log_to_stderr()
     if peers.device != "cpu":
         torch.set_float32_matmul_precision("high")  # TensorFloat-32 for the products that bfloat16 does not do

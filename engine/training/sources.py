@@ -1,4 +1,4 @@
-"""Where training windows come from: what a window looks like, a cut, and the sources that cut one."""
+"""Sources of training windows: settings of windows, the cut of one window, and the sources that make cuts."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,49 +9,52 @@ from numpy.random import Generator
 
 @dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """What windows look like during one part of the training."""
+    """Settings of windows during one phase of a training."""
 
     side_px: int
-    """Side of the square window the encoder sees; a multiple of 16."""
+    """Side in px of the square window that the encoder sees; a multiple of 16."""
     zoom: tuple[float, float] = (0.7, 1.4)
-    """Range of window pixels per image pixel, drawn log-uniformly (less zoom where the image is too small)."""
+    """Range of the zoom in window pixels per image pixel, drawn log-uniformly; an image too small to fill the window is
+    zoomed in more.
+    """
     aspects: tuple[float, ...] = (1.0,)
-    """Shorter over longer side of the content; below 1 the rest of the window is padding at the bottom or right."""
+    """Ratios of the shorter to the longer side of the content; below 1 the window is padded at the bottom or right."""
     min_mask_px: int = 56
-    """Smallest mask to train on, in window pixels; 0.1 % of a 320 x 213 px image has 68."""
+    """Area of the smallest mask to train on, in window pixels; 0.1 % of an image of 320 x 213 px is 68 pixels."""
     max_mask_fraction: float = 0.9
-    """Largest mask to train on, as a fraction of the window's content."""
+    """Area of the largest mask to train on, as a fraction of the window's content."""
     large_scale_jitter: tuple[float, float] | None = None
-    """Range that the scale of photos is drawn from evenly, where 1 fits the longer side to the window; photos are then
-    cut or padded (Ghiasi et al. 2021, [0.1, 2.0]), and `zoom` and `aspects` count for scenes alone. None: no jitter.
+    """Range of the scale of photos, drawn evenly; scale 1 fits the longer side to the window. Photos are then cut or
+    padded (Ghiasi et al. 2021, [0.1, 2.0]), while `zoom` and `aspects` apply to scenes alone. None: photos are cut like
+    scenes, without jitter.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """One window of one image."""
+    """Content of one window, cut from one image, with masks."""
 
     image_HW3: np.ndarray
-    """uint8 RGB, the content only, at most side_px x side_px."""
+    """Pixels of the content without padding, uint8 RGB, at most side_px x side_px."""
     masks_NHW: np.ndarray
-    """uint8 {0, 1}: the ground truth, one mask per prompt."""
+    """Ground truth, uint8 {0, 1}: one mask per prompt."""
 
 
 class Source(Protocol):
-    """Labelled images that windows can be cut from."""
+    """Source of training windows: labelled images that windows can be cut from."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Draw an image, a window of it and `prompts` masks; the same for the same generator state and step."""
+        """Draw an image, a window of it and `prompts` masks; the same generator state and step give the same cut."""
 
     def prepare(self, step: int) -> None:
-        """Make what the cuts of a step draw from, where it is missing.
+        """Make the missing data that the cuts of a step draw from.
 
-        Called in the training process, which has the device; cuts may be drawn in processes that have none.
+        The training process, which has the device, calls this; cuts may be made in processes that have no device.
         """
 
 
 class MixedSource:
-    """Several sources drawn from by weight."""
+    """Mixture of several sources, of which one is drawn by weight for each cut."""
 
     def __init__(self, sources: list[tuple[Source, float]]) -> None:
         if not sources or any(weight <= 0 for _, weight in sources):
@@ -61,7 +64,7 @@ class MixedSource:
         self._shares = weights / weights.sum()
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Draw a source by weight, and a cut of it."""
+        """Draw a source by weight, and let it make a cut."""
         chosen = rng.choice(len(self._sources), p=self._shares)
         return self._sources[chosen].cut(rng, step, window, prompts)
 

@@ -1,9 +1,11 @@
-"""One training step's forward pass: encode a window, decode the first prompts, then correct the masks by clicks.
+"""Forward pass of one training step: encode a window, decode the first prompts, then correct the masks by clicks.
 
-"Segment Anything", section 3 and appendix A, on windows: positions in SAM are fractions of the input side, so a window
-that lies at some place of the input frame sees the dense positions of that place and its points are moved there.
+The source is "Segment Anything", section 3 and appendix A, applied to windows. Positions in SAM are fractions of the
+input side. A window that lies at some place of the input frame therefore gets the dense positions of that place, and
+its points are shifted there.
 
-B images, P prompts, C channels, H W cells of the window's embedding, L logit cells, R correction rounds.
+B is the number of images, P of prompts, C of channels; H and W are the sides of the window's embedding in cells, L the
+side of the logit grid, R the number of correction rounds.
 """
 
 from collections.abc import Iterator
@@ -23,44 +25,52 @@ from engine.training.losses import min_loss, score_masks
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised; the defaults are the seed's, the notes give the paper's values."""
+    """Settings of the training loss. The defaults are the seed's; each field's note gives the paper's value."""
 
     idle_mask_fraction: float = 0.05
-    """Weight of the three masks' mean loss, added to their minimum so that no mask token dies; 0 in the paper."""
+    """Weight of the three masks' mean loss, added to their minimum so that every mask token keeps learning; 0 in the
+    paper.
+    """
     iou_weight: float = 4.0
-    """Weight of the IoU head's squared error; the paper's 1 leaves it 2 % of the loss, and ranking lags."""
+    """Weight of the IoU head's squared error. With the paper's 1 it is 2 % of the loss, and the ranking of masks learns
+    slowly.
+    """
     single_mask_weight: float = 0.25
-    """Weight of the single-mask token on a first prompt, where three masks compete for ambiguity; 0 in the paper."""
+    """Weight of the single mask's loss on a first prompt, where the three masks of an ambiguous prompt compete; 0 in
+    the paper.
+    """
     corrected_every: int = 2
-    """Interval of the prompts that are corrected: a correction cannot share the decoder's image side and costs more
-    than a first prompt; 1 (all) in the paper.
+    """Interval of the prompts that are corrected: 2 corrects every second prompt; the paper's 1 corrects all. A
+    correction costs more than a first prompt: prompts without a mask share the decoder's work on the image.
     """
     density_power: int = DENSITY_POWER
-    """Preference of further clicks for large errors, see `correction_clicks`; 0 in the paper."""
+    """Power of the local density of errors that weighs where correction clicks fall (see `correction_clicks`); 0 in the
+    paper.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepScores:
-    """How a batch went; scalars without gradient, in this order in the history."""
+    """Scores of a batch: scalars without gradient, in the order that the history has them."""
 
     loss: Tensor
     best_iou: Tensor
-    """Mean IoU of the best of three masks for the first prompt."""
+    """Mean IoU of the best of the three masks of the first prompt."""
     chosen_iou: Tensor
-    """Mean IoU of the mask that the IoU head ranks first."""
+    """Mean IoU of the mask that the IoU head ranks first, at the first prompt."""
     iou_error: Tensor
     """Mean absolute error of the predicted IoU of the three masks."""
     corrected_iou: Tensor
-    """Mean IoU after the last correction of this step; that of the chosen mask when there was none."""
+    """Mean IoU after the step's last correction; in a step without corrections the same as `chosen_iou`."""
 
     def stacked(self) -> Tensor:
-        """Stack the scores in their order, float32 [5]."""
+        """Stack the scores in the order of the fields, float32 [5]."""
         return torch.stack([self.loss, self.best_iou, self.chosen_iou, self.iou_error, self.corrected_iou]).float()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the decoder predicts for each prompt: 0 is the single mask, 1 to 3 are whole, part and sub-part."""
+    """Four masks per prompt that the decoder predicts: 0 is the single mask; 1 to 3 are whole, part and sub-part."""
 
     logits_P4LL: Tensor
     predicted_iou_P4: Tensor
@@ -80,7 +90,8 @@ def forward_step(
 
     Args:
         corner_cells_xy: place of the windows in the input frame, in cells.
-        rounds: one correction each, with a new click where true, else with the former mask alone (appendix A).
+        rounds: one entry per correction round; true adds a new click, false gives only the previous mask (appendix A).
+        bf16: whether to compute products in bfloat16.
         branch_factors_L2B: drop path of a ViT encoder, see `ImageEncoder.forward`.
     """
     # Encode the images
@@ -141,7 +152,7 @@ def forward_step(
 
 
 def image_of_prompts(batch: Batch, embeddings_BCHW: Tensor) -> Tensor:
-    """Number the embedding that each prompt belongs to, int64 [P]: every image has equally many prompts, in order."""
+    """Number the embedding that belongs to each prompt, int64 [P]; every image has equally many prompts, in order."""
     images = len(embeddings_BCHW)
     return torch.arange(images, device=embeddings_BCHW.device).repeat_interleave(len(batch.clicks_P2) // images)
 
@@ -149,9 +160,10 @@ def image_of_prompts(batch: Batch, embeddings_BCHW: Tensor) -> Tensor:
 def encode_prompts(
     sam: Sam, batch: Batch, points_PK2: Tensor, labels_PK: Tensor, corner_cells_xy: tuple[int, int]
 ) -> Tensor:
-    """Prompt tokens [P, K + 1, C]: K clicks and padding, or, where the first prompt is a box, K - 1 clicks and the box.
+    """Encode K points per prompt as prompt tokens [P, K + 1, C].
 
-    In float32: bfloat16 cannot tell apart the phases of neighbouring pixels.
+    The tokens are K clicks and padding, or K - 1 clicks and the box where the first prompt is a box. They are float32,
+    since bfloat16 cannot tell apart the phases of neighbouring pixels.
     """
     encoder, corner_2 = sam.prompt_encoder, _corner_px(sam, corner_cells_xy)
     clicked_PTC = encoder.encode_points(points_PK2 + corner_2, labels_PK, pad=True)
@@ -175,7 +187,7 @@ def decode_window(
     corner_cells_xy: tuple[int, int],
     bf16: bool,
 ) -> Predictions:
-    """All four answers to each prompt on embeddings of windows that lie at `corner_cells_xy` of the input frame."""
+    """Decode the four masks of each prompt from embeddings of windows at `corner_cells_xy` of the input frame."""
     height, width = embeddings_BCHW.shape[-2:]
     left, top = corner_cells_xy
     position_1CHW = sam.prompt_encoder.get_dense_pe()[:, :, top : top + height, left : left + width]
@@ -191,7 +203,7 @@ def decode_window(
 
 
 def first_prompt_loss(predictions: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
-    """Add up the minimum over the three masks, the single mask's loss, and the IoU head's squared error."""
+    """Add up the minimum loss of the three masks, the single mask's loss, and the IoU head's squared error."""
     iou_error_P4 = objective.iou_weight * (predictions.predicted_iou_P4 - iou_P4) ** 2
     three = min_loss(loss_P4[:, 1:], mean_fraction=objective.idle_mask_fraction).mean() + iou_error_P4[:, 1:].mean()
     single = loss_P4[:, 0].mean() + iou_error_P4[:, 0].mean()
@@ -199,7 +211,7 @@ def first_prompt_loss(predictions: Predictions, loss_P4: Tensor, iou_P4: Tensor,
 
 
 def _take(logits_P4LL: Tensor, chosen_P1: Tensor) -> Tensor:
-    """Take the chosen mask's logits as the next mask prompt [P, 1, L, L], neither clamped nor scaled."""
+    """Take the chosen mask's logits as the next mask prompt [P, 1, L, L], without clamping or scaling."""
     return logits_P4LL.detach()[torch.arange(len(chosen_P1), device=chosen_P1.device), chosen_P1[:, 0]].unsqueeze(1)
 
 
@@ -216,17 +228,17 @@ def _some_prompts(batch: Batch, some: slice) -> Batch:
 
 @contextmanager
 def _training_arithmetic(device: torch.device, bf16: bool) -> Iterator[None]:
-    """Compute products in bfloat16 where asked for, with the attention of `attention_on`."""
+    """Set the arithmetic of a training: products in bfloat16 if `bf16`, and the attention kernel of `attention_on`."""
     mixed = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     with mixed, attention_on(device):
         yield
 
 
 def attention_on(device: torch.device) -> AbstractContextManager[None]:
-    """Choose the attention kernel: written out on a CPU, torch's choice on a GPU.
+    """Choose the attention kernel: plain matrix products on a CPU, torch's choice on a GPU.
 
-    On a CPU the flash kernel's backward pass took a quarter of a step on queries of 7 tokens. Recomputed (checkpointed)
-    blocks must run under the same setting.
+    On a CPU the backward pass of the flash kernel took a quarter of a step on queries of 7 tokens. Blocks that the
+    backward pass recomputes must run under the same setting.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

@@ -1,7 +1,7 @@
-"""Training a SAM: the loop, its schedule and the state it resumes from.
+"""Training of a SAM: the loop, its schedule and the state that it resumes from.
 
-Everything random follows from the configured seed and the step's number, so that a run killed at any moment and resumed
-from its last checkpoint goes through the very same numbers as one left alone.
+The configured seed and the step's number decide everything random. A training that is killed at any moment and resumed
+from its last checkpoint therefore computes the same numbers as one that was never interrupted.
 """
 
 import copy
@@ -32,54 +32,60 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of the training with windows of one kind."""
+    """Part of a training with windows of one kind."""
 
     until_fraction: float
     """Fraction of all steps at which the phase ends; 1 for the last phase."""
     window: WindowConfig
     correction_fractions: tuple[float, ...] = (1.0,)
-    """Fractions of steps with 0, 1, 2, ... correction clicks."""
+    """Fractions of the phase's steps with 0, 1, 2, ... correction clicks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained; the batch's own settings are in `batch`."""
+    """Settings of a training; `batch` holds the settings of how batches are made."""
 
     batch: BatchConfig
     phases: tuple[Phase, ...]
     total_steps: int
     batch_size: int = 16
-    """Images per step over all processes. Smaller ones are limited by noise: with 4 a higher rate taught nothing."""
+    """Number of images per step over all processes. Noise limits smaller batches: with 4 a higher rate taught nothing.
+    """
     learning_rate: float = 1e-3
     warmup_steps: int = 150
     flat_fraction: float = 0.3
-    """Fraction of the steps after which the rate falls, as a cosine, to `last_rate`."""
+    """Fraction of the steps after which the learning rate falls, as a cosine, to `last_rate`."""
     last_rate: float = 0.02
-    """Rate at the end as a fraction of the highest."""
+    """Learning rate at the end, as a fraction of the highest rate."""
     rate_drops_at: tuple[float, ...] = ()
-    """Fractions of the steps at which the rate falls to a tenth, instead of the cosine; 2/3 and 26/27 in the paper."""
+    """Fractions of the steps at which the learning rate falls to a tenth, instead of the cosine; 2/3 and 26/27 in the
+    paper.
+    """
     optimizer: OptimizerKind = "muon"
-    """Muon and AdamW, or AdamW alone as in the paper."""
+    """Optimizer: "muon" is Muon with AdamW, "adamw" is AdamW alone as in the paper."""
     layer_decay: float = 1.0
-    """Rate of a ViT encoder's block over that of the next; 0.8 for ViT-H and ViT-L, 0.6 for ViT-B in the paper."""
+    """Learning rate of a ViT encoder's block as a fraction of the next block's; 0.8 for ViT-H and ViT-L, 0.6 for ViT-B
+    in the paper.
+    """
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.99)
     grad_clip: float = 5.0
     ema_decay: float = 0.998
     drop_path: float = 0.0
-    """Chance that the last block of a ViT encoder is skipped, falling evenly to 0 in the first block; 0.4 for ViT-H and
-    ViT-L, 0.6 for ViT-B in the paper.
+    """Probability that the last block of a ViT encoder is skipped. The probability falls evenly to 0 at the first
+    block. The paper has 0.4 for ViT-H and ViT-L, 0.6 for ViT-B.
     """
     recomputes_blocks: bool = False
-    """Whether to recompute a ViT encoder's blocks in the backward pass, to save memory; changes no gradient."""
+    """Whether to recompute a ViT encoder's blocks in the backward pass, which saves memory and changes no gradient."""
     repeats_mask: bool = False
     """Whether to add two rounds without a new click: one at a random place among the corrections, one at the end."""
     objective: Objective = field(default_factory=Objective)
     masks_per_device: int | None = None
-    """Most masks at once; a larger batch is taken one part after the other. None: no limit; 64 in the paper."""
+    """Maximum number of masks computed at once; a larger batch is computed in parts. None: no limit; 64 in the paper.
+    """
     bf16: bool = True
     data_workers: int = 0
-    """Processes that make batches; 0: a thread beside the training, enough for a CPU."""
+    """Number of processes that make batches; 0: a thread in the training process, which is enough for a CPU."""
     checkpoint_every_s: float = 180.0
     log_every: int = 20
 
@@ -105,7 +111,7 @@ class TrainConfig:
         return next(phase for phase in self.phases if step < phase.until_fraction * self.total_steps)
 
     def learning_rate_at(self, step: int) -> float:
-        """Compute the rate: linear warm-up, a flat stretch, then a cosine to `last_rate`, or drops to a tenth."""
+        """Compute the learning rate: linear warm-up, a flat part, then a cosine to `last_rate` or drops to a tenth."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.rate_drops_at:
@@ -124,13 +130,13 @@ def train(
     peers: Peers = Peers(),  # noqa: B008 - frozen
     on_step: Callable[[int, StepScores], None] | None = None,
 ) -> Sam:
-    """Train `sam` in place to the last step, going on from the checkpoint in `folder` if there is one.
+    """Train `sam` in place to the last step, starting from the checkpoint in `folder` if there is one.
 
     Args:
         on_step: called after every step with its number and the scores averaged over the processes.
 
     Returns:
-        The moving average of the weights, batch-norm statistics included: the model to use.
+        The model to use: a moving average of the weights, batch-norm statistics included.
     """
     # Begin, or resume from the checkpoint
     sam.to(peers.device)
@@ -185,7 +191,7 @@ def train(
 
 
 def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions: range) -> StepScores:
-    """Run forward and backward over this process's part of a step, split where it exceeds `masks_per_device`."""
+    """Compute loss and gradients of this process's part of a step, in pieces where it exceeds `masks_per_device`."""
     corner_cells_xy, rounds = draw_step(config, sam, step)
     factors_L2B = _branch_factors(config, sam, step, positions)
     images = len(positions)
@@ -211,10 +217,10 @@ def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions
 
 
 def vit_encoder(sam: Sam) -> ImageEncoder:
-    """Get the network's ViT encoder.
+    """Return the network's ViT encoder.
 
     Raises:
-        ValueError: the network has another encoder.
+        ValueError: The network has another kind of encoder.
     """
     if not isinstance(sam.image_encoder, ImageEncoder):
         raise ValueError(
@@ -239,10 +245,7 @@ def start_state(config: TrainConfig, sam: Sam, peers: Peers) -> TrainState:
 
 
 def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int], tuple[bool, ...]]:
-    """Draw where in the input frame a step's windows lie (cells), and its correction rounds, each with a click or not.
-
-    The same on every process; windows as large as the frame lie at its corner.
-    """
+    """Draw where in the input frame (cells) a step's windows lie, and which of its correction rounds have a click."""
     rng = np.random.default_rng([config.batch.seed, step])
     phase = config.phase_at(step)
     room = sam.config.embedding_side - phase.window.side_px // sam.config.embedding_stride
@@ -256,7 +259,7 @@ def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int]
 
 
 def average_step(sam: Sam, scores: StepScores, peers: Peers) -> StepScores:
-    """Average gradients, batch-norm statistics and scores over the processes, so that all stay equal."""
+    """Average gradients, batch-norm statistics and scores over the processes, so that all processes stay equal."""
     gradients = [parameter.grad for parameter in sam.parameters() if parameter.grad is not None]
     statistics = [buffer for buffer in sam.buffers() if buffer.is_floating_point()]
     stacked = scores.stacked()
@@ -266,7 +269,10 @@ def average_step(sam: Sam, scores: StepScores, peers: Peers) -> StepScores:
 
 @torch.no_grad()
 def update_average(ema: Sam, sam: Sam, step: int, decay: float) -> None:
-    """Move the average towards the weights; statistics too, counters are copied. Early steps move it faster."""
+    """Move the average model `ema` towards the weights and batch-norm statistics of `sam`; copy counters.
+
+    Early steps move it by more than `decay` says.
+    """
     share = 1 - min(decay, (step + 1) / (step + 20))
     averaged, current = ema.state_dict(), sam.state_dict()
     floating = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
@@ -284,7 +290,7 @@ def _unstacked(scores_5: Tensor) -> StepScores:
 
 
 def _branch_factors(config: TrainConfig, sam: Sam, step: int, positions: range) -> Tensor | None:
-    """Draw the drop path of each image, from its step and position alone; float32 [L, 2, B]."""
+    """Draw the drop path of each image from the step and the image's position alone; float32 [L, 2, B]."""
     if not config.drop_path:
         return None
     depth = len(vit_encoder(sam).blocks)
