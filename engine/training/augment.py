@@ -40,7 +40,7 @@ def draw_scale_jitter(
 
 
 def scale(image_HWC: np.ndarray, size_hw: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
-    """Resize an image to (height, width): average to shrink, interpolate to grow; `nearest` copies pixels, for labels."""
+    """Resize an image to (height, width): average to shrink, interpolate to grow; copy the nearest pixel for labels."""
     shrinks = size_hw[0] < image_HWC.shape[0]
     method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image_HWC), size_hw[::-1], interpolation=method)

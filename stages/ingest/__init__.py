@@ -1,1 +1,1 @@
-"""Photos in, image shards out."""
+"""Ingest: photos become image shards."""

@@ -1,4 +1,4 @@
-"""Photo files under folders: found in sorted order, by extension or by content, each once however it is reached."""
+"""Search for photo files: sorted, recognised by extension or content, each file once even if several paths reach it."""
 
 import hashlib
 import os
@@ -13,24 +13,25 @@ from storage.protocol.inputs import PhotoKey
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPhoto:
-    """A file to ingest."""
+    """Photo file to ingest."""
 
     source: str
-    """Name in the dataset: `<folder given>/<path below it>`."""
+    """Name of the photo in the dataset: `<folder given>/<path below it>`."""
     place: str
-    """12 hex digits of the SHA-256 of the real path, which tell the file from one of the same name elsewhere."""
+    """First 12 hex digits of the SHA-256 of the real path. They tell the file from a file of the same name elsewhere.
+    """
     path: Path
     nbytes: int
     mtime_ns: int
 
     @property
     def key(self) -> PhotoKey:
-        """Key that a plan names the photo by."""
+        """Key that names the photo in a plan."""
         return PhotoKey(source=self.source, place=self.place, nbytes=self.nbytes, mtime_ns=self.mtime_ns)
 
 
 class PhotosAtHand:
-    """The found files, by the keys of plans, and where they were looked for."""
+    """Found photo files, by the keys of plans, and the places that were searched."""
 
     def __init__(self, found: Sequence[FoundPhoto], paths: Sequence[str | Path]) -> None:
         self._roots = [Path(os.path.abspath(path)) for path in paths]
@@ -39,13 +40,13 @@ class PhotosAtHand:
         self._by_place = {photo.key.source_and_place: photo.path for photo in found}
 
     def path(self, key: PhotoKey) -> Path | None:
-        """Look up a planned photo's file, even if the file changed since; None where it was not found."""
+        """Return the file of a planned photo, even if the file changed since; return None if no such file was found."""
         return self._paths.get(key) or self._by_place.get(key.source_and_place)
 
     def covers(self, keys: Iterable[PhotoKey]) -> bool:
-        """Whether each of these photos was found, or would have been found if it were still there.
+        """Tell whether the search found each of these photos, or would have found it if the file still existed.
 
-        A photo of a folder that was not given, or of a disk that is not mounted, is not covered.
+        Photos of a folder that was not searched, or of a disk that is not mounted, are not covered.
         """
         return all(self.path(key) is not None or self._was_looked_for(key) for key in keys)
 
@@ -58,9 +59,9 @@ class PhotosAtHand:
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
     """Find the photos under folders and files, in the order of their names, and count the other files.
 
-    A file that is reached several ways, through links or folders given twice, has the name of the first. In a folder a
-    photo is known by its extension or its first bytes; a file given by name always counts as one. Hidden files and
-    folders count as other files.
+    A file that several paths lead to (links, folders given twice) has the name of the first path. In a folder, the
+    extension or the first bytes tell that a file is a photo; a file given by name always counts as a photo. Hidden
+    files and folders count as other files.
 
     Raises:
         ValueError: A path does not exist, or no photo was found.
@@ -107,8 +108,8 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 def _walk(folder: Path, name: str, walked: set[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
     """List the files below a folder with their names.
 
-    A folder that cannot be listed, or whose name has the extension of a photo, is listed as a file, too, so that it
-    becomes a reject and is not lost in silence.
+    A folder that cannot be listed, or whose name has the extension of a photo, is listed as a file, so that it becomes
+    a reject and is not lost in silence.
     """
     status = folder.stat()
     if (status.st_dev, status.st_ino) in walked:

@@ -1,12 +1,12 @@
-"""Photos in, image shards out; a photo that cannot be used becomes a reject with its reason.
+"""Ingest: photos become image shards; a photo that cannot be used becomes a reject with a reason.
 
-A plan names a photo by its name in the folder given, its place on disk, its size and its time of change, so that a look
-at the folder tells what is new without reading a file. The same command again finds its plan, does what is missing, and
-plans only photos that no plan of the same settings names.
+A plan names a photo by its name in the folder given, its place on disk, its size and its time of change. So a look at
+the folder tells which photos are new, without reading a file. A second call of the same command finds its plan, makes
+the missing shards, and plans only photos that no plan of the same settings names.
 
-What a photo is, its bytes decide. The same bytes under another name are a duplicate; under the name they had before (a
-copy with a new time, a folder that moved) they are unchanged. Other settings never store an image again: images that
-stay as earlier settings made them are counted.
+The bytes of a photo decide whether it is new. The same bytes under another name are a duplicate. The same bytes under
+the same name (a copy with a new time, a folder that moved) are unchanged. Other settings never store an image again;
+the report counts the images that earlier settings made.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, Stage, image_id_of, image_key
 
 MAX_THREADS = 8
-"""Most threads where their number is not given; each may hold one decoded photo."""
+"""Maximum number of threads where the number is not given; each thread may hold one decoded photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestProgress:
-    """Photos of this call; those of shards committed earlier are not in `total`."""
+    """Progress of one ingest call in photos; `total` leaves out photos of shards committed earlier."""
 
     done: int
     total: int
@@ -50,23 +50,23 @@ class IngestProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What became of the photos given, in this call and in earlier ones."""
+    """Counts of what became of the given photos, in this call and in earlier ones."""
 
     images: int
     unchanged: int
-    """Photos known before under the same name: neither stored again nor rejected."""
+    """Number of photos known before under the same name, which are neither stored again nor rejected."""
     stored_with_other_settings: int
-    """Those of the unchanged photos whose size, licence and country are still those of other settings."""
+    """Number of unchanged photos whose stored size, licence and country come from other settings."""
     rejects: tuple[Reject, ...]
     other_files: int
-    """Files in the folders given that are hidden or no photos."""
+    """Number of files in the given folders that are hidden or no photos."""
     shards: tuple[Commit, ...]
     nbytes: int
-    """Bytes of the shards' files."""
+    """Size of the shards' files in bytes."""
     new_shards: int
-    """Shards committed by this call."""
+    """Number of shards committed by this call."""
     seconds: float
-    """Duration of this call."""
+    """Duration of this call in seconds."""
 
     def reasons(self) -> dict[str, int]:
         """Count the rejects by reason, the most frequent first."""
@@ -113,7 +113,7 @@ def ingest_photos(
 
 
 def _report(commits: tuple[Commit, ...], *, other_files: int, new_shards: int, seconds: float) -> IngestReport:
-    """Sum up the records."""
+    """Sum up the commit records of shards as a report."""
     stats = [IngestStats.from_json(commit.stats) for commit in commits]
     return IngestReport(
         images=sum(commit.images for commit in commits),
@@ -133,13 +133,13 @@ def _count_photos(todo: Sequence[tuple[Plan, PlannedShard]]) -> int:
 
 
 def _commits_with(dataset: Dataset, plan: Plan, keys: set[PhotoKey]) -> list[Commit]:
-    """Read the records of the plan's shards that hold any of these photos."""
+    """Read the commit records of the plan's shards that hold any of these photos."""
     here = {shard.name for shard in plan.shards if not keys.isdisjoint(photo_inputs(shard.inputs))}
     return [commit for commit in dataset.commits(plan) if commit.shard in here]
 
 
 class _ProgressCounter:
-    """Counts photos and reports each."""
+    """Counter of photos that reports its progress after each photo."""
 
     def __init__(self, total: int, report: Callable[[IngestProgress], None] | None) -> None:
         self._report = report
@@ -159,7 +159,7 @@ class _ProgressCounter:
 
 @dataclass(frozen=True, kw_only=True)
 class _Session:
-    """What all shards of one call share."""
+    """Objects that all shards of one call share."""
 
     dataset: Dataset
     config: IngestConfig
@@ -177,7 +177,7 @@ def _session(
     total: int,
     progress: Callable[[IngestProgress], None] | None,
 ) -> Iterator[_Session]:
-    """Start the threads that read; end them, with what they have not begun, on leaving."""
+    """Start the threads that read photos; on leaving, cancel the photos not yet begun and end the threads."""
     threads = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
     try:
         with warnings.catch_warnings():
@@ -197,7 +197,10 @@ def _session(
 
 
 def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
-    """Read and decode in threads, decide in the plan's order (the first of two equal files is kept), and commit."""
+    """Read and decode photos in threads, judge them in the plan's order, and commit the shard.
+
+    The first of two photos with equal bytes is kept.
+    """
     began = time.perf_counter()
     inherited = session.dataset.previous(plan, shard) if plan.redoes else None
     if inherited and not session.dataset.is_there(inherited):
@@ -242,17 +245,17 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
 
 @dataclass(frozen=True, kw_only=True)
 class _ReadPhoto:
-    """One photo as a thread leaves it."""
+    """Result of a thread for one photo."""
 
     source: str
     sha256: str
-    """SHA-256 of the file; "" where it could not be read."""
+    """SHA-256 of the file; "" for a file that could not be read."""
     outcome: Photo | Unusable | None
-    """The normalised photo, or why there is none; None where the dataset holds these bytes already."""
+    """Normalised photo, or the reason why there is none; None where the dataset holds these bytes already."""
 
 
 def _read_photo(session: _Session, key: PhotoKey) -> _ReadPhoto:
-    """Read a file and normalise it, unless the dataset holds its bytes."""
+    """Read a file and normalise the photo, unless the dataset holds its bytes."""
     sha256 = ""
     outcome: Photo | Unusable | None = None
     config = session.config
@@ -286,7 +289,7 @@ def _judge(known: KnownPhotos, key: PhotoKey, read: _ReadPhoto) -> Verdict:
 
 
 def _image(read: _ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
-    """The image that a new photo becomes: its record and its bytes."""
+    """Make the record and the stored bytes of the image that a new photo becomes."""
     photo = read.outcome
     assert isinstance(photo, Photo), "a photo that the dataset does not hold was normalised"
     image_id = image_id_of(read.sha256)

@@ -1,4 +1,4 @@
-"""Which photos a dataset holds: tells a new photo from an unchanged one and from a duplicate."""
+"""Known photos of a dataset: they tell a new photo from an unchanged one and from a duplicate."""
 
 from enum import Enum
 from itertools import takewhile
@@ -14,16 +14,16 @@ from storage.tables.sql import is_shard
 
 
 class Verdict(Enum):
-    """What a usable photo is to the dataset."""
+    """Relation of a usable photo to the dataset."""
 
     NEW = "new"
-    """The dataset does not hold these bytes yet."""
+    """Photo whose bytes the dataset does not hold yet."""
     UNCHANGED = "unchanged"
-    """The dataset holds these bytes, and another plan names the photo."""
+    """Photo whose bytes the dataset holds and that another plan names."""
 
 
 class KnownPhotos:
-    """The photos that the dataset holds, seen from the plan at hand."""
+    """Photos that the dataset holds, compared with the photos of one plan at a time."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -35,7 +35,7 @@ class KnownPhotos:
         self._planned_later: set[PhotoKey] = set()  # by a call that could not make the shard at hand
 
     def start_plan(self, plan: Plan) -> None:
-        """Judge the photos that follow as photos of this plan."""
+        """Set the plan whose photos the next calls judge."""
         if plan.plan_id == self._plan_id:
             return
         self._plan_id = plan.plan_id
@@ -51,21 +51,21 @@ class KnownPhotos:
                 self._planned_before[name] = same_settings or self._planned_before.get(name, False)
 
     def forget(self, shard: Commit) -> None:
-        """Take a shard's images for lost, so that their photos are new."""
+        """Treat a shard's images as lost, so that their photos count as new."""
         rows = self._dataset.query(f"SELECT image_id FROM images WHERE {is_shard(shard.plan_id, shard.shard)}")
         for image_id in rows.column("image_id").to_pylist():
             self._digests.pop(image_id, None)
 
     def holds(self, sha256: str) -> bool:
-        """Whether an image was made from a file of these bytes; safe to call from any thread."""
+        """Tell whether an image was made from a file with this SHA-256; any thread may call this."""
         return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
 
     def has_only_other_settings(self, key: PhotoKey) -> bool:
-        """Whether earlier plans name the photo, and all of them have other settings."""
+        """Tell whether earlier plans name the photo and all of them have other settings."""
         return not self._planned_before.get(key.name_and_size, True)
 
     def take(self, key: PhotoKey, sha256: str) -> Verdict:
-        """Judge a photo by its bytes; a new one is held from now on.
+        """Judge a photo by its bytes; the dataset counts as holding a new photo from now on.
 
         Raises:
             Unusable: The dataset holds these bytes under another name, or another image has the same id.

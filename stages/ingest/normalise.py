@@ -1,8 +1,8 @@
-"""One photo: a file's bytes in, an upright 8-bit JPEG or PNG out, or the reason why it cannot be used.
+"""Normalising of one photo: a file's bytes become an upright 8-bit JPEG or PNG, or a reason why they cannot be used.
 
-The content alone decides what a file is, never its name. Colour profiles are not applied (SAM's training code applies
-none either); they are kept in the file. Transparent photos are laid on white. CMYK JPEGs are read by Adobe's (inverted)
-convention; 16-bit channels keep their upper 8 bits. Re-encoding drops metadata.
+The content alone decides the format of a file, never its name. Colour profiles are not applied (SAM's training code
+applies none either); they are kept in the file. Transparent photos are laid on white. CMYK JPEGs are read by Adobe's
+(inverted) convention. 16-bit channels keep their upper 8 bits. Re-encoding drops metadata.
 """
 
 import io
@@ -14,14 +14,16 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_DECODABLE_PIXELS = 178_956_970
-"""Pillow's own limit against decompression bombs; 1/2 GB as RGB."""
+"""Maximum number of pixels: Pillow's own limit against decompression bombs, 1/2 GB as RGB."""
 MAX_ASPECT_RATIO = 64
-"""Longest side over the shortest. Beyond it the short side is less than one 16-px patch of a 1024-px model input."""
+"""Maximum ratio of the longest to the shortest side. Beyond it the short side is less than one 16-px patch of a 1024-px
+model input.
+"""
 JPEG_QUALITY = 95
 JPEG_MAX_SIDE = 65_500
-"""Longest side that libjpeg writes; the format itself allows 65,535."""
+"""Maximum side in px that libjpeg writes; the format itself allows 65,535."""
 PNG_COMPRESSION = 4
-"""zlib level: a third to a half of level 6's time, 2 % more bytes on photos."""
+"""Compression level of zlib. It takes a third to a half of level 6's time and 2 % more bytes on photos."""
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 PHOTO_EXTENSIONS = frozenset(
@@ -49,19 +51,19 @@ _EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _DNG_VERSION = 274, 254, 50706
 
 
 class Unusable(ValueError):
-    """A photo that cannot be used."""
+    """Error of a photo that cannot be used."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        """Short code for the table of rejects."""
+        """Code of the reason, short, for the table of rejects."""
         self.detail = detail
-        """Sentence for people."""
+        """Explanation of the reason as a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """An upright 8-bit grey or RGB image, as it is stored."""
+    """Upright 8-bit grey or RGB image in the form in which it is stored."""
 
     data: bytes
     format: Literal["jpg", "png"]
@@ -70,13 +72,13 @@ class Photo:
 
 
 def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
-    """Turn a photo upright, 8-bit, with its shortest side at most `shortest_side_px`.
+    """Turn a photo upright and 8-bit, with a shortest side of at most `shortest_side_px`.
 
-    A photo that is all this already is kept byte for byte. Otherwise it becomes a PNG where no pixel value was lost so
-    far or a side is too long for JPEG, else a JPEG.
+    A photo that already has this form is kept byte for byte. Any other photo is encoded again: as PNG if its pixel
+    values are unchanged so far or a side is too long for JPEG, else as JPEG.
 
     Raises:
-        Unusable: The photo cannot be used. Nothing else is raised: one odd file never stops the others.
+        Unusable: The photo cannot be used. No other error is raised, so that one odd file never stops the others.
     """
     try:
         return _normalise(data, shortest_side_px, min_side_px, max_pixels)
@@ -89,7 +91,7 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
 
 
 def out_of_memory(nbytes: int) -> Unusable:
-    """The reason for a photo of that many bytes that memory did not suffice for."""
+    """Make the error for a photo of that many bytes that memory did not suffice for."""
     what = f"memory ran out over a file of {nbytes} bytes; redo it with more memory or fewer threads"
     return Unusable("out_of_memory", what)
 
@@ -112,7 +114,7 @@ def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_
 
 
 def sniff(head: bytes) -> str | None:
-    """Tell the image format from a file's first SNIFF_BYTES bytes; None for an unknown one."""
+    """Recognise the image format by a file's first SNIFF_BYTES bytes; return None for an unknown format."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
@@ -123,7 +125,7 @@ def sniff(head: bytes) -> str | None:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header; no pixel is decoded."""
+    """Open an image and read its header, without decoding a pixel."""
     if not data:
         raise Unusable("empty", "the file has no bytes")
     announced = sniff(data[:SNIFF_BYTES])
@@ -184,7 +186,7 @@ def _check_complete(image: Image.Image, data: bytes) -> None:
 
 
 def _reaches_end_of_image(data: bytes) -> bool:
-    """Follow the marker chain of a JPEG (ITU T.81, annex B): does it lead to an end-of-image marker?"""
+    """Tell whether the marker chain of a JPEG (ITU T.81, annex B) leads to an end-of-image marker."""
     position = 2
     while position + 4 <= len(data) or data[position : position + 2] == b"\xff\xd9":
         if data[position] != 0xFF:
@@ -205,7 +207,7 @@ def _reaches_end_of_image(data: bytes) -> bool:
 
 
 def _load_upright(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode all pixels and apply the EXIF orientation; the same object where it was upright."""
+    """Decode all pixels and apply the EXIF orientation; return the same object if it was upright."""
     try:
         image.load()
     except MemoryError:
@@ -222,7 +224,7 @@ def _load_upright(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit grey or RGB without transparency; the same object where it was that."""
+    """Convert to 8-bit grey or RGB without transparency; return the same object if it has that form."""
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
@@ -238,7 +240,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _downscale(image: Image.Image, shortest_side_px: int | None) -> Image.Image:
-    """Scale to a shortest side of at most `shortest_side_px`, antialiased; the same object where it was."""
+    """Scale to a shortest side of at most `shortest_side_px`, antialiased; return the same object if it fits."""
     shortest = min(image.size)
     if shortest_side_px is None or shortest <= shortest_side_px:
         return image
@@ -278,7 +280,7 @@ def _explain(error: Exception, data: bytes, announced: str) -> tuple[str, str]:
 
 
 def _declared_bytes(data: bytes, announced: str) -> int:
-    """Read from the first bytes how many bytes the file must have at least; 0 where they do not tell."""
+    """Read from the first bytes the minimum number of bytes that the file must have; return 0 if they do not tell."""
     if announced == "WEBP":
         return 8 + int.from_bytes(data[4:8], "little")
     if announced == "TIFF" and data[2:4] in (b"*\0", b"\0*"):

@@ -1,4 +1,4 @@
-"""Which shards to ingest: those of earlier plans that can be made now, and a new plan for the other photos."""
+"""Choice of the shards to ingest: shards of earlier plans that can be made now, and a new plan for the other photos."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,11 +12,11 @@ from storage.protocol.plans import Plan, PlannedShard
 def plan_photos(
     dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig, at_hand: PhotosAtHand
 ) -> list[Plan]:
-    """Return the plans of these settings that name the photos, with a new plan for photos that none of them covers.
+    """Return the plans of these settings that name the photos, and a new plan for photos that none of them covers.
 
-    A shard of an earlier plan covers its photos if it is committed, or if all of its photos were looked for now. So the
-    photos of `A` are ingested though an ingest of `A B` was stopped before their common shard, and `B` is left alone.
-    A shard that was given up is planned again as a redo.
+    A shard of an earlier plan covers its photos if it is committed, or if the search looked for all of its photos now.
+    Suppose an ingest of `A B` stopped before a shard with photos of both. An ingest of `A` then plans the photos of `A`
+    again and leaves `B` alone. A shard that was given up is planned again as a redo.
     """
     plans: dict[str, Plan] = {}
     covered: set[PhotoKey] = set()
@@ -43,7 +43,7 @@ def plan_photos(
 
 
 def _plan_given_up(dataset: Dataset, plan: Plan, names: Sequence[str], at_hand: PhotosAtHand) -> list[Plan]:
-    """Plan those of these shards again that nobody made before they were given up (`gigamask gc --close`)."""
+    """Plan again those of the named shards that were given up (`gigamask gc --close`) before anybody made them."""
     newest = {record.shard: record for record in dataset.commits(plan, given_up=True)}
     given_up = [
         name
@@ -59,7 +59,7 @@ def image_plans(dataset: Dataset) -> list[Plan]:
 
 
 def _group(found: Sequence[FoundPhoto], max_images: int, max_bytes: int) -> Iterator[list[FoundPhoto]]:
-    """Split the photos, in their order, into groups within both limits; a photo over `max_bytes` is a group alone."""
+    """Split the photos, in their order, into groups within both limits; a photo over `max_bytes` has its own group."""
     group: list[FoundPhoto] = []
     nbytes = 0
     for photo in found:

@@ -1,4 +1,4 @@
-"""What the commit record of an image shard says about its photos, beside images and rejects."""
+"""Statistics on photos in the commit record of an image shard, beside images and rejects."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -6,27 +6,27 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class IngestStats:
-    """Counts of one image shard."""
+    """Counts of the photos of one image shard."""
 
     photos: int = 0
-    """Photos the shard was planned from."""
+    """Number of photos that the shard was planned from."""
     unchanged: int = 0
-    """Photos known before under the same name: neither stored again nor rejected."""
+    """Number of photos known before under the same name, which are neither stored again nor rejected."""
     of_earlier_settings: int = 0
-    """Of the unchanged, those whose size, license and country are still those of other settings."""
+    """Number of unchanged photos whose stored size, license and country come from other settings."""
     stored_as_they_came: int = 0
-    """Images whose stored bytes are those of the photo."""
+    """Number of images whose stored bytes are those of the photo."""
     others: Mapping[str, object] = field(default_factory=dict)
-    """Statistics that this version does not know, kept as they are."""
+    """Statistics that this version does not know, kept unchanged."""
 
     def to_json(self) -> dict[str, object]:
-        """Return the form that a commit record holds."""
+        """Return the statistics in the form that a commit record holds."""
         counts = asdict(self)
         return {**counts.pop("others"), **counts}
 
     @staticmethod
     def from_json(content: Mapping[str, object]) -> "IngestStats":
-        """Read what a commit record holds; a count that is missing is 0.
+        """Read the statistics from a commit record; a missing count is 0.
 
         Raises:
             ValueError: A count is no whole number.

@@ -1,4 +1,4 @@
-"""A training's curves as one SVG, which lies beside its weights."""
+"""Curves of a training as one SVG file, which is stored beside its weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 POINTS = 200
-"""Most points of each curve in the SVG."""
+"""Maximum number of points of each curve in the SVG."""
 
 
 def condense_history(history: Sequence[dict[str, float]], points: int = POINTS) -> list[dict[str, float]]:
-    """Average a history over at most `points` stretches of equal length; `step` is the last of each stretch."""
+    """Average a history over at most `points` ranges of equally many steps; `step` is the last step of each range."""
     stretches = np.array_split(np.arange(len(history)), min(points, len(history))) if history else []
     return [
         {
@@ -25,7 +25,7 @@ def condense_history(history: Sequence[dict[str, float]], points: int = POINTS) 
 
 
 def write_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Plot the loss above and, below, the IoU of the best and the chosen prediction and after corrections."""
+    """Plot the loss, and below it the IoU of the best prediction, of the chosen prediction, and after corrections."""
     points = condense_history(history)
     steps = [point["step"] + 1 for point in points]
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")

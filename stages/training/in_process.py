@@ -1,4 +1,4 @@
-"""Training on a snapshot in this process: what `gigamask train` does with one worker, as one call."""
+"""Training on a snapshot in this process: the work of `gigamask train` with one worker, as one call."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def train_on_snapshot(
     Args:
         dataset: the dataset of the snapshot.
         snapshot: the snapshot's id, as in `dataset.snapshot().snapshot_id`.
-        work_folder: where checkpoints lie; the same call with the same folder continues after a kill.
+        work_folder: folder of the checkpoints; the same call with the same folder continues after a kill.
         parent: the model to start from: a name, the path of a weights file, or the id of one of the dataset's versions.
         name: the new model's name; None: its parent's.
         train: settings of the training; None: `seed_recipe`, 300 steps.
@@ -39,8 +39,8 @@ def train_on_snapshot(
         log: called with each line of progress.
 
     Raises:
-        NotFound: no such snapshot.
-        ValueError: no such model, a snapshot without masks, or a work folder that another training uses.
+        NotFound: There is no such snapshot.
+        ValueError: There is no such model, the snapshot has no masks, or another training uses the work folder.
     """
     folder = Path(work_folder)
     model = load_parent(dataset, parent, folder)

@@ -1,4 +1,4 @@
-"""What a training is: its settings, what it opens, and what it results in."""
+"""Training job: its settings, the objects it opens, and its result."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,23 +17,23 @@ from stages.training.snapshot_source import SnapshotSource, SplitSide, count_ima
 from storage.dataset import Dataset
 
 SCENES = BankConfig(seed=30_000_000, chunk_scenes=16, first_chunks=8, chunks_per_step=0.05, max_chunks=500)
-"""Scenes that are mixed in; none of them is among those the seed was trained on."""
+"""Settings of the scenes that are mixed in; the seed was trained on none of these scenes."""
 SCENE_OVER_INPUT = 1.2
 """Side of a scene, as a multiple of the side of the network's input."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a model is trained, calibrated and measured on."""
+    """Settings of the data that a model is trained, calibrated and measured on."""
 
     scene_share: float = 0.25
-    """Fraction of training images that are procedural scenes, in [0, 1). They keep what few images would make the
-    model forget.
+    """Fraction of training images that are procedural scenes, in [0, 1). Scenes preserve abilities that a model forgets
+    when it is trained on few images.
     """
     held_out_every: int = 5
-    """Number of images of which one is held out, at least 2."""
+    """Number of images of which one is held out, at least 2; 5 holds out every fifth image."""
     model_ids: tuple[str, ...] = ()
-    """Models whose masks are trained on; empty: all masks."""
+    """Ids of the models whose masks are trained on; empty: all masks."""
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """All that a process needs to know to take its part in a training."""
+    """Description of a training, with everything a process needs to take part in it."""
 
     dataset: str
     """URI of the dataset."""
@@ -54,16 +54,16 @@ class TrainingJob:
     parent: str
     """Model to start from: a name, the path of a weights file, or the id of one of the dataset's versions."""
     name: str
-    """Name of the new model; its id adds the hash of its weights."""
+    """Name of the new model; its id is the name and the hash of its weights."""
     train: TrainConfig
     data: DataConfig
     work_folder: Path
-    """Folder of checkpoints and scenes, one that all processes see."""
+    """Folder of checkpoints and scenes; all processes of the training can open it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A version of a model, as `gigamask train` prints it."""
+    """New version of a model, with the numbers that `gigamask train` prints."""
 
     model_id: str
     parent: str
@@ -74,18 +74,18 @@ class TrainedModel:
     chosen_before: float
     """Mean IoU of the prediction ranked first at the first click, on held-out images, before the training."""
     chosen_after: float
-    """The same after the training."""
+    """Mean IoU of the prediction ranked first at the first click, on held-out images, after the training."""
     best_before: float
     """Mean IoU of the best of three predictions at the first click, on held-out images, before the training."""
     best_after: float
-    """The same after the training."""
+    """Mean IoU of the best of three predictions at the first click, on held-out images, after the training."""
     weights: str
     """Path or URI of the weights file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplit:
-    """Numbers of images on either side."""
+    """Counts of the images to train on and of the images held out."""
 
     trained: int
     held_out: int
@@ -93,7 +93,7 @@ class ImageSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenJob:
-    """What a job names, opened."""
+    """Opened objects of a training job: dataset, snapshot, parent model, scenes."""
 
     job: TrainingJob
     dataset: Dataset
@@ -102,17 +102,17 @@ class OpenJob:
     scenes: SceneBank
 
     def images(self, *, held_out: bool) -> SnapshotSource:
-        """The snapshot's images with masks, of one side of the split."""
+        """Return the snapshot's images with masks: those held out, or those that train."""
         data = self.job.data
         side = SplitSide(held_out_every=data.held_out_every, held_out=held_out)
         return SnapshotSource(self.dataset, self.job.snapshot, model_ids=data.model_ids, side=side)
 
 
 def open_job(job: TrainingJob, device: str) -> OpenJob:
-    """Open what a job names; scenes are generated on `device`.
+    """Open the objects that a job names; scenes are generated on `device`.
 
     Raises:
-        NotFound: No such dataset or snapshot.
+        NotFound: There is no such dataset or snapshot.
         ValueError: The snapshot has no masks to train on, or there is no such parent.
     """
     dataset = Dataset.open(job.dataset)
@@ -123,10 +123,10 @@ def open_job(job: TrainingJob, device: str) -> OpenJob:
 
 
 def load_parent(dataset: Dataset, name: str, folder: Path) -> Model:
-    """Load a model by its name, its path, or its id in the dataset; a version is fetched into `folder`.
+    """Load a model by its name, its path, or its id in the dataset; a model of the dataset is copied into `folder`.
 
     Raises:
-        ValueError: No such model; the message names those there are.
+        ValueError: There is no such model; the message names the models that exist.
     """
     if name in dataset.models.ids():
         return load_model(dataset.models.fetch(name, folder / "parent"))
@@ -141,8 +141,8 @@ def split_images(job: TrainingJob, dataset: Dataset) -> ImageSplit:
     """Count the images to train on and the images held out.
 
     Raises:
-        NotFound: No such snapshot.
-        ValueError: There are none to train on, or none held out.
+        NotFound: There is no such snapshot.
+        ValueError: No image is left to train on, or no image is held out.
     """
     every = job.data.held_out_every
     trained, held_out = count_images(dataset, job.snapshot, held_out_every=every, model_ids=job.data.model_ids)

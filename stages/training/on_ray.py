@@ -1,7 +1,8 @@
-"""A training job through Ray Train: several processes, on CPUs by gloo or on GPUs by nccl, that share every batch.
+"""Training job on Ray Train: several processes, on CPUs (gloo) or on GPUs (nccl), that share every batch.
 
-Each computes its part of the global batch and all average their gradients, so that the batch and what it teaches do not
-depend on the number of processes. Batch norm is the exception: its statistics are those of a process's own part.
+Each process computes its part of the global batch, and all processes average their gradients. The batch and the
+gradients therefore do not depend on the number of processes. Batch norm is the exception: its statistics are those of
+the process's own part.
 """
 
 import json
@@ -25,9 +26,9 @@ from storage.dataset import Dataset
 from storage.objects.atomic import replace_file
 
 RESTARTS = 3
-"""Most times that a training continues from its checkpoint after a process died."""
+"""Maximum number of times that a training continues from its checkpoint after a process died."""
 POLL_S = 1.0
-"""Time between looks at the first process's log."""
+"""Time in seconds between reads of the first process's log."""
 RESULT_NAME = "result.json"
 
 
@@ -37,9 +38,9 @@ def train_job_on_cluster(
     """Train as `train_job` does, in several processes. All their machines must share the job's work folder.
 
     Raises:
-        NotFound: No such dataset or snapshot.
-        ValueError: The batch does not divide among the processes, or as `train_job`.
-        RuntimeError: Processes died more often than the training is continued.
+        NotFound: There is no such dataset or snapshot.
+        ValueError: The batch cannot be divided evenly among the processes, or `train_job` refuses the job.
+        RuntimeError: More processes died than a training continues after (`RESTARTS`).
     """
     # Refuse what cannot work before Ray starts
     Peers(rank=0, count=workers).positions_of(job.train.batch_size)
@@ -66,7 +67,7 @@ def train_job_on_cluster(
 
 
 def _train(config: dict[str, Any]) -> None:
-    """Take part in the training, in each process."""
+    """Take part in the training as one process."""
     job, device = config["job"], config["device"]
     torch.set_num_threads(1)
     context = get_context()
@@ -82,7 +83,7 @@ def _train(config: dict[str, Any]) -> None:
 
 @contextmanager
 def _tail_log(job: TrainingJob, log: Callable[[str], None]) -> Iterator[None]:
-    """Log the lines that the first process appends to the work folder, as they come."""
+    """Log the lines that the first process appends to its log in the work folder, as they appear."""
     path, over = job.work_folder / PROGRESS_NAME, threading.Event()
     logged_bytes = path.stat().st_size if path.exists() else 0
 

@@ -1,4 +1,4 @@
-"""The end of a training: calibrate the IoU head, measure on held-out images, publish the version."""
+"""End of a training: calibrate the IoU head, measure on held-out images, publish the new version."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from stages.training.job import OpenJob, TrainedModel
 from storage.model_versions import CARD_NAME, WEIGHTS_NAME
 
 POINTS_ON_CARD = 50
-"""Most points of the training's curves on the card."""
+"""Maximum number of points of the training's curves on the card."""
 CURVES_NAME = "curves.svg"
 
 
@@ -62,7 +62,7 @@ def publish_trained(
 
 
 def _calibrate(opened: OpenJob, trained: Sam, held_out: Source, log: Callable[[str], None]) -> dict[str, Any]:
-    """Calibrate the IoU head on held-out images and scenes, and describe it for the card."""
+    """Calibrate the IoU head on held-out images and scenes, and return a description for the card."""
     job = opened.job
     sources: dict[str, Source] = {"held out": held_out} | ({"scenes": opened.scenes} if job.data.scene_share else {})
     try:
@@ -73,7 +73,7 @@ def _calibrate(opened: OpenJob, trained: Sam, held_out: Source, log: Callable[[s
 
 
 def _describe(opened: OpenJob, seconds: float) -> dict[str, Any]:
-    """Describe for the card what was trained on, and how."""
+    """Describe for the card the data and the course of the training."""
     job = opened.job
     return {
         "dataset": opened.dataset.uri,
@@ -87,7 +87,7 @@ def _describe(opened: OpenJob, seconds: float) -> dict[str, Any]:
 
 
 def _card(opened: OpenJob, training: dict[str, Any], first_click: dict[str, Any]) -> ModelCard:
-    """The new version's card; license and thresholds are its parent's."""
+    """Make the new version's card; its license and thresholds are the parent's."""
     parent_id = opened.parent.model_id
     return dataclasses.replace(
         opened.parent.card,

@@ -1,9 +1,10 @@
-"""A dataset's snapshot as training data: each image with its masks as they were then, without the withdrawn ones.
+"""Snapshot of a dataset as training data: each image with the masks it had then, without the withdrawn masks.
 
 snapshot -> shards of images -> rows of an image and of its masks -> two range reads -> Sample
 
-All that is chosen follows from the snapshot's tables and the seed, so that any process can begin anywhere: samples are
-numbered, a worker takes every so-many-th number, and a stream that broke off begins again behind the last one seen.
+The snapshot's tables and the seed decide every choice, so that any process can start at any sample. Samples are
+numbered. Worker i of n takes every n-th number from i on, and a stream that broke off continues after the last number
+seen.
 """
 
 import json
@@ -29,23 +30,25 @@ from storage.tables.samples import IMAGE_COLUMNS, MASK_COLUMNS, read_image, read
 from storage.tables.sql import are_shards, is_shard, one_of
 
 SHARDS_AT_HAND = 32
-"""Image shards whose rows are kept in memory, about 2 MB each, and from which a source draws at a time."""
+"""Number of image shards from which a source draws at a time, and whose rows it keeps in memory, about 2 MB each."""
 STEPS_A_SET = 50
-"""Training steps for which a source draws from the same shards."""
+"""Number of training steps for which a source draws from the same image shards."""
 ANYWHERE = ""
-"""Key of the mask shards that do not say which image shard they were made from."""
+"""Key of the mask shards whose records name no image shard as their input."""
 IMAGES_TRIED = 1000
-"""Most images a source draws from a set of shards to find one with masks."""
+"""Maximum number of images that a source draws from a set of shards to find one with masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSide:
-    """The images that train, or those that are held out, by their ids: the same in every snapshot."""
+    """Side of the split of images by id: the training images or the held-out images, the same in every snapshot."""
 
     held_out_every: int
-    """Images of which one is held out. An id is the first bits of a hash, so that the choice is as good as random."""
+    """Number of images of which one is held out. An id is the first bits of a hash, so that the choice is as good as
+    random.
+    """
     held_out: bool
-    """Whether this side is the images held out."""
+    """Whether this side holds the held-out images (else the training images)."""
 
     def __contains__(self, image_id: int) -> bool:
         return (image_id % self.held_out_every == 0) == self.held_out
@@ -56,14 +59,14 @@ class Sample:
     """One image with its masks."""
 
     position: int
-    """In the stream; the next call's `start` is one more."""
+    """Position of the sample in the stream; a call with `start` one higher continues after it."""
     image: ImageRecord
     data: bytes
-    """The stored JPEG or PNG."""
+    """Bytes of the stored JPEG or PNG."""
     masks: tuple[MaskRecord, ...]
 
     def to_webdataset(self) -> dict[str, Any]:
-        """The sample as the `webdataset` library has it: `__key__`, the image's bytes, SA-1B's JSON."""
+        """Return the sample in the form of the `webdataset` library: `__key__`, the image's bytes, SA-1B's JSON."""
         annotations = json.dumps(sa1b_json(self.image, self.masks), separators=(",", ":"))
         return {"__key__": self.image.key, self.image.format: self.data, "json": annotations.encode()}
 
@@ -80,12 +83,15 @@ def training_samples(
 ) -> Iterator[Sample]:
     """Read the images of a snapshot that have masks, once each, in an order that follows from the seed.
 
-    Shards are shuffled, and images within their shard. Each sample goes to exactly one of `workers`, and has the same
-    position however many there are.
+    Shards are shuffled, and images are shuffled within their shard. Exactly one of `workers` reads each sample, and the
+    sample's position does not depend on the number of workers.
 
     Args:
-        start: Position of the first sample.
-        model_ids: Models whose masks to read; all models where empty.
+        seed: seed of the order.
+        worker: number of this worker, from 0 to `workers` - 1.
+        workers: number of workers that share the samples.
+        start: position of the first sample.
+        model_ids: ids of the models whose masks to read; empty: all models.
 
     Raises:
         ValueError: `worker` is not one of the workers.
@@ -105,7 +111,7 @@ def training_samples(
 def count_images(
     dataset: Dataset, snapshot: str, *, held_out_every: int, model_ids: Collection[str] = ()
 ) -> tuple[int, int]:
-    """Count the images with masks that are not held out, and those that are.
+    """Count the images with masks: those to train on, and those held out.
 
     Raises:
         NotFound: There is no such snapshot.
@@ -140,11 +146,11 @@ class SnapshotImages:
         self._rows = lru_cache(maxsize=SHARDS_AT_HAND)(self._query_rows)
 
     def __len__(self) -> int:
-        """Count the images, with masks or without."""
+        """Return the number of images, with masks or without."""
         return int(self._starts[-1])
 
     def shuffled(self, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield (position, number) of every image from position `start` on."""
+        """Yield (position, number) of every image from position `start` on, in shuffled order."""
         position = 0
         for home in np.random.default_rng([seed, 0]).permutation(len(self._homes)):
             images = self._starts[home + 1] - self._starts[home]
@@ -156,27 +162,27 @@ class SnapshotImages:
 
     @property
     def shards_with_masks(self) -> list[int]:
-        """Numbers of the image shards that have masks."""
+        """Return the numbers of the image shards that have masks."""
         return [number for number, home in enumerate(self._homes) if self._mask_shards_of(home)]
 
     def numbers_in(self, shard: int) -> range:
-        """Return the numbers of an image shard's images."""
+        """Return the numbers of the images in an image shard."""
         return range(self._starts[shard], self._starts[shard + 1])
 
     def image_id(self, number: int) -> int:
-        """Return the id of the image of that number."""
+        """Return the id of the image with this number."""
         home = self._home(number)
         return int(self._rows(home)[0][number - self._starts[home]]["image_id"])
 
     def _mask_shards_of(self, home: dict[str, Any]) -> list[tuple[str, str]]:
-        """(plan, shard) of the mask shards that may hold masks of an image shard's images."""
+        """Return (plan, shard) of each mask shard that may hold masks of an image shard's images."""
         return self._masked_in.get(f"{home['plan']}/{home['shard']}", []) + self._masked_in.get(ANYWHERE, [])
 
     def _home(self, number: int) -> int:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
     def read(self, number: int, *, position: int = 0) -> Sample | None:
-        """Read the image of that number; None for one without masks.
+        """Read the image with this number; return None for an image without masks.
 
         Raises:
             Corrupt: The image or a mask is not where its row says.
@@ -192,7 +198,7 @@ class SnapshotImages:
         return Sample(position=position, image=image, data=data, masks=tuple(placed))
 
     def _query_rows(self, home: int) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
-        """Query the rows of a shard's images and masks, with the image_id of each mask row; all by image_id."""
+        """Query the rows of a shard's images and masks; return both by image id."""
         shard = self._homes[home]
         here = is_shard(shard["plan"], shard["shard"])
         images = self._query(
@@ -214,11 +220,11 @@ class SnapshotImages:
 
 
 class SnapshotSource:
-    """A source of training windows: images of a snapshot, or of one side of its split, all about equally often.
+    """Source of training windows: images of a snapshot, or of one side of its split, all about equally often.
 
-    Opening a shard's rows takes two queries, and a dataset may have thousands of shards. So at any step images are
-    drawn from a few of them, after `STEPS_A_SET` steps from the next few, in an order that is the same in every
-    process. A caller that takes a few steps only, as calibration does, sees at most `SHARDS_AT_HAND` shards.
+    Two queries open a shard's rows, and a dataset may have thousands of shards. So at any step images are drawn from a
+    few shards, and after `STEPS_A_SET` steps from the next few, in an order that is the same in every process. A caller
+    that takes only a few steps, as calibration does, sees at most `SHARDS_AT_HAND` shards.
     """
 
     def __init__(
@@ -232,19 +238,19 @@ class SnapshotSource:
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the dataset's address, which the other process opens again."""
+        """Pickle the dataset's address; the other process opens the dataset again."""
         dataset, snapshot, model_ids, side = self._made_of
         return _reopened, (dataset.uri, snapshot, model_ids, side)
 
     def prepare(self, step: int) -> None:
-        """Do nothing: the images are there already."""
+        """Do nothing: the images need no preparation."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
         """Cut a window out of a random image, with masks drawn evenly.
 
         Raises:
-            ValueError: Hardly an image has masks.
-            RuntimeError: No mask fits the window.
+            ValueError: None of the many images drawn has masks.
+            RuntimeError: No mask is of a size to train on in the windows that were tried.
         """
         return cut_some_photo(lambda: self._draw(rng, step), rng, window, prompts)
 
@@ -258,7 +264,7 @@ class SnapshotSource:
         return shards
 
     def _draw(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an image of the step's shards, or of the next ones where those have none."""
+        """Draw an image from the step's shards, or from later shards where the step's shards have no masks."""
         sets = -(-len(self._shards) // SHARDS_AT_HAND)
         for turns in range(2 * sets):  # as many as surely hold each set once
             numbers = [self._images.numbers_in(shard) for shard in self.shards_at(step + turns * STEPS_A_SET)]
@@ -293,7 +299,7 @@ def _reopened(uri: str, snapshot: str, model_ids: tuple[str, ...], side: SplitSi
 def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
     """Map each image shard to the (plan, shard) of the mask shards made from any of its generations.
 
-    Those that do not say what they were made from are under ANYWHERE.
+    Mask shards whose records name no image shard are under the key ANYWHERE.
     """
     made: dict[str, list[tuple[str, str]]] = {}
     for row in rows:

@@ -1,9 +1,9 @@
-"""From a snapshot to a new version of a model: train on its masks, calibrate the IoU head, publish weights and card.
+"""Training job from a snapshot to a new model version: train, calibrate the IoU head, publish weights and card.
 
 snapshot + procedural scenes -> windows -> train -> calibrate on held-out images -> measure -> models/<model_id>/
 
-Whether an image is held out follows from its id, the same in every snapshot. It never trains; it calibrates and
-measures.
+The id of an image decides whether the image is held out, the same in every snapshot. A held-out image is never trained
+on; it serves to calibrate and to measure.
 """
 
 import copy
@@ -22,11 +22,11 @@ from stages.training.work_folder import WorkLog
 
 
 def train_job(job: TrainingJob, peers: Peers, log: Callable[[str], None]) -> TrainedModel | None:
-    """Train, or continue training, as one of several processes; the first one publishes and returns the model.
+    """Train, or continue a training, as one of several processes; the first process publishes and returns the model.
 
     Raises:
-        NotFound: No such dataset or snapshot.
-        ValueError: The snapshot has no masks, there is no such parent, or the work folder is of another network.
+        NotFound: There is no such dataset or snapshot.
+        ValueError: The snapshot has no masks, there is no such parent, or the work folder belongs to another network.
     """
     opened = open_job(job, peers.device)
     work_log = WorkLog(job.work_folder, log) if peers.rank == 0 else None
@@ -57,6 +57,6 @@ def train_job(job: TrainingJob, peers: Peers, log: Callable[[str], None]) -> Tra
 
 
 def _training_source(opened: OpenJob) -> Source:
-    """Images of the snapshot, mixed with scenes."""
+    """Mix the snapshot's training images with scenes."""
     images, fraction = opened.images(held_out=False), opened.job.data.scene_share
     return MixedSource([(images, 1 - fraction), (opened.scenes, fraction)]) if fraction else images

@@ -1,4 +1,4 @@
-"""A training's work folder: its name, the lock on it, and the log that its processes share."""
+"""Work folder of a training: its name, the lock on it, and the log that its processes share."""
 
 import fcntl
 import hashlib
@@ -12,17 +12,17 @@ LOCK_NAME = "lock"
 
 
 def derive_work_folder(description: dict[str, object], root: Path) -> Path:
-    """Name a folder below `root` after what is to be trained, so that the same command continues where it stopped."""
+    """Derive a folder below `root` from the description of the training, so that the same command continues there."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
     return root / digest[:16]
 
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Lock a work folder: two trainings in one would overwrite each other's checkpoints.
+    """Lock a work folder, because two trainings in one folder would overwrite each other's checkpoints.
 
-    The lock is the operating system's and ends with the process that took it, however that ends. Processes that it
-    started elsewhere may live some seconds longer.
+    The lock belongs to the operating system and ends with the process that took it, even if the process is killed.
+    Processes that it started on other machines may live some seconds longer.
 
     Raises:
         ValueError: Another process holds the lock, or the file system has no locks.
@@ -42,7 +42,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 
 class WorkLog:
-    """Logs a line, and appends it to the work folder for whoever started the process on another machine."""
+    """Log function that also appends each line to a file, which the process that started the training reads."""
 
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
