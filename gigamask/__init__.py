@@ -7,7 +7,7 @@
     masks = gigamask.generate_masks(model, image).masks
 
 This file is the public API: everything in `__all__`, taken from the packages `engine`, `stages` and `storage`.
-Importing it loads none of them; a name loads its home the first time it is used.
+Importing gigamask loads none of these packages; the first use of a name loads the module that defines it.
 """
 
 import importlib
@@ -112,14 +112,14 @@ _HOMES = {
     "storage.tables.limits": ("QueryLimits",),
     "storage.tables.snapshots": ("Snapshot",),
 }
-"""Module -> the public names that it defines; the imports above say the same to editors and type checkers."""
+"""Public names by the module that defines them; the imports for type checkers repeat the same names."""
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 if not TYPE_CHECKING:  # else a type checker would take any misspelt name for one of these
 
     def __getattr__(name: str) -> Any:
-        """Load a public name from its home, once (PEP 562)."""
+        """Load a public name from the module that defines it, once (PEP 562)."""
         if name == "__version__":
             from importlib.metadata import version
 

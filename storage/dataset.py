@@ -3,7 +3,8 @@
 photos      -> write_images -> commit record -> fold -> tables -> query
 image shard -> write_masks  -> commit record -> fold -> tables -> snapshot
 
-`Dataset` holds what is used daily; its namespaces hold the rest: `dataset.models` and `dataset.maintenance`.
+`Dataset` has the methods for daily use. `dataset.models` has those for model versions, `dataset.maintenance` those for
+upkeep.
 """
 
 import uuid
@@ -36,19 +37,19 @@ from storage.tables.snapshots import Snapshot
 from storage.tables.withdrawals import mask_pairs, withdraw, withdrawn_masks
 
 _MARKER = "dataset.json"
-"""Key of the file that makes a folder a dataset; creation writes it last."""
+"""Key of the file that makes a folder a dataset; `Dataset.create` writes this file last."""
 _CREATED_BEFORE_MARKER = ("tables", "folds")
-"""Folders that a creation may leave when it dies half-way."""
+"""Folders that `Dataset.create` may leave behind when it dies half-way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanStatus:
-    """Progress of a plan."""
+    """Progress of a plan: how many of its shards are done, and which are missing."""
 
     plan_id: str
     """Id of the plan."""
     kind: PlanKind
-    """What the plan's shards hold."""
+    """Kind of records in the plan's shards: images, masks or withdrawals."""
     created_at: datetime
     """Time of the plan's creation, UTC."""
     planned: int
@@ -62,7 +63,7 @@ class PlanStatus:
 class Dataset:
     """A dataset in a folder or under an S3 prefix; many processes may use it at once.
 
-    Obtained from `Dataset.open`, `Dataset.create` or `Dataset.open_or_create`.
+    `Dataset.open`, `Dataset.create` and `Dataset.open_or_create` return a Dataset.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -80,12 +81,12 @@ class Dataset:
 
     @property
     def models(self) -> ModelVersions:
-        """Namespace of the model versions that belong to the dataset: publish, list, fetch."""
+        """Methods for the dataset's model versions: publish, list and fetch them."""
         return ModelVersions(self.store)
 
     @property
     def maintenance(self) -> Maintenance:
-        """Namespace of the dataset's upkeep: redo and close shards, clean, verify, rebuild the tables."""
+        """Methods for the dataset's upkeep: redo and close shards, clean, verify, rebuild the tables."""
         return Maintenance(self.store)
 
     @classmethod
@@ -94,7 +95,7 @@ class Dataset:
 
         Raises:
             Conflict: There is a dataset already.
-            StoreError: The place holds other files, cannot be written, or has no working put-if-absent.
+            StoreError: The place holds other files, cannot be written, or cannot create a file only if it is absent.
             ValueError: The address has an unknown form.
         """
         store = open_store(uri)
@@ -116,7 +117,7 @@ class Dataset:
         Raises:
             NotFound: There is no dataset.
             StoreError: A newer version wrote it, or the store fails.
-            Corrupt: Its marker, dataset.json, is damaged.
+            Corrupt: The file dataset.json, which marks the folder as a dataset, is damaged.
             ValueError: The address has an unknown form.
         """
         store = open_store(uri)
@@ -131,10 +132,13 @@ class Dataset:
 
     @classmethod
     def open_or_create(cls, uri: str | Path) -> "Dataset":
-        """Open the dataset, or create it; of several processes that create it at once, one does and all open it.
+        """Open the dataset, or create it; several processes may do this at once and all open the same dataset.
 
         Raises:
-            StoreError: As `open` and `create` raise it.
+            StoreError: The place holds other files or cannot be written, a newer version wrote the dataset, or the
+                store fails.
+            Corrupt: The file dataset.json, which marks the folder as a dataset, is damaged.
+            ValueError: The address has an unknown form.
         """
         try:
             return cls.open(uri)
@@ -145,10 +149,10 @@ class Dataset:
                 return cls.open(uri)
 
     def new_plan(self, kind: PlanKind | str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
-        """Store a plan; the same kind, shards and settings give the plan that is already stored.
+        """Store a plan and return it; for the same kind, shards and settings return the plan that is already stored.
 
         Raises:
-            ValueError: An unknown kind, inputs of another kind, or bad or repeated shard names.
+            ValueError: The kind is unknown, inputs are of another kind, or shard names are malformed or repeated.
         """
         plan = plans.put_plan(self.store, plans.make_plan(kind, shards, settings))
         return self._plans.setdefault(plan.plan_id, plan)
@@ -158,7 +162,7 @@ class Dataset:
 
         Raises:
             NotFound: There is no such plan.
-            Corrupt: Its file is damaged.
+            Corrupt: The plan's file is damaged.
         """
         if plan_id not in self._plans:
             self._plans[plan_id] = plans.read_plan(self.store, plan_id)
@@ -170,7 +174,7 @@ class Dataset:
         return sorted(every, key=lambda plan: (plan.created_at, plan.plan_id))
 
     def missing(self, plan: Plan) -> list[PlannedShard]:
-        """List the plan's shards without a commit record, in the plan's order: what is left to do."""
+        """List the plan's shards that have no commit record yet, in the plan's order."""
         done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.home)}
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
@@ -179,7 +183,7 @@ class Dataset:
 
         Args:
             plan: The plan of the shards.
-            given_up: Whether to include the records of shards that were closed unmade.
+            given_up: Whether to include the records of shards that were given up before any attempt made them.
         """
         planned = {shard.name for shard in plan.shards}
         names = commits.newest_generations(commits.list_commits(self.store, plan.home))
@@ -190,8 +194,8 @@ class Dataset:
         """Read the record of a shard.
 
         Raises:
-            NotFound: There is none.
-            Corrupt: It is damaged.
+            NotFound: The shard has no record.
+            Corrupt: The record is damaged.
         """
         return commits.read_commit(self.store, address)
 
@@ -220,13 +224,13 @@ class Dataset:
             plan: The plan that holds the shard.
             shard: The shard to write.
             images: Records and the encoded bytes that they describe.
-            rejects: Inputs that could not be used; in a redo, those that still cannot.
+            rejects: Inputs that could not be used; in a redo, those that still cannot be used.
             stats: Diagnostics of the stage, as JSON values.
-            seconds: Time of the work.
-            inherited: In a redo, the replaced record, to keep its images; None: keep none.
+            seconds: Time that the work took, in seconds.
+            inherited: In a redo, the replaced record; the new shard keeps its images. None keeps no earlier images.
 
         Returns:
-            The shard's record: this attempt's, or that of another worker which committed the same shard first.
+            The record that counts: this attempt's, or an earlier one where another worker committed the shard first.
 
         Raises:
             ValueError: A record contradicts its bytes.
@@ -261,9 +265,9 @@ class Dataset:
         )
 
     def withdraw(self, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
-        """Withdraw masks, given as (image_id, mask_id), by a commit record of their own; nothing is deleted.
+        """Withdraw masks, given as (image_id, mask_id), with a new commit record; nothing is deleted.
 
-        Tables and `read_masks` leave them out from then on; earlier snapshots keep them.
+        From then on, tables and `read_masks` leave the withdrawn masks out; earlier snapshots keep them.
 
         Raises:
             ValueError: A mask is not in the tables.
@@ -274,16 +278,16 @@ class Dataset:
         return commit
 
     def image_shards(self) -> list[Commit]:
-        """Read the records of all image shards, oldest plan first; a mask plan's inputs name their `address`."""
+        """Read the commit records of all image shards, oldest plan first; mask plans take their addresses as inputs."""
         homes = [plan for plan in self.plans() if plan.kind is PlanKind.IMAGES and not plan.redoes]
         return [commit for plan in homes for commit in self.commits(plan)]
 
     def is_there(self, shard: Commit) -> bool:
-        """Whether all objects of a shard are there, of the size that its record states; reads none."""
+        """Check whether all objects of a shard exist with the sizes that its record states; no object is read."""
         return contents.is_there(self.store, shard)
 
     def read_images(self, images: Commit | Images) -> Iterator[tuple[ImageRecord, bytes]]:
-        """Stream the images of a shard, or some of them, each checked against its SHA-256.
+        """Stream all or some images of a shard; each image is checked against its SHA-256.
 
         Args:
             images: The shard's record or address, or a range or set of its images.
@@ -300,11 +304,11 @@ class Dataset:
     def read_masks(
         self, shard: Commit | ShardAddress, *, snapshot: str | None = None
     ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-        """Stream the images of a mask shard with their masks; of an image only id, key, size and format are known.
+        """Stream the images of a mask shard with their masks; an image's record has only id, key, size and format.
 
         Args:
             shard: The shard's record or address.
-            snapshot: Leave out the masks that were withdrawn by the time of this snapshot; None: by now.
+            snapshot: State whose withdrawn masks are left out; None for the present state.
 
         Raises:
             NotFound: There is no such shard or snapshot.
@@ -315,7 +319,7 @@ class Dataset:
         return contents.read_masks(self.store, self._commit(shard), withdrawn)
 
     def read_mask(self, image_id: int, mask_id: int, *, snapshot: str | None = None) -> MaskRecord:
-        """Read one mask, by its row of `masks` and one range read.
+        """Read one mask: find its row in the table `masks`, then read only that mask's bytes.
 
         Raises:
             NotFound: There is no such mask or snapshot.
@@ -324,9 +328,9 @@ class Dataset:
         return lookup.read_mask(self.store, self._done(snapshot), image_id, mask_id)
 
     def known_image_ids(self) -> dict[int, bytes]:
-        """Map image_id to the SHA-256 (32 bytes) of the photo of every committed image, folded or not.
+        """Map the image_id of every committed image, folded or not, to the SHA-256 of its photo (32 bytes).
 
-        Ingest finds duplicates by it.
+        Ingest finds duplicate photos with this map.
         """
         return lookup.known_image_ids(self.store, fold_log.newest_done(self.store))
 
@@ -335,12 +339,19 @@ class Dataset:
         return folds.fold(self.store)
 
     def query(self, sql: str, snapshot: str | None = None, *, limits: QueryLimits | None = None) -> pa.Table:
-        """SQL (DataFusion's) over images, masks, shards, rejects, as of the newest fold or of a snapshot.
+        """Query the tables images, masks, shards and rejects with one SQL statement that only reads (DataFusion's SQL).
 
-        One statement that reads; the engine's plan of it is checked before it is executed. With `limits`, it is
-        executed in a process of its own that may use so much time and memory; without, in this one. Raises
-        ValueError, in one line, for SQL that is wrong, would write or exceeds a limit; NotFound for an unknown
-        snapshot.
+        The query engine's plan is checked before the statement is executed.
+
+        Args:
+            sql: The statement.
+            snapshot: Name of the snapshot to query; None for the newest fold.
+            limits: Time and memory of the separate process that executes the statement; None executes it in this
+                process, without limits.
+
+        Raises:
+            ValueError: The SQL is wrong, would write or exceeds a limit; the message is one line.
+            NotFound: There is no such snapshot.
         """
         done = self._done(snapshot)
         if limits is not None:
@@ -353,9 +364,16 @@ class Dataset:
         columns: Sequence[str] | None = None,
         snapshot: str | None = None,
     ) -> pa.RecordBatchReader:
-        """Rows of `masks` for which a SQL condition holds, streamed; `.read_all()` makes a table of them.
+        """Stream the rows of the table `masks` for which a SQL condition holds; `.read_all()` gives them as one table.
 
-        `columns` None: all of them. Raises ValueError for a column or a condition that is wrong, NotFound.
+        Args:
+            filter: The SQL condition.
+            columns: Names of the columns to read; None for all columns.
+            snapshot: Name of the snapshot to read; None for the newest fold.
+
+        Raises:
+            ValueError: A column is unknown, or the condition is wrong.
+            NotFound: There is no such snapshot.
         """
         chosen = list(columns if columns is not None else MASKS.names)
         unknown = [name for name in chosen if name not in MASKS.names]
@@ -364,7 +382,7 @@ class Dataset:
         return stream_masks(self.store, self._done(snapshot), chosen, filter)
 
     def masks_of_image(self, image_id: int, snapshot: str | None = None) -> pa.Table:
-        """Read the rows of `masks` of one image, found through its shards: fast however many masks there are."""
+        """Read one image's rows of the table `masks`, found through its shards; fast in a dataset of any size."""
         return lookup.masks_of_image(self.store, self._done(snapshot), image_id)
 
     def snapshot(self) -> Snapshot:

@@ -1,17 +1,17 @@
-"""Errors of storage; each message says what was found, what was expected and what to do."""
+"""Errors of storage; each message states what was found, what was expected and what to do."""
 
 
 class StoreError(Exception):
-    """A failure of the store; base of the other errors of storage."""
+    """Failure of the store; base class of NotFound, Conflict and Corrupt."""
 
 
 class NotFound(StoreError):
-    """An object, or what it stands for, that is not in the store."""
+    """Failure to find an object in the store, or the plan, shard, snapshot or model that the object holds."""
 
 
 class Conflict(StoreError):
-    """A key that put-if-absent found taken."""
+    """Failure to create an object because its key is taken."""
 
 
 class Corrupt(StoreError):
-    """Bytes that are not what their record says."""
+    """Failure of a check: stored bytes are not what their record states."""

@@ -1,4 +1,4 @@
-"""Upkeep of a dataset: make shards again, give them up, remove garbage, check every byte, build the tables anew."""
+"""Upkeep of a dataset: redo shards, give shards up, remove garbage, check every byte, rebuild the tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from storage.tables.verification import VerifyReport
 
 
 class Maintenance:
-    """The upkeep of one dataset, as `dataset.maintenance`."""
+    """Methods for the upkeep of one dataset; `dataset.maintenance` is an instance."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -24,13 +24,13 @@ class Maintenance:
     ) -> Plan:
         """Plan the next generation of finished shards.
 
-        The planned shards are written like any others. To keep what the replaced record holds and only add to it, give
-        that record to `write_images` or `write_masks` as `inherited`.
+        `write_images` and `write_masks` write the planned shards. Their argument `inherited` takes the replaced record,
+        to keep its content and only add to it.
 
         Args:
             plan: The plan of the shards.
-            shards: Their names; None: all shards that have rejects.
-            settings: Settings of the new plan; None: those of `plan`.
+            shards: Names of the shards to redo; None for all shards that have rejects.
+            settings: Settings of the new plan; None for the settings of `plan`.
 
         Raises:
             ValueError: There is nothing to redo, or a named shard is not finished.
@@ -38,17 +38,17 @@ class Maintenance:
         return redo.plan_redo(self._store, plan, shards, settings)
 
     def close(self, plan: Plan) -> list[Commit]:
-        """Give up the plan's missing shards for good, by records which say that nobody will make them."""
+        """Give up the plan's missing shards for good: commit a record for each, which states that it stays unmade."""
         return cleaning.close(self._store, plan)
 
     def clean(self, *, delete: bool = False) -> CleaningReport:
-        """Find what crashed and losing attempts left and, with `delete`, remove it; safe beside live workers."""
+        """Find what crashed and losing attempts left, and remove it if `delete` is set; live workers may go on."""
         return cleaning.clean(self._store, delete=delete)
 
     def verify(self, *, fast: bool = False) -> VerifyReport:
-        """Read every byte that a record names, count it and compare the tables; `fast` compares sizes only."""
+        """Check every byte that a record names, and the tables, against the records; `fast` compares only sizes."""
         return verification.verify(self._store, fast=fast)
 
     def rebuild_tables(self) -> FoldReport:
-        """Build the four tables anew from the commit records, whatever state they are in."""
+        """Rebuild the four tables from the commit records, even where the tables are damaged or missing."""
         return rebuild(self._store)

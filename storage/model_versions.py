@@ -1,7 +1,7 @@
 """The models of a dataset: `models/<model_id>/` holds a version's weights, its card, its curves and its history.
 
 A version's id contains the hash of its weights, so that writing a version again changes nothing. The card is written
-last; a folder without one is no version.
+last; a folder without a card is no version.
 """
 
 import shutil
@@ -20,7 +20,7 @@ CARD_NAME = "model.json"
 
 
 class ModelVersions:
-    """The model versions of one dataset, as `dataset.models`."""
+    """Model versions of one dataset; `dataset.models` is an instance."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -29,8 +29,8 @@ class ModelVersions:
         """Write a version's files, the card last, and return the address of its weights.
 
         Args:
-            model_id: The id of the version.
-            files: The files by the name that they get; weights and card must be among them.
+            model_id: Id of the version.
+            files: Paths of the files to copy, by file name in the version; WEIGHTS_NAME and CARD_NAME are required.
 
         Raises:
             ValueError: The weights or the card are missing.
@@ -49,10 +49,10 @@ class ModelVersions:
     def fetch(self, model_id: str, folder: Path) -> Path:
         """Copy a version's weights and card to `folder`/<model_id>/ and return the path of the weights.
 
-        Each file is replaced in one step: processes that share the folder may fetch and load at the same time.
+        Each file is replaced in one step, so that several processes may fetch and load from one folder at a time.
 
         Raises:
-            NotFound: There is no such version; the message names those there are.
+            NotFound: There is no such version; the message names the known versions.
         """
         known = self.ids()
         if model_id not in known:

@@ -1,4 +1,4 @@
-"""What the dataset is about: images, masks, where they come from, and what could not be used.
+"""Records of a dataset: images, masks, the origin of a mask, and inputs that could not be used.
 
 Boxes are half-open (x0, y0, x1, y1) in pixels of the stored image; points are (x, y) in the same pixels.
 """
@@ -17,7 +17,7 @@ FORMATS = ("jpg", "png")
 
 
 class Stage(StrEnum):
-    """The stage that made a mask, or found that an input could not be used; the paper's words and "ingest"."""
+    """Stage that made a mask or rejected an input. Ingest makes no masks; the other names are the SAM paper's."""
 
     INGEST = "ingest"
     ASSISTED_MANUAL = "assisted_manual"
@@ -27,12 +27,12 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """One stored image."""
+    """Facts about one stored image."""
 
     image_id: int
     """First 63 bits of `source_sha256`."""
     key: str
-    """Name of the image in every shard: image_id as 16 hex digits."""
+    """Name of the image in every shard: the image_id as 16 hex digits."""
     height: int
     """Height in pixels."""
     width: int
@@ -50,7 +50,7 @@ class ImageRecord:
     license: str
     """Licence as given at ingest; empty where none was given."""
     country: str
-    """ISO 3166-1 alpha-2 code; empty where unknown."""
+    """Country of the photo as an ISO 3166-1 alpha-2 code; empty where unknown."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "ImageRecord":
@@ -60,57 +60,57 @@ class ImageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Origin of a mask; a field that does not apply is empty."""
+    """Origin of a mask: stage, model, annotator, round and plan. A field that does not apply is empty."""
 
     stage: str = ""
     """Stage of the data engine: assisted_manual, semi_automatic or fully_automatic."""
     model_id: str = ""
-    """Model version that made the mask."""
+    """Id of the model version that made the mask; empty where no model did."""
     annotator_id: str = ""
-    """Annotator who made the mask."""
+    """Id of the annotator who made the mask; empty where no annotator did."""
     round_id: str = ""
-    """Annotation round."""
+    """Id of the round in which the mask was made; empty outside of rounds."""
     plan_id: str = ""
-    """Plan of the mask shard."""
+    """Id of the mask shard's plan."""
     config_hash: str = ""
     """SHA-256 of the plan's settings, in hex."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Provenance":
-        """Read the provenance from a row of the table `masks`, whose column `plan` is the plan's id."""
+        """Read the provenance from a row of the table `masks`; the column `plan` becomes `plan_id`."""
         named = (name for name in cls.__dataclass_fields__ if name != "plan_id")
         return cls(plan_id=row["plan"], **{name: row[name] for name in named})
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRecord:
-    """One mask of one image."""
+    """One mask of one image, with its scores and its origin."""
 
     mask_id: int
     """Id, unique within the image."""
     image_id: int
-    """Id of the image."""
+    """Id of the image that the mask belongs to."""
     rle: Rle
-    """Pixels of the mask."""
+    """Pixels of the mask, as COCO run lengths."""
     box_xyxy: tuple[int, int, int, int]
-    """Half-open box around the mask, in pixels."""
+    """Half-open box (x0, y0, x1, y1) around the mask, in pixels of the stored image."""
     area_px: int
-    """Foreground pixels."""
+    """Number of foreground pixels."""
     predicted_iou: float
-    """The model's own estimate of the IoU, in [0, 1]; NaN for a mask without one, such as one drawn by hand."""
+    """The model's own estimate of the mask's IoU with the object, in [0, 1]; NaN for a mask without an estimate."""
     stability_score: float
-    """IoU between a tighter and a looser cut, in [0, 1]; NaN for a mask without one."""
+    """IoU of the mask cut at a higher and at a lower threshold, in [0, 1]; NaN for a mask without a score."""
     point_xy: tuple[float, float]
-    """Prompt point in pixels; NaN for a mask without one."""
+    """Point (x, y) that the model was prompted with, in pixels; NaN for a mask without a point."""
     crop_xyxy: tuple[int, int, int, int]
-    """Half-open box of the crop in which the mask was found; the whole image without crops."""
+    """Half-open box (x0, y0, x1, y1) of the crop in which the mask was found, or of the whole image without crops."""
     provenance: Provenance
     """Origin of the mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """An input that could not be used."""
+    """Record of an input that could not be used, with the reason."""
 
     source: str
     """Path or address of a photo, or key of an image."""
@@ -119,13 +119,13 @@ class Reject:
     reason: str
     """Short code such as truncated, not_an_image or duplicate."""
     detail: str
-    """Explanation in one line."""
+    """Explanation of the reason, in one line."""
     stage: str
     """Stage that rejected the input."""
 
 
 def image_id_of(source_sha256: str) -> int:
-    """Return the first 63 bits of a photo's SHA-256, given in hex: the same photo has the same id everywhere.
+    """Return the first 63 bits of a photo's SHA-256, which is given in hex; the same photo has the same id everywhere.
 
     Raises:
         ValueError: The hash does not have 64 digits.
@@ -136,11 +136,11 @@ def image_id_of(source_sha256: str) -> int:
 
 
 def image_key(image_id: int) -> str:
-    """Return the id as 16 hex digits."""
+    """Return the name of an image in every shard: its id as 16 hex digits."""
     return f"{image_id:016x}"
 
 
 def mask_id_of(plan: str, shard: str, generation: int, image_id: int, ordinal: int) -> int:
-    """Derive a mask's 63-bit id from where it was made, so that a repeated attempt gives its masks the same ids."""
+    """Derive a mask's 63-bit id from where the mask was made, so that a repeated attempt gives the same ids."""
     place = json.dumps([plan, shard, generation, image_id, ordinal])
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""Masks as COCO run lengths: encode, decode, area, box, IoU and merge, and the compressed COCO string at the edge.
+"""Masks as COCO run lengths: encode, decode, area, box, IoU, merge, and conversion to the compressed COCO string.
 
 Pixels are counted column by column (pixel `y` of column `x` has position `x * height + y`); the runs alternate
 background, foreground, background, ... and the first, background, may be 0. Everything but `encode` and `decode` works
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 MAX_PIXELS = 2**32 - 1
-"""Most pixels of a mask: a run length is stored in 32 bits, here and in pycocotools."""
+"""Maximum number of pixels of a mask: gigamask and pycocotools store a run length in 32 bits."""
 _LONGEST_CODE = 7  # characters of 5 bits: a signed difference of two 32-bit runs
 
 
@@ -45,7 +45,7 @@ def encode(mask_HW: np.ndarray) -> Rle:
     """Encode a mask, bool or uint8 [H, W]; anything but 0 is foreground.
 
     Raises:
-        ValueError: The array has another shape, or too many pixels.
+        ValueError: The array has another shape, or more than MAX_PIXELS pixels.
     """
     if mask_HW.ndim != 2 or 0 in mask_HW.shape:
         raise ValueError(f"a mask has the shape (height, width), both at least 1; got {mask_HW.shape}")
@@ -74,12 +74,12 @@ def encode(mask_HW: np.ndarray) -> Rle:
 
 
 def encode_many(masks_NHW: np.ndarray | Iterable[np.ndarray]) -> list[Rle]:
-    """Encode each of N masks [H, W]."""
+    """Encode each of N masks, bool or uint8 [N, H, W]."""
     return [encode(mask_HW) for mask_HW in masks_NHW]
 
 
 def from_edges(edges: np.ndarray, *, height: int, width: int) -> Rle:
-    """Build a mask from ascending positions start, end, start, end, ... of the foreground; touching runs join."""
+    """Build a mask from the ascending positions start, end, start, end, ... of its foreground; touching runs join."""
     starts, ends = edges[0::2], edges[1::2]
     apart = starts[1:] != ends[:-1]
     starts = starts[np.concatenate(([True], apart))] if starts.size else starts
@@ -123,7 +123,7 @@ def area(rle: Rle) -> int:
 
 
 def box_xyxy(rle: Rle) -> tuple[int, int, int, int]:
-    """Return the half-open box (x0, y0, x1, y1) around the foreground; (0, 0, 0, 0) where there is none."""
+    """Return the half-open box (x0, y0, x1, y1) around the foreground; (0, 0, 0, 0) for an empty mask."""
     starts, ends = _foreground(rle)
     if not starts.size:
         return (0, 0, 0, 0)
@@ -136,7 +136,7 @@ def box_xyxy(rle: Rle) -> tuple[int, int, int, int]:
 
 
 def box_xywh(rle: Rle) -> list[float]:
-    """Return COCO's box [x, y, width, height], equal to pycocotools' `toBbox`."""
+    """Return the box around the foreground as COCO's [x, y, width, height], equal to pycocotools' `toBbox`."""
     x0, y0, x1, y1 = box_xyxy(rle)
     return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
 
@@ -164,7 +164,7 @@ def iou(a: Rle, b: Rle) -> float:
 
 
 def iou_matrix(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
-    """Compute the IoU of each mask of `a` with each of `b`, float64 [A, B]; pairs whose boxes are apart cost nothing.
+    """Compute the IoU of each mask of `a` with each mask of `b`, float64 [A, B]; disjoint boxes cost nothing.
 
     Raises:
         ValueError: The masks differ in size.
@@ -184,7 +184,7 @@ def iou_matrix(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
 
 
 def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
-    """Merge masks to their union or intersection, in canonical runs.
+    """Merge masks to their union or intersection; no run of the result is empty, except perhaps the first.
 
     Raises:
         ValueError: There are no masks, or they differ in size.
@@ -208,7 +208,7 @@ def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
 def to_coco(rle: Rle) -> str:
     """Write COCO's compressed string: 5 bits a character, from "0" up.
 
-    From the fourth run on, a run is written as the difference to the second run before it.
+    From the fourth run on, each number is the difference between a run and the run two places before it.
     """
     values = rle.counts.astype(np.int64)
     values[3:] -= rle.counts[1:-2].astype(np.int64)
@@ -222,7 +222,11 @@ def to_coco(rle: Rle) -> str:
 
 
 def from_coco(counts: str | bytes, *, height: int, width: int) -> Rle:
-    """Reads COCO's compressed string. Raises ValueError where it is not one of a height x width mask."""
+    """Read COCO's compressed string.
+
+    Raises:
+        ValueError: The string does not describe a mask of that height and width.
+    """
     _check_size(height, width)
     codes = _codes(counts)
     ends = np.flatnonzero(codes < 0x20)
@@ -246,15 +250,15 @@ def from_coco(counts: str | bytes, *, height: int, width: int) -> Rle:
 
 
 def from_coco_many(segmentations: Iterable[dict[str, Any]]) -> list[Rle]:
-    """Read each COCO object {"size": [height, width], "counts": string}."""
+    """Read masks from COCO objects of the form {"size": [height, width], "counts": string}."""
     return [from_coco(each["counts"], height=each["size"][0], width=each["size"][1]) for each in segmentations]
 
 
 def validate(rle: Rle) -> None:
-    """Check that the runs add up to the image.
+    """Check that the runs add up to height * width.
 
     Raises:
-        ValueError: They do not, or the size is not one of a mask.
+        ValueError: The runs do not add up, or the height and width are not those of a mask.
     """
     _check_size(rle.height, rle.width)
     total = int(rle.counts.sum(dtype=np.int64))
@@ -263,7 +267,11 @@ def validate(rle: Rle) -> None:
 
 
 def _codes(counts: str | bytes) -> np.ndarray:
-    """The characters as numbers 0..63, int64; the last one ends a run. Raises ValueError for anything else."""
+    """Convert the characters to numbers 0..63, int64.
+
+    Raises:
+        ValueError: A character is outside of COCO's range, or the last character does not end a run.
+    """
     if isinstance(counts, str):
         try:
             counts = counts.encode("ascii")
@@ -285,7 +293,7 @@ def _codes(counts: str | bytes) -> np.ndarray:
 
 
 def _foreground(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
-    """Return start and end (exclusive) of the foreground runs that are not empty; int64 [F] each, ascending."""
+    """Return the starts and the exclusive ends of the foreground runs that are not empty; two int64 [F], ascending."""
     bounds = np.cumsum(rle.counts, dtype=np.int64)
     ends = bounds[1::2]
     starts = bounds[0::2][: ends.size]
@@ -306,7 +314,7 @@ def _foreground_before(rle: Rle, positions: np.ndarray) -> np.ndarray:
 
 
 def _alternating(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return the pixels from the first start to the last end, bool."""
+    """Return the pixels from the first start to the last end as bool; runs of False and True alternate."""
     lengths = np.diff(np.stack((starts, ends), axis=1).reshape(-1))
     return np.repeat(np.arange(lengths.size) % 2 == 0, lengths)
 

@@ -1,4 +1,4 @@
-"""The dataset's own JSON files: one spelling for one content, a format number, and a schema that reading checks."""
+"""The dataset's own JSON files: the same content gives the same bytes, and reading checks format number and schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _READ_FORMATS = (1, 2)
 
 
 def json_bytes(fields: Mapping[str, object]) -> bytes:
-    """Write JSON with one spelling for one content: sorted keys, no spaces, no NaN.
+    """Write JSON so that the same content gives the same bytes: sorted keys, no spaces, no NaN.
 
     Raises:
         ValueError: A value is not JSON.
@@ -31,11 +31,11 @@ def json_bytes(fields: Mapping[str, object]) -> bytes:
 
 
 def read_json(data: bytes, schema: str, where: str) -> dict[str, Any]:
-    """Read a dataset's JSON file and check it against `schemas/<schema>.json`. `where` names the file in errors.
+    """Read a dataset's JSON file and check it against `schemas/<schema>.json`; error messages call the file `where`.
 
     Raises:
         Corrupt: The file is torn or malformed.
-        StoreError: Its format is newer than this version knows.
+        StoreError: The file's format is newer than this version of gigamask knows.
     """
     try:
         fields: dict[str, Any] = json.loads(data)
@@ -62,7 +62,7 @@ def _short(message: str) -> str:
 
 @contextmanager
 def corrupt_where_malformed(where: str) -> Iterator[None]:
-    """Turn errors about the fields of a file into Corrupt.
+    """Turn errors about a file's missing or malformed fields into Corrupt.
 
     Raises:
         Corrupt: A field is missing or has the wrong form.

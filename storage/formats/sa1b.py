@@ -1,4 +1,4 @@
-"""SA-1B's annotation file: one JSON document an image, with its masks as COCO RLE.
+"""SA-1B's annotation file: one JSON document for each image, with the image's masks as COCO run lengths.
 
 Boxes are half-open (x0, y0, x1, y1) in records and (x, y, width, height) in the file; points are (x, y) in pixels.
 """
@@ -30,8 +30,8 @@ def parse_sa1b(
 ) -> tuple[ImageRecord, list[MaskRecord]]:
     """Read an annotation file, the inverse of `sa1b_json`.
 
-    What such a file does not state (source, hashes, licence) becomes "" or 0, a missing score or point NaN, a missing
-    crop the whole image. Area and box are computed from the runs.
+    Such a file states no source, hash or licence: these become "" or 0. A missing score or point becomes NaN. A missing
+    crop becomes the whole image. Area and box are computed from the runs.
 
     Raises:
         ValueError: A field is missing or contradicts another.

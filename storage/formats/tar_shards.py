@@ -1,6 +1,6 @@
 """Tar shards in the webdataset convention: files that share a key are one sample; the same input gives the same bytes.
 
-A file is named `<key>.<ext>`; the parts of a sample lie side by side, sorted by ending. Time, owner and mode are fixed.
+A file is named `<key>.<ext>`; a sample's files follow one another, sorted by ending. Time, owner and mode are fixed.
 """
 
 import tarfile
@@ -16,30 +16,30 @@ _END = bytes(_BLOCK)
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One sample of a shard."""
+    """One sample of a shard: files that share a key."""
 
     key: str
-    """File name without ending."""
+    """Name of the sample's files, without the ending."""
     parts: dict[str, bytes]
-    """Bytes of each file by its ending, such as jpg or json."""
+    """Bytes of the sample's files by file ending, such as jpg or json."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberSpan:
-    """Place of one file's bytes in the shard."""
+    """Place of one file's bytes in the shard's tar."""
 
     key: str
     """Key of the sample."""
     ext: str
     """Ending of the file."""
     offset: int
-    """First byte in the tar."""
+    """Position of the file's first byte in the tar."""
     nbytes: int
-    """Number of bytes."""
+    """Size of the file in bytes."""
 
 
 def write_shard(file: BinaryIO, members: Iterable[Member]) -> list[MemberSpan]:
-    """Write members in the order given and return where each of their files lies.
+    """Write members in the given order, and return the place of each of their files.
 
     Raises:
         ValueError: A key is malformed or comes twice, or an ending is malformed.
@@ -60,10 +60,10 @@ def write_shard(file: BinaryIO, members: Iterable[Member]) -> list[MemberSpan]:
 
 
 def read_shard(file: BinaryIO) -> Iterator[Member]:
-    """Stream members in the order written; only one is held in memory.
+    """Stream members in the order in which they were written; only one member at a time is in memory.
 
     Raises:
-        Corrupt: The file is torn or no shard (tarfile itself ends quietly where a later header is torn).
+        Corrupt: The file is torn or is no shard. This check is needed: Python's tarfile ignores a torn later header.
     """
     key = ""
     parts: dict[str, bytes] = {}

@@ -1,1 +1,1 @@
-"""Where bytes lie: a local folder or S3 behind one protocol of objects by key."""
+"""Stores for the dataset's bytes: a local folder or S3, with one interface of objects by key."""

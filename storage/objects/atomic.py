@@ -1,4 +1,4 @@
-"""Files that are replaced in one step: a reader or a crash finds the old content or the new, never half of either."""
+"""Replacement of a file in one step: after a crash, too, readers find the old or the new content, never a mixture."""
 
 import os
 import uuid
@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 
 def replace_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a temporary file beside `path`, make it durable and give it that name; on an error remove it.
+    """Replace a file in one step: write a temporary file beside `path`, make it durable and rename it to `path`.
 
-    The folder's entry itself is not flushed: after a power cut the old content may be back, in full.
+    On an error the temporary file is removed. The rename itself is not flushed to the disk: after a power cut, `path`
+    may hold the whole old content again.
     """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
     try:

@@ -1,4 +1,4 @@
-"""Objects as files of a local folder."""
+"""The store that keeps objects as files of a local folder."""
 
 import errno
 import os
@@ -18,7 +18,11 @@ _TEMPORARY = ".gigamask-tmp-"  # prefix of the file of an object not yet whole; 
 
 
 class LocalStore:
-    """Objects as files below a folder: temporary file, fsync, rename, fsync of the folder; `link` for put-if-absent."""
+    """A store of objects as files below a folder.
+
+    `write` fills a temporary file, flushes it to the disk, renames it and flushes the folder. `put_if_absent` creates a
+    hard link in place of the rename, because a link to a taken name fails.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -132,7 +136,7 @@ class LocalStore:
                 yield (folder / name).relative_to(self.root).as_posix()
 
     def _write(self, key: str, fill: Callable[[BinaryIO], object], publish: Callable[[Path, Path], None]) -> None:
-        """Fill a temporary file beside the object, make it durable, then give it its name in one step."""
+        """Fill a temporary file beside the object, make the file durable, then rename it in one step."""
         path = self._path(key)
         temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
         try:
@@ -165,7 +169,7 @@ def _why_not_written(path: Path, error: OSError) -> str:
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder and its parents, durable: a folder's name is an entry in its parent."""
+    """Create a folder and its parents, and flush each parent, because a folder's name is an entry in its parent."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -179,7 +183,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's bytes, or the names in a folder, onto the disk."""
+    """Flush a file's bytes, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Objects in an S3 bucket, or in any compatible server with conditional writes.
+"""The store that keeps objects in an S3 bucket, or on any compatible server with conditional writes.
 
 Address, region and credentials are found as the AWS tools find them (AWS_ENDPOINT_URL, AWS_REGION, profiles, roles).
-Requests are retried with growing, jittered pauses. Large objects go up in parts; a commit never does: it is one small
-put with `If-None-Match: *`.
+Requests are retried with growing, jittered pauses. Large objects are uploaded in parts. A commit record is always one
+small put with `If-None-Match: *`.
 """
 
 import io
@@ -55,7 +55,7 @@ _RACING = {"ConditionalRequestConflict", "OperationAborted", "409"}  # another w
 
 
 class S3Store:
-    """Objects below `s3://bucket/prefix`."""
+    """A store of objects below `s3://bucket/prefix`."""
 
     def __init__(self, uri: str) -> None:
         address = urlsplit(uri)
@@ -144,16 +144,16 @@ class S3Store:
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=unfinished.handle)
 
     def make_durable(self, keys: Iterable[str]) -> None:
-        """Do nothing: what a server has acknowledged is durable."""
+        """Do nothing, because an object that the server has acknowledged is durable."""
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
-        """Do nothing: what a server has acknowledged is durable."""
+        """Do nothing, because an object that the server has acknowledged is durable."""
 
     def table_uri(self, folder: str, name: str) -> str:
         return f"{self.uri}/{folder}/{name}"
 
     def table_options(self) -> dict[str, str]:
-        """Pass on this client's credentials and server, so that the Delta library uses the same."""
+        """Return this client's server and credentials, so that the Delta library uses the same ones."""
         found = self._session.get_credentials()
         if found is None:
             raise StoreError(_no_credentials(self.uri))
@@ -208,7 +208,7 @@ class S3Store:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Turn errors of boto3 into those of storage, one line each."""
+        """Turn an error of boto3 into an error of storage with a one-line message."""
         where = f"{self.uri}/{key}"
         try:
             yield
@@ -248,7 +248,7 @@ class S3Store:
 
 
 class _Stream(io.RawIOBase):
-    """A stream over an object by successive range requests, so that a broken connection costs one piece."""
+    """A stream that reads an object with successive range requests, so that a broken connection costs one piece."""
 
     def __init__(self, store: S3Store, key: str, nbytes: int) -> None:
         self.name = f"{store.uri}/{key}"
@@ -272,7 +272,7 @@ class _Stream(io.RawIOBase):
 
 
 def _retry(call: Callable[[], _T], passing: Callable[[Exception], bool]) -> _T:
-    """Retry what boto3's own retries leave out: bodies that break off, and writes held up by another write."""
+    """Retry what boto3 does not retry: bodies that break off, and writes refused because of a concurrent write."""
     for attempt in range(_TRIES - 1):
         try:
             return call()

@@ -1,7 +1,7 @@
-"""The store of a dataset's bytes: one small protocol over objects by key, and the choice of store by address.
+"""The interface of every store of a dataset's bytes, with objects by key, and the choice of a store by address.
 
-Keys are relative paths with "/" between their parts. An object appears whole or not at all, and an object that
-was readable never changes, except by `put`, which may replace it. The dataset itself replaces none (see commits.py).
+Keys are relative paths with "/" between their parts. An object appears whole or not at all. A readable object
+never changes, except that `write`, `put` and `put_file` may replace it. The dataset replaces none (see commits.py).
 """
 
 import hashlib
@@ -25,16 +25,16 @@ class ObjectInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """A half-written object, of a writer that died or still writes."""
+    """A half-written object; its writer died or is still writing."""
 
     key: str
-    """Key that the whole object would have."""
+    """Key that the object gets when it is complete."""
     handle: str
-    """The store's own name for the half-written object."""
+    """Name of the half-written object within the store, such as a temporary file or an upload id."""
 
 
 class ObjectStore(Protocol):
-    """Objects by key. Every method raises StoreError, or one of its subclasses, if the store refuses or fails."""
+    """A store of objects by key. Every method raises StoreError, or a subclass, where the store refuses or fails."""
 
     uri: str
     """Folder or s3:// address of the store."""
@@ -51,7 +51,7 @@ class ObjectStore(Protocol):
 
         Raises:
             NotFound: There is no such object.
-            Corrupt: The object is shorter.
+            Corrupt: The object ends before the range does.
         """
 
     def open(self, key: str) -> BinaryIO:
@@ -62,13 +62,13 @@ class ObjectStore(Protocol):
         """
 
     def write(self, key: str, fill: Callable[[BinaryIO], object]) -> ObjectInfo:
-        """Write an object, whose bytes `fill` writes to the file it is given; it is durable once this returns."""
+        """Write an object; `fill` writes its bytes to the file that it is given. The object is durable on return."""
 
     def put(self, key: str, data: bytes) -> ObjectInfo:
-        """Write an object; it is durable once this returns."""
+        """Write an object; the object is durable on return."""
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
-        """Write a local file's bytes as an object; it is durable once this returns."""
+        """Write a local file's bytes as an object; the object is durable on return."""
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Create a small object; of several writers exactly one succeeds.
@@ -85,26 +85,26 @@ class ObjectStore(Protocol):
         """
 
     def list(self, prefix: str) -> Iterator[str]:
-        """List the keys that begin with the prefix, ascending."""
+        """List the keys that begin with the prefix, in ascending order."""
 
     def delete(self, key: str) -> None:
-        """Delete an object; a missing one is no error."""
+        """Delete an object; a missing object is no error."""
 
     def unfinished(self) -> Iterator[Unfinished]:
         """List half-written objects, those of live writers included."""
 
     def remove_unfinished(self, unfinished: Unfinished) -> None:
-        """Remove a half-written object; its writer, if it lives, will fail."""
+        """Remove a half-written object; a writer that is still writing it will fail."""
 
     def make_durable(self, keys: Iterable[str]) -> None:
-        """Bring objects that another program wrote, and their names, onto the disk.
+        """Flush the bytes and the names of objects that another program wrote to the disk.
 
         Raises:
             NotFound: There is no such object.
         """
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
-        """Bring onto the disk the names of objects whose bytes are there already."""
+        """Flush the names of objects to the disk; their bytes are durable already."""
 
     def table_uri(self, folder: str, name: str) -> str:
         """Return the address of a Delta table in a folder of this store."""
@@ -133,7 +133,7 @@ def open_store(uri: str | Path) -> ObjectStore:
 
 
 def sha256_of(store: ObjectStore, key: str) -> str:
-    """Compute the SHA-256 of a stored object, in hex, reading it piece by piece.
+    """Compute the SHA-256 of a stored object, in hex; the object is read piece by piece.
 
     Raises:
         NotFound: There is no such object.

@@ -1,1 +1,1 @@
-"""Who makes what: plans, attempts, commit records, redo, and cleaning up."""
+"""The commit protocol: plans, attempts, commit records, redo, and cleaning up."""

@@ -1,8 +1,8 @@
-"""Commits: attempts under keys that are never used twice, and one record that makes one attempt the shard.
+"""Commits: each attempt writes under keys of its own, and one commit record makes one attempt the shard.
 
-A worker writes its attempt's objects, reads them back, then creates the commit record with put-if-absent. The attempt
-whose id the record holds has won. So a retry, a crash or a worker that thaws after its replacement finished can
-neither lose nor double a mask. Records, plans and objects are never changed afterwards.
+A worker writes its attempt's objects, reads them back, then creates the commit record, which only one attempt can
+create. The attempt whose id is in the record has won. So a retry, a crash, or a frozen worker that goes on after its
+replacement finished can neither lose nor double a mask. Records, plans and objects never change afterwards.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ _WORTH_THREADS = 16  # parallel reads over a network; fewer records are read one
 
 
 class PartRole(StrEnum):
-    """What an object of a shard is."""
+    """Role of one object of a shard: samples or table rows."""
 
     TAR = "tar"
-    """The samples."""
+    """Role of a tar, which holds the samples."""
     ROWS = "rows"
-    """Parquet: the samples' rows of the table of the shard's kind."""
+    """Role of a Parquet file, which holds the samples' rows for the table `images` or `masks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One object of a shard."""
+    """One object of a shard, with its size and hash."""
 
     role: PartRole
     """Role of the object: samples or table rows."""
@@ -54,45 +54,45 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """The record of a finished shard, or of one that was given up.
+    """The commit record of a shard that is finished or was given up.
 
-    A redo that is given up is closed by the previous generation's record, repeated under the new generation.
+    When a redo is given up, the record of the new generation repeats that of the previous generation.
     """
 
     plan_id: str
-    """Plan under which the shard lies."""
+    """Id of the plan under which the shard is stored."""
     shard: str
     """Name of the shard."""
     generation: int
-    """0, or the number of the redo."""
+    """Number of times that the shard was redone; 0 for the first generation."""
     kind: PlanKind
-    """What the shard holds."""
+    """Kind of records in the shard: images, masks or withdrawals."""
     attempt_id: str
-    """Attempt that won; empty for a shard that was closed unmade."""
+    """Id of the attempt that won; empty for a shard that was given up before any attempt made it."""
     parts: tuple[Part, ...]
     """Objects of the shard."""
     rejects: tuple[Reject, ...]
     """Inputs that could not be used."""
     model_id: str
-    """Model version that made the masks; empty for none."""
+    """Id of the model version that made the masks; empty where no model did."""
     seconds: float
-    """Seconds of work."""
+    """Time that the work took, in seconds."""
     stats: Mapping[str, object]
     """Diagnostics of the stage, as JSON values."""
     committed_at: datetime
     """Time of the commit by the worker's clock, UTC."""
     made_by: str
-    """Plan that asked for the shard: plan_id, or that of a redo."""
+    """Id of the plan that led to this record: `plan_id`, or the id of a redo's plan."""
     inputs: tuple[Input, ...]
-    """Inputs a mask shard was made from; empty for other kinds."""
+    """Inputs that a mask shard was made from; empty for other kinds of shards."""
     previous: str
-    """SHA-256 of the record this one replaces, in hex; empty for generation 0."""
+    """SHA-256 of the record that this record replaces, in hex; empty for generation 0."""
     record_sha256: str = field(default="", compare=False)
-    """SHA-256 of the stored record, in hex; empty before it is stored."""
+    """SHA-256 of the stored record, in hex; empty before the record is stored."""
 
     @property
     def address(self) -> ShardAddress:
-        """Address by which plans and commands name the shard."""
+        """Address that plans and commands use for the shard."""
         return ShardAddress(plan_id=self.plan_id, shard=self.shard, generation=self.generation)
 
     @property
@@ -107,7 +107,7 @@ class Commit:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all parts."""
+        """Size of all parts together, in bytes."""
         return sum(part.nbytes for part in self.parts)
 
     def tars(self) -> list[Part]:
@@ -120,9 +120,9 @@ class Commit:
 
 
 class Attempt:
-    """One try at a shard: objects under keys of its own, then the commit record.
+    """One try of one worker at one shard: it writes objects under keys of its own, then the commit record.
 
-    A crashed attempt leaves objects that no record names: they are never read, and `clean` may delete them.
+    A crashed attempt leaves objects that no record names. Nothing reads such objects, and `clean` may delete them.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan, shard: PlannedShard, attempt_id: str) -> None:
@@ -130,16 +130,16 @@ class Attempt:
         self.parts: list[Part] = []
 
     def key(self, extension: str) -> str:
-        """Return the key of this attempt's part with that file ending."""
+        """Return the key of this attempt's object with the given file ending."""
         return f"data/{self.plan.home}/{self.shard.name}/{self.attempt_id}.{extension}"
 
     def put_part(
         self, role: PartRole, extension: str, fill: Callable[[BinaryIO], object], *, images: int = 0, masks: int = 0
     ) -> Part:
-        """Write a part, whose bytes `fill` writes, and read its size and SHA-256 back.
+        """Write a part and read it back to check its size and SHA-256; `fill` writes the part's bytes.
 
         Raises:
-            Corrupt: Other bytes came back than were written.
+            Corrupt: The bytes read back are not those that were written.
             StoreError: The store fails.
         """
         key, written = self.key(extension), _Hashing()
@@ -161,12 +161,12 @@ class Attempt:
         inherited: Sequence[Part] = (),
         committed_at: datetime | None = None,
     ) -> Commit:
-        """Create the shard's record and return the stored one; its `attempt_id` tells which attempt won.
+        """Create the shard's record and return the stored record; `attempt_id` of that record tells which attempt won.
 
         A losing attempt deletes its own objects.
 
         Raises:
-            StoreError: The store fails and no record can be found; the objects stay, for the put may still succeed.
+            StoreError: The store fails and no record can be found. The objects stay, because the put may still succeed.
         """
         commit = Commit(
             plan_id=self.plan.home,
@@ -190,18 +190,18 @@ class Attempt:
         return winner
 
     def discard(self) -> None:
-        """Delete this attempt's objects; only for an attempt that has lost or never tried to commit."""
+        """Delete this attempt's objects. Call this only if the attempt has lost or never tried to commit."""
         for part in self.parts:
             self.store.delete(part.key)
 
 
 def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
-    """Begin an attempt at a planned shard, under a unique id that begins with the generation (see cleaning.py)."""
+    """Begin an attempt at a planned shard; its unique id begins with the shard's generation, for cleaning.py."""
     return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
 
 
 def put_commit(store: ObjectStore, commit: Commit) -> Commit:
-    """Put the record if there is none, and return the stored one.
+    """Store the record if the shard has none yet, and return the stored record.
 
     Raises:
         StoreError: The store fails and no record can be found.
@@ -220,8 +220,8 @@ def read_commit(store: ObjectStore, address: ShardAddress) -> Commit:
     """Read the record of a shard.
 
     Raises:
-        NotFound: There is none.
-        Corrupt: It is damaged, or is that of another shard.
+        NotFound: The shard has no record.
+        Corrupt: The record is damaged, or belongs to another shard.
     """
     data = store.get(address.key)
     commit = commit_from_json(data, where=f"{store.uri}/{address.key}")
@@ -233,11 +233,11 @@ def read_commit(store: ObjectStore, address: ShardAddress) -> Commit:
 
 
 def read_commits(store: ObjectStore, addresses: Sequence[ShardAddress]) -> list[Commit]:
-    """Read the records of these shards, in their order, several at a time.
+    """Read the records of the given shards, several at a time, and return them in the given order.
 
     Raises:
-        NotFound: A shard has none.
-        Corrupt: One is damaged, or is that of another shard.
+        NotFound: A shard has no record.
+        Corrupt: A record is damaged, or belongs to another shard.
     """
     if len(addresses) < _WORTH_THREADS:
         return [read_commit(store, address) for address in addresses]
@@ -246,9 +246,9 @@ def read_commits(store: ObjectStore, addresses: Sequence[ShardAddress]) -> list[
 
 
 def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None = None) -> Iterator[ShardAddress]:
-    """List the addresses of all records, or those of one plan or kind, ascending, without reading a record.
+    """List the addresses of all records, or of one plan's or kind's records, in ascending order; no record is read.
 
-    Files below commits/ that cannot be records are skipped; `verify` names them.
+    Files below commits/ that cannot be records are skipped; `gigamask verify` names such files.
     """
     for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind or ''}"):
         with suppress(ValueError):
@@ -256,7 +256,7 @@ def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None
 
 
 def newest_generations(addresses: Iterable[ShardAddress]) -> list[ShardAddress]:
-    """Select the highest generation of each shard: that record is the shard."""
+    """Select the highest generation of each shard, which is the one that counts."""
     newest: dict[str, ShardAddress] = {}
     for address in addresses:
         if address.lineage not in newest or newest[address.lineage].generation < address.generation:
@@ -273,11 +273,11 @@ def commit_to_json(commit: Commit) -> bytes:
 
 
 def commit_from_json(data: bytes, *, where: str) -> Commit:
-    """Read a commit record. `where` names its place in errors.
+    """Read a commit record from JSON; error messages call its place `where`.
 
     Raises:
         Corrupt: The record is torn or malformed.
-        StoreError: A newer version wrote it.
+        StoreError: A newer version of gigamask wrote the record.
     """
     fields = read_json(data, "commit", where)
     if fields["kind"] not in [*PlanKind]:

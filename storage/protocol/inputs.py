@@ -1,4 +1,4 @@
-"""Inputs a shard is made from. Types in code; strings in plans, commit records and the `inputs` column of `shards`.
+"""Inputs that a shard is made from: types in code, strings in plans, commit records and the table `shards`.
 
 The strings of a shard are read from left to right:
 
@@ -6,7 +6,7 @@ The strings of a shard are read from left to right:
     plans of masks        `<plan>/<shard>.g<generation>`                     all images of a shard (`ShardAddress`)
                           followed by `<start>:<stop>`                       a range of them (`ImageRange`)
                           or by `<place>,<place>,...`                        some of them (`ImageSet`)
-                          `!<image_id>/<mask_id>`                            a mask to keep out (`KeptOut`)
+                          `!<image_id>/<mask_id>`                            a mask to exclude (`KeptOut`)
     plans of withdrawals  `<image_id>/<mask_id>`                             one mask (`MaskKey`)
 
 A place is an image's index in its shard, which never changes: a redo adds images behind the others.
@@ -25,7 +25,7 @@ _PLACE = re.compile(r"[0-9a-f]{12}")
 
 
 class PlanKind(StrEnum):
-    """What the shards of a plan hold; every plan id begins with it."""
+    """Kind of records in a plan's shards; a plan's id begins with the name of its kind."""
 
     IMAGES = "images"
     MASKS = "masks"
@@ -34,7 +34,7 @@ class PlanKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class ShardAddress:
-    """Address of one generation of a shard; as an input, all images of an image shard."""
+    """Address of one generation of a shard. As an input of a mask shard, it stands for all images of an image shard."""
 
     plan_id: str
     shard: str
@@ -73,12 +73,12 @@ class ShardAddress:
 
     @property
     def lineage(self) -> str:
-        """`<plan>/<shard>`: the same for every generation."""
+        """Plan and name of the shard as `<plan>/<shard>`, which is the same for every generation."""
         return f"{self.plan_id}/{self.shard}"
 
     @property
     def kind(self) -> str:
-        """Kind of the shard's plan, with which every plan id begins."""
+        """Kind of the shard's plan, read from the beginning of the plan's id."""
         return self.plan_id.partition("-")[0]
 
     @property
@@ -86,7 +86,7 @@ class ShardAddress:
         """Address of the generation that this one replaces.
 
         Raises:
-            ValueError: This is generation 0.
+            ValueError: This address is of generation 0, which replaces none.
         """
         if self.generation == 0:
             raise ValueError(f"shard {self} is generation 0 and replaces none")
@@ -113,7 +113,7 @@ class ImageRange:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Single images of an image shard, by their places, ascending."""
+    """Single images of an image shard, given by their places in ascending order."""
 
     shard: ShardAddress
     places: tuple[int, ...]
@@ -125,7 +125,7 @@ class ImageSet:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class MaskKey:
-    """One mask of the dataset, by both ids, because a mask_id is unique only within its image."""
+    """Key of one mask of the dataset: both ids, because a mask_id is unique only within its image."""
 
     image_id: int
     mask_id: int
@@ -138,7 +138,7 @@ class MaskKey:
         """Read `<image_id>/<mask_id>`.
 
         Raises:
-            ValueError: The text has another form, or an id is not of 63 bits.
+            ValueError: The text has another form, or an id has more than 63 bits.
         """
         found = _MASK.fullmatch(text)
         if not found or not all(int(each) < 2**63 for each in found.groups()):
@@ -148,19 +148,19 @@ class MaskKey:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptOut:
-    """A mask, such as a prefilled one, that a shard of masks must not hold again."""
+    """Input that excludes a mask, such as a prefilled one: the mask shard must not hold that mask again."""
 
     mask: MaskKey
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class PhotoKey:
-    """A photo as it was found; name, place, size and time tell whether it changed, without reading it."""
+    """Key of a photo as ingest found it. Name, place, size and time show whether the file changed."""
 
     source: str
     """Name in the dataset: `<folder given>/<path below it>`."""
     place: str
-    """First 12 hex digits of the SHA-256 of its real path, which distinguish it from a file of that name elsewhere."""
+    """First 12 hex digits of the SHA-256 of the photo's real path, to tell files of the same name apart."""
     nbytes: int
     mtime_ns: int
 
@@ -169,12 +169,12 @@ class PhotoKey:
 
     @property
     def source_and_place(self) -> tuple[str, str]:
-        """Part of the key that stays the same when the file changes."""
+        """Source and place: the part of the key that stays the same when the file's content changes."""
         return self.source, self.place
 
     @property
     def name_and_size(self) -> tuple[str, int]:
-        """Part of the key that stays the same when the file is copied or moved with its folder."""
+        """Name and size: the part of the key that stays the same when the file is copied or moved with its folder."""
         return self.source, self.nbytes
 
     @classmethod
@@ -206,10 +206,10 @@ _ALLOWED: dict[PlanKind, tuple[type, ...]] = {
 
 
 def check_inputs(kind: PlanKind, inputs: Sequence[Input]) -> None:
-    """Check that shards of this kind can be made from these inputs.
+    """Check that shards of the given kind can be made from the given inputs.
 
     Raises:
-        ValueError: An input of another kind.
+        ValueError: An input belongs to another kind of shard.
     """
     for each in inputs:
         if not isinstance(each, _ALLOWED[kind]):
@@ -218,7 +218,7 @@ def check_inputs(kind: PlanKind, inputs: Sequence[Input]) -> None:
 
 
 def inputs_to_json(inputs: Iterable[Input]) -> list[str]:
-    """Write the inputs of a shard as plans and records store them."""
+    """Convert the inputs of a shard to the strings that plans and records store."""
     texts: list[str] = []
     for each in inputs:
         match each:
@@ -234,10 +234,10 @@ def inputs_to_json(inputs: Iterable[Input]) -> list[str]:
 
 
 def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
-    """Read the inputs of a shard of this kind.
+    """Convert stored strings to the inputs of a shard of the given kind.
 
     Raises:
-        ValueError: A text has none of the forms that this kind knows.
+        ValueError: A string has none of the forms that this kind of shard knows.
     """
     if kind is PlanKind.IMAGES:
         return tuple(PhotoKey.parse(text) for text in texts)
@@ -258,15 +258,15 @@ def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
 
 
 def photo_inputs(inputs: Iterable[Input]) -> list[PhotoKey]:
-    """Select the photos that an image shard is made from."""
+    """Return only the photos among the inputs of an image shard."""
     return [each for each in inputs if isinstance(each, PhotoKey)]
 
 
 def image_inputs(inputs: Iterable[Input]) -> list[Images]:
-    """Select the images among the inputs of a mask shard."""
+    """Return only the images among the inputs of a mask shard, without its excluded masks."""
     return [each for each in inputs if isinstance(each, Images)]
 
 
 def image_shard(images: Images) -> ShardAddress:
-    """Return the image shard that holds the images."""
+    """Return the address of the image shard that holds the given images."""
     return images if isinstance(images, ShardAddress) else images.shard

@@ -1,4 +1,4 @@
-"""Plans: frozen, hashed lists of shards. The same command makes the same plan and so continues where it stopped."""
+"""Plans: frozen, hashed lists of shards. The same command makes the same plan, and so continues where it stopped."""
 
 import dataclasses
 import hashlib
@@ -21,51 +21,51 @@ _NAME_CHARACTERS = set(string.ascii_letters + string.digits + "-_")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """A shard to be made: one unit of work."""
+    """A shard that a worker is to make: one unit of work."""
 
     name: str
-    """Name, unique within the plan."""
+    """Name of the shard, unique within the plan."""
     inputs: tuple[Input, ...] = ()
-    """Inputs the shard is made from; inputs.py lists the types for each kind of plan."""
+    """Inputs that the shard is made from; inputs.py lists the types for each kind of plan."""
     generation: int = 0
-    """0, or the number of the redo."""
+    """Number of times that the shard was redone, this time included; 0 for the first generation."""
     previous: str = ""
-    """SHA-256 of the previous generation's record, in hex; empty for generation 0."""
+    """SHA-256 of the previous generation's commit record, in hex; empty for generation 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A frozen list of shards; its id follows from kind, shards and settings: the same command finds it again."""
+    """A frozen list of shards. Its id follows from kind, shards and settings: the same command finds it again."""
 
     plan_id: str
-    """Kind and first 16 hex digits of the hash of the plan's content."""
+    """Id of the plan: its kind and the first 16 hex digits of the hash of its content."""
     kind: PlanKind
-    """What the plan's shards hold."""
+    """Kind of records in the plan's shards: images, masks or withdrawals."""
     shards: tuple[PlannedShard, ...]
-    """Shards in the order of work."""
+    """Shards of the plan, in the order of work."""
     settings: Mapping[str, object]
     """Settings that the shards are made with, as JSON values."""
     settings_hash: str
-    """SHA-256 of the settings, in hex: the config_hash of masks."""
+    """SHA-256 of the settings, in hex; masks store it as `config_hash`."""
     created_at: datetime
-    """Time of creation, UTC."""
+    """Time of the plan's creation, UTC."""
     redoes: str = ""
-    """Plan whose shards this one makes anew; empty for a plan that is no redo."""
+    """Id of the plan whose shards this plan makes again; empty for a plan that is no redo."""
 
     @property
     def home(self) -> str:
-        """Id of the plan under which its shards, objects and records lie: its own, or that of the plan it redoes."""
+        """Id of the plan under which the shards are stored: this plan's, or that of the plan it redoes."""
         return self.redoes or self.plan_id
 
     def address(self, shard: PlannedShard) -> ShardAddress:
-        """Return the address of the shard's record."""
+        """Return the address of a planned shard, under which its record is stored."""
         return ShardAddress(plan_id=self.home, shard=shard.name, generation=shard.generation)
 
     def shard(self, name: str) -> PlannedShard:
-        """Return the planned shard of that name.
+        """Return the planned shard with the given name.
 
         Raises:
-            ValueError: There is none.
+            ValueError: The plan has no such shard.
         """
         for shard in self.shards:
             if shard.name == name:
@@ -84,7 +84,7 @@ def make_plan(
     """Make a plan whose id follows from its content.
 
     Raises:
-        ValueError: An unknown kind, inputs of another kind, or bad or repeated shard names.
+        ValueError: The kind is unknown, inputs are of another kind, or shard names are malformed or repeated.
     """
     if kind not in [*PlanKind]:
         raise ValueError(f"plan kind {kind!r}, expected one of {', '.join(PlanKind)}")
@@ -112,7 +112,7 @@ def make_plan(
 
 
 def put_plan(store: ObjectStore, plan: Plan) -> Plan:
-    """Store a plan and return the stored one: this, or an earlier one of the same content."""
+    """Store a plan and return the stored plan: the given plan, or an earlier plan of the same content."""
     with suppress(Conflict):
         store.put_if_absent(f"plans/{plan.plan_id}.json", plan_to_json(plan))
     return read_plan(store, plan.plan_id)
@@ -123,7 +123,7 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
 
     Raises:
         NotFound: There is no such plan.
-        Corrupt: Its file is damaged, or its content is not the one its name states.
+        Corrupt: The plan's file is damaged, or its content has another hash than its name states.
     """
     key = f"plans/{plan_id}.json"
     plan = plan_from_json(store.get(key), where=f"{store.uri}/{key}")
@@ -134,12 +134,12 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
 
 
 def list_plan_ids(store: ObjectStore) -> list[str]:
-    """List the ids of all plans, ascending. Other files below plans/ are skipped; `verify` names them."""
+    """List the ids of all plans, ascending. Other files below plans/ are skipped; `gigamask verify` names them."""
     return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/") if is_plan_key(key)]
 
 
 def is_plan_key(key: str) -> bool:
-    """Tell whether an object of that key is a plan."""
+    """Check whether an object with the given key is a plan."""
     return _PLAN_KEY.fullmatch(key) is not None
 
 
@@ -151,11 +151,11 @@ def plan_to_json(plan: Plan) -> bytes:
 
 
 def plan_from_json(data: bytes, *, where: str) -> Plan:
-    """Read a plan. `where` names its place in errors.
+    """Read a plan from JSON; error messages call its place `where`.
 
     Raises:
         Corrupt: The plan is torn or malformed.
-        StoreError: A newer version wrote it.
+        StoreError: A newer version of gigamask wrote the plan.
     """
     fields = read_json(data, "plan", where)
     if fields["kind"] not in [*PlanKind]:

@@ -1,4 +1,4 @@
-"""Making finished shards again: new records beside the old ones, never changes in place."""
+"""The redo of finished shards: new records are written beside the old records, and nothing changes in place."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read
 def plan_redo(
     store: ObjectStore, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None
 ) -> Plan:
-    """Plan the next generation of finished shards: those named, or all that have rejects.
+    """Plan the next generation of the named shards, or of all finished shards that have rejects.
 
-    Each planned shard names the hash of the record it replaces. Planning again before the redo is done gives the same
-    plan.
+    Each planned shard holds the hash of the record that it replaces. Planning again before the redo is done gives the
+    same plan.
 
     Raises:
         ValueError: There is nothing to redo, or a named shard has no record yet.
