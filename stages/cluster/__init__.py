@@ -1,1 +1,1 @@
-"""A plan of shards on Ray actors."""
+"""Cluster: runs a plan of mask shards on Ray actors."""

@@ -1,4 +1,4 @@
-"""What a Ray actor runs: a shell around a ShardWorker that counts as it goes. Plain Python, no Ray."""
+"""Shell around a ShardWorker that a Ray actor runs, with counts of its images. This module itself imports no Ray."""
 
 import gc
 import os
@@ -21,7 +21,7 @@ from storage.records import Reject
 
 
 class Meters(Protocol):
-    """Running totals of one worker, for whoever watches the cluster."""
+    """Receiver of one worker's running counts, for monitoring the cluster."""
 
     def count_image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
         """Count an image that was masked or rejected."""
@@ -31,7 +31,7 @@ class Meters(Protocol):
 
 
 class ShardActor:
-    """A worker in a process of its own; the first call after each start of the process makes the ShardWorker."""
+    """Worker in a process of its own; the first call after each start of the process makes the ShardWorker."""
 
     def __init__(self, make_worker: bytes, dataset_uri: str, threads: int, make_meters: Callable[[], Meters]) -> None:
         torch.set_num_threads(threads)
@@ -42,14 +42,17 @@ class ShardActor:
         self._under_way: dict[str, ImageCounts] = {}
 
     def mask_shard(self, plan_id: str, shard: str) -> ShardResult:
-        """Mask and commit a shard; a second call at the same time reads and writes beside the first."""
+        """Mask and commit a shard. Two calls may run at a time: one reads or writes while the other computes."""
         with self._making_worker:
             self._worker = self._worker or pickle.loads(self._make_worker)()
         with self._counting(plan_id, shard) as on_image:
             return self._metered(self._worker.mask_shard(plan_id, shard, on_image))
 
     def mask_shard_isolated(self, plan_id: str, shard: str) -> ShardResult:
-        """Mask and commit a shard in child processes. This process drops its model first: a child needs the memory."""
+        """Mask and commit a shard in child processes.
+
+        This process first drops its model, because a child process needs the memory.
+        """
         self._worker = None
         gc.collect()
         if torch.cuda.is_available():
@@ -59,13 +62,13 @@ class ShardActor:
             return self._metered(mask_shard_isolated(self._make_worker, dataset, plan_id, shard, on_image))
 
     def status(self) -> ActorStatus:
-        """Report the place and the counts of the shards in hand; answers while shards are masked."""
+        """Report the actor's place and the counts of the shards in hand; this works while shards are masked."""
         counts = {shard: replace(count) for shard, count in list(self._under_way.items())}
         return ActorStatus(place=f"{socket.gethostname()}:{os.getpid()}", counts=counts)
 
     @contextmanager
     def _counting(self, plan_id: str, shard: str) -> Iterator[Callable[[MaskedImage | Reject], None]]:
-        """Count the shard's images while it is under way; yields what to call with each outcome."""
+        """Count a shard's images while the shard is masked; yield the function to call with each image's outcome."""
         counts = self._under_way[shard] = ImageCounts()
 
         def on_image(outcome: MaskedImage | Reject) -> None:

@@ -1,8 +1,8 @@
-"""What is left of a plan, and what happens to a shard whose worker died or raised. Pure bookkeeping, no Ray.
+"""Ledger of a plan's run: the shards that are left, and what happens to a shard whose worker died or raised an error.
 
-A shard in the hands of a worker that died goes back to the queue. The second time it is masked isolated, alone on its
-worker. A shard that raises is tried once more and then set aside, so that the others go on. When only deaths or
-failures follow each other, the run stops.
+A shard in the hands of a worker that died goes back to the queue. After a second death it is masked isolated, alone on
+its worker. A shard that raises an error is tried once more and then set aside, so that the others go on. The run stops
+when deaths or failures follow each other with no shard committed in between. This is pure bookkeeping without Ray.
 """
 
 from collections import Counter, deque
@@ -12,22 +12,24 @@ from dataclasses import dataclass
 from storage.protocol.plans import PlannedShard
 
 DEATHS_UNTIL_ISOLATED = 2
-"""Deaths of workers with a shard in hand after which the shard is masked isolated."""
+"""Number of worker deaths with a shard in hand after which the shard is masked isolated."""
 MAX_TRIES = 2
-"""Attempts at a shard that raises."""
+"""Maximum number of attempts at a shard that raises an error."""
 PATIENCE = 20
-"""Most deaths, or failures, with no shard committed in between."""
+"""Maximum number of deaths, or of failures, with no shard committed in between."""
 PATIENCE_PER_WORKER = 2
-"""More deaths or failures allowed for each worker: a cloud takes many machines back at once, a store fails for all."""
+"""Number of further deaths or failures allowed for each worker, since a cloud takes back many machines at once and a
+broken store fails for every worker.
+"""
 
 
 class PlanStopped(RuntimeError):
-    """The run was given up: shard after shard failed, or worker after worker died, and nothing was committed."""
+    """Error of a run that was given up: shards kept failing or workers kept dying, and no shard was committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A shard for a worker to mask."""
+    """Job of a worker: one shard to mask."""
 
     shard: PlannedShard
     isolated: bool = False
@@ -35,15 +37,15 @@ class Job:
 
 
 class Ledger:
-    """Where each missing shard of a plan is during one run: waiting, in hand, committed or failed."""
+    """Ledger of the state of each missing shard of a plan in one run: waiting, in hand, committed or failed."""
 
     def __init__(self, shards: Iterable[PlannedShard]) -> None:
         self.workers = 0
-        """Number of workers there are now; set by whoever starts them."""
+        """Number of workers at present, which the code that starts workers sets."""
         self.deaths = 0
         self.committed: list[str] = []
         self.failed: dict[str, str] = {}
-        """Error of each shard that was set aside, by name."""
+        """Error of each shard that was set aside, by the shard's name."""
         self._queue = deque(Job(shard=shard) for shard in shards)
         self._isolated: deque[Job] = deque()
         self._in_hand: set[str] = set()
@@ -53,12 +55,12 @@ class Ledger:
 
     @property
     def left(self) -> int:
-        """Jobs that are waiting or in hand."""
+        """Number of jobs that are waiting or in hand."""
         return self.waiting + len(self._in_hand)
 
     @property
     def waiting(self) -> int:
-        """Jobs that no worker has in hand."""
+        """Number of jobs that no worker has in hand."""
         return len(self._queue) + len(self._isolated)
 
     @property
@@ -71,7 +73,7 @@ class Ledger:
         return PATIENCE + PATIENCE_PER_WORKER * self.workers
 
     def take(self, *, is_idle: bool) -> Job | None:
-        """Hand out the next job; isolated ones only to a worker that is idle. None where no job fits."""
+        """Hand out the next job, isolated jobs only to an idle worker; return None if no job fits."""
         if is_idle and self._isolated:
             job = self._isolated.popleft()
         elif self._queue:
@@ -82,16 +84,16 @@ class Ledger:
         return job
 
     def record_done(self, job: Job) -> None:
-        """Book that the job's shard is committed."""
+        """Record that the job's shard is committed."""
         self._in_hand.remove(job.shard.name)
         self.committed.append(job.shard.name)
         self._deaths_in_a_row = self._failures_in_a_row = 0
 
     def record_death(self, jobs: Iterable[Job]) -> None:
-        """Book that a worker died with these jobs in hand, and queue them again.
+        """Record that a worker died with these jobs in hand, and queue the jobs again.
 
         Raises:
-            PlanStopped: Too many workers died in a row.
+            PlanStopped: Too many workers died with no shard committed in between.
         """
         self.deaths += 1
         self._deaths_in_a_row += 1
@@ -108,10 +110,10 @@ class Ledger:
             )
 
     def record_failure(self, job: Job, error: Exception) -> None:
-        """Book that the job raised; queue it again, or set it aside after its last attempt.
+        """Record that a job raised an error; queue the job again, or set it aside after its last attempt.
 
         Raises:
-            PlanStopped: Too many jobs failed in a row.
+            PlanStopped: Too many jobs failed with no shard committed in between.
         """
         name = job.shard.name
         self._in_hand.remove(name)

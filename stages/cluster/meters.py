@@ -1,4 +1,4 @@
-"""A worker's totals as Ray metrics."""
+"""Metrics of a worker's running counts in Ray."""
 
 from ray.util.metrics import Counter
 
@@ -7,7 +7,7 @@ from storage.records import Reject
 
 
 class RayMeters:
-    """A worker's totals as Ray metrics: `ray_gigamask_images_total` and so on, by plan, node and process.
+    """Metrics of a worker's running counts in Ray: `ray_gigamask_images_total` and others, by plan, node and process.
 
     The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere nothing reads them.
     """
@@ -29,7 +29,7 @@ class RayMeters:
             self._masks.inc(len(outcome.masks), plan)
 
     def count_shard(self, result: ShardResult) -> None:
-        """Count a shard that this worker committed, and where its time went."""
+        """Count a shard that this worker committed, and the seconds that each part of it took."""
         self._shards.inc(1, {"plan": result.plan_id})
         for part, seconds in result.seconds_by_part.items():
             if seconds > 0:  # Ray refuses to count nothing

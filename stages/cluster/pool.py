@@ -1,30 +1,36 @@
-"""How many workers a plan of mask shards gets, and how many cores each, from what the machines have. Pure, no Ray."""
+"""Pool size of a plan of mask shards: the number of workers and of their cores, from what the machines have. No Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_GPU_WORKER_THREADS = 8
-"""Most cores that a worker with a GPU gets unless their number is given."""
+"""Maximum number of cores of a worker with a GPU, used if the number is not given."""
 DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30
-"""Memory that a worker is expected to need where nothing estimated it: enough for the seed and vit_b."""
+"""Memory that a worker is expected to need if nothing estimated it: enough for the seed and vit_b."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """Where the workers run and how many there are."""
+    """Settings of the place of the workers and of their number."""
 
     address: str | None = None
-    """Address of a Ray cluster ("auto", "ray://host:10001"). None: Ray on this machine, for the duration of the run."""
+    """Address of a Ray cluster ("auto", "ray://host:10001"). None: Ray is started on this machine for the run."""
     workers: int | None = None
     """Number of workers. None: one per GPU, or as many as cores, memory and shards allow; more as a cluster grows."""
     threads: int | None = None
-    """Cores of a worker. None: 1 without GPUs, or more where there are fewer shards than cores; at most 8 with GPUs."""
+    """Number of cores of a worker. None: 1 without GPUs, or more if there are fewer shards than cores; at most 8 with
+    GPUs.
+    """
     worker_gpus: int | None = None
-    """GPUs of a worker. None: 1 if the cluster has GPUs when the run starts; give 1 where they are yet to come."""
+    """Number of GPUs of a worker. None: 1 if the cluster has GPUs when the run starts. Give 1 if GPUs join the cluster
+    later.
+    """
     worker_memory_bytes: int | None = None
-    """Memory that a worker is expected to need; no more workers start than fit. None: estimated from the model."""
+    """Memory in bytes that a worker is expected to need; it limits how many workers start. None: estimated from the
+    model.
+    """
     object_store_bytes: int = 128 * 2**20
-    """Size of Ray's shared memory on this machine; shards do not pass through it."""
+    """Size in bytes of Ray's shared memory on this machine; shards do not pass through it."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads", "worker_gpus", "worker_memory_bytes"):
@@ -35,7 +41,7 @@ class PoolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a machine of the cluster offers."""
+    """Resources that one machine of the cluster offers."""
 
     cores: int
     gpus: int
@@ -44,20 +50,20 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSize:
-    """Workers to start and what each gets."""
+    """Number of workers to start and the resources of each worker."""
 
     workers: int
     threads: int
-    """Cores of each worker."""
+    """Number of cores of each worker."""
     gpus_per_worker: int
 
 
 def pool_size(config: PoolConfig, machines: Sequence[Machine], shards: int) -> PoolSize:
-    """Size the pool: the configured numbers, and the best ones for those not given.
+    """Choose the number of workers and their resources: the configured numbers, and the best ones for those not given.
 
     Raises:
-        ValueError: There is no room for the workers on this machine, where Ray would let them wait for ever. A cluster
-            at an address may grow and is never refused.
+        ValueError: This machine has no room for the workers, so that Ray would let them wait for ever. A cluster at an
+            address may grow and is never refused.
     """
     # Cores and GPUs of each worker
     cores, gpus = sum(machine.cores for machine in machines), sum(machine.gpus for machine in machines)

@@ -1,4 +1,4 @@
-"""How far a plan of mask shards is: committed before this run, committed by it, in the hands of its workers."""
+"""Progress of a plan of mask shards: committed before the run, committed by the run, in the hands of its workers."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,91 +14,91 @@ from storage.records import Reject
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerProgress:
-    """What one worker has done in this run."""
+    """Progress of one worker in this run."""
 
     place: str
-    """Host and process id."""
+    """Place of the worker: its host and process id."""
     images: int
     masks: int
     seconds: float
-    """Time since the worker first answered."""
+    """Time in seconds since the worker first answered."""
 
     @property
     def images_per_s(self) -> float:
-        """Images per second; 0 before the first answer."""
+        """Speed in images per second; 0 before the worker first answered."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanProgress:
-    """How far a plan is, shards of earlier runs included."""
+    """Progress of a plan, shards of earlier runs included."""
 
     shards: int
     shards_total: int
     images: int
-    """Images masked or rejected."""
+    """Number of images masked or rejected, earlier runs included."""
     images_total: int
     masks: int
     rejects: int
     new_images: int
-    """Images masked or rejected by this run."""
+    """Number of images masked or rejected by this run."""
     new_masks: int
-    """Masks of this run."""
+    """Number of masks made by this run."""
     workers: int
-    """Workers that have answered and are up."""
+    """Number of workers that have answered and are up."""
     waiting_workers: int
-    """Workers that have not answered for a while: the cluster has no room for them, or they still start."""
+    """Number of workers that have not answered for a while: they are starting, or the cluster has no room for them."""
     deaths: int
-    """Deaths of workers in this run."""
+    """Number of deaths of workers in this run."""
     seconds: float
-    """Duration of this run so far."""
+    """Duration of this run so far, in seconds."""
     by_worker: tuple[WorkerProgress, ...] = ()
     """Progress of each worker that is up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanResult:
-    """What a plan holds at the end of a run."""
+    """State of a plan at the end of a run."""
 
     plan_id: str
     commits: tuple[Commit, ...]
     failed: Mapping[str, str]
-    """Shards that raised on every attempt, and their last error; they stay missing."""
+    """Last error of each shard that raised on every attempt, by the shard's name; these shards stay missing."""
     new_shards: int
-    """Shards committed by this run."""
+    """Number of shards committed by this run."""
     new_images: int
-    """Images masked or rejected by this run."""
+    """Number of images masked or rejected by this run."""
     new_masks: int
-    """Masks of this run."""
+    """Number of masks made by this run."""
     workers: int
-    """Workers started by this run."""
+    """Number of workers started by this run."""
     deaths: int
-    """Deaths of workers in this run."""
+    """Number of deaths of workers in this run."""
     seconds: float
-    """Duration of this run."""
+    """Duration of this run in seconds."""
 
     @property
     def images(self) -> int:
-        """Images with a row, with masks or without."""
+        """Number of images in the plan's committed shards, with masks or without."""
         return sum(commit.images for commit in self.commits)
 
     @property
     def masks(self) -> int:
-        """Masks of all shards."""
+        """Number of masks in all committed shards."""
         return sum(commit.masks for commit in self.commits)
 
     @property
     def rejects(self) -> tuple[Reject, ...]:
-        """Rejects of all shards."""
+        """Number of rejects in all committed shards."""
         return tuple(reject for commit in self.commits for reject in commit.rejects)
 
 
 @dataclass
 class ImageCounts:
-    """Counts of images and of what became of them."""
+    """Counts of images, and of the masks and rejects they became."""
 
     images: int = 0
-    """Images masked or rejected."""
+    """Number of images masked or rejected."""
     masks: int = 0
     rejects: int = 0
 
@@ -115,7 +115,7 @@ class ImageCounts:
 
     @classmethod
     def of_shard(cls, shard: ShardResult) -> "ImageCounts":
-        """Counts of a committed shard."""
+        """Return the counts of a committed shard."""
         return cls(images=shard.images + shard.rejects, masks=shard.masks, rejects=shard.rejects)
 
     @classmethod
@@ -126,16 +126,16 @@ class ImageCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class ActorStatus:
-    """An actor's answer to how it is doing."""
+    """Status that an actor reports: its place and its counts."""
 
     place: str
-    """Host and process id."""
+    """Place of the actor: its host and process id."""
     counts: dict[str, ImageCounts]
-    """Counts so far of each shard in its hands, by name."""
+    """Counts so far of each shard in the actor's hands, by the shard's name."""
 
 
 class PlanCounter:
-    """Adds up what is committed and what is under way."""
+    """Counter of the committed shards of a plan and of the shards that are being masked."""
 
     def __init__(self, plan: Plan, commits: Sequence[Commit], began: float) -> None:
         self._plan, self._began = plan, began
@@ -159,7 +159,10 @@ class PlanCounter:
         waiting_workers: int = 0,
         by_worker: Sequence[WorkerProgress] = (),
     ) -> PlanProgress:
-        """Sum up the progress; `under_way` holds the counts of the shards in hand, the rest is as in PlanProgress."""
+        """Sum up the progress.
+
+        `under_way` holds the counts of the shards in hand; the other arguments are as in PlanProgress.
+        """
         new = ImageCounts.total([self._new, *under_way])
         all_counts = self._before + new
         return PlanProgress(
@@ -179,7 +182,10 @@ class PlanCounter:
         )
 
     def result(self, ledger: Ledger, commits: Iterable[Commit], *, workers: int) -> PlanResult:
-        """Sum up the run at its end; `commits` are all records of the plan, `workers` all that were started."""
+        """Sum up the run at its end.
+
+        `commits` are all commit records of the plan; `workers` counts all workers that were started.
+        """
         return PlanResult(
             plan_id=self._plan.plan_id,
             commits=tuple(commits),

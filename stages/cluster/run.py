@@ -1,7 +1,7 @@
-"""A plan of mask shards on Ray: one actor a worker, a shard a call.
+"""Run of a plan of mask shards on Ray: each worker is one actor, and each call masks one shard.
 
-Ray restarts an actor that died but repeats no call: the loop here hands the shards out again, so that it can count
-deaths. Work that was done twice or by half does no harm: the shard's commit record decides.
+Ray restarts an actor that died but does not repeat its calls. The loop in this module hands the shards out again, so
+that it can count deaths. Work that was done twice or only in part does no harm: the shard's commit record decides.
 """
 
 import time
@@ -26,11 +26,11 @@ from storage.dataset import Dataset
 from storage.protocol.plans import Plan
 
 CALLS_IN_FLIGHT = 2
-"""Most shards in the hands of one worker: one computes while the other reads or writes."""
+"""Maximum number of shards in the hands of one worker: one computes while the other reads or writes."""
 POLL_S = 1.0
-"""Time between reports, and the longest wait for a call to end."""
+"""Time in seconds between reports, and the maximum wait for a call to end."""
 GROWTH_EVERY_S = 10.0
-"""Time between looks at whether the cluster has room for more workers."""
+"""Time in seconds between checks whether the cluster has room for more workers."""
 
 
 def run_plan(
@@ -40,13 +40,14 @@ def run_plan(
     config: PoolConfig | None = None,
     on_progress: Callable[[PlanProgress], None] | None = None,
 ) -> PlanResult:
-    """Mask and commit the plan's missing shards; `on_progress` is called about once a second.
+    """Mask and commit the plan's missing shards; call `on_progress` about once a second.
 
-    `make_worker` makes the worker in its actor's process: `partial(ShardWorker, "seed", config, dataset.uri)`.
+    `make_worker` makes the worker in its actor's process, such as `partial(ShardWorker, "seed", config, dataset.uri)`.
 
     Raises:
         ValueError: The plan is for another model or config, or this machine has no room for the workers.
-        PlanStopped: Only deaths or failures followed each other, or a worker can never start.
+        PlanStopped: Workers kept dying or shards kept failing with no shard committed in between, or a worker can never
+            start.
         ConnectionError: No cluster answers at the address.
     """
     began = time.perf_counter()
@@ -76,7 +77,7 @@ def run_plan(
 
 
 class _Pool:
-    """The workers of a run: as many as the cluster has room for, unless their number is given."""
+    """Pool of the workers of a run: as many as are configured, or as many as the cluster has room for."""
 
     def __init__(self, make_worker: Callable[[], ShardWorker], dataset_uri: str, config: PoolConfig) -> None:
         self.workers: list[WorkerHandle] = []
@@ -84,7 +85,9 @@ class _Pool:
         self._grown_at: float | None = None
 
     def grow(self, shards: int) -> None:
-        """Start the workers that `shards` shards can use and that have room, once, and every now and then on a cluster.
+        """Start the workers that `shards` shards can use and that have room.
+
+        The first call starts workers at once. On a cluster at an address, later calls start more every now and then.
 
         Raises:
             ValueError: This machine has no room for the workers.
@@ -100,7 +103,7 @@ class _Pool:
 
 
 def _actor_class(size: PoolSize) -> Any:
-    """Declare to Ray what a worker needs. Ray restarts it without end and never repeats a call."""
+    """Make the Ray actor class of a worker with its resources. Ray restarts its actors without limit."""
     return ray.remote(
         num_cpus=size.threads,  # Ray sets OMP_NUM_THREADS to it
         num_gpus=size.gpus_per_worker,
@@ -112,7 +115,7 @@ def _actor_class(size: PoolSize) -> Any:
 
 
 def _machines() -> list[Machine]:
-    """List the machines that the cluster has now."""
+    """List the machines that the cluster has at present."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [
         Machine(cores=int(has.get("CPU", 0)), gpus=int(has.get("GPU", 0)), memory_bytes=int(has.get("memory", 0)))
@@ -127,7 +130,7 @@ def _drive(
     counter: PlanCounter,
     on_progress: Callable[[PlanProgress], None],
 ) -> None:
-    """Hand out shards, collect results and report until no shard is left."""
+    """Hand out shards, collect results and report progress until no shard is left."""
     workers = pool.workers
     reported_at = 0.0
     while not ledger.is_over:
@@ -152,7 +155,7 @@ def _drive(
 
 
 def _hand_out(plan: Plan, ledger: Ledger, workers: list[WorkerHandle]) -> None:
-    """Give every idle worker a job, then each a second one while enough are waiting that none will lack work."""
+    """Give every idle worker a job, then give second jobs while enough jobs wait that no worker will lack work."""
     up = [worker for worker in workers if worker.is_up]
     for in_hand in range(CALLS_IN_FLIGHT):
         for worker in up:
@@ -166,11 +169,11 @@ def _hand_out(plan: Plan, ledger: Ledger, workers: list[WorkerHandle]) -> None:
 
 
 def _collect(ledger: Ledger, workers: list[WorkerHandle], counter: PlanCounter) -> None:
-    """Wait for a call to end, POLL_S at most, and book its result.
+    """Wait for a call to end, POLL_S at most, and record its result.
 
     Raises:
         ValueError: The plan is for another model or config.
-        PlanStopped: Too many deaths or failures in a row, or a worker can never start.
+        PlanStopped: Workers kept dying or shards kept failing with no shard committed, or a worker can never start.
     """
     under_way = {call: worker for worker in workers for call in worker.jobs}
     if not under_way:  # no worker is up
@@ -193,11 +196,11 @@ def _collect(ledger: Ledger, workers: list[WorkerHandle], counter: PlanCounter) 
 
 
 def _book_failure(ledger: Ledger, worker: WorkerHandle, job: Job, error: RayTaskError) -> None:
-    """Book a call that raised; a worker that can mask nothing any more is restarted and counts as dead.
+    """Record a call that raised an error; restart a worker that can mask nothing any more, and count it as dead.
 
     Raises:
-        ValueError: The plan is for another model or config, so that no shard would fare better.
-        PlanStopped: Too many deaths or failures in a row.
+        ValueError: The plan is for another model or config, so that every shard would fail.
+        PlanStopped: Too many deaths or failures occurred with no shard committed in between.
     """
     cause = error.cause if isinstance(error.cause, Exception) else error
     if isinstance(cause, ShardFailed) and not job.isolated:  # as after a fault of the GPU: a new process may work
@@ -210,7 +213,7 @@ def _book_failure(ledger: Ledger, worker: WorkerHandle, job: Job, error: RayTask
 
 
 def _progress(counter: PlanCounter, ledger: Ledger, workers: list[WorkerHandle]) -> PlanProgress:
-    """Sum up how far the plan is."""
+    """Sum up the progress of the plan."""
     return counter.progress(
         ledger,
         [counts for worker in workers for counts in worker.counts.values()],

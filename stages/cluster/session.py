@@ -1,4 +1,4 @@
-"""Ray for the duration of a run: started on this machine, or the cluster at an address."""
+"""Session of Ray for one run: Ray is started on this machine, or the cluster at an address is joined."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ from stages.cluster.pool import PoolConfig
 
 @contextmanager
 def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
-    """Connect to Ray: as this process has it already, else to the cluster of the address, else on this machine.
+    """Connect to Ray: keep this process's connection, or join the cluster at the address, or start Ray on this machine.
 
-    What was started or connected here is shut down on leaving. `local_options` are options of ray.init for a cluster on
-    this machine.
+    On leaving, Ray is shut down if this call started it or connected to it. `local_options` are options of `ray.init`
+    for Ray on this machine.
 
     Raises:
         ConnectionError: No cluster answers at the address.

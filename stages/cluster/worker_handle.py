@@ -1,4 +1,4 @@
-"""An actor as the driver sees it: whether it is up, what it has in hand, how far it is."""
+"""Handle that the driver has on a worker's actor: whether it is up, its jobs and its progress."""
 
 import time
 from collections.abc import Callable
@@ -13,29 +13,29 @@ from stages.fully_automatic.outcomes import ShardResult
 from storage.protocol.plans import Plan
 
 RESTART_PATIENCE_S = 60.0
-"""Time that Ray has to restart an actor that died; then it is replaced by a new one."""
+"""Time in seconds that Ray has to restart an actor that died; after it a new actor replaces the old one."""
 WAITING_PATIENCE_S = 30.0
-"""Time without an answer after which a worker is reported as waiting for room."""
+"""Time in seconds without an answer after which a worker is reported as waiting for room."""
 WORKER_DIED = (RayActorError, OutOfMemoryError)
-"""Errors of a call whose worker died. The second, from Ray's memory monitor, is no RayActorError."""
+"""Errors of a call whose worker died. OutOfMemoryError, from Ray's memory monitor, is no RayActorError."""
 CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)
-"""Errors of an actor that no restart can help."""
+"""Errors of an actor that cannot start, however often it is restarted."""
 
 
 class WorkerHandle:
-    """An actor as the driver sees it.
+    """Handle that the driver has on a worker's actor.
 
     Never assign a shard to an actor that has not answered, or that died and has not answered since: if Ray cannot place
-    it, the shard would hang.
+    the actor, the shard would hang.
     """
 
     def __init__(self, make_actor: Callable[[], Any]) -> None:
         self._make_actor = make_actor
         self.actor = make_actor()
         self.jobs: dict[ray.ObjectRef[Any], Job] = {}
-        """Jobs in hand, by the call that masks the shard."""
+        """Jobs in hand, by the call that masks the job's shard."""
         self.counts: dict[str, ImageCounts] = {}
-        """Counts so far of each shard in hand, by name, as the actor last reported."""
+        """Counts so far of each shard in hand, by the shard's name, as the actor last reported."""
         self.has_answered = False
         self._place = ""
         self._committed = ImageCounts()
@@ -45,33 +45,33 @@ class WorkerHandle:
 
     @property
     def is_up(self) -> bool:
-        """Whether it has answered since it started or last died."""
+        """Whether the actor has answered since it started or last died."""
         return self.has_answered and self._down_since is None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it has been silent for a while, most often because the cluster has no room for it."""
+        """Whether the actor has been silent for a while, most often because the cluster has no room for it."""
         return not self.is_up and time.perf_counter() - self._silent_since > WAITING_PATIENCE_S
 
     @property
     def is_isolating(self) -> bool:
-        """Whether it masks a shard in child processes and must get no other."""
+        """Whether the actor masks a shard in child processes and must get no other shard."""
         return any(job.isolated for job in self.jobs.values())
 
     def start(self, plan: Plan, job: Job) -> None:
-        """Begin a job."""
+        """Start a job on the actor."""
         method = self.actor.mask_shard_isolated if job.isolated else self.actor.mask_shard
         self.jobs[method.remote(plan.plan_id, job.shard.name)] = job
 
     def finish(self, call: "ray.ObjectRef[Any]", result: ShardResult) -> Job:
-        """Count the committed shard of a call, and return its job."""
+        """Count the committed shard of a finished call, and return the call's job."""
         job = self.jobs.pop(call)
         self.counts.pop(job.shard.name, None)
         self._committed += ImageCounts.of_shard(result)
         return job
 
     def mark_dead(self) -> list[Job]:
-        """Note that the actor died, and return the jobs that it had in hand."""
+        """Record that the actor died, and return the jobs that it had in hand."""
         lost = list(self.jobs.values())
         self.jobs.clear()
         self.counts.clear()
@@ -80,14 +80,14 @@ class WorkerHandle:
         return lost
 
     def progress(self) -> WorkerProgress:
-        """Sum up what the worker has done in this run, shards in hand included."""
+        """Sum up the worker's images, masks and time in this run, shards in hand included."""
         counts = ImageCounts.total([self._committed, *self.counts.values()])
         return WorkerProgress(
             place=self._place, images=counts.images, masks=counts.masks, seconds=time.perf_counter() - self._began
         )
 
     def poll(self) -> None:
-        """Take the actor's status if it has come, and ask for the next; never waits.
+        """Take the actor's status if it has arrived, and ask for the next one; do not wait for it.
 
         Raises:
             PlanStopped: The actor can never start.
@@ -128,6 +128,6 @@ class WorkerHandle:
 
 
 def cannot_start(error: Exception) -> PlanStopped:
-    """The error that stops a run whose actors can never start, with Ray's reason."""
+    """Make the error, with Ray's reason, that stops a run whose actors can never start."""
     why = str(error).strip().splitlines()[-1]
     return PlanStopped(f"a worker cannot start: {why}; install the same gigamask on every node")

@@ -1,4 +1,4 @@
-"""The fully automatic stage in this process, one shard after the other: no Ray, no server."""
+"""Fully automatic stage in this process, one shard after the other, without Ray and without a server."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ def mask_images(
         device: "cpu" or "cuda"; None: the GPU, where there is one.
 
     Returns:
-        The shards made by this call.
+        Shards made by this call.
 
     Raises:
-        ValueError: no such model.
-        StoreError: the dataset cannot be read or written.
+        ValueError: There is no such model.
+        StoreError: The dataset cannot be read or written.
     """
     worker = ShardWorker(model, config, dataset.uri, device=device)
     results = [

@@ -1,7 +1,7 @@
-"""Masking a shard in child processes, where it killed its worker twice: the image at fault becomes a reject.
+"""Masking of a shard in child processes, for a shard that killed its worker twice: the image at fault becomes a reject.
 
-The child holds the model and is handed one image at a time. If it dies, or hangs in native code, the image it was
-handed is at fault; a new child takes the others.
+The child process holds the model and gets one image at a time. If the child dies, or hangs in native code, the image it
+got last is at fault. A new child masks the other images.
 """
 
 import multiprocessing
@@ -23,9 +23,9 @@ from storage.dataset import Dataset
 from storage.records import ImageRecord, Reject
 
 IMAGE_LIMIT_S = 7200.0
-"""Longest time for one image. The slowest, vit_h with the paper's 21 crops on one core, may need an hour (estimate)."""
+"""Maximum time for one image. The slowest, vit_h with the paper's 21 crops on one core, may need an hour (estimate)."""
 START_LIMIT_S = 1800.0
-"""Longest time for a child to load its model, even from a slow disk, and to mask a known image."""
+"""Maximum time for a child process to load its model, even from a slow disk, and to mask a known image."""
 
 
 def mask_shard_isolated(
@@ -37,10 +37,10 @@ def mask_shard_isolated(
 ) -> ShardResult:
     """Mask and commit one shard as `ShardWorker.mask_shard` does, with the work in child processes.
 
-    `make_worker` is a pickled function that makes the worker; `on_image` is called with each outcome.
+    `make_worker` is a pickled function that makes the worker. `on_image` is called with each image's outcome.
 
     Raises:
-        ShardFailed: A child died or hung before its first image, so that no image is at fault.
+        ShardFailed: A child process died or hung before its first image, so that no image is at fault.
     """
     began = time.perf_counter()
     plan = dataset.plan(plan_id)
@@ -69,7 +69,7 @@ def mask_shard_isolated(
 
 
 class _Child:
-    """A process that holds a worker, at the other end of a pipe."""
+    """Child process that holds a worker and answers through a pipe."""
 
     def __init__(self, make_worker: bytes, plan_id: str, shard_name: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -90,7 +90,10 @@ class _Child:
             raise ShardFailed(f"shard {shard_name}: a child process died while starting: {how}") from error
 
     def mask_image(self, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
-        """Mask one image. The child `is_gone` afterwards if the image killed it, hung it or left it unable to mask."""
+        """Mask one image.
+
+        Afterwards `is_gone` is true if the image killed the child process, hung it or left it unable to mask.
+        """
         try:
             self._pipe.send((image, data))
             if self._pipe.poll(IMAGE_LIMIT_S):
@@ -103,7 +106,7 @@ class _Child:
         return reject_image(image, "timed_out", f"not masked after {IMAGE_LIMIT_S:.0f} s; its process was killed")
 
     def end(self) -> None:
-        """Close the pipe, which ends the process; kill it if it has not ended after 10 s."""
+        """Close the pipe, which ends the child process; kill the process if it has not ended after 10 s."""
         self._pipe.close()
         self._process.join(timeout=10)
         self._process.kill()
@@ -121,7 +124,7 @@ class _Child:
 
 
 def _serve(pipe: Connection, make_worker: bytes, plan_id: str, shard_name: str) -> None:
-    """Run in the child: make the worker, then take an image and send its outcome, until the pipe is closed."""
+    """Run in the child process: make the worker, then take images and send their outcomes until the pipe is closed."""
     worker: ShardWorker = pickle.loads(make_worker)()
     plan = worker.open_plan(plan_id)
     shard = plan.shard(shard_name)

@@ -1,4 +1,4 @@
-"""A mask shard's input and output: its images are read; masks, rejects and statistics are committed."""
+"""Input and output of a mask shard: read its images; commit masks, rejects and statistics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from storage.records import ImageRecord, MaskRecord, Reject, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What became of a shard."""
+    """Result of masking one shard, as its commit record has it."""
 
     plan_id: str
     shard: str
@@ -23,15 +23,16 @@ class ShardResult:
     masks: int
     rejects: int
     seconds: float
-    """Duration of reading and masking, by the record."""
+    """Duration in seconds of reading and masking, from the commit record."""
     is_new: bool
-    """Whether the call that returned this committed the shard; False where it was committed before."""
+    """Whether the call that returned this result committed the shard; False if the shard was committed before."""
     seconds_by_part: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """Seconds of a new shard by part: "read", "wait" (for the worker's other shard), "mask", "write"."""
+    """Duration in seconds of each part of a new shard: "read", "wait" (for the worker's other shard), "mask", "write".
+    """
 
     @classmethod
     def from_commit(cls, commit: Commit, *, is_new: bool) -> "ShardResult":
-        """Read the result from the shard's record."""
+        """Read the result of a shard from its commit record."""
         return cls(
             plan_id=commit.plan_id,
             shard=commit.shard,
@@ -54,7 +55,7 @@ class MaskedImage:
 
 
 def find_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
-    """Read the shard's record; None where it is not committed."""
+    """Read the shard's commit record; return None if the shard is not committed."""
     try:
         return dataset.commit_of(plan.address(shard))
     except NotFound:
@@ -62,7 +63,7 @@ def find_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | N
 
 
 def read_images(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
-    """Read the images to mask for a shard; in a redo that keeps masks, only the images rejected before."""
+    """Read the images that a shard masks; a redo that keeps masks reads only the images rejected before."""
     kept = _kept_commit(dataset, plan, shard)
     rejected = {reject.source_sha256 for reject in kept.rejects} if kept else set()
     return [
@@ -74,9 +75,10 @@ def read_images(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple
 
 
 def _kept_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | None:
-    """Find the record whose masks a redo keeps: one with rejects and of the same settings. Only its rejects are redone.
+    """Find the commit record whose masks a redo keeps, so that only the images it rejected are masked again.
 
-    None where the plan is no redo or the whole shard is redone, as one without rejects is.
+    Such a record has rejects and the same settings. Return None if the plan is no redo, or if the whole shard is redone
+    because no such record exists.
     """
     if not plan.redoes:
         return None
@@ -88,7 +90,7 @@ def _kept_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | 
 def write_outcomes(
     dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
 ) -> ShardResult:
-    """Commit a shard's masks, rejects and statistics; in a redo, together with the masks that are kept."""
+    """Commit a shard's masks, rejects and statistics; a redo commits the masks it keeps together with them."""
     kept = _kept_commit(dataset, plan, shard)
     masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
@@ -106,7 +108,7 @@ def write_outcomes(
 
 
 def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:
-    """Sum the diagnostics of the shard's images, with those of the masks that a redo keeps."""
+    """Sum the diagnostics of the shard's images and, in a redo, those of the masks it keeps."""
     new = MaskStats(
         diagnostics=sum((outcome.diagnostics for outcome in masked), Diagnostics()),
         without_masks={outcome.image.key: outcome.diagnostics for outcome in masked if not outcome.masks},
@@ -115,7 +117,7 @@ def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:
 
 
 def reject_image(image: ImageRecord, reason: str, detail: str) -> Reject:
-    """The reject of an image that this stage could not mask."""
+    """Make the reject of an image that the fully automatic stage could not mask."""
     return Reject(
         source=image.source,
         source_sha256=image.source_sha256,

@@ -1,4 +1,4 @@
-"""Which images to mask: image shards -> a plan of mask shards, each made from a range of images of one image shard."""
+"""Plan of the images to mask: each mask shard is made from a range of images of one image shard."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,11 +13,11 @@ from storage.protocol.plans import Plan, PlannedShard
 from storage.records import Stage
 
 SHARDS_PER_PLAN = 64
-"""Number of shards that a plan aims at: enough for a dozen workers to finish at about the same time."""
+"""Number of shards that a plan aims at, which lets a dozen workers finish at about the same time."""
 MAX_IMAGES = 256
-"""Most images in one mask shard, and so the most work a lost worker can cost."""
+"""Maximum number of images in one mask shard, and so the most work that is lost with a worker."""
 BATCH_SETTINGS = ("points_per_batch", "crops_per_batch")
-"""Settings of the generator that change its speed and memory, not its masks."""
+"""Names of the generator's settings that change its speed and memory but not its masks."""
 
 
 def plan_masks(
@@ -25,9 +25,10 @@ def plan_masks(
 ) -> list[Plan]:
     """Return the plans that mask every image of the dataset with this model and config, oldest first.
 
-    Existing plans are kept, so that the same command continues them; images that none of them covers get a new plan.
-    The length of a mask shard depends on the number of images alone, never on the machine, so that a plan can be
-    continued elsewhere: 20 images make 20 shards, 1,000 make 63 of 16, and 16,384 or more make shards of 256.
+    Existing plans are kept, so that a second call of the same command continues them. Images that none of the plans
+    covers get a new plan. The length of a mask shard depends on the number of images alone, never on the machine, so
+    that another machine can continue a plan: 20 images make 20 shards, 1,000 make 63 of 16, and 16,384 or more make
+    shards of 256.
     """
     settings = plan_settings(model, config)
     plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS and plan.settings == settings]
@@ -44,7 +45,7 @@ def plan_masks(
 def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
     """List the ranges of images that none of the plans masks.
 
-    A redone image shard keeps its images and their places and appends new ones: only those are uncovered.
+    A redone image shard keeps its images and their places and appends new images; only the appended ones are listed.
     """
     covered: dict[str, set[int]] = {}
     for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
@@ -57,20 +58,21 @@ def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
 
 
 def _places(dataset: Dataset, images: Images) -> Iterable[int]:
-    """Places of the images in their image shard."""
+    """Return the places of the images in their image shard."""
     return range(dataset.commit_of(images).images) if isinstance(images, ShardAddress) else images.places
 
 
 def _gaps(covered: set[int], total: int) -> Iterator[tuple[int, int]]:
-    """Find the longest ranges within 0 to `total` - 1 that hold no covered place, ascending."""
+    """Find the longest ranges of places from 0 to `total` - 1 that hold no covered place, in ascending order."""
     bounds = [-1, *sorted(place for place in covered if place < total), total]
     return ((before + 1, after) for before, after in pairwise(bounds) if after - before > 1)
 
 
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
-    """Collect what decides the masks, as a plan records it: the model and the generator's settings with its thresholds.
+    """Collect the settings that a plan records: those that decide the masks.
 
-    How many points and crops are computed together is left out: it changes speed and memory, not masks.
+    They are the model and the generator's settings with its thresholds. The numbers of points and crops computed
+    together are left out, because they change speed and memory but not masks.
     """
     card = model.card
     decided = replace(
@@ -87,7 +89,7 @@ def _first(given: float | None, default: float) -> float:
 
 
 def _cut(images: ImageRange, length: int) -> list[ImageRange]:
-    """Cut a range into ranges of nearly equal length, at most `length` each."""
+    """Cut a range of images into ranges of nearly equal length, at most `length` each."""
     total = len(images.places)
     count = math.ceil(total / length)
     bounds = [images.start + total * i // count for i in range(count + 1)]
@@ -95,5 +97,5 @@ def _cut(images: ImageRange, length: int) -> list[ImageRange]:
 
 
 def count_images(shard: PlannedShard) -> int:
-    """Count the images that a planned mask shard is made from; inputs that are whole image shards count as none."""
+    """Count the images that a planned mask shard is made from; an input that is a whole image shard counts as 0."""
     return sum(len(images.places) for images in image_inputs(shard.inputs) if not isinstance(images, ShardAddress))

@@ -1,4 +1,4 @@
-"""What the commit record of a mask shard says about how its masks were made."""
+"""Statistics in the commit record of a mask shard on how its masks were made."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from itertools import islice
 from engine.automatic.diagnostics import Diagnostics
 
 MAX_WITHOUT_MASKS = 12
-"""Images without masks that a record explains: as many as a report shows in all."""
+"""Maximum number of images without masks that a commit record explains; a report shows as many in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskStats:
-    """Diagnostics of one mask shard, or of several."""
+    """Diagnostics of one mask shard, or the sum over several."""
 
     diagnostics: Diagnostics | None = None
-    """Sum over the images; None where no generator made the masks."""
+    """Sum of the diagnostics over the images; None where no generator made the masks."""
     without_masks: Mapping[str, Diagnostics] = field(default_factory=dict)
-    """By image key, for the first few images that have no masks."""
+    """Diagnostics of the first few images without masks, by image key."""
     others: Mapping[str, object] = field(default_factory=dict)
-    """Statistics that this version does not know, kept as they are."""
+    """Statistics that this version does not know, kept unchanged."""
 
     @staticmethod
     def total(several: Iterable["MaskStats"]) -> "MaskStats":
@@ -33,17 +33,17 @@ class MaskStats:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Return the form that a commit record holds."""
+        """Return the statistics in the form that a commit record holds."""
         explained = islice(self.without_masks.items(), MAX_WITHOUT_MASKS)
         made = {} if self.diagnostics is None else {"diagnostics": self.diagnostics.to_json()}
         return {**self.others, **made, "without_masks": {key: each.to_json() for key, each in explained}}
 
     @staticmethod
     def from_json(content: Mapping[str, object]) -> "MaskStats":
-        """Read what a commit record holds.
+        """Read the statistics from a commit record.
 
         Raises:
-            ValueError: The statistics of this stage have another form.
+            ValueError: The record's statistics have another form than this stage writes.
         """
         others = dict(content)
         made, explained = others.pop("diagnostics", None), others.pop("without_masks", {})

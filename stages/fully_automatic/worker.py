@@ -1,4 +1,4 @@
-"""The fully automatic stage (section 4 of "Segment Anything") for one shard. Plain Python, no Ray.
+"""Worker of the fully automatic stage (section 4 of "Segment Anything"), which masks one shard at a call, without Ray.
 
 ShardWorker: read images -> decode -> generate masks -> mask shard -> commit
 
@@ -36,17 +36,18 @@ from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, Stage, mask_id_of
 
 GPU_BATCHES = {"points_per_batch": 256, "crops_per_batch": 21}
-"""Batch settings on a GPU where the config leaves them at their defaults. Not tuned: this has not run on a GPU yet."""
+"""Batch settings on a GPU, used where the config has the defaults. They are not tuned: this has not run on a GPU yet.
+"""
 
 
 class ShardFailed(RuntimeError):
-    """The worker cannot mask even a known image: the set-up is at fault, not an image. Nothing is written."""
+    """Error of a worker that cannot mask even a known image: the set-up is at fault, and nothing is committed."""
 
 
 class ShardWorker:
-    """A model that turns planned shards into committed ones.
+    """Worker with a model and a dataset that masks and commits planned shards.
 
-    `mask_shard` may be called from two threads: one computes while the other reads or writes.
+    Two threads may call `mask_shard`: one computes while the other reads or writes.
     """
 
     def __init__(
@@ -62,9 +63,13 @@ class ShardWorker:
         """Load the model and open the dataset.
 
         Args:
-            device: None: the first CUDA device this process sees, else the CPU.
-            images_at_once: images under way at a time. None: 3 on a GPU, so that one is decoded or cleaned up while the
-                network computes another; 1 on a CPU, whose cores the network uses.
+            model: a model's name or the path of a weights file.
+            config: settings of the mask generator.
+            dataset_uri: URI of the dataset.
+            models_folder: folder that models are looked for in. None: the default one.
+            device: device of the model. None: the first CUDA device that this process sees, else the CPU.
+            images_at_once: number of images in progress at a time. None: 3 on a GPU, so that one is decoded or cleaned
+                up while the network computes another; 1 on a CPU, whose cores the network uses.
         """
         self.device = device or best_device()
         on_gpu = self.device.startswith("cuda")
@@ -77,7 +82,7 @@ class ShardWorker:
     def mask_shard(
         self, plan_id: str, shard_name: str, on_image: Callable[[MaskedImage | Reject], None] | None = None
     ) -> ShardResult:
-        """Mask and commit one shard, unless it is committed already; `on_image` is called with each outcome.
+        """Mask and commit one shard, unless it is committed already; `on_image` is called with each image's outcome.
 
         Raises:
             ValueError: The plan is for another model or config.
@@ -125,7 +130,7 @@ class ShardWorker:
         )
 
     def open_plan(self, plan_id: str) -> Plan:
-        """Read a plan of this worker's model and config.
+        """Read a plan and check that it is for this worker's model and config.
 
         Raises:
             ValueError: The plan is for another model or config.
@@ -137,7 +142,7 @@ class ShardWorker:
         return plan
 
     def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
-        """Generate all masks of one image, or a reject that says why it cannot be masked.
+        """Generate all masks of one image, or make a reject that says why the image cannot be masked.
 
         Raises:
             ShardFailed: The worker cannot mask even a known image.
@@ -162,10 +167,10 @@ class ShardWorker:
         )
 
     def check(self) -> None:
-        """Mask an image of squares, before any other image is blamed.
+        """Check the worker by masking a known image of squares, before an image of the dataset is blamed.
 
         Raises:
-            ShardFailed: It cannot be masked.
+            ShardFailed: The known image cannot be masked.
         """
         squares = np.kron(np.indices((4, 4)).sum(0) % 2 * 255, np.ones((16, 16))).astype(np.uint8)
         simple = replace(self.config, points_per_side=1, crop_layers=0, points_per_batch=1)
@@ -175,7 +180,7 @@ class ShardWorker:
             raise ShardFailed(f"the worker masks nothing: {type(error).__name__}: {error}") from error
 
     def generate(self, image: ImageRecord, data: bytes) -> Generated:
-        """Run the generator on one stored image; each time memory runs out, again with batches of half the size."""
+        """Run the generator on one stored image; whenever memory runs out, run it again with half the batch size."""
         image_HW3 = decode(data)
         if image_HW3.shape[:2] != (image.height, image.width):
             raise ValueError(f"its pixels are {image_HW3.shape[:2]}, its record says {(image.height, image.width)}")
@@ -192,14 +197,14 @@ class ShardWorker:
 
 
 class _Clock:
-    """Seconds of the parts of a work, one after the other."""
+    """Clock that measures the seconds of consecutive parts of a job."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._began = time.perf_counter()
 
     def end(self, part: str) -> None:
-        """End a part and begin the next."""
+        """End the part that is running, record it under this name, and begin the next."""
         now = time.perf_counter()
         self.seconds[part], self._began = now - self._began, now
 
@@ -225,14 +230,14 @@ def _records(
 
 
 def _reject_for(image: ImageRecord, error: Exception) -> Reject:
-    """The reject that says what error an image caused."""
+    """Make the reject that names the error an image caused."""
     reason = "out_of_memory" if is_out_of_memory(error) else "failed"
     message = " ".join(str(error).split()) or "no message"
     return reject_image(image, reason, f"{type(error).__name__}: {message[:300]}")
 
 
 def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
-    """Enlarge the batch settings that have their defaults, which suit a CPU's caches. Masks do not depend on them."""
+    """Enlarge the batch settings that have their defaults, which suit a CPU's caches. The masks do not change."""
     defaults = {field.name: field.default for field in fields(GenerateConfig) if field.name in BATCH_SETTINGS}
     mine: dict[str, Any] = {
         name: GPU_BATCHES[name] for name, default in defaults.items() if getattr(config, name) == default
@@ -241,13 +246,13 @@ def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
 
 
 def expected_memory_bytes(model: Model) -> int:
-    """Guess generously what a worker needs on a CPU: 1 GiB, and three times the weights to load and compute."""
+    """Estimate generously the memory that a worker needs on a CPU: 1 GiB and three times the size of the weights."""
     weights = sum(value.numel() * value.element_size() for value in model.sam.state_dict().values())
     return 2**30 + 3 * int(weights)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU, in PyTorch's CPU allocator, in NumPy or in OpenCV."""
+    """Tell whether an error means that memory ran out, on a GPU, in PyTorch's CPU allocator, in NumPy or in OpenCV."""
     words = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, Exception)
