@@ -31,7 +31,7 @@ class PhotoSource:
         """Collect the images that have masks.
 
         Raises:
-            ValueError: no image has a mask.
+            ValueError: No image has a mask.
         """
         self._images = [image for image in images if image.num_masks]
         if not self._images:

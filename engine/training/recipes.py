@@ -12,7 +12,7 @@ LARGE_SCALE_JITTER = (0.1, 2.0)
 first two stages of annotation.
 """
 PAPER_RATES = {768: (8e-4, 0.6, 0.6), 1024: (4e-4, 0.8, 0.4), 1280: (8e-4, 0.8, 0.4)}
-"""Learning rate, layer decay and drop path of ViT-B, ViT-L and ViT-H by their width (appendix A)."""
+"""Learning rate, layer decay and drop path of ViT-B, ViT-L and ViT-H, by the width of the network (appendix A)."""
 DRAWN_FROM = 20_000_000
 """Seed of the batches' random numbers."""
 

@@ -1,1 +1,1 @@
-"""The fully automatic stage: image shards in, mask shards out. Plain Python, no Ray."""
+"""Fully automatic stage: it masks the images of image shards and commits mask shards. Plain Python, no Ray."""

@@ -281,7 +281,7 @@ def _judge(known: KnownPhotos, key: PhotoKey, read: _ReadPhoto) -> Verdict:
     """Tell a new photo from an unchanged one.
 
     Raises:
-        Unusable: The photo becomes a reject.
+        Unusable: The file is no usable photo or is a duplicate; the photo becomes a reject.
     """
     if isinstance(read.outcome, Unusable):
         raise read.outcome

@@ -125,7 +125,7 @@ def count_images(
 
 
 class SnapshotImages:
-    """The images of a snapshot, by number, each with its masks."""
+    """Images of a snapshot, read by number, each with its masks."""
 
     def __init__(self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
