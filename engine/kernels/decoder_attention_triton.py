@@ -227,7 +227,10 @@ def _load_cells(image, position, cells, is_cell, channels, is_channel, CHANNELS:
 
 @triton.jit
 def _product(left, right, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Multiply two matrices in float32; the interpreter would multiply the bit patterns of bfloat16."""
+    """Multiply two matrices in float32.
+
+    In the interpreter, the matrices are converted first, because it would multiply the bit patterns of bfloat16.
+    """
     if INTERPRETED:
         left, right = left.to(tl.float32), right.to(tl.float32)
     return tl.dot(left, right, input_precision="ieee")

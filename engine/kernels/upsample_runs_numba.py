@@ -88,7 +88,7 @@ def _axis(low_side: int, model_side: int, scaled: int, size: int) -> _Axis:
 
 @numba.njit(inline="always")
 def _blend(w0, a, w1, b):  # type: ignore[no-untyped-def]
-    """Compute w0 * a + w1 * b; round the second product and the sum once, as torch's compiled kernels do."""
+    """Compute w0 * a + w1 * b with a fused multiply-add of the second product, as torch's compiled kernels do."""
     return np.float32(np.float64(w1) * np.float64(b) + np.float64(np.float32(w0 * a)))
 
 

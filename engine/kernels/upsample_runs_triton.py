@@ -210,7 +210,11 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _sure(logits, num_low_columns, row0, row1, column0, column1, high, low):  # type: ignore[no-untyped-def]
-    """Test whether all logits from row0 to row1 and column0 to column1 are above `high`, or all below `low`."""
+    """Test a block of logits, rows row0 to row1 and columns column0 to column1, against two thresholds.
+
+    Returns:
+        1 if all logits are above `high`, else 0; 1 if all logits are below `low`, else 0. NaN is neither.
+    """
     above = tl.full((8, 16), 1, tl.int32)
     below = tl.full((8, 16), 1, tl.int32)
     for row in range(row0, row1 + 1, 8):
@@ -282,7 +286,7 @@ def _model_cell(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _blend(weight0, a, weight1, b, EMULATE_FMA: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Compute weight0 * a + weight1 * b; round the second product and the sum once, as torch's compiled kernels do."""
+    """Compute weight0 * a + weight1 * b with a fused multiply-add of the second product, as torch's kernels do."""
     rounded = weight0 * a
     if EMULATE_FMA:
         blended = (weight1.to(tl.float64) * b.to(tl.float64) + rounded.to(tl.float64)).to(tl.float32)
@@ -315,7 +319,7 @@ def write_kernel(  # type: ignore[no-untyped-def]
     words, places, bounds, origin, image_height, height, width, words_of_column,
     FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write the column-major positions of all changes in each column, from the column's place on."""
+    """Write the column-major positions of the changes in each column to the column's place in `bounds`."""
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     mask = tl.program_id(1).to(tl.int64)
     words += mask * words_of_column * width

@@ -78,7 +78,7 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def released_card(name: str, config: SamConfig) -> ModelCard:
-    """Make the card of a released network, with its predicted IoU threshold 0.88 and stability threshold 0.95."""
+    """Make the card of a released network; both releases filter by predicted IoU 0.88 and stability 0.95."""
     return ModelCard(
         name=name,
         config=config,

@@ -11,10 +11,10 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def find_weights(name_or_path: str | Path, folder: str | Path | None = None) -> tuple[Path, str]:
-    """Find the weights file of a model, and the model's name ("" for a path).
+    """Find the weights file of a model; return its path and the model's name, which is "" if a path was given.
 
     Args:
-        folder: models folder in which released models are searched; None: the default folder.
+        folder: models folder, which holds the downloaded models; None: the default folder.
 
     Raises:
         ValueError: No model has this name, or the file does not exist.

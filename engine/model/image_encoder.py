@@ -145,7 +145,7 @@ class RelativeAttention(nn.Module):
 
 
 def relative_rows(table_RD: Tensor, side: int) -> Tensor:
-    """Look up the relative position of every (query, key) pair along one axis; return [side, side, D]."""
+    """Look up the vector of relative position for each (query, key) pair along one axis; return [side, side, D]."""
     positions = torch.arange(side, device=table_RD.device)
     return table_RD[positions[:, None] - positions[None, :] + side - 1]
 

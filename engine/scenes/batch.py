@@ -16,7 +16,7 @@ NO_PARENT = -1
 
 @dataclass(frozen=True, kw_only=True)
 class SceneBatch:
-    """Scenes in which every pixel belongs to one leaf (smallest region), every leaf to one part and whole.
+    """Scenes in which each pixel belongs to one leaf (smallest region), and each leaf to one part and one whole.
 
     The mask of a part is the union of its leaves, and the mask of a whole is the union of its parts. The mask of part p
     of scene b is `part_BL[b][ids_BHW[b]] == p`. Leaves, parts and wholes of a scene are each numbered from 0 without
@@ -86,7 +86,7 @@ def _number_within_scene(
 
 
 def _number_parents(parent_V: torch.Tensor, scene_V: torch.Tensor, scenes: int) -> torch.Tensor:
-    """Renumber parents from 0 within each scene, in the order of their old numbers."""
+    """Renumber parts or wholes from 0 within each scene, in the order of their old numbers."""
     span = parent_V.max() + 1
     unique_U, inverse_V = (scene_V * span + parent_V).unique(return_inverse=True)
     scene_U = unique_U.div(span, rounding_mode="floor")

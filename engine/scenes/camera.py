@@ -27,9 +27,9 @@ class Cameras:
     cast: torch.Tensor
     """Shadow from outside the image: atlas layer, atlas pixels per side, shift u, v, strength, threshold, sharpness."""
     taps_x: torch.Tensor
-    """Blur weights along x, summing to 1."""
+    """Weights of the blur along x, which sum to 1."""
     taps_y: torch.Tensor
-    """Blur weights along y, summing to 1."""
+    """Weights of the blur along y, which sum to 1."""
     exposure: torch.Tensor
     """Mean brightness to which the image is scaled, in [0, 1]; 0: no exposure control."""
     gamma: torch.Tensor
@@ -160,7 +160,7 @@ def _light(field: torch.Tensor, cast: torch.Tensor, side: int, atlas: Atlas) -> 
 def soften_borders(image: torch.Tensor, ids_BSS: torch.Tensor) -> torch.Tensor:
     """Soften the borders between leaves (smallest regions), as anti-aliasing does.
 
-    Each pixel with a neighbour of another id gets the mean of its 3 x 3 neighbourhood, with binomial weights.
+    Each pixel with another leaf above, below, left or right gets the binomial mean of its 3 x 3 neighbourhood.
     """
     padded = functional.pad(ids_BSS[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0]
     centre = padded[:, 1:-1, 1:-1]

@@ -81,7 +81,7 @@ def plan_scenes(draws: RandomDraws, scenes: int, side: int) -> Layout:
 
 
 def _with_distinct_numbers(tables: list[Objects]) -> list[Objects]:
-    """Shift the numbers of kin and wholes, which start from 0 in every table, so that no two tables share a number."""
+    """Shift the numbers of kin (objects that look alike) and wholes so that no two tables share a number."""
     shifted, kin, whole = [], 0, 0
     for table in (t for t in tables if len(t)):
         shifted.append(table.with_fields(kin_N=table.kin_N + kin, whole_N=table.whole_N + whole))

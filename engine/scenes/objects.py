@@ -50,7 +50,7 @@ class Alike(IntEnum):
     BUT_GROUND = 1
     """All labels but 0 look alike; label 0 lies between them, like the wall between windows."""
     ALTERNATE = 2
-    """Even labels look alike, and odd labels look alike, like stripes."""
+    """All even labels look alike, and all odd labels look alike, like stripes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +82,15 @@ class Objects:
     quad_N5: torch.Tensor
     """For shape QUAD: half width, half height, corner radius and two perspective terms, in local units."""
     warp_N4: torch.Tensor
-    """Bend of u, v before the split: amplitude, frequency and two phases of sine waves (of noise for EVERYTHING)."""
+    """Bend of u, v before the split: amplitude, frequency, two phases; noise for EVERYTHING, else sine waves."""
     bands_N2F: torch.Tensor
-    """For split BANDS: weight of each of the five fields in two coordinates, which are divided at whole numbers."""
+    """For split BANDS: weights of the `NUM_FIELDS` fields in two coordinates, divided at whole numbers."""
     band_N8: torch.Tensor
     """For split BANDS: offset, number of bands and margin beside a band, for two coordinates; then 2 unused values."""
     sites_NK3: torch.Tensor
     """For split SITES: x, y, weight; a site wins where weight - squared distance is largest. Weight -1e6: unused."""
     site_floor_N: torch.Tensor
-    """For split SITES: value that a site must exceed to win; elsewhere the label is 0. Below -1e4: no such value."""
+    """For split SITES: value that a site must exceed, else the label is 0; -1e5: no such value."""
     cell_N3: torch.Tensor
     """For split CELLS: columns and rows of a grid over -1 to 1; gap between cells (label 0), in cells, 0: no gap."""
     cells_NJ2: torch.Tensor

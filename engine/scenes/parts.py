@@ -122,14 +122,14 @@ def _cells(objects: Objects, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _noise_cuts(objects: Objects, u: torch.Tensor, v: torch.Tensor, atlas: Atlas) -> torch.Tensor:
-    """Number the two or three ranges of smooth noise that one or two levels divide."""
+    """Number the parts below, between and above one or two levels of smooth noise."""
     layer, scale, shift_u, shift_v, low, high = objects.noise_N6[:, :, None, None].unbind(1)
     value = atlas.sample(layer.long(), u * scale + shift_u, v * scale + shift_v)
     return (value > low).int() + (value > high).int()
 
 
 def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Compute int32 1 in alternate stripes of each part that is divided in two, and 0 elsewhere."""
+    """Mark alternate stripes of each part that is divided in two with 1, and all other pixels with 0, int32."""
     x, y, phase, bend, frequency, fraction = objects.subcut_N6[:, :, None, None].unbind(1)
     along = u * x + v * y + phase
     across = torch.sin((v * x - u * y) * frequency).mul_(bend)
@@ -140,7 +140,7 @@ def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch
 
 
 def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """Divide objects into random parts with this probability, and one in four of the parts in two."""
+    """Divide objects into random parts with probability `probability_N`, then one in four parts in two."""
     # Draw the settings of every split
     n = len(objects)
     kind = torch.where(draws.chance(probability_N, n), draws.choose(_KIND_WEIGHTS, n) + 1, 0)
@@ -165,7 +165,7 @@ def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch
 
 
 def with_second_cuts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """Divide each part of the objects in two with this probability."""
+    """Divide each part of the objects in two with probability `probability_N`."""
     n = len(objects)
     bits = torch.arange(MAX_LABELS)
     chosen = draws.chance(probability_N[:, None], n, MAX_LABELS) & (bits < objects.labels_N[:, None])
@@ -193,7 +193,7 @@ _KIND_WEIGHTS = (0.2, 0.08, 0.12, 0.06, 0.06, 0.08, 0.16, 0.12, 0.1, 0.04)
 
 
 def _alike_labels(draws: RandomDraws, kind: torch.Tensor, cell_N3: torch.Tensor) -> torch.Tensor:
-    """Draw `alike_N`: in 2 of 3 objects all framed cells or spots look alike, in 1 of 2 stripes or rings alternate."""
+    """Draw random `alike_N`: two in three framed grids or spots look alike, half of stripes or rings alternate."""
     apart = (kind == _FRAMED) | (kind == _SPOTS) | ((kind == _CELLS) & (cell_N3[:, 2] > 0))
     striped = (kind == _STRIPES) | (kind == _RINGS)
     alike = torch.where(apart & draws.chance(0.67, len(kind)), int(Alike.BUT_GROUND), int(Alike.NOT))

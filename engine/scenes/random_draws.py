@@ -33,7 +33,7 @@ class RandomDraws:
         return torch.rand(shape, generator=self.generator) < probability
 
     def choose(self, weights: Sequence[float], *shape: int) -> torch.Tensor:
-        """Draw int64 indices into `weights`; an index is as frequent as its weight is large."""
+        """Draw int64 indices into `weights`, with probabilities proportional to the weights."""
         edges = torch.tensor(weights, dtype=torch.float32).cumsum(0)
         picks = torch.rand(shape, generator=self.generator) * edges[-1]
         return torch.bucketize(picks, edges, right=True).clamp_(max=len(weights) - 1)

@@ -60,7 +60,7 @@ def random_objects(
 
 
 def parts_fraction(fraction_N: torch.Tensor) -> torch.Tensor:
-    """Compute a factor that grows from 0 to 1 at a radius of 1/8 side, since parts of small objects would be specks."""
+    """Compute a factor that grows to 1 at a radius of 1/8 of the side; parts of small objects would be specks."""
     return (fraction_N * 8).square().clamp_max(1)
 
 

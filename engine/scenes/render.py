@@ -19,7 +19,7 @@ from engine.scenes.styles import Style
 from engine.scenes.textures import Atlas
 
 SHADE_BITS = 10
-"""Number of low bits of a pixel's key that hold brightness, 0 to 2 in steps of 1/512; higher bits number the leaf."""
+"""Number of low bits of a pixel's key that hold brightness (0 to 2 in steps of 1/512); the others hold the leaf."""
 SHADE_ONE = 1 << (SHADE_BITS - 1)
 """Brightness of an unshaded pixel, in steps of 1/512."""
 WINDOW_FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)

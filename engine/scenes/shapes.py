@@ -17,7 +17,7 @@ from engine.scenes.random_draws import RandomDraws
 def depth(
     objects: Objects, shape: Shape, u_NWW: torch.Tensor, v_NWW: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Compute the depth of each pixel in objects of one shape, [N, W, W], and for CHAIN the int32 capsule label."""
+    """Compute the depth of each pixel in objects of one shape, [N, W, W]; for CHAIN also its label, int32."""
     if shape is Shape.EVERYTHING:
         return torch.ones_like(u_NWW), None
     if shape is Shape.OUTLINE:

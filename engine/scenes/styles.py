@@ -58,7 +58,7 @@ def leaf_styles(draws: RandomDraws, objects: Objects, scenes: int, side: int) ->
 
 
 def _models(objects: Objects, owner_P: torch.Tensor, kin_P: torch.Tensor) -> torch.Tensor:
-    """Find the first part that has the same look as each part, int64 [P]; repeated objects share a look."""
+    """Find, for each part, the first part that has the same look, int64 [P]; repeated objects share a look."""
     label_P = torch.arange(len(owner_P)) - (objects.labels_N.cumsum(0) - objects.labels_N)[owner_P]
     alike_P = objects.alike_N[owner_P]
     look_P = torch.where(alike_P == int(Alike.BUT_GROUND), label_P.clamp_max(1), label_P)
