@@ -1,7 +1,7 @@
-"""Pixels in: decode and resize images, and map between an image's coordinates and the model's.
+"""Decode and resize images, and map coordinates between an image and the model's input.
 
-Coordinates are (x, y) in pixels, boxes are half-open xyxy, and everything that leaves a `Frame` is float64, so that the
-grid of an 11-megapixel image lands where the reference code puts it. Shape letters: H height, W width, N items.
+Coordinates are (x, y) in pixels, and boxes are half-open xyxy. Coordinates that a `Frame` returns are float64, so that
+the grid of an 11-megapixel image lands where the reference code puts it. Shape letters: H height, W width, N items.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 def decode(data: bytes) -> np.ndarray:
     """Decode an image to RGB pixels, uint8 [H, W, 3].
 
-    Grey and palette images become RGB, alpha is dropped and 16-bit samples become 8-bit. EXIF orientation is ignored:
-    images are stored upright.
+    Grey and palette images become RGB, alpha is dropped and 16-bit samples become 8-bit. EXIF orientation is ignored,
+    because the dataset stores images upright.
 
     Raises:
-        ValueError: the bytes are not an image that OpenCV can decode.
+        ValueError: The bytes are not an image that OpenCV can decode.
     """
     if not data:
         raise ValueError("got 0 bytes, expected an encoded image; the file is empty")
@@ -40,10 +40,10 @@ def decode(data: bytes) -> np.ndarray:
 def resize(image_HW3: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """Resize an image to `size_hw` with antialiased bilinear filtering, uint8 [h, w, 3].
 
-    Within one grey level of PIL's `Image.resize(..., BILINEAR)`, which the original SAM was trained with.
+    The result is within one grey level of PIL's `Image.resize(..., BILINEAR)`, with which the original SAM was trained.
 
     Raises:
-        ValueError: not a uint8 [H, W, 3] image, or an empty size.
+        ValueError: The image is not uint8 [H, W, 3], or the size is empty.
     """
     check_image(image_HW3)
     if min(size_hw) < 1:
@@ -58,7 +58,11 @@ def resize(image_HW3: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def check_image(image_HW3: np.ndarray) -> None:
-    """Raise ValueError unless the array is a uint8 [H, W, 3] image of at least one pixel."""
+    """Check that the array is a uint8 [H, W, 3] image of at least one pixel.
+
+    Raises:
+        ValueError: The array is not such an image.
+    """
     if image_HW3.dtype != np.uint8 or image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or 0 in image_HW3.shape:
         raise ValueError(
             f"got {image_HW3.dtype} {list(image_HW3.shape)}, expected uint8 [height, width, 3] RGB pixels; "
@@ -68,14 +72,14 @@ def check_image(image_HW3: np.ndarray) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A window of an image as the model sees it: longest side scaled to `model_side`, padded right and below."""
+    """A window of an image as the model sees it: longest side scaled to `model_side`, then padded right and below."""
 
     crop_xyxy: tuple[int, int, int, int]
     """Window of the image, half-open, in pixels."""
     image_hw: tuple[int, int]
-    """Size of the whole image."""
+    """Size (height, width) of the whole image, in pixels."""
     model_side: int
-    """Side of the model's square input."""
+    """Side of the model's square input, in pixels."""
 
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.crop_xyxy
@@ -88,7 +92,7 @@ class Frame:
 
     @classmethod
     def whole(cls, image_hw: tuple[int, int], model_side: int) -> Frame:
-        """Make the frame of the uncropped image."""
+        """Make the frame whose window is the whole image."""
         height, width = image_hw
         return cls(crop_xyxy=(0, 0, width, height), image_hw=(height, width), model_side=model_side)
 
@@ -100,7 +104,10 @@ class Frame:
 
     @property
     def scaled_hw(self) -> tuple[int, int]:
-        """Height and width of the window in model pixels before padding; at least 1, the longer is `model_side`."""
+        """Height and width of the scaled window in model pixels, without padding; the longer one is `model_side`.
+
+        Each is at least 1.
+        """
         height, width = self.crop_hw
         scale = self.model_side * 1.0 / max(height, width)  # in this order: the reference's rounding
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
@@ -115,26 +122,30 @@ class Frame:
         return np.array(self.crop_xyxy[:2], dtype=np.float64)
 
     def crop(self, image_HW3: np.ndarray) -> np.ndarray:
-        """Cut out the window's pixels, a view of the image at its original resolution."""
+        """Return the window's pixels, as a view of the image at its original resolution.
+
+        Raises:
+            ValueError: The image does not have the size of the frame's image.
+        """
         if image_HW3.shape[:2] != tuple(self.image_hw):
             raise ValueError(f"got an image of {image_HW3.shape[:2]}, expected {self.image_hw} (height, width)")
         x0, y0, x1, y1 = self.crop_xyxy
         return image_HW3[y0:y1, x0:x1]
 
     def points_to_model(self, points_N2: np.ndarray) -> np.ndarray:
-        """Map image (x, y) to model-input (x, y); float64, any leading shape."""
+        """Map points (x, y) from image pixels to model-input pixels; float64, with any leading shape."""
         return (np.asarray(points_N2, dtype=np.float64) - self._origin_xy) * self._scale_xy
 
     def points_to_image(self, points_N2: np.ndarray) -> np.ndarray:
-        """Map model-input (x, y) to image (x, y); float64, any leading shape."""
+        """Map points (x, y) from model-input pixels to image pixels; float64, with any leading shape."""
         return np.asarray(points_N2, dtype=np.float64) / self._scale_xy + self._origin_xy
 
     def boxes_to_model(self, boxes_N4: np.ndarray) -> np.ndarray:
-        """Map image xyxy to model-input xyxy; float64."""
+        """Map boxes (xyxy) from image pixels to model-input pixels; float64 [N, 4]."""
         boxes_N22 = np.asarray(boxes_N4, dtype=np.float64).reshape(-1, 2, 2)
         return self.points_to_model(boxes_N22).reshape(-1, 4)
 
     def boxes_to_image(self, boxes_N4: np.ndarray) -> np.ndarray:
-        """Map model-input xyxy to image xyxy; float64."""
+        """Map boxes (xyxy) from model-input pixels to image pixels; float64 [N, 4]."""
         boxes_N22 = np.asarray(boxes_N4, dtype=np.float64).reshape(-1, 2, 2)
         return self.points_to_image(boxes_N22).reshape(-1, 4)

@@ -1,9 +1,10 @@
 """Labelled images: images with ground-truth masks, read from a folder.
 
-The form: `<folder>/<domain>/<stem>.jpg` (or png, webp, tif) beside `<stem>.json`; or images and JSON in the folder
-itself, which is then one domain of the folder's name. The JSON is SA-1B's (`image`, `annotations` with COCO run
-lengths); a mask may name its `annotator`, who is 0 if it does not. Pixels are read as stored: EXIF orientation is
-ignored, as in the data sets that use this form. Shape letters: H height, W width.
+The folder holds `<domain>/<stem>.jpg` (or png, webp, tif) beside `<domain>/<stem>.json`. Images and JSON files may also
+lie in the folder itself, which is then one domain with the folder's name. The JSON is that of SA-1B (`image`, and
+`annotations` with COCO run lengths). An annotation may name its `annotator`; without a name, the annotator is 0. Pixels
+are read as stored: EXIF orientation is ignored, as in the data sets that use this form. Shape letters: H height, W
+width.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ from storage import rle
 from storage.rle import Rle
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+"""Suffixes of the files that are read as images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """One image and its masks, kept apart by annotator."""
+    """One image and its masks, separate for each annotator."""
 
     domain: str
     stem: str
     origin: str
-    """Where the image lies, for messages."""
+    """Place where the image lies, for messages."""
     read_bytes: Callable[[], bytes]
-    """Reads the encoded image; raises OSError where it cannot."""
+    """Function that reads the encoded image; it raises OSError where it cannot."""
     image_id: int
-    """Id in the JSON; by custom even ones may train and calibrate, odd ones evaluate."""
+    """Id of the image in its JSON. By custom, images with even ids may train and calibrate, and images with odd ids
+    evaluate."""
     height: int
     width: int
     masks_by_annotator: Mapping[int, tuple[Rle, ...]]
-    """Masks by annotator: each describes the same image again, so all together are never one ground truth."""
+    """Masks by annotator. Each annotator describes the same image, so that the masks of all together are not one ground
+    truth."""
 
     @property
     def num_masks(self) -> int:
@@ -49,12 +53,12 @@ class LabelledImage:
 def load_folder(folder: str | Path) -> list[LabelledImage]:
     """List every labelled image of a folder, sorted by domain and stem; pixels are not read yet.
 
-    Images without a JSON are not labelled and not in the list: `unlabelled_images` names them. A JSON without
+    An image without a JSON has no labels and is not in the list; `unlabelled_images` lists it. A JSON without
     annotations gives an image without masks.
 
     Raises:
-        ValueError: no such folder, no labelled image in it, a JSON that is broken or not of this form, a JSON without
-            its image, or run lengths that do not fit the image. The message names the file.
+        ValueError: The folder does not exist or has no labelled image, a JSON is broken, has another form or has no
+            image beside it, or run lengths do not fit their image. The message names the file.
     """
     labelled = [_load_labels(path) for path in _files(folder, (".json",))]
     if not labelled:
@@ -65,7 +69,7 @@ def load_folder(folder: str | Path) -> list[LabelledImage]:
 
 
 def unlabelled_images(folder: str | Path) -> list[Path]:
-    """List the images of a folder that `load_folder` leaves out because no JSON lies beside them."""
+    """List the images of a folder that have no JSON beside them, which `load_folder` leaves out."""
     return [path for path in _files(folder, IMAGE_SUFFIXES) if not path.with_suffix(".json").exists()]
 
 
@@ -73,7 +77,7 @@ def read_pixels(image: LabelledImage) -> np.ndarray:
     """Read an image's RGB pixels, uint8 [H, W, 3].
 
     Raises:
-        ValueError: the file cannot be read or decoded, or its size is not the JSON's.
+        ValueError: The file cannot be read or decoded, or its size differs from that in its JSON.
     """
     try:
         image_HW3 = images.decode(image.read_bytes())
@@ -88,7 +92,11 @@ def read_pixels(image: LabelledImage) -> np.ndarray:
 
 
 def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """List the files with one of the suffixes in the folder and one level below, sorted; hidden ones left out."""
+    """List the files with one of the suffixes, in the folder and one level below, sorted and without hidden files.
+
+    Raises:
+        ValueError: The folder does not exist.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"{folder}: got no folder of that name, expected one with images and JSON files")

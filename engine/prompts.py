@@ -1,6 +1,6 @@
-"""Prompts of a network: points, boxes and masks; and those of the automatic generator: point grids, crop windows.
+"""Prompts of a network (points, boxes and masks), and the point grids and crop windows of the automatic generator.
 
-P prompts, K points of a prompt, L side of the decoder's low-resolution masks.
+Shape letters: P prompts, K points of a prompt, L side of the decoder's low-resolution masks.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """P prompts in model-input pixels; every prompt has the same parts."""
+    """Prompts of a network, P of them, in model-input pixels; every prompt has the same parts."""
 
     points_PK2: Tensor
-    """(x, y), floating point; K may be 0."""
+    """Points (x, y) in model-input pixels, floating point; K may be 0."""
     labels_PK: Tensor
-    """Whole numbers: 1 foreground, 0 background, -1 padding (the point is ignored)."""
+    """Labels of the points, whole numbers: 1 foreground, 0 background, -1 padding (the point is ignored)."""
     boxes_P4: Tensor | None = None
-    """xyxy, floating point."""
+    """Boxes (xyxy) in model-input pixels, floating point; None means no boxes."""
     mask_logits_P1LL: Tensor | None = None
-    """Low-resolution logits of an earlier prediction, floating point."""
+    """Low-resolution logits of an earlier prediction, floating point; None means no earlier prediction."""
 
     def __post_init__(self) -> None:
         count, points = len(self.points_PK2), tuple(self.points_PK2.shape)
@@ -57,10 +57,10 @@ class Prompts:
 
 
 def point_grid(points_per_side: int) -> np.ndarray:
-    """Make the centres of a regular grid's cells, float64 [n * n, 2] as (x, y) in (0, 1), row by row.
+    """Compute the centres of a regular grid's cells, float64 [n * n, 2] as (x, y) in (0, 1), row by row.
 
     Raises:
-        ValueError: there is less than one point per side.
+        ValueError: The number of points per side is less than 1.
     """
     if points_per_side < 1:
         raise ValueError(f"got {points_per_side} points per side, expected at least 1")
@@ -72,22 +72,23 @@ def point_grid(points_per_side: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class CropWindow:
-    """A part of an image that the generator looks at on its own."""
+    """A window of an image that the generator encodes by itself."""
 
     xyxy: tuple[int, int, int, int]
-    """Window in the image, half-open, in pixels."""
+    """Edges of the window in the image, half-open, in pixels."""
     layer: int
-    """Crop layer: 0 is the whole image, layer i has 2^i windows on a side."""
+    """Crop layer of the window: layer 0 is the whole image, layer i has 2^i windows along a side."""
 
 
 def crop_windows(image_hw: tuple[int, int], layers: int, overlap_ratio: float) -> list[CropWindow]:
-    """List the whole image, then for each layer i from 1 its 2^i x 2^i overlapping windows, column by column.
+    """List the whole image and then, layer by layer, the overlapping windows of each crop layer, column by column.
 
-    In layer 1 neighbours share `overlap_ratio` of the shorter side, in each further layer half as much ("Segment
-    Anything", appendix B). An image of few pixels may leave no room for some windows: those are left out.
+    Layer i, from 1 to `layers`, has 2^i x 2^i windows. In layer 1, neighbours overlap by `overlap_ratio` of the image's
+    shorter side. In each further layer they overlap by half as much ("Segment Anything", appendix B). Windows for which
+    a very small image has no room are left out.
 
     Raises:
-        ValueError: the number of layers is negative, or the overlap is outside [0, 1).
+        ValueError: The number of layers is negative, or the overlap is outside [0, 1).
     """
     if layers < 0 or not 0 <= overlap_ratio < 1:
         raise ValueError(

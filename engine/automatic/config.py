@@ -1,47 +1,54 @@
-"""Settings of the automatic mask generator. Importing them needs no torch: a command checks them before it starts."""
+"""Settings of the automatic mask generator. This module needs no torch: a command checks them before it starts."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["fp32", "bf16"]
+"""Number format that the network computes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """Settings of the generator; the defaults are the `grid` preset."""
+    """Settings of the automatic mask generator; the defaults are the `grid` preset."""
 
     points_per_side: int = 32
-    """Points along a side of the whole image's grid."""
+    """Number of points along each side of the grid on the whole image."""
     crop_layers: int = 0
-    """Rounds of cropping: layer i looks at 2^i x 2^i windows."""
+    """Number of crop layers besides the whole image; layer i has 2^i x 2^i overlapping windows."""
     crop_points_downscale: int = 1
-    """Layer i has points_per_side / crop_points_downscale^i points along a side."""
+    """Divisor of the number of points per side: layer i has points_per_side / crop_points_downscale^i points along a
+    side."""
     crop_overlap_ratio: float = 512 / 1500
-    """Overlap of neighbours in layer 1, as a fraction of the image's shorter side; halves with each layer."""
+    """Overlap of neighbouring windows in layer 1, as a fraction of the image's shorter side; it halves with each
+    layer."""
     predicted_iou_threshold: float | None = None
-    """Predicted IoU that a mask must exceed; None: the model card's; 0 keeps all."""
+    """Predicted IoU that a mask must exceed; None means the model card's threshold, 0 keeps all masks."""
     stability_threshold: float | None = None
-    """Stability that a mask must reach; None: the model card's; 0 keeps all."""
+    """Stability that a mask must reach; None means the model card's threshold, 0 keeps all masks."""
     stability_offset: float = 1.0
-    """Logits above and below 0 between which stability is measured."""
+    """Distance of the two thresholds from 0, in logits, between which stability is measured."""
     box_nms_threshold: float = 0.7
-    """Box IoU above which two masks of one crop count as the same."""
+    """Box IoU above which two masks of one crop count as duplicates."""
     crop_nms_threshold: float = 0.7
-    """Box IoU above which masks of different crops count as the same."""
+    """Box IoU above which two masks of different crops count as duplicates."""
     min_region_px: int = 100
-    """Smallest island or hole left as it is, in pixels; masks of smaller islands alone are dropped; 0: no cleaning."""
+    """Area in pixels below which an island is removed and a hole is filled. A mask with smaller islands alone is
+    dropped. 0 means no cleaning."""
     max_area_fraction: float | None = 0.95
-    """Fraction of the image that a mask must stay below; None: no limit."""
+    """Fraction of the image that a mask's area must stay below; None means no limit."""
     min_mask_area_px: int = 0
-    """Smallest area of a mask in pixels; unlike `min_region_px` this counts a mask's whole area."""
+    """Smallest area of a mask in pixels; unlike `min_region_px`, it applies to the whole mask and not to each
+    island."""
     max_mask_area_px: int | None = None
-    """Largest area of a mask in pixels; None: no limit."""
+    """Largest area of a mask in pixels; None means no limit."""
     points_per_batch: int = 4
-    """Points decoded together: few on a CPU, so that they stay in its cache; 64 and more on a GPU."""
+    """Number of points decoded together: few on a CPU, so that they fit its cache; 64 and more on a GPU."""
     crops_per_batch: int = 1
-    """Crops encoded together: all 21 of `paper` fill a GPU, a CPU gains nothing and holds one in memory."""
+    """Number of crops encoded together. The 21 crops of the `paper` preset fill a GPU; on a CPU, more than 1 brings no
+    speed and takes memory."""
     precision: Precision = "fp32"
-    """What the network computes in; "bf16" changes masks a little: faster on GPUs and on CPUs with bf16 arithmetic."""
+    """Number format that the network computes in. "bf16" changes masks a little, and is faster on GPUs and on CPUs with
+    bf16 arithmetic."""
 
     def __post_init__(self) -> None:
         deepest = self.points_in_layer(max(0, self.crop_layers))
@@ -66,7 +73,7 @@ class GenerateConfig:
                 raise ValueError(f"generate.{name}: got {got}, expected {expected}")
 
     def points_in_layer(self, layer: int) -> int:
-        """Points along a side of each window of a crop layer."""
+        """Compute the number of points along a side of each window in a crop layer."""
         return int(self.points_per_side / max(1, self.crop_points_downscale) ** layer)
 
 
@@ -74,4 +81,5 @@ PRESETS: dict[str, GenerateConfig] = {
     "grid": GenerateConfig(),
     "paper": GenerateConfig(crop_layers=2, crop_points_downscale=2),
 }
-"""`grid`: 32 x 32 points, no crops, the reference code's default. `paper`: 1 + 4 + 16 crops at 32, 16 and 8 points."""
+"""Named settings. `grid` has 32 x 32 points and no crops, as the reference code does by default. `paper` has the whole
+image and 4 + 16 crops, with 32, 16 and 8 points along a side."""

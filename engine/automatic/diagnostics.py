@@ -1,4 +1,4 @@
-"""What became of the generator's candidates: one count per filter, so that an empty result explains itself."""
+"""Counts of what became of the generator's candidate masks, so that an empty result explains itself."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from engine.automatic.filters import Filter
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostics:
-    """How many masks each filter took; with `kept` they add up to `candidates`.
+    """Numbers of masks that each filter of the generator removed; together with `kept` they add up to `candidates`.
 
-    Instances of several images are added with +.
+    The diagnostics of several images are added with +.
     """
 
     candidates: int = 0
-    """Masks the network predicted: three for every point."""
+    """Number of masks that the network predicted: three for every point."""
     taken: Mapping[Filter, int] = field(default_factory=dict)
-    """Masks that each filter took, in the pipeline's order; filters left out when creating it have 0."""
+    """Number of masks that each filter removed, in the pipeline's order; a filter that is not given has 0."""
     kept: int = 0
+    """Number of masks that passed every filter."""
     cleaned: int = 0
-    """Kept masks that the clean-up changed; no loss."""
+    """Number of kept masks that the clean-up of islands and holes changed."""
     best_predicted_iou: float = 0.0
     """Highest predicted IoU of all candidates."""
     best_stability: float = 0.0
-    """Highest stability of the candidates whose predicted IoU passed."""
+    """Highest stability of the candidates that passed the filter on predicted IoU."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taken", {each: self.taken.get(each, 0) for each in Filter})
@@ -42,7 +43,7 @@ class Diagnostics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The document's form, flat: each filter's count stands under the filter's own name."""
+        """Make the JSON form, which is flat: the count of each filter stands under the filter's name."""
         return {
             "candidates": self.candidates,
             **{each.value: self.taken[each] for each in Filter},
@@ -54,16 +55,16 @@ class Diagnostics:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Diagnostics:
-        """Read what `to_json` made.
+        """Create diagnostics from a document that `to_json` made.
 
         Raises:
-            TypeError: the document has a field of another name.
+            TypeError: The document has a field of an unknown name.
         """
         others = {name: value for name, value in content.items() if name not in set(Filter)}
         return Diagnostics(taken={each: content[each] for each in Filter if each in content}, **others)
 
     def explain(self) -> str:
-        """Say in one sentence where the candidates went and, if none was kept, what to change."""
+        """Describe in one sentence where the candidates went and, if none was kept, which setting to change."""
         losing = [each for each in Filter if self.taken[each]]
         losses = ", ".join(f"{self.taken[each]} {each.loss}" for each in losing)
         story = f"{self.kept} of {self.candidates} candidate masks kept" + (f": {losses}" if losing else "")

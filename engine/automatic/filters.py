@@ -1,6 +1,6 @@
-"""The automatic generator's filters ("Segment Anything", appendix B): their names, and pure decisions over arrays.
+"""Filters of the automatic generator ("Segment Anything", appendix B): their names, and functions that select masks.
 
-N masks. `boxes_incl_N4` are xyxy boxes with inclusive maxima, as the reference code has them.
+N masks. `boxes_incl_N4` are xyxy boxes with inclusive maxima, as in the reference code.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from enum import StrEnum
 import numpy as np
 
 CROP_EDGE_TOLERANCE_PX = 20.0
-"""Distance from a crop's edge, in pixels, within which a box counts as cut by it; the reference code's."""
+"""Largest distance, in pixels, between a side of a box and a crop's edge at which the edge counts as cutting the mask;
+the value of the reference code."""
 
 
 class Filter(StrEnum):
-    """The filters in the pipeline's order; the value is the filter's name in JSON documents."""
+    """Filters of the mask generator, in the pipeline's order; the value of each is its name in JSON documents."""
 
     label: str
-    """Name on a report."""
+    """Name of the filter in reports."""
     loss: str
-    """What the masks are that it takes, to be read after their number."""
+    """Description of the masks that the filter removes, to be read after their number."""
     meaning: str
-    """Why it takes a mask."""
+    """Reason for which the filter removes a mask."""
     advice: str
-    """What to change so that it takes fewer."""
+    """Change of settings that makes the filter remove fewer masks."""
 
     def __new__(cls, value: str, label: str, loss: str, meaning: str, advice: str) -> Filter:
         """Create a member from its value and its texts."""
@@ -112,19 +113,20 @@ class Filter(StrEnum):
 
 
 def is_confident(predicted_iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Keep what is above the threshold; a threshold of 0 or less keeps everything, as in the reference code."""
+    """Select the values above the threshold; a threshold of 0 or less selects all, as in the reference code."""
     return predicted_iou > np.float32(threshold) if threshold > 0 else np.ones(predicted_iou.shape, dtype=bool)
 
 
 def is_stable(stability: np.ndarray, threshold: float) -> np.ndarray:
-    """Keep what reaches the threshold; a threshold of 0 or less keeps everything, as in the reference code."""
+    """Select the values that reach the threshold; a threshold of 0 or less selects all, as in the reference code."""
     return stability >= np.float32(threshold) if threshold > 0 else np.ones(stability.shape, dtype=bool)
 
 
 def is_whole(boxes_incl_N4: np.ndarray, crop_xyxy: tuple[int, int, int, int], image_hw: tuple[int, int]) -> np.ndarray:
-    """Keep the masks that the crop's inner edges do not cut; boxes are in image pixels.
+    """Select the masks that no inner edge of the crop cuts; bool [N]. The boxes are in image pixels.
 
-    A box side within 20 px of the crop's edge is cut, unless the image ends there too.
+    An edge of the crop cuts a mask if a side of the mask's box lies within 20 px of it. An edge of the image does not
+    cut.
     """
     height, width = image_hw
     near_crop_N4 = np.abs(boxes_incl_N4 - np.array(crop_xyxy)) <= CROP_EDGE_TOLERANCE_PX

@@ -1,12 +1,13 @@
-"""The automatic mask generator of "Segment Anything" (section 4 and appendix B): an image in, its masks out.
+"""The automatic mask generator of "Segment Anything" (section 4 and appendix B): it makes all masks of an image.
 
-The prompts are a regular grid of points on the whole image and, by preset, on overlapping crops cut from its original
-pixels. Candidate masks are filtered on predicted IoU before anything is upscaled, then on stability, crop edges and
-area. Two rounds of box NMS remove duplicates: within a crop by predicted IoU, across crops by zoom. Small islands and
-holes are cleaned. Memory stays flat: it holds one batch of points, and the run lengths of the masks that survived.
+The prompts are a regular grid of points on the whole image and, depending on the preset, on overlapping crops of the
+image at its original resolution. Candidate masks are filtered by predicted IoU before they are upscaled, then by
+stability, crop edges and area. Box NMS removes duplicates in two rounds: within a crop, the mask of higher predicted
+IoU stays; across crops, the mask of the smaller crop stays. Small islands are removed and small holes are filled.
+Memory stays flat, because it holds only one batch of points and the run lengths of the masks kept so far.
 
-P points, M = 3 masks of a point, N masks, K masks kept, R x C rows and columns of a low-resolution mask, E side of the
-embedding, C its channels. `boxes_incl_N4` are boxes with inclusive maxima, all other boxes are half-open.
+Shape letters: P points, M = 3 masks of a point, N masks, K masks kept, R x C rows and columns of a low-resolution mask,
+E side of the embedding, C its channels. `boxes_incl_N4` are boxes with inclusive maxima, all other boxes are half-open.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ from storage.rle import Rle
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedMask:
-    """One mask, in the coordinates of its image."""
+    """One mask that the automatic generator made, in the coordinates of its image."""
 
     rle: Rle
     box_xyxy: tuple[int, int, int, int]
-    """Tight box of the mask, half-open, in pixels."""
+    """Tight box around the mask, half-open, in pixels."""
     area_px: int
     predicted_iou: float
-    """The network's estimate of the mask's IoU."""
+    """Network's own estimate of the mask's IoU with the object."""
     stability_score: float
-    """IoU of the mask cut at a higher and at a lower threshold, in [0, 1]."""
+    """Stability in [0, 1]: IoU of the mask cut at a higher and at a lower threshold."""
     point_xy: tuple[float, float]
-    """The prompt, in pixels."""
+    """Point that prompted the mask, in image pixels."""
     crop_xyxy: tuple[int, int, int, int]
-    """Window of the image that the mask was made in, half-open."""
+    """Window of the image in which the mask was made, half-open, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """The masks of one image, and what became of the other candidates."""
+    """Masks of one image, and the counts of all candidates."""
 
     masks: list[GeneratedMask]
     diagnostics: Diagnostics
@@ -75,15 +76,15 @@ def generate_masks(
     """Generate all masks of an image, uint8 RGB [H, W, 3].
 
     Args:
-        embeddings: the image's embedding [1, C, E, E], where it has been computed already; only without crops.
-        decoder: "grid" shares work between the points, "fused" does so with kernels for a GPU (not yet tested on one),
-            "plain" calls `Sam.decode`; tests show that all compute the same. "auto" is the fastest on the network's
+        embeddings: the image's embedding [1, C, E, E], if it was computed before; only without crops.
+        decoder: "plain" calls `Sam.decode`, "grid" shares work between the points, and "fused" does so with kernels for
+            a GPU (not yet tested on one); tests show that all compute the same. "auto" is the fastest on the network's
             device.
         kernels: the backend that turns logits into run lengths and compares boxes; "auto" is the fastest on the
             network's device.
 
     Raises:
-        ValueError: the array is not such an image, or the embeddings do not fit the network or the crops.
+        ValueError: The array is not such an image, or the embeddings do not fit the network or the crops.
     """
     # Check the input and resolve what "auto" and None stand for
     check_image(image_HW3)
@@ -111,7 +112,7 @@ def generate_masks(
 
 
 class _FilterCounts:
-    """Running counts of one image's candidates."""
+    """Running counts of one image's candidates: how many there are, and how many each filter removed."""
 
     def __init__(self) -> None:
         self.taken: Counter[Filter] = Counter()
@@ -119,19 +120,19 @@ class _FilterCounts:
         self.best_predicted_iou = self.best_stability = 0.0
 
     def count_predictions(self, iou_PM: np.ndarray, confident_PM: np.ndarray) -> None:
-        """Count the candidates of a batch of points and those that the filter on predicted IoU takes."""
+        """Count the candidates of a batch of points, and those that the filter on predicted IoU removes."""
         self.candidates += iou_PM.size
         self.taken[Filter.FAILED_PREDICTED_IOU] += int((~confident_PM).sum())
         self.best_predicted_iou = max(self.best_predicted_iou, float(iou_PM.max()))
 
     def keep(self, batch: MaskBatch, index: np.ndarray, taken_by: Filter) -> MaskBatch:
-        """Keep the masks named by a bool [N] or int [K] index, and count the others as taken by the filter."""
+        """Return the masks that a bool [N] or int [K] index selects, and count the others as removed by the filter."""
         kept = batch[index]
         self.taken[taken_by] += len(batch) - len(kept)
         return kept
 
     def diagnostics(self, *, kept: int) -> Diagnostics:
-        """Close the count."""
+        """Make the image's diagnostics from the counts and the number of masks kept."""
         return Diagnostics(
             candidates=self.candidates,
             taken=self.taken,
@@ -144,7 +145,7 @@ class _FilterCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Context:
-    """What all steps for one image share: the settings, what "auto" and None in them stand for, and the counts."""
+    """Values that all steps for one image share: settings, the values that "auto" and None stand for, and counts."""
 
     config: GenerateConfig
     predicted_iou_threshold: float
@@ -166,7 +167,10 @@ def _make_context(model: Model, config: GenerateConfig, backend: Backend) -> _Co
 
 
 def _mask_crop(context: _Context, decoder: PointDecoder, frame: Frame, points_P2: np.ndarray) -> MaskBatch:
-    """Make the distinct masks of one window: decode batches of points, filter each, then box NMS by predicted IoU."""
+    """Make the distinct masks of one window: decode batches of points, filter each batch, and remove duplicates.
+
+    Of two masks with nearly the same box, the one of higher predicted IoU stays.
+    """
     size = context.config.points_per_batch
     batches = [
         _mask_points(context, decoder, frame, points_P2[start : start + size])
@@ -178,7 +182,7 @@ def _mask_crop(context: _Context, decoder: PointDecoder, frame: Frame, points_P2
 
 
 def _mask_points(context: _Context, decoder: PointDecoder, frame: Frame, points_P2: np.ndarray) -> MaskBatch:
-    """Make the masks of a few points that pass every filter."""
+    """Make the masks of a few points, and return those that pass every filter."""
     counts = context.counts
 
     # Filter by predicted IoU: only masks of confident predictions are ever upscaled
@@ -227,7 +231,7 @@ def _within_area(context: _Context, batch: MaskBatch) -> MaskBatch:
 
 
 def _deduplicate_across_crops(context: _Context, batch: MaskBatch) -> MaskBatch:
-    """Box NMS over all windows; masks of smaller windows, which see the image from nearer, take precedence."""
+    """Remove duplicates by box NMS over all windows; of two duplicates, the mask from the smaller window stays."""
     if context.config.crop_layers == 0:
         return batch
     zoom_N = 1 / (batch.crops_N4[:, 2:] - batch.crops_N4[:, :2]).prod(axis=1)
@@ -236,7 +240,10 @@ def _deduplicate_across_crops(context: _Context, batch: MaskBatch) -> MaskBatch:
 
 
 def _clean(context: _Context, batch: MaskBatch) -> MaskBatch:
-    """Remove small islands and fill small holes, then box NMS again, where masks that needed no cleaning win."""
+    """Remove small islands and fill small holes, then remove duplicates by box NMS.
+
+    Of two duplicates, a mask that needed no cleaning stays.
+    """
     config, counts = context.config, context.counts
     if config.min_region_px == 0:
         return batch
@@ -261,7 +268,7 @@ def _clean(context: _Context, batch: MaskBatch) -> MaskBatch:
 
 
 def _distinct(context: _Context, batch: MaskBatch, ranks_N: np.ndarray, threshold: float) -> np.ndarray:
-    """Indices of the masks that box NMS leaves; of two with the same box, the higher rank stays."""
+    """Return the indices of the masks that box NMS keeps; of two duplicates, the one of higher rank stays."""
     backend: Literal["triton", "reference"] = "triton" if context.backend == "triton" else "reference"
     return box_nms(batch.boxes_incl_N4, ranks_N, threshold, backend=backend)
 
@@ -282,17 +289,18 @@ def _records(batch: MaskBatch) -> list[GeneratedMask]:
 
 
 def _autocast(precision: Precision, sam: Sam) -> torch.autocast:
-    """Context in which "bf16" computes matrix products and convolutions in bfloat16; weights stay as they are.
+    """Make the context in which "bf16" computes matrix products and convolutions in bfloat16.
 
-    Converted weights are not cached: torch's cache is shared by all threads, and an image on a CUDA stream of its own
-    (`engine.automatic.overlap`) would read what another stream has yet to write.
+    The weights stay as they are, and converted weights are not cached. All threads share torch's cache, so that an
+    image on a CUDA stream of its own (`engine.automatic.overlap`) could read weights that another stream has not yet
+    written.
     """
     device_type = next(iter(sam.parameters())).device.type
     return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
 def _encode(sam: Sam, image_HW3: np.ndarray, frames: Sequence[Frame], config: GenerateConfig) -> Iterator[Tensor]:
-    """Yield the embedding [1, C, E, E] of each crop, in order; one batch of crops is in memory at a time."""
+    """Yield the embedding [1, C, E, E] of each crop, in order; only one batch of crops is in memory at a time."""
     dtype = next(iter(sam.parameters())).dtype
     for start in range(0, len(frames), config.crops_per_batch):
         crops = [frame.crop(image_HW3) for frame in frames[start : start + config.crops_per_batch]]
@@ -300,7 +308,7 @@ def _encode(sam: Sam, image_HW3: np.ndarray, frames: Sequence[Frame], config: Ge
 
 
 def _grid_points(frame: Frame, points_per_side: int) -> np.ndarray:
-    """Points of the regular grid on a window, in image pixels; float64 [P, 2]."""
+    """Compute the points of the regular grid on a window, in image pixels; float64 [P, 2]."""
     height, width = frame.crop_hw
     return point_grid(points_per_side) * (width, height) + np.array(frame.crop_xyxy[:2])
 

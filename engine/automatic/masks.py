@@ -1,7 +1,7 @@
-"""Masks on their way through the automatic generator: one struct of arrays, so that every filter is one index.
+"""Masks inside the automatic generator: an array for each property, so that one index filters them all.
 
-N masks. `boxes_incl_N4` are xyxy boxes with inclusive maxima as in the reference code, whose decisions in NMS and at
-crop edges are reproduced; all other boxes, those of records included, are half-open.
+N masks. `boxes_incl_N4` are xyxy boxes with inclusive maxima, as in the reference code, so that NMS and the filter on
+crop edges decide as that code does. All other boxes are half-open, including those of `GeneratedMask`.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from storage.rle import Rle
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskBatch:
-    """N masks of one image, in its coordinates."""
+    """N masks of one image, in the image's coordinates."""
 
     rles: list[Rle]
     boxes_incl_N4: np.ndarray
-    """int64, inclusive maxima; 0 for an empty mask."""
+    """Boxes of the masks, xyxy in pixels with inclusive maxima, int64; 0 for an empty mask."""
     areas_N: np.ndarray
-    """int64, pixels."""
+    """Areas of the masks in pixels, int64."""
     predicted_iou_N: np.ndarray
-    """float32, the network's estimate of the mask's IoU."""
+    """Predicted IoU of the masks, float32: the network's own estimate."""
     stability_N: np.ndarray
-    """float32 in [0, 1]."""
+    """Stability of the masks in [0, 1], float32."""
     points_N2: np.ndarray
-    """float64 (x, y): the prompt."""
+    """Points (x, y) that prompted the masks, in image pixels, float64."""
     crops_N4: np.ndarray
-    """int64, half-open: window of the image that the mask was made in."""
+    """Windows of the image in which the masks were made, half-open xyxy in pixels, int64."""
 
     def __len__(self) -> int:
         return len(self.rles)
 
     def __getitem__(self, index_K: np.ndarray) -> MaskBatch:
-        """Select the masks that a bool [N] or an int [K] array names, in its order."""
+        """Select the masks given by a bool [N] or an int [K] array, in the order of the array."""
         index_K = np.flatnonzero(index_K) if index_K.dtype == bool else index_K
         arrays = {name: getattr(self, name)[index_K] for name in _ARRAYS}
         return MaskBatch(rles=[self.rles[i] for i in index_K], **arrays)
 
     @staticmethod
     def concatenate(batches: Sequence[MaskBatch]) -> MaskBatch:
-        """Join batches in order; none give the empty batch."""
+        """Join batches in order; return an empty batch for no batches."""
         batches = [_EMPTY, *batches]
         arrays = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _ARRAYS}
         return MaskBatch(rles=[runs for batch in batches for runs in batch.rles], **arrays)

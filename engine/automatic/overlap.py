@@ -1,9 +1,10 @@
-"""Several images at a time: while the GPU computes one, processor threads decode, resize and clean up others.
+"""Work on several images at a time: while the GPU computes one image, CPU threads decode, resize and clean up others.
 
-An image of the automatic generator is a chain: decode and resize on the processor, encode and decode on the GPU, clean
-small regions and pack runs on the processor again. In a thread of its own each chain stays as readable as it is, and
-on a CUDA stream of its own it does not wait for the others' work. OpenCV, torch and the compiled kernels release
-Python's lock, so the threads overlap. On a CPU the same call spreads images over cores.
+The automatic generator works on an image in steps: the CPU decodes and resizes the image, the GPU computes masks, and
+the CPU cleans small regions and packs run lengths. Each image has a thread of its own, so that these steps stay
+readable as one function. Each thread has a CUDA stream of its own, so that it does not wait for the GPU work of the
+other threads. OpenCV, torch and the compiled kernels release Python's lock, so the threads overlap. Without a GPU the
+same call spreads images over CPU cores.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ Result = TypeVar("Result")
 def overlapped(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, device: torch.device | str = "cpu"
 ) -> Iterator[Result]:
-    """Yield `work(item)` of every item, in the items' order, `threads` of them at a time.
+    """Apply `work` to every item in up to `threads` threads, and yield the results in the order of the items.
 
-    At most `threads` items are being worked on or wait to be taken, so that memory stays flat however slowly results
-    are taken. An error of `work` is raised in its item's place; what was begun is finished first, nothing more begins.
+    At most `threads` items are in work or wait to be taken, so that memory stays flat however slowly the results are
+    taken. If `work` raises an error, the error is raised in place of that item's result. Items that were begun are
+    finished first; no further items begin.
 
     Raises:
-        ValueError: there is less than one thread.
+        ValueError: The number of threads is less than 1.
     """
     if threads < 1:
         raise ValueError(f"got {threads} threads, expected at least 1")

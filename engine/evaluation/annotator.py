@@ -1,11 +1,12 @@
-"""The simulated annotator of evaluation: clicks the object's deepest point, then the deepest point of the larger error.
+"""The simulated annotator of an evaluation: it clicks the deepest point of the object, then that of the larger error.
 
-Deterministic (policy "centre") as in published evaluations, on whole images at their own resolution, and it goes on
-until the mask is good or the clicks are used up. Training has another one, which draws its clicks at random on windows:
-`engine.training.annotator`.
+The deepest point of a region is the pixel farthest from the region's edge. With the policy "centre" the annotator is
+deterministic, as in published evaluations. It works on whole images at their own resolution, and stops when the mask is
+good enough or the clicks are used up. Training uses another annotator, `engine.training.annotator`, which draws its
+clicks at random on windows of images.
 
-Points are (x, y) in image pixels; the middle of the pixel in column c and row r is (c + 0.5, r + 0.5). Shape letters:
-H height, W width.
+Points are (x, y) in image pixels; the middle of the pixel in column c and row r is (c + 0.5, r + 0.5). Shape letters: H
+height, W width.
 """
 
 from __future__ import annotations
@@ -21,22 +22,27 @@ from engine.evaluation.boundaries import boundary_iou
 from engine.interactive.segment import Candidates, Click, CropXyxy, ObjectPrompt, OpenedImage
 
 Point = tuple[float, float]
+"""Point (x, y) in image pixels."""
 
 ClickPolicy = Callable[[np.ndarray, np.random.Generator], Point]
-"""Function from a region (bool [H, W], not empty) to the point clicked in it."""
+"""Function that chooses the point (x, y) to click in a region (bool [H, W], not empty), in image pixels."""
 
 
 def centre_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
-    """Click the point farthest from the region's edge, as published evaluations do (section 7 of the paper)."""
+    """Return the point of the region that is farthest from the region's edge.
+
+    Published evaluations click this point ("Segment Anything", section 7).
+    """
     return _deepest(region_HW)[0]
 
 
 def jittered_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
-    """Click near the centre as a person's hand would: inside the region, off its middle.
+    """Return a random point of the region near its deepest point, as a person might click.
 
-    Normal around the deepest point, with a standard deviation of 0.4 of the depth there; drawn again, up to 10 times,
-    when it falls outside the region. This is a model of people, not a measurement of them: RClicks (arXiv 2410.11722)
-    found that real clicks scatter and score lower than centre clicks.
+    The deepest point is the one farthest from the region's edge. The random point has a normal distribution around it,
+    with a standard deviation of 0.4 of the distance to the edge. At most 10 points are drawn until one lies inside the
+    region; if none does, the deepest point is returned. This distribution is a model of people's clicks, not a
+    measurement: RClicks (arXiv 2410.11722) found that real clicks scatter and score lower than centre clicks.
     """
     (x, y), depth = _deepest(region_HW)
     height, width = region_HW.shape
@@ -48,6 +54,7 @@ def jittered_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
 
 
 POLICIES: dict[str, ClickPolicy] = {"centre": centre_click, "jittered": jittered_click}
+"""Functions that choose the point to click, by the names of `EvaluationConfig.click_policy`."""
 
 
 def next_click(
@@ -57,10 +64,11 @@ def next_click(
     policy: ClickPolicy,
     rng: np.random.Generator,
 ) -> Click:
-    """Make the click that corrects a mask: in the false negatives or the false positives, whichever reach deeper.
+    """Return the click that corrects a mask, in its missing or its surplus pixels, whichever region is deeper.
 
-    Positive in missing parts, negative in surplus ones, as RITM and the SAM evaluation do it. Pixels clicked before are
-    not clicked again; a mask without any other error gets its last click once more, which tells the model nothing new.
+    The depth of a region is the distance of its innermost pixel from its edge. The click is positive in missing pixels
+    and negative in surplus pixels, as in RITM and in SAM's evaluation. Pixels that were clicked before are not clicked
+    again. If no other error is left, the last click is returned once more; it tells the model nothing new.
     """
     missing_HW, surplus_HW = truth_HW & ~mask_HW, mask_HW & ~truth_HW
     for click in earlier:
@@ -79,24 +87,24 @@ class SimulatedSession:
     """A simulated annotator's work on one object, click by click."""
 
     truth_HW: np.ndarray
-    """bool: the ground truth."""
+    """Ground truth of the object, bool."""
     clicks: list[Click]
     shown_HW: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
-    """bool: the mask chosen among the last candidates."""
+    """Mask shown after the last click, bool: the candidate that the segmenter ranks first."""
     shown_logits_LL: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     shown_crop_xyxy: CropXyxy | None = None
     predicted_iou_M: tuple[float, ...] = ()
-    """Predicted IoU of the first click's candidates."""
+    """Predicted IoU of each candidate for the first click."""
     iou_M: tuple[float, ...] = ()
-    """True IoU of the first click's candidates."""
+    """True IoU of each candidate for the first click."""
     boundary_iou: float = 0.0
-    """Boundary IoU of the mask shown after the first click."""
+    """Boundary IoU (`engine.evaluation.boundaries`) of the mask shown after the first click."""
     iou_after: list[float] = field(default_factory=list)
-    """IoU of the shown mask after each click."""
+    """IoU of the shown mask with the ground truth, one value for each click."""
 
     @property
     def prompt(self) -> ObjectPrompt:
-        """The prompt so far: all clicks, and the mask shown last."""
+        """Prompt for the next prediction: all clicks so far, and the mask shown last."""
         return ObjectPrompt(
             clicks=tuple(self.clicks),
             previous_logits_LL=self.shown_logits_LL,
@@ -104,7 +112,7 @@ class SimulatedSession:
         )
 
     def show(self, candidates: Candidates) -> None:
-        """Take the chosen candidate as the mask shown."""
+        """Show the chosen candidate: keep its mask, its logits and their window, and add its IoU to `iou_after`."""
         # copies: a view would keep every candidate of the whole batch in memory
         self.shown_HW = candidates.masks_MHW[candidates.chosen].copy()
         self.shown_logits_LL = candidates.logits_MLL[candidates.chosen].clone()
@@ -122,9 +130,11 @@ def simulate_clicks(
     max_clicks: int = 1,
     until_iou: float = 1.0,
 ) -> list[SimulatedSession]:
-    """Annotate each object of an image: `min_clicks` clicks, then on until `until_iou` or `max_clicks` is reached.
+    """Simulate an annotator's clicks on each object of an image, and return one session for each object.
 
-    The objects share batches, but each has its own prompt: none knows of the others.
+    Each object gets at least `min_clicks` clicks. It then gets further clicks until one of its masks has reached
+    `until_iou` or it has `max_clicks` clicks. The objects share batches, but each has its own prompt, so that none
+    affects another.
 
     Args:
         truths: ground truth of each object, bool [H, W], not empty.
@@ -161,9 +171,10 @@ def iou(mask_HW: np.ndarray, truth_HW: np.ndarray) -> float:
 
 
 def _deepest(region_HW: np.ndarray) -> tuple[Point, float]:
-    """Find the pixel farthest from the region's edge, and its distance; the image's border counts as an edge.
+    """Return the middle of the pixel farthest from the region's edge, and its distance from that edge in pixels.
 
-    Only the region's own window is transformed: everything outside it is edge, so the result is the same.
+    The image's border counts as an edge. The distance transform covers only the region's bounding box. Every pixel
+    outside this box is outside the region, so the result is the same as on the whole image.
     """
     rows, columns = np.flatnonzero(region_HW.any(axis=1)), np.flatnonzero(region_HW.any(axis=0))
     assert len(rows), "an empty region has no deepest point"

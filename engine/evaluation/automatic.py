@@ -1,14 +1,17 @@
-"""How good the masks are that a proposer makes without prompts, measured against the ground truth.
+"""Measurement of the masks that a proposer makes without prompts, compared with the ground truth.
 
-Precision: what fraction of the predicted masks is in the ground truth (`share_50`: IoU of at least .5 with any
-annotator's mask)? Recall: what fraction of the ground truth was predicted (`recall_50`, `recall_75`, and `ar_100`,
-average recall)?
+A proposer is anything that makes masks of a whole image without prompts (`engine.evaluation.proposals`).
 
-Recall is COCO's (Lin et al. 2014, "Microsoft COCO", and pycocotools' COCOeval): going down the ranking each predicted
-mask takes the free mask of the ground truth that it overlaps most, if their IoU reaches the threshold; recall is the
-fraction of the ground truth taken. `ar_100` is COCO's AR@100 without classes: the mean of the recalls at IoU .50, .55,
-... .95, of the 100 masks ranked highest in each image. Several annotators of the same image are matched each on their
-own, for each describes all of it. All figures are means over masks, with intervals over images.
+Precision is the fraction of the predicted masks that are in the ground truth: for `share_50`, those with an IoU of at
+least .5 with any annotator's mask. Recall is the fraction of the ground truth that was predicted: `recall_50`,
+`recall_75`, and the average recall `ar_100`.
+
+Recall is that of COCO (Lin et al. 2014, "Microsoft COCO", and pycocotools' COCOeval). The predicted masks are matched
+in the order of their rank. Each takes the free mask of the ground truth that it overlaps most, if their IoU reaches the
+threshold. Recall is the fraction of the ground truth that is taken. `ar_100` is COCO's AR@100 without classes: the mean
+of the recalls at IoU .50, .55, ... .95, of the 100 masks ranked highest in each image. Each annotator describes the
+whole image, so that the masks of each annotator are matched on their own. All figures are means over masks, with
+intervals over images.
 
 Shape letters: A predicted masks, B masks of the ground truth, T thresholds.
 """
@@ -33,66 +36,70 @@ from storage import rle
 from storage.rle import Rle
 
 IOU_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
+"""Thresholds of IoU at which recall is measured: .50, .55, ... .95."""
 RANKED_HIGHEST = 100
+"""Number of masks of an image, those ranked highest, that count for the average recall `ar_100`."""
 FIGURES = ("share_50", "recall_50", "recall_75", "ar_100", "boundary_iou")
-"""The figures of a group, in the report's order."""
+"""Names of the figures, in the order of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedScore:
-    """Precision of one predicted mask."""
+    """Score of one predicted mask, for precision."""
 
     domain: str
     image: str
     area_fraction: float
-    """Of the image."""
+    """Area of the mask as a fraction of the image."""
     best_iou: float
-    """Highest IoU with a mask of the image's ground truth, of any annotator."""
+    """Highest IoU of the predicted mask with any mask of the image's ground truth, of any annotator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundScore:
-    """Recall of one mask of the ground truth."""
+    """Score of one mask of the ground truth, for recall."""
 
     domain: str
     image: str
     annotator: int
     area_fraction: float
+    """Area of the mask as a fraction of the image."""
     found_T: tuple[bool, ...]
-    """Whether any predicted mask found it, at each of `IOU_THRESHOLDS`."""
+    """Whether any predicted mask was matched to this mask, at each of `IOU_THRESHOLDS`."""
     found_100_T: tuple[bool, ...]
-    """Whether one of the 100 masks ranked highest found it, at each of `IOU_THRESHOLDS`."""
+    """Whether one of the 100 predicted masks ranked highest was matched to this mask, at each of `IOU_THRESHOLDS`."""
     boundary_iou: float
-    """Boundary IoU (`engine.evaluation.boundaries`) of the predicted mask that overlaps it most; 0 where none does."""
+    """Boundary IoU (`engine.evaluation.boundaries`) of the predicted mask that overlaps this mask most; 0 where none
+    does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutomaticSummary:
-    """The figures of a domain, a size, or of everything."""
+    """Figures of one group of masks: those of a domain, those of a size, or all."""
 
     images: int
     masks_made: int
     masks_of_people: int
     figures: Mapping[str, Estimate | None]
-    """Estimates by the names of `FIGURES`; None where there was no mask to take the mean of."""
+    """Estimates by the names of `FIGURES`; None where the group has no mask to take the mean of."""
     recall_T: tuple[float, ...]
     """Recall at each of `IOU_THRESHOLDS`; empty without ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutomaticEvaluation:
-    """A proposer's figures, and the scores behind them."""
+    """Figures of the masks made without prompts, and the scores that the figures are computed from."""
 
     model: str
     model_id: str
     overall: AutomaticSummary
     domains: dict[str, AutomaticSummary]
     sizes: dict[str, AutomaticSummary]
-    """By mask size. Precision bins predicted masks, recall bins ground truth."""
+    """Figures by the size of the masks: of the predicted masks for precision, of the ground truth for recall."""
     made: tuple[PredictedScore, ...]
     found: tuple[FoundScore, ...]
     made_in_image: Mapping[str, int]
-    """Number of masks predicted on each image."""
+    """Number of predicted masks in each image, by the name of the image."""
     left_out: LeftOut
     seconds: float
 
@@ -115,14 +122,16 @@ def evaluate_automatic(
     at_most: Mapping[str, int] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AutomaticEvaluation:
-    """Measure the masks a proposer makes of labelled images; `config` chooses the images and the ground truth.
+    """Measure the masks that a proposer makes of labelled images without prompts.
+
+    `config` chooses the images and the ground truth.
 
     Args:
-        at_most: for each image the number of masks that count, those ranked highest: another evaluation's
-            `made_in_image`, to compare two proposers at an equal number of masks.
+        at_most: number of masks that count in each image, by its name; the masks ranked highest count. The
+            `made_in_image` of another evaluation serves to compare two proposers at an equal number of masks.
 
     Raises:
-        ValueError: no ground truth is left to find, or an image cannot be read.
+        ValueError: No ground truth is left to find, or an image cannot be read.
     """
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
@@ -157,9 +166,11 @@ def evaluate_automatic(
 def score_masks(
     made: Sequence[Rle], image: LabelledImage, masks: Sequence[tuple[int, Rle]]
 ) -> tuple[list[PredictedScore], list[FoundScore]]:
-    """Score one image's predicted masks, best first, and the (annotator, mask) pairs to be found.
+    """Score the predicted masks of one image, and the masks of its ground truth that are to be found.
 
-    A predicted mask may also match ground truth that is not to be found here, for being small or over a limit.
+    The predicted masks are ranked, best first; the ground truth to be found comes as (annotator, mask) pairs. For
+    precision, a predicted mask may also match ground truth that is not to be found, because it is small or over a
+    limit.
     """
     every = [mask for drawn in image.masks_by_annotator.values() for mask in drawn]
     iou_of_every_AB = rle.iou_matrix(made, every)
@@ -192,9 +203,11 @@ def score_masks(
 
 
 def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
-    """Match one annotator's masks: the rank of the predicted mask that takes each; A where none does; int [B].
+    """Return the rank of the predicted mask that is matched to each mask of one annotator; int [B].
 
-    COCO's greedy matching, one to one: rows are ranked, and each takes the free column it overlaps most, if that much.
+    The rank is A, the number of predicted masks, where no predicted mask is matched. This is COCO's greedy matching,
+    one to one: in the order of rank, each predicted mask (row) takes the free mask (column) that it overlaps most, if
+    their IoU reaches the threshold.
     """
     rank_B = np.full(iou_AB.shape[1], len(iou_AB))
     for rank in np.flatnonzero((iou_AB >= threshold).any(axis=1)):
@@ -206,7 +219,7 @@ def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def summarise(made: Sequence[PredictedScore], found: Sequence[FoundScore], seed: int) -> AutomaticSummary:
-    """Compute the figures of a group of predicted masks and of ground truth."""
+    """Compute the figures of one group: of its predicted masks and of its ground truth."""
     figures = {}
     for name in FIGURES:
         members, values_N = values(made, found, name)
@@ -223,10 +236,15 @@ def summarise(made: Sequence[PredictedScore], found: Sequence[FoundScore], seed:
 def difference(
     before: AutomaticEvaluation, after: AutomaticEvaluation, seed: int, *, domain: str | None = None
 ) -> dict[str, Estimate | None]:
-    """Compare each figure of two proposers on the same images, of a domain or of all.
+    """Subtract each figure of the evaluation `before` from that of the evaluation `after`, on the same images.
+
+    A figure is None where one of the evaluations has no mask to take the mean of.
+
+    Args:
+        domain: domain whose images are compared; None compares all images.
 
     Raises:
-        ValueError: the two were not measured on the same masks.
+        ValueError: The two evaluations did not measure the same masks.
     """
     same = [(score.image, score.annotator, score.area_fraction) for score in before.found]
     if same != [(score.image, score.annotator, score.area_fraction) for score in after.found]:
@@ -238,7 +256,7 @@ def difference(
 def values(
     made: Sequence[PredictedScore], found: Sequence[FoundScore], name: str
 ) -> tuple[Sequence[OfImage], np.ndarray]:
-    """Select the scores a figure is the mean of, and its value for each; float64 [N]."""
+    """Return the scores that a figure is the mean of, and the figure's value for each score; float64 [N]."""
     if name == "share_50":
         return made, np.array([score.best_iou >= 0.5 for score in made], dtype=np.float64)
     if name == "ar_100":
@@ -250,7 +268,7 @@ def values(
 
 
 def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
-    """Make the command line's form: every figure and its `_interval`."""
+    """Make the JSON form of a summary: every figure and its `<name>_interval`."""
     content: dict[str, Any] = {
         "images": summary.images,
         "masks_made": summary.masks_made,
@@ -262,7 +280,11 @@ def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
 
 
 def _ranks_of_finders(iou_AB: np.ndarray, annotator_B: np.ndarray) -> np.ndarray:
-    """Match at each threshold, each annotator's masks on their own; int [T, B]."""
+    """Return the rank of the predicted mask that is matched to each mask, at each threshold; int [T, B].
+
+    The masks of each annotator are matched on their own. The rank is A, the number of predicted masks, where none is
+    matched.
+    """
     rank_TB = np.full((len(IOU_THRESHOLDS), len(annotator_B)), len(iou_AB))
     for annotator in np.unique(annotator_B):
         own = np.flatnonzero(annotator_B == annotator)
@@ -280,7 +302,7 @@ def _boundary_iou_of_best(made: Sequence[Rle], iou_A: np.ndarray, mask: Rle) -> 
 def _grouped(
     made: Sequence[PredictedScore], found: Sequence[FoundScore], group_of: Callable[[PredictedScore | FoundScore], str]
 ) -> dict[str, tuple[list[PredictedScore], list[FoundScore]]]:
-    """Group the scores, in the order of the groups' first ground truth."""
+    """Group the scores; the groups stand in the order of their first masks of the ground truth."""
     groups: dict[str, tuple[list[PredictedScore], list[FoundScore]]] = {}
     for found_score in found:
         groups.setdefault(group_of(found_score), ([], []))[1].append(found_score)
@@ -290,7 +312,7 @@ def _grouped(
 
 
 def _of_domain(evaluation: AutomaticEvaluation, domain: str | None) -> tuple[list[PredictedScore], list[FoundScore]]:
-    """Select the scores of a domain; None: of all."""
+    """Select the scores of a domain; None selects the scores of all domains."""
     return (
         [score for score in evaluation.made if domain in (None, score.domain)],
         [score for score in evaluation.found if domain in (None, score.domain)],

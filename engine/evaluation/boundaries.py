@@ -1,8 +1,8 @@
-"""How well two masks agree along their edges, where the IoU of large masks hardly looks.
+"""Boundary IoU: a figure for how well two masks agree along their edges, which the IoU of large masks hardly measures.
 
-Boundary IoU of Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021: the IoU
-of the two masks' inner bands, the pixels of each mask that lie within a tolerance of its own edge. Letters: H/W the
-image.
+The inner band of a mask holds the pixels of the mask within a tolerance of its own edge. The Boundary IoU is the IoU of
+the inner bands of two masks. Source: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation
+Evaluation", CVPR 2021. Shape letters: H/W the image.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import cv2
 import numpy as np
 
 TOLERANCE = 0.02
-"""Width of the band as a fraction of the image's diagonal, the paper's choice for COCO (16 px at 640x480)."""
+"""Distance from a mask's edge up to which Boundary IoU compares pixels, as a fraction of the image's diagonal. The
+paper chose this value for COCO (16 px at 640x480)."""
 
 
 def boundary_iou(mask_HW: np.ndarray, truth_HW: np.ndarray) -> float:
     """Compute the Boundary IoU of two bool masks of one image, in [0, 1]; 0 when both are empty.
 
-    The image's border counts as an edge, as in the authors' code. Masks thinner than twice the tolerance
-    are all band: for two of them it is the plain IoU.
+    Boundary IoU compares only the pixels of each mask within a tolerance (`TOLERANCE`) of the mask's own edge. The
+    image's border counts as an edge, as in the authors' code. A mask thinner than twice the tolerance is compared as a
+    whole; for two such masks, the Boundary IoU is the plain IoU.
     """
     height, width = truth_HW.shape
     band_px = max(1, round(TOLERANCE * float(np.hypot(height, width))))
@@ -29,10 +31,10 @@ def boundary_iou(mask_HW: np.ndarray, truth_HW: np.ndarray) -> float:
 
 
 def inner_band(mask_HW: np.ndarray, band_px: int) -> np.ndarray:
-    """Find the mask's pixels that `band_px` erosions with a 3x3 square take away; bool [H, W].
+    """Select the pixels of a mask that are at most `band_px` pixels from the outside of the mask; bool [H, W].
 
-    A pixel goes with the k-th erosion when its chessboard distance to the outside is k: one distance transform of the
-    mask's own window instead of `band_px` erosions of the image.
+    The distance is the chessboard distance. The result holds the pixels that `band_px` erosions with a 3x3 square
+    remove, but one distance transform of the mask's bounding box is faster than these erosions.
     """
     band_HW = np.zeros(mask_HW.shape, dtype=bool)
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))

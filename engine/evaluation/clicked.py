@@ -1,10 +1,11 @@
-"""How well a segmenter turns clicks into masks, measured against the ground truth.
+"""Measurement of how well a segmenter turns clicks into masks, compared with the ground truth.
 
-The protocol of section 7 of the paper: each mask has a prompt of its own, a click at its deepest point. One click
-gives three candidates: `miou_1_chosen` takes the one the segmenter ranks first (`boundary_iou` looks at its edges),
-`miou_1_best3` the best of them. Each further click goes into the larger error, with the shown mask's logits fed back,
-and gets one mask. IoU is taken at the image's resolution; figures are means over masks with intervals over
-images (`engine.evaluation.scores`). Shape letters: H/W the image, M candidates.
+The protocol is that of "Segment Anything", section 7. Each mask has a prompt of its own, a click at its deepest point,
+which is the pixel farthest from the mask's edge. One click gives three candidates: `miou_1_chosen` takes the candidate
+that the segmenter ranks first, and `miou_1_best3` takes the best of the three. `boundary_iou` compares the edges of the
+candidate ranked first. Each further click goes into the larger error, together with the logits of the shown mask, and
+gives one mask. IoU is computed at the image's resolution; figures are means over masks with intervals over images
+(`engine.evaluation.scores`). Shape letters: H/W the image, M candidates.
 """
 
 from __future__ import annotations
@@ -31,33 +32,34 @@ REPORTED = (
     *("miou_1_chosen", "miou_1_best3", "boundary_iou", "miou_2", "miou_3", "miou_5", "miou_9"),
     *("miou_box", "noc85", "noc90"),
 )
-"""Figures of the JSON, in its order; those not measured are null."""
+"""Names of the figures in `gigamask evaluate --json`, in their order there; figures that were not measured are null."""
 NOC_GOAL = 0.90
-"""IoU at which a simulated annotator stops, where clicks are counted."""
+"""IoU at which the simulated annotator stops clicking, when clicks are counted."""
 MASK_BYTES_AT_ONCE = 128_000_000
-"""Candidate masks held at a time, one byte a pixel."""
+"""Limit of the candidate masks held in memory at a time, in bytes; a mask takes one byte per pixel."""
 MAX_PROMPTS_AT_ONCE = 32
+"""Largest number of prompts that are segmented in one call."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """What the folder holds and the figures do not count."""
+    """Numbers of the images and masks that an evaluation did not measure, one for each reason."""
 
     unlabelled_pictures: int = 0
-    """Images without labels."""
+    """Number of images without labels."""
     images_of_other_ids: int = 0
     images_over_limit: int = 0
     images_without_masks: int = 0
-    """Images whose labels have no mask, or none large enough."""
+    """Number of images whose labels have no mask, or none that is large enough."""
     small_masks: int = 0
     masks_over_limit: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A segmenter's figures, and the score of every mask behind them."""
+    """Figures of a segmenter, and the score of every mask that they are computed from."""
 
     model: str
     model_id: str
@@ -65,14 +67,17 @@ class Evaluation:
     overall: Summary
     domains: dict[str, Summary]
     sizes: dict[str, Summary]
-    """By mask size, as a fraction of the image."""
+    """Figures by the size of the masks; the keys are the names in `engine.evaluation.scores.SIZE_BINS`."""
     calibration: Calibration | None
     left_out: LeftOut
     scores: tuple[MaskScore, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Make what `gigamask evaluate --json` prints; figures not measured, and intervals of one image, are null."""
+        """Make the document that `gigamask evaluate --json` prints.
+
+        Figures that were not measured are null, and so are intervals over a single image.
+        """
         names = (*REPORTED, *(name for name in self.config.figure_names if name not in REPORTED))
         return {
             "model": self.model,
@@ -96,10 +101,10 @@ def evaluate_source(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Measure a segmenter on a source's labelled images, and count those without labels as left out.
+    """Measure a segmenter on a source's labelled images, and count the images without labels as left out.
 
     Raises:
-        ValueError: as `evaluate`, or the source cannot list its images.
+        ValueError: The source cannot list its images, no mask is left to measure, or an image cannot be read.
     """
     evaluation = evaluate(segmenter, source.images(), config, on_progress=on_progress)
     left_out = replace(evaluation.left_out, unlabelled_pictures=source.count_unlabelled())
@@ -113,10 +118,13 @@ def evaluate(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Measure a segmenter on labelled images; `on_progress` gets (images done, images in all).
+    """Measure a segmenter on labelled images.
+
+    Args:
+        on_progress: called with the number of images done and the number of images in all.
 
     Raises:
-        ValueError: no mask is left to measure, or an image cannot be read.
+        ValueError: No mask is left to measure, or an image cannot be read.
     """
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
@@ -145,12 +153,12 @@ def evaluate(
 def choose_masks(
     images: Sequence[LabelledImage], config: EvaluationConfig
 ) -> tuple[list[tuple[LabelledImage, list[tuple[int, Rle]]]], LeftOut]:
-    """Choose the images to measure with their (annotator, mask) pairs, and count what is left out.
+    """Choose the images to measure, each with its (annotator, mask) pairs, and count what is left out.
 
-    A limited choice depends on the seed and on names alone, so that every model gets the same masks.
+    Random choices depend only on the seed and on names, so that every model is measured on the same masks.
 
     Raises:
-        ValueError: no mask is left to measure.
+        ValueError: No mask is left to measure.
     """
     kept = [image for image in images if config.image_ids in ("all", ("even", "odd")[image.image_id % 2])]
     by_domain: dict[str, list[LabelledImage]] = {}
@@ -188,7 +196,7 @@ def choose_masks(
 def score_image(
     segmenter: Segmenter, image: LabelledImage, masks: Sequence[tuple[int, Rle]], config: EvaluationConfig
 ) -> list[MaskScore]:
-    """Score one image's (annotator, mask) pairs, each with a prompt of its own."""
+    """Score the (annotator, mask) pairs of one image; each mask has a prompt of its own."""
     opened = segmenter.open(read_pixels(image))
     rng = _rng(config, f"{image.domain}/{image.stem}/clicks")
     at_once = max(1, min(MAX_PROMPTS_AT_ONCE, MASK_BYTES_AT_ONCE // (4 * image.height * image.width)))
@@ -236,7 +244,7 @@ def _rng(config: EvaluationConfig, name: str) -> np.random.Generator:
 
 
 def _draw(items: Sequence[T], limit: int | None, rng: np.random.Generator) -> list[T]:
-    """Draw at most `limit` of the items, without replacement and in their old order."""
+    """Draw at most `limit` of the items at random, without replacement, and keep their order; None draws all."""
     if limit is None or len(items) <= limit:
         return list(items)
     return [items[number] for number in np.sort(rng.permutation(len(items))[:limit])]

@@ -1,4 +1,4 @@
-"""Settings of an evaluation. Importing them needs no torch: a command checks them before it starts."""
+"""Settings of an evaluation. This module needs no torch, so that a command can check the settings before it starts."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,32 +6,36 @@ from typing import Literal, get_args
 from engine.evaluation.scores import CLICK_CAP
 
 ClickPolicyName = Literal["centre", "jittered"]
-"""Names of `engine.evaluation.annotator.POLICIES`."""
+"""Name of the rule by which the simulated annotator places its clicks, a key of
+`engine.evaluation.annotator.POLICIES`."""
 CLICK_POLICIES: tuple[str, ...] = get_args(ClickPolicyName)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """What to measure, on which masks."""
+    """Settings of an evaluation: which figures to measure, and on which images and masks."""
 
     clicks: tuple[int, ...] = (1,)
-    """Numbers of clicks to report the mean IoU at, 1 to 20; 1 is always measured."""
+    """Numbers of clicks, 1 to 20, after which the mean IoU is reported; one click is always measured."""
     noc: bool = False
-    """Whether to count the clicks to IoU .85 and .90, up to 20 a mask: many times slower than one click."""
+    """Whether to count the clicks a mask needs to reach IoU .85 and .90, at most 20; many times slower than one
+    click."""
     boxes: bool = False
-    """Whether to prompt with each mask's own box too."""
+    """Whether to measure each mask's own box as a prompt, besides the clicks."""
     click_policy: ClickPolicyName = "centre"
-    """`centre`, the deepest point, as published evaluations do it; `jittered` around it, nearer to people's hands."""
+    """Place of each click: `centre` is the region's deepest point, as in published evaluations; `jittered` scatters
+    around that point, as people's clicks do."""
     min_area_fraction: float = 0.001
-    """Smallest mask to measure, as a fraction of the image; smaller ones, often specks, are counted as left out."""
+    """Area of the smallest mask to measure, as a fraction of the image. Smaller masks, often specks, are counted as
+    left out."""
     image_ids: Literal["all", "even", "odd"] = "all"
-    """Image ids to measure; by custom even ones train and calibrate, odd ones evaluate."""
+    """Image ids to measure. By custom, images with even ids train and calibrate, and images with odd ids evaluate."""
     max_images_per_domain: int | None = None
-    """Most images of a domain, drawn at random; None: all."""
+    """Largest number of images of a domain, drawn at random; None means all."""
     max_masks_per_image: int | None = None
-    """Most masks of an image, drawn at random; None: all."""
+    """Largest number of masks of an image, drawn at random; None means all."""
     seed: int = 0
-    """Seed of those draws, of jittered clicks and of the bootstrap."""
+    """Seed of every random draw: images, masks, jittered clicks and the bootstrap."""
 
     def __post_init__(self) -> None:
         if not self.clicks or not all(1 <= number <= CLICK_CAP for number in self.clicks):

@@ -1,6 +1,6 @@
-"""Proposers: what makes masks of a whole image without prompts, such as a SAM's generator or a classical method.
+"""Proposers: objects that make masks of a whole image without prompts, such as a SAM's mask generator.
 
-`engine.evaluation.automatic` measures them.
+`engine.evaluation.automatic` measures their masks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from storage.rle import Rle
 
 
 class Proposer(Protocol):
-    """Anything that makes masks without prompts."""
+    """Anything that makes masks of a whole image without prompts."""
 
     @property
     def name(self) -> str:
@@ -25,23 +25,23 @@ class Proposer(Protocol):
 
     @property
     def model_id(self) -> str:
-        """Exact name: a proposer of another id may make other masks."""
+        """Id of the exact model; a proposer with another id may make other masks."""
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
-        """Make the masks of an image, uint8 RGB [H, W, 3], most trusted first; there may be none."""
+        """Return the masks of an image (uint8 RGB [H, W, 3]), the most trusted mask first; the list may be empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamProposer(NamedByModel):
-    """The automatic generator of a loaded SAM.
+    """The automatic mask generator of a loaded SAM, with ranked masks.
 
-    Masks are ranked by the mean of predicted IoU and stability, as for the object proposals of the paper's section 7.3
-    (its appendix D).
+    The rank of a mask follows from the mean of its predicted IoU and its stability. "Segment Anything" ranks object
+    proposals in the same way (section 7.3 and appendix D).
     """
 
     config: GenerateConfig = field(default_factory=GenerateConfig)
 
     def propose(self, image_HW3: np.ndarray) -> list[Rle]:
-        """Generate masks and rank them."""
+        """Generate the masks of an image (uint8 RGB [H, W, 3]), and return them with the highest rank first."""
         masks = generate_masks(self.model, image_HW3, self.config).masks
         return [mask.rle for mask in sorted(masks, key=lambda mask: -(mask.predicted_iou + mask.stability_score))]

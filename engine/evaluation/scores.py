@@ -1,8 +1,9 @@
-"""From the scores of single masks to figures: means with bootstrap intervals, by domain and mask size; calibration.
+"""Computation of figures from the scores of single masks: means with bootstrap intervals, and calibration.
 
-A figure is a mean over masks (each annotator's masks count on their own), so images with many masks weigh more.
-Its 95 % interval comes from drawing whole images again, because masks of one image are not independent. Shape
-letters: N masks, I images, B bootstrap draws, M candidates.
+A figure is a mean over masks, for all masks, by domain or by mask size. The masks of each annotator count on their own,
+so that images with many masks weigh more. The 95 % interval of a figure comes from drawing whole images with
+replacement, because masks of one image are not independent. Shape letters: N masks, I images, B bootstrap draws, M
+candidates.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 
 CLICK_CAP = 20
-"""Most clicks that NoC counts: a mask not reached by then costs 20 clicks and is a failure."""
+"""Largest number of clicks that the figures `noc85` and `noc90` count for a mask. A mask that does not reach the IoU by
+then counts as 20 clicks and as a failure."""
 BOOTSTRAP_DRAWS = 1000
 SIZE_BINS = (("under 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("over 10 %", 0.1, 1.01))
-"""Name, smallest and largest fraction of the image."""
+"""Bins of mask size: name, smallest area (inclusive) and largest area (exclusive), as fractions of the image."""
 CALIBRATION_BINS = 10
 
 
@@ -34,46 +36,46 @@ class OfSize(Protocol):
 
     @property
     def area_fraction(self) -> float:
-        """Size of the mask as a fraction of the image."""
+        """Area of the mask as a fraction of the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskScore:
-    """How a segmenter did on one mask of the ground truth."""
+    """Scores of a segmenter on one mask of the ground truth."""
 
     domain: str
     image: str
     annotator: int
     area_fraction: float
-    """Size of the mask as a fraction of the image."""
+    """Area of the mask as a fraction of the image."""
     predicted_iou_M: tuple[float, ...]
-    """Predicted IoU of the candidates for the first click; NaN if the segmenter predicts none."""
+    """Predicted IoU of each candidate for the first click; NaN if the segmenter predicts none."""
     iou_M: tuple[float, ...]
-    """True IoU of the same candidates."""
+    """True IoU of each candidate for the first click."""
     iou_after: tuple[float, ...]
-    """IoU of the mask shown after 1, 2, ... clicks, up to the last click."""
+    """IoU of the shown mask after each click, from the first click to the last."""
     boundary_iou: float
     """Boundary IoU (`engine.evaluation.boundaries`) of the mask shown after the first click."""
     iou_box: float | None
-    """IoU for the mask's own box as the only prompt; None when boxes were not measured."""
+    """IoU of the mask predicted from this mask's own box as the only prompt; None when boxes were not measured."""
 
     def clicks_to(self, iou: float) -> int | None:
-        """Count the clicks until an IoU was reached; None if it never was."""
+        """Count the clicks until the shown mask reached an IoU; return None if it never did."""
         return next((number for number, reached in enumerate(self.iou_after, start=1) if reached >= iou), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over masks and its 95 % interval over images."""
+    """A mean over masks, with its 95 % interval over images."""
 
     value: float
     interval: tuple[float, float] | None
-    """None with fewer than two images: there is nothing to draw again."""
+    """Low and high end of the 95 % bootstrap interval over images; None with fewer than two images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin:
-    """Candidates whose predicted IoU fell into one tenth."""
+    """Candidate masks whose predicted IoU falls into one bin, a tenth of the range from 0 to 1."""
 
     low: float
     high: float
@@ -84,17 +86,18 @@ class CalibrationBin:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far predicted IoU is from true IoU, over all candidates of all first clicks."""
+    """Comparison of predicted IoU with true IoU, over all candidates of all first clicks."""
 
     candidates: int
     mean_predicted_iou: float
     mean_true_iou: float
     expected_error: float
-    """Mean over the bins, weighted by candidates, of |predicted - true|."""
+    """Absolute difference between the mean predicted and the mean true IoU of a bin, averaged over the bins by their
+    numbers of candidates."""
     correlation: float | None
-    """Pearson's, of predicted and true IoU; None where one of them never varies."""
+    """Pearson correlation of predicted and true IoU; None where one of them has a single value."""
     bins: tuple[CalibrationBin, ...]
-    """The bins that hold candidates."""
+    """Bins of predicted IoU that hold at least one candidate, from low to high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +107,15 @@ class Summary:
     images: int
     masks: int
     figures: Mapping[str, Estimate]
-    """Estimates by name: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`, `miou_box`, `noc85`,
-    `noc90`; only those measured."""
+    """Estimates by the name of the figure: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`,
+    `miou_box`, `noc85`, `noc90`. Figures that were not measured are absent."""
     failures: Mapping[str, int]
-    """By `noc85`, `noc90`: number of masks that did not reach the IoU in 20 clicks; they count as 20."""
+    """Numbers of masks that did not reach the IoU in 20 clicks, by `noc85` and `noc90`; each such mask counts as 20
+    clicks."""
 
 
 def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: int) -> Summary:
-    """Compute the figures of a group of at least one mask."""
+    """Compute the figures of a group of masks; the group has at least one mask."""
     return Summary(
         images=len({score.image for score in scores}),
         masks=len(scores),
@@ -127,7 +131,7 @@ def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: in
 def summarise_by(
     scores: Sequence[MaskScore], group_of: Callable[[MaskScore], str], figure_names: Sequence[str], seed: int
 ) -> dict[str, Summary]:
-    """Summarise each group, in the order of the groups' first masks."""
+    """Compute the figures of each group of masks; the groups stand in the order of their first masks."""
     groups: dict[str, list[MaskScore]] = {}
     for score in scores:
         groups.setdefault(group_of(score), []).append(score)
@@ -135,15 +139,15 @@ def summarise_by(
 
 
 def size_of(score: OfSize) -> str:
-    """Name the size bin a mask falls into."""
+    """Return the name of the size bin that a mask falls into."""
     return next(name for name, low, high in SIZE_BINS if low <= score.area_fraction < high)
 
 
 def figure_values(scores: Sequence[MaskScore], name: str) -> np.ndarray:
-    """Select one figure's value for each mask, float64 [N].
+    """Return the value of one figure for each mask, float64 [N].
 
     Raises:
-        ValueError: not a figure, or one that was not measured.
+        ValueError: The name is not that of a figure, or the figure was not measured.
     """
     try:
         if name == "miou_1_chosen":
@@ -170,7 +174,10 @@ def _goal(noc_name: str) -> float:
 
 
 def mean_over_masks(scores: Sequence[OfImage], values_N: np.ndarray, seed: int) -> Estimate:
-    """Compute the mean of the masks' values and its percentile bootstrap interval over images; fixed by the seed."""
+    """Compute the mean of the masks' values, with its 95 % percentile bootstrap interval over images.
+
+    The same seed gives the same interval. With fewer than two images there is no interval.
+    """
     _, image_N = np.unique([score.image for score in scores], return_inverse=True)
     sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
     if len(count_I) < 2:
@@ -187,11 +194,11 @@ def difference_of_means(
     after_M: np.ndarray,
     seed: int,
 ) -> Estimate | None:
-    """Subtract the mean of one set of values from that of another, on the same images; positive: the second has more.
+    """Subtract the mean of the values `before` from the mean of the values `after`; both belong to the same images.
 
-    The two need not be values of the same masks (a generator's masks are its own), so it is the images that are
-    paired: each draw takes the same ones for both. Draws that leave a side without a mask are not counted; None where
-    a side has no mask at all.
+    The two sets of values may belong to different masks, because each generator makes its own masks. The bootstrap
+    therefore draws images, and each draw takes the same images for both sets. Draws that leave a set without a mask are
+    not counted. The result is None where a set has no mask at all.
     """
     if not len(before_N) or not len(after_M):
         return None
@@ -211,7 +218,7 @@ def difference_of_means(
 
 
 def _draws(num_images: int, seed: int) -> np.ndarray:
-    """How often each bootstrap draw takes each image; int [B, I]."""
+    """Draw images with replacement, and count how often each bootstrap draw takes each image; int [B, I]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=BOOTSTRAP_DRAWS)
 
@@ -222,10 +229,10 @@ def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
 
 
 def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Estimate:
-    """Compare a figure of two segmenters on the same masks; positive: the second has more.
+    """Subtract a figure of the segmenter `before` from that of the segmenter `after`, measured on the same masks.
 
     Raises:
-        ValueError: the two were not measured on the same masks.
+        ValueError: The two segmenters were not measured on the same masks.
     """
     same = [(score.image, score.annotator, score.area_fraction) for score in before]
     if same != [(score.image, score.annotator, score.area_fraction) for score in after]:
@@ -234,7 +241,7 @@ def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], n
 
 
 def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
-    """Compare predicted with true IoU; None when the segmenter predicts none."""
+    """Compare the predicted with the true IoU of all candidates; return None when the segmenter predicts none."""
     predicted = np.array([value for score in scores for value in score.predicted_iou_M], dtype=np.float64)
     true = np.array([value for score in scores for value in score.iou_M], dtype=np.float64)
     if not len(predicted) or np.isnan(predicted).any():
@@ -262,7 +269,7 @@ def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
 
 
 def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any]:
-    """Make the command line's form: every named figure and its `_interval`, null where it was not measured."""
+    """Make the JSON form of a summary: each named figure and its `<name>_interval`, null where it was not measured."""
     content: dict[str, Any] = {"images": summary.images, "masks": summary.masks}
     for name in figure_names:
         content |= figure_json(name, summary.figures.get(name))
@@ -272,7 +279,10 @@ def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any
 
 
 def figure_json(name: str, figure: Estimate | None) -> dict[str, Any]:
-    """Put a figure under its name and its interval under `<name>_interval`; null where there is none."""
+    """Make the two JSON fields of a figure: its value under `name`, and its interval under `<name>_interval`.
+
+    Where there is no value or no interval, the field is null.
+    """
     interval = figure.interval if figure else None
     return {
         name: round(figure.value, 5) if figure else None,

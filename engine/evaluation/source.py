@@ -1,4 +1,4 @@
-"""Where the labelled images of an evaluation come from: anything that lists them and says how many have no labels."""
+"""Sources of labelled images for an evaluation: objects that list the images and count those without labels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from engine.labelled import LabelledImage, load_folder, unlabelled_images
 
 
 class ImageSource(Protocol):
-    """Labelled images, wherever they lie; each image knows how to read its own bytes."""
+    """A source of labelled images, wherever they are stored; each image reads its own bytes."""
 
     def images(self) -> Sequence[LabelledImage]:
-        """List the labelled images, in an order that is always the same."""
+        """List the labelled images, always in the same order."""
 
     def count_unlabelled(self) -> int:
-        """Count the images that have no labels and are not in the list."""
+        """Count the images that have no labels and are therefore not in the list of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource:
-    """A folder of images with SA-1B annotation files beside them (`engine.labelled` describes the form)."""
+    """A folder of images with SA-1B annotation files beside them; `engine.labelled` describes the layout."""
 
     folder: Path
 
@@ -30,10 +30,11 @@ class FolderSource:
         """List the folder's labelled images.
 
         Raises:
-            ValueError: as `load_folder`.
+            ValueError: The folder does not exist, has no labelled image, or has labels that cannot be used (see
+                `load_folder`).
         """
         return load_folder(self.folder)
 
     def count_unlabelled(self) -> int:
-        """Count the images without a JSON beside them."""
+        """Count the images of the folder that have no JSON file beside them."""
         return len(unlabelled_images(self.folder))

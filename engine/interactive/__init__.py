@@ -1,1 +1,1 @@
-"""Clicks and boxes to masks."""
+"""Interactive segmentation: clicks and boxes in, masks out."""

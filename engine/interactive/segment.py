@@ -1,8 +1,8 @@
-"""Interactive segmentation: clicks, a box, a previous mask in; candidate masks out.
+"""Interactive segmentation: clicks, a box and a previous mask in; candidate masks out.
 
-Everything is stateless: the caller keeps the embedding, the clicks so far and the logits of the mask it chose, and
-hands them in again. Points and boxes are in image pixels. Shape letters: P prompts (one an object), K clicks, M
-candidates, H/W the image, L side of the low-resolution logits (4 E), C/E width and side of the embedding.
+The functions keep no state. The caller keeps the embedding, all clicks and the logits of the chosen mask, and passes
+them again with the next prompt. Points and boxes are in image pixels. Shape letters: P prompts (one for each object), K
+clicks, M candidates, H/W the image, L side of the low-resolution logits (4 E), C/E width and side of the embedding.
 """
 
 from __future__ import annotations
@@ -21,67 +21,73 @@ from engine.model.weights import Model
 from engine.prompts import Prompts
 
 CropXyxy = tuple[int, int, int, int]
+"""Window of an image, half-open xyxy, in pixels."""
 
 FLOATS_AT_ONCE = 16_000_000
-"""Upsampled logits held at a time (64 MB): a batch of candidates of a 12-megapixel image would take gigabytes."""
+"""Largest number of upsampled logits held at a time (64 MB); all candidates of a 12-megapixel image take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Click:
-    """One click of an annotator, or of a simulated one."""
+    """One click of an annotator, in image pixels."""
 
     x: float
     y: float
     positive: bool = True
-    """True: this belongs to the object; False: this does not."""
+    """Whether the click lies on the object; False marks a place that does not belong to the object."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectPrompt:
-    """What an annotator has said so far about one object."""
+    """Prompt for one object: its clicks, its box and its previous mask."""
 
     clicks: tuple[Click, ...] = ()
     box_xyxy: tuple[float, float, float, float] | None = None
+    """Box around the object, in image pixels; None means no box."""
     previous_logits_LL: torch.Tensor | None = None
-    """Unthresholded logits of the mask chosen last, from `Candidates.logits_MLL`; None: no mask yet."""
+    """Unthresholded logits of the mask that was chosen last, from `Candidates.logits_MLL`; None means no mask yet."""
     previous_crop_xyxy: CropXyxy | None = None
-    """The window those logits cover, from `Candidates.crop_of`; None: the whole image."""
+    """Window of the image that `previous_logits_LL` covers, from `Candidates.crop_of`; None means the whole image."""
 
     @property
     def is_ambiguous(self) -> bool:
-        """A lone first click may mean the whole, a part or a sub-part: it gets three candidates, anything else one."""
+        """Whether the prompt is a lone first click, which may mean the whole object, a part or a sub-part.
+
+        An ambiguous prompt gets three candidates, any other prompt gets one.
+        """
         return len(self.clicks) == 1 and self.box_xyxy is None and self.previous_logits_LL is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The masks a segmenter offers for one object."""
+    """Masks that a segmenter offers for one object."""
 
     masks_MHW: np.ndarray
-    """bool, at the image's resolution."""
+    """Masks at the image's resolution, bool."""
     predicted_iou_M: np.ndarray
-    """float32; NaN from a segmenter that predicts none."""
+    """Predicted IoU of each mask, float32; NaN from a segmenter that predicts none."""
     logits_MLL: torch.Tensor
-    """float32, the chosen one goes into the next `ObjectPrompt`; [M, 0, 0] from a segmenter that needs none back."""
+    """Low-resolution logits of each mask, float32. Those of the chosen mask go into the next `ObjectPrompt`. The shape
+    is [M, 0, 0] from a segmenter that does not need them."""
     chosen: int
-    """Index of the candidate an annotator is shown first: the one of highest predicted IoU."""
+    """Index of the candidate that an annotator is shown first; from a SAM, the one of highest predicted IoU."""
     crops_M: tuple[CropXyxy, ...] = ()
-    """The window of the image that each candidate's logits cover; empty: all cover the whole image."""
+    """Windows of the image that the logits of the candidates cover; empty when all logits cover the whole image."""
 
     def crop_of(self, candidate: int) -> CropXyxy | None:
-        """Look up the window that goes with a candidate's logits into the next `ObjectPrompt`."""
+        """Return the window that the logits of a candidate cover; None means the whole image."""
         return self.crops_M[candidate] if self.crops_M else None
 
 
 class OpenedImage(Protocol):
-    """An image a segmenter has looked at once, ready for any number of prompts."""
+    """An image that a segmenter has prepared once, ready for any number of prompts."""
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Offer candidates for each prompt; all prompts of a call have the same parts and number of clicks."""
+        """Return candidates for each prompt; all prompts of a call have the same parts and number of clicks."""
 
 
 class Segmenter(Protocol):
-    """Anything that turns prompts into masks: a SAM, a classical method, stored ground truth."""
+    """Anything that turns prompts into masks, such as a SAM, a classical method or stored ground truth."""
 
     @property
     def name(self) -> str:
@@ -89,45 +95,45 @@ class Segmenter(Protocol):
 
     @property
     def model_id(self) -> str:
-        """Exact name: a segmenter of another id may offer other masks."""
+        """Id of the exact model; a segmenter with another id may offer other masks."""
 
     def open(self, image_HW3: np.ndarray) -> OpenedImage:
-        """Do the work that is done once per image, uint8 RGB [H, W, 3]."""
+        """Prepare an image (uint8 RGB [H, W, 3]) once, for any number of prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamImage:
-    """An image's embedding and the frame it was made in."""
+    """Embedding of an image, and the frame of the window that was encoded."""
 
     model: Model
     embeddings_1CEE: torch.Tensor
     frame: Frame
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Call `interact_many`."""
+        """Return candidates for each prompt, as decoded by `interact_many`."""
         return interact_many(self.model, self.embeddings_1CEE, self.frame, prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedByModel:
-    """What carries the names of its model: the base of segmenters and proposers that wrap one."""
+    """Base class of classes that wrap a model and take its name and its id."""
 
     model: Model
 
     @property
     def name(self) -> str:
-        """The model's name."""
+        """Name of the model."""
         return self.model.name
 
     @property
     def model_id(self) -> str:
-        """The name and the weights' hash."""
+        """Id of the exact model: its name and the hash of its weights."""
         return self.model.model_id
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamSegmenter(NamedByModel):
-    """A loaded SAM as a segmenter."""
+    """A segmenter that uses a loaded SAM on the whole image."""
 
     def open(self, image_HW3: np.ndarray) -> SamImage:
         """Encode the image."""
@@ -148,10 +154,11 @@ def interact(
     box_xyxy: tuple[float, float, float, float] | None = None,
     previous_logits_LL: torch.Tensor | None = None,
 ) -> Candidates:
-    """Decode the masks for one object's clicks, box and previous mask: three for a lone click, else one.
+    """Predict the masks of one object from its clicks, box and previous mask: three for a lone click, else one.
 
     Raises:
-        ValueError: neither clicks nor a box, a point outside the image, an empty box, or logits of another size.
+        ValueError: The prompt has neither clicks nor a box, a point lies outside the image, the box is empty, or the
+            logits have another size.
     """
     prompt = ObjectPrompt(clicks=tuple(clicks), box_xyxy=box_xyxy, previous_logits_LL=previous_logits_LL)
     return interact_many(model, embeddings_1CEE, frame, [prompt])[0]
@@ -160,10 +167,11 @@ def interact(
 def interact_many(
     model: Model, embeddings_1CEE: torch.Tensor, frame: Frame, prompts: Sequence[ObjectPrompt]
 ) -> list[Candidates]:
-    """Decode the masks for several objects of one image together.
+    """Predict the masks of several objects of one image together, from one prompt for each object.
 
     Raises:
-        ValueError: as `interact`, or prompts that differ in their parts or in their number of clicks.
+        ValueError: A prompt cannot be used (see `interact`), or the prompts differ in their parts or in their number of
+            clicks.
     """
     if not prompts:
         return []
@@ -192,8 +200,8 @@ def interact_many(
 def masks_at_image_size(logits_NLL: torch.Tensor, frame: Frame) -> np.ndarray:
     """Turn low-resolution logits into masks of the whole image, bool [N, H, W]; False outside the frame's window.
 
-    Bilinear to the model's input, cut to the part that is not padding, bilinear to the window, then cut at 0, as SAM
-    does it.
+    As in SAM, the logits are resized to the model's input, cropped to the part that is not padding, resized to the
+    window and cut at 0. Both resizes are bilinear.
     """
     x0, y0, x1, y1 = frame.crop_xyxy
     scaled_height, scaled_width = frame.scaled_hw
@@ -211,7 +219,12 @@ def masks_at_image_size(logits_NLL: torch.Tensor, frame: Frame) -> np.ndarray:
 
 
 def check_prompt(prompt: ObjectPrompt, image_hw: tuple[int, int]) -> None:
-    """Raise ValueError unless the prompt says something about a place inside the image."""
+    """Check that a prompt has a click or a box, and that its clicks and its box lie inside the image.
+
+    Raises:
+        ValueError: The prompt has neither clicks nor a box, a click lies outside the image, or the box is empty or not
+            inside the image.
+    """
     height, width = image_hw
     if not prompt.clicks and prompt.box_xyxy is None:
         raise ValueError("got a prompt without clicks and without a box, expected at least one of them")

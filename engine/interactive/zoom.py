@@ -1,13 +1,16 @@
-"""Segmenting from nearer, for networks of a small input: on the whole image and on overlapping windows of it.
+"""Interactive segmentation at higher zoom, for networks with a small input: on the whole image and on windows of it.
 
-An object of a dozen model pixels gets poor masks however the network was trained; in a window of the first layer, 0.6
-of the sides, it has twenty, in one of the second, a third of the sides, more than thirty. A lone click is decoded on
-the whole image and on the nearest window of the first layer; where a candidate is small, on the nearest window of the
-second layer too. The best three of all candidates by predicted IoU are offered. Further clicks are decoded where the
-object was found, a box in the smallest window it fits.
+An object of a dozen model pixels gets poor masks however the network was trained. The same object has twenty model
+pixels in a window of the first layer, which has 0.6 of the image's sides. It has more than thirty in a window of the
+second layer, which has a third of the image's sides.
 
-Windows are those of the automatic generator's crop layers ("Segment Anything", appendix B). The first layer is encoded
-with the image, a window of the second when it is first asked.
+A lone click is decoded on the whole image and on the nearest window of the first layer. Where a candidate is small, the
+click is also decoded on the nearest window of the second layer. The three candidates of highest predicted IoU are
+offered. Further clicks are decoded on the window where the object was found. A box is decoded on the smallest window
+that holds it.
+
+The windows are those of the automatic generator's crop layers ("Segment Anything", appendix B). The windows of the
+first layer are encoded together with the image. A window of the second layer is encoded when it is first used.
 """
 
 from __future__ import annotations
@@ -33,24 +36,26 @@ from engine.model.weights import Model
 from engine.prompts import CropWindow, crop_windows
 
 LAYERS = 2
+"""Number of layers of windows; layer i has 2^i x 2^i overlapping windows of the image."""
 OVERLAP_RATIO = 512 / 1500
-"""Overlap of neighbouring windows of the first layer, as a fraction of the shorter side; the paper's."""
+"""Overlap of neighbouring windows of the first layer, as a fraction of the image's shorter side; the value of "Segment
+Anything"."""
 WINDOW_HANDICAP = 0.03
-"""Penalty on the predicted IoU of a window's candidates, which miss what lies outside. Chosen on images with even
-image_id: 0 to 0.1 differ by 0.003 in the best of three."""
+"""Penalty on the predicted IoU of a window's candidates, because they miss what lies outside the window. The value was
+chosen on images with even image_id: between 0 and 0.1, the IoU of the best of three candidates differs by 0.003."""
 SMALL_FRACTION = 0.03
-"""Largest candidate, as a fraction of the image, for which the second layer is used: a quarter of a window. Chosen
-on images with even image_id: mean IoU is 0.006 (chosen candidate) and 0.011 (best of three) higher than without a
-second layer, and as high as when it is always used."""
+"""Area of a candidate, as a fraction of the image, up to which windows of the second layer are used; it is a quarter of
+such a window. The value was chosen on images with even image_id. Compared with no second layer, mean IoU is 0.006
+(chosen candidate) and 0.011 (best of three) higher, as high as with a second layer for every click."""
 NEVER = -16.0
-"""Logit of cells outside the window when its logits are carried over to the whole image."""
+"""Logit of the cells outside a window when the window's logits are laid into the whole image."""
 
 
 class ZoomedImage:
-    """An image and windows of it, encoded once each; an `OpenedImage` for any number of prompts."""
+    """An image and overlapping windows of it, each encoded once, ready for any number of prompts."""
 
     def __init__(self, model: Model, image_HW3: np.ndarray) -> None:
-        """Encode the image, uint8 RGB [H, W, 3], and the first layer's windows in one batch."""
+        """Encode the image (uint8 RGB [H, W, 3]) and the windows of the first layer in one batch."""
         self._model, self._image_HW3 = model, image_HW3
         self.windows = crop_windows((image_HW3.shape[0], image_HW3.shape[1]), LAYERS, OVERLAP_RATIO)
         self._seen: dict[CropXyxy, SamImage] = {}
@@ -58,10 +63,11 @@ class ZoomedImage:
         self.whole = self.view(self.windows[0].xyxy)
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Offer candidates for each prompt, three for a lone click and else one.
+        """Return candidates for each prompt: three for a lone click, one for any other prompt.
 
         Raises:
-            ValueError: as `engine.interactive.segment.interact_many`.
+            ValueError: A prompt cannot be used (see `engine.interactive.segment.interact_many`), or its previous logits
+                are of a window that this image does not have.
         """
         if not all(prompt.is_ambiguous for prompt in prompts):
             views = [self._view_of(prompt) for prompt in prompts]
@@ -78,7 +84,7 @@ class ZoomedImage:
         return best
 
     def view(self, crop_xyxy: CropXyxy) -> SamImage:
-        """Look at one of the windows; it is encoded on first use."""
+        """Return a window of the image, ready for prompts; the window is encoded when it is first used."""
         if crop_xyxy not in self._seen:
             self._encode([crop_xyxy])
         return self._seen[crop_xyxy]
@@ -93,7 +99,12 @@ class ZoomedImage:
             self._seen[frame.crop_xyxy] = SamImage(model=self._model, embeddings_1CEE=embeddings_1CEE, frame=frame)
 
     def _view_of(self, prompt: ObjectPrompt) -> SamImage:
-        """Choose the view of the previous mask; for a lone box the smallest window with room around it; else all."""
+        """Choose the window on which a prompt is decoded.
+
+        A prompt with a previous mask gets the window of that mask. A prompt with a box gets the smallest window that
+        holds the box with room around it. The whole image is used for all other prompts, and where a click lies outside
+        the window.
+        """
         if prompt.previous_logits_LL is not None:
             crop = prompt.previous_crop_xyxy
         else:
@@ -112,7 +123,11 @@ class ZoomedImage:
         return next(holding, self.whole.frame.crop_xyxy)  # none holds a box outside, which will be refused
 
     def _as_seen(self, view: SamImage, prompt: ObjectPrompt) -> ObjectPrompt:
-        """Adapt the previous logits to a view: a window's are laid into the whole image's."""
+        """Return the prompt with logits that fit the view; those of another window are laid into the whole image.
+
+        Raises:
+            ValueError: The previous logits are of a window that this image does not have.
+        """
         crop = prompt.previous_crop_xyxy
         if prompt.previous_logits_LL is None or crop is None or crop == view.frame.crop_xyxy:
             return prompt
@@ -127,20 +142,24 @@ class ZoomedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ZoomingSegmenter(NamedByModel):
-    """A loaded SAM that also looks at windows of an image."""
+    """A segmenter that uses a loaded SAM on the whole image and on windows of it."""
 
     def open(self, image_HW3: np.ndarray) -> ZoomedImage:
-        """Encode the image and its first windows."""
+        """Encode the image and the windows of the first layer."""
         return ZoomedImage(self.model, image_HW3)
 
 
 def make_segmenter(model: Model) -> Segmenter:
-    """Make the segmenter that the model's card asks for: the whole image alone, or windows of it as well."""
+    """Make the segmenter that the model's card names: on the whole image alone, or on windows of it as well."""
     return ZoomingSegmenter(model=model) if model.card.zooms_in else SamSegmenter(model=model)
 
 
 def best_three(so_far: Candidates, window: Candidates) -> Candidates:
-    """Pick the three of highest predicted IoU, best first; a window's only where its inner border cuts none."""
+    """Select the three candidates of highest predicted IoU from those so far and those of a window, best first.
+
+    The predicted IoU of the window's candidates is lowered by `WINDOW_HANDICAP`. Candidates that an inner border of the
+    window cuts are left out.
+    """
     cut_M = is_cut(window.masks_MHW, window.crops_M[0])
     fine_M = np.where(cut_M, -np.inf, window.predicted_iou_M - WINDOW_HANDICAP)
     predicted_M = np.concatenate([so_far.predicted_iou_M, fine_M]).astype(np.float32)
@@ -156,7 +175,7 @@ def best_three(so_far: Candidates, window: Candidates) -> Candidates:
 
 
 def is_cut(masks_MHW: np.ndarray, crop_xyxy: CropXyxy) -> np.ndarray:
-    """Find masks with a pixel at a border of the window that is no border of the image; bool [M]."""
+    """Find the masks with a pixel at a border of the window that is not a border of the image; bool [M]."""
     height, width = masks_MHW.shape[1:]
     x0, y0, x1, y1 = crop_xyxy
     cut_M = np.zeros(len(masks_MHW), dtype=bool)
@@ -172,7 +191,7 @@ def is_cut(masks_MHW: np.ndarray, crop_xyxy: CropXyxy) -> np.ndarray:
 
 
 def to_whole(logits_LL: torch.Tensor, window: Frame, whole: Frame) -> torch.Tensor:
-    """Lay a window's low-resolution logits on the grid of the whole image's, `NEVER` outside the window."""
+    """Lay a window's low-resolution logits into those of the whole image; cells outside the window get `NEVER`."""
     side = logits_LL.shape[-1]
     cell_px = whole.model_side / side
     corners_4 = whole.boxes_to_model(np.array([window.crop_xyxy]))[0] / cell_px
@@ -186,7 +205,7 @@ def to_whole(logits_LL: torch.Tensor, window: Frame, whole: Frame) -> torch.Tens
 
 
 def _grouped(views: Sequence[SamImage], prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-    """Segment each prompt on its view, with one call per view and kind of prompt."""
+    """Segment each prompt on its own view, with one call for each view and kind of prompt."""
     answers: dict[int, Candidates] = {}
     groups: dict[tuple[int, bool], list[int]] = {}
     for number, (view, prompt) in enumerate(zip(views, prompts, strict=True)):
@@ -198,12 +217,12 @@ def _grouped(views: Sequence[SamImage], prompts: Sequence[ObjectPrompt]) -> list
 
 
 def _is_small(found: Candidates) -> bool:
-    """Tell whether a candidate covers little of the image."""
+    """Tell whether the smallest candidate covers at most `SMALL_FRACTION` of the image."""
     return bool(found.masks_MHW.mean((1, 2)).min() <= SMALL_FRACTION)
 
 
 def _nearest(windows: Sequence[CropWindow], prompt: ObjectPrompt) -> CropWindow:
-    """Find the window whose centre is nearest to the lone click."""
+    """Return the window whose centre is nearest to the prompt's lone click."""
     (click,) = prompt.clicks
 
     def distance(window: CropWindow) -> float:
