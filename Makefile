@@ -51,7 +51,7 @@ bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
 bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs torch, numpy, OpenCV and safetensors alone
 	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/bench_gpu.py $(ARGS)
 
-faults: $(VENV)/.ready-dev  ## thousands of faults upon a dataset, as JSON lines; --s3-faults needs Debian's radosgw
+faults: $(VENV)/.ready-dev  ## 1,000 faults upon a local dataset and 200 upon one on S3, as JSON lines; S3 needs Debian's radosgw
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 1000 --s3-faults 200 $(ARGS)
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards

@@ -50,12 +50,14 @@ COMMANDS_INTRODUCTION = """# Commands
 *Generated from the command line itself by `python docs/generate.py`.*
 
 Every command prints its results on stdout and its progress on stderr. `--json` (`--format json` of `query`) makes the
-results readable for scripts. Exit status: 0 done, 1 failed with a message, 2 wrong use. `GIGAMASK_DEBUG=1` shows where
-an unexpected error happened.
+results readable for scripts. `GIGAMASK_DEBUG=1` shows where an unexpected error happened.
+
+Exit status: 0 done; 1 the command failed, or refused its input, with a message; 2 the command line does not know an
+option, or an option's value is malformed.
 
 A setting of any component is given as `--set KEY=VALUE`, such as `--set generate.points_per_side=16`, or in a TOML file
-with `--config`. An unknown key is refused with the nearest known one. Later wins: defaults, preset, file, `--set`, then
-named options.
+with `--config`. An unknown key is refused; the message names the nearest known key, or else all known keys. Later
+sources win: defaults, preset, file, `--set`, then named options.
 """
 
 

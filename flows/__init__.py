@@ -1,1 +1,1 @@
-"""Prefect flows, one file each, and around them the `gigamask` command, settings, report and evaluation pages."""
+"""Prefect flows, the `gigamask` command, its settings, the report and the evaluation pages."""

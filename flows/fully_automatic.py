@@ -1,7 +1,7 @@
-"""The main job as a Prefect flow: photos -> image shards -> mask shards -> tables -> report.
+"""The Prefect flow of the main job: photos -> image shards -> mask shards -> tables -> report.
 
-Tasks are coarse, one a stage. The unit of retry is the shard, kept by the dataset's commit records: running the flow
-again with the same photos and settings continues where it stopped.
+The flow has one task for each stage. The unit of retry is the shard, because commit records state which shards are
+done: the same photos and settings, run again, continue where the flow stopped.
 """
 
 import time
@@ -27,23 +27,23 @@ from storage.errors import StoreError
 from storage.protocol.plans import Plan
 
 FOLD_EVERY_S = 60.0
-"""Seconds between folds, so that `gigamask query` follows a long run."""
+"""Time between two folds during a run, in seconds; `gigamask query` shows a long run's masks with this delay."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Result of `gigamask run` and `gigamask masks`, as --json prints it; earlier runs of the same plan count."""
+    """Result of `gigamask run` and `gigamask masks`. Counts include earlier runs of the same plan."""
 
     images: int
     rejects: int
     masks: int
     shards: int
     seconds: float
-    """Duration of this run from start to end."""
+    """Duration of this run, in seconds."""
     images_per_s: float
-    """Rate of this run's masks stage; 0 where nothing was left to do."""
+    """Images per second of this run's fully automatic stage; 0 where nothing was left to do."""
     masks_per_s: float
-    """Masks per second of the same stage."""
+    """Masks per second of this run's fully automatic stage; 0 where nothing was left to do."""
     dataset: str
     report: str
     """Path of the HTML report."""
@@ -51,27 +51,27 @@ class RunResult:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestResult:
-    """Result of `gigamask ingest`, as --json prints it."""
+    """Result of `gigamask ingest`, with the numbers that --json prints."""
 
     images: int
     rejects: int
     unchanged: int
-    """Photos that the dataset held before, under the same name and with the same bytes."""
+    """Number of photos that the dataset held before, under the same name and with the same bytes."""
     of_earlier_settings: int
-    """Unchanged photos whose images were made with other ingest settings; those images stay as they are."""
+    """Number of unchanged photos whose images have other ingest settings; those images stay as they are."""
     other_files: int
-    """Files in the given folders that are not photos."""
+    """Number of files in the given folders that are not photos."""
     shards: int
     seconds: float
     dataset: str
 
 
 class ShardsMissing(ValueError):
-    """Failure to make some shards; the others are committed, folded and in the report."""
+    """Failure to make some shards; all other shards are committed, folded and in the report."""
 
 
 RunSettings = Annotated[RunConfig, BeforeValidator(parse_run_config)]
-"""A RunConfig, or its plain values as Prefect's server holds them; a flow validates it once, as it starts."""
+"""Type of a flow's settings: a RunConfig, or its plain values from Prefect's server, validated at the start."""
 
 
 @flow(name="fully-automatic")
@@ -79,7 +79,7 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
     """Turn photos into masks: image shards, mask shards, tables, report.
 
     Raises:
-        ShardsMissing: some mask shards failed; raised last, with everything else done.
+        ShardsMissing: Some mask shards failed; it is raised last, after all other work.
     """
     started = time.monotonic()
     ingested = ingest(photos, config)
@@ -93,10 +93,10 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
 
 @flow(name="masks")
 def mask_dataset(config: RunSettings) -> RunResult:
-    """Run the fully automatic stage over the images that a dataset holds.
+    """Run the fully automatic stage on the images that a dataset holds.
 
     Raises:
-        ShardsMissing: some mask shards failed; raised last, with everything else done.
+        ShardsMissing: Some mask shards failed; it is raised last, after all other work.
     """
     started = time.monotonic()
     try:
@@ -138,7 +138,7 @@ def ingest(photos: list[str], config: RunConfig) -> IngestReport:
 
 @task(name="masks")
 def masks(config: RunConfig) -> list[PlanResult]:
-    """Turn image shards into mask shards on Ray; the results name the shards that failed."""
+    """Turn image shards into mask shards with Ray, and return results that name the failed shards."""
     dataset = Dataset.open(config.dataset)
     plans, pool = _plan(dataset, config)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
@@ -161,14 +161,14 @@ def report(dataset_uri: str) -> str:
 
 
 def _plan(dataset: Dataset, config: RunConfig) -> tuple[list[Plan], PoolConfig]:
-    """Plan the mask shards, and give the pool this model's memory; the model itself is freed on return."""
+    """Plan the mask shards and tell the pool how much memory the model needs; the model is freed on return."""
     model = load_model(config.model)
     needed = config.pool.worker_memory_bytes or expected_memory_bytes(model)
     return plan_masks(dataset, model, config.generate), replace(config.pool, worker_memory_bytes=needed)
 
 
 class _Watch:
-    """The driver's view of a plan at work: shows progress, logs each problem once, folds every minute."""
+    """Watcher of a plan for the driver: it shows progress, logs each problem once and folds every minute."""
 
     def __init__(self, dataset: Dataset, show: Reporter) -> None:
         self._dataset, self._show = dataset, show
@@ -213,7 +213,7 @@ def _result(config: RunConfig, results: list[PlanResult], ingest_rejects: int, s
     """Add up the plans' results.
 
     Raises:
-        ShardsMissing: a plan is not complete.
+        ShardsMissing: Some shards of a plan are missing.
     """
     # Incomplete plans
     failed = {shard: why for result in results for shard, why in result.failed.items()}

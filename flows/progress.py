@@ -12,29 +12,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from flows.words import duration
 
 LINE_EVERY_S = 10.0
-"""Seconds between lines where there is no terminal."""
+"""Time between two progress lines where there is no terminal, in seconds."""
 WORKERS_SHOWN = 4
-"""Most workers shown one by one; for more, the range of rates and the slowest worker are shown."""
+"""Maximum number of workers shown one by one; for more workers, the range of rates and the slowest are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCounts:
-    """Work of one of a stage's workers in this run."""
+    """Work that one worker of a stage has done in this run."""
 
     place: str
-    """Host and process, such as node7:4711."""
+    """Host and process id of the worker, such as node7:4711."""
     images: int
     images_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Progress of a stage."""
+    """Progress of one stage: how much is planned and how much is done."""
 
     done: int
     total: int
     new: int
-    """Images done by this run, the only ones that rates and the time left are computed from."""
+    """Number of images done by this run; rates and the time left are computed from these alone."""
     masks: int = 0
     new_masks: int = 0
     rejects: int = 0
@@ -42,7 +42,7 @@ class Counts:
 
 
 class Reporter:
-    """Display of a stage's Counts, as a bar or as lines. Rates are means over the whole stage."""
+    """Display of a stage's Counts, as a bar or as lines. Rates are means since the stage began."""
 
     def __init__(self, stage: str, console: Console, bar: Progress | None) -> None:
         self._stage = stage
@@ -54,7 +54,7 @@ class Reporter:
         self._last: Counts | None = None
 
     def __call__(self, counts: Counts) -> None:
-        """Show how far the work is."""
+        """Show the given counts, on the bar or as a line."""
         self._last = counts
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=counts.done, total=counts.total or None, facts=self._facts(counts))
@@ -63,7 +63,7 @@ class Reporter:
             self._print_line(counts)
 
     def close(self) -> None:
-        """Take the bar down; without a bar, print the last line."""
+        """Remove the bar; without a bar, print the last line."""
         if self._last is not None and self._bar is None:
             self._print_line(self._last)
 
@@ -91,7 +91,7 @@ class Reporter:
 
 @contextmanager
 def reporter(stage: str) -> Iterator[Reporter]:
-    """Report the progress of one stage; there is a bar only on a terminal."""
+    """Open a Reporter for one stage and close it afterwards; a bar is shown only on a terminal."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         plain = Reporter(stage, console, None)
@@ -117,7 +117,7 @@ def log(text: str) -> None:
 
 
 def _workers(workers: Sequence[WorkerCounts]) -> str:
-    """Format the rate of each worker, or the range of many."""
+    """Format the rate of each worker, or the range of rates of many workers."""
     by_rate = sorted(workers, key=lambda worker: worker.images_per_s)
     slowest, fastest = by_rate[0], by_rate[-1]
     if len(workers) <= WORKERS_SHOWN:

@@ -1,15 +1,15 @@
-"""Numbers and times as words for people, on pages and in progress lines."""
+"""Numbers and times as text for people, on pages and in progress lines."""
 
 from datetime import datetime
 
 
 def sentence(words: str) -> str:
-    """Capitalise the first letter."""
+    """Return the text with its first letter capitalised."""
     return words[:1].upper() + words[1:]
 
 
 def percent(part: int, whole: int) -> str:
-    """Format a fraction in percent with about two digits; a fraction above 0 never reads as 0."""
+    """Format a fraction in percent with about two digits; a fraction above 0 is never shown as 0."""
     value = 100 * part / whole if whole else 0.0
     if value and value < 0.1:
         return "under 0.1 %"
@@ -17,7 +17,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def moment(when: datetime) -> str:
-    """Format a time given in UTC."""
+    """Format a time, which is given in UTC."""
     return f"{when:%d %b %Y, %H:%M} UTC"
 
 

@@ -1,1 +1,1 @@
-"""The gigamask command."""
+"""The `gigamask` command, one file for each group of commands."""

@@ -1,4 +1,4 @@
-"""`python -m flows.cli` is the `gigamask` command."""
+"""The `gigamask` command, started as `python -m flows.cli`."""
 
 from flows.cli.main import main
 

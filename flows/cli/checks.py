@@ -1,14 +1,14 @@
-"""Refusals of wrong use: quick checks that need no torch, Ray or Prefect, made before any of them is imported."""
+"""Checks of a command's arguments. They need no torch, Ray or Prefect, and run before these are imported."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def check_photos(paths: Sequence[Path]) -> None:
-    """Check that every path is there.
+    """Check that every given path exists.
 
     Raises:
-        ValueError: names the first one that is not.
+        ValueError: A path does not exist; the message names the first such path.
     """
     for path in paths:
         if not path.exists():
@@ -16,10 +16,10 @@ def check_photos(paths: Sequence[Path]) -> None:
 
 
 def check_model(name_or_path: str) -> None:
-    """Check that a model's weights file is there; the file is not read.
+    """Check that a model's weights file exists; the file is not read.
 
     Raises:
-        ValueError: names the models there are.
+        ValueError: There is no such model; the message names the known models.
     """
     from engine.model.find import find_weights
 
@@ -30,7 +30,7 @@ def check_dataset(uri: str) -> None:
     """Check that a dataset can be opened.
 
     Raises:
-        StoreError: there is no dataset, or the store cannot be read.
+        StoreError: There is no dataset, or the store cannot be read.
     """
     from storage.dataset import Dataset
 
@@ -38,10 +38,10 @@ def check_dataset(uri: str) -> None:
 
 
 def check_dataset_place(uri: str) -> None:
-    """Check that there is a dataset, or that nothing stands in its place; nothing is written.
+    """Check that the place holds a dataset or is empty; nothing is written.
 
     Raises:
-        StoreError: the place holds something else, or the store cannot be read.
+        StoreError: The place holds something else, or the store cannot be read.
     """
     from storage.dataset import Dataset
     from storage.errors import NotFound
@@ -53,11 +53,11 @@ def check_dataset_place(uri: str) -> None:
 
 
 def check_training(dataset_uri: str, snapshot_id: str, parent: str) -> None:
-    """Check that the dataset, the snapshot and the model to start from are there.
+    """Check that the dataset, the snapshot and the model to start from exist.
 
     Raises:
-        ValueError: no such model; names the models there are, the dataset's included.
-        StoreError: no such dataset or snapshot.
+        ValueError: There is no such model; the message names the known models, those of the dataset included.
+        StoreError: There is no such dataset or snapshot.
     """
     from storage.dataset import Dataset
     from storage.tables.snapshots import read_snapshot

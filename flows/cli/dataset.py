@@ -1,4 +1,4 @@
-"""Commands that ask a dataset: its tables, plans, snapshots, bytes and report. Only snapshot and report write."""
+"""The commands `query`, `status`, `snapshot`, `verify` and `report`. Only `snapshot` and `report` write."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +37,7 @@ def query(
 
 
 def status(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
-    """List the plans, and how many of their shards are done and missing."""
+    """List the plans, each with the number of its shards that are done and the names of those that are missing."""
     from flows.cli.output import print_rows
     from storage.dataset import Dataset
 
@@ -46,7 +46,7 @@ def status(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> No
 
 
 def snapshot(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
-    """Give the present state a permanent name; training and release read snapshots, never the newest state."""
+    """Give the present state a permanent name. Training and release read a snapshot, never the newest state."""
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
@@ -58,7 +58,7 @@ def verify(
     fast: Annotated[bool, typer.Option("--fast", help="Compare sizes only.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read every referenced byte again and count again; each fault comes with what to do."""
+    """Check every byte and every count that a commit record states; for each fault, print what to do."""
     log(f"verify: {'sizes of' if fast else 'reading'} everything that {dataset} refers to ...")
     from flows.cli.output import print_result
     from storage.dataset import Dataset

@@ -1,4 +1,4 @@
-"""`gigamask doctor`: check everything a run needs; each finding says what to do."""
+"""The command `gigamask doctor`: it checks everything that a run needs, and each finding states what to do."""
 
 import importlib
 import shutil
@@ -27,13 +27,13 @@ LIBRARIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Result of one check."""
+    """Result of one check of `gigamask doctor`."""
 
     what: str
     """Name of what was checked."""
     good: bool
     detail: str
-    """What was found, and what to do where it is not good."""
+    """Text of the finding, with what to do if the check failed."""
 
 
 def doctor(
@@ -50,7 +50,7 @@ def doctor(
 
 
 def check_environment(dataset_uri: str | None) -> list[Finding]:
-    """Check everything in the order a run needs it; a failed check is a finding, never an exception."""
+    """Check everything that a run needs, in that order; a failed check gives a finding, never an exception."""
     findings = [_packages(), *(_library(name) for name in LIBRARIES), _device(), _seed_model(), _disk()]
     if dataset_uri is not None:
         findings.append(_dataset(dataset_uri))
@@ -58,7 +58,10 @@ def check_environment(dataset_uri: str | None) -> list[Finding]:
 
 
 def _packages() -> Finding:
-    """Four of the five top-level names are generic: another distribution may have overwritten one of them."""
+    """Check that all packages are gigamask's own.
+
+    Names such as `storage` are generic, so that another distribution may have overwritten one of the packages.
+    """
     try:
         files = distribution("gigamask").locate_file("")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The process environment that Prefect and Ray run in; the command prepares it before either is imported."""
+"""Environment variables for Prefect and Ray; the command sets them before it imports either library."""
 
 import os
 
@@ -17,6 +17,6 @@ DEFAULTS = {
 
 
 def prepare() -> None:
-    """Set the variables that are not set; a value the user exported wins."""
+    """Set the environment variables for Prefect and Ray; a value that the user exported stays."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""`gigamask evaluate`: how good a model is, as tables on stdout and as a page."""
+"""The command `gigamask evaluate`: it measures models and writes tables on stdout and an HTML page."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""The `gigamask` command: progress on stderr, results on stdout; exit 0 done, 1 failed with a message, 2 wrong use.
+"""The `gigamask` command: progress on stderr, results on stdout.
 
-Commands import heavy libraries inside their functions, after the first line is on the screen and wrong use is refused.
+Exit status: 0 done, 1 refused or failed with a message, 2 for options that the command line does not know. Commands
+import heavy libraries inside their functions, after they have printed a first line and checked their arguments.
 """
 
 import os
@@ -21,10 +22,10 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Models": [evaluate.evaluate, training.train, train_seed.train_seed],
     "This machine": [doctor.doctor, scenes.scenes],
 }
-"""Every command by its group, in the order of `gigamask --help`. A function's name is the command's."""
+"""Functions of all commands by group, in the order of `gigamask --help`; the function's name is the command's name."""
 
 MODEL_COMMANDS: dict[str, Callable[..., None]] = {"list": models.models_list, "pull": models.models_pull}
-"""Commands of `gigamask models`."""
+"""Functions of the commands below `gigamask models`, by the command's name."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -42,7 +43,7 @@ def gigamask(
 
 
 def make_app() -> typer.Typer:
-    """Register every command."""
+    """Build the command line with every command in COMMANDS and MODEL_COMMANDS."""
     app = typer.Typer(
         name="gigamask",
         no_args_is_help=True,
@@ -65,7 +66,7 @@ app = make_app()
 
 
 def main() -> None:
-    """Run the command: an expected error ends with its message, an unexpected one with a hint at its traceback."""
+    """Run the command; print an error as a message, with a hint at its traceback where the error is unexpected."""
     environment.prepare()
     try:
         app()

@@ -1,4 +1,4 @@
-"""Commands that keep a dataset in order: clean up, redo rejects, withdraw masks, rebuild the tables."""
+"""The commands `gc`, `redo`, `withdraw` and `rebuild`, which keep a dataset in order."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanedUp:
-    """Result of `gigamask gc`; without --delete, what it would do."""
+    """Result of `gigamask gc`; without --delete, the numbers state what --delete would remove."""
 
     deleted: bool
     garbage: int
-    """Objects of losing attempts."""
+    """Number of objects that losing attempts left."""
     nbytes: int
     """Size of the garbage, in bytes."""
     unfinished: int
-    """Half-written files."""
+    """Number of half-written files."""
     kept: int
-    """Objects without a record whose attempts may still win."""
+    """Number of objects that no commit record names and whose attempts may still win."""
     closed: list[str]
-    """Missing shards of the plan of --close, given up for good."""
+    """Names of the shards that --close gave up for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRedo:
-    """Result of `gigamask redo` for one plan."""
+    """Result of `gigamask redo` for one of the plans that it redoes."""
 
     plan: str
     """Id of the new plan."""
@@ -45,7 +45,7 @@ class PlannedRedo:
     """Id of the plan whose shards are made again."""
     shards: int
     rejects: int
-    """Rejects in the records that will be replaced."""
+    """Number of rejects in the records that the redo will replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def gc(
     close: Annotated[str | None, typer.Option(metavar="PLAN", help="First give up this plan's missing shards.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what crashed and losing attempts left; a dry run unless --delete. Safe beside live workers."""
+    """Remove what crashed and losing attempts left; without --delete, only count it. Live workers may go on."""
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
@@ -98,9 +98,10 @@ def redo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Plan finished shards with rejects again; `gigamask masks` then makes them.
+    """Plan finished shards again if they have rejects or are named; `gigamask masks` then makes the planned shards.
 
-    A shard with rejects keeps its masks and tries its rejects again; a named shard without rejects is made anew.
+    A shard with rejects keeps its masks, and only its rejects are tried again. A named shard without rejects is made
+    again as a whole.
     """
     from flows.cli.output import print_rows
     from storage.dataset import Dataset
@@ -128,7 +129,7 @@ def withdraw(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the masks.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Withdraw masks by a record: they leave the tables, training and release, but not the shards."""
+    """Withdraw masks with a commit record: the masks leave the tables, training and release, but stay in the shards."""
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
@@ -146,7 +147,7 @@ def withdraw(
 
 
 def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
-    """Rebuild the four tables from the commit records, whatever state they are in; snapshots stay valid."""
+    """Rebuild the four tables from the commit records, even where tables are damaged; snapshots stay valid."""
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
@@ -158,7 +159,7 @@ def _plan(data: Dataset, plan_id: str) -> Plan:
     """Read a plan.
 
     Raises:
-        ValueError: names the plans there are.
+        ValueError: There is no such plan; the message names the known plans.
     """
     from storage.errors import NotFound
 
@@ -189,7 +190,7 @@ def _pairs_in(path: Path | None) -> list[tuple[int, int]]:
     """Read (image_id, mask_id) pairs from a CSV file.
 
     Raises:
-        ValueError: names the line at fault.
+        ValueError: A line is malformed; the message names the line.
     """
     assert path is not None
     try:

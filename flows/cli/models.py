@@ -1,4 +1,4 @@
-"""`gigamask models`: list the models that have a name, and pull released weights."""
+"""The commands below `gigamask models`: `list` shows the models that have a name, `pull` downloads released weights."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +17,13 @@ class KnownModel:
 
     name: str
     here: bool
-    """Whether its weights are on this machine."""
+    """Whether the model's weights are on this machine."""
     where: str
-    """Path of the weights, or the command that brings them."""
+    """Path of the weights, or the command that downloads them."""
 
 
 def models_list(as_json: AsJson = False) -> None:
-    """List the models by name, and which of them are on this machine."""
+    """List the models that have a name, and show which of them are on this machine."""
     from flows.cli.output import print_rows
 
     print_rows(known_models(), as_json, empty="no model")
@@ -35,13 +35,13 @@ def models_pull(
         str | None, typer.Option(help="Address to download from.", show_default="the release's own")
     ] = None,
 ) -> None:
-    """Download released SAM weights; resumes a broken download and checks the SHA-256."""
+    """Download released SAM weights and check their SHA-256; a broken download is resumed."""
     pulled = pull_model(name, base_url)
     print(f"{pulled.path}\n{pulled.verification}")
 
 
 def known_models() -> list[KnownModel]:
-    """List the seed that ships with gigamask, then the released models by size."""
+    """List the seed model, which ships with gigamask, then the released models by size."""
     from engine.model.find import PRETRAINED_FOLDER
     from engine.model.released import RELEASED, models_folder
 
@@ -61,8 +61,8 @@ def pull_model(name: str, base_url: str | None) -> "PulledModel":
     """Download a released model with a progress bar on stderr.
 
     Raises:
-        ValueError: no such released model.
-        StoreError: the download failed or is damaged.
+        ValueError: There is no such released model.
+        StoreError: The download failed or is damaged.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

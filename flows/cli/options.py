@@ -1,4 +1,4 @@
-"""Every option that more than one command takes, declared once. Options of a single command stand in its signature."""
+"""Options that several commands share, each declared once. A single command's own options are in its signature."""
 
 from pathlib import Path
 from typing import Annotated

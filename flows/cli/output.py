@@ -1,4 +1,4 @@
-"""Printing on stdout: results and tables, for people or as JSON.
+"""Output on stdout: results and tables, for people or as JSON.
 
 Ids are 63-bit integers; JSON carries them as strings, because JavaScript and jq would round them.
 """
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json", "parquet")
 NAMES_SHOWN = 5
-"""Most shard names in a cell of a status table; --json names all."""
+"""Maximum number of shard names in a cell of a status table; --json lists all names."""
 _BATCH_ROWS = 10_000
 TABLE_ROWS = 50
-"""Most rows of a table on the terminal; the other formats give all."""
+"""Maximum number of rows that a table on the terminal shows; the other formats hold all rows."""
 
 
 def check_format(form: str, output: Path | None) -> None:
     """Check that a query's result can be written as `form`.
 
     Raises:
-        ValueError: an unknown form, or parquet without a file.
+        ValueError: The form is unknown, or parquet has no file to go to.
     """
     if form not in FORMATS:
         raise ValueError(f"--format {form}: expected one of {', '.join(FORMATS)}")
@@ -38,10 +38,10 @@ def check_format(form: str, output: Path | None) -> None:
 
 
 def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
-    """Write the result of a query as `form` to `output`, or to stdout where that is None.
+    """Write the result of a query as `form` to the file `output`, or to stdout if `output` is None.
 
     Raises:
-        ValueError: an unknown form, or parquet without a file.
+        ValueError: The form is unknown, or parquet has no file to go to.
     """
     check_format(form, output)
     if form == "parquet":
@@ -58,7 +58,7 @@ def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
 
 
 def print_result(result: Any, as_json: bool) -> None:
-    """Print a dataclass of plain values as a JSON object, or as one aligned line a field."""
+    """Print a dataclass of plain values as a JSON object, or as aligned lines with one field each."""
     fields = {item.name: getattr(result, item.name) for item in dataclasses.fields(result)}
     if as_json:
         print(json.dumps(_plain(dataclasses.asdict(result)), default=str))
@@ -71,7 +71,7 @@ def print_result(result: Any, as_json: bool) -> None:
 
 
 def print_rows(rows: Sequence[Any], as_json: bool, empty: str) -> None:
-    """Print dataclasses of one kind as a JSON array or as a table; `empty` stands for a table without rows."""
+    """Print dataclasses of one class as a JSON array or as a table; without rows, print `empty` for the table."""
     if as_json:
         print(json.dumps([_plain(dataclasses.asdict(row)) for row in rows], default=str))
     elif not rows:
@@ -89,7 +89,7 @@ def _as_table(table: "pa.Table") -> Iterator[str]:
 
 
 def _as_csv(table: "pa.Table") -> Iterator[str]:
-    """Batch by batch, for text takes several times the memory of the table."""
+    """Format a table as CSV, batch by batch, because text takes several times the memory of the table."""
     import pyarrow as pa
     import pyarrow.csv
 
@@ -100,7 +100,7 @@ def _as_csv(table: "pa.Table") -> Iterator[str]:
 
 
 def _as_json(table: "pa.Table") -> Iterator[str]:
-    """Batch by batch, as `_as_csv`."""
+    """Format a table as a JSON array, row by row, because text takes several times the memory of the table."""
     before = "["
     for batch in table.to_batches(_BATCH_ROWS):
         for row in batch.to_pylist():
@@ -128,7 +128,7 @@ def _cell(value: Any) -> str:
 
 
 def _visible(text: str) -> str:
-    """Text whose control characters are shown as escapes, for a file's name must not command the terminal."""
+    """Replace control characters by escapes, so that a file's name cannot control the terminal."""
     return "".join(
         mark if mark.isprintable() or mark in "\n\t" else mark.encode("unicode_escape").decode() for mark in text
     )

@@ -1,4 +1,4 @@
-"""`gigamask run`, `ingest` and `masks`: photos in, masks out, or one of the two halves."""
+"""The commands `run`, `ingest` and `masks`: `run` turns photos into masks, the others do one half of that."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Turn photos into masks: ingest, the fully automatic stage, tables and the report.
 
-    The same command again continues where it stopped.
+    The same command, given again, continues where it stopped.
     """
     log(f"gigamask {version('gigamask')}: {_name_photos(photos)} -> {dataset}")
     from flows.cli.output import print_result
@@ -100,9 +100,9 @@ def masks(
     assignments: Assignments = None,
     as_json: AsJson = False,
 ) -> None:
-    """Mask every image of the dataset: the fully automatic stage.
+    """Make masks for every image of the dataset: the fully automatic stage.
 
-    The same command again continues where it stopped.
+    The same command, given again, continues where it stopped.
     """
     log(f"masks: every image of {dataset}")
     from flows.cli.output import print_result
@@ -132,10 +132,10 @@ def _name_photos(photos: list[Path] | None) -> str:
 
 
 def _load_once(model: str) -> None:
-    """Load the model and forget it: damaged weights are refused before hours of ingest.
+    """Load the model once as a check, so that damaged weights are refused before hours of ingest.
 
     Raises:
-        ValueError: the weights are damaged or do not fit their card.
+        ValueError: The weights are damaged or do not fit their card.
     """
     from engine.model.weights import load_model
 

@@ -1,4 +1,4 @@
-"""The sample photos that `gigamask run` uses when none are given: those in scikit-image's package."""
+"""The sample photos that `gigamask run` uses when no photos are given; they are part of scikit-image."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def sample_photos() -> list[Path]:
     """List the sample photos on this machine; nothing is downloaded.
 
     Raises:
-        ValueError: some are missing.
+        ValueError: Some of the photos are missing.
     """
     import skimage.data  # costs 0.2 s, and only this job needs it
 

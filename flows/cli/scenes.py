@@ -1,4 +1,4 @@
-"""`gigamask scenes`: the procedural scenes that the seed model is trained on, to look at."""
+"""The command `gigamask scenes`: it shows the procedural scenes that the seed model is trained on."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`gigamask train-seed`: the model that ships with the package, trained again from nothing."""
+"""The command `gigamask train-seed`: it trains the seed model, which ships with the package, from nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train_seed(
     ] = None,
     steps: Steps = None,
 ) -> None:
-    """Train the seed model on procedural scenes; the same command again continues where it stopped."""
+    """Train the seed model on procedural scenes. The same command, given again, continues where it stopped."""
     log(f"train-seed: {folder}")
     from engine.training import seed
 

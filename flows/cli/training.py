@@ -1,4 +1,4 @@
-"""`gigamask train`: from a snapshot's masks and a model to a new version of the model."""
+"""The command `gigamask train`: it trains a model on a snapshot's masks and stores a new version of the model."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def train(
     assignments: TrainAssignments = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model further on a snapshot's masks; the same command again continues where it stopped.
+    """Train a model further on a snapshot's masks. The same command, given again, continues where it stopped.
 
-    The new version, with card, history and curves, is models/<model_id>/ in the dataset.
+    The new version, with card, history and curves, is stored in models/<model_id>/ of the dataset.
     """
     if ray_address is not None and device is None:
         raise typer.BadParameter("--ray-address needs --device: this machine cannot tell what the cluster has")
@@ -80,10 +80,10 @@ def _job(
     root: Path,
     settings_for: Callable[[SamConfig], TrainingSettings],
 ) -> TrainingJob:
-    """Describe the training; its work folder follows from the description, so that the same command resumes.
+    """Build the description of a training. The work folder follows from it, so that the same command resumes.
 
     Raises:
-        ValueError: an unknown parent or setting.
+        ValueError: The parent or a setting is unknown.
     """
     from flows.config.load import to_tree
     from stages.training.job import TrainingJob, load_parent
@@ -107,7 +107,7 @@ def _job(
 
 
 def _run(job: TrainingJob, workers: int, device: str, address: str | None) -> TrainedModel:
-    """Train in this process, or through Ray Train where there are several workers or a cluster."""
+    """Train in this process, or with Ray Train where there are several workers or a cluster."""
     from stages.training.work_folder import exclusive_lock
 
     with exclusive_lock(job.work_folder):

@@ -1,1 +1,1 @@
-"""Settings of the commands: each component's own dataclass, composed and loaded in one documented order."""
+"""Settings of the commands: they are composed of each component's own dataclass and loaded in one documented order."""

@@ -10,31 +10,31 @@ from engine.evaluation.config import EvaluationConfig
 from flows.config.load import build, preset_tree, read_given
 
 BASELINE = "felzenszwalb"
-"""Name of the classical segmentation that stands beside every model unless another is named."""
+"""Name of the classical method that every model is compared with unless the user names another model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Settings of an evaluation of models."""
+    """Settings of `gigamask evaluate`: preset, generator, automatic masks, and the model to compare with."""
 
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
     preset: Literal["grid", "paper"] = "grid"
-    """Starting point of `generate`, as in `gigamask run`."""
+    """Preset that `generate` starts from: `grid` is one 32x32 grid, `paper` adds 4 + 16 crops (appendix B)."""
     generate: GenerateConfig = field(default_factory=GenerateConfig)
-    """Settings of the automatic masks."""
+    """Settings of the mask generator, for automatic masks."""
     automatic: bool = False
-    """Whether to measure automatic masks, too."""
+    """Whether to measure automatic masks in addition to clicks."""
     beside: str | None = BASELINE
-    """Model to compare each model with; None, or "none" where it is given, for no comparison."""
+    """Name of the model to compare each model with; None for no comparison, which users write as "none"."""
 
 
 def load_evaluate_config(
     *, file: Path | None = None, assignments: Sequence[str] | None = None, **options: Any
 ) -> EvaluateConfig:
-    """Load an EvaluateConfig in the order that `flows.config.load` states; `generate` starts from the preset.
+    """Load an EvaluateConfig from the sources that `flows.config.load` lists; `generate` starts from the preset.
 
     Raises:
-        ValueError: names the key, what was got and what is allowed.
+        ValueError: A setting is wrong; the message names the key, what was got and what is allowed.
     """
     given = read_given(file, assignments, options)
     if given.get("beside") == "none":

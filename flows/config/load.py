@@ -1,7 +1,8 @@
-"""The one loader of settings. Sources, later ones win: defaults, preset or recipe, TOML file, --set, named options.
+"""The loader of all settings. Later sources win: defaults, preset or recipe, TOML file, --set, named options.
 
-Every component keeps its settings in a frozen dataclass beside its code; the other files of this folder compose them,
-one file a command. Here keys that no dataclass has are refused with the nearest right one, and pydantic checks types.
+Every component keeps its settings in a frozen dataclass beside its code. The other files of this folder compose these
+dataclasses for the commands. This file refuses unknown keys, and names the nearest known key or else all known keys;
+pydantic checks the types.
 """
 
 import dataclasses
@@ -21,10 +22,10 @@ Tree = dict[str, Any]
 
 
 def read_given(file: Path | None, assignments: Sequence[str] | None, options: Mapping[str, Any]) -> Tree:
-    """Read what the user gave: a TOML file, then `--set` assignments, then named options; None is "not given".
+    """Read the user's settings: a TOML file, then `--set` assignments, then named options; None means "not given".
 
     Raises:
-        ValueError: the file or an assignment cannot be read; the message says what was expected.
+        ValueError: The file or an assignment cannot be read; the message states what was expected.
     """
     given = _read_toml(file) if file else {}
     for assignment in assignments or ():
@@ -34,10 +35,10 @@ def read_given(file: Path | None, assignments: Sequence[str] | None, options: Ma
 
 
 def build(kind: type[Settings], given: Tree, *, start: Tree) -> Settings:
-    """Build the settings dataclass `kind` from what was given, over `start`: the values of a preset or recipe.
+    """Build the settings dataclass `kind`; the user's values replace those of `start`, a preset or recipe.
 
     Raises:
-        ValueError: names the key, what was got and what is allowed.
+        ValueError: A setting is wrong; the message names the key, what was got and what is allowed.
     """
     _refuse_unknown_keys(kind, given)
     tree = dict(start)
@@ -49,7 +50,7 @@ def validated(kind: type[Settings], tree: Tree) -> Settings:
     """Build the dataclass `kind` from a tree of plain values.
 
     Raises:
-        ValueError: an unknown key, or every wrong value, on one line.
+        ValueError: A key is unknown, or values are wrong; the message lists every wrong value on one line.
     """
     _refuse_unknown_keys(kind, tree)
     try:
@@ -68,7 +69,7 @@ def preset_tree(name: str) -> Tree:
     """Return the generator settings of a preset as plain values.
 
     Raises:
-        ValueError: names the presets there are.
+        ValueError: There is no such preset; the message names the known presets.
     """
     if name not in PRESETS:
         raise ValueError(f"preset: got {name!r}; known presets are {', '.join(PRESETS)}")
@@ -95,7 +96,7 @@ def _read_toml(file: Path) -> Tree:
 def _parse_assignment(assignment: str) -> Tree:
     """Parse `generate.points_per_side=16` into {"generate": {"points_per_side": 16}}.
 
-    Values are TOML; bare words are text.
+    The value is read as TOML; a value that is a bare word is read as text.
     """
     key, equals, text = assignment.partition("=")
     if not equals or not all(key.split(".")):
@@ -113,7 +114,7 @@ def _parse_assignment(assignment: str) -> Tree:
 
 
 def _without_none(options: Mapping[str, Any]) -> Tree:
-    """Drop the options that were not given, at every depth."""
+    """Drop the options whose value is None, at every depth."""
     return {
         name: _without_none(value) if isinstance(value, Mapping) else value
         for name, value in options.items()

@@ -13,33 +13,33 @@ from stages.ingest.config import IngestConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Settings of a run of the fully automatic stage, ingest included."""
+    """Settings of `gigamask run`, `ingest` and `masks`: dataset, model, preset, and the settings of each component."""
 
     dataset: str = "gigamask-dataset"
     """Folder or s3:// prefix of the dataset."""
     model: str = "seed"
-    """Name of a model (`gigamask models list`) or path of a weights file."""
+    """Name of a model, as `gigamask models list` shows it, or path of a weights file."""
     preset: Literal["grid", "paper"] = "grid"
-    """Starting point of `generate`: `grid` is one 32x32 grid, `paper` adds 4 + 16 crops (appendix B)."""
+    """Preset that `generate` starts from: `grid` is one 32x32 grid, `paper` adds 4 + 16 crops (appendix B)."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
 
 
 def load_run_config(*, file: Path | None = None, assignments: Sequence[str] | None = None, **options: Any) -> RunConfig:
-    """Load a RunConfig in the order that `flows.config.load` states; `generate` starts from the preset.
+    """Load a RunConfig from the sources that `flows.config.load` lists; `generate` starts from the preset.
 
     Raises:
-        ValueError: names the key, what was got and what is allowed.
+        ValueError: A setting is wrong; the message names the key, what was got and what is allowed.
     """
     given = read_given(file, assignments, options)
     return build(RunConfig, given, start={"generate": preset_tree(given.get("preset", RunConfig.preset))})
 
 
 def parse_run_config(config: object) -> object:
-    """Turn the plain values of a RunConfig into one, and return anything else as it is, for pydantic to judge.
+    """Build a RunConfig from a dictionary of plain values; return any other value unchanged, for pydantic to check.
 
     Raises:
-        ValueError: an unknown key or wrong values.
+        ValueError: A key is unknown, or values are wrong.
     """
     return validated(RunConfig, config) if isinstance(config, dict) else config

@@ -13,7 +13,7 @@ from stages.training.job import DataConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of a training; `train` starts from a recipe."""
+    """Settings of `gigamask train`. The part `train` starts from a recipe; the part `data` starts from defaults."""
 
     train: TrainConfig
     data: DataConfig = field(default_factory=DataConfig)
@@ -27,14 +27,17 @@ def load_training_settings(
     file: Path | None = None,
     assignments: Sequence[str] | None = None,
 ) -> TrainingSettings:
-    """Load the settings of a training in the order that `flows.config.load` states; `train` starts from the recipe.
+    """Load TrainingSettings from the sources that `flows.config.load` lists; `train` starts from the recipe.
 
     Args:
-        sam: the network to train, which decides over the recipe's window and rates.
-        steps: length of the training; None: the recipe's own.
+        sam: Settings of the network to train; the recipe's window and learning rates depend on the network.
+        recipe: Name of the recipe.
+        steps: Length of the training in steps; None for the recipe's own length.
+        file: TOML file of settings; None for no file.
+        assignments: Texts of the `--set` options; None for none.
 
     Raises:
-        ValueError: names the key, what was got and what is allowed.
+        ValueError: A setting is wrong; the message names the key, what was got and what is allowed.
     """
     if recipe not in RECIPES:
         raise ValueError(f"recipe: got {recipe!r}; known recipes are {', '.join(RECIPES)}")

@@ -1,1 +1,1 @@
-"""The evaluation of models as tables and an HTML page."""
+"""Evaluation of models, shown as tables and as an HTML page."""

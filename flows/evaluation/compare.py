@@ -1,4 +1,4 @@
-"""Evaluation of models against ground truth, each beside another model or the classical baseline."""
+"""Evaluation of models against ground truth, each compared with another model or with the classical baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,24 +26,27 @@ from flows.progress import log
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Figures of one model."""
+    """Measured figures of one model: for clicks and, if wanted, for automatic masks."""
 
     model: str
-    """Name in tables and plots; the model_id where another model of the same name is measured, too."""
+    """Name of the model in tables and plots; its model_id where two measured models share a name."""
     clicks: Evaluation
     automatic: AutomaticEvaluation | None
-    """Figures of its automatic masks; None where they were not measured."""
+    """Figures of the model's automatic masks; None where automatic masks were not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A model and the one beside it, measured on the same masks and with at most as many automatic masks."""
+    """Figures of a model and of the model that it is compared with.
+
+    Both were measured on the same masks, the compared model with at most as many automatic masks.
+    """
 
     measured: Measured
     beside: Measured | None
 
     def click_differences(self, domain: str | None = None) -> dict[str, Estimate]:
-        """Compute the model's figures minus those of the model beside it, for a domain or for all masks."""
+        """Compute the model's click figures minus the compared model's, for one domain or, with None, all."""
         if self.beside is None:
             return {}
         pair = (self.beside.clicks, self.measured.clicks)
@@ -52,7 +55,7 @@ class Result:
         return {name: scores.paired_difference(before, after, name, config.seed) for name in config.figure_names}
 
     def automatic_differences(self, domain: str | None = None) -> dict[str, Estimate | None]:
-        """Compute the differences of the automatic masks' figures."""
+        """Compute the model's automatic figures minus the compared model's, for one domain or, with None, all."""
         if self.beside is None or self.beside.automatic is None or self.measured.automatic is None:
             return {}
         pair = (self.beside.automatic, self.measured.automatic)
@@ -63,7 +66,7 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) 
     """Measure each named model on the same masks.
 
     Raises:
-        ValueError: an unknown model, or a folder without masks.
+        ValueError: A model is unknown, or the folder has no masks.
     """
     everyone = dict.fromkeys([*names, *([settings.beside] if settings.beside else [])])
     contenders = {name: _contender(name, settings.generate) for name in everyone}
@@ -95,7 +98,7 @@ def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) 
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any] | list[dict[str, Any]]:
-    """Build what `--json` prints: an object, or a list of objects for several models."""
+    """Build the value that `--json` prints: one object, or a list of objects for several models."""
     objects = [_result_json(result) for result in results]
     return objects[0] if len(objects) == 1 else objects
 
@@ -130,7 +133,7 @@ def _figures_json(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
 
 
 def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
-    """Show progress as a bar on a terminal, as one line elsewhere."""
+    """Show progress as a bar on a terminal, or as one line elsewhere."""
     if bar.disable:
         log(f"{title} ...")
     task = bar.add_task(title, total=None)
@@ -139,14 +142,14 @@ def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Contender:
-    """A model, ready for clicks and for automatic masks."""
+    """A loaded model, ready for clicks and for automatic masks."""
 
     segmenter: Segmenter
     proposer: Proposer
 
 
 def _called(contenders: Mapping[str, _Contender]) -> dict[str, str]:
-    """Name each model; ids tell models of the same name apart, such as a trained model and its parent."""
+    """Choose each model's name for tables; models that share a name are called by their model_id."""
     names = [contender.segmenter.name for contender in contenders.values()]
     return {
         name: contender.segmenter.name if names.count(contender.segmenter.name) == 1 else contender.segmenter.model_id

@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation: figures, plots and tables in one file without a script."""
+"""The HTML page of an evaluation: one file with figures, plots and tables, without scripts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ SOURCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class GroupPlot:
-    """A plot of one figure by domain and mask size."""
+    """Description of a plot that shows one figure by domain and mask size."""
 
     figure: str
-    """Name of the figure in the summaries."""
+    """Name of the plotted figure in the summaries."""
     title: str
     axis: str
-    """Label of the axis."""
+    """Label of the plot's axis."""
     about: str
-    """Caption."""
+    """Caption below the plot."""
 
 
 CLICK_PLOTS = (
@@ -72,12 +72,12 @@ AUTOMATIC_PLOTS = (
 
 
 def write_evaluation_report(results: Sequence[Result], destination: Path, *, data: Path) -> Path:
-    """Write the page to `destination`, and return it; `data` is the folder of images that was measured on."""
+    """Write the page to `destination` and return that path; `data` is the folder of the measured images."""
     return write_page(render(results, data=data), destination)
 
 
 def render(results: Sequence[Result], *, data: Path) -> str:
-    """Render the whole page."""
+    """Render the whole page as HTML."""
     sections = [_header(results, data)]
     sections += [_clicks(result) + _automatic(result) for result in results]
     sections += [_tables(results), f"<footer>{text(SOURCES)}</footer>"]
@@ -97,7 +97,7 @@ def _header(results: Sequence[Result], data: Path) -> str:
 
 
 def verdict(result: Result) -> str:
-    """State the result in a sentence or two: one click, and automatic masks where they were measured."""
+    """State the result in a sentence or two: for one click and, if measured, for automatic masks."""
     model = result.measured
     chosen = model.clicks.overall.figures["miou_1_chosen"]
     words = f"{model.model}: mean IoU at one click {chosen.value:.3f}"
@@ -167,7 +167,7 @@ def _clicks(result: Result) -> str:
 
 
 def _over_clicks(everyone: Sequence[Measured]) -> Iterator[str]:
-    """Render the curves over clicks, where several numbers of clicks were measured."""
+    """Render the curves over the number of clicks, if several numbers were measured."""
     numbers = sorted({1, *everyone[0].clicks.config.clicks})
     if len(numbers) > 1:
         names = {str(number): "miou_1_chosen" if number == 1 else f"miou_{number}" for number in numbers}
@@ -203,7 +203,7 @@ def _group_plot(
     groups: Mapping[str, Mapping[str, Summary]] | Mapping[str, Mapping[str, AutomaticSummary]],
     labels: Mapping[str, str],
 ) -> str:
-    """Render one figure of all models by group; `groups` holds each model's."""
+    """Render the plot of one figure by group, with every model; `groups` holds the groups of each model."""
     series = [_series(model, of_model, plot.figure) for model, of_model in groups.items()]
     return _plot(plot.title, plots.plot_groups(series, of=plot.axis, labels=labels), plot.about)
 

@@ -1,4 +1,4 @@
-"""Plots of an evaluation as inline SVG: the model in the page's accent colour, the one beside it in the other."""
+"""Plots of an evaluation as inline SVG. The model has the page's accent colour; the compared model has the other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,20 @@ PANELS_IN_ROW = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Figures of one model."""
+    """Figures of one model for a plot: the model's name and its estimates."""
 
     model: str
     figures: Mapping[str, Estimate | None]
-    """Estimates by group or by number of clicks."""
+    """Estimates by group or by number of clicks; None where nothing was measured."""
 
 
 def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str]) -> str:
-    """Plot a row for each group with every model's mean and 95 % interval; at most two series, the model's first.
+    """Plot one row for each group with every model's mean and 95 % interval.
 
     Args:
-        of: what is plotted, the axis' name.
-        labels: label of each group's row, from the top.
+        series: At most two series; the model's comes first, the compared model's second.
+        of: Label of the axis, which names the plotted figure.
+        labels: Labels of the rows, from the top.
     """
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(4.9, 0.9 + 0.36 * len(labels)), layout="constrained")
@@ -52,7 +53,7 @@ def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str])
 
 
 def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
-    """Plot the mean IoU over the number of clicks with 95 % intervals, a panel for each domain."""
+    """Plot the mean IoU over the number of clicks, with 95 % intervals and one panel for each domain."""
     rows = -(-len(panels) // PANELS_IN_ROW)
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
@@ -73,7 +74,7 @@ def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
 
 
 def plot_calibration(calibration: Calibration) -> str:
-    """Plot the mean true IoU of the candidates in each tenth of predicted IoU; a dot's area is their number."""
+    """Plot the mean true IoU of the candidates in each tenth of predicted IoU; a dot's area shows their number."""
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -92,7 +93,7 @@ def plot_calibration(calibration: Calibration) -> str:
 
 
 def plot_recall(recalls: Mapping[str, Sequence[float]], thresholds: Sequence[float]) -> str:
-    """Plot the recall of ground truth over the IoU that counts as found; one line a model, at most two."""
+    """Plot recall of ground truth over the IoU from which a mask counts as found; one line for each model."""
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         for number, (model, recall_T) in enumerate(recalls.items()):
@@ -107,7 +108,7 @@ def plot_recall(recalls: Mapping[str, Sequence[float]], thresholds: Sequence[flo
 
 
 def _draw_mean(axes: Axes, figure: Estimate, row: float, number: int) -> None:
-    """Draw a dot with its interval, and its value to the right of both."""
+    """Draw a mean as a dot with its interval, and write the value to the right."""
     low, high = figure.interval or (figure.value, figure.value)
     axes.plot([low, high], [row, row], color=COLOURS[number], linewidth=1.6, alpha=0.6, solid_capstyle="round")
     axes.plot([figure.value], [row], MARKERS[number], color=COLOURS[number], markersize=4.5)

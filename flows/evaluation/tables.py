@@ -1,4 +1,4 @@
-"""Figures of an evaluation as tables, in Markdown for the terminal and in HTML for the page."""
+"""Tables of an evaluation's figures: Markdown for the terminal, HTML for the page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from engine.evaluation.scores import CLICK_CAP, Estimate, Summary
 from flows.evaluation.compare import Measured, Result
 
 Row = list[str]
-"""Cells of a row. A table is its titles, then its rows; a title that begins with # heads a column of numbers."""
+"""Cells of one row of a table. A table's first row holds titles; a title that begins with # heads numbers."""
 
 CLICK_TITLES = {
     "miou_1_chosen": "1 click, chosen",
@@ -29,7 +29,7 @@ AUTOMATIC_TITLES = {
 
 
 def click_table(results: Sequence[Result]) -> list[Row]:
-    """Build rows by group (all masks, domains, mask sizes): in each group the models, then their differences."""
+    """Build the table of click figures. Each group (all, a domain, a mask size) lists models, then differences."""
     everyone = _everyone(results)
     names = list(dict.fromkeys(name for each in everyone for name in each.clicks.config.figure_names))
     rows = [["masks of", "model", "#images", "#masks", *(f"#{CLICK_TITLES[name]}" for name in names)]]
@@ -46,7 +46,7 @@ def click_table(results: Sequence[Result]) -> list[Row]:
 
 
 def automatic_table(results: Sequence[Result]) -> list[Row]:
-    """Build the same rows for automatic masks; the model beside another follows it, with at most as many masks."""
+    """Build the table of automatic masks by group. A compared model follows its model, with at most as many masks."""
     rows = [["masks of", "model", "#images", "#masks made", "#ground truth"]]
     rows[0] += [f"#{AUTOMATIC_TITLES[name]}" for name in FIGURES]
     pairs = [each for result in results for each in (result.measured, result.beside) if each and each.automatic]
@@ -65,7 +65,7 @@ def automatic_table(results: Sequence[Result]) -> list[Row]:
 
 
 def to_markdown(table: Sequence[Row]) -> str:
-    """Render the table in Markdown."""
+    """Render a table as Markdown."""
     titles, *rows = table
     rule = ["---:" if title.startswith("#") else "---" for title in titles]
     lines = [[title.lstrip("#") for title in titles], rule, *rows]
@@ -73,7 +73,7 @@ def to_markdown(table: Sequence[Row]) -> str:
 
 
 def _everyone(results: Sequence[Result]) -> list[Measured]:
-    """List the models and those beside them, each once."""
+    """List all measured models and compared models, each once."""
     named = {each.model: each for result in results for each in (result.measured, result.beside) if each}
     return list(named.values())
 

@@ -1,1 +1,1 @@
-"""What the HTML pages share: markup, SVG plots, the style sheet."""
+"""Parts that the HTML pages share: markup, SVG plots and the style sheet."""

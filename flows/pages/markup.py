@@ -1,4 +1,4 @@
-"""Pieces of HTML. Whatever comes from a dataset passes through `text` on its way in."""
+"""Pieces of HTML. The function `text` escapes every value that comes from a dataset."""
 
 import base64
 import shlex
@@ -10,7 +10,7 @@ from storage.objects.atomic import replace_file
 
 
 def document(title: str, body: str) -> str:
-    """Render a whole page with its style inside; `body` is HTML."""
+    """Render a whole page around the HTML `body`, with the style sheet inside the page."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -20,35 +20,35 @@ def document(title: str, body: str) -> str:
 
 
 def write_page(page: str, destination: Path) -> Path:
-    """Write a page and return its path; an old page is replaced whole."""
+    """Write a page and return its path; an old page is replaced in one step."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     replace_file(destination, lambda file: file.write(page.encode()))
     return destination
 
 
 def text(value: str) -> str:
-    """Escape for use between tags and inside quoted attributes."""
+    """Escape a value for use between tags and inside quoted attributes."""
     return escape(value, quote=True)
 
 
 def note(words: str) -> str:
-    """Render a quiet line of plain words."""
+    """Render plain text as a note, in less prominent type."""
     return f'<p class="note">{text(words)}</p>'
 
 
 def card(inside: str) -> str:
-    """Render a box around HTML that scrolls sideways where it is too wide."""
+    """Render a box around HTML; the box scrolls sideways where its content is too wide."""
     return f'<div class="card scroll">{inside}</div>'
 
 
 def tile(name: str, value: str, label: str, about: str = "") -> str:
-    """Render a number in large type; `name` is its element id."""
+    """Render a number in large type; `name` is the id of its HTML element."""
     small = f"<small>{about}</small>" if about else ""
     return f'<div class="card tile"><b id="{name}">{value}</b><span>{label}</span>{small}</div>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
-    """Render a table; cells are HTML, and a column whose name begins with # holds numbers."""
+    """Render a table whose cells are HTML; a column holds numbers if its name begins with #."""
     classes = [' class="number"' if column.startswith("#") else "" for column in columns]
     heads = "".join(f"<th{each}>{name.lstrip('#')}</th>" for each, name in zip(classes, columns, strict=True))
     body = "".join(
@@ -59,10 +59,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = 
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Encode bytes of the media type `kind` as a data: address."""
+    """Encode bytes as a `data:` address; `kind` is their media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def command(*arguments: str) -> str:
-    """Render a `gigamask` command, quoted for a shell."""
+    """Render a `gigamask` command as HTML, quoted for a shell."""
     return f"<pre>{text(shlex.join(['gigamask', *arguments]))}</pre>"

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: style, bars, markers and the way from matplotlib to a bare <svg>.
+"""Plots as inline SVG: style, bars, markers, and the conversion from matplotlib to a bare <svg>.
 
 Colours are CSS variables of the page, so that they follow light and dark mode.
 """
@@ -39,7 +39,7 @@ STYLE: Any = {
 
 
 def new_figure() -> tuple[Figure, Axes]:
-    """Make a figure of one plot, as wide as a card of the page; make and draw it within `STYLE`."""
+    """Make a figure with one plot, as wide as a card of the page; call this and draw within the style `STYLE`."""
     figure = Figure(figsize=(4.9, 2.9), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -51,7 +51,7 @@ def new_figure() -> tuple[Figure, Axes]:
 
 
 def draw_bars(axes: Axes, edges: np.ndarray, counts_B: np.ndarray) -> None:
-    """Draw bars in percent, with head-room for the labels of markers."""
+    """Draw bars in percent, with room above them for the labels of markers."""
     percent_B = 100 * counts_B / max(1, counts_B.sum())
     gap = 0.12 * (edges[1] - edges[0])
     axes.bar(edges[:-1] + gap / 2, percent_B, np.diff(edges) - gap, align="edge", color=ACCENT, alpha=0.75, linewidth=0)
@@ -80,7 +80,7 @@ def draw_marker(axes: Axes, x: float, label: str, colour: str, *, row: int = 0, 
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """Render the bare <svg> element: no prologue or metadata, the page's font and colours, ids of its own."""
+    """Render a figure as a bare <svg> element: without metadata, in the page's font and colours, with unique ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

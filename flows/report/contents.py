@@ -1,4 +1,4 @@
-"""What the sections of the report share, read from the dataset's tables once. The rest each section reads itself."""
+"""Facts that several sections of the report need, read from the dataset's tables once. Sections query the rest."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from storage.protocol.plans import Plan
 from storage.tables.sql import one_of
 
 THRESHOLDS = {"predicted_iou": "predicted_iou_threshold", "stability": "stability_threshold"}
-"""Setting of the generator by score."""
+"""Name of the generator's threshold setting for each score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSet:
-    """The masks of one model with one group of settings, over all plans that made them."""
+    """Masks that one model made with one group of settings, over all plans that made them."""
 
     plan_ids: tuple[str, ...]
     model_id: str
     """Id of the model; "" for masks that people drew."""
     preset: str
-    """Preset nearest to the settings; "" where no generator made the masks."""
+    """Name of the preset nearest to the settings; "" where no generator made the masks."""
     changed_settings: Mapping[str, object]
-    """Settings that differ from the preset's."""
+    """Settings that differ from those of the nearest preset."""
     thresholds: Mapping[str, float]
-    """Applied thresholds by score (predicted_iou, stability); empty for masks that people drew."""
+    """Thresholds applied to each score (predicted_iou, stability); empty for masks that people drew."""
     finished_at: datetime
     """Time of the last commit, UTC."""
     shards_planned: int
@@ -38,31 +38,31 @@ class MaskSet:
     masks: int
     rejects: int
     seconds: float
-    """Work of all workers together."""
+    """Work of all workers together, in seconds."""
 
     @property
     def masks_per_image(self) -> float:
-        """Mean number of masks of an image; 0 without images."""
+        """Mean number of masks of an image; 0 where there are no images."""
         return self.masks / self.images if self.images else 0.0
 
     @property
     def images_per_s(self) -> float:
-        """Rate of one worker; 0 where no time was recorded."""
+        """Images per second of one worker; 0 where no time was recorded."""
         return self.images / self.seconds if self.seconds else 0.0
 
     @property
     def plans_sql(self) -> str:
-        """The plans as an SQL list, for `plan IN`."""
+        """Ids of the plans as an SQL list, for use after `plan IN`."""
         return one_of(self.plan_ids)
 
 
 class ReportContents:
-    """A dataset as of its newest fold, asked through SQL; what several sections need is read once."""
+    """Contents of a dataset as of its newest fold, read with SQL. What several sections need is read only once."""
 
     def __init__(self, dataset: Dataset, *, now: datetime | None = None) -> None:
         self.dataset = dataset
         self.written_at = now or datetime.now(UTC)
-        """Time of the report, UTC."""
+        """Time at which the report is written, UTC."""
 
     @property
     def uri(self) -> str:
@@ -70,38 +70,38 @@ class ReportContents:
         return self.dataset.uri
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
-        """Query the tables."""
+        """Query the dataset's tables with SQL and return the rows."""
         found: list[dict[str, Any]] = self.dataset.query(sql).to_pylist()
         return found
 
     @cached_property
     def images(self) -> int:
-        """Images of the dataset."""
+        """Number of images in the dataset."""
         return self._count("images")
 
     @cached_property
     def masks(self) -> int:
-        """Masks of the dataset, whichever model made them."""
+        """Number of masks in the dataset, of all models and settings."""
         return self._count("masks")
 
     @cached_property
     def rejects(self) -> int:
-        """Rejected inputs of the dataset."""
+        """Number of rejected inputs in the dataset."""
         return self._count("rejects")
 
     @cached_property
     def mask_sets(self) -> list[MaskSet]:
-        """All masks by model and settings, the last committed at the end; plans without a finished shard left out."""
+        """Sets of masks by model and settings, last committed at the end; plans without a finished shard have none."""
         return _read_mask_sets(self)
 
     @property
     def newest(self) -> MaskSet | None:
-        """The masks that the report is about: those committed last."""
+        """Set of masks that was committed last; the report is about this set."""
         return self.mask_sets[-1] if self.mask_sets else None
 
     @cached_property
     def stats(self) -> MaskStats:
-        """Statistics of the newest masks: the generator's diagnostics, and the images without a mask."""
+        """Statistics of the set committed last: the generator's diagnostics, and the images without a mask."""
         if self.newest is None:
             return MaskStats()
         rows = self.rows(f"SELECT stats FROM shards WHERE plan IN {self.newest.plans_sql} AND attempt IS NOT NULL")
@@ -109,7 +109,7 @@ class ReportContents:
 
     @cached_property
     def images_by_count(self) -> dict[int, int]:
-        """Number of masks -> images with as many of the newest masks, 0 included."""
+        """Number of images by number of masks, for the set committed last; images without a mask included."""
         if self.newest is None:
             return {}
         counted = f"SELECT image_id, count(*) AS number FROM masks WHERE plan IN {self.newest.plans_sql}"
@@ -168,7 +168,7 @@ def _mask_set(plans: Sequence[Plan], rows: Sequence[Mapping[str, Any]]) -> MaskS
 
 
 def _name_preset(generate: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """Find the preset nearest to the settings, and the settings that differ; ("", {}) without a generator."""
+    """Find the nearest preset, and the settings that differ from it; ("", {}) where no generator made the masks."""
     if not generate:
         return "", {}
     settings = {key: value for key, value in generate.items() if key not in THRESHOLDS.values()}

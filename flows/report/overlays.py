@@ -1,7 +1,7 @@
-"""Overlays: a JPEG of an image and a transparent PNG of its masks, of the same size.
+"""Overlays: a JPEG of an image and, of the same size, a transparent PNG of its masks.
 
 With two layers the page can show the image with and without masks, and a PNG of a few flat colours is small.
-Letters of array shapes: H, W of the display copy; C colours of the palette.
+In array shapes, H and W are the size of the display copy; C is the number of colours in the palette.
 """
 
 import io
@@ -16,9 +16,9 @@ from storage import rle
 from storage.records import MaskRecord
 
 LONGEST_SIDE_PX = 1024
-"""Longest side of a display copy."""
+"""Maximum length of a display copy's longest side, in pixels."""
 SHORTEST_SIDE_PX = 480
-"""Shortest side that small images are enlarged to, so that outlines stay thin beside what they enclose."""
+"""Shortest side of an enlarged small image, in pixels; so its outlines stay thin beside what they enclose."""
 FILL_ALPHA = 0.42
 OUTLINE_ALPHA = 0.92
 JPEG_QUALITIES = (82, 70, 55, 40)
@@ -29,12 +29,12 @@ PALETTE_RGB = (
     (0, 187, 249), (163, 230, 53), (255, 93, 213), (0, 150, 136), (255, 140, 122), (99, 102, 241),
     (222, 184, 35), (34, 197, 94), (192, 132, 252), (214, 40, 40), (125, 211, 252), (217, 119, 6),
 )  # fmt: skip
-"""Fill colours, far apart in hue and rare in photographs at this strength."""
+"""Fill colours as RGB, far apart in hue and rare in photos at this strength."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """The two layers of one image, both width x height pixels."""
+    """Two layers that show one image with its masks, both of width x height pixels."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Overlay:
 
 
 def draw_overlay(image: bytes, masks: Sequence[MaskRecord]) -> Overlay:
-    """Draw the masks of a stored image: small masks lie above large ones, touching masks differ in colour."""
+    """Draw the masks of a stored image. Small masks are drawn above large masks; touching masks differ in colour."""
     copy = _display_copy(image)
     labels_HW = label_masks(masks, (copy.height, copy.width))
     return Overlay(
@@ -55,14 +55,14 @@ def draw_overlay(image: bytes, masks: Sequence[MaskRecord]) -> Overlay:
 
 
 def flatten(overlay: Overlay) -> Image.Image:
-    """Blend both layers into one RGB image."""
+    """Blend the two layers of an overlay into one RGB image."""
     below = Image.open(io.BytesIO(overlay.image_jpeg)).convert("RGBA")
     masks = Image.open(io.BytesIO(overlay.masks_png)).convert("RGBA")
     return Image.alpha_composite(below, masks).convert("RGB")
 
 
 def label_masks(masks: Sequence[MaskRecord], size_hw: tuple[int, int]) -> np.ndarray:
-    """Compute each pixel's colour index, uint8 [H, W]: 0 bare, 1..C fill, C+1..2C outline of colour index - C."""
+    """Compute each pixel's colour index, uint8 [H, W]: 0 is no mask, 1..C a fill, C+1..2C the outline of that fill."""
     fill_HW = np.zeros(size_hw, np.uint8)
     outline_HW = np.zeros(size_hw, np.bool_)
     used_C = np.zeros(len(PALETTE_RGB), np.int64)
@@ -80,7 +80,7 @@ def label_masks(masks: Sequence[MaskRecord], size_hw: tuple[int, int]) -> np.nda
 
 
 def _display_copy(image: bytes) -> Image.Image:
-    """Decode as RGB, scaled to at most LONGEST_SIDE_PX; a tiny image is enlarged to SHORTEST_SIDE_PX."""
+    """Decode an image as RGB and scale it to at most LONGEST_SIDE_PX; enlarge a tiny image to SHORTEST_SIDE_PX."""
     copy = Image.open(io.BytesIO(image))
     stored_sides = sorted(copy.size)
     copy.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that suffices
@@ -93,7 +93,7 @@ def _display_copy(image: bytes) -> Image.Image:
 
 
 def _encode_jpeg(copy: Image.Image) -> bytes:
-    """Encode at the first of JPEG_QUALITIES that keeps within MAX_JPEG_BYTES, else at the last."""
+    """Encode a JPEG with the first of JPEG_QUALITIES that keeps within MAX_JPEG_BYTES, or else with the last."""
     data = b""
     for quality in JPEG_QUALITIES:
         buffer = io.BytesIO()
@@ -117,7 +117,7 @@ def _encode_labels(labels_HW: np.ndarray) -> bytes:
 
 
 def _shrink(mask_HW: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Resize a mask to the pixels it covers by half; a mask too thin for that keeps its best covered pixels."""
+    """Shrink a mask to the pixels that it covers by half or more; a thinner mask keeps its best covered pixels."""
     height, width = size_hw
     if mask_HW.shape == size_hw:
         return mask_HW
@@ -135,14 +135,14 @@ def _window(mask_HW: np.ndarray, margin: int) -> tuple[slice, slice]:
 
 
 def _colours_around(fill_HW: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
-    """List the colours under the mask and within three pixels of it, as indices."""
+    """List the indices of the colours under a mask and within three pixels of it."""
     near_HW = cv2.dilate(inside_HW.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.bool_)
     found = np.unique(fill_HW[near_HW])
     return found[found > 0].astype(np.int64) - 1
 
 
 def _pick_colour(neighbours: np.ndarray, used_C: np.ndarray) -> int:
-    """Pick the least used colour among those that stand out from the neighbours', or the farthest one."""
+    """Pick the least used colour of those unlike the neighbours' colours; if there is none, the most different."""
     palette_C3 = np.array(PALETTE_RGB, np.float64)
     if not neighbours.size:
         return int(np.argmin(used_C))
@@ -152,7 +152,7 @@ def _pick_colour(neighbours: np.ndarray, used_C: np.ndarray) -> int:
 
 
 def _edge(inside_HW: np.ndarray) -> np.ndarray:
-    """Find the inner border: two pixels wide, one where the mask is small, none along the image's own border."""
+    """Find a mask's inner border: two pixels wide, one pixel for a small mask, none along the image's border."""
     iterations = 2 if min(inside_HW.shape) > 24 else 1
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     return inside_HW & ~cv2.erode(inside_HW.astype(np.uint8), cross, iterations=iterations).astype(np.bool_)

@@ -1,4 +1,4 @@
-"""The report as one HTML page: its sections in order, everything inside it, no script, nothing loaded from outside."""
+"""The report as one HTML page: all sections in order, without scripts and without files from outside."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ SECTIONS: tuple[Callable[[ReportContents], str], ...] = (
     rejects.render,
     next_steps.render,
 )
-"""What follows the header, from the top. A new section is one file and one line here."""
+"""Sections that follow the header, from the top. A new section is one file and one line in this list."""
 
 
 def render(contents: ReportContents, *, title: str) -> str:
     """Render the whole page.
 
     Raises:
-        Corrupt: an image or a mask is not what its row says.
+        Corrupt: An image or a mask is not what its row states.
     """
     sections = [header.render(contents, title), *(section(contents) for section in SECTIONS), _footer(contents)]
     return document(f"{title} · gigamask report", "".join(sections))

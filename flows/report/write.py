@@ -1,4 +1,4 @@
-"""The HTML report of a dataset: what went in, what came out and why; one file, opened from disk."""
+"""The HTML report of a dataset, one file: what went in, what came out, and why."""
 
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -10,21 +10,21 @@ from storage.dataset import Dataset
 
 
 def report_path(dataset: Dataset) -> Path:
-    """Return the default path of a report: in the folder of a local dataset, in the working folder for one on S3."""
+    """Return a report's default path: in a local dataset's folder, or in the working folder for a dataset on S3."""
     return Path("gigamask-report.html") if "://" in dataset.uri else Path(dataset.uri) / "report.html"
 
 
 def write_report(dataset: Dataset, destination: Path, *, title: str | None = None, now: datetime | None = None) -> Path:
-    """Write the report of the dataset's newest fold to `destination`, and return it; an old report is replaced whole.
+    """Write the report of the dataset's newest fold to `destination` and return that path; replace an old report.
 
     Args:
-        dataset: what the report is about.
-        destination: the HTML file.
-        title: heading of the page; None: the dataset's own name.
-        now: time of writing; None: the clock's.
+        dataset: Dataset that the report describes.
+        destination: Path of the HTML file.
+        title: Heading of the page; None for the dataset's own name.
+        now: Time of writing to state on the page; None for the present time.
 
     Raises:
-        Corrupt: an image or a mask is not what its row says.
+        Corrupt: An image or a mask is not what its row states.
     """
     page = render(ReportContents(dataset, now=now), title=title or PurePosixPath(dataset.uri).name or dataset.uri)
     return write_page(page, destination)

@@ -1,1 +1,1 @@
-"""The sections of the report. One file holds a section's query, figures and HTML; `flows.report.page` lists them."""
+"""Sections of the report. Each file holds one section's query, figures and HTML; `flows.report.page` lists all."""

@@ -1,6 +1,6 @@
-"""This dataset beside SA-1B: what the paper states in a table, and the distributions of sizes, places and scores.
+"""The section that compares the dataset with SA-1B: a table, and distributions of size, place and score.
 
-What is said of SA-1B is what the paper states (Segment Anything, Kirillov et al. 2023); its curves are not redrawn.
+All figures of SA-1B are from its paper (Segment Anything, Kirillov et al. 2023); its curves are not redrawn.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from flows.words import percent
 SA1B_MASKS_PER_IMAGE = 100
 """Mean number of masks of an image of SA-1B (section 1: 1.1 B masks, 11 M images)."""
 PAPER_THRESHOLDS = {"predicted_iou": 0.88, "stability": 0.95}
-"""Thresholds by score that SA-1B was made with (appendix B)."""
+"""Thresholds for each score with which SA-1B was made (the paper's appendix B)."""
 
 SIZE_BINS = 1000
 CENTRE_BINS = 48
@@ -35,33 +35,33 @@ SCORE_BINS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Histograms:
-    """Counts over the newest masks. Histograms of scores add up to the masks that have the score.
+    """Counts over the masks that were committed last; a histogram of a score counts only masks that have the score.
 
-    B equal bins over [0, 1]; H, W cells over the image from its top left.
+    In array shapes, B is a number of equal bins over [0, 1]; H and W are numbers of cells from the image's top left.
     """
 
     relative_size_B: np.ndarray
-    """Masks by sqrt(mask area / image area); SIZE_BINS bins, int64."""
+    """Number of masks by relative size, sqrt(mask area / image area); SIZE_BINS bins, int64."""
     iou_sum_B: np.ndarray
-    """Predicted IoU summed over the masks of each bin of relative size that have one; float64."""
+    """Sum of the predicted IoUs in each bin of relative size, float64; masks without a predicted IoU are left out."""
     scored_B: np.ndarray
-    """Number of those masks, int64."""
+    """Number of masks with a predicted IoU in each bin of relative size, int64."""
     centre_HW: np.ndarray
-    """Masks by the centre of their box; CENTRE_BINS x CENTRE_BINS cells, int64."""
+    """Number of masks by the centre of their box; CENTRE_BINS x CENTRE_BINS cells, int64."""
     predicted_iou_B: np.ndarray
-    """Masks by predicted IoU; SCORE_BINS bins, int64."""
+    """Number of masks by predicted IoU; SCORE_BINS bins, int64."""
     stability_B: np.ndarray
-    """Masks by stability score; SCORE_BINS bins, int64."""
+    """Number of masks by stability score; SCORE_BINS bins, int64."""
 
     @property
     def median_relative_size(self) -> float:
-        """Median of sqrt(mask area / image area), exact to the width of a bin."""
+        """Median of the masks' sqrt(mask area / image area), exact to the width of a bin."""
         cumulated = np.cumsum(self.relative_size_B)
         return float((np.searchsorted(cumulated, cumulated[-1] / 2) + 0.5) / self.relative_size_B.size)
 
 
 def render(contents: ReportContents) -> str:
-    """Render the section as HTML; "" without masks."""
+    """Render the section as HTML; "" where there are no masks."""
     masks = contents.newest
     if masks is None or not masks.masks:
         return ""
@@ -74,7 +74,7 @@ def render(contents: ReportContents) -> str:
 
 
 def read_histograms(contents: ReportContents, masks: MaskSet) -> Histograms:
-    """Count the masks by size, place and score; the query engine counts, so memory does not grow with the dataset."""
+    """Count the masks by size, place and score, in the query engine, so that memory does not grow with the dataset."""
     mine = f"m.plan IN {masks.plans_sql}"
     joined = f"FROM masks m JOIN images i ON m.image_id = i.image_id WHERE {mine}"
     size_bin = _bin("sqrt(m.area_px / (CAST(i.height AS DOUBLE) * i.width))", SIZE_BINS)
@@ -110,7 +110,7 @@ def _bin(value: str, bins: int) -> str:
 def _histogram(
     contents: ReportContents, bin_sql: str, source_sql: str, bins: int, values: Sequence[str] = ("count(*)",)
 ) -> np.ndarray:
-    """Evaluate the aggregates `values` in each bin: float64 [V, B]."""
+    """Compute V SQL aggregates `values` in each of B bins, float64 [V, B]."""
     named = ", ".join(f"{value} AS value_{place}" for place, value in enumerate(values))
     out_VB = np.zeros((len(values), bins))
     for row in contents.rows(f"SELECT {bin_sql} AS bin, {named} {source_sql} GROUP BY bin"):
@@ -185,7 +185,7 @@ def _plot_card(name: str, svg: str, caption: str) -> str:
 
 
 def plot_relative_size(counts_B: np.ndarray, median: float) -> str:
-    """Plot how sqrt(mask area / image area) is distributed; `counts_B` has equal bins over [0, 1], a multiple of 50."""
+    """Plot the distribution of sqrt(mask area / image area); `counts_B` has a multiple of 50 equal bins over [0, 1]."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure()
         draw_bars(axes, np.linspace(0, 1, 51), counts_B.reshape(50, -1).sum(axis=1))
@@ -197,7 +197,7 @@ def plot_relative_size(counts_B: np.ndarray, median: float) -> str:
 
 
 def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
-    """Plot the images' distribution of the number of masks; `images_by_count` maps it to a number of images."""
+    """Plot the distribution of masks per image; `images_by_count` maps a number of masks to a number of images."""
     numbers = np.array(list(images_by_count), np.int64)
     images = np.array(list(images_by_count.values()), np.int64)
     mean = float((numbers * images).sum() / images.sum())
@@ -217,7 +217,7 @@ def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
 
 
 def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
-    """Plot the mean predicted IoU in six classes of sqrt(mask area / image area); bins are equal over [0, 1]."""
+    """Plot the mean predicted IoU in six classes of sqrt(mask area / image area); input bins divide [0, 1] equally."""
     edges = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.4, 1])
     starts = np.round(edges[:-1] * scored_B.size).astype(np.int64)
     masks_C = np.add.reduceat(scored_B, starts)
@@ -240,7 +240,7 @@ def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
 
 
 def plot_centres(density_HW: np.ndarray) -> str:
-    """Plot where the masks' boxes are centred: counts over the image from its top left, [48, 48] cells."""
+    """Plot the centres of the masks' boxes as counts in [48, 48] cells, from the image's top left."""
     density_HW = _coarser(density_HW)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure()
@@ -268,7 +268,7 @@ def plot_centres(density_HW: np.ndarray) -> str:
 
 
 def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, paper_threshold: float) -> str:
-    """Plot the kept masks' distribution of a score, with its thresholds; `counts_B` has equal bins over [0, 1]."""
+    """Plot the distribution of a score over the kept masks, with its thresholds; `counts_B` divides [0, 1] equally."""
     edges = np.linspace(0, 1, counts_B.size + 1)
     lowest = float(edges[np.flatnonzero(counts_B)[0]]) if counts_B.any() else paper_threshold
     left = max(0.0, np.floor((min(lowest, threshold or 1.0, paper_threshold) - 0.04) * 20) / 20)
@@ -289,7 +289,7 @@ def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, pape
 
 
 def _coarser(density_HW: np.ndarray) -> np.ndarray:
-    """Merge cells until four masks are in a cell on average, down to 8 x 8."""
+    """Merge cells until a cell holds four masks on average or 8 x 8 cells are left."""
     side = max(side for side in (8, 12, 16, 24, 48) if side == 8 or 4 * side**2 <= density_HW.sum())
     block = density_HW.shape[0] // side
     coarse: np.ndarray = density_HW.reshape(side, block, side, block).sum(axis=(1, 3))
@@ -297,7 +297,7 @@ def _coarser(density_HW: np.ndarray) -> np.ndarray:
 
 
 def _nice_step(at_least: float) -> int:
-    """Find the first of 1, 2, 5, 10, 20, 50, ... that is not below `at_least`."""
+    """Find the smallest number of the series 1, 2, 5, 10, 20, 50, ... that is `at_least` or more."""
     step = 1
     while step < at_least:
         step = step * 5 // 2 if str(step)[0] == "2" else step * 2

@@ -1,4 +1,4 @@
-"""What each filter of the generator took, as a funnel, and which setting would keep more."""
+"""The section on the generator's filters: how many candidates each removed, and which setting would keep more."""
 
 from engine.automatic.diagnostics import Diagnostics
 from engine.automatic.filters import Filter
@@ -13,7 +13,7 @@ ALWAYS_SHOWN = (
     Filter.DUPLICATE_IN_CROP,
     Filter.DISSOLVED,
 )
-"""Filters with a row even where they took nothing; the others have one only where they took something."""
+"""Filters that always have a row; any other filter has a row only if it removed something."""
 
 
 def render(contents: ReportContents) -> str:
@@ -35,7 +35,7 @@ def render(contents: ReportContents) -> str:
 
 
 def explain_losses(counts: Diagnostics, *, advise: bool) -> str:
-    """Say how many candidates were kept, which filter took most and, with `advise`, which setting keeps more."""
+    """State how many candidates were kept, which filter removed most and, with `advise`, which setting keeps more."""
     lost, taken = max(counts.taken.items(), key=lambda item: item[1])
     kept = f"{counts.kept:,} of {counts.candidates:,} candidate masks kept ({percent(counts.kept, counts.candidates)})"
     if not taken:

@@ -1,4 +1,4 @@
-"""Header of the report: totals, the result in a sentence, and the facts of the masks the report is about."""
+"""Header of the report: totals, the result in a sentence, and facts about the masks committed last."""
 
 import shlex
 
@@ -9,7 +9,7 @@ from flows.report.sections.filters import explain_losses
 from flows.words import duration, moment, sentence
 
 FEW_MASKS = 10
-"""Masks per image below which the page says what to change; SA-1B has about 100."""
+"""Number of masks per image below which the page advises what to change; SA-1B has about 100."""
 SCORES = {"predicted_iou": "predicted IoU", "stability": "stability"}
 
 
@@ -25,7 +25,7 @@ def render(contents: ReportContents, title: str) -> str:
 
 
 def verdict(contents: ReportContents) -> tuple[str, bool]:
-    """State the result in a sentence or two, and whether it needs somebody's attention."""
+    """State the result in a sentence or two, and return whether it needs attention."""
     # Nothing to judge
     newest = contents.newest
     if not contents.images:
@@ -98,7 +98,7 @@ def _plan_ids(masks: MaskSet) -> str:
 
 
 def _other_masks(contents: ReportContents) -> str:
-    """Masks of other models or settings; "" without any."""
+    """Render the masks of other models or settings; "" where there are none."""
     if len(contents.mask_sets) < 2:
         return ""
     columns = ("Plans", "Model", "Preset", "Finished", "#Images", "#Masks")

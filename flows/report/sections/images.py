@@ -1,4 +1,4 @@
-"""A dozen images with their masks drawn over them, from most masks to fewest, read by range reads."""
+"""The section of a dozen images with their masks drawn over them, from most masks to fewest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ from storage.tables.samples import MASK_COLUMNS, read_image, read_masks
 from storage.tables.sql import one_of
 
 NUM_IMAGES = 12
-"""Most images on the page."""
+"""Maximum number of images on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownImage:
-    """One image of the page."""
+    """One image that the page shows, with its masks."""
 
     image: ImageRecord
     data: bytes
-    """Its file, as stored."""
+    """Bytes of the image's file, as stored."""
     masks: tuple[MaskRecord, ...]
-    """Its masks among the newest."""
+    """Masks of the image in the set that was committed last."""
     diagnostics: Diagnostics | None
-    """What became of its candidates; None where the shard recorded nothing about it."""
+    """Counts of the image's kept and dropped candidates; None where the shard recorded none."""
 
 
 def render(contents: ReportContents) -> str:
-    """Render the section as HTML; "" without images.
+    """Render the section as HTML; "" where there are no images.
 
     Raises:
-        Corrupt: an image or a mask is not what its row says.
+        Corrupt: An image or a mask is not what its row states.
     """
     shown = read_shown_images(contents)
     if not shown:
@@ -55,10 +55,10 @@ def render(contents: ReportContents) -> str:
 
 
 def read_shown_images(contents: ReportContents) -> list[ShownImage]:
-    """Read images evenly spaced by their number of masks, fewest and most included; most masks first.
+    """Read images that are evenly spaced by number of masks, from the most masks to the fewest.
 
     Raises:
-        Corrupt: an image or a mask is not what its row says.
+        Corrupt: An image or a mask is not what its row states.
     """
     newest = contents.newest
     if newest is None:
@@ -84,7 +84,7 @@ def read_shown_images(contents: ReportContents) -> list[ShownImage]:
 
 
 def _rows_at_even_places(contents: ReportContents, images_sql: str, order: str, number: int) -> list[dict[str, Any]]:
-    """Read rows of `images` at evenly spaced places of the images that `images_sql` selects, the last place first."""
+    """Read rows of the table `images`: those at evenly spaced places of `images_sql`'s result, last place first."""
     total = contents.rows(f"SELECT count(*) AS number FROM ({images_sql})")[0]["number"]
     places = _even_places(total, number)
     if not places:
@@ -98,12 +98,12 @@ def _rows_at_even_places(contents: ReportContents, images_sql: str, order: str, 
 
 
 def _even_places(total: int, number: int) -> list[int]:
-    """Choose at most `number` of 0..total-1, evenly spaced, first and last included."""
+    """Choose at most `number` evenly spaced places of 0..total-1, the first and the last included."""
     return sorted({round(place) for place in np.linspace(0, total - 1, min(total, number))})
 
 
 def _read_masks(contents: ReportContents, plans_sql: str, image_ids: Sequence[int]) -> dict[int, list[MaskRecord]]:
-    """Read the masks of images, by image."""
+    """Read the masks of the given images, and group them by image."""
     if not image_ids:
         return {}
     ids = ", ".join(str(image_id) for image_id in image_ids)

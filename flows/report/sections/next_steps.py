@@ -1,4 +1,4 @@
-"""Queries to go on with, each a whole command."""
+"""The section of example queries to continue with, each as a whole command."""
 
 from flows.pages.markup import command, note, text
 from flows.report.contents import ReportContents
@@ -19,7 +19,7 @@ EXAMPLES = (
         "JOIN images i ON m.image_id = i.image_id ORDER BY m.predicted_iou LIMIT 20",
     ),
 )
-"""Title and SQL."""
+"""Example queries as pairs of title and SQL."""
 
 
 def render(contents: ReportContents) -> str:

@@ -1,16 +1,16 @@
-"""Rejected inputs: how many by reason, and the first of them one by one."""
+"""The section on rejected inputs: their number by reason, and a list of the first ones."""
 
 from flows.pages.markup import card, command, note, table, text
 from flows.report.contents import ReportContents
 
 NUM_ROWS = 40
-"""Most rejects listed one by one."""
+"""Maximum number of rejects that the page lists one by one."""
 QUERY = "SELECT source, stage, reason, detail FROM rejects ORDER BY stage, reason, source"
-"""SQL that lists them all."""
+"""SQL query that lists all rejects; the page shows it as a command."""
 
 
 def render(contents: ReportContents) -> str:
-    """Render the section as HTML; "" for an empty dataset."""
+    """Render the section as HTML; "" where the dataset is empty."""
     if not contents.rejects:
         return f"<h2>Rejected inputs</h2>{note('None: every input could be used.')}" if contents.images else ""
 
