@@ -1,7 +1,7 @@
-"""Does put-if-absent hold here? Asked once, when a dataset is created: everything else rests on it.
+"""Probe for put-if-absent, on which the whole commit protocol rests; it is made once, when a dataset is created.
 
-Sixteen writers race, several times: servers exist that refuse a second put that comes later, and let several racing
-ones all win.
+Sixteen writers race, several times: some servers refuse a second put that comes later, yet let several racing puts all
+succeed.
 """
 
 import threading
@@ -11,11 +11,17 @@ from storage.errors import Conflict, StoreError
 from storage.objects.stores import ObjectStore
 
 _WRITERS = 16
+"""Number of writers in a race."""
 _ROUNDS = 3
+"""Number of races."""
 
 
 def probe(store: ObjectStore) -> None:
-    """Raises StoreError where nothing can be written, or where put-if-absent lets other than one writer win."""
+    """Check that put-if-absent lets exactly one of several racing writers win.
+
+    Raises:
+        StoreError: Nothing can be written, or not exactly one writer won.
+    """
     for _ in range(_ROUNDS):
         key = f"folds/probe-{uuid.uuid4().hex}"
         try:
@@ -25,6 +31,7 @@ def probe(store: ObjectStore) -> None:
 
 
 def _race(store: ObjectStore, key: str) -> None:
+    """Let all writers put one object at the same moment, and check that one of them won."""
     names = [f"writer {number}".encode() for number in range(_WRITERS)]
     won: list[bytes] = []
     failures: list[StoreError] = []
@@ -40,11 +47,14 @@ def _race(store: ObjectStore, key: str) -> None:
         except StoreError as error:
             failures.append(error)
 
+    # The race
     threads = [threading.Thread(target=write, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+    # Its result
     if failures:
         raise failures[0]
     if len(won) != 1 or store.get(key) != won[0]:

@@ -1,7 +1,7 @@
-"""Removing what crashed and beaten attempts left behind.
+"""Removing the objects that crashed and losing attempts left behind.
 
-An attempt's object is garbage only when the record of its very (plan, shard, generation) names another attempt and no
-record names the object. Age plays no part: a worker may be frozen for a week and still win.
+An object is garbage only if no record names it and the record of its (plan, shard, generation) names another attempt.
+Age plays no part: a worker may be frozen for a week and still win.
 """
 
 from dataclasses import dataclass, replace
@@ -15,26 +15,36 @@ from storage.protocol.plans import Plan, PlannedShard, read_plan
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningReport:
-    """`garbage`: keys that were, or in a dry run would be, deleted; `kept`: those of attempts that may still win."""
+    """Result of one cleaning, or of a dry run."""
 
     garbage: tuple[str, ...]
+    """Keys of the objects that were deleted, or in a dry run would be."""
     nbytes: int
+    """Bytes of the garbage."""
     kept: tuple[str, ...]
-    unfinished: int  # half-written files that were, or would be, removed
+    """Keys of objects that no record names but whose attempts may still win."""
+    unfinished: int
+    """Number of half-written files that were removed, or in a dry run would be."""
     deleted: bool
+    """Whether the garbage was deleted; false for a dry run."""
 
 
 def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
-    """Finds garbage below `data/`, and deletes it where asked to; safe beside live workers."""
-    objects = list(store.list("data/"))  # before the records: an object that a later record names is not in it
+    """Find the garbage below `data/` and, with `delete`, remove it; live workers are not disturbed."""
+    # Objects, then records: in the other order a record made in between could name an object that counts as loose
+    objects = list(store.list("data/"))
     records = read_commits(store, list(list_commits(store)))
     named = {part.key for record in records for part in record.parts}
     winners = {(record.plan_id, record.shard, record.generation): record.attempt_id for record in records}
+
+    # Garbage: the objects and half-written files of losing attempts
     loose = [key for key in objects if key not in named]
-    garbage = [key for key in loose if _is_beaten(key, winners)]
-    beaten = set(garbage)
-    unfinished = [each for each in store.unfinished() if _cannot_matter(each.key, winners, store)]
+    garbage = [key for key in loose if _has_lost(key, winners)]
+    losing = set(garbage)
+    unfinished = [each for each in store.unfinished() if _is_removable(each.key, winners, store)]
     nbytes = sum(_nbytes(store, key) for key in garbage)
+
+    # Deletion
     if delete:
         for key in garbage:
             store.delete(key)
@@ -43,26 +53,29 @@ def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
     return CleaningReport(
         garbage=tuple(garbage),
         nbytes=nbytes,
-        kept=tuple(key for key in loose if key not in beaten),
+        kept=tuple(key for key in loose if key not in losing),
         unfinished=len(unfinished),
         deleted=delete,
     )
 
 
 def close(store: ObjectStore, plan: Plan) -> list[Commit]:
-    """Records for the plan's missing shards that nobody will make them; a worker still at one of them loses.
+    """Close the plan's missing shards: commit a record for each without a result, so that attempts under way lose.
 
-    A shard whose redo is given up stays what it was. Returns the shards closed by this call or another one.
+    A shard whose redo is closed keeps its previous content.
+
+    Returns:
+        Records of the shards that were closed, by this call or by another one at the same time.
     """
     fresh = read_plan(store, plan.plan_id)
     done = {(name.shard, name.generation) for name in list_commits(store, fresh.home)}
     missing = [shard for shard in fresh.shards if (shard.name, shard.generation) not in done]
-    records = [put_commit(store, _unmade(store, fresh, shard)) for shard in missing]
+    records = [put_commit(store, _closing_record(store, fresh, shard)) for shard in missing]
     return [record for record in records if not record.attempt_id.startswith(f"g{record.generation}-")]
 
 
-def _unmade(store: ObjectStore, plan: Plan, shard: PlannedShard) -> Commit:
-    """The record of a shard that nobody makes: empty, or that of the generation before once more."""
+def _closing_record(store: ObjectStore, plan: Plan, shard: PlannedShard) -> Commit:
+    """Make the record that closes a shard: an empty one, or for a redo that of the generation before it again."""
     now = datetime.now(UTC)
     if shard.generation:
         before = read_commit(store, plan.address(shard).before)
@@ -85,8 +98,8 @@ def _unmade(store: ObjectStore, plan: Plan, shard: PlannedShard) -> Commit:
     )
 
 
-def _is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
-    """Whether the object's attempt has lost: its generation's record is there and names another."""
+def _has_lost(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
+    """Whether an object's attempt has lost: the record of its generation names another attempt."""
     parts = key.split("/")
     attempt = parts[-1].split(".")[0]
     generation = attempt.partition("-")[0].removeprefix("g")
@@ -96,10 +109,10 @@ def _is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
     return winner is not None and winner != attempt
 
 
-def _cannot_matter(key: str, winners: dict[tuple[str, str, int], str], store: ObjectStore) -> bool:
-    """Whether a half-written file can be removed: its attempt has lost, or its object is there from another writer."""
+def _is_removable(key: str, winners: dict[tuple[str, str, int], str], store: ObjectStore) -> bool:
+    """Whether a half-written file can go: its attempt has lost, or another writer has completed the object."""
     if key.startswith("data/"):
-        return _is_beaten(key, winners)
+        return _has_lost(key, winners)
     try:
         store.head(key)
     except NotFound:
@@ -110,5 +123,5 @@ def _cannot_matter(key: str, winners: dict[tuple[str, str, int], str], store: Ob
 def _nbytes(store: ObjectStore, key: str) -> int:
     try:
         return store.head(key).nbytes
-    except NotFound:  # its own worker was faster
+    except NotFound:  # its own worker deleted it first
         return 0

@@ -1,4 +1,4 @@
-"""What commit records change in a table: rows appended, rows of shards replaced, masks withdrawn."""
+"""Changes that commit records make to a table: append rows, replace the rows of shards, withdraw masks."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
 def change_of(
     store: ObjectStore, done: DoneFold, name: str, action: str, commits: Sequence[Commit]
 ) -> delta.Change | None:
-    """What the fold after `done` does to one table; None where that is nothing."""
+    """Plan what the fold after `done` does to one table; None means no change."""
     withdrawn = withdrawn_masks(store, done)
     if action == "withdraw" and name == "masks":
         return _withdrawing(store, done, withdrawn_by(store, commits), withdrawn)
@@ -41,7 +41,7 @@ def change_of(
 
 
 def brings(name: str, commits: Sequence[Commit]) -> int:
-    """How many rows records bring into a table, at most: masks may be withdrawn."""
+    """Count the rows that records bring into a table, before withdrawn masks are left out."""
     own = [commit for commit in commits if commit.kind == name]
     counts = {
         "images": sum(commit.images for commit in own),
@@ -53,18 +53,18 @@ def brings(name: str, commits: Sequence[Commit]) -> int:
 
 
 def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change | None:
-    """Puts the shards of newly withdrawn masks into the table again, without these and those withdrawn before."""
+    """Replace the rows of the shards that hold newly withdrawn masks, without all masks withdrawn so far."""
     taken = folded_generations(store, done)
     places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
     if not places:
-        return None  # the withdrawal was closed unmade
+        return None  # the withdrawal was closed without a result
     names = [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
     rows = rows_of(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
     return delta.replacing("masks", rows, places)
 
 
 def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:
-    """What these records bring into a table, by plan and shard."""
+    """Collect the rows that records bring into a table, ordered by plan and shard, without withdrawn masks."""
     ordered = sorted(commits, key=lambda commit: (commit.plan_id, commit.shard))
     if name == "shards":
         return lambda: [shard_rows(ordered)]

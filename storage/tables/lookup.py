@@ -1,4 +1,4 @@
-"""Finding single things: one mask, and the images a dataset already has."""
+"""Look-ups of one mask, of one image's masks, and of the images that a dataset already has."""
 
 import pyarrow as pa
 
@@ -14,11 +14,16 @@ from storage.tables.samples import read_masks
 from storage.tables.sql import is_shard
 
 _MAX_SHARDS_NAMED = 100
-"""Most shards that a condition names; planning takes 0.15 ms for each, and the image's id alone finds the rows, too."""
+"""Most shards that a condition names, at 0.15 ms of planning each; beyond that it names the image's id alone."""
 
 
 def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
-    """One mask by its row and one range read. Raises NotFound, Corrupt."""
+    """Read one mask, by its row and one range read.
+
+    Raises:
+        NotFound: The fold has no such mask.
+        Corrupt: The stored bytes are damaged.
+    """
     where = f"{_where_image(store, done, image_id)} AND mask_id = {int(mask_id)}"
     rows = query(store, done, f"SELECT * FROM masks WHERE {where}").to_pylist()
     if not rows:
@@ -28,31 +33,40 @@ def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -
 
 
 def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Table:
-    """The image's rows of `masks`, by part and ordinal; none for an image that is not there or has no masks."""
+    """Read an image's rows of `masks`, ordered by part and ordinal; an unknown image has none."""
     where = _where_image(store, done, image_id)
     return query(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
 
 
 def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
-    """image_id -> the 32 bytes of its source_sha256: the images of the tables, and of records not folded yet."""
+    """Map image_id to the 32 bytes of source_sha256, for the images in the tables and in records not folded yet."""
+    # Images of the tables
     columns = ["image_id", "source_sha256"]
-    found = [table_rows(store, done, "images", columns)]
+    tables = [table_rows(store, done, "images", columns)]
+
+    # Images of records that are not folded yet
     folded = folded_generations(store, done)
     names = newest_generations(list_commits(store, kind=PlanKind.IMAGES))
     fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
     commits = read_commits(store, fresh)
-    readable = contents.have_rows(store, commits)  # else the rows are lost, and `verify` says so
+    readable = contents.have_rows(store, commits)  # the other rows are lost, which `verify` reports
     for commit in (commit for commit in commits if commit.address in readable):
-        found += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
+        tables += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
+
+    # SHA-256 by image id
     known: dict[int, bytes] = {}
-    for batch in pa.concat_tables(found, promote_options="permissive").to_batches():
+    for batch in pa.concat_tables(tables, promote_options="permissive").to_batches():
         digests = map(bytes.fromhex, batch.column("source_sha256").to_pylist())
         known.update(zip(batch.column("image_id").to_pylist(), digests, strict=True))
     return known
 
 
 def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
-    """A shard's rows lie together and ids are hashes: where the shards that can hold the image are known, name them."""
+    """Return the condition for an image's rows of `masks`.
+
+    It names the shards that can hold them, if these are known: a shard's rows lie together, while image ids are hashes
+    and lie anywhere.
+    """
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
     can_hold = "s.masks > 0 AND (strpos(s.inputs, i.home) > 0 OR s.inputs = '')"
     made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE {can_hold}"

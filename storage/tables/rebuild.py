@@ -1,4 +1,4 @@
-"""The four tables made anew from the commit records."""
+"""Rebuilding the four tables from the commit records."""
 
 import uuid
 from collections.abc import Sequence
@@ -18,13 +18,16 @@ from storage.tables.withdrawals import withdrawn_by
 
 
 def rebuild(store: ObjectStore) -> FoldReport:
-    """Makes the four tables anew from the commit records, in a folder of their own, and publishes them as one fold.
+    """Make the four tables anew from the commit records, in a new folder, and publish them as one fold.
 
-    Needs no table and no earlier fold to be readable. Older snapshots go on reading the old folder. What other
-    processes fold in the meantime is taken, too, before these tables are published, so that readers never go back.
+    No table and no earlier fold has to be readable. Older snapshots keep reading the old folder. Records that other
+    processes fold in the meantime are added before the new tables are published, so readers never go back in time.
     """
+    # Tables of the records that there are now
     folder = f"{delta.FIRST_FOLDER}-{next_number(store):08d}-{uuid.uuid4().hex[:8]}"
     built = DoneFold(number=0, folder=folder, versions=_build(store, folder, newest_generations(list_commits(store))))
+
+    # Publication under the next free number, after the records that came in the meantime
     while True:
         number = next_number(store)
         built = _catch_up(store, replace(built, number=number))
@@ -38,7 +41,7 @@ def rebuild(store: ObjectStore) -> FoldReport:
 
 
 def _catch_up(store: ObjectStore, built: DoneFold) -> DoneFold:
-    """Takes into tables that nobody knows yet the records that they lack."""
+    """Add the records that are missing from tables not yet published."""
     while (missing := unfolded(store, built).fold) is not None:
         commits = checked_records(store, missing)
         versions = {
@@ -52,7 +55,7 @@ def _catch_up(store: ObjectStore, built: DoneFold) -> DoneFold:
 
 
 def _build(store: ObjectStore, folder: str, names: Sequence[ShardAddress]) -> dict[str, int]:
-    """New tables in a folder nobody knows yet, filled from records; without what these very records withdraw."""
+    """Make tables in an unpublished folder and fill them from records, without the masks that these withdraw."""
     versions = delta.create_tables(store, folder)
     withdrawals = [name for name in names if name.kind == PlanKind.WITHDRAWALS]
     withdrawn = withdrawn_by(store, read_commits(store, withdrawals))

@@ -17,7 +17,7 @@ from storage.tables.columns import IMAGES, MASKS, REJECTS, SHARDS
 def image_rows(
     images: Sequence[ImageRecord], plan: Plan, shard: PlannedShard, part: str, spans: Iterable[MemberSpan]
 ) -> pa.Table:
-    """Rows of `images` for one image shard, in the order given; `spans` are those of its tar."""
+    """Make the rows of `images` for one image shard, in the order given; `spans` locate the members of its tar."""
     at = {span.key: span for span in spans if span.ext != "json"}
     rows = [
         {
@@ -40,7 +40,7 @@ def mask_rows(
     part: str,
     spans: Iterable[MemberSpan],
 ) -> pa.Table:
-    """Rows of `masks` for one mask shard, by image and ordinal; `spans` are those of its tar."""
+    """Make the rows of `masks` for one mask shard, by image and ordinal; `spans` locate the members of its tar."""
     at = {span.key: span for span in spans}
     rows = [
         {
@@ -60,7 +60,7 @@ def mask_rows(
 
 
 def shard_rows(commits: Iterable[Commit]) -> pa.Table:
-    """Rows of `shards` for these records."""
+    """Make the rows of `shards` for commit records."""
     rows = [
         {
             "plan": commit.plan_id,
@@ -86,7 +86,7 @@ def shard_rows(commits: Iterable[Commit]) -> pa.Table:
 
 
 def reject_rows(commits: Iterable[Commit]) -> pa.Table:
-    """Rows of `rejects` for these records."""
+    """Make the rows of `rejects` for commit records."""
     rows = [
         {**vars(reject), "plan": commit.plan_id, "shard": commit.shard}
         for commit in commits
@@ -102,10 +102,10 @@ def _mask_columns(mask: MaskRecord) -> dict[str, object]:
         "mask_id": mask.mask_id,
         **dict(zip(("x0", "y0", "x1", "y1"), mask.box_xyxy, strict=True)),
         "area_px": mask.area_px,
-        "predicted_iou": _known(mask.predicted_iou),
-        "stability_score": _known(mask.stability_score),
-        "point_x": _known(mask.point_xy[0]),
-        "point_y": _known(mask.point_xy[1]),
+        "predicted_iou": _none_for_nan(mask.predicted_iou),
+        "stability_score": _none_for_nan(mask.stability_score),
+        "point_x": _none_for_nan(mask.point_xy[0]),
+        "point_y": _none_for_nan(mask.point_xy[1]),
         **dict(zip(("crop_x0", "crop_y0", "crop_x1", "crop_y1"), mask.crop_xyxy, strict=True)),
         "stage": origin.stage,
         "model_id": origin.model_id,
@@ -115,5 +115,5 @@ def _mask_columns(mask: MaskRecord) -> dict[str, object]:
     }
 
 
-def _known(value: float) -> float | None:
+def _none_for_nan(value: float) -> float | None:
     return None if math.isnan(value) else value

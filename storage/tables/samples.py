@@ -1,7 +1,7 @@
-"""From rows of the tables to what they stand for: an image's bytes, a mask with its pixels. Everything read is checked.
+"""Reading single samples by their table rows: an image's bytes, a mask's pixels. Everything read is checked.
 
-A row of `images` or `masks` says where its file lies in a tar (`part`, `member_offset`, `member_nbytes`); each is one
-range read.
+A row of `images` or `masks` says where its file lies in a tar (`part`, `member_offset`, `member_nbytes`). Each file
+takes one range read.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from storage.objects.stores import ObjectStore
 from storage.records import ImageRecord, MaskRecord, Provenance
 
 Row = Mapping[str, Any]
+"""A row of a table: column name -> value."""
 IMAGE_COLUMNS = (*ImageRecord.__dataclass_fields__, "part", "member_offset", "member_nbytes")
 """Columns of `images` that `read_image` needs."""
 MASK_COLUMNS = (
@@ -38,14 +39,18 @@ def read_image(store: ObjectStore, row: Row) -> tuple[ImageRecord, bytes]:
 
 
 def checked(image: ImageRecord, data: bytes, where: str) -> bytes:
-    """Return the bytes of an image. Raises Corrupt where they are not those of its record."""
+    """Return the bytes of an image once they are checked; `where` names their file in the error.
+
+    Raises:
+        Corrupt: The SHA-256 is not the one in the image's record.
+    """
     if hashlib.sha256(data).hexdigest() != image.stored_sha256:
         raise Corrupt(f"{where}: image {image.key} is damaged; run `gigamask verify`")
     return data
 
 
 def read_masks(store: ObjectStore, rows: Iterable[Row]) -> list[MaskRecord]:
-    """Read the masks of rows of `masks`, in their order; an annotation file with several of them is read once.
+    """Read the masks that rows of `masks` describe, in the order of the rows; each annotation file is read once.
 
     Raises:
         Corrupt: A mask is not where its row says.

@@ -1,4 +1,4 @@
-"""The spelling of SQL that this code composes itself."""
+"""Literals and conditions of the SQL that this package composes."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -10,7 +10,7 @@ def quoted(text: str) -> str:
 
 
 def one_of(texts: Iterable[str]) -> str:
-    """Return texts as an SQL list, for `IN`; an empty one is `(NULL)`, which nothing is in."""
+    """Return texts as an SQL list, for `IN`; no texts give `(NULL)`, which matches nothing."""
     return f"({', '.join(map(quoted, texts)) or 'NULL'})"
 
 
@@ -20,10 +20,10 @@ def is_shard(plan: str, shard: str) -> str:
 
 
 def are_shards(shards: Iterable[tuple[str, str]]) -> str:
-    """Return the condition for the rows of these (plan, shard); false for none.
+    """Return the condition for the rows of several (plan, shard); `false` if there are none.
 
-    One term a plan, however many shards: the engine recurses over chains of OR. The range lets it pass over files,
-    which it does not do for the list alone.
+    There is one term per plan, however many shards, because the engine recurses over chains of OR. Each term also has
+    a range of shard names: the engine skips files by a range, but not by a list.
     """
     terms = []
     for plan, group in groupby(sorted(set(shards)), key=lambda pair: pair[0]):

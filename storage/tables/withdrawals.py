@@ -1,4 +1,4 @@
-"""Masks taken back: their record, and the rows that `masks` is without."""
+"""Withdrawals: the commit record that takes masks back, and the rows it removes from `masks`."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,14 +16,17 @@ from storage.tables.columns import WITHDRAWALS, compact
 from storage.tables.fold_log import DoneFold, folded_generations
 from storage.tables.query import stream
 
-_NAMED_IN_SQL = 20  # images: of more the library reads all files
+_MAX_IMAGES_NAMED = 20
+"""Most images that a SQL condition names; for longer lists the library reads all files anyway."""
 
 
 def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
-    """Records that these (image_id, mask_id) are withdrawn; the next fold takes them out of `masks`.
+    """Commit the withdrawal of masks, given as (image_id, mask_id); the next fold removes them from `masks`.
 
-    Raises ValueError for masks that are not in the tables, and where this very withdrawal was closed.
+    Raises:
+        ValueError: A mask is not in the tables, or the same withdrawal was closed without a result.
     """
+    # The plan of the withdrawal, whose id follows from its masks and reason
     wanted = sorted(set(masks))
     if not wanted or not all(0 <= each < 2**63 for pair in wanted for each in pair):
         raise ValueError(f"withdrawal: {'a mask has two 63-bit ids' if wanted else 'no mask was named'}")
@@ -31,29 +34,38 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
     shard = PlannedShard(name="00000", inputs=inputs)
     plan = make_plan(PlanKind.WITHDRAWALS, [shard], {"reason": reason})
     with suppress(NotFound):
-        return _made(read_commit(store, plan.address(shard)))  # withdrawn before, for the same reason
-    rows = _found(store, done, wanted, reason)
+        return _not_closed(read_commit(store, plan.address(shard)))  # withdrawn before, for the same reason
+
+    # Rows of the masks: each has to be in the tables
+    rows = _withdrawal_rows(store, done, wanted, reason)
     lost = sorted(set(wanted) - mask_pairs(rows))
     if lost:
         what = f"{len(lost)} of {len(wanted)} masks are not in fold {done.number}"
         raise ValueError(f"withdrawal: {what}, the first is {lost[0]} (image, mask)")
+
+    # The commit record
     attempt = begin_attempt(store, put_plan(store, plan), shard)
     contents.put_rows(
         attempt, rows.sort_by([("plan", "ascending"), ("shard", "ascending")]), images=0, masks=len(wanted)
     )
-    return _made(attempt.commit())
+    return _not_closed(attempt.commit())
 
 
-def _made(withdrawal: Commit) -> Commit:
+def _not_closed(withdrawal: Commit) -> Commit:
+    """Return the record of a withdrawal.
+
+    Raises:
+        ValueError: The withdrawal was closed without a result.
+    """
     if not withdrawal.attempt_id:
         raise ValueError(f"withdrawal: {withdrawal.address} was given up (`gc --close`); give another reason")
     return withdrawal
 
 
-def _found(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> pa.Table:
-    """The rows of the named masks, as rows of a withdrawal; one pass over the table, whatever their number."""
+def _withdrawal_rows(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> pa.Table:
+    """Find the rows of the named masks in one pass over the table; the columns are those of WITHDRAWALS."""
     image_ids = sorted({int(image_id) for image_id, _ in wanted})
-    where = f"image_id IN ({', '.join(map(str, image_ids))})" if len(image_ids) <= _NAMED_IN_SQL else "true"
+    where = f"image_id IN ({', '.join(map(str, image_ids))})" if len(image_ids) <= _MAX_IMAGES_NAMED else "true"
     pairs = set(wanted)
     mask_ids = np.unique(np.array([mask_id for _, mask_id in wanted], dtype=np.int64))
     found = []
@@ -67,7 +79,10 @@ def _found(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]]
 
 
 def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
-    """Masks withdrawn by the records of a fold (None: by all records, folded or not); columns of WITHDRAWALS."""
+    """Read the masks withdrawn by the records of a fold; the columns are those of WITHDRAWALS.
+
+    `done` None means all records, folded or not.
+    """
     names = newest_generations(list_commits(store, kind=PlanKind.WITHDRAWALS))
     if done is not None and names:
         taken = folded_generations(store, done)
@@ -76,14 +91,14 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
 
 
 def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
-    """Read the rows of these withdrawals."""
+    """Read the rows of withdrawals."""
     schema = compact(WITHDRAWALS)
     parts = (contents.read_rows(store, part).cast(schema) for commit in commits for part in commit.rows())
     return pa.concat_tables([schema.empty_table(), *parts])
 
 
 def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
-    """Rows of `masks` without those of these (image_id, mask_id), in their order."""
+    """Remove withdrawn masks from rows of `masks`; the others keep their order."""
     if not withdrawn.num_rows or not rows.num_rows:
         return rows
     own, withdrawn_ids = rows.column("mask_id").to_numpy(), withdrawn.column("mask_id").to_numpy()
@@ -96,5 +111,5 @@ def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
 
 
 def mask_pairs(rows: pa.Table) -> set[tuple[int, int]]:
-    """The (image_id, mask_id) of rows."""
+    """Return the set of (image_id, mask_id) in a table."""
     return set(zip(rows.column("image_id").to_pylist(), rows.column("mask_id").to_pylist(), strict=True))
