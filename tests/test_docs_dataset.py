@@ -108,14 +108,14 @@ def square(image: ImageRecord, plan_id: str, ordinal: int, model_id: str) -> Mas
 
 ANSWERS = {
     "Masks per stage and model": [("seed-0123", 4, 2), ("vit_b-4567", 4, 2)],
-    "The tail of low stability": 4,
-    "Shards to redo, those with rejects (`gigamask redo` plans them)": 2,
-    "Masks of one image, by the file it came from": 4,
-    "Images that a mask shard covers and that have no masks, with why": 2,
-    "Distribution of sizes, as a share of the image": [(-3.0, 4), (-1.0, 4)],
-    "Masks an hour of work, by model": [("seed-0123", 3600.0), ("vit_b-4567", 3600.0)],
+    "The masks of lowest stability": 4,
+    "Shards with rejects, which `gigamask redo` plans again": 2,
+    "Masks of one image, by the photo it came from": 4,
+    "Images without masks, with the reason where one is known": 2,
+    "Distribution of mask sizes, as a fraction of the image": [(-3.0, 4), (-1.0, 4)],
+    "Masks per hour of work, by model": [("seed-0123", 3600.0), ("vit_b-4567", 3600.0)],
     "Masks by annotator and round": 0,  # nobody drew any
-    "What changed between two snapshots, shard by shard; ask both and compare": 3,
+    "Changes between two snapshots, shard by shard; query both and compare": 3,
 }
 """Of each recipe: the rows, or how many there are."""
 

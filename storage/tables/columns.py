@@ -1,7 +1,7 @@
 """The columns of the four tables, with types and units; each column's comment is stored in its table.
 
-Boxes are half-open pixels of the stored image. `masks` holds no runs: `part`, `member_offset` and `member_nbytes` say
-where the annotation file of the mask's image lies, `ordinal` which of its annotations it is.
+Boxes are half-open, in pixels of the stored image. `masks` holds no pixels: `part`, `member_offset` and `member_nbytes`
+locate the annotation file of the mask's image, and `ordinal` is the index of the mask in it.
 """
 
 import pyarrow as pa
@@ -91,20 +91,23 @@ REJECTS = _schema(
     ("shard", _TEXT, "shard"),
 )
 
-WITHDRAWALS = _schema(  # no table of its own: `masks` is without these
+WITHDRAWALS = _schema(
     ("image_id", _ID, "images.image_id"),
     ("mask_id", _ID, "the mask that is withdrawn"),
     ("plan", _TEXT, "plan of its mask shard"),
     ("shard", _TEXT, "its mask shard"),
     ("reason", _TEXT, "why"),
 )
+"""Columns of the Parquet part of a withdrawal; it has no table of its own, its masks are missing from `masks`."""
 
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS}
+"""Schema of each table, by name."""
 
 REPEATED = {"plan", "shard", "part", "stage", "model_id", "annotator_id", "round_id", "config_hash"}
+"""Text columns whose values repeat from row to row; in memory they are dictionaries."""
 
 
 def compact(schema: pa.Schema) -> pa.Schema:
-    """The schema with dictionaries for the texts that repeat from row to row (REPEATED)."""
+    """Return the schema with dictionaries for the text columns in REPEATED."""
     kinds = (pa.dictionary(_INT, _TEXT) if field.name in REPEATED else field.type for field in schema)
     return pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])

@@ -1,10 +1,10 @@
 """Folding: commit records become table rows, each exactly once, and the four tables change together.
 
-`folds/<n>.json` (put-if-absent) lists the records fold n takes. Any process may then apply it: to each table one
-transaction (application "fold", version n), written from the very handle in which it was found absent, so that a
-second one fails instead of doubling. `folds/<n>.done.json` records the four table versions; only then can n + 1 begin.
-Readers open the highest done fold and never a table's newest version. A process that dies anywhere in between leaves
-work that the next one completes.
+`folds/<n>.json` (put-if-absent) lists the records that fold n takes. Any process may then apply it, with one
+transaction per table (application "fold", version n). The transaction is written from the same table handle that showed
+it absent, so a second process fails instead of writing the rows twice. `folds/<n>.done.json` records the four table
+versions; only then can fold n + 1 begin. Readers open the highest done fold and never a table's newest version. A
+process that dies in between leaves work that the next process completes.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,34 +32,40 @@ from storage.tables.fold_log import (
     read_fold,
 )
 
-MAX_RECORDS = 1024  # records one fold takes
-_COMPACTED = 64  # each fold of a number that this divides puts the files of those before it together,
-_SMALL_FOLD = 16  # as far as they took no more records than this
+MAX_RECORDS = 1024
+"""Most records that one fold takes."""
+_COMPACTION_EVERY = 64
+"""Number of folds from one compaction to the next; a compaction merges the files of small folds."""
+_SMALL_FOLD = 16
+"""Most records of a fold whose files a compaction merges."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldReport:
-    """What one call of `fold` did: folds completed, records taken, and the fold readers now see."""
+    """Result of one call of `fold` or `rebuild`."""
 
     folds: int
+    """Number of folds completed."""
     records: int
+    """Number of commit records taken into the tables."""
     newest: int
+    """Number of the fold that readers now open."""
     set_aside: tuple[str, ...] = ()
     """Addresses of records whose table rows are lost: they stay out of the tables, and `verify` names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """What there is to fold."""
+    """Records waiting to be folded."""
 
     fold: Fold | None
-    """The next fold; None where nothing is left that can be folded."""
+    """Next fold; None if nothing is left that can be folded."""
     set_aside: tuple[str, ...] = ()
-    """Addresses of records that cannot be folded."""
+    """Addresses of records that cannot be folded, because their table rows are lost."""
 
 
 def begin(store: ObjectStore) -> None:
-    """The empty tables and fold 0; harmless to repeat."""
+    """Create the empty tables and fold 0; repeating it is harmless."""
     versions = delta.create_tables(store, delta.FIRST_FOLDER)
     with suppress(Conflict):
         proofs = publish(store, delta.FIRST_FOLDER, versions)
@@ -67,13 +73,14 @@ def begin(store: ObjectStore) -> None:
 
 
 def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step: None) -> FoldReport:
-    """Completes an unfinished fold, then folds all records not yet taken; safe beside other folders.
+    """Complete an unfinished fold, then fold all records not yet taken; several processes may do so at once.
 
-    `before_step` is called with the name of each step about to be taken: a place for tests to die in.
+    `before_step` is called with the name of each step before it is taken, so that tests can interrupt there.
     """
     folds = records = 0
     done = fold_log.newest_done(store)
     while (current := (pending := _next_fold(store, done, before_step)).fold) is not None:
+        # One transaction per table
         commits = checked_records(store, current)
         versions = {}
         for name in SCHEMAS:
@@ -81,12 +88,15 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
             change = change_of(store, done, name, current.action, commits)
             since = done.versions[name]
             versions[name] = delta.change_once(store, done.folder, name, current.number, change, since=since)
+
+        # The done file, once the new versions are durable
         before_step("make durable")
         proofs = publish(store, done.folder, versions, done)
         before_step("done")
         with suppress(Conflict):
             put_done(store, replace(done, number=current.number, versions=versions, proofs=proofs))
         done = read_done(store, current.number)
+
         folds += 1
         records += len(commits) if current.action != "compact" else 0
     return FoldReport(folds=folds, records=records, newest=done.number, set_aside=pending.set_aside)
@@ -95,13 +105,16 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
 def publish(
     store: ObjectStore, folder: str, versions: Mapping[str, int], done: DoneFold | None = None
 ) -> dict[str, TableProof]:
-    """Make the tables durable at these versions; those of `done`, the fold before, are durable if it has proofs."""
+    """Make the tables durable at these versions and return their proofs.
+
+    `done` is the fold before; if it has proofs, its versions are durable already.
+    """
     durable = done.versions if done is not None and done.proofs else dict.fromkeys(versions, -1)
     return {name: publish_version(store, folder, name, durable[name], version) for name, version in versions.items()}
 
 
 def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Pending:
-    """The fold after `done`: the one already begun, or a new one over records not yet taken; None if there are none."""
+    """Return the fold after `done`: the one already begun, or a new one over records not yet taken."""
     key = fold_key(done.number + 1)
     if key not in store.list(key):
         planned = _plan_fold(store, done)
@@ -115,15 +128,20 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
 
 
 def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:
-    """Plan the fold after `done`."""
-    compacted = _compacted(store, done)
+    """Plan the fold after `done`: a compaction if its turn has come, else one over new records."""
+    compacted = _records_to_compact(store, done)
     if compacted:
         return Pending(fold=Fold(number=done.number + 1, action="compact", records=compacted))
     return unfolded(store, done)
 
 
 def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
-    """New shards first, then newer generations, then withdrawals: each finds in the tables what it changes."""
+    """Plan a fold over records not yet in the tables of `done`.
+
+    New shards come first, then newer generations, then withdrawals, because the latter two change rows that must be in
+    the tables already.
+    """
+    # Records by what a fold does with them
     taken = folded_generations(store, done)
     names = newest_generations(list_commits(store))
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
@@ -133,6 +151,8 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
         "replace": [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)],
         "withdraw": withdrawals,
     }
+
+    # The first of them whose rows can be read
     set_aside: list[str] = []
     for action, some in choices.items():
         for start in range(0, len(some), MAX_RECORDS):
@@ -149,12 +169,12 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
     return Pending(fold=None, set_aside=tuple(set_aside))
 
 
-def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
-    """What the fold after `done` puts together: the records in the tables that small folds took; () for none.
+def _records_to_compact(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
+    """List the records of small folds that the fold after `done` merges into one file; () if it is no compaction.
 
-    It follows from the log alone. Rows of the records before a rebuild lie together already.
+    The answer follows from the log alone. Records from before a rebuild are left out: their rows lie together already.
     """
-    if (done.number + 1) % _COMPACTED:
+    if (done.number + 1) % _COMPACTION_EVERY:
         return ()
     folds = (read_fold(store, number) for number in _folds_of_tables(store, done))
     taken = [each for each in folds if each.action != "compact"]
@@ -165,15 +185,15 @@ def _compacted(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
 
 
 def _folds_of_tables(store: ObjectStore, done: DoneFold) -> range:
-    """The last folds that `done`'s tables took one after the other, as many as one compaction looks at."""
+    """Return the numbers of the newest folds in the tables of `done`: at most those since the last compaction."""
     first = done.number
-    while first > max(done.number + 1 - _COMPACTED, 0) and _folder_of(store, first - 1) == done.folder:
+    while first > max(done.number + 1 - _COMPACTION_EVERY, 0) and _folder_of(store, first - 1) == done.folder:
         first -= 1
-    return range(first + 1, done.number + 1)  # the first is the rebuild that made the tables, or further back
+    return range(first + 1, done.number + 1)  # `first` is the rebuild that made the tables, or before the window
 
 
 def _folder_of(store: ObjectStore, number: int) -> str:
-    """The tables' folder at a fold; empty where its file cannot be read: tables made anew took its place."""
+    """Return the folder of the tables at a fold; empty if its file is unreadable, which only a rebuild survives."""
     try:
         return read_done(store, number).folder
     except StoreError:

@@ -1,4 +1,4 @@
-"""The program of a query's own process: see `storage/tables/limits.py`, which starts it."""
+"""Program of the process that answers one query under limits; `storage/tables/limits.py` starts it."""
 
 import ctypes
 import json
@@ -11,13 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
-_ALARM_AFTER_S = 5.0  # whoever started it kills it on time; this is for when that one is gone where there is no prctl
+_PR_SET_PDEATHSIG = 1
+"""Number of the option of Linux's prctl that sets the signal sent when the parent dies."""
+_ALARM_AFTER_S = 5.0
+"""Seconds after the time limit at which this process ends itself.
+
+The parent kills it on time; the alarm is for a parent that died on a system without prctl.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _State:
-    """The tables of a done fold."""
+    """Location of the tables of a done fold."""
 
     folder: str
     versions: Mapping[str, int]
@@ -25,6 +30,7 @@ class _State:
 
 def main() -> None:
     """Answer the request on stdin: an Arrow stream on stdout, or one line of JSON on stderr and exit status 3."""
+    # The request and its limits
     request = json.load(sys.stdin)
     _end_with(request["parent"])
     _limit(request["max_seconds"], request["max_memory_bytes"])
@@ -37,6 +43,7 @@ def main() -> None:
     from storage.tables.limits import RAISED
     from storage.tables.query import query
 
+    # The answer, or the error in one line
     kind = ""
     try:
         state = _State(folder=request["folder"], versions=request["versions"])
@@ -64,12 +71,12 @@ def _end_with(parent: int) -> None:
     """Let the kernel kill this process when its parent dies, however the parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
 
 
 def _limit(max_seconds: float, max_memory_bytes: int) -> None:
-    """Bound time and memory, leave no core file, and be the first to go where the machine's memory ends."""
+    """Limit time and memory, write no core file, and be the first process killed when memory runs out."""
     signal.setitimer(signal.ITIMER_REAL, max_seconds + _ALARM_AFTER_S)
     for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, max_memory_bytes)):
         _, hard = resource.getrlimit(what)

@@ -25,7 +25,7 @@ from storage.tables.query import TablesState
 MIN_MEMORY_BYTES = 512 << 20
 """Smallest memory limit: the interpreter, the engine and its threads need about half of it before the first row."""
 ANSWER_FRACTION = 0.25
-"""Largest answer as a fraction of the memory limit: this process takes the answer over, beyond that limit."""
+"""Largest answer, as a fraction of the memory limit; the caller's process holds it on top of that limit."""
 RAISED = 3
 """Exit status of the query's process after it wrote its error to stderr."""
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from storage.tables.limited_process import main; main()"
@@ -38,9 +38,9 @@ class LimitExceeded(ValueError):
 
 
 def default_memory_bytes() -> int:
-    """Three quarters of the memory of this machine, or of the container that this process runs in."""
+    """Return three quarters of the memory of this machine, or of the container that this process is in."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no container, or one without a limit, which says "max"
+    with suppress(OSError, ValueError):  # no container, or one without a limit: its file holds "max"
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return max(MIN_MEMORY_BYTES, memory * 3 // 4)
 
@@ -87,6 +87,7 @@ def query_limited(store: ObjectStore, done: TablesState, sql: str, limits: Query
         ValueError: The statement is wrong or would not only read.
         StoreError: The tables cannot be read.
     """
+    # The request
     request = {
         "parent": os.getpid(),
         "uri": store.uri,
@@ -97,9 +98,12 @@ def query_limited(store: ObjectStore, done: TablesState, sql: str, limits: Query
         "max_memory_bytes": limits.max_memory_bytes,
         "max_answer_bytes": int(limits.max_memory_bytes * ANSWER_FRACTION),
     }
+
+    # The process, which writes its answer to a file
     with tempfile.TemporaryFile() as file:
         try:
-            # `run` kills the process when time is up and when it is interrupted; Ctrl-C of a terminal reaches us alone.
+            # `run` kills the process when time is up or when this process is interrupted. Ctrl-C in a terminal reaches
+            # only this process, because the new one has a session of its own.
             process = subprocess.run(
                 [sys.executable, "-P", "-c", _PROGRAM, *sys.path],
                 input=json.dumps(request).encode(),
@@ -113,12 +117,13 @@ def query_limited(store: ObjectStore, done: TablesState, sql: str, limits: Query
             raise limits.exceeded_time() from error
         if process.returncode != 0:
             raise _error(process.returncode, process.stderr.decode(errors="replace"), limits)
-        # The answer's columns are the file's pages: mapped, not copied, for as long as they are used.
+
+        # The answer's columns are pages of the file: mapped, not copied, and kept while they are used.
         return pa.ipc.open_stream(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).read_all()
 
 
 def _error(status: int, written: str, limits: QueryLimits) -> Exception:
-    """What the end of the query's process means."""
+    """Make the error for the way in which the query's process ended."""
     lines = written.strip().splitlines() or [""]
     if status == RAISED:
         got = json.loads(lines[-1])
@@ -127,7 +132,7 @@ def _error(status: int, written: str, limits: QueryLimits) -> Exception:
         return _ERRORS.get(got["kind"], StoreError)(got["message"])
     if status == -signal.SIGALRM:
         return limits.exceeded_time()
-    # The engine's allocator aborts where memory ends, and its threads panic; the limit is on what they allocate.
+    # At the memory limit the engine's allocator aborts and its threads panic, each with a message of its own.
     if "memory allocation of" in written or "Cannot allocate memory" in written or "MemoryError" in written:
         return limits.exceeded_memory("it exceeded")
     if status == -signal.SIGKILL:
@@ -137,4 +142,4 @@ def _error(status: int, written: str, limits: QueryLimits) -> Exception:
         )
     if "overflowed its stack" in written or status == -signal.SIGSEGV:
         return ValueError("SQL: the statement is nested too deeply for the engine; split it")
-    return StoreError(f"query: its process ended with status {status} ({lines[-1].strip() or 'without a word'})")
+    return StoreError(f"query: its process ended with status {status} ({lines[-1].strip() or 'no message'})")

@@ -1,4 +1,4 @@
-"""SQL over the tables of one fold: DataFusion, as it comes with the Delta library, on disk and S3 alike; read-only."""
+"""Read-only SQL over the tables of one fold, on disk or S3, with the DataFusion engine of the Delta library."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from storage.tables.read_only import Refused, check_is_condition, check_reads, t
 
 
 class TablesState(Protocol):
-    """What a query needs of a done fold: where its tables are, and the version of each."""
+    """Part of a done fold that a query needs: the tables' folder, and the version of each table."""
 
     @property
     def folder(self) -> str:
@@ -73,7 +73,7 @@ def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchRea
 
 
 def stream_masks(store: ObjectStore, done: TablesState, columns: Sequence[str], condition: str) -> pa.RecordBatchReader:
-    """Stream columns of the rows of `masks` for which anybody's condition holds.
+    """Stream columns of the rows of `masks` for which a condition from outside holds.
 
     Raises:
         ValueError: As `query`, and for a text that is not one condition.
@@ -95,7 +95,7 @@ def _answer(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
     except Refused:
         raise
     except Exception:
-        _opened.cache_clear()  # a further try looks whether the tables are still what they were
+        _opened.cache_clear()  # so that a further try opens the tables again
         raise
 
 
@@ -105,7 +105,7 @@ def _execute(builder: QueryBuilder, sql: str) -> pa.RecordBatchReader:
 
 
 def _builder(store: ObjectStore, done: TablesState, sql: str) -> QueryBuilder:
-    """With the tables that the statement speaks of."""
+    """Make a query builder that has the tables named in the statement."""
     builder = QueryBuilder()
     for name in SCHEMAS:
         if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
@@ -119,17 +119,12 @@ def _opened(store: ObjectStore, folder: str, name: str, version: int) -> DeltaTa
 
 
 def _telling(store: ObjectStore, error: Exception) -> Exception:
-    """The store's fault or the statement's, in one line."""
+    """Make the error that tells, in one line, whether the store or the statement is at fault."""
     if is_of_store(error) and "not found" in str(error):
         return Corrupt(f"{store.uri}: a file of the tables is missing ({one_line(error)}); run `gigamask verify`")
     if is_of_store(error):
         return StoreError(f"{store.uri}: the tables cannot be read ({one_line(error)}); try again")
-    return ValueError(_explain(one_line(error)))
-
-
-def _explain(message: str) -> str:
-    """One line; for an unknown column the library lists those there are."""
-    return f"SQL: {message.rstrip('.')}; {tables_there()}"
+    return ValueError(f"SQL: {one_line(error).rstrip('.')}; {tables_there()}")  # the engine lists the known columns
 
 
 def _plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -137,7 +132,7 @@ def _plain_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type every reader of Arrow and Parquet knows."""
+    """Return the type for the same values that every reader of Arrow and Parquet knows."""
     if kind == pa.string_view() or pa.types.is_dictionary(kind):
         return pa.string()
     return pa.binary() if kind == pa.binary_view() else kind

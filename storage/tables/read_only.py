@@ -1,7 +1,7 @@
-"""The check that SQL only reads: the engine plans the statement, executes nothing, and the plan is looked at.
+"""The check that SQL only reads: the engine plans the statement without executing it, and the plan is inspected.
 
-No pattern over the text decides: comments nest in DataFusion, `$$` quotes strings, and its grammar grows. A statement
-passes if every node of the engine's own logical plan is one of those that read.
+Patterns over the text would not do: comments nest in DataFusion, `$$` quotes strings, and its grammar grows. A
+statement passes if every node of the engine's own logical plan is known to read.
 """
 
 import json
@@ -15,11 +15,14 @@ from storage.tables.columns import SCHEMAS
 from storage.tables.delta import one_line
 
 MAX_OPERATORS = 1500
-"""Largest number of operators in a statement. The engine recurses over chains of them, and at some thousand the stack
-of its threads overflows, which no program survives; a list of values (`IN (...)`) is no chain."""
+"""Most operators in a statement.
 
-# FORMAT comes first because the grammar is EXPLAIN [ANALYZE] [VERBOSE] [FORMAT f] statement: after it, a text that
-# begins with ANALYZE is no option, which would execute the rest, but a statement of its own.
+The engine recurses over chains of operators. At some thousands the stack of its threads overflows, which ends the
+process. A list of values (`IN (...)`) is no chain.
+"""
+
+# The grammar is EXPLAIN [ANALYZE] [VERBOSE] [FORMAT f] statement. With FORMAT before it, a text that begins with
+# ANALYZE is parsed as a statement, and not as the option that would execute the rest.
 _PLAN = "EXPLAIN FORMAT PGJSON\n"
 _READING_NODES = {
     "Aggregate",
@@ -41,7 +44,7 @@ _READING_NODES = {
     "WindowAggr",
 }
 _JOIN = re.compile(r"(Inner|Left|Right|Full|LeftSemi|RightSemi|LeftAnti|RightAnti|LeftMark|RightMark|AsOf) Join")
-# Fields of nodes that write. Some versions of the engine call a Dml node "Projection": its fields give it away.
+# Fields of nodes that write. Some versions of the engine name a Dml node "Projection"; only its fields identify it.
 _WRITING_FIELDS = {"Operation", "Table Name", "Output URL", "Statement", "Detail"}
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:VERBOSE\s+)?(?:FORMAT\s+\w+\s+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -54,16 +57,17 @@ _UNSUPPORTED = re.compile(r"(?:Unsupported SQL statement: |Query )(?P<got>.+?)(?
 
 
 class Refused(ValueError):
-    """SQL that is not one statement that reads; the message is one line."""
+    """SQL that is not a single reading statement; the message is one line."""
 
 
 def check_reads(builder: QueryBuilder, sql: str) -> None:
-    """Let the engine plan a statement, executing nothing, and refuse it unless the whole plan reads.
+    """Check, by the engine's plan and without executing anything, that SQL is one statement that only reads.
 
     Raises:
         Refused: It is not one statement that only reads, or one with too many operators.
         Exception: The engine's own, for a statement that reads but is wrong, and for a store that fails.
     """
+    # Its length, which could overflow the engine's stack
     operators = sum(1 for _ in _OPERATOR.finditer(_QUOTED.sub("", sql)))
     if operators > MAX_OPERATORS:
         raise Refused(
@@ -71,12 +75,13 @@ def check_reads(builder: QueryBuilder, sql: str) -> None:
             "name values in IN (...), or split the statement"
         )
 
-    # The engine plans no EXPLAIN of an EXPLAIN: what follows the word has to be a statement that reads, by itself.
+    # The statement behind EXPLAIN: the engine plans no EXPLAIN of an EXPLAIN, so this part has to read by itself.
     explain = _EXPLAIN.match(sql)
     statement = sql[explain.end() :] if explain else sql
     if explain and re.match(r"\s*ANALYZE\b", statement, re.IGNORECASE):
         raise refuse("EXPLAIN ANALYZE, which executes")
 
+    # Its plan
     try:
         rows = pa.table(builder.execute(_PLAN + statement).read_all()).to_pylist()
     except Exception as error:  # the library's own class derives from nothing more telling
@@ -89,7 +94,8 @@ def check_reads(builder: QueryBuilder, sql: str) -> None:
 def check_is_condition(builder: QueryBuilder, condition: str, table: str) -> None:
     """Refuse a text that is not one condition over a table's columns, such as `true) UNION (SELECT ...`.
 
-    What breaks out of the parentheses of one of these statements is wrong in the other.
+    The condition is planned inside two different statements: a text that closes the parentheses of one and goes on is
+    wrong in the other.
 
     Raises:
         Refused: It is no condition.
@@ -106,7 +112,7 @@ def refuse(got: str) -> Refused:
 
 
 def tables_there() -> str:
-    """Name the tables, and how to see their columns."""
+    """Return the part of an error that names the tables and tells how to list their columns."""
     return f"tables are {', '.join(SCHEMAS)} (`DESCRIBE masks` lists the columns of one)"
 
 
@@ -128,7 +134,7 @@ def _check_plan(rows: list[dict[str, Any]]) -> None:
 
 
 def _refused(message: str) -> Refused | None:
-    """Make the error for a text that the engine does not plan because it is not one statement that it knows."""
+    """Make the error for a text that the engine cannot plan as one statement; None for any other failure."""
     if "only supports a single SQL statement" in message:
         return refuse("several statements")
     if "Nested EXPLAINs" in message:

@@ -39,7 +39,7 @@ def let_every_commit_win(patch: Patch) -> None:
 
 def clean_whatever_is_unnamed(patch: Patch) -> None:
     """Cleaning does not ask whether an attempt may still win."""
-    patch(cleaning, "_is_beaten", lambda key, winners: key.startswith("data/"))
+    patch(cleaning, "_has_lost", lambda key, winners: key.startswith("data/"))
 
 
 def clean_older_generations(patch: Patch) -> None:
@@ -48,11 +48,11 @@ def clean_older_generations(patch: Patch) -> None:
     def newest(store: ObjectStore, plan_id: str = "") -> Sequence[ShardAddress]:
         return commits.newest_generations(commits.list_commits(store, plan_id))
 
-    def is_beaten(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
+    def has_lost(key: str, winners: dict[tuple[str, str, int], str]) -> bool:
         return tuple(key.split("/")[1:3]) in {place[:2] for place in winners}
 
     patch(cleaning, "list_commits", newest)
-    patch(cleaning, "_is_beaten", is_beaten)
+    patch(cleaning, "_has_lost", has_lost)
 
 
 def fold_without_numbers(patch: Patch) -> None:

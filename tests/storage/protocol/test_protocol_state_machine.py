@@ -137,7 +137,7 @@ class Protocol(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         shutil.copytree(self.base, self.folder / "dataset")
         self.patch = mock.patch.object(delta, "CommitProperties", Puppet.stepping(CommitProperties))
-        self.often = mock.patch.object(folds, "_COMPACTED", 3)  # every third fold puts files together
+        self.often = mock.patch.object(folds, "_COMPACTION_EVERY", 3)  # every third fold puts files together
         self.patch.start()
         self.often.start()
         # A game twice played is the same; the first digits differ, for rebuilds name their folders by them.

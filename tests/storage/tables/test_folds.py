@@ -176,7 +176,7 @@ def crowded(filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.Monke
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
     filled.withdraw([tuple(pair.values())], "wrong")
-    monkeypatch.setattr(folds, "_COMPACTED", 4)
+    monkeypatch.setattr(folds, "_COMPACTION_EVERY", 4)
     return filled
 
 
@@ -216,7 +216,7 @@ def test_a_shard_that_a_large_fold_replaced_is_not_put_together_as_it_was_before
     for shard in redo_plan.shards:
         samples.write_mask_shard(dataset, redo_plan, shard, count=2)
     assert dataset.fold().newest == 4
-    monkeypatch.setattr(folds, "_COMPACTED", 5)
+    monkeypatch.setattr(folds, "_COMPACTION_EVERY", 5)
     monkeypatch.setattr(folds, "_SMALL_FOLD", 2)
     samples.ingest(dataset, shards=1, first=50)
     seen = []
@@ -245,7 +245,7 @@ def test_who_dies_while_putting_files_together_is_never_seen_and_the_next_one_co
 def test_racing_folders_that_put_files_together_fold_every_record_once(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folds, "_COMPACTED", 3)
+    monkeypatch.setattr(folds, "_COMPACTION_EVERY", 3)
     errors = []
 
     def work() -> None:
@@ -347,7 +347,7 @@ def test_folding_goes_on_after_a_rebuild_and_a_half_done_fold_is_in_it(
 def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folds, "_COMPACTED", 5)
+    monkeypatch.setattr(folds, "_COMPACTION_EVERY", 5)
     filled.fold()
     filled.store.put("folds/00000001.done.json", b"torn")
     with pytest.raises(Corrupt):
