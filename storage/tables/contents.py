@@ -1,7 +1,7 @@
-"""What lies in a shard: samples in a tar, and beside it the same shard's table rows as Parquet.
+"""Contents of a shard: samples in a tar and, beside it, the same shard's table rows as Parquet.
 
-An image shard's sample is `<key>.jpg|png` and `<key>.json` (the image, and what ingest knows of it); a mask shard's
-sample is `<key>.json`, exactly SA-1B's annotation file.
+An image shard's sample is `<key>.jpg|png` and `<key>.json` (the image and its ingest record). A mask shard's sample is
+`<key>.json`, exactly SA-1B's annotation file.
 """
 
 import hashlib
@@ -28,11 +28,15 @@ from storage.tables.rows import image_rows, mask_rows
 from storage.tables.samples import checked, read_image
 
 _HEADS_AT_ONCE = 16
-"""Requests for sizes under way at a time; over a network each takes some milliseconds."""
+"""Number of requests for object sizes in flight at a time; over a network each takes some milliseconds."""
 
 
 def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
-    """Writes the tar and the rows of an image shard, by key. Raises ValueError where a record and its bytes differ."""
+    """Write the tar and the table rows of an image shard, ordered by key.
+
+    Raises:
+        ValueError: A record contradicts its bytes, or `inherited` already has an image.
+    """
     samples = sorted(images, key=lambda sample: sample[0].key)
     for image, data in samples:
         _check_image(image, data)
@@ -47,7 +51,11 @@ def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], in
 def put_masks(
     attempt: Attempt, images: Iterable[tuple[ImageRecord, Sequence[MaskRecord]]], inherited: Commit | None = None
 ) -> None:
-    """Writes the tar and the rows of a mask shard, by key. Raises ValueError for a mask that contradicts its image."""
+    """Write the tar and the table rows of a mask shard, ordered by key.
+
+    Raises:
+        ValueError: A mask contradicts its image, or `inherited` already has an image.
+    """
     samples = sorted(images, key=lambda sample: sample[0].key)
     for image, masks in samples:
         _check_masks(image, masks)
@@ -60,7 +68,11 @@ def put_masks(
 
 
 def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecord, bytes]]:
-    """Images of a shard, streamed; each is checked against its SHA-256. Raises Corrupt."""
+    """Stream the images of a shard.
+
+    Raises:
+        Corrupt: The bytes of an image or of the tar do not have the recorded SHA-256.
+    """
     for part in commit.tars():
         for member in read_part(store, part):
             image = _image_from_json(member, f"{store.uri}/{part.key}")
@@ -68,9 +80,13 @@ def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecor
 
 
 def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) -> Iterator[tuple[ImageRecord, bytes]]:
-    """Images of these places of a shard, ascending, as `read_images` has them, by range reads of these images alone.
+    """Stream some images of a shard, with one range read each.
 
-    Each is checked against its SHA-256. Raises ValueError for places that the shard has not, Corrupt.
+    `places` are ascending indices into the sequence of images that `read_images` gives.
+
+    Raises:
+        ValueError: The shard has no image at one of the places.
+        Corrupt: The bytes of an image do not have the recorded SHA-256.
     """
     if places and not 0 <= places[0] <= places[-1] < commit.images:
         raise ValueError(f"images {places[0]} to {places[-1]} of shard {commit.address}, which has {commit.images}")
@@ -86,9 +102,12 @@ def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) ->
 def read_masks(
     store: ObjectStore, commit: Commit, withdrawn: Container[tuple[int, int]] = ()
 ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-    """Images with their masks, streamed, without those of these (image_id, mask_id).
+    """Stream the images of a mask shard with their masks, without the withdrawn (image_id, mask_id).
 
-    An image carries what its annotation file states: id, key, size, format.
+    Of an image only what its annotation file states is known: id, key, size, format.
+
+    Raises:
+        Corrupt: Stored bytes are damaged, or a mask is not where the shard's rows say.
     """
     for part, rows_part in zip(commit.tars(), commit.rows(), strict=True):
         rows = iter(read_rows(store, rows_part).to_pylist())
@@ -99,7 +118,7 @@ def read_masks(
 
 
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
-    """Return those shards whose table rows are all there, of the size that their records state."""
+    """Return the addresses of the shards whose table rows are all stored, with the size that the record states."""
     if len(commits) < _HEADS_AT_ONCE:
         return {commit.address for commit in commits if _are_there(store, commit.rows())}
     with ThreadPoolExecutor(max_workers=_HEADS_AT_ONCE) as pool:
@@ -108,7 +127,7 @@ def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:
-    """Whether all objects of a shard are there, of the size that its record states; reads none."""
+    """Whether all objects of a shard are stored, with the size that its record states; reads none of them."""
     return _are_there(store, commit.parts)
 
 
@@ -155,7 +174,7 @@ def _put_tar(attempt: Attempt, members: Iterable[Member], *, images: int, masks:
 
 
 def put_rows(attempt: Attempt, rows: pa.Table, *, images: int, masks: int) -> None:
-    """Writes table rows as the attempt's Parquet part."""
+    """Write table rows as a Parquet part of an attempt."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     attempt.put_part(PartRole.ROWS, "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
@@ -182,7 +201,11 @@ def _with_provenance(mask: MaskRecord, row: dict[str, Any] | None, where: str) -
 
 
 def _check_new(attempt: Attempt, images: Sequence[ImageRecord], inherited: Commit | None) -> None:
-    """A redo that keeps its forerunner's parts may only add images to them."""
+    """Check that a redo which inherits parts adds only new images to them.
+
+    Raises:
+        ValueError: `inherited` is not the replaced record, or holds one of the images.
+    """
     if inherited is None:
         return
     if inherited.record_sha256 != attempt.shard.previous:
@@ -201,7 +224,7 @@ def _check_image(image: ImageRecord, data: bytes) -> None:
     if image.format not in FORMATS:
         raise ValueError(f"image {image.source}: format {image.format!r}, a shard holds {' or '.join(FORMATS)}")
     if image.nbytes != len(data) or image.stored_sha256 != hashlib.sha256(data).hexdigest():
-        raise ValueError(f"image {image.source}: its record speaks of other bytes than the {len(data)} given")
+        raise ValueError(f"image {image.source}: the {len(data)} bytes given are not those of its record")
 
 
 def _check_masks(image: ImageRecord, masks: Sequence[MaskRecord]) -> None:
@@ -222,7 +245,7 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 class _Checked:
-    """A stream that hashes what is read from it."""
+    """Stream that hashes the bytes read from it, to check them against the record of a part."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name, self._stream, self._digest, self._nbytes = name, stream, hashlib.sha256(), 0

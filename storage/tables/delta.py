@@ -1,4 +1,4 @@
-"""The Delta tables themselves: created, opened at a version, changed exactly once for a transaction number."""
+"""Delta tables: create them, open them at a version, change them exactly once per transaction number."""
 
 import re
 import time
@@ -27,36 +27,48 @@ from storage.tables.columns import SCHEMAS, compact
 from storage.tables.sql import are_shards
 
 Change = Callable[[DeltaTable, CommitProperties], None]
-Rows = Callable[[], Iterable[pa.Table]]  # piece by piece, and anew for each try: a fold need not fit into memory
+"""Function that changes a table in one commit with the given properties."""
+Rows = Callable[[], Iterable[pa.Table]]
+"""Function that reads rows piece by piece, from the start for each try, so that a fold need not fit into memory."""
 
 FIRST_FOLDER = "tables"
+"""Folder of the tables until the first rebuild."""
 _APPLICATION = "fold"
+"""Application id of the Delta transactions; their versions are fold numbers."""
 _TRIES = 8
+"""Most attempts to write while other processes write the same table."""
 _READ_TRIES = 4
+"""Most attempts while the store itself fails."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _T = TypeVar("_T")
-# Snapshots read old versions of the tables for ever, so the library must not expire their logs after its 30 days.
+# Snapshots read old versions of the tables for ever, so the library must not expire logs after its default of 30 days.
 _TABLE_SETTINGS = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
     "delta.enableExpiredLogCleanup": "false",
 }
-_FILE_BYTES = 128 << 20  # about 5 million masks: each file that a query opens costs it about 0.7 ms
-_BATCH_ROWS = 1 << 17  # half a kilobyte of memory a row, for each of the few batches under way
-# By their id the rows of an image, which can lie anywhere, are found without reading the ids of all other rows. Filters
-# shrink to the ids there are; at most a million, the rows of a row group.
+_FILE_BYTES = 128 << 20
+"""Bytes of a table file, about 5 million masks; a query spends about 0.7 ms on each file that it opens."""
+_BATCH_ROWS = 1 << 17
+"""Rows of a batch; each of the few batches in memory takes half a kilobyte per row."""
+# Bloom filters find the rows of an image, which can lie anywhere, without reading the ids of all other rows. A filter
+# shrinks to the number of ids that it holds; a row group has at most a million.
 _BLOOM = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, fpp=0.01, ndv=1 << 20))
 _WRITER = WriterProperties(compression="ZSTD", column_properties={"image_id": _BLOOM})
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # see durability.py
 
 
 def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
-    """The four empty tables, with their versions; harmless to repeat. Raises StoreError."""
+    """Create the four empty tables and return their versions; repeating it is harmless.
+
+    Raises:
+        StoreError: A table could not be created.
+    """
     return {name: _create_table(store, store.table_uri(folder, name), name) for name in SCHEMAS}
 
 
 def _create_table(store: ObjectStore, uri: str, name: str) -> int:
-    """Of several creators at a time one creates; the others lose a race once and then find the table."""
+    """Create one table; if several processes try at once, one creates it and the others find it at their next try."""
     for attempt in range(_TRIES):
         try:
             table = DeltaTable.create(
@@ -75,7 +87,12 @@ def _create_table(store: ObjectStore, uri: str, name: str) -> int:
 
 
 def open_table(store: ObjectStore, folder: str, name: str, version: int | None = None) -> DeltaTable:
-    """A table at one version; None means the newest, which is for writers alone. Raises Corrupt, StoreError."""
+    """Open a table at one version; None means the newest, which only writers may use.
+
+    Raises:
+        Corrupt: The table cannot be opened at this version.
+        StoreError: The store fails.
+    """
     uri = store.table_uri(folder, name)
     try:
         return try_again(lambda: DeltaTable(uri, version=version, storage_options=store.table_options()))
@@ -87,13 +104,25 @@ def open_table(store: ObjectStore, folder: str, name: str, version: int | None =
 
 
 def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None, *, since: int) -> int:
-    """Applies a change under a transaction number unless that is there already; gives the table's version after it.
+    """Apply a change under a transaction number, unless the table has that number already.
 
-    `since` is the version that the fold before this one published: what a power cut tore since then is taken back
-    first.
+    The change is written, without rebasing, from the same handle that showed the number absent. If another process was
+    faster, the write fails, and the table is opened and checked again.
 
-    The change is written from the very handle in which the number was found absent, without rebasing: where another
-    process was faster it fails and the table is looked at again. None changes nothing. Raises StoreError.
+    Args:
+        store: The dataset's store.
+        folder: Folder of the tables.
+        name: Name of the table.
+        number: Transaction number: that of the fold.
+        change: The change; None changes nothing.
+        since: Version that the fold before this one published; newer versions that a power cut tore are taken back.
+
+    Returns:
+        The table's version after the change.
+
+    Raises:
+        Corrupt: The table cannot be opened, or is older than `since`.
+        StoreError: The change could not be written.
     """
     for attempt in range(_TRIES):
         table = _open_whole(store, folder, name, since, number)
@@ -117,9 +146,9 @@ def change_once(store: ObjectStore, folder: str, name: str, number: int, change:
 
 
 def _open_whole(store: ObjectStore, folder: str, name: str, since: int, number: int) -> DeltaTable | None:
-    """The newest version of a table; None where a torn version was taken back, by this process or by another one.
+    """Open the newest version of a table; None if that was torn and was taken back, by this process or another one.
 
-    Taking back is a version, too: the table as it was at `since`, under the transaction number before this fold's.
+    Taking a version back makes a further version: the table as it was at `since`, under the number of the fold before.
     """
     try:
         table = open_table(store, folder, name)
@@ -141,7 +170,11 @@ def _open_whole(store: ObjectStore, folder: str, name: str, since: int, number: 
 
 
 def change_unshared(store: ObjectStore, folder: str, name: str, change: Change | None) -> int:
-    """Applies a change to a table that no other process knows yet; gives its version. Raises StoreError."""
+    """Apply a change to a table that is not published yet, and return its version; None changes nothing.
+
+    Raises:
+        StoreError: The change could not be written.
+    """
     table = open_table(store, folder, name)
     if change is not None:
         try:
@@ -152,18 +185,18 @@ def change_unshared(store: ObjectStore, folder: str, name: str, change: Change |
 
 
 def appending(name: str, rows: Rows) -> Change:
-    """Adds rows to the table of that name."""
+    """Make the change that appends rows to a table."""
     return lambda table, properties: _write(table, properties, name, rows, None)
 
 
 def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Change:
-    """Puts rows in the place of all rows of these (plan, shard), in one version of the table."""
+    """Make the change that replaces all rows of some (plan, shard), in one version of the table."""
     where = are_shards(shards)
     return lambda table, properties: _write(table, properties, name, rows, where)
 
 
 def try_again(read: Callable[[], _T]) -> _T:
-    """Reads, again where the store failed: the library retries requests but not answers that break off half-way."""
+    """Read, and read again if the store fails: the library retries requests, but not responses that break off."""
     for attempt in range(_READ_TRIES - 1):
         try:
             return read()
@@ -175,7 +208,7 @@ def try_again(read: Callable[[], _T]) -> _T:
 
 
 def is_of_store(error: Exception) -> bool:
-    """Whether an error of the Delta library comes from reading bytes, and not from what they say."""
+    """Whether an error of the Delta library comes from reading bytes, and not from their content."""
     return isinstance(error, OSError) or "object store error" in str(error).lower()
 
 
@@ -185,7 +218,10 @@ def one_line(error: BaseException) -> str:
 
 
 def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Rows, replaced: str | None) -> None:
-    """Appends rows, or puts them in the place of others. Raises what reading them raises, as it was raised."""
+    """Append rows to a table, or replace the rows for which the condition `replaced` holds.
+
+    Errors of reading the rows keep their class.
+    """
     failures: list[Exception] = []
     schema = compact(SCHEMAS[name])
 
@@ -217,7 +253,7 @@ def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Row
 
 
 def _batches(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """A few shards to a batch: their rows stay together, while batches are written in whatever order they are ready."""
+    """Merge the rows of several shards into one batch: batches are written in any order, but a batch stays together."""
     held: list[pa.Table] = []
     for piece in pieces:
         held.append(piece.cast(schema))

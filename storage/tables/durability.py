@@ -1,9 +1,9 @@
 """Make the versions of a Delta table durable before a done fold names them, and find what a power cut tore.
 
 The Delta library fsyncs nothing: after a power cut the newest log entries and Parquet files of a table on a local disk
-may be empty or gone, though a process has seen them. So whoever completes a fold makes each new version of each table
-durable, whoever wrote it, and only then puts the fold's done file. A version that no done file names yet may be torn;
-the next fold finds out and takes it back.
+may be empty or gone, although a process has read them. So the process that completes a fold makes every new table
+version durable, even those that others wrote, and only then puts the fold's done file. A version that no done file
+names yet may be torn; the next fold detects that and takes it back.
 """
 
 import hashlib
@@ -20,23 +20,27 @@ from deltalake import DeltaTable
 from storage.errors import Corrupt, NotFound
 from storage.objects.stores import ObjectStore
 
-_CHECKPOINT_EVERY = 10  # versions; a reader replays the log since then: 26 ms at version 95 with the library's 100
+_CHECKPOINT_EVERY = 10
+"""Versions from one checkpoint to the next. A reader replays the log since the last one: with the library's default of
+100, that takes 26 ms at version 95."""
 _CHECKPOINT = ".checkpoint.parquet"
+"""End of a checkpoint's key."""
 _PARQUET_END = b"PAR1"
+"""Last bytes of a whole Parquet file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableProof:
-    """What proves that a version of a table is the one that was published."""
+    """Proof that a version of a table is the one that was published."""
 
     rows: int
-    """Rows in the table."""
+    """Number of rows in the table."""
     log_sha256: str
     """SHA-256 of the version's log entry, in hex."""
 
 
 def publish_version(store: ObjectStore, folder: str, name: str, since: int, version: int) -> TableProof:
-    """Make the versions after `since` durable, up to `version`, and return the proof of that one.
+    """Make the versions after `since`, up to `version`, durable, and return the proof of `version`.
 
     Raises:
         Corrupt: A file that the log names is missing or is not whole.
@@ -56,12 +60,16 @@ def publish_version(store: ObjectStore, folder: str, name: str, since: int, vers
 
 
 def log_sha256(store: ObjectStore, folder: str, name: str, version: int) -> str:
-    """Return the SHA-256 of a version's log entry. Raises NotFound."""
+    """Return the SHA-256 of a version's log entry, in hex.
+
+    Raises:
+        NotFound: There is no such entry.
+    """
     return hashlib.sha256(store.get(_log_key(folder, name, version))).hexdigest()
 
 
 def torn_files(store: ObjectStore, folder: str, name: str, since: int, table: DeltaTable) -> list[str]:
-    """Keys of the files that versions after `since` brought into the table and that are not whole."""
+    """List the keys of files that versions after `since` added to the table and that are torn."""
     if table.version() == since:
         return []
     live = _live_files(table)
@@ -82,9 +90,9 @@ def broken_files(store: ObjectStore, folder: str, name: str, version: int) -> li
 
 
 def remove_torn_log(store: ObjectStore, folder: str, name: str, since: int) -> bool:
-    """Delete log entries after `since` from the first that cannot be read on; returns whether there was one.
+    """Delete the first unreadable log entry after `since` and all entries after it; return whether there was one.
 
-    Only a power cut leaves such an entry, and no done fold names it: the version never was.
+    Only a power cut leaves such an entry, and no done fold names it, so no reader has used the version.
     """
     prefix = f"{folder}/{name}/_delta_log/"
     keys = [key for key in store.list(prefix) if key.endswith(".json") and Path(key).stem.isdigit()]
@@ -100,7 +108,7 @@ def remove_torn_log(store: ObjectStore, folder: str, name: str, since: int) -> b
 
 
 def _live_files(table: DeltaTable) -> set[str]:
-    """Paths, below the table's folder, of the files whose rows are in the table."""
+    """Return the paths, relative to the table's folder, of the files whose rows are in the table."""
     return set(pa.table(table.get_add_actions())["path"].to_pylist())
 
 
@@ -113,7 +121,7 @@ def _is_whole(store: ObjectStore, key: str, nbytes: int) -> bool:
 
 
 def _added(store: ObjectStore, folder: str, name: str, version: int) -> list[tuple[str, int]]:
-    """Keys and sizes of the files that one version added."""
+    """List key and size of each file that one version added."""
     key = _log_key(folder, name, version)
     actions = _actions(store.get(key), f"{store.uri}/{key}")
     added = [action["add"] for action in actions if "add" in action]
@@ -130,8 +138,8 @@ def _actions(data: bytes, where: str) -> list[dict[str, Any]]:
 def _put_checkpoint(store: ObjectStore, folder: str, name: str, version: int) -> None:
     """Put the checkpoint of a version, whole and durable, then the file that points to it.
 
-    The library would write both in place, and a checkpoint that a power cut tore makes the table unreadable. So it
-    makes them in a copy of the log since the checkpoint before.
+    The library would write both in place, and a torn checkpoint makes the table unreadable. So the library makes them
+    in a temporary copy of the log since the previous checkpoint, and the store puts them from there.
     """
     prefix = f"{folder}/{name}/_delta_log/"
     checkpoint = f"{prefix}{version:020d}{_CHECKPOINT}"

@@ -25,38 +25,50 @@ _FOLD_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})(\.done)?\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedRecord:
-    """A commit record that a fold takes."""
+    """Commit record that a fold takes."""
 
     key: str
+    """Key of the record."""
     sha256: str
+    """SHA-256 of the record, in hex, by which a later change is noticed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """What `folds/<n>.json` says.
-
-    `action`: "append" for shards new to the tables, "replace" for newer generations of shards that are in them,
-    "withdraw" for withdrawals; "compact" puts records that small folds took into the place of themselves, in one file.
-    """
+    """Plan of a fold: the content of `folds/<n>.json`."""
 
     number: int
+    """Number of the fold."""
     action: str
+    """Name of what the fold does with the rows of its records.
+
+    "append" adds shards new to the tables, "replace" newer generations of shards that are in them; "withdraw" removes
+    withdrawn masks; "compact" rewrites the rows of small folds as one file.
+    """
     records: tuple[FoldedRecord, ...]
+    """Commit records that the fold takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoneFold:
-    """What `folds/<n>.done.json` says: the tables' folder, and the version of each that agrees with the others."""
+    """End of a fold, the content of `folds/<n>.done.json`: four table versions that agree with each other."""
 
     number: int
+    """Number of the fold."""
     folder: str
+    """Folder of the tables."""
     versions: dict[str, int]
+    """Version of each table, by name."""
     proofs: dict[str, TableProof] = field(default_factory=dict)
-    """By table; empty for one that an earlier format wrote."""
+    """Proof of each version, by table name; empty if an earlier format wrote the file."""
 
 
 def newest_done(store: ObjectStore) -> DoneFold:
-    """The fold that readers open. Raises Corrupt where there is none."""
+    """Read the fold that readers open.
+
+    Raises:
+        Corrupt: There is none, or its file is damaged.
+    """
     numbers = _done_numbers(store)
     if not numbers:
         raise Corrupt(f"{store.uri}: folds/ holds no finished fold; the dataset was copied in part, copy it again")
@@ -64,7 +76,12 @@ def newest_done(store: ObjectStore) -> DoneFold:
 
 
 def read_done(store: ObjectStore, number: int) -> DoneFold:
-    """Raises NotFound, Corrupt."""
+    """Read the end of a fold.
+
+    Raises:
+        NotFound: The fold is not done.
+        Corrupt: Its file is damaged.
+    """
     key = _done_key(number)
     fields = read_json(store.get(key), "done_fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
@@ -73,27 +90,39 @@ def read_done(store: ObjectStore, number: int) -> DoneFold:
 
 
 def read_proofs(fields: Mapping[str, Any]) -> dict[str, TableProof]:
-    """The proofs in the JSON of a done fold or a snapshot."""
+    """Read the proofs from the JSON of a done fold or a snapshot."""
     return {name: TableProof(**proof) for name, proof in fields.get("proofs", {}).items()}
 
 
 def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[str]) -> pa.Table:
-    """Columns of one table at a fold. Raises Corrupt."""
+    """Read columns of one table at a fold.
+
+    Raises:
+        Corrupt: The table cannot be opened or read.
+        StoreError: The store fails.
+    """
     table = delta.open_table(store, done.folder, name, done.versions[name])
     try:
         return delta.try_again(lambda: table.to_pyarrow_table(columns=list(columns)))
     except OSError as error:
-        raise Corrupt(f"{store.uri}: table {name} cannot be read ({delta.one_line(error)}); verify it") from error
+        raise Corrupt(
+            f"{store.uri}: table {name} cannot be read ({delta.one_line(error)}); run `gigamask verify`"
+        ) from error
 
 
 def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:
-    """(plan, shard) -> generation in the tables. `shards` has a row for every record taken: it is the list of them."""
+    """Map (plan, shard) to its generation in the tables; `shards` has a row for every record taken."""
     rows = table_rows(store, done, "shards", ("plan", "shard", "generation"))
     return {(row["plan"], row["shard"]): row["generation"] for row in rows.to_pylist()}
 
 
 def read_fold(store: ObjectStore, number: int) -> Fold:
-    """Raises NotFound, Corrupt."""
+    """Read the plan of a fold.
+
+    Raises:
+        NotFound: There is no such fold.
+        Corrupt: Its file is damaged.
+    """
     key = fold_key(number)
     fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
@@ -124,18 +153,22 @@ def fold_number(key: str) -> int | None:
 
 
 def next_number(store: ObjectStore) -> int:
-    """Give the number of the fold after the newest done one."""
+    """Return the number of the fold after the newest done one."""
     numbers = _done_numbers(store)
     return numbers[-1] + 1 if numbers else 0
 
 
 def put_done(store: ObjectStore, done: DoneFold) -> None:
-    """Write a done fold, unless one of its number is there."""
+    """Put the file of a done fold.
+
+    Raises:
+        Conflict: A done fold of this number is there already.
+    """
     store.put_if_absent(_done_key(done.number), json_bytes({"format": FORMAT, **asdict(done), "created_at": now()}))
 
 
 def fold_key(number: int) -> str:
-    """Name a fold in the store."""
+    """Return the key of a fold's plan."""
     return f"folds/{number:08d}.json"
 
 
@@ -144,5 +177,5 @@ def _done_key(number: int) -> str:
 
 
 def now() -> str:
-    """Give the time in UTC, in ISO 8601."""
+    """Return the present time in UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat()

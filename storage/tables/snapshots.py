@@ -20,26 +20,33 @@ _ADVICE = "restore tables/ from a copy, or take a new snapshot after `gigamask r
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One state of a dataset, for ever. `records_sha256`: of the sorted SHA-256 of the commit records in it."""
+    """State of a dataset that never changes."""
 
     snapshot_id: str
+    """Id of the snapshot: the fold's number and the beginning of `records_sha256`."""
     fold: int
-    folder: str  # of the tables
+    """Number of the done fold."""
+    folder: str
+    """Folder of the tables."""
     versions: dict[str, int]
+    """Version of each table, by name."""
     records: int
+    """Number of commit records in the tables."""
     records_sha256: str
-    created_at: datetime  # UTC
+    """SHA-256, in hex, over the sorted SHA-256 of the commit records."""
+    created_at: datetime
+    """Time of creation, UTC."""
     proofs: dict[str, TableProof] = field(default_factory=dict)
-    """By table; empty for one that an earlier format wrote."""
+    """Proof of each version, by table name; empty if an earlier format wrote the snapshot."""
 
     @property
     def done(self) -> DoneFold:
-        """The done fold whose tables the snapshot names."""
+        """Done fold whose tables the snapshot names."""
         return DoneFold(number=self.fold, folder=self.folder, versions=self.versions, proofs=self.proofs)
 
 
 def take_snapshot(store: ObjectStore, done: DoneFold) -> Snapshot:
-    """The snapshot of a fold; taken again, it is the same one."""
+    """Take the snapshot of a fold; the same fold gives the same snapshot."""
     records, digest = _records_digest(store, done)
     snapshot = Snapshot(
         snapshot_id=f"s{done.number:08d}-{digest[:12]}",
@@ -58,7 +65,12 @@ def take_snapshot(store: ObjectStore, done: DoneFold) -> Snapshot:
 
 
 def read_snapshot(store: ObjectStore, snapshot_id: str) -> Snapshot:
-    """Raises NotFound, naming those there are; Corrupt."""
+    """Read a snapshot.
+
+    Raises:
+        NotFound: There is no such snapshot; the message names those there are.
+        Corrupt: Its file is damaged.
+    """
     try:
         data = store.get(_key(snapshot_id))
     except (NotFound, ValueError) as error:
@@ -105,7 +117,7 @@ def is_snapshot_key(key: str) -> bool:
 
 
 def _records_digest(store: ObjectStore, done: DoneFold) -> tuple[int, str]:
-    """The number of records in the tables, and the SHA-256 over their own, sorted."""
+    """Return the number of commit records in the tables, and the SHA-256 over their sorted SHA-256."""
     rows = table_rows(store, done, "shards", ["record_sha256"])
     hashes = sorted(rows.column("record_sha256").to_pylist())
     return len(hashes), hashlib.sha256("\n".join(hashes).encode()).hexdigest()
