@@ -139,7 +139,11 @@ def _are_there(store: ObjectStore, parts: Iterable[Part]) -> bool:
 
 
 def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
-    """Samples of one tar, streamed. Raises Corrupt at the latest at its end where size or SHA-256 differ."""
+    """Stream the samples of one tar.
+
+    Raises:
+        Corrupt: Size or SHA-256 differ from the record; this may show only after the last sample.
+    """
     with store.open(part.key) as stream:
         checked = _Checked(stream, f"{store.uri}/{part.key}")
         yield from read_shard(cast("BinaryIO", checked))
@@ -150,7 +154,7 @@ def read_rows(store: ObjectStore, part: Part) -> pa.Table:
     """Read the table rows of one part, with dictionaries for texts that repeat.
 
     Raises:
-        Corrupt: The SHA-256 differs, or there are more rows than the record counts; none is unpacked then.
+        Corrupt: The SHA-256 differs, or there are more rows than the record counts, in which case none is unpacked.
     """
     data = store.get(part.key)
     if hashlib.sha256(data).hexdigest() != part.sha256:

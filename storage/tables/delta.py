@@ -213,7 +213,7 @@ def is_of_store(error: Exception) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The message without line breaks and colours."""
+    """Return the message of an error without line breaks and colours."""
     return " ".join(_COLOURS.sub("", str(error)).split())
 
 

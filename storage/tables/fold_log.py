@@ -131,23 +131,23 @@ def read_fold(store: ObjectStore, number: int) -> Fold:
 
 
 def _done_numbers(store: ObjectStore) -> list[int]:
-    """Numbers of the done folds, ascending; other files below folds/ are passed over, `verify` names them."""
+    """List the numbers of the done folds, ascending; `verify` reports other files below folds/."""
     numbers = [fold_number(key) for key in store.list("folds/") if is_done_key(key)]
     return sorted(number for number in numbers if number is not None)
 
 
 def is_fold_key(key: str) -> bool:
-    """Whether an object of that key is a fold or a done fold."""
+    """Whether a key is that of a fold or a done fold."""
     return _FOLD_KEY.fullmatch(key) is not None
 
 
 def is_done_key(key: str) -> bool:
-    """Whether an object of that key is a done fold."""
+    """Whether a key is that of a done fold."""
     return is_fold_key(key) and key.endswith(_DONE)
 
 
 def fold_number(key: str) -> int | None:
-    """The number of the fold or done fold of that key; None for another file."""
+    """Return the number of the fold or done fold with this key; None for another file."""
     found = _FOLD_KEY.fullmatch(key)
     return int(found[1]) if found else None
 

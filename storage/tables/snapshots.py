@@ -106,13 +106,13 @@ def prove(store: ObjectStore, snapshot: Snapshot) -> None:
 
 
 def list_snapshots(store: ObjectStore) -> list[str]:
-    """Ids, oldest fold first. Other files below snapshots/ are passed over; `verify` names them."""
+    """List the snapshots' ids, oldest fold first; `verify` reports other files below snapshots/."""
     keys = [key for key in store.list("snapshots/") if is_snapshot_key(key)]
     return [key.removeprefix("snapshots/").removesuffix(".json") for key in keys]
 
 
 def is_snapshot_key(key: str) -> bool:
-    """Whether an object of that key is a snapshot."""
+    """Whether a key is that of a snapshot."""
     return _SNAPSHOT_KEY.fullmatch(key) is not None
 
 
