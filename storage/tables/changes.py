@@ -15,7 +15,7 @@ from storage.tables.withdrawals import withdrawn_by, withdrawn_masks, without_ma
 
 
 def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
-    """Read the commit records of a fold.
+    """Read the commit records of a fold, and check that they have not changed since it was planned.
 
     Raises:
         Corrupt: A record is not the one that was folded.
@@ -35,12 +35,12 @@ def change_of(
     if action == "withdraw" and name == "masks":
         return _withdrawing(store, done, withdrawn_by(store, commits), withdrawn)
     rows = rows_of(store, name, commits, withdrawn)
-    if action == "replace" or (action == "compact" and brings(name, commits)):
+    if action == "replace" or (action == "compact" and count_rows(name, commits)):
         return delta.replacing(name, rows, [(commit.plan_id, commit.shard) for commit in commits])
-    return delta.appending(name, rows) if action != "compact" and brings(name, commits) else None
+    return delta.appending(name, rows) if action != "compact" and count_rows(name, commits) else None
 
 
-def brings(name: str, commits: Sequence[Commit]) -> int:
+def count_rows(name: str, commits: Sequence[Commit]) -> int:
     """Count the rows that records bring into a table, before withdrawn masks are left out."""
     own = [commit for commit in commits if commit.kind == name]
     counts = {

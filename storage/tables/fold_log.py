@@ -40,7 +40,7 @@ class Fold:
     number: int
     """Number of the fold."""
     action: str
-    """Name of what the fold does with the rows of its records.
+    """Kind of change that the fold makes to the tables.
 
     "append" adds shards new to the tables, "replace" newer generations of shards that are in them; "withdraw" removes
     withdrawn masks; "compact" rewrites the rows of small folds as one file.
@@ -51,7 +51,7 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class DoneFold:
-    """End of a fold, the content of `folds/<n>.done.json`: four table versions that agree with each other."""
+    """Result of a fold, the content of `folds/<n>.done.json`: four table versions that agree with each other."""
 
     number: int
     """Number of the fold."""
@@ -64,7 +64,7 @@ class DoneFold:
 
 
 def newest_done(store: ObjectStore) -> DoneFold:
-    """Read the fold that readers open.
+    """Read the newest done fold, whose tables readers open.
 
     Raises:
         Corrupt: There is none, or its file is damaged.
@@ -76,7 +76,7 @@ def newest_done(store: ObjectStore) -> DoneFold:
 
 
 def read_done(store: ObjectStore, number: int) -> DoneFold:
-    """Read the end of a fold.
+    """Read the result of a fold.
 
     Raises:
         NotFound: The fold is not done.
@@ -111,7 +111,7 @@ def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[
 
 
 def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:
-    """Map (plan, shard) to its generation in the tables; `shards` has a row for every record taken."""
+    """Map (plan, shard) to its generation, for every shard in the tables."""
     rows = table_rows(store, done, "shards", ("plan", "shard", "generation"))
     return {(row["plan"], row["shard"]): row["generation"] for row in rows.to_pylist()}
 

@@ -71,7 +71,7 @@ class QueryLimits:
         )
 
     def exceeded_memory(self, what: str) -> LimitExceeded:
-        """Make the error for a query that needed too much memory; `what` says which memory."""
+        """Make the error for a query that needed too much memory; `what` precedes "its memory limit" in the message."""
         return LimitExceeded(
             f"query: {what} its memory limit of {self.max_memory_bytes / 2**30:.3g} GiB; ask for less (a condition, "
             "fewer columns, an aggregate), or raise the limit: --max-memory, in Python "

@@ -49,8 +49,8 @@ def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchRea
     """Answer one statement batch by batch, for an answer that memory may not hold.
 
     Raises:
-        ValueError: As `query`.
-        StoreError: As `query`, and while the batches are read.
+        ValueError: The statement is wrong or would not only read; the message is one line.
+        StoreError: The tables cannot be read, now or while the batches are read.
     """
     try:
         batches = _execute(_builder(store, done, sql), sql)
@@ -73,11 +73,11 @@ def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchRea
 
 
 def stream_masks(store: ObjectStore, done: TablesState, columns: Sequence[str], condition: str) -> pa.RecordBatchReader:
-    """Stream columns of the rows of `masks` for which a condition from outside holds.
+    """Stream columns of the rows of `masks` for which a user's condition holds.
 
     Raises:
-        ValueError: As `query`, and for a text that is not one condition.
-        StoreError: As `stream`.
+        ValueError: The condition is wrong, or the text is not a single condition.
+        StoreError: The tables cannot be read, now or while the batches are read.
     """
     try:
         check_is_condition(_builder(store, done, f"masks {condition}"), condition, "masks")

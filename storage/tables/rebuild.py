@@ -10,7 +10,7 @@ from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta
-from storage.tables.changes import brings, change_of, checked_records, rows_of
+from storage.tables.changes import change_of, checked_records, count_rows, rows_of
 from storage.tables.columns import SCHEMAS
 from storage.tables.fold_log import DoneFold, folded_generations, next_number, put_done, read_done
 from storage.tables.folds import MAX_RECORDS, FoldReport, publish, unfolded
@@ -65,6 +65,6 @@ def _build(store: ObjectStore, folder: str, names: Sequence[ShardAddress]) -> di
         commits = [commit for commit in every if commit.address in readable]
         for name in SCHEMAS:
             rows = rows_of(store, name, commits, withdrawn)
-            change = delta.appending(name, rows) if brings(name, commits) else None
+            change = delta.appending(name, rows) if count_rows(name, commits) else None
             versions[name] = delta.change_unshared(store, folder, name, change)
     return versions

@@ -33,7 +33,7 @@ class Snapshot:
     records: int
     """Number of commit records in the tables."""
     records_sha256: str
-    """SHA-256, in hex, over the sorted SHA-256 of the commit records."""
+    """SHA-256, in hex, over the sorted SHA-256 of these records."""
     created_at: datetime
     """Time of creation, UTC."""
     proofs: dict[str, TableProof] = field(default_factory=dict)
@@ -117,7 +117,7 @@ def is_snapshot_key(key: str) -> bool:
 
 
 def _records_digest(store: ObjectStore, done: DoneFold) -> tuple[int, str]:
-    """Return the number of commit records in the tables, and the SHA-256 over their sorted SHA-256."""
+    """Return the number of commit records in the tables, and one SHA-256 over the sorted SHA-256 of these records."""
     rows = table_rows(store, done, "shards", ["record_sha256"])
     hashes = sorted(rows.column("record_sha256").to_pylist())
     return len(hashes), hashlib.sha256("\n".join(hashes).encode()).hexdigest()

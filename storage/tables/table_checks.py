@@ -12,7 +12,7 @@ from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import ShardAddress
 from storage.tables import contents, durability
-from storage.tables.changes import brings
+from storage.tables.changes import count_rows
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import open_table
 from storage.tables.faults import Faults
@@ -195,7 +195,7 @@ class TableChecks:
             self._guarded(name, self._check_count, name, record, counts)
 
     def _check_count(self, name: str, record: Commit, counts: Mapping[Place, int]) -> None:
-        got, expected = counts.get((record.plan_id, record.shard), 0), brings(name, [record])
+        got, expected = counts.get((record.plan_id, record.shard), 0), count_rows(name, [record])
         if name == "masks" and (record.plan_id, record.shard) in self._touched:
             if self._has_faults(record):
                 return
@@ -243,7 +243,7 @@ class TableChecks:
             self._note(name, f"{record.address}: values differ from those of its Parquet parts: {', '.join(differ)}")
 
     def _rows_of(self, name: str, record: Commit) -> pa.Table:
-        """Read the rows that a shard brings into a table."""
+        """Read the rows that a shard count_rows into a table."""
         schema = SCHEMAS[name]
         parts = (contents.read_rows(self._store, part).select(schema.names).cast(schema) for part in record.rows())
         rows = pa.concat_tables([schema.empty_table(), *parts])

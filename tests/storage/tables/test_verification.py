@@ -146,7 +146,7 @@ def republish(dataset: Dataset) -> None:
 def test_a_redo_a_withdrawal_given_up_shards_a_compaction_and_a_rebuild_are_no_faults(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folds, "_COMPACTED", 4)
+    monkeypatch.setattr(folds, "_COMPACTION_EVERY", 4)
     redo = filled.maintenance.plan_redo(filled.plans()[1], ["00000"])
     samples.write_mask_shard(filled, redo, redo.shards[0], count=2)
     (withdrawn,) = filled.query("SELECT image_id, mask_id FROM masks WHERE shard = '00001' LIMIT 1").to_pylist()
