@@ -252,7 +252,20 @@ class Dataset:
         seconds: float = 0.0,
         inherited: Commit | None = None,
     ) -> Commit:
-        """Write and commit a mask shard, as `write_images` does an image shard; an image may have no masks.
+        """Write and commit a mask shard.
+
+        Args:
+            plan: The plan that holds the shard.
+            shard: The shard to write.
+            images: Records of the images, each with its masks; an image may have no masks.
+            rejects: Inputs that could not be used; in a redo, those that still cannot be used.
+            stats: Diagnostics of the stage, as JSON values.
+            model_id: Id of the model version that made the masks; empty where no model did.
+            seconds: Time that the work took, in seconds.
+            inherited: In a redo, the replaced record; the new shard keeps its masks. None keeps no earlier masks.
+
+        Returns:
+            The record that counts: this attempt's, or an earlier one where another worker committed the shard first.
 
         Raises:
             ValueError: A mask contradicts its image.

@@ -196,7 +196,7 @@ class Attempt:
 
 
 def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
-    """Begin an attempt at a planned shard; its unique id begins with the shard's generation, for cleaning.py."""
+    """Begin an attempt at a planned shard; its unique id begins with the generation, which cleaning.py reads."""
     return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
 
 
