@@ -296,7 +296,7 @@ class Dataset:
         return [commit for plan in homes for commit in self.commits(plan)]
 
     def is_there(self, shard: Commit) -> bool:
-        """Check whether all objects of a shard exist with the sizes that its record states; no object is read."""
+        """Check whether all objects of a shard exist, byte by byte as its record states."""
         return contents.is_there(self.store, shard)
 
     def read_images(self, images: Commit | Images) -> Iterator[tuple[ImageRecord, bytes]]:
@@ -346,6 +346,14 @@ class Dataset:
         Ingest finds duplicate photos with this map.
         """
         return lookup.known_image_ids(self.store, fold_log.newest_done(self.store))
+
+    def image_addresses(self) -> list[ShardAddress]:
+        """Addresses of all image shards, ascending; reads no record."""
+        return list(commits.list_commits(self.store, kind=PlanKind.IMAGES))
+
+    def image_ids_of(self, shards: Sequence[ShardAddress]) -> dict[int, bytes]:
+        """Map the image_id of each image of these shards to the SHA-256 (32 bytes) of the photo it was made from."""
+        return lookup.image_ids_of(self.store, shards)
 
     def fold(self) -> FoldReport:
         """Take new commit records into the tables; any process may call it at any time."""

@@ -1,7 +1,8 @@
 """Plan of the images to mask: each mask shard is made from a range of images of one image shard."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 
@@ -47,24 +48,30 @@ def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
 
     A redone image shard keeps its images and their places and appends new images; only the appended ones are listed.
     """
-    covered: dict[str, set[int]] = {}
+    planned: dict[str, list[Images]] = {}
     for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
-        covered.setdefault(image_shard(images).lineage, set()).update(_places(dataset, images))
-    return [
-        ImageRange(shard=commit.address, start=start, stop=stop)
-        for commit in dataset.image_shards()
-        for start, stop in _gaps(covered.get(commit.address.lineage, set()), commit.images)
-    ]
+        planned.setdefault(image_shard(images).lineage, []).append(images)
+    uncovered: list[ImageRange] = []
+    for commit in dataset.image_shards():
+        covered = _covered(dataset, planned.get(commit.address.lineage, []), commit.images)
+        gaps = _gaps(covered, commit.images)
+        uncovered += [ImageRange(shard=commit.address, start=start, stop=stop) for start, stop in gaps]
+    return uncovered
 
 
-def _places(dataset: Dataset, images: Images) -> Iterable[int]:
-    """Return the places of the images in their image shard."""
-    return range(dataset.commit_of(images).images) if isinstance(images, ShardAddress) else images.places
+def _covered(dataset: Dataset, planned: Sequence[Images], total: int) -> set[int]:
+    """Collect the places below `total` of images that are planned."""
+    covered: set[int] = set()
+    for images in planned:
+        places = range(dataset.commit_of(images).images) if isinstance(images, ShardAddress) else images.places
+        last = bisect_left(places, total)
+        covered.update(places[:last])
+    return covered
 
 
 def _gaps(covered: set[int], total: int) -> Iterator[tuple[int, int]]:
     """Find the longest ranges of places from 0 to `total` - 1 that hold no covered place, in ascending order."""
-    bounds = [-1, *sorted(place for place in covered if place < total), total]
+    bounds = [-1, *sorted(covered), total]
     return ((before + 1, after) for before, after in pairwise(bounds) if after - before > 1)
 
 

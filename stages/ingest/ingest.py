@@ -229,6 +229,11 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
             other_settings += session.known.has_only_other_settings(key)
         session.progress.count(images=int(verdict is Verdict.NEW))
 
+    # Leave out what another ingest committed meanwhile
+    taken = session.known.refresh()
+    unchanged += sum(image.image_id in taken for image, _ in images)
+    images = [(image, data) for image, data in images if image.image_id not in taken]
+
     # Commit images, rejects and statistics
     stats = IngestStats(
         photos=len(shard.inputs),

@@ -27,6 +27,7 @@ class KnownPhotos:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+        self._committed = set(dataset.image_addresses())
         self._digests = dataset.known_image_ids()
         self._plans = image_plans(dataset)
         self._plan_id = ""
@@ -50,8 +51,17 @@ class KnownPhotos:
             for name in (key.name_and_size for shard in earlier.shards for key in photo_inputs(shard.inputs)):
                 self._planned_before[name] = same_settings or self._planned_before.get(name, False)
 
+    def refresh(self) -> set[int]:
+        """Look for image shards that others committed meanwhile, and return the ids of their images."""
+        new = [address for address in self._dataset.image_addresses() if address not in self._committed]
+        self._committed.update(new)
+        found = self._dataset.image_ids_of(new)
+        self._digests.update(found)
+        return set(found)
+
     def forget(self, shard: Commit) -> None:
         """Treat a shard's images as lost, so that their photos count as new."""
+        self._dataset.fold()  # its rows may be in no table yet
         rows = self._dataset.query(f"SELECT image_id FROM images WHERE {is_shard(shard.plan_id, shard.shard)}")
         for image_id in rows.column("image_id").to_pylist():
             self._digests.pop(image_id, None)

@@ -24,12 +24,21 @@ def plan_photos(
         if plan.settings != config.settings():
             continue
         named = {shard.name: at_hand.keys.intersection(photo_inputs(shard.inputs)) for shard in plan.shards}
-        waiting = {shard.name for shard in dataset.missing(plan) if not at_hand.covers(photo_inputs(shard.inputs))}
+        given_up = {record.shard for record in dataset.commits(plan, given_up=True) if not record.attempt_id}
+        unmade = given_up | {shard.name for shard in dataset.missing(plan)}
+        waiting = {
+            shard.name
+            for shard in plan.shards
+            if shard.name in unmade and not at_hand.covers(photo_inputs(shard.inputs))
+        }
         able = [name for name, keys in named.items() if keys and name not in waiting]
         if able:
             plans[plan.plan_id] = plan
             covered |= {key for name in able for key in named[name]}
-            plans |= {redo.plan_id: redo for redo in _plan_given_up(dataset, plan, able, at_hand)}
+        again = [name for name in able if name in given_up]
+        if again:
+            redo = dataset.maintenance.plan_redo(plan, again)
+            plans[redo.plan_id] = redo
     fresh = [photo for photo in found if photo.key not in covered]
     if fresh:
         groups = _group(fresh, config.images_per_shard, config.shard_bytes)
@@ -40,17 +49,6 @@ def plan_photos(
         new = dataset.new_plan(PlanKind.IMAGES, shards, config.settings())
         plans[new.plan_id] = new
     return list(plans.values())
-
-
-def _plan_given_up(dataset: Dataset, plan: Plan, names: Sequence[str], at_hand: PhotosAtHand) -> list[Plan]:
-    """Plan again those of the named shards that were given up (`gigamask gc --close`) before anybody made them."""
-    newest = {record.shard: record for record in dataset.commits(plan, given_up=True)}
-    given_up = [
-        name
-        for name in names
-        if name in newest and not newest[name].attempt_id and at_hand.covers(photo_inputs(plan.shard(name).inputs))
-    ]
-    return [dataset.maintenance.plan_redo(plan, given_up)] if given_up else []
 
 
 def image_plans(dataset: Dataset) -> list[Plan]:

@@ -24,6 +24,8 @@ class LocalStore:
     hard link in place of the rename, because a link to a taken name fails.
     """
 
+    needs_sync = True
+
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.uri = str(self.root)
@@ -92,6 +94,21 @@ class LocalStore:
         for key in listed:
             self._file_call(key, _sync)
         self.make_names_durable(listed)
+
+    def remove_torn(self, key: str, is_torn: Callable[[bytes], bool]) -> bool:
+        path = self._path(key)
+        aside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+        try:
+            self._file_call(key, lambda path: path.rename(aside))
+        except NotFound:
+            return False
+        torn = is_torn(aside.read_bytes())
+        if not torn:
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+        _sync(path.parent)
+        return torn
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
         folders = {folder for key in keys for folder in self._path(key).parents if folder.is_relative_to(self.root)}

@@ -57,6 +57,8 @@ _RACING = {"ConditionalRequestConflict", "OperationAborted", "409"}  # another w
 class S3Store:
     """A store of objects below `s3://bucket/prefix`."""
 
+    needs_sync = False
+
     def __init__(self, uri: str) -> None:
         address = urlsplit(uri)
         self.bucket, self.prefix = address.netloc, address.path.strip("/")
@@ -145,6 +147,10 @@ class S3Store:
 
     def make_durable(self, keys: Iterable[str]) -> None:
         """Do nothing, because an object that the server has acknowledged is durable."""
+
+    def remove_torn(self, key: str, is_torn: Callable[[bytes], bool]) -> bool:
+        """Return False: no power cut tears an object of a server."""
+        return False
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
         """Do nothing, because an object that the server has acknowledged is durable."""

@@ -37,6 +37,8 @@ class ObjectStore(Protocol):
     """A store of objects by key. Every method raises StoreError, or a subclass, where the store refuses or fails."""
 
     uri: str
+    needs_sync: bool
+    """Whether what other programs wrote must be made durable; False where an answer means that it is."""
     """Folder or s3:// address of the store."""
 
     def get(self, key: str) -> bytes:
@@ -101,6 +103,12 @@ class ObjectStore(Protocol):
 
         Raises:
             NotFound: There is no such object.
+        """
+
+    def remove_torn(self, key: str, is_torn: Callable[[bytes], bool]) -> bool:
+        """Delete an object that a power cut tore; return whether it was deleted.
+
+        The object is judged when nobody can read or replace it any more; a whole one is put back.
         """
 
     def make_names_durable(self, keys: Iterable[str]) -> None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _ADDRESS = re.compile(r"([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)\.g(0|[1-9][0-9]{0,17})")
-_RANGE = re.compile(r"([0-9]+):([0-9]+)")
-_PLACES = re.compile(r"[0-9]+(,[0-9]+)*")
-_MASK = re.compile(r"([0-9]+)/([0-9]+)")
+_RANGE = re.compile(r"(0|[1-9][0-9]*):([1-9][0-9]*)")
+_PLACES = re.compile(r"(0|[1-9][0-9]*)(,[1-9][0-9]*)*")
+_MASK = re.compile(r"(0|[1-9][0-9]*)/(0|[1-9][0-9]*)")
 _PLACE = re.compile(r"[0-9a-f]{12}")
 
 

@@ -1,6 +1,6 @@
 """Changes that commit records make to a table: append rows, replace the rows of shards, withdraw masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -40,8 +40,31 @@ def change_of(
     return delta.appending(name, rows) if action != "compact" and count_rows(name, commits) else None
 
 
+<<<<<<< HEAD
 def count_rows(name: str, commits: Sequence[Commit]) -> int:
     """Count the rows that records bring into a table, before withdrawn masks are left out."""
+=======
+def can_be_withdrawn(
+    store: ObjectStore, taken: Mapping[tuple[str, str], int], withdrawals: Sequence[Commit]
+) -> set[ShardAddress]:
+    """Return those withdrawals whose masks' shards are in the tables with rows that can be read again."""
+    shards = {each.address: _shards_of(withdrawn_by(store, [each]), taken) for each in withdrawals}
+    every = sorted({shard for some in shards.values() for shard in some or ()})
+    readable = contents.have_rows(store, read_commits(store, every))
+    return {address for address, some in shards.items() if some is not None and readable.issuperset(some)}
+
+
+def _shards_of(rows: pa.Table, taken: Mapping[tuple[str, str], int]) -> list[ShardAddress] | None:
+    """Return the folded shards that rows of withdrawals are about; None where one is not folded."""
+    places = sorted(set(zip(rows["plan"].to_pylist(), rows["shard"].to_pylist(), strict=True)))
+    if any(place not in taken for place in places):
+        return None
+    return [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
+
+
+def brings(name: str, commits: Sequence[Commit]) -> int:
+    """How many rows records bring into a table, at most: masks may be withdrawn."""
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
     own = [commit for commit in commits if commit.kind == name]
     counts = {
         "images": sum(commit.images for commit in own),
@@ -55,12 +78,20 @@ def count_rows(name: str, commits: Sequence[Commit]) -> int:
 def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change | None:
     """Replace the rows of the shards that hold newly withdrawn masks, without all masks withdrawn so far."""
     taken = folded_generations(store, done)
+<<<<<<< HEAD
     places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
     if not places:
         return None  # the withdrawal was closed without a result
     names = [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
     rows = rows_of(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
     return delta.replacing("masks", rows, places)
+=======
+    shards = _shards_of(new, taken)
+    if not shards:
+        return None  # the withdrawal was closed unmade
+    rows = rows_of(store, "masks", read_commits(store, shards), pa.concat_tables([new, earlier]))
+    return delta.replacing("masks", rows, [(shard.plan_id, shard.shard) for shard in shards])
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:

@@ -19,7 +19,7 @@ from storage import rle
 from storage.errors import Corrupt, NotFound
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
-from storage.objects.stores import ObjectStore
+from storage.objects.stores import ObjectStore, sha256_of
 from storage.protocol.commits import Attempt, Commit, Part, PartRole
 from storage.protocol.inputs import ShardAddress
 from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
@@ -27,8 +27,13 @@ from storage.tables.columns import REPEATED
 from storage.tables.rows import image_rows, mask_rows
 from storage.tables.samples import checked, read_image
 
+<<<<<<< HEAD
 _HEADS_AT_ONCE = 16
 """Number of requests for object sizes in flight at a time; over a network each takes some milliseconds."""
+=======
+_READS_AT_ONCE = 16
+"""Objects read at a time; over a network each answer takes some milliseconds."""
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
@@ -118,22 +123,35 @@ def read_masks(
 
 
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
+<<<<<<< HEAD
     """Return the addresses of the shards whose table rows are all stored, with the size that the record states."""
     if len(commits) < _HEADS_AT_ONCE:
         return {commit.address for commit in commits if _are_there(store, commit.rows())}
     with ThreadPoolExecutor(max_workers=_HEADS_AT_ONCE) as pool:
         found = pool.map(lambda commit: _are_there(store, commit.rows()), commits)
+=======
+    """Return those shards whose table rows are all there, byte by byte as their records state."""
+    if len(commits) < _READS_AT_ONCE:
+        return {commit.address for commit in commits if _are_whole(store, commit.rows())}
+    with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
+        found = pool.map(lambda commit: _are_whole(store, commit.rows()), commits)
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
         return {commit.address for commit, whole in zip(commits, found, strict=True) if whole}
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:
+<<<<<<< HEAD
     """Whether all objects of a shard are stored, with the size that its record states; reads none of them."""
     return _are_there(store, commit.parts)
+=======
+    """Whether all objects of a shard are there, byte by byte as its record states."""
+    return _are_whole(store, commit.parts)
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
-def _are_there(store: ObjectStore, parts: Iterable[Part]) -> bool:
+def _are_whole(store: ObjectStore, parts: Iterable[Part]) -> bool:
     try:
-        return all(store.head(part.key).nbytes == part.nbytes for part in parts)
+        return all(sha256_of(store, part.key) == part.sha256 for part in parts)
     except NotFound:
         return False
 

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -103,6 +102,7 @@ def open_table(store: ObjectStore, folder: str, name: str, version: int | None =
         raise StoreError(f"{uri}: cannot be read ({one_line(error)}); run the command again") from error
 
 
+<<<<<<< HEAD
 def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None, *, since: int) -> int:
     """Apply a change under a transaction number, unless the table has that number already.
 
@@ -123,9 +123,32 @@ def change_once(store: ObjectStore, folder: str, name: str, number: int, change:
     Raises:
         Corrupt: The table cannot be opened, or is older than `since`.
         StoreError: The change could not be written.
+=======
+class Overtaken(Exception):
+    """Another process finished the fold; whatever is wrong with newer versions is not ours to mend."""
+
+
+def change_once(
+    store: ObjectStore,
+    folder: str,
+    name: str,
+    number: int,
+    change: Change | None,
+    *,
+    since: int,
+    is_done: Callable[[], bool],
+) -> int:
+    """Applies a change under a transaction number unless that is there already; gives the table's version after it.
+
+    `since` is the version that the fold before this one published: what a power cut tore since then is taken back
+    first, unless the fold turns out to be done.
+
+    The change is written from the very handle in which the number was found absent, without rebasing: where another
+    process was faster it fails and the table is looked at again. None changes nothing. Raises StoreError, Overtaken.
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
     """
     for attempt in range(_TRIES):
-        table = _open_whole(store, folder, name, since, number)
+        table = _open_whole(store, folder, name, since, number, is_done)
         if table is None:
             continue
         if change is None or (table.transaction_version(_APPLICATION) or 0) >= number:
@@ -145,14 +168,23 @@ def change_once(store: ObjectStore, folder: str, name: str, number: int, change:
     raise StoreError(f"{uri}: {_TRIES} writes of fold {number} met other writers; run the command again")
 
 
+<<<<<<< HEAD
 def _open_whole(store: ObjectStore, folder: str, name: str, since: int, number: int) -> DeltaTable | None:
     """Open the newest version of a table; None if that was torn and was taken back, by this process or another one.
+=======
+def _open_whole(
+    store: ObjectStore, folder: str, name: str, since: int, number: int, is_done: Callable[[], bool]
+) -> DeltaTable | None:
+    """The newest version of a table; None where a torn version was taken back, by this process or by another one.
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
     Taking a version back makes a further version: the table as it was at `since`, under the number of the fold before.
     """
     try:
         table = open_table(store, folder, name)
     except Corrupt:
+        if is_done():
+            raise Overtaken from None
         if durability.remove_torn_log(store, folder, name, since):
             return None
         raise
@@ -163,9 +195,16 @@ def _open_whole(store: ObjectStore, folder: str, name: str, since: int, number: 
         )
     if not durability.torn_files(store, folder, name, since, table):
         return table
+    if is_done():
+        raise Overtaken
     before = CommitProperties(app_transactions=[Transaction(_APPLICATION, number - 1)], max_commit_retries=0)
-    with suppress(CommitFailedError):
+    try:
         table.restore(since, commit_properties=before, post_commithook_properties=_AFTER_COMMIT)
+    except CommitFailedError:
+        pass  # another process was faster
+    except (DeltaError, OSError) as error:
+        uri = store.table_uri(folder, name)
+        raise StoreError(f"{uri}: what a power cut tore could not be taken back ({one_line(error)})") from error
     return None
 
 

@@ -89,6 +89,12 @@ def read_done(store: ObjectStore, number: int) -> DoneFold:
         return DoneFold(number=fields["number"], folder=fields["folder"], versions=versions, proofs=read_proofs(fields))
 
 
+def is_done(store: ObjectStore, number: int) -> bool:
+    """Whether a fold's done file is there."""
+    key = _done_key(number)
+    return key in store.list(key)
+
+
 def read_proofs(fields: Mapping[str, Any]) -> dict[str, TableProof]:
     """Read the proofs from the JSON of a done fold or a snapshot."""
     return {name: TableProof(**proof) for name, proof in fields.get("proofs", {}).items()}

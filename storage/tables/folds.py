@@ -7,17 +7,17 @@ versions; only then can fold n + 1 begin. Readers open the highest done fold and
 process that dies in between leaves work that the next process completes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from storage.errors import Conflict, StoreError
 from storage.formats.documents import FORMAT, json_bytes
 from storage.objects.stores import ObjectStore
-from storage.protocol.commits import list_commits, newest_generations, read_commits
+from storage.protocol.commits import Commit, list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta, fold_log
-from storage.tables.changes import change_of, checked_records
+from storage.tables.changes import can_be_withdrawn, change_of, checked_records
 from storage.tables.columns import SCHEMAS
 from storage.tables.durability import TableProof, publish_version
 from storage.tables.fold_log import (
@@ -26,6 +26,7 @@ from storage.tables.fold_log import (
     FoldedRecord,
     fold_key,
     folded_generations,
+    is_done,
     now,
     put_done,
     read_done,
@@ -82,6 +83,7 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     while (current := (pending := _next_fold(store, done, before_step)).fold) is not None:
         # One transaction per table
         commits = checked_records(store, current)
+<<<<<<< HEAD
         versions = {}
         for name in SCHEMAS:
             before_step(f"apply {name}")
@@ -90,6 +92,13 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
             versions[name] = delta.change_once(store, done.folder, name, current.number, change, since=since)
 
         # The done file, once the new versions are durable
+=======
+        try:
+            versions = _apply(store, done, current, commits, before_step)
+        except delta.Overtaken:
+            done = read_done(store, current.number)
+            continue
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
         before_step("make durable")
         proofs = publish(store, done.folder, versions, done)
         before_step("done")
@@ -102,15 +111,51 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     return FoldReport(folds=folds, records=records, newest=done.number, set_aside=pending.set_aside)
 
 
+def _apply(
+    store: ObjectStore, done: DoneFold, current: Fold, commits: Sequence[Commit], before_step: Callable[[str], None]
+) -> dict[str, int]:
+    """Apply a fold to each of the four tables, and return their versions.
+
+    Raises:
+        Overtaken: Another process has finished the fold.
+        StoreError: The store failed.
+    """
+    versions = {}
+    for name in SCHEMAS:
+        before_step(f"apply {name}")
+        versions[name] = delta.change_once(
+            store,
+            done.folder,
+            name,
+            current.number,
+            change_of(store, done, name, current.action, commits),
+            since=done.versions[name],
+            is_done=lambda: is_done(store, current.number),
+        )
+    return versions
+
+
 def publish(
     store: ObjectStore, folder: str, versions: Mapping[str, int], done: DoneFold | None = None
 ) -> dict[str, TableProof]:
+<<<<<<< HEAD
     """Make the tables durable at these versions and return their proofs.
 
     `done` is the fold before; if it has proofs, its versions are durable already.
     """
     durable = done.versions if done is not None and done.proofs else dict.fromkeys(versions, -1)
     return {name: publish_version(store, folder, name, durable[name], version) for name, version in versions.items()}
+=======
+    """Make the tables durable at these versions; those of `done`, the fold before, are durable if it has proofs."""
+    proofs = {}
+    for name, version in versions.items():
+        since = done.versions[name] if done is not None and done.proofs else -1
+        if done is not None and since == version:
+            proofs[name] = done.proofs[name]
+        else:
+            proofs[name] = publish_version(store, folder, name, since, delta.open_table(store, folder, name, version))
+    return proofs
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Pending:
@@ -158,6 +203,8 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
         for start in range(0, len(some), MAX_RECORDS):
             commits = read_commits(store, some[start : start + MAX_RECORDS])
             readable = contents.have_rows(store, commits)
+            if action == "withdraw":
+                readable = can_be_withdrawn(store, taken, [each for each in commits if each.address in readable])
             set_aside += [str(commit.address) for commit in commits if commit.address not in readable]
             records = tuple(
                 FoldedRecord(key=each.address.key, sha256=each.record_sha256)
@@ -181,7 +228,10 @@ def _records_to_compact(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecor
     newest = newest_generations(ShardAddress.of_key(record.key) for each in taken for record in each.records)
     small = [each for each in taken if len(each.records) <= _SMALL_FOLD]
     records = {record.key: record for each in small for record in each.records}
-    return tuple(records[name.key] for name in newest if name.key in records) if len(small) > 1 else ()
+    if len(small) < 2:
+        return ()
+    readable = contents.have_rows(store, read_commits(store, [name for name in newest if name.key in records]))
+    return tuple(records[name.key] for name in newest if name in readable)
 
 
 def _folds_of_tables(store: ObjectStore, done: DoneFold) -> range:

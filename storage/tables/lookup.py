@@ -1,11 +1,13 @@
 """Look-ups of one mask, of one image's masks, and of the images that a dataset already has."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from storage.errors import NotFound
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
-from storage.protocol.inputs import PlanKind
+from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.records import MaskRecord
 from storage.tables import contents
 from storage.tables.fold_log import DoneFold, folded_generations, table_rows
@@ -48,6 +50,7 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
     folded = folded_generations(store, done)
     names = newest_generations(list_commits(store, kind=PlanKind.IMAGES))
     fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
+<<<<<<< HEAD
     commits = read_commits(store, fresh)
     readable = contents.have_rows(store, commits)  # the other rows are lost, which `verify` reports
     for commit in (commit for commit in commits if commit.address in readable):
@@ -56,6 +59,25 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
     # SHA-256 by image id
     known: dict[int, bytes] = {}
     for batch in pa.concat_tables(tables, promote_options="permissive").to_batches():
+=======
+    return _digests(found) | image_ids_of(store, fresh)
+
+
+def image_ids_of(store: ObjectStore, shards: Sequence[ShardAddress]) -> dict[int, bytes]:
+    """Map the image_id of each image of these shards to the 32 bytes of its source_sha256.
+
+    Shards whose rows are lost are left out; `verify` names them.
+    """
+    commits = read_commits(store, shards)
+    readable = contents.have_rows(store, commits)
+    parts = [part for commit in commits if commit.address in readable for part in commit.rows()]
+    return _digests([contents.read_rows(store, part) for part in parts])
+
+
+def _digests(tables: Sequence[pa.Table]) -> dict[int, bytes]:
+    known: dict[int, bytes] = {}
+    for batch in (batch for table in tables for batch in table.to_batches()):
+>>>>>>> c1dd476 (Mend what a review of folding and ingest found)
         digests = map(bytes.fromhex, batch.column("source_sha256").to_pylist())
         known.update(zip(batch.column("image_id").to_pylist(), digests, strict=True))
     return known

@@ -6,11 +6,11 @@ from contextlib import suppress
 import numpy as np
 import pyarrow as pa
 
-from storage.errors import NotFound
+from storage.errors import Corrupt, NotFound
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commits
 from storage.protocol.inputs import MaskKey, PlanKind
-from storage.protocol.plans import PlannedShard, make_plan, put_plan
+from storage.protocol.plans import PlannedShard, make_plan, put_plan, read_plan
 from storage.tables import contents
 from storage.tables.columns import WITHDRAWALS, compact
 from storage.tables.fold_log import DoneFold, folded_generations
@@ -93,8 +93,19 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
 def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
     """Read the rows of withdrawals."""
     schema = compact(WITHDRAWALS)
-    parts = (contents.read_rows(store, part).cast(schema) for commit in commits for part in commit.rows())
-    return pa.concat_tables([schema.empty_table(), *parts])
+    tables = (_rows_of_withdrawal(store, commit).cast(schema) for commit in commits if commit.attempt_id)
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def _rows_of_withdrawal(store: ObjectStore, commit: Commit) -> pa.Table:
+    """Read a withdrawal's rows; where they are lost, the plan still names the masks, though not their shards."""
+    try:
+        return pa.concat_tables([contents.read_rows(store, part) for part in commit.rows()])
+    except (NotFound, Corrupt):
+        plan = read_plan(store, commit.made_by)
+        keys = [key for key in plan.shard(commit.shard).inputs if isinstance(key, MaskKey)]
+        rows = [{"image_id": key.image_id, "mask_id": key.mask_id, "reason": plan.settings["reason"]} for key in keys]
+        return pa.Table.from_pylist(rows, schema=WITHDRAWALS)
 
 
 def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:

@@ -58,7 +58,7 @@ def clean_older_generations(patch: Patch) -> None:
 def fold_without_numbers(patch: Patch) -> None:
     """A fold is written again by whoever completes it."""
 
-    def change_always(store: ObjectStore, folder: str, name: str, number: int, change: Any, *, since: int) -> int:
+    def change_always(store: ObjectStore, folder: str, name: str, number: int, change: Any, **_: Any) -> int:
         table = delta.open_table(store, folder, name)
         if change is not None:
             change(table, delta.CommitProperties())  # type: ignore[attr-defined]

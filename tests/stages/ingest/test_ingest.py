@@ -207,6 +207,34 @@ def test_photos_of_shards_that_were_given_up_are_ingested_again(dataset: Dataset
     assert dataset.maintenance.verify().faults == ()
 
 
+def test_after_a_given_up_ingest_of_two_folders_one_of_them_is_ingested(
+    dataset: Dataset, two_folders: tuple[Path, Path]
+) -> None:
+    first, second = two_folders
+    with pytest.raises(Stopped):
+        ingest_photos([first, second], dataset, IngestConfig(images_per_shard=8), stop)
+    dataset.maintenance.close(dataset.plans()[0])
+    report = ingest_photos([first], dataset, IngestConfig(images_per_shard=8))
+    assert (report.images, report.rejects) == (4, ())
+
+
+def test_a_photo_that_another_ingest_commits_meanwhile_is_stored_once(
+    dataset: Dataset, two_folders: tuple[Path, Path]
+) -> None:
+    first, second = two_folders
+    met: list[int] = []
+
+    def meet(now: IngestProgress) -> None:
+        if not met:
+            met.append(now.done)
+            ingest_photos([first], dataset, IngestConfig(images_per_shard=8))
+
+    ingest_photos([first, second], dataset, IngestConfig(images_per_shard=8), meet)
+    dataset.fold()
+    (row,) = dataset.query("SELECT count(*) AS images, count(DISTINCT image_id) AS ids FROM images").to_pylist()
+    assert row == {"images": 8, "ids": 8}
+
+
 def test_a_lost_shard_is_made_again_from_its_photos_by_a_redo(dataset: Dataset, photo_folder: Path) -> None:
     ingest_photos([photo_folder], dataset, SMALL_SHARDS)
     dataset.fold()

@@ -151,3 +151,14 @@ def test_a_late_writer_whose_half_written_file_was_cleaned_away_meets_a_conflict
     with pytest.raises(Conflict):
         store.put_if_absent("folds/00000001.done.json", b"ours")
     assert store.get("folds/00000001.done.json") == b"theirs"
+
+
+def test_only_a_torn_object_is_removed_as_torn(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("log/whole.json", b"{}")
+    store.put("log/torn.json", b"{")
+    assert store.remove_torn("log/torn.json", lambda data: data == b"{")
+    assert not store.remove_torn("log/whole.json", lambda data: data == b"{")
+    assert not store.remove_torn("log/none.json", lambda data: True)
+    assert list(store.list("log/")) == ["log/whole.json"]
+    assert list(store.unfinished()) == []

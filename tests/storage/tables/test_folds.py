@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from storage.errors import Corrupt
 from storage.objects.local import LocalStore
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import commit_to_json
+from storage.protocol.inputs import ShardAddress
 from storage.tables import delta, folds
 from storage.tables import rebuild as rebuilding
 from storage.tables.columns import MASKS, SCHEMAS
@@ -267,13 +269,14 @@ def test_racing_folders_that_put_files_together_fold_every_record_once(
     assert filled.maintenance.verify().faults == ()
 
 
-def test_a_part_that_is_damaged_stops_its_fold_and_says_so(filled: Dataset) -> None:
-    (part,) = filled.commits(filled.plans()[1])[0].rows()
+def test_a_part_that_is_damaged_is_never_folded_and_is_named(filled: Dataset) -> None:
+    commit = filled.commits(filled.plans()[1])[0]
+    (part,) = commit.rows()
     data = filled.store.get(part.key)
     filled.store.put(part.key, data[:-1] + b"!")
-    with pytest.raises(Corrupt, match="not the bytes that were committed"):
-        filled.fold()
-    assert counts(filled) == (0, 0, 0, 0)
+    assert filled.fold().set_aside == (str(commit.address),)
+    assert counts(filled) == (4, 6, 3, 2)
+    assert [fault.key for fault in filled.maintenance.verify().faults] == [part.key]
     filled.store.put(part.key, data)
     filled.fold()
     assert counts(filled) == (4, 12, 4, 2)
@@ -483,3 +486,77 @@ def test_a_record_whose_rows_are_lost_is_set_aside_and_stops_nothing_else(
     assert (filled.fold().records, filled.fold().set_aside) == (1, ())
     assert counts(filled) == (6, 12, 5, 3)
     assert filled.maintenance.verify().faults == ()
+
+
+def test_a_damaged_part_stops_neither_fold_nor_rebuild(filled: Dataset, samples: SimpleNamespace) -> None:
+    lost = filled.image_shards()[0]
+    (rows,) = lost.rows()
+    data = bytearray(filled.store.get(rows.key))
+    data[40] ^= 1
+    filled.store.put(rows.key, bytes(data))
+    assert filled.fold().set_aside == (str(lost.address),)
+    samples.ingest(filled, shards=1, first=50)
+    assert filled.fold().records == 1
+    assert filled.maintenance.rebuild_tables().set_aside == (str(lost.address),)
+
+
+def test_a_compaction_leaves_out_records_whose_rows_are_lost(
+    filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds, "_COMPACTED", 4)
+    filled.fold()
+    for number in (1, 2):
+        samples.ingest(filled, shards=1, first=50 * number)
+        filled.fold()
+    before = counts(filled)
+    (rows,) = filled.image_shards()[-1].rows()
+    filled.store.delete(rows.key)
+    filled.fold()
+    assert read_fold(filled.store, 4).action == "compact"
+    assert counts(filled) == before
+
+
+def test_a_withdrawal_whose_rows_are_lost_still_holds_after_a_rebuild(filled: Dataset) -> None:
+    filled.fold()
+    (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
+    withdrawal = filled.withdraw([tuple(pair.values())], "wrong")
+    assert counts(filled) == (4, 11, 5, 2)
+    for part in withdrawal.parts:
+        filled.store.delete(part.key)
+    filled.fold()
+    filled.maintenance.rebuild_tables()
+    assert filled.query("SELECT count(*) AS masks FROM masks").to_pylist() == [{"masks": 11}]
+
+
+def test_a_withdrawal_from_a_shard_whose_rows_are_lost_waits_and_stops_nothing(
+    filled: Dataset, samples: SimpleNamespace
+) -> None:
+    filled.fold()
+    (mask,) = filled.query("SELECT image_id, mask_id, plan, shard FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
+    (rows,) = filled.commit_of(ShardAddress(plan_id=mask["plan"], shard=mask["shard"])).rows()
+    filled.store.delete(rows.key)
+    withdrawal = withdraw(filled.store, newest_done(filled.store), [(mask["image_id"], mask["mask_id"])], "wrong")
+    assert filled.fold().set_aside == (str(withdrawal.address),)
+    samples.ingest(filled, shards=1, first=50)
+    assert filled.fold().records == 1
+
+
+def test_a_late_folder_undoes_nothing_of_a_fold_that_is_done(filled: Dataset, samples: SimpleNamespace) -> None:
+    """It finds a file of a later fold missing for a moment, and must not take that fold back."""
+    filled.fold()
+    before = newest_done(filled.store)
+    samples.ingest(filled, shards=1, first=50)
+    filled.fold()
+    newest = newest_done(filled.store)
+    table = delta.open_table(filled.store, "tables", "images")
+    (added,) = set(table.file_uris()) - set(
+        delta.open_table(filled.store, "tables", "images", before.versions["images"]).file_uris()
+    )
+    away = Path(added).rename(added + ".away")
+    with pytest.raises(delta.Overtaken):
+        delta.change_once(
+            filled.store, "tables", "images", newest.number, None, since=before.versions["images"], is_done=lambda: True
+        )
+    away.rename(added)
+    assert delta.open_table(filled.store, "tables", "images").version() == newest.versions["images"]
+    assert counts(filled) == (6, 12, 5, 3)
