@@ -46,8 +46,8 @@ class PhotosAtHand:
     def covers(self, keys: Iterable[PhotoKey]) -> bool:
         """Tell whether the search found each of these photos, or would have found it if the file still existed.
 
-        Photos of a folder that was not searched are not covered. A missing photo of a folder that was searched counts as
-        gone, although its own disk may only not be mounted.
+        Photos of a folder that was not searched are not covered. A missing photo of a searched folder counts as gone,
+        although its own disk may only not be mounted.
         """
         return all(self.path(key) is not None or self._was_looked_for(key) for key in keys)
 

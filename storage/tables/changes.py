@@ -40,10 +40,6 @@ def change_of(
     return delta.appending(name, rows) if action != "compact" and count_rows(name, commits) else None
 
 
-<<<<<<< HEAD
-def count_rows(name: str, commits: Sequence[Commit]) -> int:
-    """Count the rows that records bring into a table, before withdrawn masks are left out."""
-=======
 def can_be_withdrawn(
     store: ObjectStore, taken: Mapping[tuple[str, str], int], withdrawals: Sequence[Commit]
 ) -> set[ShardAddress]:
@@ -62,9 +58,8 @@ def _shards_of(rows: pa.Table, taken: Mapping[tuple[str, str], int]) -> list[Sha
     return [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
 
 
-def brings(name: str, commits: Sequence[Commit]) -> int:
-    """How many rows records bring into a table, at most: masks may be withdrawn."""
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
+def count_rows(name: str, commits: Sequence[Commit]) -> int:
+    """Count the rows that records bring into a table, before withdrawn masks are left out."""
     own = [commit for commit in commits if commit.kind == name]
     counts = {
         "images": sum(commit.images for commit in own),
@@ -78,20 +73,11 @@ def brings(name: str, commits: Sequence[Commit]) -> int:
 def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change | None:
     """Replace the rows of the shards that hold newly withdrawn masks, without all masks withdrawn so far."""
     taken = folded_generations(store, done)
-<<<<<<< HEAD
-    places = sorted(set(zip(new["plan"].to_pylist(), new["shard"].to_pylist(), strict=True)))
-    if not places:
-        return None  # the withdrawal was closed without a result
-    names = [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
-    rows = rows_of(store, "masks", read_commits(store, names), pa.concat_tables([new, earlier]))
-    return delta.replacing("masks", rows, places)
-=======
     shards = _shards_of(new, taken)
     if not shards:
-        return None  # the withdrawal was closed unmade
+        return None  # the withdrawal was closed without a result
     rows = rows_of(store, "masks", read_commits(store, shards), pa.concat_tables([new, earlier]))
     return delta.replacing("masks", rows, [(shard.plan_id, shard.shard) for shard in shards])
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:

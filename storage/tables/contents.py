@@ -27,13 +27,8 @@ from storage.tables.columns import REPEATED
 from storage.tables.rows import image_rows, mask_rows
 from storage.tables.samples import checked, read_image
 
-<<<<<<< HEAD
-_HEADS_AT_ONCE = 16
-"""Number of requests for object sizes in flight at a time; over a network each takes some milliseconds."""
-=======
 _READS_AT_ONCE = 16
 """Objects read at a time; over a network each answer takes some milliseconds."""
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
@@ -123,30 +118,17 @@ def read_masks(
 
 
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
-<<<<<<< HEAD
-    """Return the addresses of the shards whose table rows are all stored, with the size that the record states."""
-    if len(commits) < _HEADS_AT_ONCE:
-        return {commit.address for commit in commits if _are_there(store, commit.rows())}
-    with ThreadPoolExecutor(max_workers=_HEADS_AT_ONCE) as pool:
-        found = pool.map(lambda commit: _are_there(store, commit.rows()), commits)
-=======
-    """Return those shards whose table rows are all there, byte by byte as their records state."""
+    """Return the addresses of the shards whose table rows are all stored, byte by byte as the record states."""
     if len(commits) < _READS_AT_ONCE:
         return {commit.address for commit in commits if _are_whole(store, commit.rows())}
     with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
         found = pool.map(lambda commit: _are_whole(store, commit.rows()), commits)
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
         return {commit.address for commit, whole in zip(commits, found, strict=True) if whole}
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:
-<<<<<<< HEAD
-    """Whether all objects of a shard are stored, with the size that its record states; reads none of them."""
-    return _are_there(store, commit.parts)
-=======
-    """Whether all objects of a shard are there, byte by byte as its record states."""
+    """Whether all objects of a shard are stored, byte by byte as its record states."""
     return _are_whole(store, commit.parts)
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def _are_whole(store: ObjectStore, parts: Iterable[Part]) -> bool:

@@ -102,30 +102,8 @@ def open_table(store: ObjectStore, folder: str, name: str, version: int | None =
         raise StoreError(f"{uri}: cannot be read ({one_line(error)}); run the command again") from error
 
 
-<<<<<<< HEAD
-def change_once(store: ObjectStore, folder: str, name: str, number: int, change: Change | None, *, since: int) -> int:
-    """Apply a change under a transaction number, unless the table has that number already.
-
-    The change is written, without rebasing, from the same handle that showed the number absent. If another process was
-    faster, the write fails, and the table is opened and checked again.
-
-    Args:
-        store: The dataset's store.
-        folder: Folder of the tables.
-        name: Name of the table.
-        number: Transaction number: that of the fold.
-        change: The change; None changes nothing.
-        since: Version that the fold before this one published; newer versions that a power cut tore are taken back.
-
-    Returns:
-        The table's version after the change.
-
-    Raises:
-        Corrupt: The table cannot be opened, or is older than `since`.
-        StoreError: The change could not be written.
-=======
 class Overtaken(Exception):
-    """Another process finished the fold; whatever is wrong with newer versions is not ours to mend."""
+    """Another process finished the fold, so that newer versions of the tables may belong to later folds."""
 
 
 def change_once(
@@ -138,14 +116,27 @@ def change_once(
     since: int,
     is_done: Callable[[], bool],
 ) -> int:
-    """Applies a change under a transaction number unless that is there already; gives the table's version after it.
+    """Apply a change under a transaction number, unless the table has that number already.
 
-    `since` is the version that the fold before this one published: what a power cut tore since then is taken back
-    first, unless the fold turns out to be done.
+    The change is written, without rebasing, from the same handle that showed the number absent. If another process was
+    faster, the write fails, and the table is opened and checked again.
 
-    The change is written from the very handle in which the number was found absent, without rebasing: where another
-    process was faster it fails and the table is looked at again. None changes nothing. Raises StoreError, Overtaken.
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
+    Args:
+        store: The dataset's store.
+        folder: Folder of the tables.
+        name: Name of the table.
+        number: Transaction number: that of the fold.
+        change: The change; None changes nothing.
+        since: Version that the fold before this one published; newer versions that a power cut tore are taken back.
+        is_done: Tells whether the fold's done file is there by now; then nothing is taken back.
+
+    Returns:
+        The table's version after the change.
+
+    Raises:
+        Corrupt: The table cannot be opened, or is older than `since`.
+        StoreError: The change could not be written.
+        Overtaken: A newer version is torn, but the fold is done.
     """
     for attempt in range(_TRIES):
         table = _open_whole(store, folder, name, since, number, is_done)
@@ -168,15 +159,10 @@ def change_once(
     raise StoreError(f"{uri}: {_TRIES} writes of fold {number} met other writers; run the command again")
 
 
-<<<<<<< HEAD
-def _open_whole(store: ObjectStore, folder: str, name: str, since: int, number: int) -> DeltaTable | None:
-    """Open the newest version of a table; None if that was torn and was taken back, by this process or another one.
-=======
 def _open_whole(
     store: ObjectStore, folder: str, name: str, since: int, number: int, is_done: Callable[[], bool]
 ) -> DeltaTable | None:
-    """The newest version of a table; None where a torn version was taken back, by this process or by another one.
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
+    """Open the newest version of a table; None if that was torn and was taken back, by this process or another one.
 
     Taking a version back makes a further version: the table as it was at `since`, under the number of the fold before.
     """

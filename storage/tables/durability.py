@@ -25,12 +25,7 @@ _CHECKPOINT_EVERY = 10
 """Versions from one checkpoint to the next. A reader replays the log since the last one: with the library's default of
 100, that takes 26 ms at version 95."""
 _CHECKPOINT = ".checkpoint.parquet"
-<<<<<<< HEAD
 """End of a checkpoint's key."""
-_PARQUET_END = b"PAR1"
-"""Last bytes of a whole Parquet file."""
-=======
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +38,8 @@ class TableProof:
     """SHA-256 of the version's log entry, in hex."""
 
 
-<<<<<<< HEAD
-def publish_version(store: ObjectStore, folder: str, name: str, since: int, version: int) -> TableProof:
-    """Make the versions after `since`, up to `version`, durable, and return the proof of `version`.
-=======
 def publish_version(store: ObjectStore, folder: str, name: str, since: int, table: DeltaTable) -> TableProof:
     """Make the versions of a table after `since` durable, up to that of `table`, and return the proof of that one.
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
     Raises:
         Corrupt: A file that the log names is missing or is not whole.
@@ -101,16 +91,10 @@ def broken_files(store: ObjectStore, folder: str, name: str, version: int) -> li
 
 
 def remove_torn_log(store: ObjectStore, folder: str, name: str, since: int) -> bool:
-<<<<<<< HEAD
-    """Delete the first unreadable log entry after `since` and all entries after it; return whether there was one.
-
-    Only a power cut leaves such an entry, and no done fold names it, so no reader has used the version.
-=======
     """Delete the log entries after `since` that break off; return whether any was deleted.
 
-    Only a power cut leaves such an entry, and no done fold names it: the version never was. An entry is looked at again
-    when nobody can read it any more, so that what a faster process wrote in its place stays.
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
+    Only a power cut leaves such an entry, and no done fold names it, so no reader has used the version. Each entry is
+    checked again once no other process can read or replace it, so that an entry which a faster process wrote stays.
     """
     prefix = f"{folder}/{name}/_delta_log/"
     keys = [key for key in store.list(prefix) if key.endswith(".json") and Path(key).stem.isdigit()]

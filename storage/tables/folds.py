@@ -83,22 +83,13 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     while (current := (pending := _next_fold(store, done, before_step)).fold) is not None:
         # One transaction per table
         commits = checked_records(store, current)
-<<<<<<< HEAD
-        versions = {}
-        for name in SCHEMAS:
-            before_step(f"apply {name}")
-            change = change_of(store, done, name, current.action, commits)
-            since = done.versions[name]
-            versions[name] = delta.change_once(store, done.folder, name, current.number, change, since=since)
-
-        # The done file, once the new versions are durable
-=======
         try:
             versions = _apply(store, done, current, commits, before_step)
         except delta.Overtaken:
             done = read_done(store, current.number)
             continue
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
+
+        # The done file, once the new versions are durable
         before_step("make durable")
         proofs = publish(store, done.folder, versions, done)
         before_step("done")
@@ -138,15 +129,10 @@ def _apply(
 def publish(
     store: ObjectStore, folder: str, versions: Mapping[str, int], done: DoneFold | None = None
 ) -> dict[str, TableProof]:
-<<<<<<< HEAD
     """Make the tables durable at these versions and return their proofs.
 
     `done` is the fold before; if it has proofs, its versions are durable already.
     """
-    durable = done.versions if done is not None and done.proofs else dict.fromkeys(versions, -1)
-    return {name: publish_version(store, folder, name, durable[name], version) for name, version in versions.items()}
-=======
-    """Make the tables durable at these versions; those of `done`, the fold before, are durable if it has proofs."""
     proofs = {}
     for name, version in versions.items():
         since = done.versions[name] if done is not None and done.proofs else -1
@@ -155,7 +141,6 @@ def publish(
         else:
             proofs[name] = publish_version(store, folder, name, since, delta.open_table(store, folder, name, version))
     return proofs
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
 
 
 def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Pending:

@@ -50,17 +50,7 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
     folded = folded_generations(store, done)
     names = newest_generations(list_commits(store, kind=PlanKind.IMAGES))
     fresh = [name for name in names if folded.get((name.plan_id, name.shard)) != name.generation]
-<<<<<<< HEAD
-    commits = read_commits(store, fresh)
-    readable = contents.have_rows(store, commits)  # the other rows are lost, which `verify` reports
-    for commit in (commit for commit in commits if commit.address in readable):
-        tables += [contents.read_rows(store, part).select(columns) for part in commit.rows()]
-
-    # SHA-256 by image id
-    known: dict[int, bytes] = {}
-    for batch in pa.concat_tables(tables, promote_options="permissive").to_batches():
-=======
-    return _digests(found) | image_ids_of(store, fresh)
+    return _digests(tables) | image_ids_of(store, fresh)
 
 
 def image_ids_of(store: ObjectStore, shards: Sequence[ShardAddress]) -> dict[int, bytes]:
@@ -75,9 +65,9 @@ def image_ids_of(store: ObjectStore, shards: Sequence[ShardAddress]) -> dict[int
 
 
 def _digests(tables: Sequence[pa.Table]) -> dict[int, bytes]:
+    """Map image_id to the bytes of source_sha256, over all rows."""
     known: dict[int, bytes] = {}
     for batch in (batch for table in tables for batch in table.to_batches()):
->>>>>>> c1dd476 (Mend what a review of folding and ingest found)
         digests = map(bytes.fromhex, batch.column("source_sha256").to_pylist())
         known.update(zip(batch.column("image_id").to_pylist(), digests, strict=True))
     return known
