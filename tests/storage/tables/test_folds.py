@@ -503,7 +503,7 @@ def test_a_damaged_part_stops_neither_fold_nor_rebuild(filled: Dataset, samples:
 def test_a_compaction_leaves_out_records_whose_rows_are_lost(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folds, "_COMPACTED", 4)
+    monkeypatch.setattr(folds, "_COMPACTION_EVERY", 4)
     filled.fold()
     for number in (1, 2):
         samples.ingest(filled, shards=1, first=50 * number)
