@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """Cells of the image embedding, as each of P points sees them."""
+    """Image embedding of each of P points and encoded position of each of N cells."""
 
     image_PNC: Tensor
     """Image embedding of each point; an expanded view of one embedding while all points share it."""
@@ -39,12 +39,13 @@ class Cells:
 
 
 def attend_to_cells(moved_PSC: Tensor, cells: Cells, *, backend: Backend = "reference") -> Tensor:
-    """Average the image over its cells for each row of queries, with softmax weights; return [P, S, C].
+    """Average the image embedding over all cells, with softmax weights, for each of S query rows; return [P, S, C].
 
     Args:
-        moved_PSC: scaled queries times the key projection; they are compared with image + position.
-        backend: "triton" needs cells on a CUDA device or Triton's interpreter. It has no gradients, and sums in float32
-            for every dtype.
+        moved_PSC: scaled queries times the key projection. The score of a cell for a query row is the dot product
+            of this row and the cell's row of `cells.placed_PNC`.
+        backend: "triton" needs cells on a CUDA device or Triton's interpreter. This backend has no gradients, and sums
+            in float32 for every dtype.
 
     Raises:
         ValueError: The backend is unknown, or "triton" got cells that are neither float32 nor bfloat16.
@@ -70,12 +71,13 @@ def attend_to_tokens(
     *,
     backend: Backend = "reference",
 ) -> Tensor:
-    """Update the image by attention of each cell to the tokens, residual and layer norm; return [P, N, C].
+    """Attend from each cell of the image embedding to the tokens, add the residual and apply `norm`; return [P, N, C].
 
     Args:
-        keys_PATC: scaled keys times the query projection; they are compared with image + position.
-        bias_PAT: bias of the query projection times the scaled keys; it is added to a token's score in every cell.
-        values_PATC: values times the out projection; its bias is split evenly over the heads.
+        keys_PATC: scaled keys times the query projection. The score of a token in a cell is the dot product of the
+            token's row and the cell's row of `cells.placed_PNC`, plus the token's value in `bias_PAT`.
+        bias_PAT: bias of the query projection times the scaled keys.
+        values_PATC: values times the out projection; the bias of the out projection is split evenly over the heads.
         backend: the same as in `attend_to_cells`.
 
     Raises:
@@ -96,14 +98,20 @@ def attend_to_tokens(
 
 
 def attend_by_score(image_PNC: Tensor, scores_PATN: Tensor, values_PATC: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Update the image in torch from each cell's scores for the tokens: softmax, values, residual, layer norm."""
+    """Update the image embedding in torch from the scores of tokens in each cell; return [P, N, C].
+
+    The steps are softmax over the tokens, weighted sum of the values, residual and layer norm.
+    """
     weights_PSN = scores_PATN.softmax(dim=2).flatten(1, 2)
     return norm(torch.baddbmm(image_PNC, weights_PSN.transpose(1, 2), values_PATC.flatten(1, 2)))
 
 
 @lru_cache(maxsize=16)
 def fastest_backend(device: torch.device, dtype: torch.dtype, width: int, heads: int) -> Backend:
-    """Choose the fastest backend for images of `width` channels and `heads` heads on a device, and log it once."""
+    """Choose the fastest backend for embeddings of `width` channels and attention of `heads` heads on `device`.
+
+    The choice is logged once for the same arguments.
+    """
     if device.type != "cuda":
         return "reference"
     try:

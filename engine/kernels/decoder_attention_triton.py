@@ -145,7 +145,11 @@ def to_cells_kernel(  # type: ignore[no-untyped-def]
     moved, image, position, found, num_cells, image_stride,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, CELLS: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Compute `attend_to_cells` for all rows of one point; `image_stride` is 0 if all points share one image."""
+    """Compute `attend_to_cells` for all query rows of one point.
+
+    `image_stride` is the distance in `image` from one point to the next, in values; it is 0 if all points share one
+    image.
+    """
     # Load the rows
     point = tl.program_id(0).to(tl.int64)
     rows, channels = tl.arange(0, ROWS), tl.arange(0, BLOCK)
@@ -179,7 +183,11 @@ def to_tokens_kernel(  # type: ignore[no-untyped-def]
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr, CELLS: tl.constexpr,
     CELLS_OF_PROGRAM: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Compute `attend_to_tokens` for some cells of one point; `image_stride` is 0 if all points share one image."""
+    """Compute `attend_to_tokens` for one point and `CELLS_OF_PROGRAM` consecutive cells of the image embedding.
+
+    `image_stride` is the distance in `image` from one point to the next, in values; it is 0 if all points share one
+    image.
+    """
     # Load the tokens and the norm
     point = tl.program_id(0).to(tl.int64)
     rows, channels = tl.arange(0, HEADS * TOKENS), tl.arange(0, BLOCK)

@@ -22,14 +22,14 @@ def box_nms(
     """Suppress overlapping boxes and return the indices of the kept boxes, best score first, int64 [K].
 
     A box is dropped if its IoU with a kept box of a better score exceeds `threshold`. Boxes of equal score keep their
-    order. The width of a box is x1 - x0, with no pixel added; boxes with inclusive maxima give the decisions of the
-    original code.
+    order. The width of a box is x1 - x0, with no pixel added, even if x1 is inclusive; the original code does the same.
 
     Args:
         boxes_N4: boxes (x0, y0, x1, y1) of any number type; areas are exact up to 2^53.
         scores_N: scores of the boxes; the highest score is the best.
         threshold: highest IoU of two boxes that are both kept, in [0, 1].
-        backend: "triton" compares boxes on the GPU; it keeps the same boxes if all coordinates are whole numbers.
+        backend: "triton" compares boxes on the GPU. Both backends keep the same boxes if all coordinates are whole
+            numbers.
 
     Raises:
         ValueError: The shapes of boxes and scores do not match, or the backend is unknown.

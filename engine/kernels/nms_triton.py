@@ -18,10 +18,11 @@ _SIDE = tl.constexpr(32)
 
 
 def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
-    """Find, for each box, the later boxes whose IoU with it exceeds the threshold.
+    """Find all pairs of boxes whose IoU exceeds `threshold`.
 
     Returns:
-        One integer for each box; its bit j is set if box j is such a later box.
+        One integer for each box i. Bit j of this integer is set if j > i and the IoU of boxes i and j exceeds
+        `threshold`.
 
     Raises:
         RuntimeError: There is no CUDA device, and Triton's interpreter is off.
@@ -42,7 +43,11 @@ def overlaps_triton(boxes_N4: np.ndarray, threshold: float) -> list[int]:
 
 @triton.jit(do_not_specialize=["count", "words_of_row"])
 def pairs_kernel(boxes, limit, words, count, words_of_row):  # type: ignore[no-untyped-def]
-    """Write one word for each of 32 boxes; its bits mark which of 32 other boxes come later and overlap too much."""
+    """Compare 32 boxes i with 32 boxes j, and write one 32-bit word to `words` for each box i.
+
+    A bit of the word of box i stands for one box j. The bit is set if j > i and the IoU of boxes i and j exceeds
+    `limit`.
+    """
     i = tl.program_id(0) * _SIDE + tl.arange(0, _SIDE)
     j = tl.program_id(1) * _SIDE + tl.arange(0, _SIDE)
     left, top, right, bottom = _corners(boxes, i, count)

@@ -32,8 +32,8 @@ def clean_small_regions(runs: Rle, min_region_px: int) -> CleanedMask:
     """Fill the small background regions of a mask, then remove its small foreground regions.
 
     A region is small if it has fewer than `min_region_px` pixels. As in the original code, a small background region
-    at the image's border is filled as well. If every foreground region is small, the largest one stays; the caller
-    reads its area from `largest_island_px` and decides.
+    at the image's border is filled as well. If every foreground region is small, the largest region stays. The
+    caller reads the area of this region from `largest_island_px` and decides whether to keep the mask.
     """
     if min_region_px < 1 or rle.area(runs) == 0:
         return CleanedMask(rle=runs, is_changed=False, largest_island_px=0)

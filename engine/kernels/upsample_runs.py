@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class UpsampledMasks:
-    """N masks in the coordinates of the whole image, even if their logits cover a window of it."""
+    """N masks in the coordinates of the whole image, even if the logits covered only a window of the image."""
 
     rles: list[Rle]
     """Run lengths of each mask, for the whole image."""
@@ -63,7 +63,8 @@ def upsample_runs(
         low_side: side of the decoder's whole output (L).
         stability_offset: distance of the two stability thresholds from 0, in logits; at least 0.
         backend: "numba" is fast on the CPU; "triton" is meant for a GPU (untested there as yet); "reference" is plain
-            torch with one float mask at a time; "auto" is the fastest one that can be imported for the logits' device.
+            torch with one float mask at a time; "auto" is the fastest backend that can be imported for the logits'
+            device.
 
     Raises:
         ValueError: There are too few rows or columns, the dtype is not float32, or the offset is negative.
@@ -91,7 +92,7 @@ def upsample_runs(
 
 
 def needed_low_hw(frame: Frame, low_side: int) -> tuple[int, int]:
-    """Count the rows and columns of the decoder's output that the window needs; all others are padding."""
+    """Count the rows and columns of the decoder's output that contribute to the masks; all others are padding."""
     height, width = (int(low_rows(low_side, frame.model_side)[1][side - 1]) + 1 for side in frame.scaled_hw)
     return height, width
 
@@ -100,7 +101,7 @@ def low_rows(low_side: int, model_side: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the two low-resolution rows from which each row of the model input is interpolated.
 
     Returns:
-        Indices of the first rows and indices of the second rows, int64 [S] each.
+        Index of the upper row and index of the lower row for each row of the model input, int64 [S] each.
     """
     taps = linear_taps(low_side, model_side)
     return taps.first_P, taps.second_P
@@ -122,7 +123,10 @@ class Taps:
 
 @lru_cache(maxsize=256)
 def linear_taps(n_in: int, n_out: int) -> Taps:
-    """Compute the inputs and weights of torch's bilinear `interpolate` (align_corners=False), with its rounding."""
+    """Compute the inputs and weights of a bilinear resize from `n_in` to `n_out` positions.
+
+    Inputs and weights equal those of torch's `interpolate` with align_corners=False, rounding included.
+    """
     scale = np.float32(n_in) / np.float32(n_out)
     centre_P = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
     # torch's compiled kernels fuse the multiplication and the subtraction: one rounding
@@ -139,7 +143,7 @@ def linear_taps(n_in: int, n_out: int) -> Taps:
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedMask:
-    """Mask upsampled from its logits, with its box and pixel counts."""
+    """Upsampled mask, with its box and pixel counts."""
 
     rle: Rle
     """Run lengths of the mask, for the whole image."""
@@ -156,7 +160,7 @@ class ScannedMask:
 def scan_reference(logits_RC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> ScannedMask:
     """Upsample the logits of one mask in torch: resize bilinearly to the model's input, then to the window.
 
-    The mask is where the result is above 0; its run lengths and its box are in pixels of the whole image.
+    A pixel is foreground if its upsampled logit is above 0. Run lengths and box are in pixels of the whole image.
     """
     # Resize twice
     rows, columns = logits_RC.shape
@@ -199,7 +203,10 @@ def _scanner(backend: Backend, device_type: str) -> _Scan:
 
 @lru_cache(maxsize=2)
 def fastest_backend(device_type: str) -> Literal["reference", "numba", "triton"]:
-    """Choose the fastest backend that can be imported for tensors on "cpu" or "cuda", and log it once."""
+    """Choose the fastest backend that can be imported for tensors on `device_type` ("cpu" or "cuda").
+
+    The choice is logged once for each `device_type`.
+    """
     if device_type == "cuda":
         try:
             _triton_scan()

@@ -42,7 +42,7 @@ _SIZES = ["num_low_rows", "num_low_columns", "height", "width", "words_of_column
 
 
 def scan_triton(logits_NRC: torch.Tensor, frame: Frame, low_side: int, offset: float) -> list[ScannedMask]:
-    """Upsample masks as `scan_reference` does, from float32 logits on a CUDA device or in the interpreter.
+    """Upsample each of N masks as `scan_reference` does, on a CUDA device or in Triton's interpreter.
 
     Raises:
         RuntimeError: The logits are on the CPU, and Triton's interpreter is off.
@@ -161,7 +161,11 @@ def evaluate_kernel(  # type: ignore[no-untyped-def]
     num_low_rows, num_low_columns, height, width, words_of_column, offset, margin,
     COLUMNS: tl.constexpr, EMULATE_FMA: tl.constexpr,
 ):  # fmt: skip
-    """Evaluate one tile of one mask: write one word for each column, and update the mask's counts and box."""
+    """Evaluate one tile of one mask.
+
+    One 32-bit word, with one bit for each row of the tile, is written to `words` for each column of the tile. The
+    mask's pixel counts in `pixels` and the mask's box in `box` are updated.
+    """
     # Locate the tile
     mask = tl.program_id(2).to(tl.int64)
     logits += mask * num_low_rows * num_low_columns
@@ -300,7 +304,7 @@ def count_kernel(  # type: ignore[no-untyped-def]
     words, changes, height, width, words_of_column,
     FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Count the changes between background and foreground in each column of a mask."""
+    """Count the changes between background and foreground in each column of a mask, and write them to `changes`."""
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     mask = tl.program_id(1).to(tl.int64)
     words += mask * words_of_column * width
@@ -319,7 +323,10 @@ def write_kernel(  # type: ignore[no-untyped-def]
     words, places, bounds, origin, image_height, height, width, words_of_column,
     FULL_HEIGHT: tl.constexpr, ENDS_IMAGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write the column-major positions of the changes in each column to the column's place in `bounds`."""
+    """Write the column-major positions of changes between background and foreground to `bounds`.
+
+    The positions of a column begin at the index in `bounds` that `places` holds for this column.
+    """
     x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     mask = tl.program_id(1).to(tl.int64)
     words += mask * words_of_column * width

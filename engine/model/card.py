@@ -11,7 +11,7 @@ from engine.model.config import SamConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Description of a model: network, training, measurements, and the thresholds by which its masks are filtered."""
+    """Description of a model: network, training, metrics, and the thresholds for filtering predicted masks."""
 
     name: str
     """Name of the model; `model_id` begins with it."""
@@ -78,7 +78,10 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def released_card(name: str, config: SamConfig) -> ModelCard:
-    """Make the card of a released network; both releases filter by predicted IoU 0.88 and stability 0.95."""
+    """Make the card of a network released by the authors of SAM or MobileSAM.
+
+    Both releases filter masks by predicted IoU 0.88 and stability 0.95.
+    """
     return ModelCard(
         name=name,
         config=config,

@@ -16,7 +16,7 @@ from engine.model.tiny_vit import TinyVit, TinyVitConfig
 
 @dataclass(frozen=True, kw_only=True)
 class VitConfig:
-    """Sizes of a ViT image encoder. Its patches are `SamConfig.embedding_stride` pixels wide."""
+    """Sizes of a ViT image encoder. Each patch is a square of `SamConfig.embedding_stride` pixels a side."""
 
     width: int
     """Number of channels of a token."""

@@ -11,7 +11,9 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def find_weights(name_or_path: str | Path, folder: str | Path | None = None) -> tuple[Path, str]:
-    """Find the weights file of a model; return its path and the model's name, which is "" if a path was given.
+    """Find the weights file of a model; return the path of the file and the name of the model.
+
+    The returned name is "" if `name_or_path` is a path.
 
     Args:
         folder: models folder, which holds the downloaded models; None: the default folder.

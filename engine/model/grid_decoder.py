@@ -41,16 +41,25 @@ DecoderKind = Literal["auto", "grid", "fused", "plain"]
 
 
 class PointDecoder(Protocol):
-    """Decoder of single foreground points on one image, in two steps: predicted IoU, then the wanted masks."""
+    """Decoder of prompts on one image, each a single foreground point.
+
+    The first step, `predict`, predicts the IoU of all masks. The second step, `mask_logits`, computes the chosen masks.
+    """
 
     low_side: int
     """Side of a whole low-resolution mask (L)."""
 
     def predict(self, points_P2: Tensor) -> Any:
-        """Predict at least `iou_PM`, the IoU of each mask; the points are in pixels of the model input."""
+        """Predict the IoU of each mask for points in pixels of the model input.
+
+        The returned object has at least the field `iou_PM`.
+        """
 
     def mask_logits(self, prediction: Any, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Compute logits [K, R, C] of the masks marked in `wanted_PM` (bool); R and C are at least `needed_hw`."""
+        """Compute logits [K, R, C] of the K masks that are True in `wanted_PM`.
+
+        `needed_hw` is the smallest allowed number of rows R and of columns C.
+        """
 
 
 def make_point_decoder(kind: DecoderKind, sam: Sam, embeddings_1CEE: Tensor) -> PointDecoder:
@@ -104,7 +113,7 @@ class GridPrediction:
 
 
 class GridDecoder:
-    """Fast decoder; its constructor computes once whatever depends on the image alone.
+    """Fast decoder of single foreground points; the constructor computes once whatever depends on the image alone.
 
     `attention` is the backend of the attention between tokens and image; see `engine.kernels.decoder_attention`.
     """
@@ -154,7 +163,10 @@ class GridDecoder:
         return GridPrediction(iou_PM=iou_P4[:, 1:], mask_tokens_PMC=queries_PTC[:, 1:], image_PNC=image_PNC)
 
     def mask_logits(self, prediction: GridPrediction, wanted_PM: Tensor, needed_hw: tuple[int, int]) -> Tensor:
-        """Compute logits [K, R, C] of the masks marked in `wanted_PM`; R and C are rounded up to whole cells."""
+        """Compute logits [K, R, C] of the K masks that are True in `wanted_PM`.
+
+        R and C are `needed_hw`, each rounded up to whole cells of the embedding (4 pixels).
+        """
         wanted_PM = wanted_PM.to(prediction.image_PNC.device)
         chosen_Q = wanted_PM.any(dim=1)
         rows, columns = (-(-side // 4) for side in needed_hw)

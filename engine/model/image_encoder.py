@@ -49,7 +49,7 @@ class ImageEncoder(nn.Module):
                 `draw_branch_factors`; None: no drop path. The factors are ignored in evaluation.
 
         Raises:
-            ValueError: The pixels have another side; positions are learned for the configured side.
+            ValueError: The side of the pixels is not the configured side, for which positions are learned.
         """
         if tuple(pixels_B3SS.shape[1:]) != (3, self.input_side, self.input_side):
             raise ValueError(
@@ -110,7 +110,7 @@ class Block(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Multi-head attention, over the grid or within windows of it, with decomposed relative positions."""
+    """Multi-head attention over the whole grid or within windows, with decomposed relative positions."""
 
     def __init__(self, width: int, heads: int, *, grid_side: int, window_side: int) -> None:
         super().__init__()
@@ -153,7 +153,10 @@ def relative_rows(table_RD: Tensor, side: int) -> Tensor:
 def attend_in_windows(
     query_BAND: Tensor, key_BAND: Tensor, value_BAND: Tensor, rows_BANH: Tensor, columns_BANW: Tensor
 ) -> Tensor:
-    """Attend with relative positions added to the scores as a matrix, which is cheaper for small windows."""
+    """Attend within windows; the relative positions are added to the scores as an [N, N] matrix.
+
+    For small windows, this computation is cheaper than `attend_globally`.
+    """
     bias_BANN = (rows_BANH[..., :, None] + columns_BANW[..., None, :]).flatten(3)
     return F.scaled_dot_product_attention(query_BAND, key_BAND, value_BAND, attn_mask=bias_BANN)
 
@@ -161,7 +164,10 @@ def attend_in_windows(
 def attend_globally(
     query_BAND: Tensor, key_BAND: Tensor, value_BAND: Tensor, rows_BANH: Tensor, columns_BANW: Tensor
 ) -> Tensor:
-    """Attend with relative positions in the product [q, rows, columns] . [k, one-hot row, one-hot column]."""
+    """Attend over the whole grid, without an [N, N] matrix of relative positions.
+
+    The scores, relative positions included, are the products [q, rows, columns] . [k, one-hot row, one-hot column].
+    """
     head_width = query_BAND.shape[-1]
     height, width = rows_BANH.shape[-1], columns_BANW.shape[-1]
     one_hot_rows_NH = torch.eye(height, dtype=key_BAND.dtype, device=key_BAND.device).repeat_interleave(width, 0)

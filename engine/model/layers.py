@@ -22,7 +22,7 @@ class LayerNorm2d(nn.Module):
 
 
 class TransformerMlp(nn.Module):
-    """Two-layer perceptron of a transformer block: GELU in the image encoder, ReLU in the decoder."""
+    """Two-layer perceptron of a transformer block; the activation is GELU in the image encoder, ReLU in the decoder."""
 
     def __init__(self, width: int, hidden_width: int, activation: nn.Module) -> None:
         super().__init__()

@@ -70,7 +70,8 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the transformer without upscaling any mask.
 
-        The caller can apply `iou_prediction_head` to the IoU token, to learn which masks are worth upscaling.
+        The caller can apply `iou_prediction_head` to the IoU token, and then upscale only the masks of high predicted
+        IoU.
 
         Returns:
             Mask tokens [P, 4, C], IoU token [P, C] and image [P, C, H, W], all after attention.

@@ -83,7 +83,10 @@ class PromptEncoder(nn.Module):
 
 
 class RandomFourierPosition(nn.Module):
-    """Encoder of positions by random spatial frequencies, a fixed matrix among the weights (Tancik et al. 2020)."""
+    """Encoder of positions by random spatial frequencies (Tancik et al. 2020).
+
+    The frequencies are a fixed matrix, stored with the weights.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

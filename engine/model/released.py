@@ -49,7 +49,7 @@ class ReleasedModel:
 
     @property
     def file_name(self) -> str:
-        """Name of the weights file, at its address and in the models folder."""
+        """Name of the weights file, both in the download address and in the models folder."""
         return self.url.rpartition("/")[2]
 
 
@@ -86,7 +86,7 @@ RELEASED: dict[str, ReleasedModel] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PulledModel:
-    """Checked weights file in the models folder, and what `pull` downloaded for it."""
+    """Checked weights file in the models folder, with the numbers of bytes that `pull` kept and downloaded again."""
 
     name: str
     """Name of the model."""
@@ -118,7 +118,7 @@ class _Transfer:
 
 
 def models_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder of downloaded models: `folder` itself, or ~/.cache/gigamask/models if it is None."""
+    """Return the folder of downloaded models: `folder` itself, or ~/.cache/gigamask/models if `folder` is None."""
     return Path(folder) if folder is not None else Path.home() / ".cache" / "gigamask" / "models"
 
 
@@ -131,7 +131,8 @@ def pull(
 ) -> PulledModel:
     """Download released weights into the models folder, or continue an interrupted download.
 
-    The data is collected in `<file>.part`. This file is never deleted; it is renamed once its checksum is right.
+    The data is collected in `<file>.part`. The part file is never deleted; `pull` renames it to `<file>` once its
+    checksum is right.
 
     Args:
         base_url: address of a folder that mirrors the files; None: the authors' addresses.
@@ -139,7 +140,7 @@ def pull(
     Raises:
         ValueError: No released model has this name.
         PullFailed: There is no network, the server refused or disconnected, the folder cannot be written, or another
-            pull of this file is running.
+            download of this file is running.
         Corrupt: The file is complete, and its checksum is wrong.
     """
     if name not in RELEASED:

@@ -92,7 +92,7 @@ class Sam(nn.Module):
         """Predict M masks for every prompt; M is 3 for "multimask", 1 for "single" and 4 for "all".
 
         Args:
-            image_index_P: int64 index of each prompt's embedding; None if there is only one embedding.
+            image_index_P: int64 index into `embeddings_BCEE` for each prompt; None if there is only one embedding.
 
         Raises:
             ValueError: Embeddings or mask prompts do not fit the network, or several embeddings come without
@@ -122,5 +122,5 @@ class Sam(nn.Module):
 
 
 def build_sam(config: SamConfig) -> Sam:
-    """Build a network of these sizes with random weights, in evaluation mode."""
+    """Build a network of the sizes in `config` with random weights, in evaluation mode."""
     return Sam(config).eval()

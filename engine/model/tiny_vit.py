@@ -90,7 +90,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one stage, followed by the merging into the next stage unless this stage is the last."""
+    """Blocks of one stage and, in all stages but the last, the transition to the next stage."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -104,7 +104,10 @@ class Stage(nn.Module):
 
 
 def make_stage(config: TinyVitConfig, index: int) -> Stage:
-    """Make stage 0 (convolutions) or 1 to 3 (attention); the merging after stage 2 keeps the size of the grid."""
+    """Make the stage number `index`: convolutions in stage 0, attention in stages 1 to 3.
+
+    The transition after stage 0 or 1 halves the sides of the grid; the transition after stage 2 keeps the sides.
+    """
     width = config.widths[index]
     blocks: list[nn.Module] = [
         ConvolutionBlock(width, config.mlp_ratio * width)
@@ -131,7 +134,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Transition between two stages: it changes the width and, at stride 2, halves the sides of the grid."""
+    """Transition between two stages, which changes the width and, at stride 2, halves the sides of the grid."""
 
     def __init__(self, width: int, out_width: int, *, stride: int) -> None:
         super().__init__()
@@ -198,7 +201,7 @@ class NormedMlp(nn.Module):
 
 
 def distances(side: int, device: torch.device) -> Tensor:
-    """Compute |row distance| * side + |column distance| for every two cells of a window, int64 [N, N]."""
+    """Compute |row distance| * side + |column distance| for all pairs of the N = side * side cells, int64 [N, N]."""
     cells_N = torch.arange(side * side, device=device)
     rows_N, columns_N = cells_N // side, cells_N % side
     rows_apart_NN = (rows_N[:, None] - rows_N[None, :]).abs()

@@ -107,8 +107,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Compute multi-head attention of `query` to `key` and `value`; return [P, Tq, C].
 
-        `query_rows_P` holds the row of `query` that belongs to each of P prompts; rows are repeated after projection.
-        `key_rows_P` holds the same for `key` and `value`. None: row p belongs to prompt p.
+        `query_rows_P` holds, for each of P prompts, the index of its row in `query`; a row that several prompts share
+        is projected once. `key_rows_P` holds, for each prompt, the index of its row in `key` and in `value`. None:
+        row p belongs to prompt p.
         """
         query_PATD = self._split(self.q_proj(query), query_rows_P)
         key_PATD = self._split(self.k_proj(key), key_rows_P)
@@ -122,7 +123,7 @@ class Attention(nn.Module):
 
 
 def spread(rows_U: Tensor, index_P: Tensor) -> Tensor:
-    """Return `rows_U[index_P]`; if there is only one row, return a view instead of a copy."""
+    """Return `rows_U[index_P]`; if `rows_U` has only one row, return a view instead of a copy."""
     if len(rows_U) == 1:
         return rows_U.expand(len(index_P), *rows_U.shape[1:])
     return rows_U[index_P]

@@ -55,7 +55,7 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
 
     Raises:
         ValueError: No model has this name, or the file does not exist. The weights are damaged, do not fit the network
-            or are not those that their card describes. The card is missing or malformed.
+            or are not those that the model card describes. The model card is missing or malformed.
     """
     path, name = find_weights(name_or_path, folder)
     sha256 = _sha256(path)
@@ -76,13 +76,13 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
 
 
 def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
-    """Write a network's weights and their card to two files, and return the model_id.
+    """Write the weights of `sam` to one file and `card` to a second file, and return the model_id.
 
     The files are `<stem>.safetensors` (parameters as fp16, buffers unchanged) and `<stem>.json`. Each
     file appears complete or not at all, and the same weights give the same bytes.
 
     Raises:
-        ValueError: The card's configuration is not the network's, the path does not end in .safetensors, or a weight
+        ValueError: The configuration in `card` is not that of `sam`, `path` does not end in .safetensors, or a weight
             is not finite in fp16.
     """
     path = Path(path)

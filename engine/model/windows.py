@@ -23,7 +23,7 @@ def cut_windows(grid_BHWX: Tensor, side: int, padding: Tensor) -> Tensor:
 
 
 def join_windows(windows_BHWC: Tensor, grid_BHW: tuple[int, ...]) -> Tensor:
-    """Join the windows that `cut_windows` made to a grid [B, H, W, C] of size `grid_BHW`, and remove the padding."""
+    """Join windows from `cut_windows` into a grid [B, H, W, C] of size `grid_BHW`, and remove the padding."""
     batch, height, width = grid_BHW
     side = windows_BHWC.shape[1]
     rows, columns = -(-height // side), -(-width // side)

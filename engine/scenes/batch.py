@@ -20,7 +20,7 @@ class SceneBatch:
 
     The mask of a part is the union of its leaves, and the mask of a whole is the union of its parts. The mask of part p
     of scene b is `part_BL[b][ids_BHW[b]] == p`. Leaves, parts and wholes of a scene are each numbered from 0 without
-    gaps, and each of them has pixels.
+    gaps, and every leaf, part and whole has at least one pixel.
     """
 
     images_B3HW: torch.Tensor
@@ -35,7 +35,10 @@ class SceneBatch:
     """Number of leaves (smallest regions) of each scene, int32."""
 
     def level(self, name: str) -> torch.Tensor:
-        """Return the id of each pixel, int32 [B, H, W], at one level: "leaf" (smallest region), "part" or "whole"."""
+        """Return the id of each pixel at the level `name`, int32 [B, H, W].
+
+        The levels are "leaf" (smallest region), "part" and "whole".
+        """
         if name == "leaf":
             return self.ids_BHW
         if name not in ("part", "whole"):

@@ -55,7 +55,10 @@ class Cameras:
 
 
 def draw_cameras(draws: RandomDraws, microscopy_B: torch.Tensor) -> Cameras:
-    """Draw random camera settings; microscopy scenes get no shadows from outside and are mostly grey."""
+    """Draw random camera settings for each scene.
+
+    Most microscopy scenes are grey, and no microscopy scene gets shadows from objects outside the scene.
+    """
     # Blur
     n = len(microscopy_B)
     is_sharp = draws.chance(0.65, n)
@@ -89,7 +92,7 @@ def draw_cameras(draws: RandomDraws, microscopy_B: torch.Tensor) -> Cameras:
 
 
 def clean_cameras(scenes: int) -> Cameras:
-    """Make camera settings without effect, for tests and checks of the renderer; borders are still softened."""
+    """Make camera settings without effect, for tests and checks; `apply_camera` still softens borders with them."""
     zero, one = torch.zeros(scenes), torch.ones(scenes)
     centre = (_tap_distance() == 0).float().expand(scenes, BLUR_TAPS)
     return Cameras(

@@ -38,7 +38,7 @@ KIND_WEIGHTS = (0.58, 0.22, 0.1, 0.1)
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Objects of a batch of scenes, and what the camera needs to know of each scene."""
+    """Objects of a batch of scenes, and the properties of each scene that the camera needs."""
 
     objects: Objects
     """Objects, sorted by scene and from back to front."""

@@ -29,7 +29,10 @@ def with_shading(draws: RandomDraws, objects: Objects) -> Objects:
 
 
 def with_shadows(draws: RandomDraws, objects: Objects, microscopy_B: torch.Tensor) -> Objects:
-    """Add soft shadows to most objects of six in ten scenes; the shadows of a scene fall in about one direction."""
+    """Add soft shadows to most objects of six in ten scenes, never to microscopy.
+
+    Within a scene, all shadows fall in about the same direction.
+    """
     n, scenes = len(objects), len(microscopy_B)
     cast_N = (
         (draws.chance(0.6, scenes) & ~microscopy_B)[objects.scene_N]

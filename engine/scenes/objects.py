@@ -33,7 +33,7 @@ class Shape(IntEnum):
 
 
 class Split(IntEnum):
-    """Way to divide an object into parts. NONE leaves it whole; each other way is one function in parts.py."""
+    """Way to divide an object into parts. NONE leaves the object whole; parts.py has a function for each other way."""
 
     NONE = 0
     BANDS = 1
@@ -43,7 +43,7 @@ class Split(IntEnum):
 
 
 class Alike(IntEnum):
-    """Rule for the labels (parts) of an object that look alike."""
+    """Rule that decides which labels (parts) of an object look alike."""
 
     NOT = 0
     """No two labels look alike."""
@@ -106,7 +106,7 @@ class Objects:
     kin_N: torch.Tensor
     """Number of each object's kin, int64; objects of one kin look alike, such as repeated objects."""
     alike_N: torch.Tensor
-    """Rule for the labels of each object that look alike, an int64 `Alike`."""
+    """Rule that decides which labels of each object look alike, an int64 `Alike`."""
     whole_N: torch.Tensor
     """Number of each object's whole, int64; objects with the same number are parts of one whole."""
     region_span_N: torch.Tensor
@@ -130,14 +130,17 @@ class Objects:
     def tree(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return scene, part and whole of every leaf (smallest region), int64 each.
 
-        Every label (part) has two leaves. Leaves are in the order of rows and, in a row, of labels.
+        Every label (part) has two leaves. Leaves are sorted by row of the table and, within a row, by label.
         """
         owner_P, whole_P = self.parts()
         part_P = torch.arange(len(owner_P))
         return self.scene_N[owner_P].repeat_interleave(2), part_P.repeat_interleave(2), whole_P.repeat_interleave(2)
 
     def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row and whole of every part, int64 each; parts are in the order of rows and, in a row, of labels."""
+        """Return the row of the table and the whole of every part, int64 each.
+
+        Parts are sorted by row and, within a row, by label.
+        """
         owner_P = torch.repeat_interleave(torch.arange(len(self)), self.labels_N)
         label_P = torch.arange(len(owner_P)) - (self.labels_N.cumsum(0) - self.labels_N)[owner_P]
         span_P = self.region_span_N[owner_P]
@@ -146,7 +149,7 @@ class Objects:
         return owner_P, torch.where(span_P > 0, region_P, self.whole_N[owner_P])
 
     def with_fields(self, **changes: torch.Tensor) -> "Objects":
-        """Return a table in which the named columns are replaced."""
+        """Return a table in which the columns named in `changes` are replaced."""
         return replace(self, **changes)
 
 
@@ -156,7 +159,7 @@ def join(tables: list[Objects]) -> Objects:
 
 
 def plain_objects(scene_N: torch.Tensor, shape: Shape) -> Objects:
-    """Make objects of one shape at the origin, without parts, shading or shadow; the caller replaces these values."""
+    """Make objects of one shape at the origin, without parts, shading or shadow; the caller replaces these defaults."""
     n = len(scene_N)
 
     def fill(*shape_: int, value: float = 0.0) -> torch.Tensor:

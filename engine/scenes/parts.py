@@ -20,7 +20,7 @@ MAX_LABELS = 62
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Values of each pixel in the windows of N objects, [N, W, W]; divisions into parts depend on these values."""
+    """Values of each pixel in the windows of N objects, [N, W, W], from which objects are divided into parts."""
 
     u: torch.Tensor
     """Local coordinate u: pixels from the centre along the object's own axis, divided by the radius."""
@@ -140,7 +140,10 @@ def _second_half(objects: Objects, part: torch.Tensor, u: torch.Tensor, v: torch
 
 
 def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """Divide objects into random parts with probability `probability_N`, then one in four parts in two."""
+    """Divide each object into random parts with probability `probability_N`.
+
+    One in four of these parts is then cut in two.
+    """
     # Draw the settings of every split
     n = len(objects)
     kind = torch.where(draws.chance(probability_N, n), draws.choose(_KIND_WEIGHTS, n) + 1, 0)
@@ -165,7 +168,7 @@ def with_random_parts(draws: RandomDraws, objects: Objects, probability_N: torch
 
 
 def with_second_cuts(draws: RandomDraws, objects: Objects, probability_N: torch.Tensor) -> Objects:
-    """Divide each part of the objects in two with probability `probability_N`."""
+    """Cut each part of each object in two with the object's probability in `probability_N`."""
     n = len(objects)
     bits = torch.arange(MAX_LABELS)
     chosen = draws.chance(probability_N[:, None], n, MAX_LABELS) & (bits < objects.labels_N[:, None])
@@ -179,7 +182,10 @@ def with_second_cuts(draws: RandomDraws, objects: Objects, probability_N: torch.
 def random_cells(
     draws: RandomDraws, columns_N: torch.Tensor, rows_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw random `cell_N3`, `cells_NJ2` and numbers of labels; two in five objects have gaps between the cells."""
+    """Draw random values for the fields `cell_N3`, `cells_NJ2` and `labels_N` of `Objects`.
+
+    Two in five objects have gaps between cells.
+    """
     n = len(columns_N)
     gap = draws.uniform(0.06, 0.3, n) * draws.chance(0.4, n)
     points = 0.5 + (draws.uniform(0, 1, n, NUM_CELLS, 2) - 0.5) * draws.uniform(0.1, 1, n, 1, 1)

@@ -60,7 +60,11 @@ def random_objects(
 
 
 def parts_fraction(fraction_N: torch.Tensor) -> torch.Tensor:
-    """Compute a factor that grows to 1 at a radius of 1/8 of the side; parts of small objects would be specks."""
+    """Compute a factor that makes divisions of small objects into parts rarer, since such parts would be specks.
+
+    `fraction_N` is the radius of each object divided by the scene's side. The factor grows from 0 at radius 0 to
+    1 at 1/8 of the side.
+    """
     return (fraction_N * 8).square().clamp_max(1)
 
 
@@ -93,7 +97,10 @@ def _holes(draws: RandomDraws, n: int) -> torch.Tensor:
 
 
 def quads(draws: RandomDraws, n: int) -> torch.Tensor:
-    """Draw random values of `quad_N5`: any ratio of sides, half with rounded corners, all in slight perspective."""
+    """Draw `n` random rows of `Objects.quad_N5`.
+
+    Half of the quads have rounded corners, and all are in slight perspective.
+    """
     ratio = draws.uniform(0.15, 1.4, n)
     half_w, half_h = ratio.cos() * 0.95, ratio.sin() * 0.95
     corner = torch.minimum(half_w, half_h) * draws.uniform(0, 0.6, n) * draws.choose((0.5, 0.5), n)

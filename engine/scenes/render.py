@@ -186,7 +186,7 @@ def _shadow(leaf: torch.Tensor, shadows: list[Any], side: int) -> torch.Tensor:
 
 
 def scene_slices(scenes: int, side: int, device: torch.device) -> list[slice]:
-    """Divide the batch into slices of scenes that are coloured together."""
+    """Divide `scenes` scenes into slices; the scenes of a slice are coloured at the same time."""
     at_once = max(1, _pixels_at_once(device) // side**2)
     return [slice(first, min(first + at_once, scenes)) for first in range(0, scenes, at_once)]
 

@@ -17,7 +17,10 @@ from engine.scenes.random_draws import RandomDraws
 def depth(
     objects: Objects, shape: Shape, u_NWW: torch.Tensor, v_NWW: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Compute the depth of each pixel in objects of one shape, [N, W, W]; for CHAIN also its label, int32."""
+    """Compute the depth of each pixel in objects of one shape, [N, W, W].
+
+    For `Shape.CHAIN`, the second returned value is the part of each pixel, int32 [N, W, W]; None for other shapes.
+    """
     if shape is Shape.EVERYTHING:
         return torch.ones_like(u_NWW), None
     if shape is Shape.OUTLINE:
@@ -78,7 +81,8 @@ def outlines(draws: RandomDraws, count: int) -> torch.Tensor:
     """Draw random outlines: blobs, superellipses, polygons, plant leaves and stars.
 
     Returns:
-        Distance of the border from the centre by angle, float32 [count, A]; the largest distance of an outline is 1.
+        Distance of the border from the centre at A angles, float32 [count, A]; the largest distance of an outline
+        is 1.
     """
     family = draws.choose((0.36, 0.2, 0.22, 0.22), count)
     options = torch.stack(
@@ -155,7 +159,7 @@ def _superformulas(draws: RandomDraws, count: int) -> torch.Tensor:
 
 
 def cell_outlines(draws: RandomDraws, n: int) -> torch.Tensor:
-    """Draw random ovals with a dent or two, like cell nuclei."""
+    """Draw `n` random outlines like those of cell nuclei: ovals with one or two dents."""
     angle = _angles()
     ratio = draws.uniform(0.55, 1.0, n, 1)
     oval = torch.hypot(angle.cos(), angle.sin() / ratio).reciprocal()

@@ -18,7 +18,10 @@ RELATED = 0.7
 
 
 class Style(IntEnum):
-    """Columns of a style; a pixel's colour goes from DARK to LIGHT with 0.5 + textures * strengths + gradient."""
+    """Columns of a style.
+
+    A pixel's colour is interpolated from DARK to LIGHT by 0.5 + textures * strengths + gradient.
+    """
 
     DARK_R, DARK_G, DARK_B, LIGHT_R, LIGHT_G, LIGHT_B = range(6)
     TEXTURE, TURN_X, TURN_Y, SHIFT_U, SHIFT_V, STRENGTH = range(6, 12)

@@ -25,7 +25,10 @@ class Atlas:
     """Textures, uint8; each has mean 127.5 and a standard deviation of about 54."""
 
     def sample(self, layer: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Sample values in [-1, 1] of an int64 `layer` at u, v in atlas pixels; textures tile, arguments broadcast."""
+        """Sample the texture number `layer` (int64) at u, v in atlas pixels; return values in [-1, 1].
+
+        Textures repeat beyond their borders. The arguments are broadcast against each other.
+        """
         u_floor, v_floor = u.floor(), v.floor()
         fu, fv = u - u_floor, v - v_floor
         mask = ATLAS_SIDE - 1
