@@ -4,5 +4,5 @@ import torch
 
 
 def best_device() -> str:
-    """Choose "cuda" where there is such a device, else "cpu"."""
+    """Choose "cuda" if a CUDA device is available, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -72,7 +72,10 @@ def check_image(image_HW3: np.ndarray) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A window of an image as the model sees it: longest side scaled to `model_side`, then padded right and below."""
+    """A window of an image as the model sees it.
+
+    The window is scaled so that its longer side is `model_side`, then padded right and below to a square.
+    """
 
     crop_xyxy: tuple[int, int, int, int]
     """Window of the image, half-open, in pixels."""
@@ -104,9 +107,9 @@ class Frame:
 
     @property
     def scaled_hw(self) -> tuple[int, int]:
-        """Height and width of the scaled window in model pixels, without padding; the longer one is `model_side`.
+        """Height and width of the scaled window in model pixels, without padding.
 
-        Each is at least 1.
+        The longer side is `model_side`, and the shorter side is at least 1.
         """
         height, width = self.crop_hw
         scale = self.model_side * 1.0 / max(height, width)  # in this order: the reference's rounding
@@ -122,7 +125,7 @@ class Frame:
         return np.array(self.crop_xyxy[:2], dtype=np.float64)
 
     def crop(self, image_HW3: np.ndarray) -> np.ndarray:
-        """Return the window's pixels, as a view of the image at its original resolution.
+        """Return the pixels of the window at the image's resolution, as a view of `image_HW3`.
 
         Raises:
             ValueError: The image does not have the size of the frame's image.

@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """One image and its masks, separate for each annotator."""
+    """One image with masks, kept separately for each annotator."""
 
     domain: str
     stem: str
@@ -53,12 +53,12 @@ class LabelledImage:
 def load_folder(folder: str | Path) -> list[LabelledImage]:
     """List every labelled image of a folder, sorted by domain and stem; pixels are not read yet.
 
-    An image without a JSON has no labels and is not in the list; `unlabelled_images` lists it. A JSON without
-    annotations gives an image without masks.
+    An image without a JSON file has no labels and is not in the list; `unlabelled_images` lists such images. A JSON
+    file without annotations gives an image without masks.
 
     Raises:
-        ValueError: The folder does not exist or has no labelled image, a JSON is broken, has another form or has no
-            image beside it, or run lengths do not fit their image. The message names the file.
+        ValueError: The folder does not exist or has no labelled image. A JSON file is broken, has another form than
+            SA-1B's or has no image beside it. Run lengths do not fit their image. The message names the file.
     """
     labelled = [_load_labels(path) for path in _files(folder, (".json",))]
     if not labelled:
@@ -69,7 +69,7 @@ def load_folder(folder: str | Path) -> list[LabelledImage]:
 
 
 def unlabelled_images(folder: str | Path) -> list[Path]:
-    """List the images of a folder that have no JSON beside them, which `load_folder` leaves out."""
+    """List the images of a folder without a JSON file beside them; `load_folder` leaves these images out."""
     return [path for path in _files(folder, IMAGE_SUFFIXES) if not path.with_suffix(".json").exists()]
 
 
@@ -77,7 +77,7 @@ def read_pixels(image: LabelledImage) -> np.ndarray:
     """Read an image's RGB pixels, uint8 [H, W, 3].
 
     Raises:
-        ValueError: The file cannot be read or decoded, or its size differs from that in its JSON.
+        ValueError: The image cannot be read or decoded, or the decoded size differs from the size in `image`.
     """
     try:
         image_HW3 = images.decode(image.read_bytes())

@@ -16,7 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Prompts of a network, P of them, in model-input pixels; every prompt has the same parts."""
+    """P prompts of a network, in model-input pixels.
+
+    All prompts have K points. Either all of them have a box or none has one, and likewise for mask logits.
+    """
 
     points_PK2: Tensor
     """Points (x, y) in model-input pixels, floating point; K may be 0."""
@@ -72,7 +75,7 @@ def point_grid(points_per_side: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class CropWindow:
-    """A window of an image that the generator encodes by itself."""
+    """A window of an image, which the network encodes separately from other windows."""
 
     xyxy: tuple[int, int, int, int]
     """Edges of the window in the image, half-open, in pixels."""
@@ -81,11 +84,11 @@ class CropWindow:
 
 
 def crop_windows(image_hw: tuple[int, int], layers: int, overlap_ratio: float) -> list[CropWindow]:
-    """List the whole image and then, layer by layer, the overlapping windows of each crop layer, column by column.
+    """List the window of the whole image, followed by the overlapping windows of the crop layers 1 to `layers`.
 
-    Layer i, from 1 to `layers`, has 2^i x 2^i windows. In layer 1, neighbours overlap by `overlap_ratio` of the image's
-    shorter side. In each further layer they overlap by half as much ("Segment Anything", appendix B). Windows for which
-    a very small image has no room are left out.
+    Layer i has 2^i x 2^i windows, listed column by column. In layer 1, neighbouring windows overlap by `overlap_ratio`
+    of the image's shorter side. In each further layer, they overlap by half as much as in the layer before ("Segment
+    Anything", appendix B). Windows for which a very small image has no room are left out.
 
     Raises:
         ValueError: The number of layers is negative, or the overlap is outside [0, 1).

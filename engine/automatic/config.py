@@ -73,7 +73,7 @@ class GenerateConfig:
                 raise ValueError(f"generate.{name}: got {got}, expected {expected}")
 
     def points_in_layer(self, layer: int) -> int:
-        """Compute the number of points along a side of each window in a crop layer."""
+        """Compute the number of grid points along each side of a window in the crop layer `layer`."""
         return int(self.points_per_side / max(1, self.crop_points_downscale) ** layer)
 
 

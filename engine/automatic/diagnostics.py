@@ -11,9 +11,10 @@ from engine.automatic.filters import Filter
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostics:
-    """Numbers of masks that each filter of the generator removed; together with `kept` they add up to `candidates`.
+    """Counts of the generator's candidate masks: those that each filter removed, and those kept.
 
-    The diagnostics of several images are added with +.
+    The counts in `taken` and the count `kept` add up to `candidates`. The operator + joins the diagnostics of several
+    images.
     """
 
     candidates: int = 0
@@ -43,7 +44,7 @@ class Diagnostics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Make the JSON form, which is flat: the count of each filter stands under the filter's name."""
+        """Make a flat JSON document, in which the count of each filter stands under the filter's name."""
         return {
             "candidates": self.candidates,
             **{each.value: self.taken[each] for each in Filter},
@@ -64,7 +65,10 @@ class Diagnostics:
         return Diagnostics(taken={each: content[each] for each in Filter if each in content}, **others)
 
     def explain(self) -> str:
-        """Describe in one sentence where the candidates went and, if none was kept, which setting to change."""
+        """Describe in one sentence how many candidates were kept and how many each filter removed.
+
+        If no candidate was kept, the sentence also says which setting to change.
+        """
         losing = [each for each in Filter if self.taken[each]]
         losses = ", ".join(f"{self.taken[each]} {each.loss}" for each in losing)
         story = f"{self.kept} of {self.candidates} candidate masks kept" + (f": {losses}" if losing else "")

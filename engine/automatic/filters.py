@@ -15,7 +15,10 @@ the value of the reference code."""
 
 
 class Filter(StrEnum):
-    """Filters of the mask generator, in the pipeline's order; the value of each is its name in JSON documents."""
+    """Filters of the mask generator, in the order in which the generator applies them.
+
+    The value of a member is the filter's name in JSON documents.
+    """
 
     label: str
     """Name of the filter in reports."""
@@ -113,20 +116,20 @@ class Filter(StrEnum):
 
 
 def is_confident(predicted_iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Select the values above the threshold; a threshold of 0 or less selects all, as in the reference code."""
+    """Select the values above `threshold`; a threshold of 0 or less selects all, as in the reference code."""
     return predicted_iou > np.float32(threshold) if threshold > 0 else np.ones(predicted_iou.shape, dtype=bool)
 
 
 def is_stable(stability: np.ndarray, threshold: float) -> np.ndarray:
-    """Select the values that reach the threshold; a threshold of 0 or less selects all, as in the reference code."""
+    """Select the values of at least `threshold`; a threshold of 0 or less selects all, as in the reference code."""
     return stability >= np.float32(threshold) if threshold > 0 else np.ones(stability.shape, dtype=bool)
 
 
 def is_whole(boxes_incl_N4: np.ndarray, crop_xyxy: tuple[int, int, int, int], image_hw: tuple[int, int]) -> np.ndarray:
-    """Select the masks that no inner edge of the crop cuts; bool [N]. The boxes are in image pixels.
+    """Select the masks that no edge of the crop cuts; bool [N]. The boxes are in image pixels.
 
-    An edge of the crop cuts a mask if a side of the mask's box lies within 20 px of it. An edge of the image does not
-    cut.
+    An edge of the crop cuts a mask if a side of the mask's box lies within 20 px of that edge. A side of the box that
+    lies within 20 px of the image's edge does not count as cut.
     """
     height, width = image_hw
     near_crop_N4 = np.abs(boxes_incl_N4 - np.array(crop_xyxy)) <= CROP_EDGE_TOLERANCE_PX

@@ -57,7 +57,7 @@ class GeneratedMask:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """Masks of one image, and the counts of all candidates."""
+    """Masks generated in one image, and counts of the candidate masks that were kept or removed."""
 
     masks: list[GeneratedMask]
     diagnostics: Diagnostics
@@ -76,15 +76,18 @@ def generate_masks(
     """Generate all masks of an image, uint8 RGB [H, W, 3].
 
     Args:
-        embeddings: the image's embedding [1, C, E, E], if it was computed before; only without crops.
-        decoder: "plain" calls `Sam.decode`, "grid" shares work between the points, and "fused" does so with kernels for
-            a GPU (not yet tested on one); tests show that all compute the same. "auto" is the fastest on the network's
-            device.
-        kernels: the backend that turns logits into run lengths and compares boxes; "auto" is the fastest on the
-            network's device.
+        embeddings: embedding of the image [1, C, E, E], if the caller has computed it already; allowed only with
+            `crop_layers` of 0. None means that the network encodes the image.
+        decoder: implementation of the mask decoder. "plain" calls `Sam.decode`. "grid" computes once what all points
+            share. "fused" is "grid" with Triton kernels for a GPU. In tests on a CPU, the three give the same result up
+            to rounding; "fused" has not been tested on a GPU yet. "auto" is "grid" or "fused", whichever is faster on
+            the network's device.
+        kernels: backend of two steps: turning logits into run lengths, and comparing boxes to find duplicates. "auto"
+            is the fastest backend on the network's device.
 
     Raises:
-        ValueError: The array is not such an image, or the embeddings do not fit the network or the crops.
+        ValueError: `image_HW3` is not a uint8 RGB image, or `embeddings` does not fit the network or is given with
+            crops.
     """
     # Check the input and resolve what "auto" and None stand for
     check_image(image_HW3)

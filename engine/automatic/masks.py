@@ -43,7 +43,7 @@ class MaskBatch:
 
     @staticmethod
     def concatenate(batches: Sequence[MaskBatch]) -> MaskBatch:
-        """Join batches in order; return an empty batch for no batches."""
+        """Join batches in the order given; no batches give a batch without masks."""
         batches = [_EMPTY, *batches]
         arrays = {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _ARRAYS}
         return MaskBatch(rles=[runs for batch in batches for runs in batch.rles], **arrays)

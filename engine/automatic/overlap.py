@@ -26,9 +26,12 @@ def overlapped(
 ) -> Iterator[Result]:
     """Apply `work` to every item in up to `threads` threads, and yield the results in the order of the items.
 
-    At most `threads` items are in work or wait to be taken, so that memory stays flat however slowly the results are
-    taken. If `work` raises an error, the error is raised in place of that item's result. Items that were begun are
-    finished first; no further items begin.
+    At most `threads` items are in progress, or finished but not yet taken by the caller. Memory therefore stays flat
+    even if the caller takes the results slowly. If `work` raises an error for an item, the error is raised in place of
+    that item's result. Before the error is raised, items in progress are finished; no further items begin.
+
+    Args:
+        device: device that `work` uses. On a CUDA device, each thread has a CUDA stream of its own.
 
     Raises:
         ValueError: The number of threads is less than 1.

@@ -39,9 +39,10 @@ def centre_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
 def jittered_click(region_HW: np.ndarray, rng: np.random.Generator) -> Point:
     """Return a random point of the region near its deepest point, as a person might click.
 
-    The deepest point is the one farthest from the region's edge. The random point has a normal distribution around it,
-    with a standard deviation of 0.4 of the distance to the edge. At most 10 points are drawn until one lies inside the
-    region; if none does, the deepest point is returned. This distribution is a model of people's clicks, not a
+    The deepest point is the one farthest from the region's edge. The random point is drawn from a normal distribution
+    around the deepest point, with a standard deviation of 0.4 of the deepest point's distance to the edge. Up to 10
+    points are drawn, and the first that lies inside the region is returned. If none of the 10 lies inside, the deepest
+    point is returned. This distribution is a model of people's clicks, not a
     measurement: RClicks (arXiv 2410.11722) found that real clicks scatter and score lower than centre clicks.
     """
     (x, y), depth = _deepest(region_HW)
@@ -64,11 +65,13 @@ def next_click(
     policy: ClickPolicy,
     rng: np.random.Generator,
 ) -> Click:
-    """Return the click that corrects a mask, in its missing or its surplus pixels, whichever region is deeper.
+    """Return the click that best corrects the mask `mask_HW` towards the ground truth `truth_HW`.
 
-    The depth of a region is the distance of its innermost pixel from its edge. The click is positive in missing pixels
-    and negative in surplus pixels, as in RITM and in SAM's evaluation. Pixels that were clicked before are not clicked
-    again. If no other error is left, the last click is returned once more; it tells the model nothing new.
+    Missing pixels lie in the ground truth but not in the mask; surplus pixels lie in the mask but not in the ground
+    truth. The click lies in the missing or in the surplus pixels, whichever region is deeper. The depth of a region is
+    the largest distance of a pixel of the region from the region's edge. A click in missing pixels is positive, and a
+    click in surplus pixels is negative, as in RITM and in SAM's evaluation. Pixels clicked in `earlier` are not clicked
+    again. If no other pixel is wrong, the last click of `earlier` is returned once more.
     """
     missing_HW, surplus_HW = truth_HW & ~mask_HW, mask_HW & ~truth_HW
     for click in earlier:
@@ -112,7 +115,7 @@ class SimulatedSession:
         )
 
     def show(self, candidates: Candidates) -> None:
-        """Show the chosen candidate: keep its mask, its logits and their window, and add its IoU to `iou_after`."""
+        """Make the chosen candidate the shown mask, and append the IoU of the shown mask to `iou_after`."""
         # copies: a view would keep every candidate of the whole batch in memory
         self.shown_HW = candidates.masks_MHW[candidates.chosen].copy()
         self.shown_logits_LL = candidates.logits_MLL[candidates.chosen].clone()
@@ -132,9 +135,9 @@ def simulate_clicks(
 ) -> list[SimulatedSession]:
     """Simulate an annotator's clicks on each object of an image, and return one session for each object.
 
-    Each object gets at least `min_clicks` clicks. It then gets further clicks until one of its masks has reached
-    `until_iou` or it has `max_clicks` clicks. The objects share batches, but each has its own prompt, so that none
-    affects another.
+    Each object gets at least `min_clicks` clicks. Further clicks follow until a shown mask of the object has reached
+    the IoU `until_iou`, or until the object has `max_clicks` clicks. The prompts of several objects share a batch, but
+    each object has a prompt of its own, so that no object affects another.
 
     Args:
         truths: ground truth of each object, bool [H, W], not empty.

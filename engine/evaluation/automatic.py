@@ -10,7 +10,7 @@ Recall is that of COCO (Lin et al. 2014, "Microsoft COCO", and pycocotools' COCO
 in the order of their rank. Each takes the free mask of the ground truth that it overlaps most, if their IoU reaches the
 threshold. Recall is the fraction of the ground truth that is taken. `ar_100` is COCO's AR@100 without classes: the mean
 of the recalls at IoU .50, .55, ... .95, of the 100 masks ranked highest in each image. Each annotator describes the
-whole image, so that the masks of each annotator are matched on their own. All figures are means over masks, with
+whole image, so that the masks of each annotator are matched on their own. All metrics are means over masks, with
 intervals over images.
 
 Shape letters: A predicted masks, B masks of the ground truth, T thresholds.
@@ -40,7 +40,7 @@ IOU_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 RANKED_HIGHEST = 100
 """Number of masks of an image, those ranked highest, that count for the average recall `ar_100`."""
 FIGURES = ("share_50", "recall_50", "recall_75", "ar_100", "boundary_iou")
-"""Names of the figures, in the order of the report."""
+"""Names of the metrics, in the order of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,27 +75,27 @@ class FoundScore:
 
 @dataclass(frozen=True, kw_only=True)
 class AutomaticSummary:
-    """Figures of one group of masks: those of a domain, those of a size, or all."""
+    """Metrics over a set of masks: the masks of one domain, the masks of one size, or all masks."""
 
     images: int
     masks_made: int
     masks_of_people: int
     figures: Mapping[str, Estimate | None]
-    """Estimates by the names of `FIGURES`; None where the group has no mask to take the mean of."""
+    """Estimates of the metrics, by their names in `FIGURES`; None where there is no mask to take the mean of."""
     recall_T: tuple[float, ...]
     """Recall at each of `IOU_THRESHOLDS`; empty without ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutomaticEvaluation:
-    """Figures of the masks made without prompts, and the scores that the figures are computed from."""
+    """Metrics of the masks made without prompts, and the scores that the metrics are computed from."""
 
     model: str
     model_id: str
     overall: AutomaticSummary
     domains: dict[str, AutomaticSummary]
     sizes: dict[str, AutomaticSummary]
-    """Figures by the size of the masks: of the predicted masks for precision, of the ground truth for recall."""
+    """Metrics by the size of the masks: of the predicted masks for precision, of the ground truth for recall."""
     made: tuple[PredictedScore, ...]
     found: tuple[FoundScore, ...]
     made_in_image: Mapping[str, int]
@@ -124,11 +124,12 @@ def evaluate_automatic(
 ) -> AutomaticEvaluation:
     """Measure the masks that a proposer makes of labelled images without prompts.
 
-    `config` chooses the images and the ground truth.
-
     Args:
-        at_most: number of masks that count in each image, by its name; the masks ranked highest count. The
-            `made_in_image` of another evaluation serves to compare two proposers at an equal number of masks.
+        config: settings that choose the images and the ground truth; None means the defaults.
+        at_most: number of predicted masks that count in each image, by the name of the image; the masks ranked highest
+            count. None counts all masks. To compare two proposers at an equal number of masks, pass the
+            `made_in_image` of the evaluation of the other proposer.
+        on_progress: called with the number of images done and the number of images in all.
 
     Raises:
         ValueError: No ground truth is left to find, or an image cannot be read.
@@ -166,11 +167,13 @@ def evaluate_automatic(
 def score_masks(
     made: Sequence[Rle], image: LabelledImage, masks: Sequence[tuple[int, Rle]]
 ) -> tuple[list[PredictedScore], list[FoundScore]]:
-    """Score the predicted masks of one image, and the masks of its ground truth that are to be found.
+    """Score the predicted masks of one image for precision, and masks of the image's ground truth for recall.
 
-    The predicted masks are ranked, best first; the ground truth to be found comes as (annotator, mask) pairs. For
-    precision, a predicted mask may also match ground truth that is not to be found, because it is small or over a
-    limit.
+    For precision, a predicted mask may match any ground truth of the image, also ground truth that `masks` leaves out.
+
+    Args:
+        made: predicted masks, the one ranked highest first.
+        masks: ground truth to find, as (annotator, mask) pairs; without the masks that are too small or over a limit.
     """
     every = [mask for drawn in image.masks_by_annotator.values() for mask in drawn]
     iou_of_every_AB = rle.iou_matrix(made, every)
@@ -205,9 +208,9 @@ def score_masks(
 def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
     """Return the rank of the predicted mask that is matched to each mask of one annotator; int [B].
 
-    The rank is A, the number of predicted masks, where no predicted mask is matched. This is COCO's greedy matching,
-    one to one: in the order of rank, each predicted mask (row) takes the free mask (column) that it overlaps most, if
-    their IoU reaches the threshold.
+    The rank is A, the number of predicted masks, where no predicted mask is matched. The matching is COCO's greedy
+    one-to-one matching. From the highest rank to the lowest, each predicted mask (row) is matched to the unmatched mask
+    of the annotator (column) with which it has the highest IoU, if that IoU reaches `threshold`.
     """
     rank_B = np.full(iou_AB.shape[1], len(iou_AB))
     for rank in np.flatnonzero((iou_AB >= threshold).any(axis=1)):
@@ -219,7 +222,7 @@ def finders(iou_AB: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def summarise(made: Sequence[PredictedScore], found: Sequence[FoundScore], seed: int) -> AutomaticSummary:
-    """Compute the figures of one group: of its predicted masks and of its ground truth."""
+    """Compute the metrics from the scores of predicted masks (`made`) and the scores of ground truth (`found`)."""
     figures = {}
     for name in FIGURES:
         members, values_N = values(made, found, name)
@@ -236,9 +239,10 @@ def summarise(made: Sequence[PredictedScore], found: Sequence[FoundScore], seed:
 def difference(
     before: AutomaticEvaluation, after: AutomaticEvaluation, seed: int, *, domain: str | None = None
 ) -> dict[str, Estimate | None]:
-    """Subtract each figure of the evaluation `before` from that of the evaluation `after`, on the same images.
+    """Subtract each metric of the evaluation `before` from the same metric of the evaluation `after`.
 
-    A figure is None where one of the evaluations has no mask to take the mean of.
+    Both evaluations are of the same images. A difference is None where `before` or `after` has no mask to take the mean
+    of.
 
     Args:
         domain: domain whose images are compared; None compares all images.
@@ -256,7 +260,7 @@ def difference(
 def values(
     made: Sequence[PredictedScore], found: Sequence[FoundScore], name: str
 ) -> tuple[Sequence[OfImage], np.ndarray]:
-    """Return the scores that a figure is the mean of, and the figure's value for each score; float64 [N]."""
+    """Return the scores (`made` or `found`) that the metric `name` averages, and one value for each; float64 [N]."""
     if name == "share_50":
         return made, np.array([score.best_iou >= 0.5 for score in made], dtype=np.float64)
     if name == "ar_100":
@@ -268,7 +272,7 @@ def values(
 
 
 def summary_json(summary: AutomaticSummary) -> dict[str, Any]:
-    """Make the JSON form of a summary: every figure and its `<name>_interval`."""
+    """Make the JSON form of a summary: every metric under `<name>`, its interval under `<name>_interval`."""
     content: dict[str, Any] = {
         "images": summary.images,
         "masks_made": summary.masks_made,

@@ -1,4 +1,4 @@
-"""Boundary IoU: a figure for how well two masks agree along their edges, which the IoU of large masks hardly measures.
+"""Boundary IoU: a metric of how well two masks agree along their edges, which the IoU of large masks hardly measures.
 
 The inner band of a mask holds the pixels of the mask within a tolerance of its own edge. The Boundary IoU is the IoU of
 the inner bands of two masks. Source: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation

@@ -4,7 +4,7 @@ The protocol is that of "Segment Anything", section 7. Each mask has a prompt of
 which is the pixel farthest from the mask's edge. One click gives three candidates: `miou_1_chosen` takes the candidate
 that the segmenter ranks first, and `miou_1_best3` takes the best of the three. `boundary_iou` compares the edges of the
 candidate ranked first. Each further click goes into the larger error, together with the logits of the shown mask, and
-gives one mask. IoU is computed at the image's resolution; figures are means over masks with intervals over images
+gives one mask. IoU is computed at the image's resolution; metrics are means over masks with intervals over images
 (`engine.evaluation.scores`). Shape letters: H/W the image, M candidates.
 """
 
@@ -32,7 +32,7 @@ REPORTED = (
     *("miou_1_chosen", "miou_1_best3", "boundary_iou", "miou_2", "miou_3", "miou_5", "miou_9"),
     *("miou_box", "noc85", "noc90"),
 )
-"""Names of the figures in `gigamask evaluate --json`, in their order there; figures that were not measured are null."""
+"""Names of the metrics in `gigamask evaluate --json`, in their order there; metrics that were not measured are null."""
 NOC_GOAL = 0.90
 """IoU at which the simulated annotator stops clicking, when clicks are counted."""
 MASK_BYTES_AT_ONCE = 128_000_000
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """Numbers of the images and masks that an evaluation did not measure, one for each reason."""
+    """Counts of the images and masks that an evaluation left out; each field is one reason."""
 
     unlabelled_pictures: int = 0
     """Number of images without labels."""
@@ -59,7 +59,7 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Figures of a segmenter, and the score of every mask that they are computed from."""
+    """Metrics of a segmenter, and the scores of single masks that the metrics are computed from."""
 
     model: str
     model_id: str
@@ -67,7 +67,7 @@ class Evaluation:
     overall: Summary
     domains: dict[str, Summary]
     sizes: dict[str, Summary]
-    """Figures by the size of the masks; the keys are the names in `engine.evaluation.scores.SIZE_BINS`."""
+    """Metrics by the size of the masks; the keys are the names in `engine.evaluation.scores.SIZE_BINS`."""
     calibration: Calibration | None
     left_out: LeftOut
     scores: tuple[MaskScore, ...]
@@ -76,7 +76,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Make the document that `gigamask evaluate --json` prints.
 
-        Figures that were not measured are null, and so are intervals over a single image.
+        Metrics that were not measured are null. Intervals over a single image are null too.
         """
         names = (*REPORTED, *(name for name in self.config.figure_names if name not in REPORTED))
         return {
@@ -101,7 +101,7 @@ def evaluate_source(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Measure a segmenter on a source's labelled images, and count the images without labels as left out.
+    """Measure a segmenter on the labelled images of a source, and count the source's unlabelled images as left out.
 
     Raises:
         ValueError: The source cannot list its images, no mask is left to measure, or an image cannot be read.
@@ -155,7 +155,8 @@ def choose_masks(
 ) -> tuple[list[tuple[LabelledImage, list[tuple[int, Rle]]]], LeftOut]:
     """Choose the images to measure, each with its (annotator, mask) pairs, and count what is left out.
 
-    Random choices depend only on the seed and on names, so that every model is measured on the same masks.
+    Random choices depend only on `config` and on the names of domains and images, so that every model is measured on
+    the same masks.
 
     Raises:
         ValueError: No mask is left to measure.
@@ -196,7 +197,7 @@ def choose_masks(
 def score_image(
     segmenter: Segmenter, image: LabelledImage, masks: Sequence[tuple[int, Rle]], config: EvaluationConfig
 ) -> list[MaskScore]:
-    """Score the (annotator, mask) pairs of one image; each mask has a prompt of its own."""
+    """Score a segmenter on the (annotator, mask) pairs of one image; each mask is prompted for on its own."""
     opened = segmenter.open(read_pixels(image))
     rng = _rng(config, f"{image.domain}/{image.stem}/clicks")
     at_once = max(1, min(MAX_PROMPTS_AT_ONCE, MASK_BYTES_AT_ONCE // (4 * image.height * image.width)))

@@ -13,7 +13,7 @@ CLICK_POLICIES: tuple[str, ...] = get_args(ClickPolicyName)
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of an evaluation: which figures to measure, and on which images and masks."""
+    """Settings of an evaluation: which metrics to measure, and on which images and masks."""
 
     clicks: tuple[int, ...] = (1,)
     """Numbers of clicks, 1 to 20, after which the mean IoU is reported; one click is always measured."""
@@ -52,7 +52,7 @@ class EvaluationConfig:
 
     @property
     def figure_names(self) -> tuple[str, ...]:
-        """Names of the figures to measure, in the order of the report."""
+        """Names of the metrics to measure, in the order of the report."""
         names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
         names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
         return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)

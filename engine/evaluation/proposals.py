@@ -35,8 +35,8 @@ class Proposer(Protocol):
 class SamProposer(NamedByModel):
     """The automatic mask generator of a loaded SAM, with ranked masks.
 
-    The rank of a mask follows from the mean of its predicted IoU and its stability. "Segment Anything" ranks object
-    proposals in the same way (section 7.3 and appendix D).
+    A mask ranks by the mean of two values: the mask's predicted IoU and the mask's stability. "Segment Anything" ranks
+    object proposals in the same way (section 7.3 and appendix D).
     """
 
     config: GenerateConfig = field(default_factory=GenerateConfig)

@@ -1,7 +1,7 @@
-"""Computation of figures from the scores of single masks: means with bootstrap intervals, and calibration.
+"""Computation of metrics from the scores of single masks: means with bootstrap intervals, and calibration.
 
-A figure is a mean over masks, for all masks, by domain or by mask size. The masks of each annotator count on their own,
-so that images with many masks weigh more. The 95 % interval of a figure comes from drawing whole images with
+A metric is a mean over masks, for all masks, by domain or by mask size. The masks of each annotator count on their own,
+so that images with many masks weigh more. The 95 % interval of a metric comes from drawing whole images with
 replacement, because masks of one image are not independent. Shape letters: N masks, I images, B bootstrap draws, M
 candidates.
 """
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 CLICK_CAP = 20
-"""Largest number of clicks that the figures `noc85` and `noc90` count for a mask. A mask that does not reach the IoU by
+"""Largest number of clicks that the metrics `noc85` and `noc90` count for a mask. A mask that does not reach the IoU by
 then counts as 20 clicks and as a failure."""
 BOOTSTRAP_DRAWS = 1000
 SIZE_BINS = (("under 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("over 10 %", 0.1, 1.01))
@@ -60,7 +60,7 @@ class MaskScore:
     """IoU of the mask predicted from this mask's own box as the only prompt; None when boxes were not measured."""
 
     def clicks_to(self, iou: float) -> int | None:
-        """Count the clicks until the shown mask reached an IoU; return None if it never did."""
+        """Count the clicks until the shown mask reached the IoU `iou`; return None if no click was enough."""
         return next((number for number, reached in enumerate(self.iou_after, start=1) if reached >= iou), None)
 
 
@@ -102,20 +102,20 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All figures of a group of masks."""
+    """All metrics of a set of masks."""
 
     images: int
     masks: int
     figures: Mapping[str, Estimate]
-    """Estimates by the name of the figure: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`,
-    `miou_box`, `noc85`, `noc90`. Figures that were not measured are absent."""
+    """Estimates by the name of the metric: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`,
+    `miou_box`, `noc85`, `noc90`. Metrics that were not measured are absent."""
     failures: Mapping[str, int]
     """Numbers of masks that did not reach the IoU in 20 clicks, by `noc85` and `noc90`; each such mask counts as 20
     clicks."""
 
 
 def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: int) -> Summary:
-    """Compute the figures of a group of masks; the group has at least one mask."""
+    """Compute the metrics named in `figure_names` from the scores of at least one mask."""
     return Summary(
         images=len({score.image for score in scores}),
         masks=len(scores),
@@ -131,7 +131,10 @@ def summarise(scores: Sequence[MaskScore], figure_names: Sequence[str], seed: in
 def summarise_by(
     scores: Sequence[MaskScore], group_of: Callable[[MaskScore], str], figure_names: Sequence[str], seed: int
 ) -> dict[str, Summary]:
-    """Compute the figures of each group of masks; the groups stand in the order of their first masks."""
+    """Compute the metrics named in `figure_names` for each group of masks.
+
+    The function `group_of` names the group of a mask. The groups come in the order in which `scores` first has them.
+    """
     groups: dict[str, list[MaskScore]] = {}
     for score in scores:
         groups.setdefault(group_of(score), []).append(score)
@@ -139,15 +142,15 @@ def summarise_by(
 
 
 def size_of(score: OfSize) -> str:
-    """Return the name of the size bin that a mask falls into."""
+    """Return the name of the bin in `SIZE_BINS` that a mask falls into."""
     return next(name for name, low, high in SIZE_BINS if low <= score.area_fraction < high)
 
 
 def figure_values(scores: Sequence[MaskScore], name: str) -> np.ndarray:
-    """Return the value of one figure for each mask, float64 [N].
+    """Return the value of the metric `name` for each mask, float64 [N].
 
     Raises:
-        ValueError: The name is not that of a figure, or the figure was not measured.
+        ValueError: No metric has this name, or the metric was not measured.
     """
     try:
         if name == "miou_1_chosen":
@@ -174,7 +177,7 @@ def _goal(noc_name: str) -> float:
 
 
 def mean_over_masks(scores: Sequence[OfImage], values_N: np.ndarray, seed: int) -> Estimate:
-    """Compute the mean of the masks' values, with its 95 % percentile bootstrap interval over images.
+    """Compute the mean of `values_N` over masks, with a 95 % percentile bootstrap interval over images.
 
     The same seed gives the same interval. With fewer than two images there is no interval.
     """
@@ -194,11 +197,12 @@ def difference_of_means(
     after_M: np.ndarray,
     seed: int,
 ) -> Estimate | None:
-    """Subtract the mean of the values `before` from the mean of the values `after`; both belong to the same images.
+    """Subtract the mean of `before_N` from the mean of `after_M`, with a bootstrap interval over images.
 
-    The two sets of values may belong to different masks, because each generator makes its own masks. The bootstrap
-    therefore draws images, and each draw takes the same images for both sets. Draws that leave a set without a mask are
-    not counted. The result is None where a set has no mask at all.
+    The values belong to the masks that `before` and `after` list. The images are the same, but the masks may differ,
+    because each generator makes masks of its own. The bootstrap therefore draws images, and each draw takes the same
+    images for `before` and `after`. A draw that leaves either of them without a mask is not counted. The result is None
+    where `before` or `after` is empty.
     """
     if not len(before_N) or not len(after_M):
         return None
@@ -229,7 +233,7 @@ def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
 
 
 def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], name: str, seed: int) -> Estimate:
-    """Subtract a figure of the segmenter `before` from that of the segmenter `after`, measured on the same masks.
+    """Subtract the metric `name` of one segmenter (`before`) from that of another (`after`), on the same masks.
 
     Raises:
         ValueError: The two segmenters were not measured on the same masks.
@@ -241,7 +245,7 @@ def paired_difference(before: Sequence[MaskScore], after: Sequence[MaskScore], n
 
 
 def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
-    """Compare the predicted with the true IoU of all candidates; return None when the segmenter predicts none."""
+    """Compare the predicted with the true IoU of all candidates; return None if the segmenter predicts no IoU."""
     predicted = np.array([value for score in scores for value in score.predicted_iou_M], dtype=np.float64)
     true = np.array([value for score in scores for value in score.iou_M], dtype=np.float64)
     if not len(predicted) or np.isnan(predicted).any():
@@ -269,7 +273,7 @@ def calibrate(scores: Sequence[MaskScore]) -> Calibration | None:
 
 
 def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any]:
-    """Make the JSON form of a summary: each named figure and its `<name>_interval`, null where it was not measured."""
+    """Make the JSON form of a summary: each metric and its `<name>_interval`, null where not measured."""
     content: dict[str, Any] = {"images": summary.images, "masks": summary.masks}
     for name in figure_names:
         content |= figure_json(name, summary.figures.get(name))
@@ -279,9 +283,9 @@ def summary_json(summary: Summary, figure_names: Sequence[str]) -> dict[str, Any
 
 
 def figure_json(name: str, figure: Estimate | None) -> dict[str, Any]:
-    """Make the two JSON fields of a figure: its value under `name`, and its interval under `<name>_interval`.
+    """Make the two JSON fields of a metric: the value under `name`, and the interval under `<name>_interval`.
 
-    Where there is no value or no interval, the field is null.
+    A field is null where the metric has no such value or interval.
     """
     interval = figure.interval if figure else None
     return {

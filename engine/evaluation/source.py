@@ -11,7 +11,10 @@ from engine.labelled import LabelledImage, load_folder, unlabelled_images
 
 
 class ImageSource(Protocol):
-    """A source of labelled images, wherever they are stored; each image reads its own bytes."""
+    """A source of labelled images, independent of where the images are stored.
+
+    The bytes of an image are read by the `read_bytes` of its `LabelledImage`.
+    """
 
     def images(self) -> Sequence[LabelledImage]:
         """List the labelled images, always in the same order."""
@@ -22,7 +25,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource:
-    """A folder of images with SA-1B annotation files beside them; `engine.labelled` describes the layout."""
+    """A folder of images, each beside its SA-1B annotation file; `engine.labelled` describes the layout."""
 
     folder: Path
 

@@ -75,7 +75,7 @@ class Candidates:
     """Windows of the image that the logits of the candidates cover; empty when all logits cover the whole image."""
 
     def crop_of(self, candidate: int) -> CropXyxy | None:
-        """Return the window that the logits of a candidate cover; None means the whole image."""
+        """Return the window that the logits of candidate number `candidate` cover; None means the whole image."""
         return self.crops_M[candidate] if self.crops_M else None
 
 
@@ -83,11 +83,15 @@ class OpenedImage(Protocol):
     """An image that a segmenter has prepared once, ready for any number of prompts."""
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Return candidates for each prompt; all prompts of a call have the same parts and number of clicks."""
+        """Return candidates for each prompt.
+
+        All prompts of a call must have the same number of clicks, and must agree in whether they have a box and in
+        whether they have previous logits.
+        """
 
 
 class Segmenter(Protocol):
-    """Anything that turns prompts into masks, such as a SAM, a classical method or stored ground truth."""
+    """Anything that turns prompts into masks: for example a SAM, a classical method or stored ground truth."""
 
     @property
     def name(self) -> str:
@@ -110,13 +114,13 @@ class SamImage:
     frame: Frame
 
     def segment(self, prompts: Sequence[ObjectPrompt]) -> list[Candidates]:
-        """Return candidates for each prompt, as decoded by `interact_many`."""
+        """Return candidates for each prompt; `interact_many` says which prompts can share a call."""
         return interact_many(self.model, self.embeddings_1CEE, self.frame, prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedByModel:
-    """Base class of classes that wrap a model and take its name and its id."""
+    """Base class of classes that wrap a model and have the same name and id as the model."""
 
     model: Model
 
@@ -127,7 +131,7 @@ class NamedByModel:
 
     @property
     def model_id(self) -> str:
-        """Id of the exact model: its name and the hash of its weights."""
+        """Id of the exact model: the model's name and the hash of the model's weights."""
         return self.model.model_id
 
 
@@ -154,7 +158,9 @@ def interact(
     box_xyxy: tuple[float, float, float, float] | None = None,
     previous_logits_LL: torch.Tensor | None = None,
 ) -> Candidates:
-    """Predict the masks of one object from its clicks, box and previous mask: three for a lone click, else one.
+    """Predict masks of one object from clicks, a box and a previous mask: three for a lone click, else one.
+
+    A lone click is a single click without a box and without a previous mask.
 
     Raises:
         ValueError: The prompt has neither clicks nor a box, a point lies outside the image, the box is empty, or the
@@ -170,8 +176,8 @@ def interact_many(
     """Predict the masks of several objects of one image together, from one prompt for each object.
 
     Raises:
-        ValueError: A prompt cannot be used (see `interact`), or the prompts differ in their parts or in their number of
-            clicks.
+        ValueError: A prompt cannot be used (see `interact`), or the prompts differ in their number of clicks, in
+            whether they have a box or in whether they have previous logits.
     """
     if not prompts:
         return []

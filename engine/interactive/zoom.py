@@ -52,7 +52,7 @@ NEVER = -16.0
 
 
 class ZoomedImage:
-    """An image and overlapping windows of it, each encoded once, ready for any number of prompts."""
+    """An image with overlapping windows, ready for any number of prompts; each window is encoded at most once."""
 
     def __init__(self, model: Model, image_HW3: np.ndarray) -> None:
         """Encode the image (uint8 RGB [H, W, 3]) and the windows of the first layer in one batch."""
@@ -66,8 +66,8 @@ class ZoomedImage:
         """Return candidates for each prompt: three for a lone click, one for any other prompt.
 
         Raises:
-            ValueError: A prompt cannot be used (see `engine.interactive.segment.interact_many`), or its previous logits
-                are of a window that this image does not have.
+            ValueError: A prompt cannot be used (see `engine.interactive.segment.interact_many`), or the prompt's
+                `previous_crop_xyxy` is not a window of this image.
         """
         if not all(prompt.is_ambiguous for prompt in prompts):
             views = [self._view_of(prompt) for prompt in prompts]
@@ -145,20 +145,20 @@ class ZoomingSegmenter(NamedByModel):
     """A segmenter that uses a loaded SAM on the whole image and on windows of it."""
 
     def open(self, image_HW3: np.ndarray) -> ZoomedImage:
-        """Encode the image and the windows of the first layer."""
+        """Encode the image and the windows of the first crop layer."""
         return ZoomedImage(self.model, image_HW3)
 
 
 def make_segmenter(model: Model) -> Segmenter:
-    """Make the segmenter that the model's card names: on the whole image alone, or on windows of it as well."""
+    """Make a `ZoomingSegmenter` if `model.card.zooms_in` is True, else a `SamSegmenter`."""
     return ZoomingSegmenter(model=model) if model.card.zooms_in else SamSegmenter(model=model)
 
 
 def best_three(so_far: Candidates, window: Candidates) -> Candidates:
-    """Select the three candidates of highest predicted IoU from those so far and those of a window, best first.
+    """Select the three candidates of highest predicted IoU from `so_far` and `window`, best first.
 
-    The predicted IoU of the window's candidates is lowered by `WINDOW_HANDICAP`. Candidates that an inner border of the
-    window cuts are left out.
+    The candidates `window` were predicted on one window of the image. The predicted IoU of these candidates is lowered
+    by `WINDOW_HANDICAP`. Those that a border of the window inside the image cuts are left out.
     """
     cut_M = is_cut(window.masks_MHW, window.crops_M[0])
     fine_M = np.where(cut_M, -np.inf, window.predicted_iou_M - WINDOW_HANDICAP)
@@ -175,7 +175,10 @@ def best_three(so_far: Candidates, window: Candidates) -> Candidates:
 
 
 def is_cut(masks_MHW: np.ndarray, crop_xyxy: CropXyxy) -> np.ndarray:
-    """Find the masks with a pixel at a border of the window that is not a border of the image; bool [M]."""
+    """Find the masks that have a pixel at a border of the window inside the image; bool [M].
+
+    Borders of the window that are borders of the image do not count.
+    """
     height, width = masks_MHW.shape[1:]
     x0, y0, x1, y1 = crop_xyxy
     cut_M = np.zeros(len(masks_MHW), dtype=bool)
@@ -191,7 +194,10 @@ def is_cut(masks_MHW: np.ndarray, crop_xyxy: CropXyxy) -> np.ndarray:
 
 
 def to_whole(logits_LL: torch.Tensor, window: Frame, whole: Frame) -> torch.Tensor:
-    """Lay a window's low-resolution logits into those of the whole image; cells outside the window get `NEVER`."""
+    """Resample the low-resolution logits of a window to the grid of logits of the whole image; the shape stays [L, L].
+
+    Cells outside the window get the logit `NEVER`.
+    """
     side = logits_LL.shape[-1]
     cell_px = whole.model_side / side
     corners_4 = whole.boxes_to_model(np.array([window.crop_xyxy]))[0] / cell_px
