@@ -33,9 +33,9 @@ DENSITY_POWER = 3
 def first_click(mask_HW: np.ndarray, rng: Generator, centred_fraction: float = CENTRED_FRACTION) -> np.ndarray:
     """Draw a click into the mask (uint8 or bool [H, W], not empty): float32 [2].
 
-    People aim at the middle but do not hit it (RClicks, 2410.11722). Therefore `centred_fraction` of the clicks
-    are drawn from the deepest cells: those deeper than a random threshold between 0.5 and 1 times the greatest depth.
-    The other clicks are drawn evenly from the mask, as in the paper.
+    People aim at the middle of a mask but do not hit the middle (RClicks, 2410.11722). Therefore `centred_fraction` of
+    the clicks are drawn from the deepest pixels: those whose distance from the mask's edge is over a random threshold
+    between 0.5 and 1 times the greatest distance. The other clicks are drawn evenly from the mask, as in the SAM paper.
     """
     mask_HW = mask_HW.astype(np.uint8)
     if rng.random() < centred_fraction:
@@ -67,11 +67,12 @@ def noisy_box(mask_HW: np.ndarray, rng: Generator) -> np.ndarray:
 def correction_clicks(
     logits_PLL: Tensor, targets_PLL: Tensor, uniforms_P3: Tensor, cell_px: int, density_power: int = DENSITY_POWER
 ) -> tuple[Tensor, Tensor]:
-    """Draw one click per prompt into its error region: points float32 [P, 2] and labels int64 [P].
+    """Draw one click into each prompt's error region: points float32 [P, 2] and labels int64 [P].
 
-    Label 1 marks a place that the prediction missed, label 0 a place that it wrongly covers. `uniforms_P3` are random
-    numbers in [0, 1) that choose the cell and the place in it, so that the draw belongs to the sample and not to the
-    process that runs it. A prompt without error gets a positive click into its target.
+    Label 1 marks a place that the prediction missed. Label 0 marks a place that the prediction wrongly covers.
+    `uniforms_P3` are random numbers in [0, 1) that choose the cell and the place in the cell. These numbers belong to
+    the sample, so that every process draws the same click. A prompt without error gets a click with label 1 into the
+    prompt's target.
     """
     missed_PLL = (targets_PLL >= 0.5) & (logits_PLL <= 0)
     extra_PLL = (targets_PLL < 0.5) & (logits_PLL > 0)

@@ -8,7 +8,7 @@ from engine.training.sources import WindowConfig
 
 
 def content_size(window: WindowConfig, rng: Generator) -> tuple[int, int]:
-    """Draw the height and width in px of the image content in a window; its longer side fills the window."""
+    """Draw the height and width in px of the image content in a window; the content's longer side fills the window."""
     aspect = window.aspects[rng.integers(len(window.aspects))]
     short = int(window.side_px * aspect + 0.5)
     return (short, window.side_px) if rng.random() < 0.6 else (window.side_px, short)
@@ -40,14 +40,14 @@ def draw_scale_jitter(
 
 
 def scale(image_HWC: np.ndarray, size_hw: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
-    """Resize an image to (height, width): average to shrink, interpolate to grow; copy the nearest pixel for labels."""
+    """Resize an image to (height, width): average to shrink, interpolate to grow; with `nearest`, copy pixels."""
     shrinks = size_hw[0] < image_HWC.shape[0]
     method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image_HWC), size_hw[::-1], interpolation=method)
 
 
 def jitter_colours(image_HW3: np.ndarray, rng: Generator) -> np.ndarray:
-    """Change the colours: swap channels, scale and shift them, bend the curve, drop the colour; each at random."""
+    """Change an image's colours at random: permute, scale and shift the channels, change gamma, turn the image grey."""
     if rng.random() < 0.3:
         image_HW3 = image_HW3[..., rng.permutation(3)]
     levels_256_3: np.ndarray = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, 1)

@@ -124,7 +124,7 @@ def make_samples(
 
 
 def to_batch(samples: Samples, config: BatchConfig, device: torch.device) -> Batch:
-    """Turn samples into a batch on `device`: normalise pixels (zero where padded), average masks over cells."""
+    """Turn samples into a batch on `device`: normalise pixels, set padding to zero, average masks over cells."""
     here = {name: _to_device(array, device) for name, array in samples.items() if name != "cell_area"}
     mean_3, std_3 = (torch.tensor(values, device=device) for values in (config.pixel_mean, config.pixel_std))
     pixels_BSS3 = here["pixels_BSS3"]

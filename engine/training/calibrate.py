@@ -58,10 +58,10 @@ class IouPairs:
     """True IoU, float32 in [0, 1], on the grid of the low-resolution logits."""
 
     def summary(self) -> dict[str, float]:
-        """Compute the mean IoU of the mask ranked first, that of the best of three masks, and the number of clicks.
+        """Count the clicks; compute the mean true IoU of the mask ranked first and of the best of three masks.
 
-        This quick measure on windows, at the resolution of the logits, compares a model before and after its training;
-        `engine.evaluation.clicked` measures whole images at their own resolution.
+        These metrics are quick, since they are computed on windows at the resolution of the logits. They compare a
+        model before and after its training. `engine.evaluation.clicked` measures images at full resolution instead.
         """
         predicted_P3, true_P3 = self.predicted_P4[:, 1:], self.true_P4[:, 1:]
         chosen_P = true_P3.gather(1, predicted_P3.argmax(1, keepdim=True))
@@ -79,7 +79,9 @@ def calibrate(
     photos: Sequence[LabelledImage],
     config: CalibrationConfig | None = None,
 ) -> dict[str, Any]:
-    """Fit a line per mask token on scenes and each domain of photos, equally weighted; fold it into the IoU head.
+    """Calibrate the IoU head on equally many windows of the scenes and of each domain of photos.
+
+    A line from predicted to true IoU is fitted for each mask token, and folded into the IoU head's weights.
 
     Returns:
         Description of the calibration, for the model card.
@@ -94,13 +96,15 @@ def calibrate(
 def calibrate_on(
     sam: Sam, batch: BatchConfig, sources: Mapping[str, Source], config: CalibrationConfig | None = None
 ) -> dict[str, Any]:
-    """Fit a line per mask token on equally many windows of each source, and fold it into the IoU head.
+    """Calibrate the IoU head on equally many windows of each source.
+
+    A line from predicted to true IoU is fitted for each mask token, and folded into the IoU head's weights.
 
     Returns:
         Description of the calibration, for the model card.
 
     Raises:
-        ValueError: The predictions of a token hardly vary, as in `fit_lines`.
+        ValueError: The predictions of a token hardly vary, so that no line can be fitted.
     """
     config = config or CalibrationConfig()
     per_source = {name: first_click_pairs(sam, batch, source, config) for name, source in sources.items()}
@@ -118,7 +122,7 @@ def calibrate_on(
 
 
 def first_click_pairs(sam: Sam, batch: BatchConfig, source: Source, config: CalibrationConfig) -> IouPairs:
-    """Decode first clicks on whole images of a source, as annotators and the automatic generator see them."""
+    """Decode first clicks on whole images of a source, and compare predicted with true IoU."""
     asked = replace(batch, seed=config.seed, prompts=config.prompts, box_fraction=0.0)
     window = WindowConfig(side_px=sam.config.input_side, zoom=WHOLE_IMAGES, aspects=config.aspects)
     return collect_iou_pairs(sam, _batches(sam, source, asked, window, config.images_per_source))
@@ -142,7 +146,7 @@ def collect_iou_pairs(sam: Sam, batches: Iterable[Batch]) -> IouPairs:
 
 
 def fit_lines(pairs: IouPairs) -> Tensor:
-    """Fit slope (kept within SLOPES) and offset of each mask token by least squares: float32 [4, 2].
+    """Fit a slope, kept within `SLOPES`, and an offset for each mask token by least squares: float32 [4, 2].
 
     Raises:
         ValueError: The predictions of a token hardly vary, so that no line can be fitted.
@@ -163,7 +167,7 @@ def fit_lines(pairs: IouPairs) -> Tensor:
 
 @torch.no_grad()
 def fold_lines(sam: Sam, lines_42: Tensor) -> None:
-    """Fold the lines into the IoU head's last layer, so that it predicts slope x prediction + offset."""
+    """Fold the lines into the IoU head's last layer, so that the head predicts slope x old prediction + offset."""
     last = sam.mask_decoder.iou_prediction_head.layers[-1]
     assert isinstance(last, nn.Linear)
     lines_42 = lines_42.to(last.weight.device)

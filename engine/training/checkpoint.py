@@ -28,7 +28,7 @@ class TrainState:
 
 
 def save_state(folder: Path, state: TrainState) -> None:
-    """Write the state atomically: at every moment the folder holds either this state or the previous one, complete."""
+    """Write the state atomically: at every moment the folder holds the complete old or the complete new state."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "step": state.step,
@@ -92,7 +92,7 @@ class History:
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, scores_5: Tensor, learning_rate: float) -> None:
-        """Keep a step's scores, in the order of `HISTORY_FIELDS`, for the next flush; do not wait for a GPU."""
+        """Keep a step's scores, in the order of `HISTORY_FIELDS`, until `flush`; do not wait for a GPU."""
         if self._writes:
             self._pending.append((step, scores_5, learning_rate))
 
@@ -118,7 +118,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def load_average(folder: Path) -> tuple[Sam, int]:
-    """Load the moving average of a checkpoint's weights, in evaluation mode, and the number of steps that were trained.
+    """Load a checkpoint's moving average of the weights as a network in evaluation mode, and its number of steps.
 
     Raises:
         ValueError: The folder holds no checkpoint.
@@ -133,5 +133,5 @@ def load_average(folder: Path) -> tuple[Sam, int]:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Read the scores of every step so far."""
+    """Read the scores of every step that the folder's history holds."""
     return [json.loads(line) for line in read_lines(folder / HISTORY_NAME)]

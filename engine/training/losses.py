@@ -26,7 +26,7 @@ class MaskScores:
 
 
 def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
-    """Compare the logits [P, M, L, L] with one target each [P, L, L] (fraction of each cell covered, in [0, 1]).
+    """Compare the M predicted masks of each prompt with the prompt's target, the covered fraction of each cell.
 
     The IoU is computed on the grid of the logits. A cell belongs to the target when at least half of it is covered.
     """
@@ -42,8 +42,8 @@ def score_masks(logits_PMLL: Tensor, targets_PLL: Tensor) -> MaskScores:
 def focal_loss(logits_PMLL: Tensor, probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
     """Compute the mean over cells of |p - t|^2 x cross entropy, float32 [P, M].
 
-    For targets of 0 or 1 this is focal loss with gamma 2. There is no alpha weighting, as in the paper: the factor 20 :
-    1 against dice is the only balance.
+    For targets t of 0 or 1 and predicted probabilities p this is focal loss with gamma 2. There is no alpha weighting,
+    as in the SAM paper; instead, the total loss weighs focal loss to dice loss 20 : 1.
     """
     # softplus(x) - x * t is the cross entropy for soft targets, without a broadcast copy of the targets.
     cross_entropy_PMLL = F.softplus(logits_PMLL) - logits_PMLL * targets_P1LL
@@ -52,7 +52,7 @@ def focal_loss(logits_PMLL: Tensor, probability_PMLL: Tensor, targets_P1LL: Tens
 
 
 def dice_loss(probability_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
-    """Compute the dice loss 1 - (2 |p t| + 1) / (|p| + |t| + 1), float32 [P, M] in [0, 1]."""
+    """Compute the dice loss 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1), float32 [P, M] in [0, 1]."""
     overlap_PM = (probability_PMLL * targets_P1LL).sum((-2, -1))
     total_PM = probability_PMLL.sum((-2, -1)) + targets_P1LL.sum((-2, -1))
     return 1 - (2 * overlap_PM + 1) / (total_PM + 1)
@@ -69,9 +69,9 @@ def mask_iou(logits_PMLL: Tensor, targets_P1LL: Tensor) -> Tensor:
 
 
 def min_loss(loss_PM: Tensor, *, mean_fraction: float = 0.0) -> Tensor:
-    """Take the minimum loss over each prompt's masks, plus `mean_fraction` of their mean loss: [P].
+    """Compute the minimum loss over each prompt's masks, plus `mean_fraction` times the mean loss over the masks: [P].
 
-    Only the best mask learns, which is the paper's rule for ambiguous clicks. In a short training, a small
-    `mean_fraction` keeps a mask token alive that would never be the best.
+    With `mean_fraction` 0 only the best mask learns, which is the SAM paper's rule for ambiguous clicks. In a short
+    training, a small `mean_fraction` lets a mask token learn that would never be the best.
     """
     return loss_PM.amin(1) + mean_fraction * loss_PM.mean(1)

@@ -31,8 +31,8 @@ MIN_INPUTS = 28
 class Muon(torch.optim.Optimizer):
     """Muon optimizer for parameters of two or more dimensions; convolutions count as [out, in * height * width].
 
-    Processes that train together share the work: each process orthogonalises every n-th matrix, and all processes
-    exchange the results. The results therefore do not depend on the number of processes.
+    The n processes that train together share the work: each process orthogonalises every n-th matrix, and all
+    processes exchange the results. The results do not depend on n.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step with gradients that are equal on every process; skip parameters without a gradient."""
+        """Take one step; the gradients must be equal on every process. Parameters without a gradient are skipped."""
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -90,9 +90,9 @@ def make_optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Make optimizers of the model's weights; only weights of linear and convolution layers decay.
 
-    The kind "muon" gives those weights to Muon, except the first layer's, and all other weights to AdamW. The kind
-    "adamw" gives all weights to AdamW. Each group of weights carries a `rate_scale` (see `rate_scales`): the factor by
-    which the schedule's learning rate is multiplied.
+    With `kind` "muon", Muon trains the weights of linear and convolution layers, except the first layer's, and AdamW
+    trains all other weights. With `kind` "adamw", AdamW trains all weights. Each parameter group of an optimizer has a
+    `rate_scale` (see `rate_scales`), by which `set_rate` multiplies the schedule's learning rate.
     """
     matrices: list[Tensor] = [
         module.weight
@@ -114,17 +114,17 @@ def make_optimizers(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's learning rate to `rate` times the group's `rate_scale`."""
+    """Set the learning rate of each parameter group to `rate` times the group's `rate_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_scale", 1.0)
 
 
 def rate_scales(model: nn.Module, decay: float) -> dict[int, float]:
-    """Compute each parameter's factor on the learning rate, by the parameter's `id`.
+    """Map each parameter's Python `id` to the parameter's factor on the learning rate.
 
     This is layer-wise learning-rate decay (Bao et al. 2022; Li et al. 2022). The image encoder's neck and
-    everything behind the encoder have factor 1. The encoder's last block has `decay`, the block before it `decay`
-    squared, and so on. The patch embedding and the positions come one step below the first block.
+    the layers after the encoder have factor 1. The encoder's last block has `decay`, the block before it `decay`
+    squared, and so on. The patch embedding and the positions have `decay` times the first block's factor.
 
     Raises:
         ValueError: The decay is not 1 and the model's encoder is no ViT.

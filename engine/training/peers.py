@@ -29,7 +29,7 @@ class Peers:
     """Device of this process: "cpu", "cuda" or "cuda:1"."""
 
     def positions_of(self, batch_size: int) -> range:
-        """Choose the positions of the global batch that this process computes.
+        """Choose the positions of the global batch, of `batch_size` images, that this process computes.
 
         Raises:
             ValueError: The batch cannot be divided evenly among the processes.
@@ -50,7 +50,7 @@ class Peers:
         """Check that all processes hold the same number.
 
         Raises:
-            ValueError: The processes hold different numbers; every process raises it.
+            ValueError: The processes hold different numbers; every process raises this error.
         """
         if self.count == 1:
             return
@@ -85,7 +85,7 @@ def check_device(device: str, processes: int) -> None:
 
 
 def join_peers(rank: int, count: int, meeting_file: Path, device: str = "cpu") -> Peers:
-    """Join the other processes through a file that was never used before, and return this process's place among them.
+    """Join the other processes through a file that was never used before, and return the place of this process.
 
     On "cuda" the process of rank r takes GPU r.
     """
@@ -103,8 +103,8 @@ def join_peers(rank: int, count: int, meeting_file: Path, device: str = "cpu") -
 def run_with_peers(count: int, work: Callable[[Peers], None], device: str = "cpu") -> None:
     """Run `work` (a picklable function) in `count` processes on this machine, and wait for all.
 
-    A single process is the calling one. Several processes have one thread each. A process that fails or is killed ends
-    the others.
+    With `count` 1 the work runs in the calling process. Otherwise each process has one thread, and a process that fails
+    or is killed ends the other processes.
 
     Raises:
         ValueError: The machine has no such device, or fewer GPUs than processes.

@@ -22,9 +22,10 @@ MIRRORED_FRACTION = 0.5
 
 
 class PhotoSource:
-    """Source of windows from labelled photos, which draws a domain in proportion to the square root of its size.
+    """Source of training windows from labelled photos of several domains.
 
-    Large domains therefore lead but do not crowd out small ones.
+    The probability of a domain is proportional to the square root of its number of photos. Large domains are therefore
+    drawn most often, but small domains are still drawn.
     """
 
     def __init__(self, images: Sequence[LabelledImage]) -> None:

@@ -28,9 +28,10 @@ def prefetch_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batches from `first_step` on, on `device`; `windows` gives the settings of each batch's windows.
+    """Yield one batch on `device` for each entry of `windows`; the first batch is that of `first_step`.
 
-    A thread makes batches one step ahead. Worker processes, to which the source is pickled, make them further ahead.
+    With `workers` 0, a thread makes batches one step ahead. Otherwise `workers` processes, to which the source is
+    pickled, make batches further ahead.
     """
     ahead = 1 + BATCHES_PER_WORKER * workers
     waiting: deque[Callable[[], Batch]] = deque()

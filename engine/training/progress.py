@@ -10,7 +10,7 @@ from engine.training.train import TrainConfig
 
 
 class StepLines:
-    """Callback for `train`'s `on_step` that logs the mean scores of the latest steps, the pace and the time left."""
+    """Callback for the `on_step` of `train`: logs mean scores of the latest steps, the pace and the time left."""
 
     def __init__(self, config: TrainConfig, log: Callable[[str], None]) -> None:
         self._config = config

@@ -18,9 +18,10 @@ DRAWN_FROM = 20_000_000
 
 
 def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
-    """Make the seed's training, shortened to train a network further: whole images, few corrections, Muon.
+    """Make a short version of the seed model's training, to train a network further.
 
-    Photos are scaled to between 0.6 times and twice the window. The learning rate is a third of the rate from scratch.
+    The training has whole images, few corrections and the Muon optimizer. Photos are scaled to between 0.6 times and
+    twice the window. The learning rate is a third of the rate from scratch.
     """
     window = WindowConfig(
         side_px=sam.input_side, zoom=(0.83, 1.3), aspects=(0.667, 0.75, 1.0), large_scale_jitter=(0.6, 2.0)
@@ -40,7 +41,7 @@ def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
 
 
 def paper_recipe(sam: SamConfig, steps: int = 90_000) -> TrainConfig:
-    """Make the paper's training (appendix A): AdamW, drops of the rate, layer decay, drop path, 11 rounds per mask.
+    """Make the SAM paper's training (appendix A): AdamW, rate drops, layer decay, drop path, 11 rounds per mask.
 
     The batch of 256 images is computed in parts of 64 masks. The moving average of the weights is this project's
     addition. Networks other than ViTs have no layer decay and no drop path.

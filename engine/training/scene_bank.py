@@ -30,7 +30,7 @@ OPEN_CHUNKS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class BankConfig:
-    """Settings of a bank: how many scenes it holds, and from which step on."""
+    """Settings of a bank of scenes: the number of chunks at each step, and of scenes in each chunk."""
 
     seed: int
     chunk_scenes: int = 16
@@ -41,7 +41,7 @@ class BankConfig:
     max_chunks: int = 1000
 
     def chunks_at(self, step: int) -> int:
-        """Count the chunks that a step may draw from."""
+        """Compute the number of chunks that a step may draw scenes from."""
         return min(self.max_chunks, self.first_chunks + int(step * self.chunks_per_step))
 
 
@@ -75,7 +75,7 @@ class SceneBank:
         return self._path(number).is_dir()
 
     def make(self, number: int) -> None:
-        """Generate a chunk and write it to disk; drop it when another process wrote the same chunk first."""
+        """Generate a chunk and write it to disk, unless another process writes the same chunk first."""
         scenes = self._generate(self.config.seed + number, self.config.chunk_scenes)
         unfinished = self.folder / f"unfinished-{number:06}-{uuid.uuid4().hex}"
         unfinished.mkdir()
@@ -95,14 +95,14 @@ class SceneBank:
             shutil.rmtree(unfinished)
 
     def prepare(self, step: int) -> None:
-        """Make the chunks that a step may draw from and that are missing on disk."""
+        """Make the missing chunks among those that a step may draw scenes from."""
         for number in range(self._prepared, self.config.chunks_at(step)):
             if not self.has(number):
                 self.make(number)
             self._prepared = number + 1
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Cut a window of a random scene; each mask is an object or part at a random level of the scene's tree."""
+        """Cut a window of a random scene; each mask is a whole, a part or a sub-part, at random."""
         while True:
             chunk = self.chunk(int(rng.integers(self.config.chunks_at(step))))
             cut = _cut_scene(chunk, int(rng.integers(len(chunk.images))), rng, window, prompts)

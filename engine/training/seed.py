@@ -141,7 +141,7 @@ def train_seed(
     data_workers: int | None = None,
     steps: int | None = None,
 ) -> None:
-    """Train the seed in `folder`, or continue from the checkpoint there; the same call resumes after a kill.
+    """Train the seed model in `folder`, or continue from the checkpoint there; the same call resumes after a kill.
 
     Args:
         folder: where the checkpoint and the history are kept.
@@ -184,7 +184,7 @@ def fill_bank(
     recipe: str = "cpu",
     device: str | None = None,
 ) -> None:
-    """Make the missing ones of the first `chunks` chunks of scenes, in order; this may run beside a training.
+    """Make those of the first `chunks` chunks of scenes that are missing, in order; this may run beside a training.
 
     Args:
         folder: the training's folder.
@@ -211,7 +211,7 @@ def fill_bank(
 
 
 def make_scenes(seed: int, count: int, device: str = "cpu") -> SceneBatch:
-    """Make a chunk of the seed's scenes on `device`; CPU and GPU make different scenes from the same seed."""
+    """Make `count` scenes for the seed model on `device`; CPU and GPU make different scenes from the same `seed`."""
     return generate_scenes(count, SCENE_SIDE_PX, torch.Generator().manual_seed(seed), device)
 
 

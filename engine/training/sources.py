@@ -44,12 +44,13 @@ class Source(Protocol):
     """Source of training windows: labelled images that windows can be cut from."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Draw an image, a window of it and `prompts` masks; the same generator state and step give the same cut."""
+        """Draw an image, a window of the image and `prompts` masks; equal `rng` states and steps give equal cuts."""
 
     def prepare(self, step: int) -> None:
-        """Make the missing data that the cuts of a step draw from.
+        """Make the missing data that the cuts of a step need.
 
-        The training process, which has the device, calls this; cuts may be made in processes that have no device.
+        The training process calls this method, because it has the device. Other processes, without a device, may call
+        `cut`.
         """
 
 

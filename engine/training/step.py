@@ -25,7 +25,7 @@ from engine.training.losses import min_loss, score_masks
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Settings of the training loss. The defaults are the seed's; each field's note gives the paper's value."""
+    """Settings of the training loss, by default the seed model's. Each field's note gives the SAM paper's value."""
 
     idle_mask_fraction: float = 0.05
     """Weight of the three masks' mean loss, added to their minimum so that every mask token keeps learning; 0 in the
@@ -51,7 +51,7 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class StepScores:
-    """Scores of a batch: scalars without gradient, in the order that the history has them."""
+    """Scores of a batch, scalars without gradient, in the order in which the history stores the scores."""
 
     loss: Tensor
     best_iou: Tensor
@@ -90,7 +90,7 @@ def forward_step(
 
     Args:
         corner_cells_xy: place of the windows in the input frame, in cells.
-        rounds: one entry per correction round; true adds a new click, false gives only the previous mask (appendix A).
+        rounds: one entry per correction round; true adds a new click, false only gives the previous mask again.
         bf16: whether to compute products in bfloat16.
         branch_factors_L2B: drop path of a ViT encoder, see `ImageEncoder.forward`.
     """
@@ -152,7 +152,7 @@ def forward_step(
 
 
 def image_of_prompts(batch: Batch, embeddings_BCHW: Tensor) -> Tensor:
-    """Number the embedding that belongs to each prompt, int64 [P]; every image has equally many prompts, in order."""
+    """Return the index in the batch of each prompt's image, int64 [P]; every image has equally many prompts."""
     images = len(embeddings_BCHW)
     return torch.arange(images, device=embeddings_BCHW.device).repeat_interleave(len(batch.clicks_P2) // images)
 
@@ -162,8 +162,9 @@ def encode_prompts(
 ) -> Tensor:
     """Encode K points per prompt as prompt tokens [P, K + 1, C].
 
-    The tokens are K clicks and padding, or K - 1 clicks and the box where the first prompt is a box. They are float32,
-    since bfloat16 cannot tell apart the phases of neighbouring pixels.
+    Where the first prompt is a click, the tokens are K clicks and padding. Where the first prompt is a box, the tokens
+    are K - 1 clicks and the box's two corners. The tokens are float32, since bfloat16 cannot tell apart the phases of
+    neighbouring pixels.
     """
     encoder, corner_2 = sam.prompt_encoder, _corner_px(sam, corner_cells_xy)
     clicked_PTC = encoder.encode_points(points_PK2 + corner_2, labels_PK, pad=True)
@@ -203,7 +204,7 @@ def decode_window(
 
 
 def first_prompt_loss(predictions: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
-    """Add up the minimum loss of the three masks, the single mask's loss, and the IoU head's squared error."""
+    """Add up the minimum loss of the three masks, the single mask's loss and the IoU head's squared error, weighted."""
     iou_error_P4 = objective.iou_weight * (predictions.predicted_iou_P4 - iou_P4) ** 2
     three = min_loss(loss_P4[:, 1:], mean_fraction=objective.idle_mask_fraction).mean() + iou_error_P4[:, 1:].mean()
     single = loss_P4[:, 0].mean() + iou_error_P4[:, 0].mean()
@@ -238,7 +239,7 @@ def attention_on(device: torch.device) -> AbstractContextManager[None]:
     """Choose the attention kernel: plain matrix products on a CPU, torch's choice on a GPU.
 
     On a CPU the backward pass of the flash kernel took a quarter of a step on queries of 7 tokens. Blocks that the
-    backward pass recomputes must run under the same setting.
+    backward pass recomputes must use the same kernel as in the forward pass.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

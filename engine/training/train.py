@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Part of a training with windows of one kind."""
+    """Part of a training in which all windows have the same settings."""
 
     until_fraction: float
     """Fraction of all steps at which the phase ends; 1 for the last phase."""
@@ -43,7 +43,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of a training; `batch` holds the settings of how batches are made."""
+    """Settings of a training: steps, learning rates, optimizer, loss, and how batches are made (`batch`)."""
 
     batch: BatchConfig
     phases: tuple[Phase, ...]
@@ -191,7 +191,7 @@ def train(
 
 
 def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions: range) -> StepScores:
-    """Compute loss and gradients of this process's part of a step, in pieces where it exceeds `masks_per_device`."""
+    """Compute loss and gradients of this process's part of the batch, at most `masks_per_device` masks at a time."""
     corner_cells_xy, rounds = draw_step(config, sam, step)
     factors_L2B = _branch_factors(config, sam, step, positions)
     images = len(positions)
@@ -231,7 +231,7 @@ def vit_encoder(sam: Sam) -> ImageEncoder:
 
 
 def start_state(config: TrainConfig, sam: Sam, peers: Peers) -> TrainState:
-    """Make the state before the first step."""
+    """Make the state that a new training has before its first step."""
     optimizers = make_optimizers(
         sam,
         lr=config.learning_rate,
@@ -245,7 +245,7 @@ def start_state(config: TrainConfig, sam: Sam, peers: Peers) -> TrainState:
 
 
 def draw_step(config: TrainConfig, sam: Sam, step: int) -> tuple[tuple[int, int], tuple[bool, ...]]:
-    """Draw where in the input frame (cells) a step's windows lie, and which of its correction rounds have a click."""
+    """Draw where in the input frame (cells) a step's windows lie, and whether each correction round adds a click."""
     rng = np.random.default_rng([config.batch.seed, step])
     phase = config.phase_at(step)
     room = sam.config.embedding_side - phase.window.side_px // sam.config.embedding_stride
@@ -271,7 +271,7 @@ def average_step(sam: Sam, scores: StepScores, peers: Peers) -> StepScores:
 def update_average(ema: Sam, sam: Sam, step: int, decay: float) -> None:
     """Move the average model `ema` towards the weights and batch-norm statistics of `sam`; copy counters.
 
-    Early steps move it by more than `decay` says.
+    The fraction of the move is 1 - `decay`, but larger in early steps.
     """
     share = 1 - min(decay, (step + 1) / (step + 20))
     averaged, current = ema.state_dict(), sam.state_dict()

@@ -21,7 +21,7 @@ from storage.records import Reject
 
 
 class Meters(Protocol):
-    """Receiver of one worker's running counts, for monitoring the cluster."""
+    """Receiver of the counts of what one worker has done, for monitoring the cluster."""
 
     def count_image(self, plan_id: str, outcome: MaskedImage | Reject) -> None:
         """Count an image that was masked or rejected."""
@@ -31,7 +31,7 @@ class Meters(Protocol):
 
 
 class ShardActor:
-    """Worker in a process of its own; the first call after each start of the process makes the ShardWorker."""
+    """Ray actor that masks shards; the first call after each start of its process makes the `ShardWorker`."""
 
     def __init__(self, make_worker: bytes, dataset_uri: str, threads: int, make_meters: Callable[[], Meters]) -> None:
         torch.set_num_threads(threads)
@@ -42,7 +42,7 @@ class ShardActor:
         self._under_way: dict[str, ImageCounts] = {}
 
     def mask_shard(self, plan_id: str, shard: str) -> ShardResult:
-        """Mask and commit a shard. Two calls may run at a time: one reads or writes while the other computes."""
+        """Mask and commit a shard. Two calls may run at a time: while one computes, the other reads or writes."""
         with self._making_worker:
             self._worker = self._worker or pickle.loads(self._make_worker)()
         with self._counting(plan_id, shard) as on_image:
@@ -62,7 +62,7 @@ class ShardActor:
             return self._metered(mask_shard_isolated(self._make_worker, dataset, plan_id, shard, on_image))
 
     def status(self) -> ActorStatus:
-        """Report the actor's place and the counts of the shards in hand; this works while shards are masked."""
+        """Report the actor's place and the counts of the shards being masked, without waiting for the shards."""
         counts = {shard: replace(count) for shard, count in list(self._under_way.items())}
         return ActorStatus(place=f"{socket.gethostname()}:{os.getpid()}", counts=counts)
 

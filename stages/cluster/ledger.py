@@ -29,7 +29,7 @@ class PlanStopped(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Job of a worker: one shard to mask."""
+    """Job of a worker: one shard to mask, in the worker's process or in child processes."""
 
     shard: PlannedShard
     isolated: bool = False
@@ -37,7 +37,7 @@ class Job:
 
 
 class Ledger:
-    """Ledger of the state of each missing shard of a plan in one run: waiting, in hand, committed or failed."""
+    """State of each shard that a run has to mask: waiting, in hand of a worker, committed or failed."""
 
     def __init__(self, shards: Iterable[PlannedShard]) -> None:
         self.workers = 0
@@ -73,7 +73,7 @@ class Ledger:
         return PATIENCE + PATIENCE_PER_WORKER * self.workers
 
     def take(self, *, is_idle: bool) -> Job | None:
-        """Hand out the next job, isolated jobs only to an idle worker; return None if no job fits."""
+        """Hand out a waiting job, or return None if no job fits; only an idle worker gets an isolated job."""
         if is_idle and self._isolated:
             job = self._isolated.popleft()
         elif self._queue:
@@ -90,7 +90,7 @@ class Ledger:
         self._deaths_in_a_row = self._failures_in_a_row = 0
 
     def record_death(self, jobs: Iterable[Job]) -> None:
-        """Record that a worker died with these jobs in hand, and queue the jobs again.
+        """Record that a worker died while it masked these jobs' shards, and queue the jobs again.
 
         Raises:
             PlanStopped: Too many workers died with no shard committed in between.

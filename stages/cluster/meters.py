@@ -7,9 +7,10 @@ from storage.records import Reject
 
 
 class RayMeters:
-    """Metrics of a worker's running counts in Ray: `ray_gigamask_images_total` and others, by plan, node and process.
+    """Ray metrics of what a worker has done: `ray_gigamask_images_total` and others, by plan, node and process.
 
-    The agent of each node exports them to Prometheus where `ray[default]` is installed; elsewhere nothing reads them.
+    Where `ray[default]` is installed, Ray's agent on each node exports the metrics to Prometheus. Elsewhere nothing
+    reads the metrics.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class RayMeters:
             self._masks.inc(len(outcome.masks), plan)
 
     def count_shard(self, result: ShardResult) -> None:
-        """Count a shard that this worker committed, and the seconds that each part of it took."""
+        """Count a shard that this worker committed, and the seconds that each part of the work took."""
         self._shards.inc(1, {"plan": result.plan_id})
         for part, seconds in result.seconds_by_part.items():
             if seconds > 0:  # Ray refuses to count nothing

@@ -11,7 +11,7 @@ DEFAULT_WORKER_MEMORY_BYTES = 2 * 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """Settings of the place of the workers and of their number."""
+    """Settings of where workers run, how many there are, and what resources each worker gets."""
 
     address: str | None = None
     """Address of a Ray cluster ("auto", "ray://host:10001"). None: Ray is started on this machine for the run."""
@@ -59,11 +59,11 @@ class PoolSize:
 
 
 def pool_size(config: PoolConfig, machines: Sequence[Machine], shards: int) -> PoolSize:
-    """Choose the number of workers and their resources: the configured numbers, and the best ones for those not given.
+    """Choose the number of workers and the resources of each worker; numbers given in `config` are kept.
 
     Raises:
-        ValueError: This machine has no room for the workers, so that Ray would let them wait for ever. A cluster at an
-            address may grow and is never refused.
+        ValueError: This machine has no room for the workers, so that they would wait for ever. With `config.address`,
+            which names a cluster that may grow, this error is never raised.
     """
     # Cores and GPUs of each worker
     cores, gpus = sum(machine.cores for machine in machines), sum(machine.gpus for machine in machines)

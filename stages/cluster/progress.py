@@ -14,7 +14,7 @@ from storage.records import Reject
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerProgress:
-    """Progress of one worker in this run."""
+    """Progress of one worker since the run started."""
 
     place: str
     """Place of the worker: its host and process id."""
@@ -25,13 +25,13 @@ class WorkerProgress:
 
     @property
     def images_per_s(self) -> float:
-        """Speed in images per second; 0 before the worker first answered."""
+        """Speed in images per second; 0 until the worker has answered."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanProgress:
-    """Progress of a plan, shards of earlier runs included."""
+    """Progress of a plan; the counts include shards that earlier runs committed."""
 
     shards: int
     shards_total: int
@@ -95,7 +95,7 @@ class PlanResult:
 
 @dataclass
 class ImageCounts:
-    """Counts of images, and of the masks and rejects they became."""
+    """Counts of images done, and of the masks and rejects made from these images."""
 
     images: int = 0
     """Number of images masked or rejected."""
@@ -106,7 +106,7 @@ class ImageCounts:
         return ImageCounts(self.images + other.images, self.masks + other.masks, self.rejects + other.rejects)
 
     def add_outcome(self, outcome: MaskedImage | Reject) -> None:
-        """Count one image."""
+        """Count one image, with its masks or as a reject."""
         self.images += 1
         if isinstance(outcome, Reject):
             self.rejects += 1
@@ -126,7 +126,7 @@ class ImageCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class ActorStatus:
-    """Status that an actor reports: its place and its counts."""
+    """Status that an actor reports: its place in the cluster and the counts of the shards it masks."""
 
     place: str
     """Place of the actor: its host and process id."""
@@ -159,9 +159,10 @@ class PlanCounter:
         waiting_workers: int = 0,
         by_worker: Sequence[WorkerProgress] = (),
     ) -> PlanProgress:
-        """Sum up the progress.
+        """Return the progress of the plan.
 
-        `under_way` holds the counts of the shards in hand; the other arguments are as in PlanProgress.
+        `under_way` holds the counts of each shard that a worker is masking. The other arguments but `ledger` become the
+        fields of the same names.
         """
         new = ImageCounts.total([self._new, *under_way])
         all_counts = self._before + new
@@ -182,7 +183,7 @@ class PlanCounter:
         )
 
     def result(self, ledger: Ledger, commits: Iterable[Commit], *, workers: int) -> PlanResult:
-        """Sum up the run at its end.
+        """Return the result of the run, at its end.
 
         `commits` are all commit records of the plan; `workers` counts all workers that were started.
         """

@@ -42,13 +42,14 @@ def run_plan(
 ) -> PlanResult:
     """Mask and commit the plan's missing shards; call `on_progress` about once a second.
 
-    `make_worker` makes the worker in its actor's process, such as `partial(ShardWorker, "seed", config, dataset.uri)`.
+    `make_worker` is called in the process of each Ray actor and returns the actor's worker. For example, pass
+    `make_worker=partial(ShardWorker, "seed", generate_config, dataset.uri)`.
 
     Raises:
         ValueError: The plan is for another model or config, or this machine has no room for the workers.
         PlanStopped: Workers kept dying or shards kept failing with no shard committed in between, or a worker can never
             start.
-        ConnectionError: No cluster answers at the address.
+        ConnectionError: No Ray cluster answers at `config.address`.
     """
     began = time.perf_counter()
     config = config or PoolConfig()

@@ -13,13 +13,14 @@ from stages.cluster.pool import PoolConfig
 
 @contextmanager
 def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
-    """Connect to Ray: keep this process's connection, or join the cluster at the address, or start Ray on this machine.
+    """Connect this process to Ray for the length of a `with` block.
 
-    On leaving, Ray is shut down if this call started it or connected to it. `local_options` are options of `ray.init`
-    for Ray on this machine.
+    A connection that exists is kept and stays open. Otherwise the block joins the cluster at `config.address`, or, if
+    the address is None, starts Ray on this machine with `local_options` as options of `ray.init`. Such a new connection
+    is shut down at the end of the block.
 
     Raises:
-        ConnectionError: No cluster answers at the address.
+        ConnectionError: No Ray cluster answers at `config.address`.
     """
     if ray.is_initialized():
         yield

@@ -23,10 +23,10 @@ CANNOT_START = (RuntimeEnvSetupError, ActorUnschedulableError)
 
 
 class WorkerHandle:
-    """Handle that the driver has on a worker's actor.
+    """Handle of a worker's actor in the process that hands out the shards.
 
-    Never assign a shard to an actor that has not answered, or that died and has not answered since: if Ray cannot place
-    the actor, the shard would hang.
+    Never assign a shard to an actor that has not answered since it started or last died. If Ray cannot place the actor,
+    the shard would hang.
     """
 
     def __init__(self, make_actor: Callable[[], Any]) -> None:
@@ -50,7 +50,7 @@ class WorkerHandle:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the actor has been silent for a while, most often because the cluster has no room for it."""
+        """Whether the actor has been silent for a while, most often because the cluster has no room for the actor."""
         return not self.is_up and time.perf_counter() - self._silent_since > WAITING_PATIENCE_S
 
     @property
@@ -80,14 +80,14 @@ class WorkerHandle:
         return lost
 
     def progress(self) -> WorkerProgress:
-        """Sum up the worker's images, masks and time in this run, shards in hand included."""
+        """Return the worker's images, masks and time in this run, including those of shards that are being masked."""
         counts = ImageCounts.total([self._committed, *self.counts.values()])
         return WorkerProgress(
             place=self._place, images=counts.images, masks=counts.masks, seconds=time.perf_counter() - self._began
         )
 
     def poll(self) -> None:
-        """Take the actor's status if it has arrived, and ask for the next one; do not wait for it.
+        """Take the actor's status if the status has arrived, and request a new one; do not wait for an answer.
 
         Raises:
             PlanStopped: The actor can never start.
@@ -128,6 +128,6 @@ class WorkerHandle:
 
 
 def cannot_start(error: Exception) -> PlanStopped:
-    """Make the error, with Ray's reason, that stops a run whose actors can never start."""
+    """Make the error that stops a run because its actors can never start; the message gives Ray's reason."""
     why = str(error).strip().splitlines()[-1]
     return PlanStopped(f"a worker cannot start: {why}; install the same gigamask on every node")

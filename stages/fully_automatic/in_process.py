@@ -16,9 +16,9 @@ def mask_images(
     *,
     device: str | None = None,
 ) -> list[ShardResult]:
-    """Mask every image of the dataset and fold the tables; a second call continues where the first one stopped.
+    """Mask every image of the dataset and fold the tables; a second call continues where the first call stopped.
 
-    The plans and shards are those of `gigamask masks`, which does the same work on several processes or machines.
+    The command `gigamask masks` makes the same plans and shards, in several processes or on several machines.
 
     Args:
         dataset: where images are read from and masks are written to.

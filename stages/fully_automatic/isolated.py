@@ -35,7 +35,7 @@ def mask_shard_isolated(
     shard_name: str,
     on_image: Callable[[MaskedImage | Reject], None] | None = None,
 ) -> ShardResult:
-    """Mask and commit one shard as `ShardWorker.mask_shard` does, with the work in child processes.
+    """Mask and commit one shard as `ShardWorker.mask_shard` does, but in child processes.
 
     `make_worker` is a pickled function that makes the worker. `on_image` is called with each image's outcome.
 

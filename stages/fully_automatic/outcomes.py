@@ -15,7 +15,7 @@ from storage.records import ImageRecord, MaskRecord, Reject, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """Result of masking one shard, as its commit record has it."""
+    """Result of masking one shard, as the shard's commit record has it."""
 
     plan_id: str
     shard: str
@@ -63,7 +63,7 @@ def find_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | N
 
 
 def read_images(dataset: Dataset, plan: Plan, shard: PlannedShard) -> list[tuple[ImageRecord, bytes]]:
-    """Read the images that a shard masks; a redo that keeps masks reads only the images rejected before."""
+    """Read the images of a shard; in a redo that keeps earlier masks, read only the images that were rejected."""
     kept = _kept_commit(dataset, plan, shard)
     rejected = {reject.source_sha256 for reject in kept.rejects} if kept else set()
     return [
@@ -90,7 +90,7 @@ def _kept_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | 
 def write_outcomes(
     dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
 ) -> ShardResult:
-    """Commit a shard's masks, rejects and statistics; a redo commits the masks it keeps together with them."""
+    """Commit a shard's masks, rejects and statistics; in a redo, commit the kept masks of the shard as well."""
     kept = _kept_commit(dataset, plan, shard)
     masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]

@@ -26,10 +26,10 @@ def plan_masks(
 ) -> list[Plan]:
     """Return the plans that mask every image of the dataset with this model and config, oldest first.
 
-    Existing plans are kept, so that a second call of the same command continues them. Images that none of the plans
-    covers get a new plan. The length of a mask shard depends on the number of images alone, never on the machine, so
-    that another machine can continue a plan: 20 images make 20 shards, 1,000 make 63 of 16, and 16,384 or more make
-    shards of 256.
+    Existing plans are kept, so that a second call of the same command continues these plans. Images that no existing
+    plan covers get a new plan. Unless `images_per_shard` is given, the number of images alone decides the length of a
+    mask shard, so that another machine can continue a plan. For example, 20 images make 20 shards, 1,000 images make 63
+    shards of 16, and 16,384 or more images make shards of 256.
     """
     settings = plan_settings(model, config)
     plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS and plan.settings == settings]
@@ -76,10 +76,10 @@ def _gaps(covered: set[int], total: int) -> Iterator[tuple[int, int]]:
 
 
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
-    """Collect the settings that a plan records: those that decide the masks.
+    """Collect the settings that decide the masks, which a plan records.
 
-    They are the model and the generator's settings with its thresholds. The numbers of points and crops computed
-    together are left out, because they change speed and memory but not masks.
+    These settings are the model and the generator's settings, thresholds included. The numbers of points and crops
+    computed together are left out, because these numbers change speed and memory but not masks.
     """
     card = model.card
     decided = replace(
@@ -104,5 +104,5 @@ def _cut(images: ImageRange, length: int) -> list[ImageRange]:
 
 
 def count_images(shard: PlannedShard) -> int:
-    """Count the images that a planned mask shard is made from; an input that is a whole image shard counts as 0."""
+    """Count the images that are inputs of a planned mask shard; an input that is a whole image shard counts as 0."""
     return sum(len(images.places) for images in image_inputs(shard.inputs) if not isinstance(images, ShardAddress))

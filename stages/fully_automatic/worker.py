@@ -41,13 +41,13 @@ GPU_BATCHES = {"points_per_batch": 256, "crops_per_batch": 21}
 
 
 class ShardFailed(RuntimeError):
-    """Error of a worker that cannot mask even a known image: the set-up is at fault, and nothing is committed."""
+    """Error of a worker that cannot mask even a test image: the set-up is at fault, and nothing is committed."""
 
 
 class ShardWorker:
     """Worker with a model and a dataset that masks and commits planned shards.
 
-    Two threads may call `mask_shard`: one computes while the other reads or writes.
+    Two threads may call `mask_shard` at a time: while one computes, the other reads or writes.
     """
 
     def __init__(
@@ -167,10 +167,10 @@ class ShardWorker:
         )
 
     def check(self) -> None:
-        """Check the worker by masking a known image of squares, before an image of the dataset is blamed.
+        """Check the worker by masking a test image of squares, before a failure is blamed on an image of the dataset.
 
         Raises:
-            ShardFailed: The known image cannot be masked.
+            ShardFailed: The test image cannot be masked.
         """
         squares = np.kron(np.indices((4, 4)).sum(0) % 2 * 255, np.ones((16, 16))).astype(np.uint8)
         simple = replace(self.config, points_per_side=1, crop_layers=0, points_per_batch=1)
@@ -237,7 +237,7 @@ def _reject_for(image: ImageRecord, error: Exception) -> Reject:
 
 
 def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
-    """Enlarge the batch settings that have their defaults, which suit a CPU's caches. The masks do not change."""
+    """Enlarge the batch sizes that are at their defaults, which suit a CPU's caches; this does not change the masks."""
     defaults = {field.name: field.default for field in fields(GenerateConfig) if field.name in BATCH_SETTINGS}
     mine: dict[str, Any] = {
         name: GPU_BATCHES[name] for name, default in defaults.items() if getattr(config, name) == default
@@ -246,7 +246,7 @@ def config_for_gpu(config: GenerateConfig) -> GenerateConfig:
 
 
 def expected_memory_bytes(model: Model) -> int:
-    """Estimate generously the memory that a worker needs on a CPU: 1 GiB and three times the size of the weights."""
+    """Estimate generously the memory that a worker needs on a CPU: 1 GiB plus three times the size of the weights."""
     weights = sum(value.numel() * value.element_size() for value in model.sam.state_dict().values())
     return 2**30 + 3 * int(weights)
 

@@ -42,6 +42,6 @@ class IngestConfig:
             raise ValueError(f"max_pixels is {self.max_pixels}, at most {MAX_DECODABLE_PIXELS} can be decoded")
 
     def settings(self) -> dict[str, object]:
-        """Collect the settings that a plan records: those that decide an image's bytes and row."""
+        """Collect the settings that decide an image's bytes and row, which a plan records."""
         decisive = ("shortest_side_px", "min_side_px", "max_pixels", "license", "country")
         return {"stage": Stage.INGEST, **{name: getattr(self, name) for name in decisive}}

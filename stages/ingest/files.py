@@ -31,7 +31,7 @@ class FoundPhoto:
 
 
 class PhotosAtHand:
-    """Found photo files, by the keys of plans, and the places that were searched."""
+    """Result of a search for photos: the found files by photo key, and the places that were searched."""
 
     def __init__(self, found: Sequence[FoundPhoto], paths: Sequence[str | Path]) -> None:
         self._roots = [Path(os.path.abspath(path)) for path in paths]
@@ -40,14 +40,14 @@ class PhotosAtHand:
         self._by_place = {photo.key.source_and_place: photo.path for photo in found}
 
     def path(self, key: PhotoKey) -> Path | None:
-        """Return the file of a planned photo, even if the file changed since; return None if no such file was found."""
+        """Return the file of a planned photo, even one that changed after planning; return None if none was found."""
         return self._paths.get(key) or self._by_place.get(key.source_and_place)
 
     def covers(self, keys: Iterable[PhotoKey]) -> bool:
         """Tell whether the search found each of these photos, or would have found it if the file still existed.
 
         Photos of a folder that was not searched are not covered. A missing photo of a searched folder counts as gone,
-        although its own disk may only not be mounted.
+        although the disk of the photo may only be unmounted.
         """
         return all(self.path(key) is not None or self._was_looked_for(key) for key in keys)
 
@@ -58,7 +58,7 @@ class PhotosAtHand:
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
-    """Find the photos under folders and files, in the order of their names, and count the other files.
+    """Find the photos under `paths` (folders and files), in the order of the photos' names, and count the other files.
 
     A file that several paths lead to (links, folders given twice) has the name of the first path. In a folder, the
     extension or the first bytes tell that a file is a photo; a file given by name always counts as a photo. Hidden

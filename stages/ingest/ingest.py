@@ -50,7 +50,7 @@ class IngestProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """Counts of what became of the given photos, in this call and in earlier ones."""
+    """Counts of what became of the given photos, in this call and in earlier calls."""
 
     images: int
     unchanged: int
@@ -79,7 +79,7 @@ def ingest_photos(
     config: IngestConfig | None = None,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
-    """Ingest the photos under `paths` (folders and files); a second call continues where the first one stopped.
+    """Ingest the photos under `paths` (folders and files); a second call continues where the first call stopped.
 
     Raises:
         ValueError: A path does not exist, or there is no photo under the paths.

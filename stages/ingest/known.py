@@ -23,7 +23,7 @@ class Verdict(Enum):
 
 
 class KnownPhotos:
-    """Photos that the dataset holds, compared with the photos of one plan at a time."""
+    """Photos that the dataset holds, to judge the photos of one plan at a time."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -36,7 +36,7 @@ class KnownPhotos:
         self._planned_later: set[PhotoKey] = set()  # by a call that could not make the shard at hand
 
     def start_plan(self, plan: Plan) -> None:
-        """Set the plan whose photos the next calls judge."""
+        """Set the plan whose photos are judged from now on."""
         if plan.plan_id == self._plan_id:
             return
         self._plan_id = plan.plan_id
@@ -52,7 +52,7 @@ class KnownPhotos:
                 self._planned_before[name] = same_settings or self._planned_before.get(name, False)
 
     def refresh(self) -> set[int]:
-        """Look for image shards that others committed meanwhile, and return the ids of their images."""
+        """Look for image shards that other processes committed meanwhile, and return the image ids of these shards."""
         new = [address for address in self._dataset.image_addresses() if address not in self._committed]
         self._committed.update(new)
         found = self._dataset.image_ids_of(new)
@@ -60,7 +60,7 @@ class KnownPhotos:
         return set(found)
 
     def forget(self, shard: Commit) -> None:
-        """Treat a shard's images as lost, so that their photos count as new."""
+        """Treat a shard's images as lost, so that the photos of these images count as new."""
         self._dataset.fold()  # its rows may be in no table yet
         rows = self._dataset.query(f"SELECT image_id FROM images WHERE {is_shard(shard.plan_id, shard.shard)}")
         for image_id in rows.column("image_id").to_pylist():
@@ -71,11 +71,11 @@ class KnownPhotos:
         return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
 
     def has_only_other_settings(self, key: PhotoKey) -> bool:
-        """Tell whether earlier plans name the photo and all of them have other settings."""
+        """Tell whether earlier plans name the photo and all these plans have other settings."""
         return not self._planned_before.get(key.name_and_size, True)
 
     def take(self, key: PhotoKey, sha256: str) -> Verdict:
-        """Judge a photo by its bytes; the dataset counts as holding a new photo from now on.
+        """Judge a photo by its bytes; from now on a new photo counts as held by the dataset.
 
         Raises:
             Unusable: The dataset holds these bytes under another name, or another image has the same id.

@@ -74,8 +74,8 @@ class Photo:
 def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
     """Turn a photo upright and 8-bit, with a shortest side of at most `shortest_side_px`.
 
-    A photo that already has this form is kept byte for byte. Any other photo is encoded again: as PNG if its pixel
-    values are unchanged so far or a side is too long for JPEG, else as JPEG.
+    A photo that already has this form is kept byte for byte. Any other photo is encoded again. The format is PNG if no
+    step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG.
 
     Raises:
         Unusable: The photo cannot be used. No other error is raised, so that one odd file never stops the others.
@@ -91,7 +91,7 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
 
 
 def out_of_memory(nbytes: int) -> Unusable:
-    """Make the error for a photo of that many bytes that memory did not suffice for."""
+    """Make the error for a photo of `nbytes` bytes that needs more memory than there is."""
     what = f"memory ran out over a file of {nbytes} bytes; redo it with more memory or fewer threads"
     return Unusable("out_of_memory", what)
 
@@ -114,7 +114,7 @@ def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_
 
 
 def sniff(head: bytes) -> str | None:
-    """Recognise the image format by a file's first SNIFF_BYTES bytes; return None for an unknown format."""
+    """Recognise the image format by `head`, a file's first `SNIFF_BYTES` bytes; return None for an unknown format."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":

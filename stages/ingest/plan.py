@@ -12,11 +12,12 @@ from storage.protocol.plans import Plan, PlannedShard
 def plan_photos(
     dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig, at_hand: PhotosAtHand
 ) -> list[Plan]:
-    """Return the plans of these settings that name the photos, and a new plan for photos that none of them covers.
+    """Return the earlier plans with these settings that cover found photos, and a new plan for photos not covered.
 
-    A shard of an earlier plan covers its photos if it is committed, or if the search looked for all of its photos now.
-    Suppose an ingest of `A B` stopped before a shard with photos of both. An ingest of `A` then plans the photos of `A`
-    again and leaves `B` alone. A shard that was given up is planned again as a redo.
+    A shard of an earlier plan covers its photos if the shard is committed, or if all its photos were searched for now.
+    Suppose an ingest of the folders `A` and `B` stopped before a shard with photos of both folders was committed. An
+    ingest of `A` alone then plans the photos of `A` again and leaves `B` alone. A shard that was given up is planned
+    again as a redo.
     """
     plans: dict[str, Plan] = {}
     covered: set[PhotoKey] = set()

@@ -11,7 +11,7 @@ POINTS = 200
 
 
 def condense_history(history: Sequence[dict[str, float]], points: int = POINTS) -> list[dict[str, float]]:
-    """Average a history over at most `points` ranges of equally many steps; `step` is the last step of each range."""
+    """Average a history over at most `points` ranges of equal length; each result's `step` is the range's last step."""
     stretches = np.array_split(np.arange(len(history)), min(points, len(history))) if history else []
     return [
         {
@@ -25,7 +25,10 @@ def condense_history(history: Sequence[dict[str, float]], points: int = POINTS) 
 
 
 def write_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Plot the loss, and below it the IoU of the best prediction, of the chosen prediction, and after corrections."""
+    """Write an SVG with two plots over the training steps: the loss above, and IoUs with the ground truth below.
+
+    The IoUs are those of the best of three masks, of the mask ranked first, and of the mask after corrections.
+    """
     points = condense_history(history)
     steps = [point["step"] + 1 for point in points]
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")

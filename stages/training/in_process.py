@@ -30,9 +30,9 @@ def train_on_snapshot(
     Args:
         dataset: the dataset of the snapshot.
         snapshot: the snapshot's id, as in `dataset.snapshot().snapshot_id`.
-        work_folder: folder of the checkpoints; the same call with the same folder continues after a kill.
+        work_folder: folder of the checkpoints; after a kill, a call with the same arguments continues the training.
         parent: the model to start from: a name, the path of a weights file, or the id of one of the dataset's versions.
-        name: the new model's name; None: its parent's.
+        name: the new model's name; None: the parent's name.
         train: settings of the training; None: `seed_recipe`, 300 steps.
         data: what to train on and what to hold out; None: the defaults.
         device: "cpu" or "cuda"; None: the GPU, where there is one.

@@ -46,7 +46,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Description of a training, with everything a process needs to take part in it."""
+    """Description of a training, with everything that a process needs to take part in the training."""
 
     dataset: str
     """URI of the dataset."""
@@ -93,7 +93,7 @@ class ImageSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenJob:
-    """Opened objects of a training job: dataset, snapshot, parent model, scenes."""
+    """Training job with its objects opened: dataset, split of the images, parent model, scenes."""
 
     job: TrainingJob
     dataset: Dataset
@@ -102,7 +102,7 @@ class OpenJob:
     scenes: SceneBank
 
     def images(self, *, held_out: bool) -> SnapshotSource:
-        """Return the snapshot's images with masks: those held out, or those that train."""
+        """Return the snapshot's images with masks: the held-out images, or the images to train on."""
         data = self.job.data
         side = SplitSide(held_out_every=data.held_out_every, held_out=held_out)
         return SnapshotSource(self.dataset, self.job.snapshot, model_ids=data.model_ids, side=side)
@@ -123,7 +123,7 @@ def open_job(job: TrainingJob, device: str) -> OpenJob:
 
 
 def load_parent(dataset: Dataset, name: str, folder: Path) -> Model:
-    """Load a model by its name, its path, or its id in the dataset; a model of the dataset is copied into `folder`.
+    """Load a model whose name, path or id in the dataset is `name`; a model of the dataset is copied into `folder`.
 
     Raises:
         ValueError: There is no such model; the message names the models that exist.

@@ -35,11 +35,11 @@ RESULT_NAME = "result.json"
 def train_job_on_cluster(
     job: TrainingJob, *, workers: int, device: str, address: str | None, log: Callable[[str], None]
 ) -> TrainedModel:
-    """Train as `train_job` does, in several processes. All their machines must share the job's work folder.
+    """Train as `train_job` does, in `workers` processes. All machines must share the job's work folder.
 
     Raises:
         NotFound: There is no such dataset or snapshot.
-        ValueError: The batch cannot be divided evenly among the processes, or `train_job` refuses the job.
+        ValueError: The batch cannot be divided evenly among the processes, or `train_job` raises a ValueError.
         RuntimeError: More processes died than a training continues after (`RESTARTS`).
     """
     # Refuse what cannot work before Ray starts

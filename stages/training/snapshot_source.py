@@ -41,7 +41,7 @@ IMAGES_TRIED = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSide:
-    """Side of the split of images by id: the training images or the held-out images, the same in every snapshot."""
+    """Side of a split of images by id, either the training or the held-out images; equal in every snapshot."""
 
     held_out_every: int
     """Number of images of which one is held out. An id is the first bits of a hash, so that the choice is as good as
@@ -66,7 +66,7 @@ class Sample:
     masks: tuple[MaskRecord, ...]
 
     def to_webdataset(self) -> dict[str, Any]:
-        """Return the sample in the form of the `webdataset` library: `__key__`, the image's bytes, SA-1B's JSON."""
+        """Return the sample in the form of the `webdataset` library: `__key__`, image bytes and masks as SA-1B JSON."""
         annotations = json.dumps(sa1b_json(self.image, self.masks), separators=(",", ":"))
         return {"__key__": self.image.key, self.image.format: self.data, "json": annotations.encode()}
 
@@ -81,10 +81,10 @@ def training_samples(
     start: int = 0,
     model_ids: Collection[str] = (),
 ) -> Iterator[Sample]:
-    """Read the images of a snapshot that have masks, once each, in an order that follows from the seed.
+    """Read each image of a snapshot that has masks once, in an order that depends on `seed`.
 
-    Shards are shuffled, and images are shuffled within their shard. Exactly one of `workers` reads each sample, and the
-    sample's position does not depend on the number of workers.
+    Shards are shuffled, and images are shuffled within their shard. Each sample is read by exactly one of
+    the workers, and the sample's position does not depend on the number of workers.
 
     Args:
         seed: seed of the order.
@@ -125,7 +125,7 @@ def count_images(
 
 
 class SnapshotImages:
-    """Images of a snapshot, read by number, each with its masks."""
+    """Images of a snapshot, each with its masks; an image is read by its number in the snapshot."""
 
     def __init__(self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
@@ -220,11 +220,11 @@ class SnapshotImages:
 
 
 class SnapshotSource:
-    """Source of training windows: images of a snapshot, or of one side of its split, all about equally often.
+    """Source of training windows: images of a snapshot, or of one side of a split, all about equally often.
 
-    Two queries open a shard's rows, and a dataset may have thousands of shards. So at any step images are drawn from a
-    few shards, and after `STEPS_A_SET` steps from the next few, in an order that is the same in every process. A caller
-    that takes only a few steps, as calibration does, sees at most `SHARDS_AT_HAND` shards.
+    Opening a shard costs two queries, and a dataset may have thousands of shards. Therefore each step draws images from
+    a set of at most `SHARDS_AT_HAND` shards, and the set changes every `STEPS_A_SET` steps. The sets are the same in
+    every process. A caller of only a few steps, for example calibration, usually sees a single set.
     """
 
     def __init__(

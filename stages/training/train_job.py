@@ -22,7 +22,9 @@ from stages.training.work_folder import WorkLog
 
 
 def train_job(job: TrainingJob, peers: Peers, log: Callable[[str], None]) -> TrainedModel | None:
-    """Train, or continue a training, as one of several processes; the first process publishes and returns the model.
+    """Train, or continue a training, as one of several processes.
+
+    The process of rank 0 publishes and returns the model. The other processes return None.
 
     Raises:
         NotFound: There is no such dataset or snapshot.

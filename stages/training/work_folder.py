@@ -12,7 +12,7 @@ LOCK_NAME = "lock"
 
 
 def derive_work_folder(description: dict[str, object], root: Path) -> Path:
-    """Derive a folder below `root` from the description of the training, so that the same command continues there."""
+    """Derive a folder below `root` from a training's description, so that the same training continues there."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
     return root / digest[:16]
 
@@ -22,7 +22,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     """Lock a work folder, because two trainings in one folder would overwrite each other's checkpoints.
 
     The lock belongs to the operating system and ends with the process that took it, even if the process is killed.
-    Processes that it started on other machines may live some seconds longer.
+    Processes of the training on other machines may live some seconds longer.
 
     Raises:
         ValueError: Another process holds the lock, or the file system has no locks.
@@ -42,7 +42,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 
 class WorkLog:
-    """Log function that also appends each line to a file, which the process that started the training reads."""
+    """Log function that also appends each line to a file, for the process that started the training to read."""
 
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
