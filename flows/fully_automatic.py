@@ -79,7 +79,7 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
     """Turn photos into masks: image shards, mask shards, tables, report.
 
     Raises:
-        ShardsMissing: Some mask shards failed; it is raised last, after all other work.
+        ShardsMissing: Some mask shards failed. The error is raised after all other work is done.
     """
     started = time.monotonic()
     ingested = ingest(photos, config)
@@ -96,7 +96,7 @@ def mask_dataset(config: RunSettings) -> RunResult:
     """Run the fully automatic stage on the images that a dataset holds.
 
     Raises:
-        ShardsMissing: Some mask shards failed; it is raised last, after all other work.
+        ShardsMissing: Some mask shards failed. The error is raised after all other work is done.
     """
     started = time.monotonic()
     try:
@@ -138,7 +138,11 @@ def ingest(photos: list[str], config: RunConfig) -> IngestReport:
 
 @task(name="masks")
 def masks(config: RunConfig) -> list[PlanResult]:
-    """Turn image shards into mask shards with Ray, and return results that name the failed shards."""
+    """Turn image shards into mask shards with Ray.
+
+    Returns:
+        Result of each plan, which names the shards that failed.
+    """
     dataset = Dataset.open(config.dataset)
     plans, pool = _plan(dataset, config)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)

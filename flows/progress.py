@@ -42,7 +42,7 @@ class Counts:
 
 
 class Reporter:
-    """Display of a stage's Counts, as a bar or as lines. Rates are means since the stage began."""
+    """Display of the progress of a stage, as a bar or as lines. Its rates are means since the stage began."""
 
     def __init__(self, stage: str, console: Console, bar: Progress | None) -> None:
         self._stage = stage

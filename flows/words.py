@@ -17,7 +17,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def moment(when: datetime) -> str:
-    """Format a time, which is given in UTC."""
+    """Format a UTC time as day, month, year and time of day."""
     return f"{when:%d %b %Y, %H:%M} UTC"
 
 

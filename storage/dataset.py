@@ -132,7 +132,9 @@ class Dataset:
 
     @classmethod
     def open_or_create(cls, uri: str | Path) -> "Dataset":
-        """Open the dataset, or create it; several processes may do this at once and all open the same dataset.
+        """Open the dataset, or create it where there is none.
+
+        Several processes may call this at once; all of them open the same dataset.
 
         Raises:
             StoreError: The place holds other files or cannot be written, a newer version wrote the dataset, or the
@@ -149,7 +151,9 @@ class Dataset:
                 return cls.open(uri)
 
     def new_plan(self, kind: PlanKind | str, shards: Sequence[PlannedShard], settings: Mapping[str, object]) -> Plan:
-        """Store a plan and return it; for the same kind, shards and settings return the plan that is already stored.
+        """Store a plan and return it.
+
+        If a plan with the same kind, shards and settings is already stored, that plan is returned.
 
         Raises:
             ValueError: The kind is unknown, inputs are of another kind, or shard names are malformed or repeated.
@@ -179,7 +183,7 @@ class Dataset:
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
     def commits(self, plan: Plan, *, given_up: bool = False) -> list[Commit]:
-        """Read the newest record of each of the plan's shards, ordered by shard.
+        """Read the newest commit record of each finished shard of a plan, ordered by shard.
 
         Args:
             plan: The plan of the shards.
@@ -200,10 +204,10 @@ class Dataset:
         return commits.read_commit(self.store, address)
 
     def previous(self, plan: Plan, shard: PlannedShard) -> Commit:
-        """Read the record that a redone shard replaces.
+        """Read the commit record of the previous generation, which a redone shard replaces.
 
         Raises:
-            ValueError: The shard is of generation 0, which replaces none.
+            ValueError: The shard is of generation 0 and has no previous generation.
         """
         return commits.read_commit(self.store, plan.address(shard).before)
 
@@ -218,7 +222,7 @@ class Dataset:
         seconds: float = 0.0,
         inherited: Commit | None = None,
     ) -> Commit:
-        """Write and commit an image shard; its images are stored in the order of their keys.
+        """Write and commit an image shard. The images are stored in the order of their keys.
 
         Args:
             plan: The plan that holds the shard.
@@ -227,10 +231,11 @@ class Dataset:
             rejects: Inputs that could not be used; in a redo, those that still cannot be used.
             stats: Diagnostics of the stage, as JSON values.
             seconds: Time that the work took, in seconds.
-            inherited: In a redo, the replaced record; the new shard keeps its images. None keeps no earlier images.
+            inherited: In a redo, the record to replace; the new shard keeps the images of that record. None keeps no
+                earlier images.
 
         Returns:
-            The record that counts: this attempt's, or an earlier one where another worker committed the shard first.
+            The stored record of the shard: the record of another worker where that worker committed the shard first.
 
         Raises:
             ValueError: A record contradicts its bytes.
@@ -262,10 +267,11 @@ class Dataset:
             stats: Diagnostics of the stage, as JSON values.
             model_id: Id of the model version that made the masks; empty where no model did.
             seconds: Time that the work took, in seconds.
-            inherited: In a redo, the replaced record; the new shard keeps its masks. None keeps no earlier masks.
+            inherited: In a redo, the record to replace; the new shard keeps the masks of that record. None keeps no
+                earlier masks.
 
         Returns:
-            The record that counts: this attempt's, or an earlier one where another worker committed the shard first.
+            The stored record of the shard: the record of another worker where that worker committed the shard first.
 
         Raises:
             ValueError: A mask contradicts its image.
@@ -278,9 +284,13 @@ class Dataset:
         )
 
     def withdraw(self, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
-        """Withdraw masks, given as (image_id, mask_id), with a new commit record; nothing is deleted.
+        """Withdraw masks with a new commit record; nothing is deleted.
 
-        From then on, tables and `read_masks` leave the withdrawn masks out; earlier snapshots keep them.
+        The tables and `read_masks` leave the withdrawn masks out from then on. Earlier snapshots keep these masks.
+
+        Args:
+            masks: Pairs (image_id, mask_id).
+            reason: Reason, which is stored in the record.
 
         Raises:
             ValueError: A mask is not in the tables.
@@ -291,12 +301,16 @@ class Dataset:
         return commit
 
     def image_shards(self) -> list[Commit]:
-        """Read the commit records of all image shards, oldest plan first; mask plans take their addresses as inputs."""
+        """Read the newest commit record of every image shard.
+
+        The records are ordered by plan, the oldest plan first, and within a plan by shard. A shard that was given up
+        before any attempt made it is left out.
+        """
         homes = [plan for plan in self.plans() if plan.kind is PlanKind.IMAGES and not plan.redoes]
         return [commit for plan in homes for commit in self.commits(plan)]
 
     def is_there(self, shard: Commit) -> bool:
-        """Check whether all objects of a shard exist, byte by byte as its record states."""
+        """Check whether all objects of a shard are stored with the SHA-256 that the shard's record states."""
         return contents.is_there(self.store, shard)
 
     def read_images(self, images: Commit | Images) -> Iterator[tuple[ImageRecord, bytes]]:
@@ -308,7 +322,7 @@ class Dataset:
         Raises:
             NotFound: There is no such shard.
             Corrupt: Stored bytes are damaged.
-            ValueError: The shard has no images at these places.
+            ValueError: The shard has no image at a place of the range or set.
         """
         if isinstance(images, ImageRange | ImageSet):
             return contents.read_images_at(self.store, self.commit_of(images.shard), images.places)
@@ -317,7 +331,9 @@ class Dataset:
     def read_masks(
         self, shard: Commit | ShardAddress, *, snapshot: str | None = None
     ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-        """Stream the images of a mask shard with their masks; an image's record has only id, key, size and format.
+        """Stream the images of a mask shard, each with its masks.
+
+        The image records hold only id, key, size and format.
 
         Args:
             shard: The shard's record or address.
@@ -341,28 +357,32 @@ class Dataset:
         return lookup.read_mask(self.store, self._done(snapshot), image_id, mask_id)
 
     def known_image_ids(self) -> dict[int, bytes]:
-        """Map the image_id of every committed image, folded or not, to the SHA-256 of its photo (32 bytes).
+        """Map the image_id of every committed image to the SHA-256 of the photo it was made from (32 bytes).
 
-        Ingest finds duplicate photos with this map.
+        Images that are not folded yet are included. Ingest finds duplicate photos with this map.
         """
         return lookup.known_image_ids(self.store, fold_log.newest_done(self.store))
 
     def image_addresses(self) -> list[ShardAddress]:
-        """Addresses of all image shards, ascending; reads no record."""
+        """Addresses of all image shards, in ascending order. No commit record is read."""
         return list(commits.list_commits(self.store, kind=PlanKind.IMAGES))
 
     def image_ids_of(self, shards: Sequence[ShardAddress]) -> dict[int, bytes]:
-        """Map the image_id of each image of these shards to the SHA-256 (32 bytes) of the photo it was made from."""
+        """Map image ids to the SHA-256 of the photo that the image was made from (32 bytes).
+
+        Args:
+            shards: Addresses of the image shards whose images are mapped.
+        """
         return lookup.image_ids_of(self.store, shards)
 
     def fold(self) -> FoldReport:
-        """Take new commit records into the tables; any process may call it at any time."""
+        """Take new commit records into the tables. Any process may call this at any time."""
         return folds.fold(self.store)
 
     def query(self, sql: str, snapshot: str | None = None, *, limits: QueryLimits | None = None) -> pa.Table:
-        """Query the tables images, masks, shards and rejects with one SQL statement that only reads (DataFusion's SQL).
+        """Query the tables images, masks, shards and rejects with one SQL statement that only reads.
 
-        The query engine's plan is checked before the statement is executed.
+        The dialect is DataFusion's. A statement that would write is refused before it is executed.
 
         Args:
             sql: The statement.
@@ -385,7 +405,9 @@ class Dataset:
         columns: Sequence[str] | None = None,
         snapshot: str | None = None,
     ) -> pa.RecordBatchReader:
-        """Stream the rows of the table `masks` for which a SQL condition holds; `.read_all()` gives them as one table.
+        """Stream the rows of the table `masks` for which a SQL condition holds.
+
+        `.read_all()` of the returned reader gives all rows as one table.
 
         Args:
             filter: The SQL condition.
@@ -403,11 +425,14 @@ class Dataset:
         return stream_masks(self.store, self._done(snapshot), chosen, filter)
 
     def masks_of_image(self, image_id: int, snapshot: str | None = None) -> pa.Table:
-        """Read one image's rows of the table `masks`, found through its shards; fast in a dataset of any size."""
+        """Read the rows of one image in the table `masks`; fast in a dataset of any size."""
         return lookup.masks_of_image(self.store, self._done(snapshot), image_id)
 
     def snapshot(self) -> Snapshot:
-        """Fold all commit records and name that state for good; the same state gives the same snapshot."""
+        """Fold all commit records, and store the state of the tables as a snapshot, which never changes.
+
+        For the same state of the tables, the same snapshot is returned.
+        """
         self.fold()
         return snapshots.take_snapshot(self.store, fold_log.newest_done(self.store))
 

@@ -22,10 +22,10 @@ class Maintenance:
     def plan_redo(
         self, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None
     ) -> Plan:
-        """Plan the next generation of finished shards.
+        """Plan to make finished shards again, each as its next generation.
 
-        `write_images` and `write_masks` write the planned shards. Their argument `inherited` takes the replaced record,
-        to keep its content and only add to it.
+        `Dataset.write_images` and `Dataset.write_masks` then write the planned shards. Their argument `inherited` takes
+        the commit record of the replaced shard, so that the new shard keeps the content of the replaced shard.
 
         Args:
             plan: The plan of the shards.
@@ -38,15 +38,32 @@ class Maintenance:
         return redo.plan_redo(self._store, plan, shards, settings)
 
     def close(self, plan: Plan) -> list[Commit]:
-        """Give up the plan's missing shards for good: commit a record for each, which states that it stays unmade."""
+        """Give up the missing shards of a plan for good.
+
+        Each missing shard gets a commit record, so that an attempt still under way loses. A shard that was never made
+        stays unmade. A shard that was to be redone keeps its previous content.
+
+        Returns:
+            Records of the shards that were given up, by this call or by another call at the same time.
+        """
         return cleaning.close(self._store, plan)
 
     def clean(self, *, delete: bool = False) -> CleaningReport:
-        """Find what crashed and losing attempts left, and remove it if `delete` is set; live workers may go on."""
+        """Find the objects and half-written files of losing attempts, those that crashed included.
+
+        Live workers may go on in the meantime.
+
+        Args:
+            delete: Whether to delete the objects that were found; otherwise they are only reported.
+        """
         return cleaning.clean(self._store, delete=delete)
 
     def verify(self, *, fast: bool = False) -> VerifyReport:
-        """Check every byte that a record names, and the tables, against the records; `fast` compares only sizes."""
+        """Check the stored objects and the tables against the commit records.
+
+        Args:
+            fast: Whether to compare only the sizes of objects; otherwise every byte is read.
+        """
         return verification.verify(self._store, fast=fast)
 
     def rebuild_tables(self) -> FoldReport:

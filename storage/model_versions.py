@@ -26,7 +26,7 @@ class ModelVersions:
         self._store = store
 
     def publish(self, model_id: str, files: Mapping[str, Path]) -> str:
-        """Write a version's files, the card last, and return the address of its weights.
+        """Write the files of a model version, the card last, and return the address of the weights.
 
         Args:
             model_id: Id of the version.
@@ -47,9 +47,9 @@ class ModelVersions:
         return sorted(key.split("/")[1] for key in self._store.list("models/") if key.endswith(f"/{CARD_NAME}"))
 
     def fetch(self, model_id: str, folder: Path) -> Path:
-        """Copy a version's weights and card to `folder`/<model_id>/ and return the path of the weights.
+        """Copy the weights and the card of a model version to `folder`/<model_id>/ and return the path of the weights.
 
-        Each file is replaced in one step, so that several processes may fetch and load from one folder at a time.
+        Each file is replaced in one step, so that several processes may use the same folder at a time.
 
         Raises:
             NotFound: There is no such version; the message names the known versions.

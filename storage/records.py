@@ -17,7 +17,10 @@ FORMATS = ("jpg", "png")
 
 
 class Stage(StrEnum):
-    """Stage that made a mask or rejected an input. Ingest makes no masks; the other names are the SAM paper's."""
+    """Stage that made a mask or rejected an input.
+
+    Ingest makes no masks. The names of the other stages are those of the SAM paper.
+    """
 
     INGEST = "ingest"
     ASSISTED_MANUAL = "assisted_manual"
@@ -125,7 +128,12 @@ class Reject:
 
 
 def image_id_of(source_sha256: str) -> int:
-    """Return the first 63 bits of a photo's SHA-256, which is given in hex; the same photo has the same id everywhere.
+    """Compute the id of an image: the first 63 bits of the SHA-256 of its photo.
+
+    The same photo has the same id in every dataset.
+
+    Args:
+        source_sha256: SHA-256 of the photo, in hex.
 
     Raises:
         ValueError: The hash does not have 64 digits.
@@ -141,6 +149,9 @@ def image_key(image_id: int) -> str:
 
 
 def mask_id_of(plan: str, shard: str, generation: int, image_id: int, ordinal: int) -> int:
-    """Derive a mask's 63-bit id from where the mask was made, so that a repeated attempt gives the same ids."""
+    """Derive the 63-bit id of a mask from the shard, the image and the place of the mask among the image's masks.
+
+    A repeated attempt at the shard therefore gives the same ids.
+    """
     place = json.dumps([plan, shard, generation, image_id, ordinal])
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1

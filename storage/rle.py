@@ -42,7 +42,7 @@ class Rle:
 
 
 def encode(mask_HW: np.ndarray) -> Rle:
-    """Encode a mask, bool or uint8 [H, W]; anything but 0 is foreground.
+    """Encode a mask, bool or uint8 [H, W]. Every value other than 0 is foreground.
 
     Raises:
         ValueError: The array has another shape, or more than MAX_PIXELS pixels.
@@ -79,7 +79,13 @@ def encode_many(masks_NHW: np.ndarray | Iterable[np.ndarray]) -> list[Rle]:
 
 
 def from_edges(edges: np.ndarray, *, height: int, width: int) -> Rle:
-    """Build a mask from the ascending positions start, end, start, end, ... of its foreground; touching runs join."""
+    """Build a mask from the runs of its foreground; runs that touch are joined.
+
+    Args:
+        edges: Positions start, end, start, end, ... in ascending order, counted down the columns.
+        height: Height of the mask, in pixels.
+        width: Width of the mask, in pixels.
+    """
     starts, ends = edges[0::2], edges[1::2]
     apart = starts[1:] != ends[:-1]
     starts = starts[np.concatenate(([True], apart))] if starts.size else starts
@@ -164,7 +170,9 @@ def iou(a: Rle, b: Rle) -> float:
 
 
 def iou_matrix(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
-    """Compute the IoU of each mask of `a` with each mask of `b`, float64 [A, B]; disjoint boxes cost nothing.
+    """Compute the IoU of each mask of `a` with each mask of `b`; float64 [A, B].
+
+    Pairs of masks with disjoint boxes cost nothing.
 
     Raises:
         ValueError: The masks differ in size.
@@ -184,7 +192,9 @@ def iou_matrix(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
 
 
 def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
-    """Merge masks to their union or intersection; no run of the result is empty, except perhaps the first.
+    """Compute the union of masks or, with `intersect`, their intersection.
+
+    In the result no run is empty, except perhaps the first.
 
     Raises:
         ValueError: There are no masks, or they differ in size.
@@ -206,9 +216,10 @@ def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
 
 
 def to_coco(rle: Rle) -> str:
-    """Write COCO's compressed string: 5 bits a character, from "0" up.
+    """Write a mask as COCO's compressed string: 5 bits in each character, from "0" upward.
 
-    From the fourth run on, each number is the difference between a run and the run two places before it.
+    The string holds the first three run lengths as they are. Each further number is the difference between a run length
+    and the run length two places before.
     """
     values = rle.counts.astype(np.int64)
     values[3:] -= rle.counts[1:-2].astype(np.int64)

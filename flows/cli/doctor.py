@@ -50,7 +50,10 @@ def doctor(
 
 
 def check_environment(dataset_uri: str | None) -> list[Finding]:
-    """Check everything that a run needs, in that order; a failed check gives a finding, never an exception."""
+    """Check the packages, the device, the models, the disk and, if `dataset_uri` is given, the dataset's store.
+
+    A failed check gives a finding, never an exception.
+    """
     findings = [_packages(), *(_library(name) for name in LIBRARIES), _device(), _seed_model(), _disk()]
     if dataset_uri is not None:
         findings.append(_dataset(dataset_uri))

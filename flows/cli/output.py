@@ -58,7 +58,7 @@ def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
 
 
 def print_result(result: Any, as_json: bool) -> None:
-    """Print a dataclass of plain values as a JSON object, or as aligned lines with one field each."""
+    """Print a dataclass of plain values as a JSON object, or as aligned lines, one for each field."""
     fields = {item.name: getattr(result, item.name) for item in dataclasses.fields(result)}
     if as_json:
         print(json.dumps(_plain(dataclasses.asdict(result)), default=str))
@@ -71,7 +71,13 @@ def print_result(result: Any, as_json: bool) -> None:
 
 
 def print_rows(rows: Sequence[Any], as_json: bool, empty: str) -> None:
-    """Print dataclasses of one class as a JSON array or as a table; without rows, print `empty` for the table."""
+    """Print several dataclasses of one class.
+
+    Args:
+        rows: The dataclasses.
+        as_json: Whether to print a JSON array; otherwise a table is printed.
+        empty: Text to print in place of a table without rows.
+    """
     if as_json:
         print(json.dumps([_plain(dataclasses.asdict(row)) for row in rows], default=str))
     elif not rows:

@@ -22,7 +22,14 @@ Tree = dict[str, Any]
 
 
 def read_given(file: Path | None, assignments: Sequence[str] | None, options: Mapping[str, Any]) -> Tree:
-    """Read the user's settings: a TOML file, then `--set` assignments, then named options; None means "not given".
+    """Read the settings that the user gave, as a tree.
+
+    A value of `options` takes precedence over one of `assignments`, and that over one of the file.
+
+    Args:
+        file: TOML file; None for no file.
+        assignments: Texts of the `--set` options; None for none.
+        options: Named options; the value None means that the option was not given.
 
     Raises:
         ValueError: The file or an assignment cannot be read; the message states what was expected.
@@ -35,7 +42,12 @@ def read_given(file: Path | None, assignments: Sequence[str] | None, options: Ma
 
 
 def build(kind: type[Settings], given: Tree, *, start: Tree) -> Settings:
-    """Build the settings dataclass `kind`; the user's values replace those of `start`, a preset or recipe.
+    """Build a settings dataclass.
+
+    Args:
+        kind: The dataclass.
+        given: Values that the user gave.
+        start: Values of a preset or recipe, used where the user gave none.
 
     Raises:
         ValueError: A setting is wrong; the message names the key, what was got and what is allowed.

@@ -26,7 +26,7 @@ from flows.progress import log
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Measured figures of one model: for clicks and, if wanted, for automatic masks."""
+    """Evaluations of one model: with clicks and, if wanted, of the automatic masks."""
 
     model: str
     """Name of the model in tables and plots; its model_id where two measured models share a name."""
@@ -37,16 +37,24 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Figures of a model and of the model that it is compared with.
+    """Evaluation of a model and of the model that it is compared with.
 
-    Both were measured on the same masks, the compared model with at most as many automatic masks.
+    Both models were measured on the same ground truth. In each image, at most as many automatic masks of the compared
+    model are measured as the model made.
     """
 
     measured: Measured
     beside: Measured | None
 
     def click_differences(self, domain: str | None = None) -> dict[str, Estimate]:
-        """Compute the model's click figures minus the compared model's, for one domain or, with None, all."""
+        """Compute the model's metrics after clicks minus the compared model's metrics after clicks.
+
+        Args:
+            domain: Name of the domain whose images are compared; None to compare the images of all domains.
+
+        Returns:
+            Difference by name of the metric; empty where the model was not compared.
+        """
         if self.beside is None:
             return {}
         pair = (self.beside.clicks, self.measured.clicks)
@@ -55,7 +63,15 @@ class Result:
         return {name: scores.paired_difference(before, after, name, config.seed) for name in config.figure_names}
 
     def automatic_differences(self, domain: str | None = None) -> dict[str, Estimate | None]:
-        """Compute the model's automatic figures minus the compared model's, for one domain or, with None, all."""
+        """Compute the metrics of the model's automatic masks minus those of the compared model's automatic masks.
+
+        Args:
+            domain: Name of the domain whose images are compared; None to compare the images of all domains.
+
+        Returns:
+            Difference by name of the metric, None where one of the models has no mask to measure. The dictionary is
+            empty where no automatic masks were compared.
+        """
         if self.beside is None or self.beside.automatic is None or self.measured.automatic is None:
             return {}
         pair = (self.beside.automatic, self.measured.automatic)
@@ -63,7 +79,7 @@ class Result:
 
 
 def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) -> list[Result]:
-    """Measure each named model on the same masks.
+    """Measure each named model, and the model that it is compared with, on the same ground truth.
 
     Raises:
         ValueError: A model is unknown, or the folder has no masks.

@@ -24,7 +24,7 @@ SOURCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class GroupPlot:
-    """Description of a plot that shows one figure by domain and mask size."""
+    """Description of a plot that shows one metric by domain and mask size."""
 
     figure: str
     """Name of the plotted figure in the summaries."""
@@ -97,7 +97,7 @@ def _header(results: Sequence[Result], data: Path) -> str:
 
 
 def verdict(result: Result) -> str:
-    """State the result in a sentence or two: for one click and, if measured, for automatic masks."""
+    """State the result in a sentence or two: the IoU after one click and, if measured, the automatic masks."""
     model = result.measured
     chosen = model.clicks.overall.figures["miou_1_chosen"]
     words = f"{model.model}: mean IoU at one click {chosen.value:.3f}"

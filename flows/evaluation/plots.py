@@ -18,7 +18,7 @@ PANELS_IN_ROW = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Figures of one model for a plot: the model's name and its estimates."""
+    """Estimates of one metric for one model, with the name of the model."""
 
     model: str
     figures: Mapping[str, Estimate | None]
@@ -26,12 +26,12 @@ class Series:
 
 
 def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str]) -> str:
-    """Plot one row for each group with every model's mean and 95 % interval.
+    """Plot one row for each entry of `labels`: the mean and 95 % interval of each model.
 
     Args:
-        series: At most two series; the model's comes first, the compared model's second.
-        of: Label of the axis, which names the plotted figure.
-        labels: Labels of the rows, from the top.
+        series: At most two series: first that of the model, then that of the compared model.
+        of: Label of the axis, which names the plotted metric.
+        labels: Labels of the rows by key of the estimates in `series`, from the top row down.
     """
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(4.9, 0.9 + 0.36 * len(labels)), layout="constrained")
@@ -53,7 +53,11 @@ def plot_groups(series: Sequence[Series], *, of: str, labels: Mapping[str, str])
 
 
 def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
-    """Plot the mean IoU over the number of clicks, with 95 % intervals and one panel for each domain."""
+    """Plot the mean IoU over the number of clicks, with 95 % intervals.
+
+    Args:
+        panels: Series of the models, by domain; each domain has a panel of its own.
+    """
     rows = -(-len(panels) // PANELS_IN_ROW)
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
@@ -74,7 +78,10 @@ def plot_over_clicks(panels: Mapping[str, Sequence[Series]]) -> str:
 
 
 def plot_calibration(calibration: Calibration) -> str:
-    """Plot the mean true IoU of the candidates in each tenth of predicted IoU; a dot's area shows their number."""
+    """Plot the mean true IoU of the candidates in each tenth of predicted IoU.
+
+    The area of a dot shows how many candidates have a predicted IoU in that tenth.
+    """
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -93,7 +100,12 @@ def plot_calibration(calibration: Calibration) -> str:
 
 
 def plot_recall(recalls: Mapping[str, Sequence[float]], thresholds: Sequence[float]) -> str:
-    """Plot recall of ground truth over the IoU from which a mask counts as found; one line for each model."""
+    """Plot the recall of ground truth over the IoU from which a mask counts as found.
+
+    Args:
+        recalls: Recall at each threshold, by name of the model; each model has a line of its own.
+        thresholds: The IoU thresholds, in the order of the recalls.
+    """
     with matplotlib.rc_context(STYLE):
         drawing, axes = new_figure()
         for number, (model, recall_T) in enumerate(recalls.items()):

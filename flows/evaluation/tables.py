@@ -29,7 +29,11 @@ AUTOMATIC_TITLES = {
 
 
 def click_table(results: Sequence[Result]) -> list[Row]:
-    """Build the table of click figures. Each group (all, a domain, a mask size) lists models, then differences."""
+    """Build the table of the metrics after clicks.
+
+    The rows are grouped: first all masks, then each domain, then each mask size. Each group has a row for each model.
+    The groups of all masks and of a domain also have a row for each difference between a model and the compared model.
+    """
     everyone = _everyone(results)
     names = list(dict.fromkeys(name for each in everyone for name in each.clicks.config.figure_names))
     rows = [["masks of", "model", "#images", "#masks", *(f"#{CLICK_TITLES[name]}" for name in names)]]
@@ -46,7 +50,12 @@ def click_table(results: Sequence[Result]) -> list[Row]:
 
 
 def automatic_table(results: Sequence[Result]) -> list[Row]:
-    """Build the table of automatic masks by group. A compared model follows its model, with at most as many masks."""
+    """Build the table of the metrics of automatic masks.
+
+    The rows are grouped: first all images, then each domain, then each mask size. In each group, the row of a model is
+    followed by the row of the compared model, with at most as many masks. In the groups of all images and of a domain,
+    a row with the difference of the two models follows.
+    """
     rows = [["masks of", "model", "#images", "#masks made", "#ground truth"]]
     rows[0] += [f"#{AUTOMATIC_TITLES[name]}" for name in FIGURES]
     pairs = [each for result in results for each in (result.measured, result.beside) if each and each.automatic]

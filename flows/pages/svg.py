@@ -39,7 +39,10 @@ STYLE: Any = {
 
 
 def new_figure() -> tuple[Figure, Axes]:
-    """Make a figure with one plot, as wide as a card of the page; call this and draw within the style `STYLE`."""
+    """Make a figure with one plot, as wide as a card of the page.
+
+    Call this function, and draw, inside `matplotlib.rc_context(STYLE)`.
+    """
     figure = Figure(figsize=(4.9, 2.9), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -51,7 +54,7 @@ def new_figure() -> tuple[Figure, Axes]:
 
 
 def draw_bars(axes: Axes, edges: np.ndarray, counts_B: np.ndarray) -> None:
-    """Draw bars in percent, with room above them for the labels of markers."""
+    """Draw a histogram in percent of all counts, with room above the bars for the labels of markers."""
     percent_B = 100 * counts_B / max(1, counts_B.sum())
     gap = 0.12 * (edges[1] - edges[0])
     axes.bar(edges[:-1] + gap / 2, percent_B, np.diff(edges) - gap, align="edge", color=ACCENT, alpha=0.75, linewidth=0)

@@ -19,7 +19,7 @@ THRESHOLDS = {"predicted_iou": "predicted_iou_threshold", "stability": "stabilit
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSet:
-    """Masks that one model made with one group of settings, over all plans that made them."""
+    """Masks that one model made with the same settings; several plans may have made them."""
 
     plan_ids: tuple[str, ...]
     model_id: str
@@ -57,7 +57,10 @@ class MaskSet:
 
 
 class ReportContents:
-    """Contents of a dataset as of its newest fold, read with SQL. What several sections need is read only once."""
+    """Contents of a dataset as of its newest fold, read with SQL.
+
+    Values that several sections of the report need are read once and kept.
+    """
 
     def __init__(self, dataset: Dataset, *, now: datetime | None = None) -> None:
         self.dataset = dataset
@@ -91,17 +94,23 @@ class ReportContents:
 
     @cached_property
     def mask_sets(self) -> list[MaskSet]:
-        """Sets of masks by model and settings, last committed at the end; plans without a finished shard have none."""
+        """Sets of masks by model and settings, ordered by the time of the last commit, the newest set at the end.
+
+        A set without a finished shard is left out.
+        """
         return _read_mask_sets(self)
 
     @property
     def newest(self) -> MaskSet | None:
-        """Set of masks that was committed last; the report is about this set."""
+        """Set of masks with the newest commit; None where no mask shard is finished.
+
+        The report describes this set.
+        """
         return self.mask_sets[-1] if self.mask_sets else None
 
     @cached_property
     def stats(self) -> MaskStats:
-        """Statistics of the set committed last: the generator's diagnostics, and the images without a mask."""
+        """Statistics of the set `newest`: diagnostics of the mask generator, and the images without a mask."""
         if self.newest is None:
             return MaskStats()
         rows = self.rows(f"SELECT stats FROM shards WHERE plan IN {self.newest.plans_sql} AND attempt IS NOT NULL")
@@ -109,7 +118,7 @@ class ReportContents:
 
     @cached_property
     def images_by_count(self) -> dict[int, int]:
-        """Number of images by number of masks, for the set committed last; images without a mask included."""
+        """Number of images by number of masks in the set `newest`; images without a mask are counted at 0."""
         if self.newest is None:
             return {}
         counted = f"SELECT image_id, count(*) AS number FROM masks WHERE plan IN {self.newest.plans_sql}"

@@ -34,7 +34,10 @@ PALETTE_RGB = (
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """Two layers that show one image with its masks, both of width x height pixels."""
+    """Display copy of an image in two layers: the image as a JPEG, and its masks as a transparent PNG to lay on top.
+
+    Both layers are `width` x `height` pixels.
+    """
 
     width: int
     height: int
@@ -62,7 +65,11 @@ def flatten(overlay: Overlay) -> Image.Image:
 
 
 def label_masks(masks: Sequence[MaskRecord], size_hw: tuple[int, int]) -> np.ndarray:
-    """Compute each pixel's colour index, uint8 [H, W]: 0 is no mask, 1..C a fill, C+1..2C the outline of that fill."""
+    """Compute the colour index of each pixel of the display copy; uint8 [H, W].
+
+    Index 0 is a pixel without a mask. With C colours in the palette, 1..C is the fill of a mask, and C+1..2C is the
+    outline of a mask whose fill has the index minus C.
+    """
     fill_HW = np.zeros(size_hw, np.uint8)
     outline_HW = np.zeros(size_hw, np.bool_)
     used_C = np.zeros(len(PALETTE_RGB), np.int64)

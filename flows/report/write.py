@@ -10,7 +10,11 @@ from storage.dataset import Dataset
 
 
 def report_path(dataset: Dataset) -> Path:
-    """Return a report's default path: in a local dataset's folder, or in the working folder for a dataset on S3."""
+    """Return the default path of the report of a dataset.
+
+    The report of a local dataset is written to the folder of the dataset, that of a dataset on S3 to the working
+    folder.
+    """
     return Path("gigamask-report.html") if "://" in dataset.uri else Path(dataset.uri) / "report.html"
 
 

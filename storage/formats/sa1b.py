@@ -13,7 +13,7 @@ from storage.records import ImageRecord, MaskRecord, Provenance
 
 
 def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict[str, Any]:
-    """Build the annotation file of one image, with exactly SA-1B's fields; ids are numbers, as in SA-1B."""
+    """Build the annotation file of one image, with exactly the fields of SA-1B's annotation files."""
     return {
         "image": {
             "image_id": image.image_id,
@@ -28,10 +28,10 @@ def sa1b_json(image: ImageRecord, masks: Iterable[MaskRecord]) -> dict[str, Any]
 def parse_sa1b(
     document: Mapping[str, Any], *, provenance: Provenance | None = None
 ) -> tuple[ImageRecord, list[MaskRecord]]:
-    """Read an annotation file, the inverse of `sa1b_json`.
+    """Read an annotation file that has the fields of SA-1B; the inverse of `sa1b_json`.
 
-    Such a file states no source, hash or licence: these become "" or 0. A missing score or point becomes NaN. A missing
-    crop becomes the whole image. Area and box are computed from the runs.
+    An annotation file states no source, hash or licence: these fields become "" or 0. A missing score or point becomes
+    NaN, and a missing crop becomes the whole image. Area and box are computed from the mask.
 
     Raises:
         ValueError: A field is missing or contradicts another.

@@ -63,7 +63,7 @@ def read_shard(file: BinaryIO) -> Iterator[Member]:
     """Stream members in the order in which they were written; only one member at a time is in memory.
 
     Raises:
-        Corrupt: The file is torn or is no shard. This check is needed: Python's tarfile ignores a torn later header.
+        Corrupt: The file is torn or is no shard. Python's tarfile alone would ignore a torn header in the middle.
     """
     key = ""
     parts: dict[str, bytes] = {}

@@ -20,8 +20,8 @@ _TEMPORARY = ".gigamask-tmp-"  # prefix of the file of an object not yet whole; 
 class LocalStore:
     """A store of objects as files below a folder.
 
-    `write` fills a temporary file, flushes it to the disk, renames it and flushes the folder. `put_if_absent` creates a
-    hard link in place of the rename, because a link to a taken name fails.
+    `write` fills a temporary file, flushes the file to the disk, renames it and flushes the folder. `put_if_absent`
+    creates a hard link instead of renaming, because creating a link fails where the name is taken.
     """
 
     needs_sync = True

@@ -159,7 +159,7 @@ class S3Store:
         return f"{self.uri}/{folder}/{name}"
 
     def table_options(self) -> dict[str, str]:
-        """Return this client's server and credentials, so that the Delta library uses the same ones."""
+        """Return this store's server and credentials as options of the Delta library."""
         found = self._session.get_credentials()
         if found is None:
             raise StoreError(_no_credentials(self.uri))

@@ -96,23 +96,27 @@ class ObjectStore(Protocol):
         """List half-written objects, those of live writers included."""
 
     def remove_unfinished(self, unfinished: Unfinished) -> None:
-        """Remove a half-written object; a writer that is still writing it will fail."""
+        """Remove a half-written object. If a writer is still writing the object, that write will fail."""
 
     def make_durable(self, keys: Iterable[str]) -> None:
-        """Flush the bytes and the names of objects that another program wrote to the disk.
+        """Flush to the disk objects that another program wrote: their bytes and their names.
 
         Raises:
             NotFound: There is no such object.
         """
 
     def remove_torn(self, key: str, is_torn: Callable[[bytes], bool]) -> bool:
-        """Delete an object that a power cut tore; return whether it was deleted.
+        """Delete an object if a power cut tore it.
 
-        The object is judged when nobody can read or replace it any more; a whole one is put back.
+        `is_torn` judges the bytes once no other process can read or replace the object. An object that is not torn is
+        put back.
+
+        Returns:
+            Whether the object was deleted.
         """
 
     def make_names_durable(self, keys: Iterable[str]) -> None:
-        """Flush the names of objects to the disk; their bytes are durable already."""
+        """Flush to the disk the names of objects whose bytes are durable already."""
 
     def table_uri(self, folder: str, name: str) -> str:
         """Return the address of a Delta table in a folder of this store."""

@@ -30,7 +30,12 @@ class CleaningReport:
 
 
 def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
-    """Find the garbage below `data/` and, with `delete`, remove it; live workers are not disturbed."""
+    """Find the objects and half-written files of losing attempts. Live workers are not disturbed.
+
+    Args:
+        store: The store of the dataset.
+        delete: Whether to delete the objects that were found; otherwise they are only reported.
+    """
     # Objects, then records: in the other order a record made in between could name an object that counts as loose
     objects = list(store.list("data/"))
     records = read_commits(store, list(list_commits(store)))
@@ -60,12 +65,13 @@ def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
 
 
 def close(store: ObjectStore, plan: Plan) -> list[Commit]:
-    """Close the plan's missing shards: commit a record for each without a result, so that attempts under way lose.
+    """Give up the missing shards of a plan for good.
 
-    A shard whose redo is closed keeps its previous content.
+    Each missing shard gets a commit record, so that an attempt still under way loses. A shard that was to be redone
+    keeps its previous content.
 
     Returns:
-        Records of the shards that were closed, by this call or by another one at the same time.
+        Records of the shards that were given up, by this call or by another call at the same time.
     """
     fresh = read_plan(store, plan.plan_id)
     done = {(name.shard, name.generation) for name in list_commits(store, fresh.home)}

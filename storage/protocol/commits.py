@@ -120,9 +120,10 @@ class Commit:
 
 
 class Attempt:
-    """One try of one worker at one shard: it writes objects under keys of its own, then the commit record.
+    """One try of one worker to make one shard.
 
-    A crashed attempt leaves objects that no record names. Nothing reads such objects, and `clean` may delete them.
+    The attempt writes objects under keys that no other attempt uses, and then the commit record. A crashed attempt
+    leaves objects that no record names. Nothing reads such objects, and `clean` may delete them.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan, shard: PlannedShard, attempt_id: str) -> None:
@@ -161,9 +162,10 @@ class Attempt:
         inherited: Sequence[Part] = (),
         committed_at: datetime | None = None,
     ) -> Commit:
-        """Create the shard's record and return the stored record; `attempt_id` of that record tells which attempt won.
+        """Create the commit record of the shard, and return the record that is stored.
 
-        A losing attempt deletes its own objects.
+        If another attempt was faster, the stored record is that of the other attempt, as its `attempt_id` shows. This
+        attempt then deletes its own objects.
 
         Raises:
             StoreError: The store fails and no record can be found. The objects stay, because the put may still succeed.
@@ -196,7 +198,14 @@ class Attempt:
 
 
 def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
-    """Begin an attempt at a planned shard; its unique id begins with the generation, which cleaning.py reads."""
+    """Begin an attempt at a planned shard.
+
+    Args:
+        store: The store of the dataset.
+        plan: The plan that holds the shard.
+        shard: The shard to make.
+        attempt_id: Id of the attempt, which begins with `g<generation>-`; None makes a new unique id.
+    """
     return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
 
 
@@ -246,9 +255,14 @@ def read_commits(store: ObjectStore, addresses: Sequence[ShardAddress]) -> list[
 
 
 def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None = None) -> Iterator[ShardAddress]:
-    """List the addresses of all records, or of one plan's or kind's records, in ascending order; no record is read.
+    """List the addresses of commit records in ascending order; no record is read.
 
     Files below commits/ that cannot be records are skipped; `gigamask verify` names such files.
+
+    Args:
+        store: The store of the dataset.
+        plan_id: Id of the plan whose records are listed; "" lists the records of all plans.
+        kind: Kind of shard whose records are listed; None lists the records of every kind.
     """
     for key in store.list(f"commits/{plan_id}/" if plan_id else f"commits/{kind or ''}"):
         with suppress(ValueError):
@@ -256,7 +270,7 @@ def list_commits(store: ObjectStore, plan_id: str = "", *, kind: PlanKind | None
 
 
 def newest_generations(addresses: Iterable[ShardAddress]) -> list[ShardAddress]:
-    """Select the highest generation of each shard, which is the one that counts."""
+    """Select the address with the highest generation of each shard. Only the newest generation counts."""
     newest: dict[str, ShardAddress] = {}
     for address in addresses:
         if address.lineage not in newest or newest[address.lineage].generation < address.generation:
@@ -273,7 +287,7 @@ def commit_to_json(commit: Commit) -> bytes:
 
 
 def commit_from_json(data: bytes, *, where: str) -> Commit:
-    """Read a commit record from JSON; error messages call its place `where`.
+    """Read a commit record from JSON. Error messages give `where` as the place of the record.
 
     Raises:
         Corrupt: The record is torn or malformed.

@@ -34,7 +34,10 @@ class PlanKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class ShardAddress:
-    """Address of one generation of a shard. As an input of a mask shard, it stands for all images of an image shard."""
+    """Address of one generation of a shard.
+
+    As an input of a mask shard, the address of an image shard stands for all images of that image shard.
+    """
 
     plan_id: str
     shard: str
@@ -83,10 +86,10 @@ class ShardAddress:
 
     @property
     def before(self) -> "ShardAddress":
-        """Address of the generation that this one replaces.
+        """Address of the previous generation of the shard.
 
         Raises:
-            ValueError: This address is of generation 0, which replaces none.
+            ValueError: This address is of generation 0, which has no previous generation.
         """
         if self.generation == 0:
             raise ValueError(f"shard {self} is generation 0 and replaces none")
@@ -95,7 +98,7 @@ class ShardAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRange:
-    """A range of an image shard: places `start` to `stop` - 1."""
+    """Consecutive images of an image shard: those at the places `start` to `stop` - 1, counted from 0."""
 
     shard: ShardAddress
     start: int
@@ -125,7 +128,10 @@ class ImageSet:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class MaskKey:
-    """Key of one mask of the dataset: both ids, because a mask_id is unique only within its image."""
+    """Key of one mask of the dataset: the image_id and the mask_id.
+
+    A mask_id alone is unique only within one image.
+    """
 
     image_id: int
     mask_id: int
@@ -148,14 +154,20 @@ class MaskKey:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptOut:
-    """Input that excludes a mask, such as a prefilled one: the mask shard must not hold that mask again."""
+    """Input of a mask shard that keeps one mask out of the shard.
+
+    For example, a mask that was prefilled must not be stored again.
+    """
 
     mask: MaskKey
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class PhotoKey:
-    """Key of a photo as ingest found it. Name, place, size and time show whether the file changed."""
+    """Key of a photo as ingest found it: name, place, size and time.
+
+    A difference in the key shows that the file changed.
+    """
 
     source: str
     """Name in the dataset: `<folder given>/<path below it>`."""
@@ -169,12 +181,12 @@ class PhotoKey:
 
     @property
     def source_and_place(self) -> tuple[str, str]:
-        """Source and place: the part of the key that stays the same when the file's content changes."""
+        """Source and place of the photo. They stay the same when the content of the file changes."""
         return self.source, self.place
 
     @property
     def name_and_size(self) -> tuple[str, int]:
-        """Name and size: the part of the key that stays the same when the file is copied or moved with its folder."""
+        """Name and size of the photo. They stay the same when the file is copied, or moved with its folder."""
         return self.source, self.nbytes
 
     @classmethod

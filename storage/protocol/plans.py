@@ -35,7 +35,10 @@ class PlannedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A frozen list of shards. Its id follows from kind, shards and settings: the same command finds it again."""
+    """A frozen list of shards to make.
+
+    The id of the plan is computed from kind, shards and settings, so the same command finds the same plan again.
+    """
 
     plan_id: str
     """Id of the plan: its kind and the first 16 hex digits of the hash of its content."""
@@ -54,11 +57,11 @@ class Plan:
 
     @property
     def home(self) -> str:
-        """Id of the plan under which the shards are stored: this plan's, or that of the plan it redoes."""
+        """Id of the plan under which the shards are stored: this plan or, for a redo, the plan that is redone."""
         return self.redoes or self.plan_id
 
     def address(self, shard: PlannedShard) -> ShardAddress:
-        """Return the address of a planned shard, under which its record is stored."""
+        """Return the address of a planned shard; the shard's commit record is stored under this address."""
         return ShardAddress(plan_id=self.home, shard=shard.name, generation=shard.generation)
 
     def shard(self, name: str) -> PlannedShard:
@@ -81,7 +84,7 @@ def make_plan(
     redoes: str = "",
     created_at: datetime | None = None,
 ) -> Plan:
-    """Make a plan whose id follows from its content.
+    """Make a plan. The id of the plan is computed from all arguments except `created_at`.
 
     Raises:
         ValueError: The kind is unknown, inputs are of another kind, or shard names are malformed or repeated.
@@ -112,7 +115,10 @@ def make_plan(
 
 
 def put_plan(store: ObjectStore, plan: Plan) -> Plan:
-    """Store a plan and return the stored plan: the given plan, or an earlier plan of the same content."""
+    """Store a plan, and return the plan that is stored.
+
+    If a plan with the same content was stored before, that plan is returned.
+    """
     with suppress(Conflict):
         store.put_if_absent(f"plans/{plan.plan_id}.json", plan_to_json(plan))
     return read_plan(store, plan.plan_id)
@@ -134,7 +140,10 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
 
 
 def list_plan_ids(store: ObjectStore) -> list[str]:
-    """List the ids of all plans, ascending. Other files below plans/ are skipped; `gigamask verify` names them."""
+    """List the ids of all plans, in ascending order.
+
+    Other files below plans/ are skipped; `gigamask verify` names such files.
+    """
     return [key.removeprefix("plans/").removesuffix(".json") for key in store.list("plans/") if is_plan_key(key)]
 
 
@@ -151,7 +160,7 @@ def plan_to_json(plan: Plan) -> bytes:
 
 
 def plan_from_json(data: bytes, *, where: str) -> Plan:
-    """Read a plan from JSON; error messages call its place `where`.
+    """Read a plan from JSON. Error messages give `where` as the place of the plan.
 
     Raises:
         Corrupt: The plan is torn or malformed.

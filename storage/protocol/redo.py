@@ -10,10 +10,16 @@ from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read
 def plan_redo(
     store: ObjectStore, plan: Plan, shards: Sequence[str] | None = None, settings: Mapping[str, object] | None = None
 ) -> Plan:
-    """Plan the next generation of the named shards, or of all finished shards that have rejects.
+    """Plan to make finished shards again, each as its next generation.
 
-    Each planned shard holds the hash of the record that it replaces. Planning again before the redo is done gives the
-    same plan.
+    Each planned shard holds the hash of the record that it replaces. Calling this again before the redo is done gives
+    the same plan.
+
+    Args:
+        store: The store of the dataset.
+        plan: The plan of the shards.
+        shards: Names of the shards to redo; None for all finished shards that have rejects.
+        settings: Settings of the new plan; None for the settings of `plan`.
 
     Raises:
         ValueError: There is nothing to redo, or a named shard has no record yet.

@@ -15,7 +15,7 @@ from storage.tables.withdrawals import withdrawn_by, withdrawn_masks, without_ma
 
 
 def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
-    """Read the commit records of a fold, and check that they have not changed since it was planned.
+    """Read the commit records of a fold, and check that no record has changed since the fold was planned.
 
     Raises:
         Corrupt: A record is not the one that was folded.
@@ -30,7 +30,15 @@ def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
 def change_of(
     store: ObjectStore, done: DoneFold, name: str, action: str, commits: Sequence[Commit]
 ) -> delta.Change | None:
-    """Plan what the fold after `done` does to one table; None means no change."""
+    """Plan the change that the fold after `done` makes to one table; None where the table stays as it is.
+
+    Args:
+        store: The store of the dataset.
+        done: The fold before.
+        name: Name of the table.
+        action: Action of the new fold: append, replace, withdraw or compact.
+        commits: Commit records that the new fold takes.
+    """
     withdrawn = withdrawn_masks(store, done)
     if action == "withdraw" and name == "masks":
         return _withdrawing(store, done, withdrawn_by(store, commits), withdrawn)
@@ -43,7 +51,11 @@ def change_of(
 def can_be_withdrawn(
     store: ObjectStore, taken: Mapping[tuple[str, str], int], withdrawals: Sequence[Commit]
 ) -> set[ShardAddress]:
-    """Return those withdrawals whose masks' shards are in the tables with rows that can be read again."""
+    """Return the addresses of the withdrawals that can be folded now.
+
+    A withdrawal can be folded if all shards of its masks are in the tables, and the table rows of these shards can be
+    read again.
+    """
     shards = {each.address: _shards_of(withdrawn_by(store, [each]), taken) for each in withdrawals}
     every = sorted({shard for some in shards.values() for shard in some or ()})
     readable = contents.have_rows(store, read_commits(store, every))
@@ -59,7 +71,10 @@ def _shards_of(rows: pa.Table, taken: Mapping[tuple[str, str], int]) -> list[Sha
 
 
 def count_rows(name: str, commits: Sequence[Commit]) -> int:
-    """Count the rows that records bring into a table, before withdrawn masks are left out."""
+    """Count the rows that commit records bring into the table `name`.
+
+    Masks that were withdrawn are counted too.
+    """
     own = [commit for commit in commits if commit.kind == name]
     counts = {
         "images": sum(commit.images for commit in own),
@@ -81,7 +96,10 @@ def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.
 
 
 def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:
-    """Collect the rows that records bring into a table, ordered by plan and shard, without withdrawn masks."""
+    """Collect the rows that commit records bring into the table `name`, ordered by plan and shard.
+
+    The masks in `withdrawn` are left out.
+    """
     ordered = sorted(commits, key=lambda commit: (commit.plan_id, commit.shard))
     if name == "shards":
         return lambda: [shard_rows(ordered)]

@@ -108,6 +108,6 @@ REPEATED = {"plan", "shard", "part", "stage", "model_id", "annotator_id", "round
 
 
 def compact(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with dictionaries for the text columns in REPEATED."""
+    """Return the schema with dictionary encoding for those text columns whose values repeat (`REPEATED`)."""
     kinds = (pa.dictionary(_INT, _TEXT) if field.name in REPEATED else field.type for field in schema)
     return pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])

@@ -32,7 +32,7 @@ _READS_AT_ONCE = 16
 
 
 def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], inherited: Commit | None = None) -> None:
-    """Write the tar and the table rows of an image shard, ordered by key.
+    """Write the tar and the table rows of an image shard, with the images in the order of their keys.
 
     Raises:
         ValueError: A record contradicts its bytes, or `inherited` already has an image.
@@ -51,7 +51,7 @@ def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], in
 def put_masks(
     attempt: Attempt, images: Iterable[tuple[ImageRecord, Sequence[MaskRecord]]], inherited: Commit | None = None
 ) -> None:
-    """Write the tar and the table rows of a mask shard, ordered by key.
+    """Write the tar and the table rows of a mask shard, with the images in the order of their keys.
 
     Raises:
         ValueError: A mask contradicts its image, or `inherited` already has an image.
@@ -80,9 +80,12 @@ def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecor
 
 
 def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) -> Iterator[tuple[ImageRecord, bytes]]:
-    """Stream some images of a shard, with one range read each.
+    """Stream some images of a shard, and read only the bytes of these images.
 
-    `places` are ascending indices into the sequence of images that `read_images` gives.
+    Args:
+        store: The store of the dataset.
+        commit: Commit record of the shard.
+        places: Indices of the images in the order of `read_images`, ascending.
 
     Raises:
         ValueError: The shard has no image at one of the places.
@@ -102,9 +105,14 @@ def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) ->
 def read_masks(
     store: ObjectStore, commit: Commit, withdrawn: Container[tuple[int, int]] = ()
 ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-    """Stream the images of a mask shard with their masks, without the withdrawn (image_id, mask_id).
+    """Stream the images of a mask shard, each with its masks; withdrawn masks are left out.
 
-    Of an image only what its annotation file states is known: id, key, size, format.
+    The image records hold only what the annotation file states: id, key, size and format.
+
+    Args:
+        store: The store of the dataset.
+        commit: Commit record of the shard.
+        withdrawn: Pairs (image_id, mask_id) of the withdrawn masks.
 
     Raises:
         Corrupt: Stored bytes are damaged, or a mask is not where the shard's rows say.
@@ -118,7 +126,7 @@ def read_masks(
 
 
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
-    """Return the addresses of the shards whose table rows are all stored, byte by byte as the record states."""
+    """Return the addresses of those shards whose table rows are all stored with the SHA-256 that the record states."""
     if len(commits) < _READS_AT_ONCE:
         return {commit.address for commit in commits if _are_whole(store, commit.rows())}
     with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
@@ -127,7 +135,7 @@ def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:
-    """Whether all objects of a shard are stored, byte by byte as its record states."""
+    """Whether all objects of a shard are stored with the SHA-256 that the shard's record states."""
     return _are_whole(store, commit.parts)
 
 
@@ -142,7 +150,7 @@ def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
     """Stream the samples of one tar.
 
     Raises:
-        Corrupt: Size or SHA-256 differ from the record; this may show only after the last sample.
+        Corrupt: Size or SHA-256 differ from the record. The error may be raised only after the last sample.
     """
     with store.open(part.key) as stream:
         checked = _Checked(stream, f"{store.uri}/{part.key}")
@@ -151,10 +159,11 @@ def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
 
 
 def read_rows(store: ObjectStore, part: Part) -> pa.Table:
-    """Read the table rows of one part, with dictionaries for texts that repeat.
+    """Read the table rows of one part of a shard. Texts that repeat are dictionary-encoded.
 
     Raises:
-        Corrupt: The SHA-256 differs, or there are more rows than the record counts, in which case none is unpacked.
+        Corrupt: The SHA-256 differs from the record, or there are more rows than the record states. In the second case
+        no row is unpacked.
     """
     data = store.get(part.key)
     if hashlib.sha256(data).hexdigest() != part.sha256:

@@ -58,7 +58,7 @@ _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=False, cleanup_expire
 
 
 def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
-    """Create the four empty tables and return their versions; repeating it is harmless.
+    """Create the four empty tables, and return the version of each. Calling this again does no harm.
 
     Raises:
         StoreError: A table could not be created.
@@ -86,7 +86,13 @@ def _create_table(store: ObjectStore, uri: str, name: str) -> int:
 
 
 def open_table(store: ObjectStore, folder: str, name: str, version: int | None = None) -> DeltaTable:
-    """Open a table at one version; None means the newest, which only writers may use.
+    """Open a table at one version.
+
+    Args:
+        store: The store of the dataset.
+        folder: Folder of the tables.
+        name: Name of the table.
+        version: The version; None for the newest, which only writers may use.
 
     Raises:
         Corrupt: The table cannot be opened at this version.
@@ -103,7 +109,10 @@ def open_table(store: ObjectStore, folder: str, name: str, version: int | None =
 
 
 class Overtaken(Exception):
-    """Another process finished the fold, so that newer versions of the tables may belong to later folds."""
+    """Failure to change a table, because another process finished the fold in the meantime.
+
+    Newer versions of the tables may therefore belong to later folds.
+    """
 
 
 def change_once(
@@ -116,9 +125,9 @@ def change_once(
     since: int,
     is_done: Callable[[], bool],
 ) -> int:
-    """Apply a change under a transaction number, unless the table has that number already.
+    """Apply the change of a fold to a table, unless the table has the transaction number of the fold already.
 
-    The change is written, without rebasing, from the same handle that showed the number absent. If another process was
+    The change is written, without rebasing, on the version in which the number was absent. If another process was
     faster, the write fails, and the table is opened and checked again.
 
     Args:
@@ -127,8 +136,8 @@ def change_once(
         name: Name of the table.
         number: Transaction number: that of the fold.
         change: The change; None changes nothing.
-        since: Version that the fold before this one published; newer versions that a power cut tore are taken back.
-        is_done: Tells whether the fold's done file is there by now; then nothing is taken back.
+        since: Version that the previous fold published. Newer versions that a power cut tore are taken back.
+        is_done: Tells whether the done file of the fold exists by now; if it exists, nothing is taken back.
 
     Returns:
         The table's version after the change.
@@ -195,7 +204,9 @@ def _open_whole(
 
 
 def change_unshared(store: ObjectStore, folder: str, name: str, change: Change | None) -> int:
-    """Apply a change to a table that is not published yet, and return its version; None changes nothing.
+    """Apply a change to a table that is not published yet, and return the version of the table.
+
+    A `change` of None changes nothing.
 
     Raises:
         StoreError: The change could not be written.
@@ -215,13 +226,22 @@ def appending(name: str, rows: Rows) -> Change:
 
 
 def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Change:
-    """Make the change that replaces all rows of some (plan, shard), in one version of the table."""
+    """Make the change that replaces all rows of some shards, in one version of the table.
+
+    Args:
+        name: Name of the table.
+        rows: The new rows.
+        shards: Pairs (plan, shard) whose old rows are removed.
+    """
     where = are_shards(shards)
     return lambda table, properties: _write(table, properties, name, rows, where)
 
 
 def try_again(read: Callable[[], _T]) -> _T:
-    """Read, and read again if the store fails: the library retries requests, but not responses that break off."""
+    """Call `read`, and call it again if the store fails.
+
+    The Delta library itself repeats failed requests, but not responses that break off.
+    """
     for attempt in range(_READ_TRIES - 1):
         try:
             return read()
@@ -233,7 +253,7 @@ def try_again(read: Callable[[], _T]) -> _T:
 
 
 def is_of_store(error: Exception) -> bool:
-    """Whether an error of the Delta library comes from reading bytes, and not from their content."""
+    """Whether an error of the Delta library comes from reading bytes, rather than from the content of the bytes."""
     return isinstance(error, OSError) or "object store error" in str(error).lower()
 
 

@@ -30,7 +30,7 @@ _CHECKPOINT = ".checkpoint.parquet"
 
 @dataclass(frozen=True, kw_only=True)
 class TableProof:
-    """Proof that a version of a table is the one that was published."""
+    """Facts about a version of a table when it was published, to recognise the same version later."""
 
     rows: int
     """Number of rows in the table."""
@@ -39,7 +39,10 @@ class TableProof:
 
 
 def publish_version(store: ObjectStore, folder: str, name: str, since: int, table: DeltaTable) -> TableProof:
-    """Make the versions of a table after `since` durable, up to that of `table`, and return the proof of that one.
+    """Make all versions of a table after `since` durable, up to and including the version of `table`.
+
+    Returns:
+        Proof of the version of `table`.
 
     Raises:
         Corrupt: A file that the log names is missing or is not whole.
@@ -70,7 +73,7 @@ def log_sha256(store: ObjectStore, folder: str, name: str, version: int) -> str:
 
 
 def torn_files(store: ObjectStore, folder: str, name: str, since: int, table: DeltaTable) -> list[str]:
-    """List the keys of files that versions after `since` added to the table and that are torn."""
+    """List the keys of the torn files that versions after `since` added to the table."""
     if table.version() == since:
         return []
     live = _live_files(table)
@@ -91,10 +94,11 @@ def broken_files(store: ObjectStore, folder: str, name: str, version: int) -> li
 
 
 def remove_torn_log(store: ObjectStore, folder: str, name: str, since: int) -> bool:
-    """Delete the log entries after `since` that break off; return whether any was deleted.
+    """Delete the log entries of versions after `since` whose text breaks off; return whether any was deleted.
 
-    Only a power cut leaves such an entry, and no done fold names it, so no reader has used the version. Each entry is
-    checked again once no other process can read or replace it, so that an entry which a faster process wrote stays.
+    Only a power cut leaves such an entry. No done fold names the version, so no reader has used it. Each entry is
+    checked again once no other process can read or replace it: an entry that a faster process wrote in the meantime
+    stays.
     """
     prefix = f"{folder}/{name}/_delta_log/"
     keys = [key for key in store.list(prefix) if key.endswith(".json") and Path(key).stem.isdigit()]

@@ -13,7 +13,7 @@ _LONGEST = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that is not as its record says."""
+    """Finding that a stored object or a table is not as its record states."""
 
     key: str
     """The object, record or table."""
@@ -22,7 +22,7 @@ class Fault:
 
 
 class Faults:
-    """The faults found so far, and the one place where an error becomes a fault."""
+    """Faults found so far. Every error that a check meets becomes a fault here."""
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
@@ -35,7 +35,10 @@ class Faults:
 
     @contextmanager
     def guard(self, key: str, advice: str) -> Iterator[None]:
-        """Turn whatever ends a check of `key` into a fault: damaged and hostile bytes may raise any error."""
+        """Turn any exception from a check of the object `key` into a fault.
+
+        All exceptions are caught, because damaged or hostile bytes may raise any of them.
+        """
         try:
             yield
         except (KeyboardInterrupt, SystemExit, GeneratorExit):

@@ -25,7 +25,7 @@ _FOLD_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})(\.done)?\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedRecord:
-    """Commit record that a fold takes."""
+    """Commit record that a fold takes into the tables."""
 
     key: str
     """Key of the record."""
@@ -67,7 +67,7 @@ def newest_done(store: ObjectStore) -> DoneFold:
     """Read the newest done fold, whose tables readers open.
 
     Raises:
-        Corrupt: There is none, or its file is damaged.
+        Corrupt: There is no done fold, or its file is damaged.
     """
     numbers = _done_numbers(store)
     if not numbers:
@@ -101,7 +101,7 @@ def read_proofs(fields: Mapping[str, Any]) -> dict[str, TableProof]:
 
 
 def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[str]) -> pa.Table:
-    """Read columns of one table at a fold.
+    """Read some columns of one table, as of the fold `done`.
 
     Raises:
         Corrupt: The table cannot be opened or read.
@@ -117,7 +117,7 @@ def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[
 
 
 def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:
-    """Map (plan, shard) to its generation, for every shard in the tables."""
+    """Map (plan, shard) to the generation of the shard that is in the tables, for every shard in the tables."""
     rows = table_rows(store, done, "shards", ("plan", "shard", "generation"))
     return {(row["plan"], row["shard"]): row["generation"] for row in rows.to_pylist()}
 
@@ -159,7 +159,7 @@ def fold_number(key: str) -> int | None:
 
 
 def next_number(store: ObjectStore) -> int:
-    """Return the number of the fold after the newest done one."""
+    """Return the number of the next fold, which is one more than the number of the newest done fold."""
     numbers = _done_numbers(store)
     return numbers[-1] + 1 if numbers else 0
 

@@ -66,7 +66,7 @@ class Pending:
 
 
 def begin(store: ObjectStore) -> None:
-    """Create the empty tables and fold 0; repeating it is harmless."""
+    """Create the empty tables and fold 0. Calling this again does no harm."""
     versions = delta.create_tables(store, delta.FIRST_FOLDER)
     with suppress(Conflict):
         proofs = publish(store, delta.FIRST_FOLDER, versions)
@@ -74,9 +74,13 @@ def begin(store: ObjectStore) -> None:
 
 
 def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step: None) -> FoldReport:
-    """Complete an unfinished fold, then fold all records not yet taken; several processes may do so at once.
+    """Complete a fold that another process left unfinished, then fold all records that are not in the tables yet.
 
-    `before_step` is called with the name of each step before it is taken, so that tests can interrupt there.
+    Several processes may do so at once.
+
+    Args:
+        store: The store of the dataset.
+        before_step: Function that is called with the name of each step before the step; tests interrupt a fold in it.
     """
     folds = records = 0
     done = fold_log.newest_done(store)
@@ -129,9 +133,14 @@ def _apply(
 def publish(
     store: ObjectStore, folder: str, versions: Mapping[str, int], done: DoneFold | None = None
 ) -> dict[str, TableProof]:
-    """Make the tables durable at these versions and return their proofs.
+    """Make one version of each table durable, and return the proofs of these versions.
 
-    `done` is the fold before; if it has proofs, its versions are durable already.
+    Args:
+        store: The store of the dataset.
+        folder: Folder of the tables.
+        versions: Version of each table, by name.
+        done: The previous fold in these tables; if it has proofs, its versions are durable already. None for no
+            previous fold.
     """
     proofs = {}
     for name, version in versions.items():
@@ -166,10 +175,10 @@ def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:
 
 
 def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
-    """Plan a fold over records not yet in the tables of `done`.
+    """Plan the next fold, over commit records that are not in the tables of `done` yet.
 
-    New shards come first, then newer generations, then withdrawals, because the latter two change rows that must be in
-    the tables already.
+    New shards are folded first, then newer generations of shards, then withdrawals. A newer generation and a withdrawal
+    change rows that must be in the tables already.
     """
     # Records by what a fold does with them
     taken = folded_generations(store, done)

@@ -29,7 +29,10 @@ class _State:
 
 
 def main() -> None:
-    """Answer the request on stdin: an Arrow stream on stdout, or one line of JSON on stderr and exit status 3."""
+    """Read a query from stdin and answer it on stdout, as an Arrow stream.
+
+    On an error, write one line of JSON to stderr and exit with status 3.
+    """
     # The request and its limits
     request = json.load(sys.stdin)
     _end_with(request["parent"])

@@ -34,7 +34,10 @@ _ERRORS |= {"Corrupt": Corrupt, "NotFound": NotFound}
 
 
 class LimitExceeded(ValueError):
-    """A query that needed more time or memory than its limits; the message names the limit and how to raise it."""
+    """Failure of a query that needed more time or memory than `QueryLimits` allow.
+
+    The message names the limit and states how to raise it.
+    """
 
 
 def default_memory_bytes() -> int:
@@ -47,7 +50,7 @@ def default_memory_bytes() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryLimits:
-    """Most time and memory that a query may use."""
+    """Maximum time and memory that a query may use."""
 
     max_seconds: float = 600.0
     """Wall-clock seconds from the start of the query's process to its answer."""
@@ -80,10 +83,10 @@ class QueryLimits:
 
 
 def query_limited(store: ObjectStore, done: TablesState, sql: str, limits: QueryLimits) -> pa.Table:
-    """Answer one statement as `query` does, in a process of its own under limits.
+    """Answer one SQL statement as `query` does, but in a separate process with limits on time and memory.
 
     Raises:
-        LimitExceeded: The query needed more time or memory; a ValueError.
+        LimitExceeded: The query needed more time or memory than `limits` allow. The class is a ValueError.
         ValueError: The statement is wrong or would not only read.
         StoreError: The tables cannot be read.
     """

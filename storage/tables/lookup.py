@@ -20,7 +20,7 @@ _MAX_SHARDS_NAMED = 100
 
 
 def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -> MaskRecord:
-    """Read one mask, by its row and one range read.
+    """Read one mask: find its row in the table `masks`, then read only that mask's bytes.
 
     Raises:
         NotFound: The fold has no such mask.
@@ -35,13 +35,19 @@ def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -
 
 
 def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Table:
-    """Read an image's rows of `masks`, ordered by part and ordinal; an unknown image has none."""
+    """Read the rows of one image in the table `masks`, ordered by part and ordinal.
+
+    For an unknown image the result has no rows.
+    """
     where = _where_image(store, done, image_id)
     return query(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
 
 
 def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
-    """Map image_id to the 32 bytes of source_sha256, for the images in the tables and in records not folded yet."""
+    """Map the image_id of every committed image to its source_sha256, as 32 bytes.
+
+    Images in commit records that are not folded yet are included.
+    """
     # Images of the tables
     columns = ["image_id", "source_sha256"]
     tables = [table_rows(store, done, "images", columns)]
@@ -54,9 +60,9 @@ def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
 
 
 def image_ids_of(store: ObjectStore, shards: Sequence[ShardAddress]) -> dict[int, bytes]:
-    """Map the image_id of each image of these shards to the 32 bytes of its source_sha256.
+    """Map the image_id of each image of the given shards to its source_sha256, as 32 bytes.
 
-    Shards whose rows are lost are left out; `verify` names them.
+    Shards whose table rows are lost are left out; `verify` names such shards.
     """
     commits = read_commits(store, shards)
     readable = contents.have_rows(store, commits)

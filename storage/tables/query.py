@@ -16,7 +16,7 @@ from storage.tables.read_only import Refused, check_is_condition, check_reads, t
 
 
 class TablesState(Protocol):
-    """Part of a done fold that a query needs: the tables' folder, and the version of each table."""
+    """Part of a done fold that a query needs: the folder and the versions of the tables."""
 
     @property
     def folder(self) -> str:
@@ -30,7 +30,7 @@ class TablesState(Protocol):
 
 
 def query(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
-    """Answer one statement, with plain Arrow types.
+    """Answer one SQL statement that only reads. The columns of the result have plain Arrow types.
 
     Raises:
         ValueError: The statement is wrong or would not only read; the message is one line.
@@ -46,7 +46,7 @@ def query(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
 
 
 def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchReader:
-    """Answer one statement batch by batch, for an answer that memory may not hold.
+    """Answer one SQL statement that only reads, batch by batch, for a result that may not fit into memory.
 
     Raises:
         ValueError: The statement is wrong or would not only read; the message is one line.
@@ -73,7 +73,7 @@ def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchRea
 
 
 def stream_masks(store: ObjectStore, done: TablesState, columns: Sequence[str], condition: str) -> pa.RecordBatchReader:
-    """Stream columns of the rows of `masks` for which a user's condition holds.
+    """Stream the given columns of the table `masks`, for the rows where the SQL condition of a user holds.
 
     Raises:
         ValueError: The condition is wrong, or the text is not a single condition.

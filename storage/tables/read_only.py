@@ -57,15 +57,20 @@ _UNSUPPORTED = re.compile(r"(?:Unsupported SQL statement: |Query )(?P<got>.+?)(?
 
 
 class Refused(ValueError):
-    """SQL that is not a single reading statement; the message is one line."""
+    """Refusal of SQL that is not a single statement that only reads.
+
+    The message is one line.
+    """
 
 
 def check_reads(builder: QueryBuilder, sql: str) -> None:
-    """Check, by the engine's plan and without executing anything, that SQL is one statement that only reads.
+    """Check that `sql` is one statement that only reads.
+
+    The engine plans the statement without executing it, and the plan is checked.
 
     Raises:
-        Refused: It is not one statement that only reads, or one with too many operators.
-        Exception: The engine's own, for a statement that reads but is wrong, and for a store that fails.
+        Refused: `sql` is not one statement that only reads, or has too many operators.
+        Exception: The error of the engine, for a statement that reads but is wrong, or for a store that fails.
     """
     # Its length, which could overflow the engine's stack
     operators = sum(1 for _ in _OPERATOR.finditer(_QUOTED.sub("", sql)))
@@ -92,14 +97,14 @@ def check_reads(builder: QueryBuilder, sql: str) -> None:
 
 
 def check_is_condition(builder: QueryBuilder, condition: str, table: str) -> None:
-    """Refuse a text that is not one condition over a table's columns, such as `true) UNION (SELECT ...`.
+    """Check that a text is one condition over the columns of a table.
 
-    The condition is planned inside two different statements: a text that closes the parentheses of one and goes on is
-    wrong in the other.
+    A text such as `true) UNION (SELECT ...` is refused. The condition is planned inside two different statements,
+    because a text that closes the parentheses of one statement and goes on is wrong in the other.
 
     Raises:
-        Refused: It is no condition.
-        Exception: As `check_reads`.
+        Refused: `condition` is not one condition.
+        Exception: The error of the engine, as in `check_reads`.
     """
     check_reads(builder, f"SELECT 1 FROM {table} WHERE ({condition}\n)")
     check_reads(builder, f"SELECT CASE WHEN ({condition}\n) THEN 1 END FROM {table}")

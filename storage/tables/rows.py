@@ -17,7 +17,10 @@ from storage.tables.columns import IMAGES, MASKS, REJECTS, SHARDS
 def image_rows(
     images: Sequence[ImageRecord], plan: Plan, shard: PlannedShard, part: str, spans: Iterable[MemberSpan]
 ) -> pa.Table:
-    """Make the rows of `images` for one image shard, in the order given; `spans` locate the members of its tar."""
+    """Make the rows of the table `images` for one image shard, in the order of `images`.
+
+    `spans` are the places of the files in the shard's tar.
+    """
     at = {span.key: span for span in spans if span.ext != "json"}
     rows = [
         {
@@ -40,7 +43,10 @@ def mask_rows(
     part: str,
     spans: Iterable[MemberSpan],
 ) -> pa.Table:
-    """Make the rows of `masks` for one mask shard, by image and ordinal; `spans` locate the members of its tar."""
+    """Make the rows of the table `masks` for one mask shard, ordered by image and then by ordinal.
+
+    `spans` are the places of the files in the shard's tar.
+    """
     at = {span.key: span for span in spans}
     rows = [
         {
@@ -60,7 +66,7 @@ def mask_rows(
 
 
 def shard_rows(commits: Iterable[Commit]) -> pa.Table:
-    """Make the rows of `shards` for commit records."""
+    """Make the rows of the table `shards` for commit records."""
     rows = [
         {
             "plan": commit.plan_id,
@@ -86,7 +92,7 @@ def shard_rows(commits: Iterable[Commit]) -> pa.Table:
 
 
 def reject_rows(commits: Iterable[Commit]) -> pa.Table:
-    """Make the rows of `rejects` for commit records."""
+    """Make the rows of the table `rejects` for commit records."""
     rows = [
         {**vars(reject), "plan": commit.plan_id, "shard": commit.shard}
         for commit in commits

@@ -27,7 +27,7 @@ MASK_COLUMNS = (
 
 
 def read_image(store: ObjectStore, row: Row) -> tuple[ImageRecord, bytes]:
-    """Read the image of a row of `images`.
+    """Read the image that a row of the table `images` describes.
 
     Raises:
         Corrupt: The bytes are not those of the row.
@@ -39,7 +39,9 @@ def read_image(store: ObjectStore, row: Row) -> tuple[ImageRecord, bytes]:
 
 
 def checked(image: ImageRecord, data: bytes, where: str) -> bytes:
-    """Return the bytes of an image once they are checked; `where` names their file in the error.
+    """Check the bytes of an image against the record of the image, and return the bytes.
+
+    Error messages give `where` as the place of the bytes.
 
     Raises:
         Corrupt: The SHA-256 is not the one in the image's record.
@@ -50,7 +52,9 @@ def checked(image: ImageRecord, data: bytes, where: str) -> bytes:
 
 
 def read_masks(store: ObjectStore, rows: Iterable[Row]) -> list[MaskRecord]:
-    """Read the masks that rows of `masks` describe, in the order of the rows; each annotation file is read once.
+    """Read the masks that rows of the table `masks` describe, in the order of the rows.
+
+    Each annotation file is read once, however many rows refer to it.
 
     Raises:
         Corrupt: A mask is not where its row says.

@@ -20,7 +20,7 @@ _ADVICE = "restore tables/ from a copy, or take a new snapshot after `gigamask r
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """State of a dataset that never changes."""
+    """A named state of a dataset; the state never changes."""
 
     snapshot_id: str
     """Id of the snapshot: the fold's number and the beginning of `records_sha256`."""
@@ -41,12 +41,12 @@ class Snapshot:
 
     @property
     def done(self) -> DoneFold:
-        """Done fold whose tables the snapshot names."""
+        """Done fold that the snapshot was taken of."""
         return DoneFold(number=self.fold, folder=self.folder, versions=self.versions, proofs=self.proofs)
 
 
 def take_snapshot(store: ObjectStore, done: DoneFold) -> Snapshot:
-    """Take the snapshot of a fold; the same fold gives the same snapshot."""
+    """Take the snapshot of a done fold. For the same fold, the same snapshot is returned."""
     records, digest = _records_digest(store, done)
     snapshot = Snapshot(
         snapshot_id=f"s{done.number:08d}-{digest[:12]}",
@@ -68,8 +68,8 @@ def read_snapshot(store: ObjectStore, snapshot_id: str) -> Snapshot:
     """Read a snapshot.
 
     Raises:
-        NotFound: There is no such snapshot; the message names those there are.
-        Corrupt: Its file is damaged.
+        NotFound: There is no such snapshot; the message names the existing snapshots.
+        Corrupt: The file of the snapshot is damaged.
     """
     try:
         data = store.get(_key(snapshot_id))
@@ -85,7 +85,9 @@ def read_snapshot(store: ObjectStore, snapshot_id: str) -> Snapshot:
 
 
 def prove(store: ObjectStore, snapshot: Snapshot) -> None:
-    """Check that the tables still are what they were when the snapshot was taken: four log entries and one column.
+    """Check that the tables of a snapshot have not changed since it was taken.
+
+    Compared are the log entry and the number of rows of each table, and the hashes of the commit records in `shards`.
 
     Raises:
         Corrupt: A table has another log entry or another number of rows, or other records are in `shards`.
@@ -106,7 +108,10 @@ def prove(store: ObjectStore, snapshot: Snapshot) -> None:
 
 
 def list_snapshots(store: ObjectStore) -> list[str]:
-    """List the snapshots' ids, oldest fold first; `verify` reports other files below snapshots/."""
+    """List the ids of the snapshots, the oldest fold first.
+
+    Other files below snapshots/ are skipped; `verify` reports such files.
+    """
     keys = [key for key in store.list("snapshots/") if is_snapshot_key(key)]
     return [key.removeprefix("snapshots/").removesuffix(".json") for key in keys]
 

@@ -10,20 +10,24 @@ def quoted(text: str) -> str:
 
 
 def one_of(texts: Iterable[str]) -> str:
-    """Return texts as an SQL list, for `IN`; no texts give `(NULL)`, which matches nothing."""
+    """Return texts as an SQL list, for use after `IN`.
+
+    Without texts the list is `(NULL)`, which matches nothing.
+    """
     return f"({', '.join(map(quoted, texts)) or 'NULL'})"
 
 
 def is_shard(plan: str, shard: str) -> str:
-    """Return the condition for the rows of one shard."""
+    """Return the SQL condition that selects the rows of one shard."""
     return f"plan = {quoted(plan)} AND shard = {quoted(shard)}"
 
 
 def are_shards(shards: Iterable[tuple[str, str]]) -> str:
-    """Return the condition for the rows of several (plan, shard); `false` if there are none.
+    """Return the SQL condition that selects the rows of several shards, given as (plan, shard).
 
-    There is one term per plan, however many shards, because the engine recurses over chains of OR. Each term also has
-    a range of shard names: the engine skips files by a range, but not by a list.
+    Without shards the condition is `false`. The condition has one term for each plan, however many shards, because the
+    engine recurses over chains of OR. Each term also has a range of shard names, because the engine can skip files by a
+    range but not by a list.
     """
     terms = []
     for plan, group in groupby(sorted(set(shards)), key=lambda pair: pair[0]):

@@ -32,31 +32,34 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FoldLog:
-    """What could be read of folds/, by number."""
+    """Readable files of the folder folds/, by number of the fold."""
 
     folds: dict[int, Fold] = field(default_factory=dict)
     done: dict[int, DoneFold] = field(default_factory=dict)
 
     @property
     def first(self) -> int:
-        """Number of the fold with which the newest tables began."""
+        """Number of the fold with which the newest set of tables began."""
         folder = self.done[max(self.done)].folder if self.done else ""
         return min((number for number, done in self.done.items() if done.folder == folder), default=0)
 
     def applied(self) -> list[Fold]:
-        """Folds whose records the tables took: not those whose number a rebuild took with tables of its own."""
+        """Folds whose records were added to the tables of the fold before.
+
+        A fold whose number a rebuild used for new tables is left out.
+        """
         return [fold for number, fold in sorted(self.folds.items()) if self.is_applied(number)]
 
     def is_applied(self, number: int) -> bool:
-        """Whether the fold of that number was done in the tables of the one before."""
+        """Whether the fold `number` is done, and has its result in the same tables as the fold before."""
         before, own = self.done.get(number - 1), self.done.get(number)
         return before is not None and own is not None and before.folder == own.folder
 
 
 def read_fold_log(store: ObjectStore, faults: Faults) -> FoldLog:
-    """Read all files of folds/; note what is damaged or missing since the newest tables were begun.
+    """Read all files of the folder folds/, and note each damaged or missing file as a fault.
 
-    Folds before a rebuild are history: nothing reads them, and a rebuild mends what cannot be read.
+    Only files of folds into the newest tables are noted, because nothing reads earlier folds any more.
     """
     log, found = FoldLog(), Faults()
     with faults.guard("folds/", "make the folder readable"):
@@ -95,7 +98,7 @@ def _read_into(store: ObjectStore, log: FoldLog, faults: Faults, key: str, numbe
 
 
 class TableChecks:
-    """The checks of one fold's tables.
+    """The checks of one fold's tables against the commit records.
 
     Args:
         records: The records that can be read.
@@ -120,7 +123,7 @@ class TableChecks:
         """Shards of which they name masks, perhaps of an older generation, that is gone anyway."""
 
     def check(self, *, fast: bool) -> None:
-        """Compare all; `fast` does not read the rows of images and masks."""
+        """Check all tables. With `fast`, the rows of the tables `images` and `masks` are not read."""
         if self._read_state():
             self._guarded("shards", self._check_taken)
             for name in SCHEMAS:

@@ -26,9 +26,10 @@ _SNAPSHOT = "restore the snapshot and its tables from a copy, or delete it and t
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What was checked, and each fault found.
+    """Numbers of what was checked, and each fault found.
 
-    `images` and `masks`: those in the shards of the newest generations; `withdrawn`: masks that withdrawals name.
+    `images` and `masks` count those in the newest generation of each shard. `withdrawn` counts the masks that
+    withdrawals name.
     """
 
     plans: int
@@ -42,7 +43,12 @@ class VerifyReport:
 
 
 def verify(store: ObjectStore, *, fast: bool = False) -> VerifyReport:
-    """Check everything; no fault ends it. `fast` compares the sizes of objects and does not read them."""
+    """Check the stored objects and the tables against the commit records. A fault does not end the check.
+
+    Args:
+        store: The store of the dataset.
+        fast: Whether to compare only the sizes of objects; otherwise every byte is read.
+    """
     faults = Faults()
     _check_names(store, faults)
 

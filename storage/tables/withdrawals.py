@@ -21,7 +21,13 @@ _MAX_IMAGES_NAMED = 20
 
 
 def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
-    """Commit the withdrawal of masks, given as (image_id, mask_id); the next fold removes them from `masks`.
+    """Commit the withdrawal of masks. The next fold removes these masks from the table `masks`.
+
+    Args:
+        store: The store of the dataset.
+        done: The fold in which the masks are looked up.
+        masks: Pairs (image_id, mask_id).
+        reason: Reason, which is stored in the record.
 
     Raises:
         ValueError: A mask is not in the tables, or the same withdrawal was closed without a result.
@@ -79,9 +85,11 @@ def _withdrawal_rows(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[
 
 
 def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
-    """Read the masks withdrawn by the records of a fold; the columns are those of WITHDRAWALS.
+    """Read the masks that were withdrawn, as a table with the columns of WITHDRAWALS.
 
-    `done` None means all records, folded or not.
+    Args:
+        store: The store of the dataset.
+        done: Fold up to which withdrawals are read; None for all withdrawals, folded or not.
     """
     names = newest_generations(list_commits(store, kind=PlanKind.WITHDRAWALS))
     if done is not None and names:
@@ -91,7 +99,7 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
 
 
 def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
-    """Read the rows of withdrawals."""
+    """Read the masks that the given withdrawals name, as a table with the columns of WITHDRAWALS."""
     schema = compact(WITHDRAWALS)
     tables = (_rows_of_withdrawal(store, commit).cast(schema) for commit in commits if commit.attempt_id)
     return pa.concat_tables([schema.empty_table(), *tables])
@@ -109,7 +117,10 @@ def _rows_of_withdrawal(store: ObjectStore, commit: Commit) -> pa.Table:
 
 
 def without_masks(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
-    """Remove withdrawn masks from rows of `masks`; the others keep their order."""
+    """Remove the withdrawn masks from rows of the table `masks`.
+
+    The other rows keep their order.
+    """
     if not withdrawn.num_rows or not rows.num_rows:
         return rows
     own, withdrawn_ids = rows.column("mask_id").to_numpy(), withdrawn.column("mask_id").to_numpy()

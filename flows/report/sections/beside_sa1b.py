@@ -35,9 +35,10 @@ SCORE_BINS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Histograms:
-    """Counts over the masks that were committed last; a histogram of a score counts only masks that have the score.
+    """Histograms of one set of masks: by size, place and score.
 
-    In array shapes, B is a number of equal bins over [0, 1]; H and W are numbers of cells from the image's top left.
+    A histogram of a score leaves out the masks without that score. In array shapes, B is a number of equal bins over
+    [0, 1]. H and W divide an image into a grid of cells, counted from the top left.
     """
 
     relative_size_B: np.ndarray
@@ -55,7 +56,7 @@ class Histograms:
 
     @property
     def median_relative_size(self) -> float:
-        """Median of the masks' sqrt(mask area / image area), exact to the width of a bin."""
+        """Median of sqrt(mask area / image area) over the masks, exact to the width of a bin."""
         cumulated = np.cumsum(self.relative_size_B)
         return float((np.searchsorted(cumulated, cumulated[-1] / 2) + 0.5) / self.relative_size_B.size)
 
@@ -74,7 +75,10 @@ def render(contents: ReportContents) -> str:
 
 
 def read_histograms(contents: ReportContents, masks: MaskSet) -> Histograms:
-    """Count the masks by size, place and score, in the query engine, so that memory does not grow with the dataset."""
+    """Count masks by size, place and score.
+
+    The query engine counts, so that the memory needed does not grow with the dataset.
+    """
     mine = f"m.plan IN {masks.plans_sql}"
     joined = f"FROM masks m JOIN images i ON m.image_id = i.image_id WHERE {mine}"
     size_bin = _bin("sqrt(m.area_px / (CAST(i.height AS DOUBLE) * i.width))", SIZE_BINS)
@@ -185,7 +189,12 @@ def _plot_card(name: str, svg: str, caption: str) -> str:
 
 
 def plot_relative_size(counts_B: np.ndarray, median: float) -> str:
-    """Plot the distribution of sqrt(mask area / image area); `counts_B` has a multiple of 50 equal bins over [0, 1]."""
+    """Plot the distribution of sqrt(mask area / image area).
+
+    Args:
+        counts_B: Number of masks in each of B equal bins over [0, 1]; B is a multiple of 50.
+        median: Median to mark.
+    """
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure()
         draw_bars(axes, np.linspace(0, 1, 51), counts_B.reshape(50, -1).sum(axis=1))
@@ -217,7 +226,12 @@ def plot_masks_per_image(images_by_count: dict[int, int]) -> str:
 
 
 def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
-    """Plot the mean predicted IoU in six classes of sqrt(mask area / image area); input bins divide [0, 1] equally."""
+    """Plot the mean predicted IoU in six classes of relative mask size, sqrt(mask area / image area).
+
+    Args:
+        iou_sum_B: Sum of the predicted IoUs of the masks in each of B equal bins of relative size over [0, 1].
+        scored_B: Number of masks with a predicted IoU in each of these bins.
+    """
     edges = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.4, 1])
     starts = np.round(edges[:-1] * scored_B.size).astype(np.int64)
     masks_C = np.add.reduceat(scored_B, starts)
@@ -240,7 +254,11 @@ def plot_iou_by_size(iou_sum_B: np.ndarray, scored_B: np.ndarray) -> str:
 
 
 def plot_centres(density_HW: np.ndarray) -> str:
-    """Plot the centres of the masks' boxes as counts in [48, 48] cells, from the image's top left."""
+    """Plot how many masks have the centre of their box in each cell of the image.
+
+    Args:
+        density_HW: Number of masks in each of 48 x 48 cells, counted from the top left of the image.
+    """
     density_HW = _coarser(density_HW)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure()
@@ -268,7 +286,14 @@ def plot_centres(density_HW: np.ndarray) -> str:
 
 
 def plot_score(counts_B: np.ndarray, *, name: str, threshold: float | None, paper_threshold: float) -> str:
-    """Plot the distribution of a score over the kept masks, with its thresholds; `counts_B` divides [0, 1] equally."""
+    """Plot the distribution of a score over the kept masks.
+
+    Args:
+        counts_B: Number of masks in each of B equal bins of the score over [0, 1].
+        name: Name of the score.
+        threshold: Threshold that the masks were filtered with, to mark; None or 0 for no threshold.
+        paper_threshold: Threshold in the SAM paper, to mark.
+    """
     edges = np.linspace(0, 1, counts_B.size + 1)
     lowest = float(edges[np.flatnonzero(counts_B)[0]]) if counts_B.any() else paper_threshold
     left = max(0.0, np.floor((min(lowest, threshold or 1.0, paper_threshold) - 0.04) * 20) / 20)

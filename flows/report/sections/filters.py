@@ -35,7 +35,12 @@ def render(contents: ReportContents) -> str:
 
 
 def explain_losses(counts: Diagnostics, *, advise: bool) -> str:
-    """State how many candidates were kept, which filter removed most and, with `advise`, which setting keeps more."""
+    """State how many candidates the filters kept, and which filter removed the most.
+
+    Args:
+        counts: Candidates and removals of the mask generator.
+        advise: Whether to add which setting keeps more masks.
+    """
     lost, taken = max(counts.taken.items(), key=lambda item: item[1])
     kept = f"{counts.kept:,} of {counts.candidates:,} candidate masks kept ({percent(counts.kept, counts.candidates)})"
     if not taken:

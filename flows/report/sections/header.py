@@ -25,7 +25,7 @@ def render(contents: ReportContents, title: str) -> str:
 
 
 def verdict(contents: ReportContents) -> tuple[str, bool]:
-    """State the result in a sentence or two, and return whether it needs attention."""
+    """State the result of the dataset in a sentence or two, and return whether the result needs attention."""
     # Nothing to judge
     newest = contents.newest
     if not contents.images:

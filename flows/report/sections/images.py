@@ -55,7 +55,9 @@ def render(contents: ReportContents) -> str:
 
 
 def read_shown_images(contents: ReportContents) -> list[ShownImage]:
-    """Read images that are evenly spaced by number of masks, from the most masks to the fewest.
+    """Read the images to show, from the image with the most masks to the images without masks.
+
+    The images with masks are sorted by number of masks, and images at even distances in that order are shown.
 
     Raises:
         Corrupt: An image or a mask is not what its row states.
