@@ -36,11 +36,11 @@ def harness(folder: Path, *arguments: str) -> tuple[int, dict[str, float], str]:
 
 
 @pytest.mark.slow
-def test_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path: Path) -> None:
-    status, figures, errors = harness(tmp_path, "--faults", "100", "--seed", "4")
+def test_over_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path: Path) -> None:
+    status, figures, errors = harness(tmp_path, "--faults", "120", "--seed", "4")
     assert {name: figures.get(name) for name in BAD} == dict.fromkeys(BAD, 0), errors
     assert status == 0, errors
-    assert figures["faults"] >= 100
+    assert figures["faults"] >= 120
     assert figures["reads"] > 20
     assert figures["masks checked"] > 500
 

@@ -191,8 +191,8 @@ def test_status_names_what_is_missing(dataset: Dataset, samples: SimpleNamespace
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nbytes": 1}, "speaks of other bytes"),
-        ({"stored_sha256": "0" * 64}, "speaks of other bytes"),
+        ({"nbytes": 1}, "bytes given are not those of its record"),
+        ({"stored_sha256": "0" * 64}, "bytes given are not those of its record"),
         ({"key": "0"}, "do not follow from its SHA-256"),
         ({"format": "bmp"}, "jpg or png"),
     ],
