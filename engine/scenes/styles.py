@@ -35,7 +35,11 @@ NUM_COLUMNS = len(Style)
 
 
 def leaf_styles(draws: RandomDraws, objects: Objects, scenes: int, side: int) -> torch.Tensor:
-    """Draw a random style for each of the two leaves (halves) of every part of every object, float32 [G, C]."""
+    """Draw a random style for each leaf: every part of every object has two.
+
+    Returns:
+        One row a leaf (G) and one column a field of a style (C), float32 [G, C].
+    """
     palette_BK3 = _palettes(draws, scenes)
     owner_P, whole_P = objects.parts()
     parts, scene_P, region_P = len(owner_P), objects.scene_N[owner_P], objects.region_span_N[owner_P] > 0

@@ -118,7 +118,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def load_average(folder: Path) -> tuple[Sam, int]:
-    """Load a checkpoint's moving average of the weights as a network in evaluation mode, and its number of steps.
+    """Load the moving average of the weights from a checkpoint.
+
+    Returns:
+        A network in evaluation mode with these weights, and the number of training steps behind the checkpoint.
 
     Raises:
         ValueError: The folder holds no checkpoint.

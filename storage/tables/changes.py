@@ -53,8 +53,8 @@ def can_be_withdrawn(
 ) -> set[ShardAddress]:
     """Return the addresses of the withdrawals that can be folded now.
 
-    A withdrawal can be folded if all shards of its masks are in the tables, and the table rows of these shards can be
-    read again.
+    A withdrawal can be folded if each shard that holds one of the withdrawn masks is in the tables, and if the Parquet
+    part with that shard's rows is still readable.
     """
     shards = {each.address: _shards_of(withdrawn_by(store, [each]), taken) for each in withdrawals}
     every = sorted({shard for some in shards.values() for shard in some or ()})

@@ -35,7 +35,7 @@ def put_images(attempt: Attempt, images: Iterable[tuple[ImageRecord, bytes]], in
     """Write the tar and the table rows of an image shard, with the images in the order of their keys.
 
     Raises:
-        ValueError: A record contradicts its bytes, or `inherited` already has an image.
+        ValueError: A record contradicts its bytes, or `inherited` already holds one of `images`.
     """
     samples = sorted(images, key=lambda sample: sample[0].key)
     for image, data in samples:
@@ -54,7 +54,7 @@ def put_masks(
     """Write the tar and the table rows of a mask shard, with the images in the order of their keys.
 
     Raises:
-        ValueError: A mask contradicts its image, or `inherited` already has an image.
+        ValueError: A mask contradicts its image, or `inherited` already holds one of `images`.
     """
     samples = sorted(images, key=lambda sample: sample[0].key)
     for image, masks in samples:

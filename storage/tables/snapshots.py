@@ -41,7 +41,7 @@ class Snapshot:
 
     @property
     def done(self) -> DoneFold:
-        """Done fold that the snapshot was taken of."""
+        """The done fold whose tables the snapshot names."""
         return DoneFold(number=self.fold, folder=self.folder, versions=self.versions, proofs=self.proofs)
 
 
