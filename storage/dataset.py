@@ -156,8 +156,8 @@ class Dataset:
         If a plan with the same kind, shards and settings is already stored, that plan is returned.
 
         Raises:
-            ValueError: The kind is unknown, a shard has inputs that this kind does not take, or shard names are malformed
-                or repeated.
+            ValueError: The kind is unknown, a shard has inputs that this kind does not take, or shard names are
+                malformed or repeated.
         """
         plan = plans.put_plan(self.store, plans.make_plan(kind, shards, settings))
         return self._plans.setdefault(plan.plan_id, plan)

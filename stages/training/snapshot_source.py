@@ -246,7 +246,7 @@ class SnapshotSource:
         """Do nothing: the images need no preparation."""
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
-        """Cut a window out of a random image. Each mask of the image is equally likely to become a prompt's ground truth.
+        """Cut a window out of a random image, with some of the image's masks as ground truth.
 
         Raises:
             ValueError: None of the many images drawn has masks.
