@@ -149,6 +149,8 @@ def cut_power(folder: Path, count: int, dice: random.Random, tally: Tally) -> No
     disks: list[Disk] = [SimulatedDisk(folder / "simulated")]
     if LoopDisk.is_possible(folder / "loop"):
         disks.append(LoopDisk(folder / "loop"))
+    else:
+        print("no loop device can be mounted here: power is cut on the simulated disk alone", file=sys.stderr)
     for number, disk in enumerate(disks):
         power_cuts(folder / f"jobs-{number}", disk, round(count / len(disks)), dice, tally)
 
