@@ -1,0 +1,1 @@
+"""Relational state of annotation: users, rounds, tasks, leases, operations, submissions and verdicts."""

@@ -1,0 +1,247 @@
+"""Submissions and verdicts: finished work, and what reviewers say about it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, select, update
+
+from storage.errors import NotFound
+from storage.workspace import audit, leases
+from storage.workspace.columns import now, seconds_from_now
+from storage.workspace.database import Database
+from storage.workspace.operations import state_of
+from storage.workspace.records import RoundState, Submission, Verdict
+from storage.workspace.rounds import locked_round
+from storage.workspace.schema import ASSIGNMENTS, SLOTS, SUBMISSIONS, TASKS, VERDICTS
+
+RESERVED_S = 24 * 3600
+"""Seconds for which a task that was sent back is kept for its annotator."""
+QUESTIONS = ("mask_good", "nothing_missing")
+ANSWERS = ("yes", "no", "unsure")
+_MAX_NOTE = 2000
+
+
+class StaleRevision(ValueError):
+    """Error of a submission of another revision than the newest of the line.
+
+    Attributes:
+        revision: Newest revision of the line.
+    """
+
+    def __init__(self, revision: int, got: int) -> None:
+        super().__init__(f"revision {got} was submitted, but the line is at {revision}; read the state and submit that")
+        self.revision = revision
+
+
+class Submissions:
+    """Methods for the submissions of a workspace and the verdicts about them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def submit(self, token: str, revision: int) -> Submission:
+        """Finish a task: submit the newest revision of the lease's line, and end the lease.
+
+        Repeating this does no harm: the same lease gives the same submission.
+
+        Raises:
+            NotFound: There is no such lease.
+            StaleLease: The lease has ended without a submission.
+            StaleRevision: The line has another revision; what the client wants to submit is not what is stored.
+            ValueError: The round is no longer open.
+        """
+        with self._database.write() as connection:
+            earlier = _of_token(connection, token)
+            if earlier is not None:
+                return earlier
+            lease = leases.require_current(connection, token)
+            earlier = _of_token(connection, token)
+            if earlier is not None:
+                return earlier
+            task_id, annotator = lease["task_id"], lease["annotator"]
+            round_id = connection.execute(select(TASKS.c.round_id).where(TASKS.c.task_id == task_id)).scalar_one()
+            locked_round(connection, round_id, (RoundState.OPEN, RoundState.PAUSED), shared=True)
+            state = state_of(connection, task_id, annotator)
+            if state.revision != revision:
+                raise StaleRevision(state.revision, revision)
+            row = {
+                "task_id": task_id,
+                "annotator": annotator,
+                "token": token,
+                "revision": revision,
+                "state": "submitted",
+                "masks": len(state.masks),
+            }
+            connection.execute(insert(SUBMISSIONS).values(submitted_at=now(), **row))
+            leases.end(connection, token, "submitted", free=False)
+            leases.set_assignment(connection, task_id, annotator, state="submitted")
+            return _require(_of_token(connection, token))
+
+    def get(self, submission_id: int) -> Submission:
+        """Read a submission.
+
+        Raises:
+            NotFound: There is no such submission.
+        """
+        with self._database.read() as connection:
+            return _submission_of(connection, submission_id)
+
+    def read(self, *, round_id: str | None = None, task_id: int | None = None) -> list[Submission]:
+        """Read submissions, oldest first; of one round or task, or all. Those sent back or withdrawn are included."""
+        query = select(SUBMISSIONS).join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
+        if round_id is not None:
+            query = query.where(TASKS.c.round_id == round_id)
+        if task_id is not None:
+            query = query.where(TASKS.c.task_id == task_id)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(SUBMISSIONS.c.submission_id)).mappings().all()
+        return [_submission(row) for row in rows]
+
+    def accept(self, submission_id: int, *, actor: str) -> None:
+        """Mark a submission as reviewed and good.
+
+        Raises:
+            NotFound: There is no such submission.
+            ValueError: It was sent back or withdrawn.
+        """
+        self._set_state(submission_id, "accepted", ("submitted", "accepted"), "accept submission", actor)
+
+    def send_back(self, submission_id: int, reason: str, *, actor: str) -> None:
+        """Send a submission back: its annotator can claim the task again and goes on from there.
+
+        Raises:
+            NotFound: There is no such submission.
+            ValueError: It was sent back or withdrawn already, or the round is no longer open.
+        """
+        with self._database.write() as connection:
+            found = _submission_of(connection, submission_id)
+            _check_state(found, ("submitted", "accepted"))
+            round_id = connection.execute(select(TASKS.c.round_id).where(TASKS.c.task_id == found.task_id)).scalar_one()
+            locked_round(connection, round_id, (RoundState.OPEN, RoundState.PAUSED), shared=True)
+            _set(connection, submission_id, "sent_back")
+            mine = and_(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == found.annotator)
+            reserved = {"done": False, "token": None}
+            connection.execute(update(SLOTS).where(mine).values(expires_at=seconds_from_now(RESERVED_S), **reserved))
+            leases.set_assignment(connection, found.task_id, found.annotator, state="sent_back", reason=reason)
+            audit.record(connection, actor, "send back", f"submission {submission_id}", {"reason": reason})
+
+    def withdraw(self, round_id: str, annotator: str, *, actor: str) -> list[Submission]:
+        """Take an annotator's submissions of a round back, so that closing leaves them out; return them.
+
+        Their tasks are free for others, if the round is still open.
+        """
+        with self._database.write() as connection:
+            query = (
+                select(SUBMISSIONS)
+                .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
+                .where(TASKS.c.round_id == round_id, SUBMISSIONS.c.annotator == annotator)
+                .where(SUBMISSIONS.c.state.in_(("submitted", "accepted")))
+            )
+            found = [_submission(row) for row in connection.execute(query).mappings()]
+            for each in found:
+                _set(connection, each.submission_id, "withdrawn")
+                mine = and_(SLOTS.c.task_id == each.task_id, SLOTS.c.annotator == annotator)
+                freed = {"done": False, "token": None, "expires_at": None, "annotator": None}
+                connection.execute(update(SLOTS).where(mine).values(**freed))
+            details = {"annotator": annotator, "submissions": len(found)}
+            audit.record(connection, actor, "withdraw submissions", round_id, details)
+        return found
+
+    def add_verdict(
+        self,
+        submission_id: int,
+        *,
+        reviewer: str,
+        question: str,
+        answer: str,
+        mask: str = "",
+        note: str = "",
+    ) -> Verdict:
+        """Store a reviewer's answer to a question about a submission; the newest answer of a reviewer counts.
+
+        Raises:
+            NotFound: There is no such submission.
+            ValueError: Question, answer or note is malformed, or the submission has no such mask.
+        """
+        if question not in QUESTIONS or answer not in ANSWERS:
+            raise ValueError(
+                f"verdict {question!r}: {answer!r}; expected {' or '.join(QUESTIONS)}: {', '.join(ANSWERS)}"
+            )
+        if len(note) > _MAX_NOTE or "\0" in note:
+            raise ValueError(f"note of {len(note)} characters; expected at most {_MAX_NOTE}")
+        if (question == "mask_good") != bool(mask):
+            raise ValueError(f"verdict {question!r}: mask_good names a mask, nothing_missing is about the whole image")
+        with self._database.write() as connection:
+            found = _submission_of(connection, submission_id)
+            if mask:
+                state = state_of(connection, found.task_id, found.annotator, revision=found.revision)
+                if mask not in {each.mask for each in state.masks}:
+                    raise ValueError(f"submission {submission_id} has no mask {mask!r}")
+            row = {"submission_id": submission_id, "mask": mask, "reviewer": reviewer, "question": question}
+            stored = insert(VERDICTS).values(created_at=now(), answer=answer, note=note, **row).returning(VERDICTS)
+            return Verdict(**connection.execute(stored).mappings().one())
+
+    def verdicts(self, *, round_id: str | None = None, submission_id: int | None = None) -> Sequence[Verdict]:
+        """Read verdicts, oldest first; of one round or submission, or all."""
+        query = (
+            select(VERDICTS)
+            .join(SUBMISSIONS, SUBMISSIONS.c.submission_id == VERDICTS.c.submission_id)
+            .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
+        )
+        if round_id is not None:
+            query = query.where(TASKS.c.round_id == round_id)
+        if submission_id is not None:
+            query = query.where(VERDICTS.c.submission_id == submission_id)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(VERDICTS.c.verdict_id)).mappings().all()
+        return [Verdict(**row) for row in rows]
+
+    def skips(self, round_id: str) -> dict[str, int]:
+        """Count the tasks of a round that each annotator skipped."""
+        query = (
+            select(ASSIGNMENTS.c.annotator)
+            .join(TASKS, TASKS.c.task_id == ASSIGNMENTS.c.task_id)
+            .where(TASKS.c.round_id == round_id, ASSIGNMENTS.c.state == "skipped")
+        )
+        counts: dict[str, int] = {}
+        with self._database.read() as connection:
+            for name in connection.execute(query).scalars():
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def _set_state(self, submission_id: int, state: str, states: Sequence[str], action: str, actor: str) -> None:
+        with self._database.write() as connection:
+            _check_state(_submission_of(connection, submission_id), states)
+            _set(connection, submission_id, state)
+            audit.record(connection, actor, action, f"submission {submission_id}")
+
+
+def _set(connection: Connection, submission_id: int, state: str) -> None:
+    connection.execute(update(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id).values(state=state))
+
+
+def _check_state(found: Submission, states: Sequence[str]) -> None:
+    if found.state not in states:
+        raise ValueError(f"submission {found.submission_id} is {found.state}; expected {' or '.join(states)}")
+
+
+def _submission_of(connection: Connection, submission_id: int) -> Submission:
+    query = select(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id).with_for_update()
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"submission {submission_id}: there is no such submission")
+    return _submission(row)
+
+
+def _of_token(connection: Connection, token: str) -> Submission | None:
+    row = connection.execute(select(SUBMISSIONS).where(SUBMISSIONS.c.token == token)).mappings().one_or_none()
+    return None if row is None else _submission(row)
+
+
+def _submission(row: Any) -> Submission:
+    return Submission(**{name: row[name] for name in Submission.__dataclass_fields__})
+
+
+def _require(submission: Submission | None) -> Submission:
+    assert submission is not None
+    return submission
