@@ -1,16 +1,17 @@
 """Upkeep of a dataset: redo shards, give shards up, remove garbage, check every byte, rebuild the tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from storage.objects.stores import ObjectStore
 from storage.protocol import cleaning, redo
 from storage.protocol.cleaning import CleaningReport
 from storage.protocol.commits import Commit
 from storage.protocol.plans import Plan
-from storage.tables import verification
 from storage.tables.folds import FoldReport
 from storage.tables.rebuild import rebuild
-from storage.tables.verification import VerifyReport
+from storage.verification import verify as verification
+from storage.verification.journal import Journal, journal_path
+from storage.verification.verify import VerifyProgress, VerifyReport
 
 
 class Maintenance:
@@ -58,13 +59,34 @@ class Maintenance:
         """
         return cleaning.clean(self._store, delete=delete)
 
-    def verify(self, *, fast: bool = False) -> VerifyReport:
+    def verify(
+        self,
+        *,
+        fast: bool = False,
+        on_progress: Callable[[VerifyProgress], None] = lambda progress: None,
+        journal: Journal | None = None,
+    ) -> VerifyReport:
         """Check the stored objects and the tables against the commit records.
 
         Args:
             fast: Whether to compare only the sizes of objects; otherwise every byte is read.
+            on_progress: Function that is called after each shard.
+            journal: What an interrupted check found sound, which is not read again; see `journal`.
         """
-        return verification.verify(self._store, fast=fast)
+        return verification.verify(self._store, fast=fast, on_progress=on_progress, journal=journal)
+
+    def journal(self, *, again: bool = False) -> Journal:
+        """Read what an interrupted `verify` of this dataset found sound, as this user on this machine.
+
+        `with maintenance.journal() as journal: maintenance.verify(journal=journal)` continues that check.
+
+        Args:
+            again: Whether to forget it, and to check everything again.
+
+        Raises:
+            StoreError: The journal, a file below ~/.cache/gigamask, cannot be read.
+        """
+        return Journal(journal_path(self._store), again=again)
 
     def rebuild_tables(self) -> FoldReport:
         """Rebuild the four tables from the commit records, even where the tables are damaged or missing."""

@@ -1,12 +1,17 @@
 """The commands `query`, `status`, `snapshot`, `verify` and `report`. Only `snapshot` and `report` write."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
-from flows.progress import log
+from flows.progress import LINE_EVERY_S, log
+
+if TYPE_CHECKING:
+    from storage.verification.verify import VerifyProgress
 
 
 def query(
@@ -55,18 +60,45 @@ def snapshot(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> 
 
 def verify(
     dataset: DatasetUri = DEFAULT_DATASET,
-    fast: Annotated[bool, typer.Option("--fast", help="Compare sizes only.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Compare sizes and counts only.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Do not continue an interrupted check.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every byte and every count that a commit record states; for each fault, print what to do."""
+    """Check every byte and every count that a commit record states; for each fault, print what to do.
+
+    A check that was interrupted continues where it stopped.
+    """
     log(f"verify: {'sizes of' if fast else 'reading'} everything that {dataset} refers to ...")
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
-    checked = Dataset.open(dataset).maintenance.verify(fast=fast)
+    opened = Dataset.open(dataset)
+    if fast:
+        checked = opened.maintenance.verify(fast=True, on_progress=_lines())
+    else:
+        with opened.maintenance.journal(again=again) as journal:
+            if journal.begun:
+                log(f"verify: continues the check begun at {journal.begun}; --again starts over")
+            checked = opened.maintenance.verify(on_progress=_lines(), journal=journal)
     print_result(checked, as_json)
     if checked.faults:
         raise typer.Exit(1)
+
+
+def _lines() -> Callable[["VerifyProgress"], None]:
+    """Make the function that prints a line of progress every few seconds."""
+    last = time.monotonic()
+
+    def show(progress: "VerifyProgress") -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            log(
+                f"verify: {progress.records}/{progress.records_total} records, {progress.nbytes / 2**30:.1f} GiB, "
+                f"{progress.faults} faults"
+            )
+
+    return show
 
 
 def report(

@@ -1,1 +1,1 @@
-"""The tables over the commit records: columns, folds, snapshots, SQL, verification."""
+"""The tables over the commit records: columns, folds, snapshots, SQL."""

@@ -80,17 +80,9 @@ def torn_files(store: ObjectStore, folder: str, name: str, since: int, table: De
     torn = []
     for version in range(since + 1, table.version() + 1):
         for key, nbytes in _added(store, folder, name, version):
-            if key.removeprefix(f"{folder}/{name}/") in live and not _is_whole(store, key, nbytes):
+            if key.removeprefix(f"{folder}/{name}/") in live and not is_whole(store, key, nbytes):
                 torn.append(key)
     return torn
-
-
-def broken_files(store: ObjectStore, folder: str, name: str, version: int) -> list[str]:
-    """Keys of the files of a table's version that are missing or not whole."""
-    table = DeltaTable(store.table_uri(folder, name), version=version, storage_options=store.table_options())
-    files = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
-    keys = [(f"{folder}/{name}/{file['path']}", file["size_bytes"]) for file in files]
-    return [key for key, nbytes in keys if not _is_whole(store, key, nbytes)]
 
 
 def remove_torn_log(store: ObjectStore, folder: str, name: str, since: int) -> bool:
@@ -118,11 +110,11 @@ def _is_torn_log(data: bytes) -> bool:
 
 def _live_files(table: DeltaTable) -> set[str]:
     """Return the paths, relative to the table's folder, of the files whose rows are in the table."""
-    return set(pa.table(table.get_add_actions())["path"].to_pylist())
+    return {unquote(path) for path in pa.table(table.get_add_actions())["path"].to_pylist()}
 
 
-def _is_whole(store: ObjectStore, key: str, nbytes: int) -> bool:
-    """Whether a Parquet file has its size and can be read to its end; a file system may leave zeros in the middle."""
+def is_whole(store: ObjectStore, key: str, nbytes: int) -> bool:
+    """Whether a table's file has its size and can be read to its end; a file system may leave zeros in the middle."""
     try:
         data = store.get(key)
         if len(data) != nbytes:

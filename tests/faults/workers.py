@@ -29,7 +29,8 @@ from storage.protocol.commits import Commit
 from storage.protocol.inputs import MaskKey, image_inputs, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
-from storage.tables import contents, delta, fold_log, folds, query, snapshots, verification
+from storage.tables import contents, delta, fold_log, folds, query, snapshots
+from storage.verification import verify
 from tests.faults import truth
 
 Job = Callable[[Any], Any]  # of a Dataset; of None where no dataset was named
@@ -363,7 +364,7 @@ def _shift_clock(offset: timedelta) -> None:
         redo,
         s3,
         snapshots,
-        verification,
+        verify,
     ):
         if hasattr(module, "datetime"):
             vars(module)["datetime"] = Shifted

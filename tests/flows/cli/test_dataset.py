@@ -16,6 +16,7 @@ from storage.protocol.commits import begin_attempt
 from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, mask_id_of
+from storage.verification.verify import VerifyProgress
 from tests.image_records import image_record, photo_key
 
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
@@ -103,6 +104,26 @@ def test_gc_closes_the_missing_shards_of_a_plan(gigamask: Gigamask, made: Simple
     assert len(made.dataset.missing(plan)) == 2
     assert json.loads(gigamask(*command, "--delete", cwd=made.folder).stdout)["closed"] == ["000000", "000001"]
     assert made.dataset.missing(plan) == []
+
+
+def test_verify_continues_an_interrupted_check_unless_told_to_start_again(
+    gigamask: Gigamask, made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(progress: VerifyProgress) -> None:
+        if progress.records == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("HOME", str(made.folder / "home"))
+    command = ["verify", "--dataset", "data", "--json"]
+    for more in ([], ["--again"]):
+        data = Dataset.open(made.folder / "data")
+        with pytest.raises(KeyboardInterrupt), data.maintenance.journal() as journal:
+            data.maintenance.verify(on_progress=stop, journal=journal)
+        done = gigamask(*command, *more, cwd=made.folder)
+        assert ("continues the check begun at" in done.stderr) is not bool(more)
+        report = json.loads(done.stdout)
+        assert (report["records"], report["masks"], report["faults"], report["unproven"]) == (3, 6, [], [])
+        assert list((made.folder / "home").rglob("*.txt")) == []
 
 
 def test_redo_plans_the_shards_with_rejects(gigamask: Gigamask, made: SimpleNamespace) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from storage.errors import StoreError
 from storage.tables.delta import one_line
 
+RESTORE = "restore it from a copy"
+"""Advice for a file of which there is only one."""
 _LONGEST = 500
 """Characters of a fault's text; a hostile file may make an error's message as long as it likes."""
 
@@ -25,13 +27,25 @@ class Faults:
     """Faults found so far. Every error that a check meets becomes a fault here."""
 
     def __init__(self) -> None:
-        self.found: list[Fault] = []
         self.keys: set[str] = set()
+        self.noted = 0
+        """How often a fault was added, the same one again included."""
+        self._found: dict[Fault, None] = {}  # each once: a table that cannot be read fails check after check
+
+    @property
+    def found(self) -> tuple[Fault, ...]:
+        """All faults, in the order in which they were found."""
+        return tuple(self._found)
 
     def note(self, key: str, what: str, advice: str) -> None:
         """Add a fault."""
-        self.found.append(Fault(key=key, what=what, advice=advice))
-        self.keys.add(key)
+        self.add(Fault(key=key, what=what, advice=advice))
+
+    def add(self, fault: Fault) -> None:
+        """Add a fault that another check has found."""
+        self._found[fault] = None
+        self.noted += 1
+        self.keys.add(fault.key)
 
     @contextmanager
     def guard(self, key: str, advice: str) -> Iterator[None]:
