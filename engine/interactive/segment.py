@@ -184,7 +184,9 @@ def interact_many(
     for prompt in prompts:
         check_prompt(prompt, frame.image_hw)
     _check_alike(prompts)
-    sam_prompts = _to_model(prompts, frame, side=4 * model.sam.config.embedding_side, device=embeddings_1CEE.device)
+    sam_prompts = to_prompts(
+        prompts, [frame] * len(prompts), side=model.sam.config.logits_side, device=embeddings_1CEE.device
+    )
     outputs: Outputs = "multimask" if prompts[0].is_ambiguous else "single"
     with torch.inference_mode():
         decoded = model.sam.decode(embeddings_1CEE, sam_prompts, outputs=outputs)
@@ -252,21 +254,33 @@ def _check_alike(prompts: Sequence[ObjectPrompt]) -> None:
         )
 
 
-def _to_model(prompts: Sequence[ObjectPrompt], frame: Frame, *, side: int, device: torch.device) -> Prompts:
-    points_PK2 = np.array([[(click.x, click.y) for click in p.clicks] for p in prompts], dtype=np.float64)
-    points_PK2 = points_PK2.reshape(len(prompts), -1, 2)
-    labels_PK = np.array([[click.positive for click in p.clicks] for p in prompts], dtype=np.int64).reshape(
-        len(prompts), -1
-    )
-    boxes = [p.box_xyxy for p in prompts if p.box_xyxy is not None]
+def to_prompts(prompts: Sequence[ObjectPrompt], frames: Sequence[Frame], *, side: int, device: torch.device) -> Prompts:
+    """Convert prompts of one kind to the network's, each from the pixels of its own frame.
+
+    Args:
+        prompts: Prompts with the same number of clicks, and with a box and previous logits in all or in none.
+        frames: Frame of each prompt.
+        side: Side of the low-resolution logits.
+        device: Device of the result.
+
+    Raises:
+        ValueError: Previous logits have another size.
+    """
+    points_PK2 = torch.zeros(len(prompts), len(prompts[0].clicks), 2)
+    for number, (prompt, frame) in enumerate(zip(prompts, frames, strict=True)):
+        points_K2 = np.array([(click.x, click.y) for click in prompt.clicks], dtype=np.float64).reshape(-1, 2)
+        points_PK2[number] = torch.from_numpy(frame.points_to_model(points_K2))
+    labels_PK = np.array([[click.positive for click in p.clicks] for p in prompts], dtype=np.int64)
+    boxes = [
+        frame.boxes_to_model(np.array([p.box_xyxy])) for p, frame in zip(prompts, frames, strict=True) if p.box_xyxy
+    ]
     logits = [p.previous_logits_LL for p in prompts if p.previous_logits_LL is not None]
     for logits_LL in logits:
         if logits_LL.shape != (side, side):
             raise ValueError(f"got previous logits of shape {list(logits_LL.shape)}, expected [{side}, {side}]")
-    boxes_P4 = torch.from_numpy(frame.boxes_to_model(np.array(boxes))).float() if boxes else None
     return Prompts(
-        points_PK2=torch.from_numpy(frame.points_to_model(points_PK2)).float(),
-        labels_PK=torch.from_numpy(labels_PK),
-        boxes_P4=boxes_P4,
+        points_PK2=points_PK2,
+        labels_PK=torch.from_numpy(labels_PK.reshape(len(prompts), -1)),
+        boxes_P4=torch.from_numpy(np.concatenate(boxes)).float() if boxes else None,
         mask_logits_P1LL=torch.stack(logits)[:, None].float() if logits else None,
     ).to(device)

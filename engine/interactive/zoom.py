@@ -77,7 +77,7 @@ class ZoomedImage:
         for layer in range(1, LAYERS + 1):
             windows = [window for window in self.windows if window.layer == layer]
             asked = [number for number, found in enumerate(best) if layer == 1 or _is_small(found)]
-            views = [self.view(_nearest(windows, prompts[number]).xyxy) for number in asked]
+            views = [self.view(nearest(windows, prompts[number]).xyxy) for number in asked]
             nearer = _grouped(views, [prompts[number] for number in asked])
             for number, found in zip(asked, nearer, strict=True):
                 best[number] = best_three(best[number], found)
@@ -108,19 +108,11 @@ class ZoomedImage:
         if prompt.previous_logits_LL is not None:
             crop = prompt.previous_crop_xyxy
         else:
-            crop = self._window_around(prompt.box_xyxy) if prompt.box_xyxy is not None else None
-        if crop is not None and self._has(crop) and all(_holds(crop, click.x, click.y) for click in prompt.clicks):
+            box_xyxy, image_hw = prompt.box_xyxy, self.whole.frame.image_hw
+            crop = window_around(self.windows, image_hw, box_xyxy) if box_xyxy is not None else None
+        if crop is not None and self._has(crop) and all(holds(crop, click.x, click.y) for click in prompt.clicks):
             return self.view(crop)
         return self.whole
-
-    def _window_around(self, box_xyxy: tuple[float, float, float, float]) -> CropXyxy:
-        x0, y0, x1, y1 = box_xyxy
-        room = 0.25 * max(x1 - x0, y1 - y0)
-        height, width = self.whole.frame.image_hw
-        wide = (max(0.0, x0 - room), max(0.0, y0 - room), min(width, x1 + room), min(height, y1 + room))
-        smallest_first = [window.xyxy for window in sorted(self.windows, key=lambda window: -window.layer)]
-        holding = (crop for crop in smallest_first if _holds(crop, *wide[:2]) and _holds(crop, *wide[2:]))
-        return next(holding, self.whole.frame.crop_xyxy)  # none holds a box outside, which will be refused
 
     def _as_seen(self, view: SamImage, prompt: ObjectPrompt) -> ObjectPrompt:
         """Return the prompt with logits that fit the view; those of another window are laid into the whole image.
@@ -227,7 +219,23 @@ def _is_small(found: Candidates) -> bool:
     return bool(found.masks_MHW.mean((1, 2)).min() <= SMALL_FRACTION)
 
 
-def _nearest(windows: Sequence[CropWindow], prompt: ObjectPrompt) -> CropWindow:
+def window_around(
+    windows: Sequence[CropWindow], image_hw: tuple[int, int], box_xyxy: tuple[float, float, float, float]
+) -> CropXyxy:
+    """Return the smallest window that holds a box with a quarter of the box's longer side as room around it.
+
+    The whole image is returned for a box outside the image, which will be refused.
+    """
+    x0, y0, x1, y1 = box_xyxy
+    room = 0.25 * max(x1 - x0, y1 - y0)
+    height, width = image_hw
+    wide = (max(0.0, x0 - room), max(0.0, y0 - room), min(width, x1 + room), min(height, y1 + room))
+    smallest_first = [window.xyxy for window in sorted(windows, key=lambda window: -window.layer)]
+    holding = (crop for crop in smallest_first if holds(crop, *wide[:2]) and holds(crop, *wide[2:]))
+    return next(holding, (0, 0, width, height))
+
+
+def nearest(windows: Sequence[CropWindow], prompt: ObjectPrompt) -> CropWindow:
     """Return the window whose centre is nearest to the prompt's lone click."""
     (click,) = prompt.clicks
 
@@ -238,6 +246,7 @@ def _nearest(windows: Sequence[CropWindow], prompt: ObjectPrompt) -> CropWindow:
     return min(windows, key=distance)
 
 
-def _holds(crop_xyxy: CropXyxy, x: float, y: float) -> bool:
+def holds(crop_xyxy: CropXyxy, x: float, y: float) -> bool:
+    """Tell whether a point lies in a window; its borders belong to it."""
     x0, y0, x1, y1 = crop_xyxy
     return x0 <= x <= x1 and y0 <= y <= y1
