@@ -58,8 +58,19 @@ class Database:
             yield connection
 
     @contextmanager
-    def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        engine = self.engine.execution_options(gigamask_write=write)
+    def snapshot(self) -> Iterator[Connection]:
+        """Begin a transaction that reads one state, whatever others write in the meantime.
+
+        Raises:
+            WorkspaceUnavailable: The database does not answer.
+        """
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite reads one state anyhow
+        with self._transaction(write=False, **options) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, *, write: bool, **options: Any) -> Iterator[Connection]:
+        engine = self.engine.execution_options(gigamask_write=write, **options)
         try:
             with engine.begin() as connection:
                 yield connection

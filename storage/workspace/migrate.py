@@ -27,25 +27,29 @@ def migrate(database: Database) -> None:
         if schema_of(connection) == newest:
             return
     with database.write() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        _check_known(connection, database)
-        config = Config()
-        config.set_main_option("script_location", str(_FOLDER))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        migrate_to(connection, "head")
+
+
+def migrate_to(connection: Connection, revision: str) -> None:
+    """Bring the tables to one revision of the schema, within a transaction that writes.
+
+    Raises:
+        StoreError: A newer version of gigamask wrote the database, or names the revision.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    known = {script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()}
+    for each in {schema_of(connection), revision} - {None, "head"} - known:
+        raise StoreError(
+            f"workspace: its schema {each!r} was written by a newer version of gigamask; "
+            f"use that version, or a backup that this one made"
+        )
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def schema_of(connection: Connection) -> str | None:
     """Return the revision of the database's schema; None for a database without tables."""
     return MigrationContext.configure(connection).get_current_revision()
-
-
-def _check_known(connection: Connection, database: Database) -> None:
-    found = schema_of(connection)
-    known = {script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()}
-    if found is not None and found not in known:
-        raise StoreError(
-            f"workspace {database.place}: its schema {found!r} was written by a newer version of gigamask; "
-            f"use that version, or restore a backup made with this one"
-        )

@@ -132,38 +132,9 @@ def test_work_after_submitting_becomes_a_branch(workspace: Workspace, lease: Lea
     assert names(workspace, lease) == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "payload", "problem"),
-    [
-        ("add", {"mask": "a"}, "'rle' is missing"),
-        ("add", {"rle": {}}, "'mask' is missing"),
-        ("add", made("a") | {"rle": {"size": [12, 16], "counts": "zzz"}}, "character"),
-        ("add", made("a") | {"rle": {"size": [12, 16], "counts": [1, 191]}}, "COCO's compressed string"),
-        ("add", made("a") | {"rle": {"size": [8, 16], "counts": "P4"}}, "the image 12 x 16"),
-        ("add", made("a") | {"rle": {"size": [12, 16], "counts": "P6"}}, "no pixel"),
-        ("add", made("a") | {"rle": {"size": ["12", 16], "counts": "P6"}}, "whole sides"),
-        ("add", made("a") | {"rle": {"size": [2**40, 2**40], "counts": "P6"}}, "below 2\\*\\*32"),
-        ("add", made("a") | {"rle": {"size": [12, 16], "counts": "0" * 4_000_001}}, "at most 4000000"),
-        ("add", made("a", clicks=-1), "clicks -1"),
-        ("add", made("a", predicted_iou="1"), "predicted_iou '1'"),
-        ("add", made("a", predicted_iou=float("nan")), "not JSON compliant"),
-        ("add", made("a", origin="found"), "origin 'found'"),
-        ("add", made("x" * 65), "1 to 64 characters"),
-        ("add", made("a", prompts="0"), "prompts"),
-        ("remove", {"mask": 3}, "mask 3"),
-        ("merge", made("a", masks=["b"]), "two or more"),
-        ("merge", made("a", masks=["b", "b"]), "twice"),
-        ("split", {"mask": "a", "into": [made("b")]}, "two or more"),
-        ("activity", {"inputs": [[1.0]]}, "pairs"),
-        ("activity", {"inputs": [[None, None]]}, "seconds"),
-        ("note", {"text": "a\0b"}, "NUL"),
-    ],
-)
-def test_a_malformed_operation_is_refused_with_its_call(
-    workspace: Workspace, lease: Lease, kind: str, payload: dict[str, object], problem: str
-) -> None:
-    good, bad = operation("add", made("good")), operation(kind, payload, base=1)
-    with pytest.raises(InvalidOperation, match=problem) as caught:
+def test_a_malformed_operation_is_refused_with_its_call(workspace: Workspace, lease: Lease) -> None:
+    good, bad = operation("add", made("good")), operation("add", {"mask": "a"}, base=1)
+    with pytest.raises(InvalidOperation, match="'rle' is missing") as caught:
         workspace.operations.append(lease.token, [good, bad])
     assert caught.value.op_id == bad.op_id
     assert workspace.operations.read(lease.task.task_id, "ann") == []

@@ -1,0 +1,127 @@
+"""Many processes at one workspace: real processes, which share nothing but the database."""
+
+import multiprocessing
+import time
+from collections import Counter
+from multiprocessing.synchronize import Barrier
+
+import pytest
+
+from storage.workspace.workspace import Workspace
+from tests.workspaces import Page, made, open_round, operation
+
+pytestmark = pytest.mark.slow
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def claim_all(place: str, name: str, barrier: Barrier, results: "multiprocessing.Queue[list[tuple[int, str]]]") -> None:
+    with Workspace.open(place, max_held=1000) as workspace:
+        barrier.wait(60)
+        claimed = []
+        while leases := workspace.leases.claim(name, 2):
+            claimed += [(lease.task.task_id, lease.token) for lease in leases]
+        results.put(claimed)
+
+
+def append_same(place: str, token: str, session: str, barrier: Barrier) -> None:
+    with Workspace.open(place) as workspace:
+        page = Page(session=session)
+        barrier.wait(60)
+        for number in range(10):
+            each = page("add", made(f"{session}-{number}"))
+            workspace.operations.append(token, [each])
+            workspace.operations.append(token, [each])
+
+
+def open_at_once(place: str, barrier: Barrier) -> None:
+    barrier.wait(60)
+    Workspace.open(place).close()
+
+
+def run(processes: list[multiprocessing.context.SpawnProcess]) -> None:
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+
+
+def test_twenty_claimers_never_get_the_same_slot(place: str) -> None:
+    names = [f"annotator-{number}" for number in range(20)]
+    with Workspace.open(place) as workspace:
+        for name in names:
+            workspace.users.add(name, "annotator")
+        open_round(workspace, images=60)
+        shared = open_round(workspace, images=5, overlap=4, first=1000)
+        overlapped = {task.task_id for task in workspace.rounds.tasks(shared.round_id)}
+    barrier, results = SPAWN.Barrier(len(names)), SPAWN.Queue()
+    processes = [SPAWN.Process(target=claim_all, args=(place, name, barrier, results)) for name in names]
+    for process in processes:
+        process.start()
+    claims = [results.get(timeout=200) for _ in processes]
+    for process in processes:
+        process.join(60)
+
+    taken = Counter(task for claimed in claims for task, _ in claimed)
+    assert len(taken) == 65
+    assert all(count == (4 if task in overlapped else 1) for task, count in taken.items())
+    assert all(len({task for task, _ in claimed}) == len(claimed) for claimed in claims)
+    tokens = [token for claimed in claims for _, token in claimed]
+    assert len(set(tokens)) == len(tokens) == 80
+
+
+def test_two_pages_writing_at_once_lose_nothing_and_double_nothing(place: str) -> None:
+    with Workspace.open(place) as workspace:
+        workspace.users.add("ann", "annotator")
+        open_round(workspace, images=1)
+        (lease,) = workspace.leases.claim("ann")
+        barrier = SPAWN.Barrier(4)
+        run(
+            [SPAWN.Process(target=append_same, args=(place, lease.token, f"s{number}", barrier)) for number in range(4)]
+        )
+        task_id = lease.task.task_id
+        main = workspace.operations.read(task_id, "ann")
+        branches = workspace.operations.branches(task_id)
+        names = Counter(each.payload["mask"] for each in main)
+        for branch in branches:
+            late = workspace.operations.read(task_id, "ann", branch=branch.branch)
+            names.update(each.payload["mask"] for each in late if each.branch)
+        assert names == {f"s{session}-{number}": 1 for session in range(4) for number in range(10)}
+        assert [each.revision for each in main] == list(range(1, len(main) + 1))
+
+
+def test_processes_that_open_an_empty_place_at_once_create_it_once(place: str) -> None:
+    barrier = SPAWN.Barrier(6)
+    run([SPAWN.Process(target=open_at_once, args=(place, barrier)) for _ in range(6)])
+    with Workspace.open(place) as workspace:
+        assert workspace.rounds.read_all() == []
+
+
+def test_a_writer_killed_in_the_middle_leaves_whole_calls_only(place: str) -> None:
+    with Workspace.open(place) as workspace:
+        workspace.users.add("ann", "annotator")
+        open_round(workspace, images=1)
+        (lease,) = workspace.leases.claim("ann")
+        for _ in range(3):
+            process = SPAWN.Process(target=append_pairs, args=(place, lease.token))
+            process.start()
+            time.sleep(2.5)
+            process.kill()
+            process.join()
+        state = workspace.operations.state(lease.task.task_id, "ann")
+        names = [mask.mask for mask in state.masks]
+        assert names
+        assert {name[:-2] for name in names if name.endswith("-a")} == {
+            name[:-2] for name in names if name[-2:] == "-b"
+        }
+        workspace.operations.append(lease.token, [operation("add", made("after"), base=state.revision, session="x")])
+
+
+def append_pairs(place: str, token: str) -> None:
+    with Workspace.open(place) as workspace:
+        lease = workspace.leases.get(token)
+        page = Page(base=lease.revision, session=f"from-{lease.revision}")
+        number = lease.revision
+        while True:
+            workspace.operations.append(token, [page("add", made(f"{number}-a")), page("add", made(f"{number}-b"))])
+            number += 1

@@ -1,0 +1,91 @@
+import pytest
+
+from storage.errors import NotFound
+from storage.workspace.records import GivenMask, RoundSpec, RoundState, TaskSpec
+from storage.workspace.workspace import Workspace
+from tests.workspaces import HEIGHT, WIDTH, open_round, rectangle
+
+
+def image(number: int, **more: object) -> TaskSpec:
+    return TaskSpec(image_id=number, height=HEIGHT, width=WIDTH, **more)
+
+
+def test_a_round_keeps_its_images_masks_and_settings(workspace: Workspace) -> None:
+    gold = (GivenMask(mask="g", rle=rectangle(), source="7/8"),)
+    prefill = (GivenMask(mask="b", rle=rectangle(1)), GivenMask(mask="a", rle=rectangle(2), stability_score=0.5))
+    spec = RoundSpec(
+        stage="semi_automatic",
+        tasks=(image(2**62, prefill=prefill), image(5, gold=gold, overlap=3)),
+        guidelines="by prominence",
+        settings={"model": "seed"},
+    )
+    opened = workspace.rounds.open(spec, actor="lea")
+    assert (opened.state, opened.created_by, opened.settings) == (RoundState.OPEN, "lea", {"model": "seed"})
+    first, second = workspace.rounds.tasks(opened.round_id)
+    assert [first.image_id, second.image_id, first.gold, second.gold] == [2**62, 5, False, True]
+    assert workspace.rounds.prefill(first.task_id) == prefill
+    assert workspace.rounds.gold(second.task_id) == gold
+    progress = workspace.rounds.progress(opened.round_id)
+    assert (progress.tasks, progress.slots, progress.free) == (2, 4, 4)
+
+
+def test_progress_counts_slots_by_what_became_of_them(workspace: Workspace) -> None:
+    opened = open_round(workspace, images=4)
+    for lease, finish in zip(workspace.leases.claim("ann", 3), (True, False, None), strict=True):
+        if finish:
+            workspace.submissions.submit(lease.token, 0)
+        elif finish is False:
+            workspace.leases.skip(lease.token, "dark")
+    progress = workspace.rounds.progress(opened.round_id)
+    assert (progress.done, progress.leased, progress.free, progress.skips) == (1, 1, 2, 1)
+
+
+def test_extending_adds_new_images_only(workspace: Workspace) -> None:
+    opened = open_round(workspace, images=2)
+    assert workspace.rounds.extend(opened.round_id, [image(2), image(3)]) == 1
+    assert [task.image_id for task in workspace.rounds.tasks(opened.round_id)] == [1, 2, 3]
+
+
+def test_a_cancelled_round_can_be_reopened_a_closed_one_cannot(workspace: Workspace) -> None:
+    opened = open_round(workspace)
+    workspace.rounds.cancel(opened.round_id)
+    assert workspace.leases.claim("ann") == []
+    with pytest.raises(ValueError, match="is cancelled; expected open or paused"):
+        workspace.rounds.pause(opened.round_id)
+    workspace.rounds.reopen(opened.round_id)
+    assert len(workspace.leases.claim("ann")) == 1
+    workspace.rounds.begin_closing(opened.round_id)
+    workspace.rounds.end_closing(opened.round_id)
+    with pytest.raises(ValueError, match="is closed; expected"):
+        workspace.rounds.reopen(opened.round_id)
+
+
+def test_a_round_that_is_being_closed_takes_no_more_submissions(workspace: Workspace) -> None:
+    opened = open_round(workspace)
+    (lease,) = workspace.leases.claim("ann")
+    workspace.rounds.begin_closing(opened.round_id)
+    with pytest.raises(ValueError, match="is closing; expected open or paused"):
+        workspace.submissions.submit(lease.token, 0)
+
+
+def test_the_first_plan_of_a_round_is_its_plan(workspace: Workspace) -> None:
+    opened = open_round(workspace)
+    workspace.rounds.begin_closing(opened.round_id)
+    assert workspace.rounds.set_plan(opened.round_id, "masks-1") == "masks-1"
+    assert workspace.rounds.set_plan(opened.round_id, "masks-2") == "masks-1"
+
+
+def test_malformed_rounds_are_refused(workspace: Workspace) -> None:
+    for tasks, problem in (
+        ((), "no images"),
+        ((image(1), image(1)), "an image twice"),
+        ((image(1, overlap=0),), "overlap 0"),
+        ((TaskSpec(image_id=1, height=9, width=9, prefill=(GivenMask(mask="a", rle=rectangle()),)),), "12 x 16"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            workspace.rounds.open(RoundSpec(stage="assisted_manual", tasks=tasks))
+    with pytest.raises(ValueError, match="stage 'other'"):
+        workspace.rounds.open(RoundSpec(stage="other", tasks=(image(1),)))
+    with pytest.raises(NotFound, match="no such round"):
+        workspace.rounds.get("round-x")
+    assert workspace.rounds.read_all() == []

@@ -1,0 +1,74 @@
+"""Opening: schemas, addresses, and that migrations and schema.py say the same."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from storage.errors import StoreError
+from storage.workspace.database import WorkspaceUnavailable
+from storage.workspace.schema import METADATA
+from storage.workspace.workspace import Workspace
+from tests.workspaces import open_round
+
+
+def test_the_migrations_make_the_tables_of_the_schema(workspace: Workspace) -> None:
+    with workspace.database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_opening_again_finds_what_was_there(place: str) -> None:
+    with Workspace.open(place) as first:
+        first.users.add("ann", "annotator")
+        opened = open_round(first)
+    with Workspace.open(place) as second:
+        assert [user.name for user in second.users.read_all()] == ["ann"]
+        assert second.rounds.read_all() == [opened]
+
+
+def test_a_newer_schema_is_refused(place: str) -> None:
+    with Workspace.open(place) as workspace, workspace.database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="'9999' was written by a newer version of gigamask"):
+        Workspace.open(place)
+
+
+def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
+    with Workspace.open(tmp_path / "w.sqlite") as workspace, workspace.database.read() as connection:
+        settings = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")]
+        assert settings == ["wal", 2]
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_addresses_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a file or postgresql://"):
+        Workspace.open("mysql://localhost/x")
+    with pytest.raises(StoreError, match="is missing; create it first"):
+        Workspace.open(tmp_path / "nowhere" / "w.sqlite")
+
+
+def test_a_server_that_is_away_is_named_without_its_password() -> None:
+    with pytest.raises(WorkspaceUnavailable, match="try again") as caught:
+        Workspace.open("postgresql://me:secret@127.0.0.1:1/w")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.sqlite").write_bytes(b"x" * 5000)
+    with pytest.raises(WorkspaceUnavailable, match="not a database"):
+        Workspace.open(tmp_path / "w.sqlite")
+
+
+def test_a_locked_file_is_waited_for_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.workspace.database.BUSY_TIMEOUT_S", 0.1)
+    with Workspace.open(tmp_path / "w.sqlite") as workspace:
+        other = sqlite3.connect(tmp_path / "w.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(WorkspaceUnavailable, match="database is locked; nothing was changed"):
+            workspace.users.add("ann", "annotator")
+        other.execute("ROLLBACK")
+        workspace.users.add("ann", "annotator")
