@@ -28,6 +28,7 @@ from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.tables import contents, fold_log, folds, lookup, snapshots
 from storage.tables.columns import MASKS
+from storage.tables.duplicates import Duplicates, duplicates_in
 from storage.tables.fold_log import DoneFold
 from storage.tables.folds import FoldReport
 from storage.tables.limits import QueryLimits, query_limited
@@ -184,15 +185,17 @@ class Dataset:
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
     def commits(self, plan: Plan, *, given_up: bool = False) -> list[Commit]:
-        """Read the newest commit record of each finished shard of a plan, ordered by shard.
+        """Read the newest commit record of each finished shard of a plan, in the plan's order.
 
         Args:
             plan: The plan of the shards.
             given_up: Whether to include the records of shards that were given up before any attempt made them.
         """
-        planned = {shard.name for shard in plan.shards}
         names = commits.newest_generations(commits.list_commits(self.store, plan.home))
-        records = commits.read_commits(self.store, [name for name in names if name.shard in planned])
+        by_shard = {name.shard: name for name in names}
+        records = commits.read_commits(
+            self.store, [by_shard[shard.name] for shard in plan.shards if shard.name in by_shard]
+        )
         return [record for record in records if given_up or record.attempt_id]
 
     def commit_of(self, address: ShardAddress) -> Commit:
@@ -304,11 +307,12 @@ class Dataset:
     def image_shards(self) -> list[Commit]:
         """Read the newest commit record of every image shard.
 
-        The records are ordered by plan, the oldest plan first, and within a plan by shard. A shard that was given up
-        before any attempt made it is left out.
+        The records are ordered by plan, the oldest plan first, and within a plan in the plan's order. A shard that was
+        given up before any attempt made it is left out.
         """
-        homes = [plan for plan in self.plans() if plan.kind is PlanKind.IMAGES and not plan.redoes]
-        return [commit for plan in homes for commit in self.commits(plan)]
+        images = [plan for plan in self.plans() if plan.kind is PlanKind.IMAGES and not plan.redoes]
+        records = {commit.address: commit for plan in images for commit in self.commits(plan)}
+        return list(records.values())  # plans of the same settings may have shards in common
 
     def is_there(self, shard: Commit) -> bool:
         """Check whether all objects of a shard are stored with the SHA-256 that the shard's record states."""
@@ -375,6 +379,17 @@ class Dataset:
             shards: Addresses of the image shards whose images are mapped.
         """
         return lookup.image_ids_of(self.store, shards)
+
+    def image_ids_in(self, shard: Commit) -> list[int]:
+        """Read the ids of an image shard's images, in the order of their places."""
+        return lookup.image_ids_in(self.store, shard)
+
+    def duplicates(self) -> Duplicates:
+        """Map shards, as `<plan>/<shard>`, to the image ids whose copies or masks stay out of the tables.
+
+        Shards that were folded earlier hold these images, or masks of them with the same settings.
+        """
+        return duplicates_in(self.store, fold_log.newest_done(self.store))
 
     def fold(self) -> FoldReport:
         """Take new commit records into the tables. Any process may call this at any time."""

@@ -16,13 +16,19 @@ FORMATS = ("jpg", "png")
 """File endings of the images that a shard may hold."""
 
 
+DUPLICATE = "duplicate"
+"""Reason of a reject whose content the dataset holds already."""
+
+
 class Stage(StrEnum):
     """Stage that made a mask or rejected an input.
 
-    Ingest makes no masks. The names of the other stages are those of the SAM paper.
+    Ingest and fold make no masks. The names of the other stages are those of the SAM paper.
     """
 
     INGEST = "ingest"
+    FOLD = "fold"
+    """Stage that takes commit records into the tables; it rejects copies of images and of masks."""
     ASSISTED_MANUAL = "assisted_manual"
     SEMI_AUTOMATIC = "semi_automatic"
     FULLY_AUTOMATIC = "fully_automatic"

@@ -1,15 +1,19 @@
-"""Plan of the images to mask: each mask shard is made from a range of images of one image shard."""
+"""Plan of the images to mask: each mask shard is made from a range of images of one image shard.
+
+The ranges follow from the image shard alone. So two calls that see different states of the dataset plan the same mask
+shards for the image shards that both of them see.
+"""
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import Model
 from storage.dataset import Dataset
-from storage.protocol.inputs import ImageRange, Images, PlanKind, ShardAddress, image_inputs, image_shard
+from storage.protocol.commits import Commit
+from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress, image_inputs, image_shard
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import Stage
 
@@ -27,52 +31,87 @@ def plan_masks(
     """Return the plans that mask every image of the dataset with this model and config, oldest first.
 
     Existing plans are kept, so that a second call of the same command continues these plans. Images that no existing
-    plan covers get a new plan. Unless `images_per_shard` is given, the number of images alone decides the length of a
-    mask shard, so that another machine can continue a plan. For example, 20 images make 20 shards, 1,000 images make 63
-    shards of 16, and 16,384 or more images make shards of 256.
+    plan covers get a new plan. Unless `images_per_shard` is given, the number of photos that were planned together with
+    an image shard decides the length of its ranges. For example, 20 photos make 20 mask shards, 1,000 photos make 63
+    shards of 16 images, and 16,384 or more photos make shards of 256. Copies of images that another shard holds are
+    left out.
     """
+    dataset.fold()  # decides which images are copies
     settings = plan_settings(model, config)
     plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS and plan.settings == settings]
-    fresh = _uncovered(dataset, plans)
+    fresh = _uncovered(dataset, plans, images_per_shard)
     if fresh:
-        total = sum(len(images.places) for images in fresh)
-        length = images_per_shard or min(MAX_IMAGES, math.ceil(total / SHARDS_PER_PLAN))
-        ranges = [piece for images in fresh for piece in _cut(images, length)]
-        shards = [PlannedShard(name=f"{number:06d}", inputs=(images,)) for number, images in enumerate(ranges)]
-        plans.append(dataset.new_plan(PlanKind.MASKS, shards, settings))
+        plans.append(dataset.new_plan(PlanKind.MASKS, [PlannedShard.from_inputs(images) for images in fresh], settings))
     return plans
 
 
-def _uncovered(dataset: Dataset, plans: Sequence[Plan]) -> list[ImageRange]:
-    """List the ranges of images that none of the plans masks.
-
-    A redone image shard keeps its images and their places and appends new images; only the appended ones are listed.
-    """
+def _uncovered(dataset: Dataset, plans: Sequence[Plan], images_per_shard: int | None) -> list[ImageRange | ImageSet]:
+    """List the images that none of the plans masks, cut into the inputs of mask shards."""
     planned: dict[str, list[Images]] = {}
     for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
         planned.setdefault(image_shard(images).lineage, []).append(images)
-    uncovered: list[ImageRange] = []
+    duplicates = dataset.duplicates()
+    uncovered: list[ImageRange | ImageSet] = []
     for commit in dataset.image_shards():
-        covered = _covered(dataset, planned.get(commit.address.lineage, []), commit.images)
-        gaps = _gaps(covered, commit.images)
-        uncovered += [ImageRange(shard=commit.address, start=start, stop=stop) for start, stop in gaps]
+        generations = _inherited(dataset, commit)
+        left_out = _covered(planned.get(commit.address.lineage, []), generations)
+        left_out |= _places_of(dataset, commit, duplicates.get(commit.address.lineage, frozenset()))
+        length = images_per_shard or _length(dataset, generations[0])
+        start = 0
+        for generation in generations:
+            if generation.images > start:
+                added = ImageRange(shard=generation.address, start=start, stop=generation.images)
+                uncovered += [images for piece in _cut(added, length) for images in _without(piece, left_out)]
+            start = generation.images
     return uncovered
 
 
-def _covered(dataset: Dataset, planned: Sequence[Images], total: int) -> set[int]:
-    """Collect the places below `total` of images that are planned."""
+def _inherited(dataset: Dataset, commit: Commit) -> list[Commit]:
+    """List the generations of an image shard that the newest one keeps, oldest first.
+
+    A redo keeps the images before it, with their places, and appends others. A redo of a lost shard keeps none.
+    """
+    generations = [commit]
+    while (newest := generations[0]).generation:
+        before = dataset.commit_of(newest.address.before)
+        if newest.parts[: len(before.parts)] != before.parts:
+            break
+        generations.insert(0, before)
+    return generations
+
+
+def _covered(planned: Sequence[Images], generations: Sequence[Commit]) -> set[int]:
+    """Collect the places of images that are planned."""
+    total = {commit.address: commit.images for commit in generations}
     covered: set[int] = set()
     for images in planned:
-        places = range(dataset.commit_of(images).images) if isinstance(images, ShardAddress) else images.places
-        last = bisect_left(places, total)
-        covered.update(places[:last])
+        shard = image_shard(images)
+        if shard in total:
+            covered.update(range(total[shard]) if isinstance(images, ShardAddress) else images.places)
     return covered
 
 
-def _gaps(covered: set[int], total: int) -> Iterator[tuple[int, int]]:
-    """Find the longest ranges of places from 0 to `total` - 1 that hold no covered place, in ascending order."""
-    bounds = [-1, *sorted(covered), total]
-    return ((before + 1, after) for before, after in pairwise(bounds) if after - before > 1)
+def _places_of(dataset: Dataset, commit: Commit, image_ids: Collection[int]) -> set[int]:
+    """Find the places of images in their shard."""
+    if not image_ids:
+        return set()
+    return {place for place, image_id in enumerate(dataset.image_ids_in(commit)) if image_id in image_ids}
+
+
+def _length(dataset: Dataset, first: Commit) -> int:
+    """Return how many images of an image shard a mask shard is made from."""
+    photos = sum(len(shard.inputs) for shard in dataset.plan(first.made_by).shards)
+    return max(1, min(MAX_IMAGES, math.ceil(photos / SHARDS_PER_PLAN)))
+
+
+def _without(images: ImageRange, places: Collection[int]) -> list[ImageRange | ImageSet]:
+    """Leave some places out of a range; the result is one range, one set or nothing."""
+    kept = [place for place in images.places if place not in places]
+    if not kept:
+        return []
+    if kept[-1] - kept[0] + 1 == len(kept):
+        return [replace(images, start=kept[0], stop=kept[-1] + 1)]
+    return [ImageSet(shard=images.shard, places=tuple(kept))]
 
 
 def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:

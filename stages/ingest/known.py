@@ -42,7 +42,8 @@ class KnownPhotos:
         self._plan_id = plan.plan_id
         self._planned_before = {}
         earlier_plans = list(takewhile(lambda other: other.plan_id != plan.plan_id, self._plans))
-        later_plans = [other for other in self._plans[len(earlier_plans) + 1 :] if other.redoes != plan.home]
+        later = self._plans[len(earlier_plans) + 1 :]
+        later_plans = [other for other in later if other.redoes != (plan.redoes or plan.plan_id)]
         self._planned_later = {
             key for later in later_plans for shard in later.shards for key in photo_inputs(shard.inputs)
         }

@@ -43,10 +43,7 @@ def plan_photos(
     fresh = [photo for photo in found if photo.key not in covered]
     if fresh:
         groups = _group(fresh, config.images_per_shard, config.shard_bytes)
-        shards = [
-            PlannedShard(name=f"{number:06d}", inputs=tuple(photo.key for photo in group))
-            for number, group in enumerate(groups)
-        ]
+        shards = [PlannedShard.from_inputs(*(photo.key for photo in group)) for group in groups]
         new = dataset.new_plan(PlanKind.IMAGES, shards, config.settings())
         plans[new.plan_id] = new
     return list(plans.values())

@@ -12,9 +12,9 @@ from jsonschema.exceptions import best_match
 
 from storage.errors import Corrupt, StoreError
 
-FORMAT = 2
+FORMAT = 3
 """Format number of every JSON file of a dataset; a reader refuses a higher one."""
-_READ_FORMATS = (1, 2)
+_READ_FORMATS = (1, 2, 3)
 
 
 def json_bytes(fields: Mapping[str, object]) -> bytes:
@@ -43,7 +43,7 @@ def read_json(data: bytes, schema: str, where: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"{where}: not a dataset's file, or a damaged one ({error}); restore it from a copy") from error
     if file_format not in _READ_FORMATS:
-        raise StoreError(f"{where}: format {file_format}, this version reads 1 and {FORMAT}; use a newer gigamask")
+        raise StoreError(f"{where}: format {file_format}, this version reads 1 to {FORMAT}; use a newer gigamask")
     fault = best_match(_validator(schema).iter_errors(fields))
     if fault is not None:
         raise Corrupt(f"{where}: {fault.json_path}: {_short(fault.message)}; restore it from a copy")

@@ -12,6 +12,8 @@ The strings of a shard are read from left to right:
 A place is an image's index in its shard, which never changes: a redo adds images behind the others.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -267,6 +269,14 @@ def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
         else:
             inputs.append(ShardAddress.parse(text))
     return tuple(inputs)
+
+
+def name_from_inputs(inputs: Iterable[Input]) -> str:
+    """Return the name that a shard has because of its inputs: the first 16 hex digits of their SHA-256.
+
+    Two plans that name the same inputs so name the same shard.
+    """
+    return hashlib.sha256(json.dumps(inputs_to_json(inputs)).encode()).hexdigest()[:16]
 
 
 def photo_inputs(inputs: Iterable[Input]) -> list[PhotoKey]:

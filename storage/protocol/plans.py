@@ -1,4 +1,9 @@
-"""Plans: frozen, hashed lists of shards. The same command makes the same plan, and so continues where it stopped."""
+"""Plans: frozen, hashed lists of shards. The same command makes the same plan, and so continues where it stopped.
+
+A plan whose shards are named from their inputs stores the shards in the home of its settings. All plans of the same
+kind and settings have the same home. So two plans that overlap meet at one commit record, and the shard is made once.
+Shards with other names are stored under the id of their plan.
+"""
 
 import dataclasses
 import hashlib
@@ -7,13 +12,21 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from storage.errors import Conflict, Corrupt, StoreError
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.objects.stores import ObjectStore
-from storage.protocol.inputs import Input, PlanKind, ShardAddress, check_inputs, inputs_from_json, inputs_to_json
+from storage.protocol.inputs import (
+    Input,
+    PlanKind,
+    ShardAddress,
+    check_inputs,
+    inputs_from_json,
+    inputs_to_json,
+    name_from_inputs,
+)
 
 _PLAN_KEY = re.compile(r"plans/[A-Za-z0-9_-]+\.json")
 _NAME_CHARACTERS = set(string.ascii_letters + string.digits + "-_")
@@ -31,6 +44,11 @@ class PlannedShard:
     """Number of times that the shard was redone, this time included; 0 for the first generation."""
     previous: str = ""
     """SHA-256 of the previous generation's commit record, in hex; empty for generation 0."""
+
+    @classmethod
+    def from_inputs(cls, *inputs: Input) -> "PlannedShard":
+        """Return a shard of generation 0 with the name that follows from its inputs."""
+        return cls(name=name_from_inputs(inputs), inputs=inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +72,12 @@ class Plan:
     """Time of the plan's creation, UTC."""
     redoes: str = ""
     """Id of the plan whose shards this plan makes again; empty for a plan that is no redo."""
+    home: str = ""
+    """Folder below commits/ and data/ that the plan's shards are stored in, and their `plan` in the tables.
 
-    @property
-    def home(self) -> str:
-        """Id of the plan under which the shards are stored: this plan or, for a redo, the plan that is redone."""
-        return self.redoes or self.plan_id
+    Plans of the same kind and settings share the home `<kind>-by-<hash of the settings>` if their shards are named from
+    their inputs. Otherwise the home is the id of the plan. A redo has the home of the plan that it redoes.
+    """
 
     def address(self, shard: PlannedShard) -> ShardAddress:
         """Return the address of a planned shard; the shard's commit record is stored under this address."""
@@ -82,9 +101,18 @@ def make_plan(
     settings: Mapping[str, object],
     *,
     redoes: str = "",
+    home: str = "",
     created_at: datetime | None = None,
 ) -> Plan:
     """Make a plan. The id of the plan is computed from all arguments except `created_at`.
+
+    Args:
+        kind: Kind of records in the shards.
+        shards: Shards to make.
+        settings: Settings that the shards are made with, as JSON values.
+        redoes: Id of the plan whose shards are made again; empty for a plan that is no redo.
+        home: Home of the plan that is redone; empty for a plan that is no redo.
+        created_at: Time of creation; None for now.
 
     Raises:
         ValueError: The kind is unknown, inputs are of another kind, or shard names are malformed or repeated.
@@ -101,16 +129,23 @@ def make_plan(
     for shard in shards:
         check_inputs(kind, shard.inputs)
     frozen = json.loads(json_bytes(settings))
+    settings_hash = hashlib.sha256(json_bytes(frozen)).hexdigest()
     content = {"kind": kind, "redoes": redoes, "shards": _shards_to_json(shards), "settings": frozen}
-    digest = hashlib.sha256(json_bytes(content)).hexdigest()
+    if home not in ("", redoes):  # earlier versions knew no home but the plan that is redone
+        content["home"] = home
+    plan_id = f"{kind}-{hashlib.sha256(json_bytes(content)).hexdigest()[:16]}"
+    if not redoes:
+        named_from_inputs = all(shard.name == name_from_inputs(shard.inputs) for shard in shards)
+        home = f"{kind}-by-{settings_hash[:16]}" if shards and named_from_inputs else plan_id
     return Plan(
-        plan_id=f"{kind}-{digest[:16]}",
+        plan_id=plan_id,
         kind=kind,
         shards=tuple(shards),
         settings=frozen,
-        settings_hash=hashlib.sha256(json_bytes(frozen)).hexdigest(),
+        settings_hash=settings_hash,
         created_at=created_at or datetime.now(UTC),
         redoes=redoes,
+        home=home or redoes,
     )
 
 
@@ -133,10 +168,13 @@ def read_plan(store: ObjectStore, plan_id: str) -> Plan:
     """
     key = f"plans/{plan_id}.json"
     plan = plan_from_json(store.get(key), where=f"{store.uri}/{key}")
-    expected = make_plan(plan.kind, plan.shards, plan.settings, redoes=plan.redoes).plan_id
-    if (plan.plan_id, expected) != (plan_id, plan_id):
-        raise Corrupt(f"{store.uri}/{key}: its content is that of plan {expected}; restore the file from a copy")
-    return plan
+    redone_home = plan.home if plan.redoes else ""
+    expected = make_plan(plan.kind, plan.shards, plan.settings, redoes=plan.redoes, home=redone_home)
+    if (plan.plan_id, expected.plan_id) != (plan_id, plan_id) or plan.home not in ("", expected.home):
+        raise Corrupt(
+            f"{store.uri}/{key}: its content is that of plan {expected.plan_id}; restore the file from a copy"
+        )
+    return replace(plan, home=expected.home)  # earlier versions did not store it
 
 
 def list_plan_ids(store: ObjectStore) -> list[str]:
@@ -183,6 +221,7 @@ def plan_from_json(data: bytes, *, where: str) -> Plan:
             settings_hash=fields["settings_hash"],
             created_at=datetime.fromisoformat(fields["created_at"]),
             redoes=fields["redoes"],
+            home=fields.get("home", ""),
         )
 
 

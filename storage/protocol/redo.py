@@ -24,25 +24,27 @@ def plan_redo(
     Raises:
         ValueError: There is nothing to redo, or a named shard has no record yet.
     """
-    home = read_plan(store, plan.home)
-    newest = {address.shard: address for address in newest_generations(list_commits(store, home.plan_id))}
+    base = read_plan(store, plan.redoes) if plan.redoes else plan
+    planned = {shard.name: shard for shard in base.shards}
+    every = newest_generations(list_commits(store, base.home))
+    newest = {address.shard: address for address in every if address.shard in planned}
     unknown = [name for name in shards or () if name not in newest]
     if unknown:
-        raise ValueError(f"plan {home.plan_id}: no record of {', '.join(unknown)}; only finished shards are redone")
+        raise ValueError(f"plan {base.plan_id}: no record of {', '.join(unknown)}; only finished shards are redone")
     chosen = sorted(newest) if shards is None else shards
     records = read_commits(store, [newest[name] for name in chosen])
     if shards is None:
         records = [record for record in records if record.rejects]
     if not records:
-        raise ValueError(f"plan {home.plan_id}: no finished shard has rejects; name the shards to redo")
+        raise ValueError(f"plan {base.plan_id}: no finished shard has rejects; name the shards to redo")
     redone = [
         PlannedShard(
             name=record.shard,
-            inputs=home.shard(record.shard).inputs,
+            inputs=planned[record.shard].inputs,
             generation=record.generation + 1,
             previous=record.record_sha256,
         )
         for record in records
     ]
     kept = plan.settings if settings is None else settings
-    return put_plan(store, make_plan(home.kind, redone, kept, redoes=home.plan_id))
+    return put_plan(store, make_plan(base.kind, redone, kept, redoes=base.plan_id, home=base.home))

@@ -1,17 +1,42 @@
-"""Changes that commit records make to a table: append rows, replace the rows of shards, withdraw masks."""
+"""Changes that commit records make to a table: append rows, replace the rows of shards, withdraw masks.
 
-from collections.abc import Mapping, Sequence
+`LeftOut` says which content of the records stays out of the tables: withdrawn masks, and copies of images.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from storage.errors import Corrupt
 from storage.objects.stores import ObjectStore
-from storage.protocol.commits import Commit, read_commits
-from storage.protocol.inputs import ShardAddress
+from storage.protocol.commits import Commit, Part, read_commits
+from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta
-from storage.tables.fold_log import DoneFold, Fold, folded_generations
+from storage.tables.duplicates import Duplicates, duplicates_in, ids_of, without_copies
+from storage.tables.fold_log import DoneFold, Fold, FoldedRecord, folded_generations
 from storage.tables.rows import reject_rows, shard_rows
 from storage.tables.withdrawals import withdrawn_by, withdrawn_masks, without_masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Content of commit records that stays out of the tables."""
+
+    withdrawn: pa.Table
+    """Withdrawn masks, with the columns of WITHDRAWALS."""
+    duplicates: Duplicates
+    """Image ids whose rows stay out, by the lineage of the shard."""
+
+
+def left_out(store: ObjectStore, done: DoneFold, new: Iterable[FoldedRecord] = ()) -> LeftOut:
+    """Read what stays out of the tables after `done`, together with the decisions of the next fold about `new`."""
+    decided = {record.address.lineage: record.kept_out for record in new}
+    duplicates = {
+        **duplicates_in(store, done),
+        **{lineage: ids_of(keys) for lineage, keys in decided.items() if keys is not None},
+    }
+    return LeftOut(withdrawn=withdrawn_masks(store, done), duplicates=duplicates)
 
 
 def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
@@ -20,7 +45,7 @@ def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
     Raises:
         Corrupt: A record is not the one that was folded.
     """
-    commits = read_commits(store, [ShardAddress.of_key(record.key) for record in current.records])
+    commits = read_commits(store, [record.address for record in current.records])
     for commit, record in zip(commits, current.records, strict=True):
         if commit.record_sha256 != record.sha256:
             raise Corrupt(f"{store.uri}/{record.key}: changed after it was folded; restore it from a copy")
@@ -28,7 +53,7 @@ def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
 
 
 def change_of(
-    store: ObjectStore, done: DoneFold, name: str, action: str, commits: Sequence[Commit]
+    store: ObjectStore, done: DoneFold, name: str, action: str, commits: Sequence[Commit], left_out: LeftOut
 ) -> delta.Change | None:
     """Plan the change that the fold after `done` makes to one table; None where the table stays as it is.
 
@@ -38,14 +63,15 @@ def change_of(
         name: Name of the table.
         action: Action of the new fold: append, replace, withdraw or compact.
         commits: Commit records that the new fold takes.
+        left_out: Content that stays out of the tables.
     """
-    withdrawn = withdrawn_masks(store, done)
     if action == "withdraw" and name == "masks":
-        return _withdrawing(store, done, withdrawn_by(store, commits), withdrawn)
-    rows = rows_of(store, name, commits, withdrawn)
-    if action == "replace" or (action == "compact" and count_rows(name, commits)):
+        return _withdrawing(store, done, withdrawn_by(store, commits), left_out)
+    rows = rows_of(store, name, commits, left_out)
+    counted = count_rows(name, commits, left_out.duplicates)
+    if action == "replace" or (action == "compact" and counted):
         return delta.replacing(name, rows, [(commit.plan_id, commit.shard) for commit in commits])
-    return delta.appending(name, rows) if action != "compact" and count_rows(name, commits) else None
+    return delta.appending(name, rows) if action != "compact" and counted else None
 
 
 def can_be_withdrawn(
@@ -70,42 +96,50 @@ def _shards_of(rows: pa.Table, taken: Mapping[tuple[str, str], int]) -> list[Sha
     return [ShardAddress(plan_id=plan, shard=shard, generation=taken[plan, shard]) for plan, shard in places]
 
 
-def count_rows(name: str, commits: Sequence[Commit]) -> int:
+def count_rows(name: str, commits: Sequence[Commit], duplicates: Duplicates) -> int:
     """Count the rows that commit records bring into the table `name`.
 
-    Masks that were withdrawn are counted too.
+    Masks that were withdrawn are counted too, as are the masks of copies.
     """
     own = [commit for commit in commits if commit.kind == name]
+    copies = {commit.address: len(duplicates.get(commit.address.lineage, ())) for commit in commits}
     counts = {
-        "images": sum(commit.images for commit in own),
+        "images": sum(commit.images - copies[commit.address] for commit in own),
         "masks": sum(commit.masks for commit in own),
         "shards": len(commits),
-        "rejects": sum(len(commit.rejects) for commit in commits),
+        "rejects": sum(len(commit.rejects) + copies[commit.address] for commit in commits),
     }
     return counts[name]
 
 
-def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: pa.Table) -> delta.Change | None:
+def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: LeftOut) -> delta.Change | None:
     """Replace the rows of the shards that hold newly withdrawn masks, without all masks withdrawn so far."""
     taken = folded_generations(store, done)
     shards = _shards_of(new, taken)
     if not shards:
         return None  # the withdrawal was closed without a result
-    rows = rows_of(store, "masks", read_commits(store, shards), pa.concat_tables([new, earlier]))
+    every = replace(earlier, withdrawn=pa.concat_tables([new, earlier.withdrawn]))
+    rows = rows_of(store, "masks", read_commits(store, shards), every)
     return delta.replacing("masks", rows, [(shard.plan_id, shard.shard) for shard in shards])
 
 
-def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], withdrawn: pa.Table) -> delta.Rows:
-    """Collect the rows that commit records bring into the table `name`, ordered by plan and shard.
-
-    The masks in `withdrawn` are left out.
-    """
+def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], left_out: LeftOut) -> delta.Rows:
+    """Collect the rows that commit records bring into the table `name`, ordered by plan and shard."""
     ordered = sorted(commits, key=lambda commit: (commit.plan_id, commit.shard))
     if name == "shards":
         return lambda: [shard_rows(ordered)]
     if name == "rejects":
-        return lambda: [reject_rows(ordered)]
-    parts = [part for commit in ordered if commit.kind == name for part in commit.rows()]
-    if name == "images":
-        return lambda: (contents.read_rows(store, part) for part in parts)
-    return lambda: (without_masks(contents.read_rows(store, part), withdrawn) for part in parts)
+        return lambda: [reject_rows(ordered, left_out.duplicates)]
+    parts = [(commit, part) for commit in ordered if commit.kind == name for part in commit.rows()]
+    return lambda: (_part_rows(store, commit, part, left_out) for commit, part in parts)
+
+
+def _part_rows(store: ObjectStore, commit: Commit, part: Part, left_out: LeftOut) -> pa.Table:
+    """Read the rows of one part of a shard that belong into the tables."""
+    return rows_to_keep(commit, contents.read_rows(store, part), left_out)
+
+
+def rows_to_keep(commit: Commit, rows: pa.Table, left_out: LeftOut) -> pa.Table:
+    """Remove what stays out of the tables from rows of a shard."""
+    kept = without_copies(rows, left_out.duplicates.get(commit.address.lineage, ()))
+    return without_masks(kept, left_out.withdrawn) if commit.kind is PlanKind.MASKS else kept

@@ -1,26 +1,30 @@
 """The log of folds: which records each takes, and the versions of the four tables that agree after it.
 
 `folds/<n>.json` is the plan of a fold, `folds/<n>.done.json` its end; both are put-if-absent. Readers open the tables
-at the highest done fold.
+at the highest done fold. A rebuild makes tables in a new folder and has no plan; `folds/<n>.<folder>.json` then lists
+all records of the new tables, in their order.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from storage.errors import Corrupt
+from storage.errors import Conflict, Corrupt, NotFound
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.objects.stores import ObjectStore
+from storage.protocol.inputs import ShardAddress
 from storage.tables import delta
 from storage.tables.columns import SCHEMAS
 from storage.tables.durability import TableProof
 
 _DONE = ".done.json"
 _FOLD_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})(\.done)?\.json")
+_REBUILT_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})\.tables-[0-9]{8,18}-[0-9a-f]{8}\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,14 @@ class FoldedRecord:
     """Key of the record."""
     sha256: str
     """SHA-256 of the record, in hex, by which a later change is noticed."""
+    kept_out: tuple[str, ...] | None = None
+    """Keys of the images that stay out of the tables, because another shard holds them; None if an earlier format wrote
+    the fold."""
+
+    @property
+    def address(self) -> ShardAddress:
+        """Address of the record's shard."""
+        return ShardAddress.of_key(self.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +55,8 @@ class Fold:
     """Kind of change that the fold makes to the tables.
 
     "append" adds shards new to the tables, "replace" newer generations of shards that are in them; "withdraw" removes
-    withdrawn masks; "compact" rewrites the rows of small folds as one file.
+    withdrawn masks; "compact" rewrites the rows of small folds as one file. The list of a rebuild's records has the
+    action "rebuild".
     """
     records: tuple[FoldedRecord, ...]
     """Commit records that the fold takes."""
@@ -132,8 +145,76 @@ def read_fold(store: ObjectStore, number: int) -> Fold:
     key = fold_key(number)
     fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
-        records = tuple(FoldedRecord(**record) for record in fields["records"])
-        return Fold(number=fields["number"], action=fields["action"], records=records)
+        return Fold(number=fields["number"], action=fields["action"], records=_records(fields))
+
+
+def _records(fields: Mapping[str, Any]) -> tuple[FoldedRecord, ...]:
+    return tuple(
+        FoldedRecord(
+            key=record["key"],
+            sha256=record["sha256"],
+            kept_out=tuple(record["kept_out"]) if "kept_out" in record else None,
+        )
+        for record in fields["records"]
+    )
+
+
+def put_rebuilt(store: ObjectStore, done: DoneFold, records: Sequence[FoldedRecord]) -> None:
+    """Store which records the tables of a rebuild hold, in their order, before the rebuild is published as `done`."""
+    content = Fold(number=done.number, action="rebuild", records=tuple(records))
+    fields = {"format": FORMAT, **asdict(content), "created_at": now()}
+    with suppress(Conflict):  # put before, and the answer was lost
+        store.put_if_absent(rebuilt_key(done), json_bytes(fields))
+
+
+def folded_records(store: ObjectStore) -> list[FoldedRecord]:
+    """List the records that the tables hold, in the order in which they were folded.
+
+    Each shard has the place of its first generation and the record of its newest one. The list is made from the log
+    alone. Files of the log that are lost or damaged are skipped, so records may be missing.
+    """
+    numbers = _done_numbers(store)
+    newest = numbers[-1] if numbers else 0
+    folder = folder_of(store, newest)
+
+    # Folds since the tables were made, and the list of the records that the tables were made with
+    first = newest
+    while first > 0 and folder_of(store, first - 1) in (folder, ""):
+        first -= 1
+    rebuilt = _read_or_nothing(store, rebuilt_key(DoneFold(number=first, folder=folder, versions={})))
+    later = range(first + 1 if rebuilt else 1, newest + 1)
+    folds = [rebuilt, *(_read_or_nothing(store, fold_key(number)) for number in later)]
+
+    taken = (record for fold in folds if fold and fold.action != "compact" for record in fold.records)
+    return newest_of_each(taken)
+
+
+def newest_of_each(records: Iterable[FoldedRecord]) -> list[FoldedRecord]:
+    """Keep one record of each shard: that of the newest generation, at the place of the first one."""
+    by_lineage: dict[str, FoldedRecord] = {}
+    for record in records:
+        before = by_lineage.get(record.address.lineage)
+        if before is None or before.address.generation <= record.address.generation:
+            by_lineage[record.address.lineage] = record
+    return list(by_lineage.values())
+
+
+def _read_or_nothing(store: ObjectStore, key: str) -> Fold | None:
+    """Read the records of a fold or of a rebuild; None where the file is lost or damaged."""
+    try:
+        fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")
+        with corrupt_where_malformed(f"{store.uri}/{key}"):
+            return Fold(number=fields["number"], action=fields["action"], records=_records(fields))
+    except (NotFound, Corrupt):
+        return None
+
+
+def folder_of(store: ObjectStore, number: int) -> str:
+    """Return the folder of the tables at a fold; empty if its file is lost or damaged."""
+    try:
+        return read_done(store, number).folder
+    except (NotFound, Corrupt):
+        return ""
 
 
 def _done_numbers(store: ObjectStore) -> list[int]:
@@ -143,8 +224,8 @@ def _done_numbers(store: ObjectStore) -> list[int]:
 
 
 def is_fold_key(key: str) -> bool:
-    """Whether a key is that of a fold or a done fold."""
-    return _FOLD_KEY.fullmatch(key) is not None
+    """Whether a key is that of a file of the log: a fold, a done fold or the list of a rebuild's records."""
+    return _FOLD_KEY.fullmatch(key) is not None or _REBUILT_KEY.fullmatch(key) is not None
 
 
 def is_done_key(key: str) -> bool:
@@ -171,6 +252,11 @@ def put_done(store: ObjectStore, done: DoneFold) -> None:
         Conflict: A done fold of this number is there already.
     """
     store.put_if_absent(_done_key(done.number), json_bytes({"format": FORMAT, **asdict(done), "created_at": now()}))
+
+
+def rebuilt_key(done: DoneFold) -> str:
+    """Return the key of the list of a rebuild's records."""
+    return f"folds/{done.number:08d}.{done.folder}.json"
 
 
 def fold_key(number: int) -> str:

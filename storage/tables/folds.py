@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from storage.errors import Conflict, StoreError
+from storage.errors import Conflict
 from storage.formats.documents import FORMAT, json_bytes
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta, fold_log
-from storage.tables.changes import can_be_withdrawn, change_of, checked_records
+from storage.tables.changes import can_be_withdrawn, change_of, checked_records, left_out
 from storage.tables.columns import SCHEMAS
+from storage.tables.duplicates import Duplicates, duplicates_in, find_duplicates, keys_of
 from storage.tables.durability import TableProof, publish_version
 from storage.tables.fold_log import (
     DoneFold,
@@ -26,6 +27,7 @@ from storage.tables.fold_log import (
     FoldedRecord,
     fold_key,
     folded_generations,
+    folder_of,
     is_done,
     now,
     put_done,
@@ -116,6 +118,7 @@ def _apply(
         StoreError: The store failed.
     """
     versions = {}
+    out = left_out(store, done, current.records)
     for name in SCHEMAS:
         before_step(f"apply {name}")
         versions[name] = delta.change_once(
@@ -123,7 +126,7 @@ def _apply(
             done.folder,
             name,
             current.number,
-            change_of(store, done, name, current.action, commits),
+            change_of(store, done, name, current.action, commits, out),
             since=done.versions[name],
             is_done=lambda: is_done(store, current.number),
         )
@@ -182,7 +185,7 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
     """
     # Records by what a fold does with them
     taken = folded_generations(store, done)
-    names = newest_generations(list_commits(store))
+    names = _listed(store)
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
     withdrawals = [name for name in fresh if name.kind == PlanKind.WITHDRAWALS]
     choices = {
@@ -200,14 +203,54 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
             if action == "withdraw":
                 readable = can_be_withdrawn(store, taken, [each for each in commits if each.address in readable])
             set_aside += [str(commit.address) for commit in commits if commit.address not in readable]
-            records = tuple(
-                FoldedRecord(key=each.address.key, sha256=each.record_sha256)
-                for each in commits
-                if each.address in readable
-            )
-            if records:
+            chosen = [commit for commit in commits if commit.address in readable]
+            if chosen:
+                records = _decided(store, done, action, chosen)
                 return Pending(fold=Fold(number=done.number + 1, action=action, records=records))
     return Pending(fold=None, set_aside=tuple(set_aside))
+
+
+def _listed(store: ObjectStore) -> list[ShardAddress]:
+    """List the newest generation of every shard, in the order of their plans.
+
+    Shards are listed before the shards that they were made from. So the list never holds a mask shard without the image
+    shard that it was made from, although others commit meanwhile.
+    """
+    order = (PlanKind.WITHDRAWALS, PlanKind.MASKS, PlanKind.IMAGES)
+    return newest_generations(name for kind in order for name in list_commits(store, kind=kind))
+
+
+def _decided(store: ObjectStore, done: DoneFold, action: str, commits: Sequence[Commit]) -> tuple[FoldedRecord, ...]:
+    """Decide which copies of images the fold of these commits leaves out.
+
+    A newer generation may have lost an image. So shards with copies that earlier folds left out are folded again, after
+    the shards that are replaced, and a copy takes the place of a lost image.
+    """
+    known = duplicates_in(store, done)
+    if action == "replace" and known:
+        replaced = {commit.address.lineage for commit in commits}
+        taken = folded_generations(store, done)
+        waiting = [
+            ShardAddress(plan_id=plan, shard=shard, generation=generation)
+            for (plan, shard), generation in sorted(taken.items())
+            if f"{plan}/{shard}" in known and f"{plan}/{shard}" not in replaced
+        ]
+        again = read_commits(store, waiting)
+        readable = contents.have_rows(store, again)
+        commits = [*commits, *(commit for commit in again if commit.address in readable)]
+    return folded_as(commits, find_duplicates(store, done, commits, known))
+
+
+def folded_as(commits: Sequence[Commit], duplicates: Duplicates) -> tuple[FoldedRecord, ...]:
+    """Name commit records for the log, with the copies of images that stay out of the tables."""
+    return tuple(
+        FoldedRecord(
+            key=commit.address.key,
+            sha256=commit.record_sha256,
+            kept_out=keys_of(duplicates.get(commit.address.lineage, ())),
+        )
+        for commit in commits
+    )
 
 
 def _records_to_compact(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecord, ...]:
@@ -231,14 +274,6 @@ def _records_to_compact(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecor
 def _folds_of_tables(store: ObjectStore, done: DoneFold) -> range:
     """Return the numbers of the newest folds in the tables of `done`: at most those since the last compaction."""
     first = done.number
-    while first > max(done.number + 1 - _COMPACTION_EVERY, 0) and _folder_of(store, first - 1) == done.folder:
+    while first > max(done.number + 1 - _COMPACTION_EVERY, 0) and folder_of(store, first - 1) == done.folder:
         first -= 1
     return range(first + 1, done.number + 1)  # `first` is the rebuild that made the tables, or before the window
-
-
-def _folder_of(store: ObjectStore, number: int) -> str:
-    """Return the folder of the tables at a fold; empty if its file is unreadable, which only a rebuild survives."""
-    try:
-        return read_done(store, number).folder
-    except StoreError:
-        return ""

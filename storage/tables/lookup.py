@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from storage.errors import NotFound
 from storage.objects.stores import ObjectStore
-from storage.protocol.commits import list_commits, newest_generations, read_commits
+from storage.protocol.commits import Commit, list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.records import MaskRecord
 from storage.tables import contents
@@ -68,6 +68,19 @@ def image_ids_of(store: ObjectStore, shards: Sequence[ShardAddress]) -> dict[int
     readable = contents.have_rows(store, commits)
     parts = [part for commit in commits if commit.address in readable for part in commit.rows()]
     return _digests([contents.read_rows(store, part) for part in parts])
+
+
+def image_ids_in(store: ObjectStore, shard: Commit) -> list[int]:
+    """Read the ids of an image shard's images, in the order of their places.
+
+    Raises:
+        NotFound: The table rows of the shard are lost.
+        Corrupt: The table rows of the shard are damaged.
+    """
+    ids: list[int] = []
+    for part in shard.rows():
+        ids += contents.read_rows(store, part)["image_id"].to_pylist()
+    return ids
 
 
 def _digests(tables: Sequence[pa.Table]) -> dict[int, bytes]:

@@ -1,16 +1,16 @@
 """The rows that a shard adds to the tables."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from storage.formats.documents import json_bytes
 from storage.formats.tar_shards import MemberSpan
 from storage.protocol.commits import Commit
-from storage.protocol.inputs import inputs_to_json
+from storage.protocol.inputs import PlanKind, inputs_to_json
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, MaskRecord
+from storage.records import DUPLICATE, ImageRecord, MaskRecord, Reject, Stage, image_key
 from storage.tables.columns import IMAGES, MASKS, REJECTS, SHARDS
 
 
@@ -91,14 +91,34 @@ def shard_rows(commits: Iterable[Commit]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SHARDS)
 
 
-def reject_rows(commits: Iterable[Commit]) -> pa.Table:
-    """Make the rows of the table `rejects` for commit records."""
+def reject_rows(commits: Iterable[Commit], duplicates: Mapping[str, Collection[int]]) -> pa.Table:
+    """Make the rows of the table `rejects` for commit records.
+
+    Args:
+        commits: The commit records.
+        duplicates: Image ids that stay out of the tables, by the lineage of the shard that holds the copies.
+    """
     rows = [
         {**vars(reject), "plan": commit.plan_id, "shard": commit.shard}
         for commit in commits
-        for reject in commit.rejects
+        for reject in [*commit.rejects, *_copies(commit, duplicates.get(commit.address.lineage, ()))]
     ]
     return pa.Table.from_pylist(rows, schema=REJECTS)
+
+
+def _copies(commit: Commit, image_ids: Collection[int]) -> list[Reject]:
+    """Make a reject for each image of a shard that stays out of the tables."""
+    what = "the image" if commit.kind is PlanKind.IMAGES else "masks of the image with these settings"
+    return [
+        Reject(
+            source=image_key(image_id),
+            source_sha256="",
+            reason=DUPLICATE,
+            detail=f"a shard that was folded earlier holds {what}",
+            stage=Stage.FOLD,
+        )
+        for image_id in sorted(image_ids)
+    ]
 
 
 def _mask_columns(mask: MaskRecord) -> dict[str, object]:

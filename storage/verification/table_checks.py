@@ -16,14 +16,14 @@ from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, Part
 from storage.protocol.inputs import ShardAddress
 from storage.tables import contents, durability
-from storage.tables.changes import count_rows
+from storage.tables.changes import LeftOut, count_rows, left_out, rows_to_keep
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import open_table
-from storage.tables.fold_log import DoneFold, folded_generations
+from storage.tables.duplicates import Duplicates, ids_of
+from storage.tables.fold_log import DoneFold, folded_generations, newest_of_each
 from storage.tables.query import query
 from storage.tables.rows import reject_rows, shard_rows
 from storage.tables.sql import are_shards
-from storage.tables.withdrawals import withdrawn_masks, without_masks
 from storage.verification.differences import Place, differing_columns
 from storage.verification.faults import RESTORE, Faults
 from storage.verification.fold_log_checks import FoldLog
@@ -49,10 +49,10 @@ class TableChecks:
         """Generation of each shard in the tables; None where that cannot be read."""
         self._counts: dict[str, dict[Place, int]] = {}
         """Rows of each shard, by table; a table whose rows cannot be counted is missing."""
-        self._withdrawn: pa.Table | None = None
-        """Rows of the withdrawals in the tables; None where they cannot be read."""
+        self._left_out: LeftOut | None = None
+        """Content that stays out of the tables; None where it cannot be read."""
         self._touched: set[Place] = set()
-        """Shards of which they name masks, perhaps of an older generation, that is gone anyway."""
+        """Shards whose masks the record does not count: some are withdrawn, or are those of copies."""
         self._sha256: dict[ShardAddress, str] = {}
         """SHA-256 of each record that can be read."""
 
@@ -86,7 +86,8 @@ class TableChecks:
         for name in SCHEMAS:
             self._guarded(name, self._check_counts, name, folded, expected)
         self._guarded("shards", self._check_values, "shards", {each.address: shard_rows([each]) for each in folded})
-        self._guarded("rejects", self._check_values, "rejects", {each.address: reject_rows([each]) for each in folded})
+        rejects = {each.address: reject_rows([each], self._duplicates) for each in folded}
+        self._guarded("rejects", self._check_values, "rejects", rejects)
         for name in _OF_PARTS:
             own = {
                 each.address: expected[each.address]
@@ -103,6 +104,7 @@ class TableChecks:
         """Check what the log of folds says about the records that were seen, and about the tables as a whole."""
         if self._folded is not None:
             self._guarded("shards", self._check_taken, log)
+            self._guarded("rejects", self._check_copies, log)
         self._guarded("images", self._check_once, "images", "image_id")
         self._guarded("masks", self._check_once, "masks", "image_id, mask_id")
         for name in self._done.proofs:
@@ -125,8 +127,14 @@ class TableChecks:
         with self._faults.guard(self._key("shards"), _REBUILD):
             self._folded = folded_generations(self._store, self._done)
             with self._faults.guard(self._key("masks"), "restore the named object of a withdrawal from a copy"):
-                rows = self._withdrawn = withdrawn_masks(self._store, self._done)
+                self._left_out = left_out(self._store, self._done)
+                rows = self._left_out.withdrawn
                 self._touched = set(zip(rows["plan"].to_pylist(), rows["shard"].to_pylist(), strict=True))
+                self._touched |= {place for place in self._folded if "/".join(place) in self._duplicates}
+
+    @property
+    def _duplicates(self) -> Duplicates:
+        return self._left_out.duplicates if self._left_out else {}
 
     def _count_rows(self, name: str) -> None:
         """Count the rows of each shard; they must be of a shard, and of a generation, that a record names."""
@@ -159,13 +167,13 @@ class TableChecks:
             name, is_touched = str(record.kind), _place(record) in self._touched
             if name not in _OF_PARTS or (fast and not is_touched):
                 continue
-            if name == "masks" and self._withdrawn is None:
+            if self._left_out is None:
                 continue
             pieces = [self._rows_of_part(name, part, rows) for part in record.rows()]
             whole = [piece for piece in pieces if piece is not None]
             if len(whole) == len(pieces):
                 joined = pa.concat_tables([SCHEMAS[name].empty_table(), *whole])
-                expected[record.address] = without_masks(joined, self._withdrawn) if name == "masks" else joined
+                expected[record.address] = rows_to_keep(record, joined, self._left_out)
         return expected
 
     def _rows_of_part(self, name: str, part: Part, rows: Mapping[str, pa.Table]) -> pa.Table | None:
@@ -178,11 +186,11 @@ class TableChecks:
 
     def _check_counts(self, name: str, records: Sequence[Commit], parts: Mapping[ShardAddress, pa.Table]) -> None:
         """Each folded shard must have as many rows as its record counts, without the withdrawn masks."""
-        if name not in self._counts or (name == "masks" and self._withdrawn is None):
+        if name not in self._counts or self._left_out is None:
             return
         for record in records:
-            got, expected = self._counts[name].get(_place(record), 0), count_rows(name, [record])
-            if name == "masks" and _place(record) in self._touched:
+            got, expected = self._counts[name].get(_place(record), 0), count_rows(name, [record], self._duplicates)
+            if name == "masks" == record.kind and _place(record) in self._touched:
                 if record.address not in parts:
                     continue
                 expected = parts[record.address].num_rows
@@ -213,6 +221,18 @@ class TableChecks:
                     self._faults.note(folded.key, f"changed after fold {fold.number} took it", RESTORE)
                 if self._folded.get((address.plan_id, address.shard), -1) < address.generation:
                     self._note("shards", f"{address}: fold {fold.number} took it, and it has no row")
+
+    def _check_copies(self, log: FoldLog) -> None:
+        """The copies that the folds left out must be those in `rejects`."""
+        if self._left_out is None or self._folded is None:
+            return
+        taken = (folded for fold in log.applied() for folded in fold.records if fold.action != "compact")
+        for folded in newest_of_each(taken):
+            place = folded.address.plan_id, folded.address.shard
+            if folded.kept_out is None or self._folded.get(place) != folded.address.generation:
+                continue
+            if ids_of(folded.kept_out) != self._duplicates.get(folded.address.lineage, frozenset()):
+                self._note("rejects", f"{folded.address}: other copies of images than its fold left out")
 
     def _check_once(self, name: str, columns: str) -> None:
         """No id may be there twice. Ids are hashes, so ranges of them hold about as many rows each."""

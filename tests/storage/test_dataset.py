@@ -52,7 +52,7 @@ def test_a_creation_that_died_half_way_is_completed(tmp_path: Path) -> None:
 
 def test_a_newer_format_and_a_damaged_marker_are_refused(dataset: Dataset) -> None:
     dataset.store.put("dataset.json", b'{"format":7}')
-    with pytest.raises(StoreError, match=r"dataset\.json: format 7, this version reads 1 and 2; use a newer gigamask"):
+    with pytest.raises(StoreError, match=r"dataset\.json: format 7, this version reads 1 to 3; use a newer gigamask"):
         Dataset.open(dataset.uri)
     dataset.store.put("dataset.json", b'{"for')
     with pytest.raises(Corrupt, match="damaged"):

@@ -150,7 +150,7 @@ def test_a_record_survives_its_json(dataset: Dataset, samples: SimpleNamespace) 
         (b'{"format":1,"plan_id":', Corrupt, "damaged"),
         (b"[]", Corrupt, "damaged"),
         (b'{"format":1}', Corrupt, "is a required property"),
-        (b'{"format":3}', StoreError, "format 3, this version reads 1 and 2; use a newer gigamask"),
+        (b'{"format":4}', StoreError, "format 4, this version reads 1 to 3; use a newer gigamask"),
     ],
 )
 def test_a_record_that_cannot_be_read_says_so(

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +23,7 @@ from storage.protocol.inputs import ShardAddress
 from storage.tables import delta, folds
 from storage.tables import rebuild as rebuilding
 from storage.tables.columns import MASKS, SCHEMAS
-from storage.tables.fold_log import DoneFold, newest_done, put_done, read_fold
+from storage.tables.fold_log import DoneFold, FoldedRecord, newest_done, put_done, read_fold
 from storage.tables.query import query
 from storage.tables.withdrawals import withdraw
 from tests.paths import ROOT
@@ -367,17 +366,17 @@ def test_a_rebuild_mends_a_fold_that_cannot_be_read_for_good(
 def test_a_rebuild_takes_what_others_fold_meanwhile(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, overtaken = rebuilding._build, list[str]()
+    real, overtaken = rebuilding._take_folded, list[str]()
 
-    def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
-        versions = real(store, folder, names)
+    def take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[FoldedRecord]]:
+        taken = real(store, built)
         if not overtaken:
-            overtaken.append(folder)
+            overtaken.append(built.folder)
             samples.ingest(filled, shards=1, first=50)
             filled.fold()
-        return versions
+        return taken
 
-    monkeypatch.setattr(rebuilding, "_build", build)
+    monkeypatch.setattr(rebuilding, "_take_folded", take_folded)
     filled.maintenance.rebuild_tables()
     assert counts(filled) == (6, 12, 5, 3)
     assert newest_done(filled.store).folder == overtaken[0]
@@ -389,14 +388,14 @@ def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
 ) -> None:
     filled.fold()
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
-    real, seen = rebuilding._build, list[Any]()
+    real, seen = rebuilding._take_folded, list[Any]()
 
-    def build(store: ObjectStore, folder: str, names: Sequence[str]) -> dict[str, int]:
+    def take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[FoldedRecord]]:
         if not seen:
             seen.append(withdraw(store, newest_done(store), [tuple(pair.values())], "wrong"))
-        return real(store, folder, names)
+        return real(store, built)
 
-    monkeypatch.setattr(rebuilding, "_build", build)
+    monkeypatch.setattr(rebuilding, "_take_folded", take_folded)
     filled.maintenance.rebuild_tables()
     assert counts(filled) == (4, 11, 5, 2)
     assert filled.maintenance.verify().faults == ()

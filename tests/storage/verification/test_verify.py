@@ -244,7 +244,10 @@ def test_rows_that_no_record_names_are_named(filled: Dataset, name: str, changed
     assert f"tables/{name}" in keys(filled, fast=True)
 
 
-def test_an_image_that_is_there_twice_is_named(filled: Dataset, samples: SimpleNamespace) -> None:
+def test_an_image_that_is_there_twice_is_named(
+    filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds, "find_duplicates", lambda *_: {})  # a fold that takes copies, as earlier versions did
     shard = PlannedShard(name="00000", inputs=(photo_key("elsewhere"),))
     plan = filled.new_plan("images", [shard], {"license": "another"})
     filled.write_images(plan, shard, [samples.make_image(0)])
