@@ -80,7 +80,7 @@ class Provenance:
     round_id: str = ""
     """Id of the round in which the mask was made; empty outside of rounds."""
     plan_id: str = ""
-    """Id of the mask shard's plan."""
+    """Home of the mask shard's plan, as in the column `plan`."""
     config_hash: str = ""
     """SHA-256 of the plan's settings, in hex."""
 

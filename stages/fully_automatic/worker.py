@@ -156,7 +156,7 @@ class ShardWorker:
         provenance = Provenance(
             stage=Stage.FULLY_AUTOMATIC,
             model_id=self.model.model_id,
-            plan_id=plan.plan_id,
+            plan_id=plan.home,
             config_hash=plan.settings_hash,
         )
         return MaskedImage(

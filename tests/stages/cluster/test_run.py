@@ -175,8 +175,8 @@ def test_a_photograph_that_kills_its_process_becomes_a_reject(
 def test_a_worker_that_never_lives_blames_no_photograph(photographed: Dataset, tiny_model: Path) -> None:
     (plan,) = plan_masks(photographed, load_model(tiny_model), CONFIG, images_per_shard=8)
     result = run_plan(photographed, plan, partial(Homeless, tiny_model, CONFIG, photographed.uri), ONE)
-    assert (result.commits, list(result.failed)) == ((), ["000000"])
-    assert "a child process died while starting: exit code 8" in result.failed["000000"]
+    assert (result.commits, list(result.failed)) == ((), [plan.shards[0].name])
+    assert "a child process died while starting: exit code 8" in result.failed[plan.shards[0].name]
 
 
 def test_a_shard_that_cannot_be_written_stays_missing_and_the_others_go_on(

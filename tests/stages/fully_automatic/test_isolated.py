@@ -51,10 +51,12 @@ def test_a_shard_made_in_a_child_process_is_the_same(tmp_path: Path, photo_folde
         heard: list[MaskedImage | Reject] = []
         make_worker = partial(ShardWorker, tiny_model, CONFIG, dataset.uri)
         if name == "plain":
-            result = make_worker().mask_shard(plan.plan_id, "000000", heard.append)
+            result = make_worker().mask_shard(plan.plan_id, plan.shards[0].name, heard.append)
         else:
-            result = mask_shard_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, "000000", heard.append)
-            assert not mask_shard_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, "000000").is_new
+            result = mask_shard_isolated(
+                pickle.dumps(make_worker), dataset, plan.plan_id, plan.shards[0].name, heard.append
+            )
+            assert not mask_shard_isolated(pickle.dumps(make_worker), dataset, plan.plan_id, plan.shards[0].name).is_new
         assert (result.images, result.is_new, len(heard)) == (8, True, 8)
         parts.append([part.sha256 for commit in dataset.commits(plan) for part in commit.tars()])
     assert parts[0] == parts[1]
@@ -76,7 +78,7 @@ def test_a_photograph_that_hangs_is_a_reject_and_the_others_go_on(
     ingest_photos([photo_folder], dataset)
     (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
     make_worker = cloudpickle.dumps(partial(Hanging, tiny_model, CONFIG, dataset.uri))
-    result = mask_shard_isolated(make_worker, dataset, plan.plan_id, "000000")
+    result = mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
     assert (result.images, result.rejects) == (7, 1)
     ((reject,),) = [commit.rejects for commit in dataset.commits(plan)]
     assert (reject.source, reject.reason) == ("photos/3.png", "timed_out")

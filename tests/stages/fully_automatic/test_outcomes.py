@@ -85,10 +85,10 @@ def test_a_record_explains_no_more_than_a_few_images_without_masks(
 def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker) -> None:
     mask_all(worker)
     (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
-    redo = worker.dataset.maintenance.plan_redo(plan, ["000000"])
+    redo = worker.dataset.maintenance.plan_redo(plan, [plan.shards[0].name])
     assert plan_masks(worker.dataset, worker.model, CONFIG) == [plan, redo]
-    assert worker.mask_shard(redo.plan_id, "000000").is_new
-    assert not worker.mask_shard(redo.plan_id, "000000").is_new
+    assert worker.mask_shard(redo.plan_id, plan.shards[0].name).is_new
+    assert not worker.mask_shard(redo.plan_id, plan.shards[0].name).is_new
     assert [commit.generation for commit in worker.dataset.commits(plan)] == [1, *([0] * (len(plan.shards) - 1))]
     worker.dataset.fold()
     assert worker.dataset.query("SELECT count(DISTINCT image_id) AS n FROM masks").to_pylist() == [{"n": 8}]
@@ -102,12 +102,12 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
     (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
     with monkeypatch.context() as patch:
         poison(patch, call=2)
-        worker.mask_shard(plan.plan_id, "000000")
+        worker.mask_shard(plan.plan_id, plan.shards[0].name)
     (first,) = dataset.commits(plan)
     assert (first.images, len(first.rejects)) == (4, 1)
     redo = dataset.maintenance.plan_redo(plan)
     heard: list[MaskedImage | Reject] = []
-    result = worker.mask_shard(redo.plan_id, "000000", heard.append)
+    result = worker.mask_shard(redo.plan_id, plan.shards[0].name, heard.append)
     assert [type(outcome) for outcome in heard] == [MaskedImage]
     (second,) = dataset.commits(plan)
     assert (second.generation, second.images, second.rejects, result.rejects) == (1, 5, (), 0)
@@ -127,13 +127,13 @@ def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypat
     (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
     with monkeypatch.context() as patch:
         poison(patch, call=2)
-        worker.mask_shard(plan.plan_id, "000000")
+        worker.mask_shard(plan.plan_id, plan.shards[0].name)
     redo = dataset.maintenance.plan_redo(plan)
     with monkeypatch.context() as patch:
         poison(patch, call=1)
-        worker.mask_shard(redo.plan_id, "000000")
+        worker.mask_shard(redo.plan_id, plan.shards[0].name)
     (commit,) = dataset.commits(plan)
     assert (commit.generation, commit.images, len(commit.rejects)) == (1, 4, 1)
     again = dataset.maintenance.plan_redo(plan)
-    assert worker.mask_shard(again.plan_id, "000000").images == 5
+    assert worker.mask_shard(again.plan_id, plan.shards[0].name).images == 5
     assert dataset.commits(plan)[0].generation == 2

@@ -73,7 +73,7 @@ def test_every_image_is_masked_as_the_generator_masks_it(worker: ShardWorker, mo
                 assert got.point_xy == pytest.approx(want.point_xy)
                 assert got.provenance.stage == "fully_automatic"
                 assert got.provenance.model_id == model.model_id
-                assert (got.provenance.plan_id, got.provenance.config_hash) == (plan.plan_id, plan.settings_hash)
+                assert (got.provenance.plan_id, got.provenance.config_hash) == (plan.home, plan.settings_hash)
     assert set(seen.values()) == {1}
     assert len(seen) == 8
 
@@ -92,24 +92,25 @@ def test_the_next_shard_is_read_and_the_last_one_written_while_one_is_masked(
     """Masking the first shard waits until the second is read; writing the first until the second is being masked."""
     (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=3)
     read, write, mask = read_images, write_outcomes, worker.mask_image
+    names = [shard.name for shard in plan.shards]
     second_is_read, second_is_masked, order = threading.Event(), threading.Event(), list[str]()
 
     def reading(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Any:
         photographs = read(dataset, plan, shard)
-        if shard.name == "000001":
+        if shard.name == names[1]:
             second_is_read.set()
         return photographs
 
     def masking(plan: Plan, shard: PlannedShard, *photograph: Any) -> Any:
-        if shard.name == "000000":
+        if shard.name == names[0]:
             assert second_is_read.wait(60)
         order.append(shard.name)
-        if shard.name == "000001":
+        if shard.name == names[1]:
             second_is_masked.set()
         return mask(plan, shard, *photograph)
 
     def writing(dataset: Dataset, plan: Plan, shard: PlannedShard, *outcomes: Any, **figures: Any) -> ShardResult:
-        if shard.name == "000000":
+        if shard.name == names[0]:
             assert second_is_masked.wait(60)
         return write(dataset, plan, shard, *outcomes, **figures)
 
@@ -117,12 +118,12 @@ def test_the_next_shard_is_read_and_the_last_one_written_while_one_is_masked(
     monkeypatch.setattr(worker_module, "write_outcomes", writing)
     monkeypatch.setattr(worker, "mask_image", masking)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(worker.mask_shard, plan.plan_id, "000000")
+        first = pool.submit(worker.mask_shard, plan.plan_id, names[0])
         while not worker._computing.locked():
             time.sleep(0.001)
-        second = pool.submit(worker.mask_shard, plan.plan_id, "000001")
+        second = pool.submit(worker.mask_shard, plan.plan_id, names[1])
         assert (first.result().images, second.result().images) == (2, 3)
-    assert order == ["000000"] * 2 + ["000001"] * 3  # never two shards masked at a time
+    assert order == names[:1] * 2 + names[1:2] * 3  # never two shards masked at a time
 
 
 def test_two_workers_make_the_same_masks_with_the_same_ids(

@@ -7,6 +7,7 @@ import pytest
 from storage.dataset import Dataset
 from storage.errors import StoreError
 from storage.objects.local import LocalStore
+from storage.tables import folds
 from storage.tables import query as queries
 from storage.verification import chunks, table_checks
 from storage.verification.journal import Journal
@@ -130,6 +131,7 @@ def test_the_number_of_queries_does_not_follow_the_number_of_shards(
 def test_ids_that_are_there_twice_are_found_in_several_passes(
     filled: Dataset, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(folds, "find_duplicates", lambda *_: {})  # a fold that takes copies, as earlier versions did
     plan = filled.new_plan("images", filled.plans()[0].shards, {"license": "another"})
     for number, shard in enumerate(plan.shards):
         filled.write_images(plan, shard, [samples.make_image(2 * number)])
