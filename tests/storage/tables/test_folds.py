@@ -315,11 +315,8 @@ def test_tables_are_rebuilt_from_the_records_alone(filled: Dataset) -> None:
             filled.store.delete(key)
     with pytest.raises(Corrupt, match="run `gigamask verify`"):
         filled.query("SELECT * FROM masks")
-    assert {fault.key for fault in filled.maintenance.verify().faults} == {
-        "tables/images",
-        "tables/masks",
-        snapshot_key,
-    }
+    named = {fault.key for fault in filled.maintenance.verify().faults}
+    assert named >= {"tables/images", "tables/masks", snapshot_key}
     report = filled.maintenance.rebuild_tables()
     assert (report.records, report.newest) == (4, 2)
     assert counts(filled) == (4, 12, 4, 2)
