@@ -79,7 +79,7 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
     """Turn photos into masks: image shards, mask shards, tables, report.
 
     Raises:
-        ShardsMissing: Some mask shards failed. The error is raised after all other work is done.
+        ShardsMissing: Some shards failed. The error is raised after all other work is done.
     """
     started = time.monotonic()
     ingested = ingest(photos, config)
@@ -88,6 +88,7 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
     finally:
         fold(config.dataset)  # committed shards can be queried, whatever stopped the others
     page = report(config.dataset)
+    _check_ingested(ingested)
     return _result(config, results, len(ingested.rejects), started, page)
 
 
@@ -109,10 +110,15 @@ def mask_dataset(config: RunSettings) -> RunResult:
 
 @flow(name="ingest")
 def add_photos(photos: list[str], config: RunSettings) -> IngestResult:
-    """Turn photos into image shards and table rows, without masks."""
+    """Turn photos into image shards and table rows, without masks.
+
+    Raises:
+        ShardsMissing: Some image shards failed. The error is raised after all other work is done.
+    """
     started = time.monotonic()
     ingested = ingest(photos, config)
     fold(config.dataset)
+    _check_ingested(ingested)
     return IngestResult(
         images=ingested.images,
         rejects=len(ingested.rejects),
@@ -211,6 +217,20 @@ def _mask_counts(now: PlanProgress) -> Counts:
             WorkerCounts(place=each.place, images=each.images, images_per_s=each.images_per_s) for each in now.by_worker
         ],
     )
+
+
+def _check_ingested(ingested: IngestReport) -> None:
+    """Check that every image shard was made.
+
+    Raises:
+        ShardsMissing: Some image shards failed.
+    """
+    if ingested.failed:
+        shard, why = next(iter(ingested.failed.items()))
+        raise ShardsMissing(
+            f"{len(ingested.failed)} image shards failed ({shard}: {why}); the others are committed; the log above has "
+            "the traceback; run the same command again to retry"
+        )
 
 
 def _result(config: RunConfig, results: list[PlanResult], ingest_rejects: int, started: float, page: str) -> RunResult:

@@ -225,6 +225,7 @@ class Dataset:
         stats: Mapping[str, object] | None = None,
         seconds: float = 0.0,
         inherited: Commit | None = None,
+        attempt_id: str | None = None,
     ) -> Commit:
         """Write and commit an image shard. The images are stored in the order of their keys.
 
@@ -237,6 +238,7 @@ class Dataset:
             seconds: Time that the work took, in seconds.
             inherited: In a redo, the record to replace; the new shard keeps the images of that record. None keeps no
                 earlier images.
+            attempt_id: Id of this attempt, from `new_attempt_id`, by which the record tells who won; None makes one.
 
         Returns:
             The stored record of the shard: the record of another worker where that worker committed the shard first.
@@ -245,7 +247,7 @@ class Dataset:
             ValueError: A record contradicts its bytes.
             StoreError: The store fails.
         """
-        attempt = commits.begin_attempt(self.store, plan, shard)
+        attempt = commits.begin_attempt(self.store, plan, shard, attempt_id=attempt_id)
         contents.put_images(attempt, images, inherited)
         return attempt.commit(rejects=rejects, stats=stats, seconds=seconds, inherited=_parts(inherited))
 
@@ -260,6 +262,7 @@ class Dataset:
         model_id: str = "",
         seconds: float = 0.0,
         inherited: Commit | None = None,
+        attempt_id: str | None = None,
     ) -> Commit:
         """Write and commit a mask shard.
 
@@ -273,6 +276,7 @@ class Dataset:
             seconds: Time that the work took, in seconds.
             inherited: In a redo, the record to replace; the new shard keeps the masks of that record. None keeps no
                 earlier masks.
+            attempt_id: Id of this attempt, from `new_attempt_id`, by which the record tells who won; None makes one.
 
         Returns:
             The stored record of the shard: the record of another worker where that worker committed the shard first.
@@ -281,7 +285,7 @@ class Dataset:
             ValueError: A mask contradicts its image.
             StoreError: The store fails.
         """
-        attempt = commits.begin_attempt(self.store, plan, shard)
+        attempt = commits.begin_attempt(self.store, plan, shard, attempt_id=attempt_id)
         contents.put_masks(attempt, images, inherited)
         return attempt.commit(
             rejects=rejects, stats=stats, model_id=model_id, seconds=seconds, inherited=_parts(inherited)

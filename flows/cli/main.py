@@ -4,6 +4,7 @@ Exit status: 0 done, 1 refused or failed with a message, 2 for options that the 
 import heavy libraries inside their functions, after they have printed a first line and checked their arguments.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -68,6 +69,7 @@ app = make_app()
 def main() -> None:
     """Run the command; print an error as a message, with a hint at its traceback where the error is unexpected."""
     environment.prepare()
+    _show_warnings()
     try:
         app()
     except KeyboardInterrupt:
@@ -83,6 +85,14 @@ def main() -> None:
         if kind:
             log("this error is unexpected; GIGAMASK_DEBUG=1 shows its traceback")
         sys.exit(1)
+
+
+def _show_warnings() -> None:
+    """Let warnings and tracebacks of this project's packages reach stderr, where Prefect's own are kept away."""
+    to_stderr = logging.StreamHandler()
+    to_stderr.setLevel(logging.WARNING)
+    for package in ("engine", "stages", "storage"):
+        logging.getLogger(package).addHandler(to_stderr)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from stages.cluster.progress import ActorStatus, ImageCounts
 from stages.fully_automatic.isolated import mask_shard_isolated
 from stages.fully_automatic.outcomes import MaskedImage, ShardResult
-from stages.fully_automatic.worker import ShardWorker
+from stages.fully_automatic.worker import CannotWork, ShardWorker
 from storage.dataset import Dataset
 from storage.records import Reject
 
@@ -44,9 +44,21 @@ class ShardActor:
     def mask_shard(self, plan_id: str, shard: str) -> ShardResult:
         """Mask and commit a shard. Two calls may run at a time: while one computes, the other reads or writes."""
         with self._making_worker:
-            self._worker = self._worker or pickle.loads(self._make_worker)()
+            self._worker = self._worker or self._make()
         with self._counting(plan_id, shard) as on_image:
             return self._metered(self._worker.mask_shard(plan_id, shard, on_image))
+
+    def _make(self) -> ShardWorker:
+        """Make the worker.
+
+        Raises:
+            CannotWork: There is no such model.
+        """
+        try:
+            worker: ShardWorker = pickle.loads(self._make_worker)()
+        except ValueError as error:
+            raise CannotWork(str(error)) from error
+        return worker
 
     def mask_shard_isolated(self, plan_id: str, shard: str) -> ShardResult:
         """Mask and commit a shard in child processes.

@@ -4,6 +4,7 @@ Ray restarts an actor that died but does not repeat its calls. The loop in this 
 that it can count deaths. Work that was done twice or only in part does no harm: the shard's commit record decides.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,9 +22,11 @@ from stages.cluster.pool import Machine, PoolConfig, PoolSize, pool_size
 from stages.cluster.progress import PlanCounter, PlanProgress, PlanResult
 from stages.cluster.session import ray_session
 from stages.cluster.worker_handle import CANNOT_START, WORKER_DIED, WorkerHandle, cannot_start
-from stages.fully_automatic.worker import ShardFailed, ShardWorker
+from stages.fully_automatic.worker import CannotWork, ShardFailed, ShardWorker
 from storage.dataset import Dataset
 from storage.protocol.plans import Plan
+
+logger = logging.getLogger(__name__)
 
 CALLS_IN_FLIGHT = 2
 """Maximum number of shards in the hands of one worker: one computes while the other reads or writes."""
@@ -200,16 +203,17 @@ def _book_failure(ledger: Ledger, worker: WorkerHandle, job: Job, error: RayTask
     """Record a call that raised an error; restart a worker that can mask nothing any more, and count it as dead.
 
     Raises:
-        ValueError: The plan is for another model or config, so that every shard would fail.
+        CannotWork: There is no such model, or the plan is for another one, so that every shard would fail.
         PlanStopped: Too many deaths or failures occurred with no shard committed in between.
     """
     cause = error.cause if isinstance(error.cause, Exception) else error
     if isinstance(cause, ShardFailed) and not job.isolated:  # as after a fault of the GPU: a new process may work
         ray.kill(worker.actor, no_restart=False)
         ledger.record_death([job, *worker.mark_dead()])
-    elif isinstance(cause, ValueError):
+    elif isinstance(cause, CannotWork):
         raise cause from None
     else:
+        logger.error("masks: shard %s failed:\n%s", job.shard.name, error)  # Ray puts the traceback into its text
         ledger.record_failure(job, cause)
 
 

@@ -7,10 +7,12 @@ got last is at fault. A new child masks the other images.
 import multiprocessing
 import pickle
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from stages.fully_automatic.outcomes import (
+    PROGRAM_ERRORS,
     MaskedImage,
     ShardResult,
     find_commit,
@@ -41,6 +43,7 @@ def mask_shard_isolated(
 
     Raises:
         ShardFailed: A child process died or hung before its first image, so that no image is at fault.
+        PROGRAM_ERRORS: A fault of this program, which no image may be blamed for.
     """
     began = time.perf_counter()
     plan = dataset.plan(plan_id)
@@ -93,11 +96,16 @@ class _Child:
         """Mask one image.
 
         Afterwards `is_gone` is true if the image killed the child process, hung it or left it unable to mask.
+
+        Raises:
+            PROGRAM_ERRORS: A fault of this program; the note of the error has its traceback in the child process.
         """
         try:
             self._pipe.send((image, data))
             if self._pipe.poll(IMAGE_LIMIT_S):
-                outcome: MaskedImage | Reject = self._pipe.recv()
+                outcome: MaskedImage | Reject | Exception = self._pipe.recv()
+                if isinstance(outcome, Exception):
+                    raise outcome
                 return outcome
         except (EOFError, ConnectionError):
             self.is_gone = True
@@ -135,4 +143,8 @@ def _serve(pipe: Connection, make_worker: bytes, plan_id: str, shard_name: str) 
             image, data = pipe.recv()
         except EOFError:
             return
-        pipe.send(worker.mask_image(plan, shard, image, data))
+        try:
+            pipe.send(worker.mask_image(plan, shard, image, data))
+        except PROGRAM_ERRORS as error:
+            error.add_note(traceback.format_exc())
+            pipe.send(error)

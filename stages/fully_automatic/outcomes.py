@@ -7,10 +7,25 @@ from engine.automatic.diagnostics import Diagnostics
 from stages.fully_automatic.stats import MaskStats
 from storage.dataset import Dataset
 from storage.errors import NotFound
-from storage.protocol.commits import Commit
+from storage.protocol.commits import Commit, new_attempt_id
 from storage.protocol.inputs import image_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject, Stage
+
+PROGRAM_ERRORS = (AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
+"""Errors that are faults of this program, and not of an image. The shard fails, and can be tried again."""
+
+
+class ShardsFailed(RuntimeError):
+    """Error of a call that could not make some shards; it has made all others.
+
+    `failed` has the error of each, by `<plan>/<shard>`.
+    """
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        name, why = next(iter(failed.items()))
+        super().__init__(f"{len(failed)} shards failed ({name}: {why}); call again to retry")
+        self.failed = failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +105,11 @@ def _kept_commit(dataset: Dataset, plan: Plan, shard: PlannedShard) -> Commit | 
 def write_outcomes(
     dataset: Dataset, plan: Plan, shard: PlannedShard, outcomes: Sequence[MaskedImage | Reject], *, seconds: float
 ) -> ShardResult:
-    """Commit a shard's masks, rejects and statistics; in a redo, commit the kept masks of the shard as well."""
+    """Commit a shard's masks, rejects and statistics; in a redo, commit the kept masks of the shard as well.
+
+    The result is that of another worker, and not new, where that worker committed the shard first.
+    """
+    attempt_id = new_attempt_id(shard)
     kept = _kept_commit(dataset, plan, shard)
     masked = [outcome for outcome in outcomes if isinstance(outcome, MaskedImage)]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
@@ -103,8 +122,9 @@ def write_outcomes(
         model_id=str(plan.settings["model_id"]),
         seconds=seconds,
         inherited=kept,
+        attempt_id=attempt_id,
     )
-    return ShardResult.from_commit(commit, is_new=True)
+    return ShardResult.from_commit(commit, is_new=commit.attempt_id == attempt_id)
 
 
 def _stats(masked: Sequence[MaskedImage], kept: Commit | None) -> MaskStats:

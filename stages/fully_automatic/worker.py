@@ -23,6 +23,7 @@ from engine.device import best_device
 from engine.images import decode
 from engine.model.weights import Model, load_model
 from stages.fully_automatic.outcomes import (
+    PROGRAM_ERRORS,
     MaskedImage,
     ShardResult,
     find_commit,
@@ -38,6 +39,10 @@ from storage.records import ImageRecord, MaskRecord, Provenance, Reject, Stage, 
 GPU_BATCHES = {"points_per_batch": 256, "crops_per_batch": 21}
 """Batch settings on a GPU, used where the config has the defaults. They are not tuned: this has not run on a GPU yet.
 """
+
+
+class CannotWork(ValueError):
+    """Error of a worker that can mask no shard of a plan: there is no such model, or the plan is for another one."""
 
 
 class ShardFailed(RuntimeError):
@@ -85,7 +90,7 @@ class ShardWorker:
         """Mask and commit one shard, unless it is committed already; `on_image` is called with each image's outcome.
 
         Raises:
-            ValueError: The plan is for another model or config.
+            CannotWork: The plan is for another model or config.
             ShardFailed: The worker cannot mask even a known image.
             Corrupt, StoreError: The dataset cannot be read or written.
         """
@@ -133,12 +138,12 @@ class ShardWorker:
         """Read a plan and check that it is for this worker's model and config.
 
         Raises:
-            ValueError: The plan is for another model or config.
+            CannotWork: The plan is for another model or config.
         """
         plan = self.dataset.plan(plan_id)
         mine = plan_settings(self.model, self.config)
         if plan.settings != mine:
-            raise ValueError(f"plan {plan_id} is for {dict(plan.settings)}, this worker was made for {mine}")
+            raise CannotWork(f"plan {plan_id} is for {dict(plan.settings)}, this worker was made for {mine}")
         return plan
 
     def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
@@ -146,12 +151,15 @@ class ShardWorker:
 
         Raises:
             ShardFailed: The worker cannot mask even a known image.
+            PROGRAM_ERRORS: A fault of this program, which no image may be blamed for.
         """
         began = time.perf_counter()
         try:
             generated = self.generate(image, data)
         except Exception as error:  # whatever one image does to decoder and network, the others continue
             self.check()
+            if isinstance(error, PROGRAM_ERRORS):
+                raise
             return _reject_for(image, error)
         provenance = Provenance(
             stage=Stage.FULLY_AUTOMATIC,

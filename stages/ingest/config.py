@@ -30,6 +30,10 @@ class IngestConfig:
     """Licence recorded for every image, such as CC-BY-4.0."""
     country: str = ""
     """Country recorded for every image, as ISO 3166-1 alpha-2."""
+    max_gone_fraction: float = 0.5
+    """Largest fraction, 0 to 1, of a shard's photos that may be gone since they were planned; each becomes a reject. If
+    more are gone, or a whole folder, the ingest stops, because a disk is probably not mounted; 1 allows everything.
+    """
     threads: int | None = None
     """Number of threads that read and decode. None: one per core, at most 8."""
 
@@ -38,6 +42,8 @@ class IngestConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
+        if not 0 <= self.max_gone_fraction <= 1:
+            raise ValueError(f"max_gone_fraction is {self.max_gone_fraction}, expected 0 to 1")
         if self.max_pixels > MAX_DECODABLE_PIXELS:
             raise ValueError(f"max_pixels is {self.max_pixels}, at most {MAX_DECODABLE_PIXELS} can be decoded")
 

@@ -46,15 +46,25 @@ class PhotosAtHand:
     def covers(self, keys: Iterable[PhotoKey]) -> bool:
         """Tell whether the search found each of these photos, or would have found it if the file still existed.
 
-        Photos of a folder that was not searched are not covered. A missing photo of a searched folder counts as gone,
-        although the disk of the photo may only be unmounted.
+        Photos of a folder that was not searched are not covered. A missing photo of a searched folder counts as gone.
         """
         return all(self.path(key) is not None or self._was_looked_for(key) for key in keys)
 
+    def empty_folder(self, gone: Iterable[PhotoKey]) -> Path | None:
+        """Return a folder that was searched and has no photo, though it had these photos; None if there is none."""
+        for root in {root for key in gone for root in self._roots_of(key)}:
+            if root.is_dir() and not any(path.is_relative_to(root) for path in self._paths.values()):
+                return root
+        return None
+
     def _was_looked_for(self, key: PhotoKey) -> bool:
+        return bool(self._roots_of(key))
+
+    def _roots_of(self, key: PhotoKey) -> list[Path]:
+        """List the given paths below which a planned photo lies or lay."""
         top, _, below = key.source.partition("/")
-        expected = (root / below if below else root for root in self._roots if _readable(root.name) == top)
-        return any(_place(os.path.realpath(path)) == key.place for path in expected)
+        named = [root for root in self._roots if _readable(root.name) == top]
+        return [root for root in named if _place(os.path.realpath(root / below if below else root)) == key.place]
 
 
 def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:

@@ -9,30 +9,35 @@ the same name (a copy with a new time, a folder that moved) are unchanged. Other
 the report counts the images that earlier settings made.
 """
 
-import hashlib
+import logging
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 
 from PIL import Image
 
 from stages.ingest.config import IngestConfig
-from stages.ingest.files import PhotosAtHand, find_photos, read_file
+from stages.ingest.files import PhotosAtHand, find_photos
 from stages.ingest.known import KnownPhotos, Verdict
-from stages.ingest.normalise import Photo, Unusable, normalise
+from stages.ingest.normalise import Unusable
+from stages.ingest.one_photo import image_of, judge, read_planned, reject_of
 from stages.ingest.plan import plan_photos
 from stages.ingest.stats import IngestStats
 from storage.dataset import Dataset
-from storage.protocol.commits import Commit
+from storage.errors import StoreError
+from storage.protocol.commits import Commit, new_attempt_id
 from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, Reject, Stage, image_id_of, image_key
+from storage.records import ImageRecord, Reject
+
+logger = logging.getLogger(__name__)
 
 MAX_THREADS = 8
 """Maximum number of threads where the number is not given; each thread may hold one decoded photo."""
@@ -65,6 +70,8 @@ class IngestReport:
     """Size of the shards' files in bytes."""
     new_shards: int
     """Number of shards committed by this call."""
+    failed: Mapping[str, str]
+    """Error of each shard that this call could not make, by `<plan>/<shard>`; another call tries these shards again."""
     seconds: float
     """Duration of this call in seconds."""
 
@@ -82,7 +89,8 @@ def ingest_photos(
     """Ingest the photos under `paths` (folders and files); a second call continues where the first call stopped.
 
     Raises:
-        ValueError: A path does not exist, or there is no photo under the paths.
+        ValueError: A path does not exist, there is no photo under the paths, or so many planned photos are gone that
+            their disk is probably not mounted.
         StoreError: The dataset cannot be read or written.
     """
     began = time.perf_counter()
@@ -100,19 +108,34 @@ def ingest_photos(
         for shard in dataset.missing(plan)
         if not at_hand.keys.isdisjoint(keys := photo_inputs(shard.inputs)) and at_hand.covers(keys)
     ]
+    failed: dict[str, str] = {}
+    new_shards = 0
+    _check_disks(todo, at_hand, config)
     if todo:
         with _session(dataset, config, at_hand, _count_photos(todo), progress) as session:
             for plan, shard in todo:
-                _ingest_shard(session, plan, shard)
+                try:
+                    new_shards += _ingest_shard(session, plan, shard)
+                except StoreError:
+                    raise
+                except Exception as error:  # a fault of this program, or the caller's wish to stop
+                    if error is session.progress.error:
+                        raise
+                    name = f"{plan.plan_id}/{shard.name}"
+                    logger.exception("ingest: shard %s failed", name)
+                    failed[name] = f"{type(error).__name__}: {error}"
+                    session.known.give_back()
 
     # Report what all their records say
     by_address = {commit.address: commit for plan in plans for commit in _commits_with(dataset, plan, at_hand.keys)}
     commits = tuple(by_address.values())  # a plan and its redo have shards in common
     seconds = time.perf_counter() - began
-    return _report(commits, other_files=other_files, new_shards=len(todo), seconds=seconds)
+    return _report(commits, other_files=other_files, new_shards=new_shards, failed=failed, seconds=seconds)
 
 
-def _report(commits: tuple[Commit, ...], *, other_files: int, new_shards: int, seconds: float) -> IngestReport:
+def _report(
+    commits: tuple[Commit, ...], *, other_files: int, new_shards: int, failed: Mapping[str, str], seconds: float
+) -> IngestReport:
     """Sum up the commit records of shards as a report."""
     stats = [IngestStats.from_json(commit.stats) for commit in commits]
     return IngestReport(
@@ -124,8 +147,30 @@ def _report(commits: tuple[Commit, ...], *, other_files: int, new_shards: int, s
         shards=commits,
         nbytes=sum(commit.nbytes for commit in commits),
         new_shards=new_shards,
+        failed=failed,
         seconds=seconds,
     )
+
+
+def _check_disks(todo: Sequence[tuple[Plan, PlannedShard]], at_hand: PhotosAtHand, config: IngestConfig) -> None:
+    """Check, before anything is committed, that photos are not gone because their disk is not mounted.
+
+    Raises:
+        ValueError: A given folder is empty though photos below it were planned, or more of a shard's photos are gone
+            than `max_gone_fraction` allows.
+    """
+    advice = "is its disk mounted? Run the same command again when it is; ingest.max_gone_fraction=1 rejects them"
+    if config.max_gone_fraction >= 1:
+        return
+    for plan, shard in todo:
+        keys = photo_inputs(shard.inputs)
+        gone = [key for key in keys if at_hand.path(key) is None]
+        folder = at_hand.empty_folder(gone)
+        if folder is not None:
+            raise ValueError(f"photos: {folder} is empty, but plan {plan.plan_id} has photos of it to ingest; {advice}")
+        if len(gone) > config.max_gone_fraction * len(keys):
+            what = f"{len(gone)} of {len(keys)} photos of shard {plan.plan_id}/{shard.name} are gone"
+            raise ValueError(f"photos: {what}, the first is {gone[0].source}; {advice}")
 
 
 def _count_photos(todo: Sequence[tuple[Plan, PlannedShard]]) -> int:
@@ -143,6 +188,8 @@ class _ProgressCounter:
 
     def __init__(self, total: int, report: Callable[[IngestProgress], None] | None) -> None:
         self._report = report
+        self.error: Exception | None = None
+        """Error that the caller's function raised."""
         self._so_far = IngestProgress(done=0, total=total, images=0, rejects=0)
 
     def count(self, *, images: int = 0, rejects: int = 0) -> None:
@@ -154,7 +201,11 @@ class _ProgressCounter:
             rejects=before.rejects + rejects,
         )
         if self._report:
-            self._report(self._so_far)
+            try:
+                self._report(self._so_far)
+            except Exception as error:
+                self.error = error
+                raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +247,13 @@ def _session(
         threads.shutdown(cancel_futures=True)
 
 
-def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
+def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
     """Read and decode photos in threads, judge them in the plan's order, and commit the shard.
 
     The first of two photos with equal bytes is kept.
+
+    Returns:
+        Whether this call made the shard, and not another process at the same time.
     """
     began = time.perf_counter()
     inherited = session.dataset.previous(plan, shard) if plan.redoes else None
@@ -213,17 +267,18 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
     other_settings = before.of_earlier_settings
 
     # Decide what each photo is
-    session.known.start_plan(plan)
+    session.known.start_shard(plan)
     keys = photo_inputs(shard.inputs)
-    for key, read in zip(keys, session.threads.map(lambda key: _read_photo(session, key), keys), strict=True):
+    read = partial(read_planned, session.at_hand, session.known, session.config)
+    for key, photo in zip(keys, session.threads.map(read, keys), strict=True):
         try:
-            verdict = _judge(session.known, key, read)
+            verdict = judge(session.known, key, photo)
         except Unusable as reason:
-            rejects.append(_reject(read, reason))
+            rejects.append(reject_of(photo, reason))
             session.progress.count(rejects=1)
             continue
         if verdict is Verdict.NEW:
-            images.append(_image(read, session.config))
+            images.append(image_of(photo, session.config))
         else:
             unchanged += 1
             other_settings += session.known.has_only_other_settings(key)
@@ -243,78 +298,15 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> Commit:
         others=before.others,
     )
     seconds = time.perf_counter() - began
-    return session.dataset.write_images(
-        plan, shard, images, rejects, stats=stats.to_json(), seconds=seconds, inherited=inherited
+    attempt_id = new_attempt_id(shard)
+    commit = session.dataset.write_images(
+        plan,
+        shard,
+        images,
+        rejects,
+        stats=stats.to_json(),
+        seconds=seconds,
+        inherited=inherited,
+        attempt_id=attempt_id,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ReadPhoto:
-    """Result of a thread for one photo."""
-
-    source: str
-    sha256: str
-    """SHA-256 of the file; "" for a file that could not be read."""
-    outcome: Photo | Unusable | None
-    """Normalised photo, or the reason why there is none; None where the dataset holds these bytes already."""
-
-
-def _read_photo(session: _Session, key: PhotoKey) -> _ReadPhoto:
-    """Read a file and normalise the photo, unless the dataset holds its bytes."""
-    sha256 = ""
-    outcome: Photo | Unusable | None = None
-    config = session.config
-    try:
-        path = session.at_hand.path(key)
-        if path is None:
-            raise Unusable("unreadable", "it was there when the plan was made and is no longer")
-        data = read_file(path, config.shard_bytes)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not session.known.holds(sha256):
-            outcome = normalise(
-                data,
-                shortest_side_px=config.shortest_side_px,
-                min_side_px=config.min_side_px,
-                max_pixels=config.max_pixels,
-            )
-    except Unusable as reason:
-        outcome = reason
-    return _ReadPhoto(source=key.source, sha256=sha256, outcome=outcome)
-
-
-def _judge(known: KnownPhotos, key: PhotoKey, read: _ReadPhoto) -> Verdict:
-    """Tell a new photo from an unchanged one.
-
-    Raises:
-        Unusable: The file is no usable photo or is a duplicate; the photo becomes a reject.
-    """
-    if isinstance(read.outcome, Unusable):
-        raise read.outcome
-    return known.take(key, read.sha256)
-
-
-def _image(read: _ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
-    """Make the record and the stored bytes of the image that a new photo becomes."""
-    photo = read.outcome
-    assert isinstance(photo, Photo), "a photo that the dataset does not hold was normalised"
-    image_id = image_id_of(read.sha256)
-    record = ImageRecord(
-        image_id=image_id,
-        key=image_key(image_id),
-        height=photo.height,
-        width=photo.width,
-        format=photo.format,
-        nbytes=len(photo.data),
-        source=read.source,
-        source_sha256=read.sha256,
-        stored_sha256=hashlib.sha256(photo.data).hexdigest(),
-        license=config.license,
-        country=config.country,
-    )
-    return record, photo.data
-
-
-def _reject(read: _ReadPhoto, why: Unusable) -> Reject:
-    return Reject(
-        source=read.source, source_sha256=read.sha256, reason=why.reason, detail=why.detail, stage=Stage.INGEST
-    )
+    return commit.attempt_id == attempt_id

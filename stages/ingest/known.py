@@ -31,12 +31,14 @@ class KnownPhotos:
         self._digests = dataset.known_image_ids()
         self._plans = image_plans(dataset)
         self._plan_id = ""
+        self._new_here: set[int] = set()  # ids of the photos of the shard at hand that were new
         # Name and size of each photo of earlier plans; whether one of those plans has the settings of the plan at hand.
         self._planned_before: dict[tuple[str, int], bool] = {}
         self._planned_later: set[PhotoKey] = set()  # by a call that could not make the shard at hand
 
-    def start_plan(self, plan: Plan) -> None:
-        """Set the plan whose photos are judged from now on."""
+    def start_shard(self, plan: Plan) -> None:
+        """Set the plan of the shard whose photos are judged from now on."""
+        self._new_here = set()
         if plan.plan_id == self._plan_id:
             return
         self._plan_id = plan.plan_id
@@ -58,6 +60,7 @@ class KnownPhotos:
         self._committed.update(new)
         found = self._dataset.image_ids_of(new)
         self._digests.update(found)
+        self._new_here -= found.keys()
         return set(found)
 
     def forget(self, shard: Commit) -> None:
@@ -65,6 +68,11 @@ class KnownPhotos:
         self._dataset.fold()  # its rows may be in no table yet
         rows = self._dataset.query(f"SELECT image_id FROM images WHERE {is_shard(shard.plan_id, shard.shard)}")
         for image_id in rows.column("image_id").to_pylist():
+            self._digests.pop(image_id, None)
+
+    def give_back(self) -> None:
+        """Treat the photos that were new in this shard as new again, because the shard could not be made."""
+        for image_id in self._new_here:
             self._digests.pop(image_id, None)
 
     def holds(self, sha256: str) -> bool:
@@ -85,6 +93,7 @@ class KnownPhotos:
         held = self._digests.get(image_id)
         if held is None:
             self._digests[image_id] = digest
+            self._new_here.add(image_id)
             return Verdict.NEW
         if held != digest:
             raise Unusable("id_clash", f"the first 63 bits are those of another image, SHA-256 {held.hex()}")

@@ -7,6 +7,7 @@ applies none either); they are kept in the file. Transparent photos are laid on 
 
 import io
 import re
+import traceback
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +79,8 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
     step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG.
 
     Raises:
-        Unusable: The photo cannot be used. No other error is raised, so that one odd file never stops the others.
+        Unusable: The photo cannot be used: whatever Pillow raises over its bytes. Any other error is a fault of this
+            program, and no photo may be blamed for it.
     """
     try:
         return _normalise(data, shortest_side_px, min_side_px, max_pixels)
@@ -87,6 +89,8 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
     except MemoryError as error:
         raise out_of_memory(len(data)) from error
     except Exception as error:
+        if not _is_raised_by_pillow(error):
+            raise
         raise Unusable("failed", _ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
 
 
@@ -141,6 +145,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise Unusable("too_large", f"{error}; at most {max_pixels} pixels are allowed") from error
     except Exception as error:  # decoders raise anything on hostile bytes
+        if not _is_raised_by_pillow(error):
+            raise
         raise Unusable(*_explain(error, data, announced)) from error
     if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} px"
@@ -277,6 +283,12 @@ def _explain(error: Exception, data: bytes, announced: str) -> tuple[str, str]:
     message = str(error) or type(error).__name__
     reason = "truncated" if "truncat" in message.lower() or isinstance(error, EOFError) else "corrupt"
     return reason, f"a {announced} that does not decode: {message}"
+
+
+def _is_raised_by_pillow(error: BaseException) -> bool:
+    """Tell whether an error comes out of Pillow, whose decoders raise any class of error on hostile bytes."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__", "")).partition(".")[0] == "PIL" for frame, _ in frames)
 
 
 def _declared_bytes(data: bytes, announced: str) -> int:

@@ -197,6 +197,11 @@ class Attempt:
             self.store.delete(part.key)
 
 
+def new_attempt_id(shard: PlannedShard) -> str:
+    """Make the id of a new attempt at a planned shard; the shard's record tells by it whether the attempt has won."""
+    return f"g{shard.generation}-{uuid.uuid4().hex}"
+
+
 def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attempt_id: str | None = None) -> Attempt:
     """Begin an attempt at a planned shard.
 
@@ -206,7 +211,7 @@ def begin_attempt(store: ObjectStore, plan: Plan, shard: PlannedShard, *, attemp
         shard: The shard to make.
         attempt_id: Id of the attempt, which begins with `g<generation>-`; None makes a new unique id.
     """
-    return Attempt(store, plan, shard, attempt_id or f"g{shard.generation}-{uuid.uuid4().hex}")
+    return Attempt(store, plan, shard, attempt_id or new_attempt_id(shard))
 
 
 def put_commit(store: ObjectStore, commit: Commit) -> Commit:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -98,6 +98,15 @@ class Unwritable(ShardWorker):
         return super().mask_image(plan, shard, image, data)
 
 
+class Wrong(ShardWorker):
+    """Raises ValueError over one of the shards."""
+
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        if shard.name == "000001":
+            raise ValueError("this shard alone")
+        return super().mask_image(plan, shard, image, data)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def ray_on_this_machine() -> Iterator[None]:
     with ray_session(TWO, num_cpus=2, num_gpus=0):  # whatever the machine has
@@ -185,6 +194,21 @@ def test_a_shard_that_cannot_be_written_stays_missing_and_the_others_go_on(
     result = run_plan(photographed, plan, partial(Unwritable, tiny_model, CONFIG, photographed.uri), ONE)
     assert list(result.failed) == ["000001"]
     assert [shard.name for shard in photographed.missing(plan)] == ["000001"]
+
+
+def test_a_value_error_of_one_shard_is_that_shards_failure_and_the_others_go_on(
+    photographed: Dataset, plan: Plan, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run_plan(photographed, plan, partial(Wrong, tiny_model, CONFIG, photographed.uri), ONE)
+    assert result.failed == {"000001": "ValueError: this shard alone"}
+    assert (result.new_shards, [shard.name for shard in photographed.missing(plan)]) == (3, ["000001"])
+    assert "in mask_image" in caplog.text
+
+
+def test_the_plan_of_another_config_is_one_clear_error(photographed: Dataset, plan: Plan, tiny_model: Path) -> None:
+    other = replace(CONFIG, points_per_side=2)
+    with pytest.raises(ValueError, match="this worker was made for"):
+        run_plan(photographed, plan, partial(ShardWorker, tiny_model, other, photographed.uri), ONE)
 
 
 def test_an_unknown_model_is_one_clear_error(photographed: Dataset, plan: Plan) -> None:

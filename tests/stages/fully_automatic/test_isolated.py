@@ -42,6 +42,13 @@ class NeverReady(ShardWorker):
         time.sleep(1000)
 
 
+class Mistaken(ShardWorker):
+    """Has a mistake in its code."""
+
+    def mask_image(self, plan: Plan, shard: PlannedShard, image: ImageRecord, data: bytes) -> MaskedImage | Reject:
+        raise KeyError("a mistake")
+
+
 def test_a_shard_made_in_a_child_process_is_the_same(tmp_path: Path, photo_folder: Path, tiny_model: Path) -> None:
     parts = []
     for name in ("plain", "isolated"):
@@ -94,4 +101,16 @@ def test_a_child_that_hangs_before_its_first_photograph_blames_none(
     make_worker = cloudpickle.dumps(partial(NeverReady, tiny_model, CONFIG, dataset.uri))
     with pytest.raises(ShardFailed, match="a child process was not ready after 5 s"):
         mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
+    assert dataset.commits(plan) == []
+
+
+def test_a_mistake_of_ours_in_a_child_fails_the_shard_with_its_traceback(
+    dataset: Dataset, photo_folder: Path, tiny_model: Path
+) -> None:
+    ingest_photos([photo_folder], dataset)
+    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
+    make_worker = cloudpickle.dumps(partial(Mistaken, tiny_model, CONFIG, dataset.uri))
+    with pytest.raises(KeyError, match="a mistake") as caught:
+        mask_shard_isolated(make_worker, dataset, plan.plan_id, "000000")
+    assert "in mask_image" in "".join(caught.value.__notes__)
     assert dataset.commits(plan) == []

@@ -6,7 +6,7 @@ import pytest
 
 from engine.automatic.diagnostics import Diagnostics
 from stages.fully_automatic import stats
-from stages.fully_automatic.outcomes import MaskedImage, read_images
+from stages.fully_automatic.outcomes import MaskedImage, read_images, write_outcomes
 from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
@@ -137,3 +137,14 @@ def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypat
     again = dataset.maintenance.plan_redo(plan)
     assert worker.mask_shard(again.plan_id, plan.shards[0].name).images == 5
     assert dataset.commits(plan)[0].generation == 2
+
+
+def test_of_two_workers_that_make_a_shard_at_once_one_says_that_it_is_new(worker: ShardWorker) -> None:
+    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[:1]
+    shard = plan.shards[0]
+    images = read_images(worker.dataset, plan, shard)
+    outcomes = [worker.mask_image(plan, shard, *image) for image in images]
+    first = write_outcomes(worker.dataset, plan, shard, outcomes, seconds=1.0)
+    second = write_outcomes(worker.dataset, plan, shard, outcomes, seconds=2.0)
+    assert (first.is_new, second.is_new) == (True, False)
+    assert (second.seconds, second.images) == (1.0, 5)

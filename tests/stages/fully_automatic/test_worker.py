@@ -214,3 +214,15 @@ def test_a_worker_refuses_the_plan_of_other_settings(worker: ShardWorker, photog
     (plan,) = plan_masks(photographed, worker.model, replace(CONFIG, points_per_side=2))
     with pytest.raises(ValueError, match="this worker was made for"):
         worker.mask_shard(plan.plan_id, plan.shards[0].name)
+
+
+def test_a_mistake_of_ours_fails_the_shard_and_blames_no_image(
+    worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "generate", lambda image, data: {}["a mistake"])
+        with pytest.raises(KeyError, match="a mistake"):
+            worker.mask_shard(plan.plan_id, plan.shards[0].name)
+    assert worker.dataset.commits(plan) == []
+    assert worker.mask_shard(plan.plan_id, plan.shards[0].name).rejects == 0

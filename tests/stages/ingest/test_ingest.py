@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from engine.images import decode
+from stages.ingest import normalise
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import IngestProgress, ingest_photos
 from storage.dataset import Dataset
+from tests.stages.conftest import picture
 from tests.stages.ingesting import SMALL_SHARDS, repeatable, stored
 
 
@@ -250,3 +253,61 @@ def test_a_lost_shard_is_made_again_from_its_photos_by_a_redo(dataset: Dataset, 
     assert (report.images, report.rejects, report.unchanged) == (8, (), 0)
     assert dataset.known_image_ids() == before
     assert sum(1 for shard in dataset.image_shards() for _ in dataset.read_images(shard)) == 8
+
+
+def break_on(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Lets this program's own code fall over the photo of one number, as a mistake in it would."""
+    real = normalise._downscale
+
+    def broken(image: Image.Image, side: int | None) -> Image.Image:
+        if np.array_equal(np.asarray(image), np.asarray(picture(number, height=64, width=96))):
+            raise KeyError("a mistake")
+        return real(image, side)
+
+    monkeypatch.setattr(normalise, "_downscale", broken)
+
+
+def test_a_mistake_of_ours_fails_its_shard_alone_and_blames_no_photo(
+    dataset: Dataset, photo_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photo_folder / "copy.png").write_bytes((photo_folder / "1.png").read_bytes())  # in a later shard than 1.png
+    with monkeypatch.context() as patch:
+        break_on(patch, 0)
+        report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    plan = dataset.plans()[0].plan_id
+    assert report.failed == {f"{plan}/000000": "KeyError: 'a mistake'"}
+    assert "Traceback" in caplog.text
+    assert (report.images, report.rejects, report.new_shards) == (6, (), 2)
+    again = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    assert (again.images, again.reasons(), again.failed, again.new_shards) == (8, {"duplicate": 1}, {}, 1)
+    assert [reject.source for reject in again.rejects] == ["photos/1.png"]  # its copy was stored in the meantime
+
+
+def test_a_folder_whose_disk_is_not_mounted_is_one_clear_error_and_nothing_is_committed(
+    dataset: Dataset, two_folders: tuple[Path, Path]
+) -> None:
+    first, second = two_folders
+    with pytest.raises(Stopped):
+        ingest_photos([first, second], dataset, SMALL_SHARDS, stop)
+    disk = second.rename(second.with_name("disk"))
+    second.mkdir()
+    with pytest.raises(ValueError, match=r"B is empty, but plan .* has photos of it .* is its disk mounted\?"):
+        ingest_photos([first, second], dataset, SMALL_SHARDS)
+    assert dataset.image_addresses() == []
+    second.rmdir()
+    disk.rename(second)
+    report = ingest_photos([first, second], dataset, SMALL_SHARDS)
+    assert (report.images, report.rejects) == (8, ())
+
+
+def test_more_than_half_of_a_shard_gone_is_one_clear_error_unless_allowed(dataset: Dataset, photo_folder: Path) -> None:
+    with pytest.raises(Stopped):
+        ingest_photos([photo_folder], dataset, SMALL_SHARDS, stop)
+    for number in (3, 4):
+        (photo_folder / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match=r"2 of 3 photos of shard .*/000001 are gone, the first is photos/3.png"):
+        ingest_photos([photo_folder], dataset, SMALL_SHARDS)
+    assert dataset.image_addresses() == []
+    report = ingest_photos([photo_folder], dataset, replace(SMALL_SHARDS, max_gone_fraction=1.0))
+    assert (report.images, report.reasons()) == (6, {"unreadable": 2})
+    assert len(dataset.plans()) == 1

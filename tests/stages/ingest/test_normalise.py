@@ -266,6 +266,19 @@ def test_whatever_goes_wrong_with_one_photograph_is_its_reason(pictures: SimpleN
         taken(data)
 
 
+def test_a_mistake_of_ours_is_no_reason_against_a_photograph(
+    monkeypatch: pytest.MonkeyPatch, pictures: SimpleNamespace
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("ours")
+
+    for name in ("_check_one_frame", "_check_complete", "_flatten", "_downscale", "_encode"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"stages.ingest.normalise.{name}", broken)
+            with pytest.raises(TypeError, match="ours"):
+                taken(pictures.encode(pictures.draw(1), "WEBP"))
+
+
 def test_memory_that_runs_out_is_a_reason_of_its_own(
     monkeypatch: pytest.MonkeyPatch, pictures: SimpleNamespace
 ) -> None:

@@ -1,0 +1,83 @@
+"""One photo of a shard: read, normalised, judged, and turned into an image or a reject."""
+
+import hashlib
+from dataclasses import dataclass
+
+from stages.ingest.config import IngestConfig
+from stages.ingest.files import PhotosAtHand, read_file
+from stages.ingest.known import KnownPhotos, Verdict
+from stages.ingest.normalise import Photo, Unusable, normalise
+from storage.protocol.inputs import PhotoKey
+from storage.records import ImageRecord, Reject, Stage, image_id_of, image_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPhoto:
+    """Result of a thread for one photo."""
+
+    source: str
+    sha256: str
+    """SHA-256 of the file; "" for a file that could not be read."""
+    outcome: Photo | Unusable | None
+    """Normalised photo, or the reason why there is none; None where the dataset holds these bytes already."""
+
+
+def read_planned(at_hand: PhotosAtHand, known: KnownPhotos, config: IngestConfig, key: PhotoKey) -> ReadPhoto:
+    """Read a file and normalise the photo, unless the dataset holds its bytes."""
+    sha256 = ""
+    outcome: Photo | Unusable | None = None
+    try:
+        path = at_hand.path(key)
+        if path is None:
+            raise Unusable("unreadable", "it was there when the plan was made and is no longer")
+        data = read_file(path, config.shard_bytes)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not known.holds(sha256):
+            outcome = normalise(
+                data,
+                shortest_side_px=config.shortest_side_px,
+                min_side_px=config.min_side_px,
+                max_pixels=config.max_pixels,
+            )
+    except Unusable as reason:
+        outcome = reason
+    return ReadPhoto(source=key.source, sha256=sha256, outcome=outcome)
+
+
+def judge(known: KnownPhotos, key: PhotoKey, read: ReadPhoto) -> Verdict:
+    """Tell a new photo from an unchanged one.
+
+    Raises:
+        Unusable: The file is no usable photo or is a duplicate; the photo becomes a reject.
+    """
+    if isinstance(read.outcome, Unusable):
+        raise read.outcome
+    return known.take(key, read.sha256)
+
+
+def image_of(read: ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
+    """Make the record and the stored bytes of the image that a new photo becomes."""
+    photo = read.outcome
+    assert isinstance(photo, Photo), "a photo that the dataset does not hold was normalised"
+    image_id = image_id_of(read.sha256)
+    record = ImageRecord(
+        image_id=image_id,
+        key=image_key(image_id),
+        height=photo.height,
+        width=photo.width,
+        format=photo.format,
+        nbytes=len(photo.data),
+        source=read.source,
+        source_sha256=read.sha256,
+        stored_sha256=hashlib.sha256(photo.data).hexdigest(),
+        license=config.license,
+        country=config.country,
+    )
+    return record, photo.data
+
+
+def reject_of(read: ReadPhoto, why: Unusable) -> Reject:
+    """Make the reject of a photo that cannot be used."""
+    return Reject(
+        source=read.source, source_sha256=read.sha256, reason=why.reason, detail=why.detail, stage=Stage.INGEST
+    )

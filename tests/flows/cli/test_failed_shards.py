@@ -1,0 +1,44 @@
+"""What a command says when a shard cannot be made because of a mistake in this program."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from storage.dataset import Dataset
+from tests.paths import ROOT
+
+MISTAKEN = """
+import sys
+from stages.ingest import normalise
+real = normalise._downscale
+def broken(image, side):
+    if image.getpixel((0, 0)) == (0, 0, 0):
+        raise KeyError("a mistake")
+    return real(image, side)
+normalise._downscale = broken
+from flows.cli.main import main
+main()
+"""
+
+
+def test_ingest_ends_with_status_1_and_names_the_shard_after_the_others(tmp_path: Path, prefect_home: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), np.full((32, 32, 3), number, np.uint8))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home)}
+    arguments = ["ingest", "photos", "--dataset", "data", "--set", "ingest.images_per_shard=1"]
+    command = [sys.executable, "-c", MISTAKEN, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=280)
+    dataset = Dataset.open(tmp_path / "data")
+    (status,) = dataset.status()
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert f"error: 1 image shards failed ({status.plan_id}/000000: KeyError: 'a mistake')" in done.stderr
+    assert "Traceback" in done.stderr
+    assert status.missing == ("000000",)
+    assert dataset.query("SELECT source, reason FROM rejects").num_rows == 0
+    assert dataset.query("SELECT count(*) AS n FROM images").to_pylist() == [{"n": 2}]
