@@ -263,6 +263,7 @@ class Dataset:
         seconds: float = 0.0,
         inherited: Commit | None = None,
         attempt_id: str | None = None,
+        annotations: pa.Table | None = None,
     ) -> Commit:
         """Write and commit a mask shard.
 
@@ -277,6 +278,7 @@ class Dataset:
             inherited: In a redo, the record to replace; the new shard keeps the masks of that record. None keeps no
                 earlier masks.
             attempt_id: Id of this attempt, from `new_attempt_id`, by which the record tells who won; None makes one.
+            annotations: Rows of the table `annotations`, which say how people made the masks; None for no rows.
 
         Returns:
             The stored record of the shard: the record of another worker where that worker committed the shard first.
@@ -287,6 +289,8 @@ class Dataset:
         """
         attempt = commits.begin_attempt(self.store, plan, shard, attempt_id=attempt_id)
         contents.put_masks(attempt, images, inherited)
+        if annotations is not None:
+            contents.put_annotations(attempt, annotations)
         return attempt.commit(
             rejects=rejects, stats=stats, model_id=model_id, seconds=seconds, inherited=_parts(inherited)
         )

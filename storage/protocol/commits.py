@@ -26,12 +26,14 @@ _WORTH_THREADS = 16  # parallel reads over a network; fewer records are read one
 
 
 class PartRole(StrEnum):
-    """Role of one object of a shard: samples or table rows."""
+    """Role of one object of a shard: samples, table rows or facts about the work of annotators."""
 
     TAR = "tar"
     """Role of a tar, which holds the samples."""
     ROWS = "rows"
     """Role of a Parquet file, which holds the samples' rows for the table `images` or `masks`."""
+    ANNOTATIONS = "annotations"
+    """Role of a Parquet file, which holds rows for the table `annotations`: how people made the masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Part:
     """One object of a shard, with its size and hash."""
 
     role: PartRole
-    """Role of the object: samples or table rows."""
+    """Role of the object."""
     key: str
     """Key of the object."""
     nbytes: int
@@ -117,6 +119,10 @@ class Commit:
     def rows(self) -> list[Part]:
         """Return the parts that hold table rows."""
         return [part for part in self.parts if part.role is PartRole.ROWS]
+
+    def annotations(self) -> list[Part]:
+        """Return the parts that hold rows of the table `annotations`."""
+        return [part for part in self.parts if part.role is PartRole.ANNOTATIONS]
 
 
 class Attempt:

@@ -100,6 +100,33 @@ WITHDRAWALS = _schema(
 )
 """Columns of the Parquet part of a withdrawal; it has no table of its own, its masks are missing from `masks`."""
 
+ANNOTATIONS = _schema(
+    ("image_id", _ID, "images.image_id"),
+    ("mask_id", _ID, "masks.mask_id, where in_masks"),
+    ("plan", _TEXT, "plan of the round's mask shard"),
+    ("shard", _TEXT, "the mask shard"),
+    ("stage", _TEXT, "assisted_manual or semi_automatic"),
+    ("round_id", _TEXT, "annotation round"),
+    ("task_id", _ID, "task of the round: one image"),
+    ("annotator_id", _TEXT, "who made, accepted, edited or rejected the mask"),
+    ("origin", _TEXT, "made, prefill_accepted, prefill_edited or prefill_rejected"),
+    ("in_masks", pa.bool_(), "whether closing the round put or left the mask in masks"),
+    ("gold", pa.bool_(), "whether the task was compared with known masks"),
+    ("prefilled", pa.bool_(), "whether the task began with prefilled masks"),
+    ("simulated", pa.bool_(), "whether the seconds are those of a simulated annotator's time model"),
+    ("model_id", _TEXT, "model version that answered or prefilled, empty for none"),
+    ("active_s", pa.float64(), "seconds of work on this mask, gaps between inputs capped"),
+    ("search_s", pa.float64(), "seconds of the task that belong to no mask, shared evenly by its masks"),
+    ("clicks", _INT, "clicks"),
+    ("strokes", _INT, "strokes of brush and eraser"),
+    ("edits", _INT, "operations that changed the mask after its first appearance"),
+    ("prompts", _TEXT, "JSON: prompts of the last operation that set the mask"),
+    ("predicted_iou", _REAL, "the model's own estimate, 0 to 1; null for a mask without one"),
+    ("verdict", _TEXT, "newest answer of a reviewer to `is this mask good`: yes, no, unsure; empty for none"),
+    ("submitted_at", pa.timestamp("us", tz="UTC"), "by the clock of the database server"),
+)
+"""Columns of the Parquet part that says how people made the masks of a shard."""
+
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS}
 """Schema of each table, by name."""
 

@@ -23,7 +23,7 @@ from storage.objects.stores import ObjectStore, sha256_of
 from storage.protocol.commits import Attempt, Commit, Part, PartRole
 from storage.protocol.inputs import ShardAddress
 from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
-from storage.tables.columns import REPEATED
+from storage.tables.columns import ANNOTATIONS, REPEATED
 from storage.tables.rows import image_rows, mask_rows
 from storage.tables.samples import checked, read_image
 
@@ -191,6 +191,26 @@ def put_rows(attempt: Attempt, rows: pa.Table, *, images: int, masks: int) -> No
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     attempt.put_part(PartRole.ROWS, "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
+
+
+def put_annotations(attempt: Attempt, rows: pa.Table) -> None:
+    """Write rows of the table `annotations` as a Parquet part of an attempt.
+
+    Raises:
+        ValueError: The rows have other columns.
+    """
+    if rows.schema != ANNOTATIONS:
+        raise ValueError(f"annotations: columns {rows.schema.names}, expected {ANNOTATIONS.names} with their types")
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    images = len(set(rows["image_id"].to_pylist()))
+    attempt.put_part(
+        PartRole.ANNOTATIONS,
+        "annotations.parquet",
+        lambda file: file.write(buffer.getvalue()),
+        images=images,
+        masks=rows.num_rows,
+    )
 
 
 def _image_json(image: ImageRecord) -> bytes:

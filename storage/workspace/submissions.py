@@ -19,6 +19,7 @@ RESERVED_S = 24 * 3600
 QUESTIONS = ("mask_good", "nothing_missing")
 ANSWERS = ("yes", "no", "unsure")
 _MAX_NOTE = 2000
+_UNFINISHED = (RoundState.OPEN, RoundState.PAUSED)
 
 
 class StaleRevision(ValueError):
@@ -59,8 +60,7 @@ class Submissions:
             if earlier is not None:
                 return earlier
             task_id, annotator = lease["task_id"], lease["annotator"]
-            round_id = connection.execute(select(TASKS.c.round_id).where(TASKS.c.task_id == task_id)).scalar_one()
-            locked_round(connection, round_id, (RoundState.OPEN, RoundState.PAUSED), shared=True)
+            _lock_round_of(connection, task_id)
             state = state_of(connection, task_id, annotator)
             if state.revision != revision:
                 raise StaleRevision(state.revision, revision)
@@ -102,9 +102,14 @@ class Submissions:
 
         Raises:
             NotFound: There is no such submission.
-            ValueError: It was sent back or withdrawn.
+            ValueError: It was sent back or withdrawn, or the round is no longer open.
         """
-        self._set_state(submission_id, "accepted", ("submitted", "accepted"), "accept submission", actor)
+        with self._database.write() as connection:
+            found = _submission_of(connection, submission_id)
+            _check_state(found, ("submitted", "accepted"))
+            _lock_round_of(connection, found.task_id)
+            _set(connection, submission_id, "accepted")
+            audit.record(connection, actor, "accept submission", f"submission {submission_id}")
 
     def send_back(self, submission_id: int, reason: str, *, actor: str) -> None:
         """Send a submission back: its annotator can claim the task again and goes on from there.
@@ -116,8 +121,7 @@ class Submissions:
         with self._database.write() as connection:
             found = _submission_of(connection, submission_id)
             _check_state(found, ("submitted", "accepted"))
-            round_id = connection.execute(select(TASKS.c.round_id).where(TASKS.c.task_id == found.task_id)).scalar_one()
-            locked_round(connection, round_id, (RoundState.OPEN, RoundState.PAUSED), shared=True)
+            _lock_round_of(connection, found.task_id)
             _set(connection, submission_id, "sent_back")
             mine = and_(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == found.annotator)
             reserved = {"done": False, "token": None}
@@ -128,9 +132,14 @@ class Submissions:
     def withdraw(self, round_id: str, annotator: str, *, actor: str) -> list[Submission]:
         """Take an annotator's submissions of a round back, so that closing leaves them out; return them.
 
-        Their tasks are free for others, if the round is still open.
+        Their tasks are free for others.
+
+        Raises:
+            NotFound: There is no such round.
+            ValueError: The round is no longer open: withdraw the masks from the dataset instead.
         """
         with self._database.write() as connection:
+            locked_round(connection, round_id, _UNFINISHED)
             query = (
                 select(SUBMISSIONS)
                 .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
@@ -209,11 +218,15 @@ class Submissions:
                 counts[name] = counts.get(name, 0) + 1
         return counts
 
-    def _set_state(self, submission_id: int, state: str, states: Sequence[str], action: str, actor: str) -> None:
-        with self._database.write() as connection:
-            _check_state(_submission_of(connection, submission_id), states)
-            _set(connection, submission_id, state)
-            audit.record(connection, actor, action, f"submission {submission_id}")
+
+def _lock_round_of(connection: Connection, task_id: int) -> None:
+    """Keep the round of a task from being closed until the transaction ends.
+
+    Raises:
+        ValueError: The round is no longer open.
+    """
+    round_id = connection.execute(select(TASKS.c.round_id).where(TASKS.c.task_id == task_id)).scalar_one()
+    locked_round(connection, round_id, _UNFINISHED, shared=True)
 
 
 def _set(connection: Connection, submission_id: int, state: str) -> None:

@@ -1,0 +1,90 @@
+"""Which images a round asks about, in which order.
+
+An order is any function that lists image ids of a dataset, the most wanted first: `random_order` and `sql_order` are
+two; one by expected gain is a third.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from storage.dataset import Dataset
+
+Order = Callable[[Dataset], Sequence[int]]
+"""Function that lists image ids of a dataset, the most wanted first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenImage:
+    """Image that a round asks about."""
+
+    image_id: int
+    height: int
+    """Height of the stored image, in pixels."""
+    width: int
+    """Width of the stored image, in pixels."""
+
+
+def choose_images(
+    dataset: Dataset, order: Order, *, count: int | None = None, without: Collection[int] = ()
+) -> list[ChosenImage]:
+    """Choose the first images of an order.
+
+    Args:
+        dataset: The dataset, folded.
+        order: Order of the images.
+        count: Number of images to choose; None for all.
+        without: Image ids to pass over.
+
+    Raises:
+        ValueError: The order names an image that the dataset does not hold, or one twice, or no image is left.
+    """
+    rows = dataset.query("SELECT image_id, height, width FROM images")
+    sizes = dict(
+        zip(
+            rows["image_id"].to_pylist(),
+            zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True),
+            strict=True,
+        )
+    )
+    wanted = [image_id for image_id in order(dataset) if image_id not in without]
+    unknown = [image_id for image_id in wanted if image_id not in sizes]
+    if unknown:
+        raise ValueError(f"{len(unknown)} chosen images are not in {dataset.uri}, the first is {unknown[0]}")
+    if len(set(wanted)) != len(wanted):
+        raise ValueError(f"the order of the images names {len(wanted) - len(set(wanted))} images twice; use DISTINCT")
+    if not wanted:
+        already = f"; {len(without)} are in other rounds" if without else ""
+        raise ValueError(f"no image of {dataset.uri} is left to ask about{already}")
+    return [
+        ChosenImage(image_id=image_id, height=sizes[image_id][0], width=sizes[image_id][1])
+        for image_id in wanted[:count]
+    ]
+
+
+def random_order(seed: int) -> Order:
+    """Make the order that shuffles all images; the same seed and images give the same order."""
+
+    def order(dataset: Dataset) -> list[int]:
+        ids = np.sort(dataset.query("SELECT image_id FROM images")["image_id"].to_numpy())
+        return [int(each) for each in np.random.default_rng(seed).permutation(ids)]
+
+    return order
+
+
+def sql_order(sql: str) -> Order:
+    """Make the order of a query's rows; the query has a column `image_id`.
+
+    The order's function raises ValueError for a query that is wrong or lacks the column.
+    """
+
+    def order(dataset: Dataset) -> list[int]:
+        rows = dataset.query(sql)
+        if "image_id" not in rows.column_names or not pa.types.is_integer(rows.schema.field("image_id").type):
+            raise ValueError(f"the query gives {rows.column_names}; expected a column image_id of whole numbers")
+        ids: list[int] = rows["image_id"].to_pylist()
+        return ids
+
+    return order

@@ -1,0 +1,195 @@
+"""Close a round: its answers become masks of the dataset, once, however often and wherever this is called.
+
+freeze -> plan -> a mask shard for each 256 images -> fold -> withdraw what was replaced -> closed
+
+The state of the round and the commit records remember each step. So a call after a crash goes on where the other one
+stopped, and two calls at the same time meet at the same plan and the same records.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.rounds.answers import ChosenSubmission, choose_submissions, read_answers
+from stages.rounds.collect import collect, replaced_masks
+from storage.dataset import Dataset
+from storage.protocol.inputs import ImageSet, PlanKind, ShardAddress, image_inputs
+from storage.protocol.plans import Plan, PlannedShard
+from storage.records import ImageRecord, Reject, image_key
+from storage.workspace.records import Round, RoundState
+from storage.workspace.workspace import Workspace
+
+MAX_IMAGES = 256
+"""Most images in one mask shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedRound:
+    """Result of closing a round."""
+
+    round_id: str
+    plan_id: str
+    """Id of the plan whose shards hold the masks; empty for a round without submissions."""
+    images: int
+    """Number of images with a submission."""
+    masks: int
+    """Number of masks that were stored."""
+    annotations: int
+    """Number of rows in the table `annotations`."""
+    withdrawn: int
+    """Number of masks of the dataset that annotators replaced or rejected, and that were withdrawn."""
+    rejects: int
+    """Number of images that the dataset no longer holds, so that their answers could not be stored."""
+
+
+def close_round(
+    dataset: Dataset,
+    workspace: Workspace,
+    round_id: str,
+    *,
+    actor: str = "command line",
+    before_step: Callable[[str], None] = lambda step: None,
+) -> ClosedRound:
+    """Close a round, and return what its masks became.
+
+    Args:
+        dataset: The dataset whose images the round is about.
+        workspace: The workspace of the round.
+        round_id: The round.
+        actor: Name of the user who closes the round, for the audit log.
+        before_step: Function that is called with the name of each step before the step; tests interrupt closing in it.
+
+    Raises:
+        NotFound: There is no such round.
+        ValueError: The round is cancelled, or is about another dataset.
+        StoreError: The dataset or the workspace cannot be read or written.
+    """
+    before_step("freeze")
+    frozen = workspace.rounds.begin_closing(round_id, actor=actor)
+    chosen = choose_submissions(workspace, round_id)
+
+    before_step("plan")
+    plan = _plan(dataset, workspace, frozen, chosen)
+    if plan is None:
+        workspace.rounds.end_closing(round_id, actor=actor)
+        return _empty(round_id)
+
+    for shard in dataset.missing(plan):
+        before_step(f"write {shard.name}")
+        _write_shard(dataset, workspace, plan, shard, chosen)
+    before_step("fold")
+    dataset.fold()
+    if frozen.state is not RoundState.CLOSED:
+        before_step("withdraw")
+        _withdraw_replaced(dataset, workspace, round_id, chosen)
+
+    before_step("end")
+    workspace.rounds.end_closing(round_id, actor=actor)
+    return _result(dataset, plan, round_id)
+
+
+def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequence[ChosenSubmission]) -> Plan | None:
+    """Return the plan of the round: the one that it has, or a new one; None for a round without submissions."""
+    if frozen.plan_id:
+        return dataset.plan(frozen.plan_id)
+    wanted = list(dict.fromkeys(each.task.image_id for each in chosen))
+    if not wanted:
+        return None
+    dataset.fold()
+    places = _locate(dataset, wanted)
+    if not places:
+        raise ValueError(f"round {frozen.round_id}: none of its images is in {dataset.uri}; name the round's dataset")
+    there = [image_id for image_id in wanted if image_id in places]
+    lost = [image_key(image_id) for image_id in wanted if image_id not in places]
+    shards = [
+        PlannedShard(name=f"{number:06d}", inputs=_inputs([places[image_id] for image_id in some]))
+        for number, some in enumerate(there[start : start + MAX_IMAGES] for start in range(0, len(there), MAX_IMAGES))
+    ]
+    settings = {"stage": frozen.stage, "round_id": frozen.round_id, "lost_images": lost}
+    plan = dataset.new_plan(PlanKind.MASKS, shards, settings)
+    return dataset.plan(workspace.rounds.set_plan(frozen.round_id, plan.plan_id))
+
+
+def _locate(dataset: Dataset, image_ids: Sequence[int]) -> Mapping[int, tuple[ShardAddress, int]]:
+    """Find the image shard of each image and its place in it; images that the dataset does not hold are left out."""
+    newest = {address.lineage: address for address in sorted(dataset.image_addresses())}
+    rows = dataset.query("SELECT image_id, plan, shard FROM images")
+    own = rows.filter(np.isin(rows["image_id"].to_numpy(), np.array(image_ids, np.int64)))
+    lineages = {f"{row['plan']}/{row['shard']}" for row in own.select(["plan", "shard"]).to_pylist()}
+    wanted = set(own["image_id"].to_pylist())
+    places: dict[int, tuple[ShardAddress, int]] = {}
+    for lineage in sorted(lineages):
+        ids = dataset.image_ids_in(dataset.commit_of(newest[lineage]))
+        found = {image_id: (newest[lineage], place) for place, image_id in enumerate(ids) if image_id in wanted}
+        places = found | places
+    return places
+
+
+def _inputs(places: Sequence[tuple[ShardAddress, int]]) -> tuple[ImageSet, ...]:
+    by_shard: dict[ShardAddress, list[int]] = {}
+    for address, place in places:
+        by_shard.setdefault(address, []).append(place)
+    return tuple(ImageSet(shard=address, places=tuple(sorted(some))) for address, some in sorted(by_shard.items()))
+
+
+def _write_shard(
+    dataset: Dataset, workspace: Workspace, plan: Plan, shard: PlannedShard, chosen: Sequence[ChosenSubmission]
+) -> None:
+    """Write and commit the masks and annotations of one shard's images."""
+    images: dict[int, ImageRecord] = {
+        image.image_id: image for some in image_inputs(shard.inputs) for image, _ in dataset.read_images(some)
+    }
+    answers = list(read_answers(workspace, [each for each in chosen if each.task.image_id in images]))
+    content, annotations = collect(answers, images, plan, shard)
+    stats = {
+        "answers": len(answers),
+        "annotators": len({answer.annotator for answer in answers}),
+        "active_s": sum(answer.time.total_s for answer in answers),
+        "replaced": sum(len(replaced_masks(answer)) for answer in answers if answer.chosen.kept),
+    }
+    rejects = _lost_images(plan) if shard.name == plan.shards[0].name else []
+    dataset.write_masks(plan, shard, content, rejects, stats, annotations=annotations)
+
+
+def _lost_images(plan: Plan) -> list[Reject]:
+    lost = plan.settings["lost_images"]
+    assert isinstance(lost, list)
+    detail = "the dataset no longer holds the image; its answers stay in the workspace"
+    stage = str(plan.settings["stage"])
+    return [Reject(source=key, source_sha256="", reason="image_gone", detail=detail, stage=stage) for key in lost]
+
+
+def _withdraw_replaced(
+    dataset: Dataset, workspace: Workspace, round_id: str, chosen: Sequence[ChosenSubmission]
+) -> None:
+    """Withdraw the masks of the dataset that annotators edited or rejected, unless they are withdrawn already."""
+    answers = read_answers(workspace, [each for each in chosen if each.kept])
+    replaced = {pair for answer in answers for pair in replaced_masks(answer)}
+    for image_ids in _pieces(sorted({image_id for image_id, _ in replaced})):
+        condition = f"image_id IN ({', '.join(map(str, image_ids))})"
+        rows = dataset.masks(condition, columns=("image_id", "mask_id")).read_all()
+        there = set(zip(rows["image_id"].to_pylist(), rows["mask_id"].to_pylist(), strict=True)) & replaced
+        if there:
+            dataset.withdraw(there, f"replaced or rejected in {round_id}")
+
+
+def _pieces(image_ids: Sequence[int]) -> list[Sequence[int]]:
+    return [image_ids[start : start + MAX_IMAGES] for start in range(0, len(image_ids), MAX_IMAGES)]
+
+
+def _result(dataset: Dataset, plan: Plan, round_id: str) -> ClosedRound:
+    commits = dataset.commits(plan)
+    return ClosedRound(
+        round_id=round_id,
+        plan_id=plan.plan_id,
+        images=sum(commit.images for commit in commits),
+        masks=sum(commit.masks for commit in commits),
+        annotations=sum(part.masks for commit in commits for part in commit.annotations()),
+        withdrawn=sum(int(str(commit.stats["replaced"])) for commit in commits),
+        rejects=sum(len(commit.rejects) for commit in commits),
+    )
+
+
+def _empty(round_id: str) -> ClosedRound:
+    return ClosedRound(round_id=round_id, plan_id="", images=0, masks=0, annotations=0, withdrawn=0, rejects=0)

@@ -1,0 +1,123 @@
+"""From answers to the content of mask shards: records of masks, and the rows of the table `annotations`."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from stages.rounds.answers import Answer
+from storage import rle
+from storage.protocol.plans import Plan, PlannedShard
+from storage.records import ImageRecord, MaskRecord, Provenance, mask_id_of
+from storage.tables.columns import ANNOTATIONS
+from storage.workspace.fold import TaskMask
+from storage.workspace.records import Origin
+
+_REJECTED = "prefill_rejected"
+
+
+def collect(
+    answers: Sequence[Answer], images: Mapping[int, ImageRecord], plan: Plan, shard: PlannedShard
+) -> tuple[list[tuple[ImageRecord, list[MaskRecord]]], pa.Table]:
+    """Turn the answers about the images of one shard into its masks and its rows of `annotations`.
+
+    A prefilled mask that is in the dataset already and was accepted as it is gets a row, but is not stored again.
+    """
+    masks: dict[int, list[MaskRecord]] = {image_id: [] for image_id in images}
+    rows: list[dict[str, Any]] = []
+    ordinals = dict.fromkeys(images, 0)
+    for answer in answers:
+        image = images[answer.task.image_id]
+        for mask, origin in _masks_of(answer):
+            already = _source_id(mask) if origin == Origin.PREFILL_ACCEPTED else None
+            if already is None:
+                place = (plan.home, shard.name, shard.generation, image.image_id, ordinals[image.image_id])
+                mask_id, ordinals[image.image_id] = mask_id_of(*place), ordinals[image.image_id] + 1
+            else:
+                mask_id = already
+            kept = answer.chosen.kept and origin != _REJECTED
+            if kept and already is None:
+                masks[image.image_id].append(_record(mask, mask_id, image, answer, plan))
+            rows.append(_row(answer, mask, str(origin), mask_id, kept, plan, shard))
+    content = [(images[image_id], some) for image_id, some in masks.items()]
+    return content, pa.Table.from_pylist(rows, schema=ANNOTATIONS)
+
+
+def replaced_masks(answer: Answer) -> list[tuple[int, int]]:
+    """List the masks of the dataset that the annotator edited or rejected, as pairs (image_id, mask_id)."""
+    edited = [mask for mask in answer.state.masks if mask.origin is Origin.PREFILL_EDITED]
+    ids = (_source_id(mask) for mask in (*edited, *answer.state.rejected))
+    return [(answer.task.image_id, mask_id) for mask_id in ids if mask_id is not None]
+
+
+def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
+    yield from ((mask, mask.origin) for mask in answer.state.masks)
+    yield from ((mask, _REJECTED) for mask in answer.state.rejected)
+
+
+def _source_id(mask: TaskMask) -> int | None:
+    return int(mask.source.rpartition("/")[2]) if mask.source else None
+
+
+def _record(mask: TaskMask, mask_id: int, image: ImageRecord, answer: Answer, plan: Plan) -> MaskRecord:
+    return MaskRecord(
+        mask_id=mask_id,
+        image_id=image.image_id,
+        rle=mask.rle,
+        box_xyxy=rle.box_xyxy(mask.rle),
+        area_px=rle.area(mask.rle),
+        predicted_iou=math.nan if mask.predicted_iou is None else mask.predicted_iou,
+        stability_score=math.nan if mask.stability_score is None else mask.stability_score,
+        point_xy=_first_click(mask.prompts),
+        crop_xyxy=(0, 0, image.width, image.height),
+        provenance=Provenance(
+            stage=str(plan.settings["stage"]),
+            model_id=mask.model_id,
+            annotator_id=answer.annotator,
+            round_id=answer.task.round_id,
+            plan_id=plan.plan_id,
+            config_hash=plan.settings_hash,
+        ),
+    )
+
+
+def _first_click(prompts: Sequence[Any]) -> tuple[float, float]:
+    """Return the first positive click among prompts of the form {"x": ..., "y": ..., "positive": ...}; else NaN."""
+    for prompt in prompts:
+        if isinstance(prompt, Mapping) and prompt.get("positive", True):
+            x, y = prompt.get("x"), prompt.get("y")
+            if isinstance(x, int | float) and isinstance(y, int | float):
+                return float(x), float(y)
+    return math.nan, math.nan
+
+
+def _row(
+    answer: Answer, mask: TaskMask, origin: str, mask_id: int, in_masks: bool, plan: Plan, shard: PlannedShard
+) -> dict[str, Any]:
+    return {
+        "image_id": answer.task.image_id,
+        "mask_id": mask_id,
+        "plan": plan.home,
+        "shard": shard.name,
+        "stage": plan.settings["stage"],
+        "round_id": answer.task.round_id,
+        "task_id": answer.task.task_id,
+        "annotator_id": answer.annotator,
+        "origin": origin,
+        "in_masks": in_masks,
+        "gold": answer.task.gold,
+        "prefilled": answer.prefilled,
+        "simulated": answer.time.simulated,
+        "model_id": mask.model_id,
+        "active_s": answer.active_s(mask),
+        "search_s": answer.search_s,
+        "clicks": mask.clicks,
+        "strokes": mask.strokes,
+        "edits": mask.edits,
+        "prompts": json.dumps(mask.prompts),
+        "predicted_iou": mask.predicted_iou,
+        "verdict": answer.verdicts.get(mask.mask, ""),
+        "submitted_at": answer.chosen.submission.submitted_at,
+    }
