@@ -263,7 +263,6 @@ class Dataset:
         seconds: float = 0.0,
         inherited: Commit | None = None,
         attempt_id: str | None = None,
-        annotations: pa.Table | None = None,
     ) -> Commit:
         """Write and commit a mask shard.
 
@@ -278,7 +277,6 @@ class Dataset:
             inherited: In a redo, the record to replace; the new shard keeps the masks of that record. None keeps no
                 earlier masks.
             attempt_id: Id of this attempt, from `new_attempt_id`, by which the record tells who won; None makes one.
-            annotations: Rows of the table `annotations`, which say how people made the masks; None for no rows.
 
         Returns:
             The stored record of the shard: the record of another worker where that worker committed the shard first.
@@ -289,11 +287,40 @@ class Dataset:
         """
         attempt = commits.begin_attempt(self.store, plan, shard, attempt_id=attempt_id)
         contents.put_masks(attempt, images, inherited)
-        if annotations is not None:
-            contents.put_annotations(attempt, annotations)
         return attempt.commit(
             rejects=rejects, stats=stats, model_id=model_id, seconds=seconds, inherited=_parts(inherited)
         )
+
+    def write_annotated_masks(
+        self,
+        plan: Plan,
+        shard: PlannedShard,
+        images: Iterable[tuple[ImageRecord, Sequence[MaskRecord]]],
+        annotations: pa.Table,
+        rejects: Iterable[Reject] = (),
+        stats: Mapping[str, object] | None = None,
+    ) -> Commit:
+        """Write and commit a mask shard that annotators made, together with the facts about their work.
+
+        Args:
+            plan: The plan that holds the shard.
+            shard: The shard to write.
+            images: Records of the images, each with its masks; an image may have no masks.
+            annotations: Rows with the columns `storage.tables.columns.ANNOTATIONS`.
+            rejects: Images whose masks could not be stored.
+            stats: Diagnostics of the stage, as JSON values.
+
+        Returns:
+            The stored record of the shard: the record of another process where that process committed the shard first.
+
+        Raises:
+            ValueError: A mask contradicts its image, or the rows have other columns.
+            StoreError: The store fails.
+        """
+        attempt = commits.begin_attempt(self.store, plan, shard)
+        contents.put_masks(attempt, images)
+        contents.put_annotations(attempt, annotations)
+        return attempt.commit(rejects=rejects, stats=stats)
 
     def withdraw(self, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
         """Withdraw masks with a new commit record; nothing is deleted.

@@ -149,7 +149,7 @@ def _write_shard(
         "replaced": sum(len(replaced_masks(answer)) for answer in answers if answer.chosen.kept),
     }
     rejects = _lost_images(plan) if shard.name == plan.shards[0].name else []
-    dataset.write_masks(plan, shard, content, rejects, stats, annotations=annotations)
+    dataset.write_annotated_masks(plan, shard, content, annotations, rejects, stats)
 
 
 def _lost_images(plan: Plan) -> list[Reject]:
