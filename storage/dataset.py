@@ -8,7 +8,7 @@ upkeep.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,9 +56,13 @@ class PlanStatus:
     planned: int
     """Number of shards in the plan."""
     done: int
-    """Number of shards with a commit record."""
+    """Number of shards that were made."""
     missing: tuple[str, ...]
-    """Names of the shards without a commit record."""
+    """Names of the shards without a commit record, which the same command makes."""
+    given_up: tuple[str, ...]
+    """Names of the shards that `gc --close` gave up and no redo has made since. They count neither as done nor as
+    missing. A redo that was given up keeps the content of the generation before.
+    """
 
 
 class Dataset:
@@ -180,7 +184,10 @@ class Dataset:
         return sorted(every, key=lambda plan: (plan.created_at, plan.plan_id))
 
     def missing(self, plan: Plan) -> list[PlannedShard]:
-        """List the plan's shards that have no commit record yet, in the plan's order."""
+        """List the plan's shards that have no commit record yet, in the plan's order.
+
+        A shard that was given up has a record and is not missing.
+        """
         done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.home)}
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
 
@@ -493,18 +500,10 @@ class Dataset:
 
     def status(self) -> list[PlanStatus]:
         """Report the progress of every plan, oldest first."""
-        return [self._status(plan) for plan in self.plans()]
-
-    def _status(self, plan: Plan) -> PlanStatus:
-        missing = tuple(shard.name for shard in self.missing(plan))
-        return PlanStatus(
-            plan_id=plan.plan_id,
-            kind=plan.kind,
-            created_at=plan.created_at,
-            planned=len(plan.shards),
-            done=len(plan.shards) - len(missing),
-            missing=missing,
-        )
+        named = set(commits.list_commits(self.store))
+        given_up = lookup.given_up(self.store, fold_log.newest_done(self.store), named)
+        made = {address.lineage: address.generation for address in sorted(named - given_up)}
+        return [_status_of(plan, named, given_up, made) for plan in self.plans()]
 
     def _commit(self, shard: Commit | ShardAddress) -> Commit:
         return self.commit_of(shard) if isinstance(shard, ShardAddress) else shard
@@ -517,6 +516,34 @@ class Dataset:
             snapshots.prove(self.store, found)
             self._proven[snapshot] = found.done
         return self._proven[snapshot]
+
+
+def _status_of(
+    plan: Plan, named: Collection[ShardAddress], given_up: Collection[ShardAddress], made: Mapping[str, int]
+) -> PlanStatus:
+    """Count the shards of a plan.
+
+    Args:
+        plan: The plan.
+        named: Addresses of all records.
+        given_up: Addresses of the records that gave up a shard.
+        made: Newest generation of each shard that was made, by lineage.
+    """
+    closed = tuple(
+        shard.name
+        for shard in plan.shards
+        if (address := plan.address(shard)) in given_up and made.get(address.lineage, -1) < address.generation
+    )
+    missing = tuple(shard.name for shard in plan.shards if plan.address(shard) not in named)
+    return PlanStatus(
+        plan_id=plan.plan_id,
+        kind=plan.kind,
+        created_at=plan.created_at,
+        planned=len(plan.shards),
+        done=len(plan.shards) - len(missing) - len(closed),
+        missing=missing,
+        given_up=closed,
+    )
 
 
 def _parts(inherited: Commit | None) -> tuple[commits.Part, ...]:

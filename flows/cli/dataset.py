@@ -42,7 +42,7 @@ def query(
 
 
 def status(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
-    """List the plans, each with the number of its shards that are done and the names of those that are missing."""
+    """List the plans: how many of their shards are done, and which are missing or were given up (`gc --close`)."""
     from flows.cli.output import print_rows
     from storage.dataset import Dataset
 

@@ -1,10 +1,10 @@
 """Look-ups of one mask, of one image's masks, and of the images that a dataset already has."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from storage.errors import NotFound
+from storage.errors import NotFound, StoreError
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
@@ -81,6 +81,24 @@ def image_ids_in(store: ObjectStore, shard: Commit) -> list[int]:
     for part in shard.rows():
         ids += contents.read_rows(store, part)["image_id"].to_pylist()
     return ids
+
+
+def given_up(store: ObjectStore, done: DoneFold, named: Collection[ShardAddress]) -> set[ShardAddress]:
+    """Return the addresses of the records that gave up a shard, among the addresses of all records.
+
+    The table `shards` knows this of the records that are in it; the others are read.
+    """
+    try:
+        rows = table_rows(store, done, "shards", ["plan", "shard", "generation", "attempt"]).to_pylist()
+    except StoreError:  # records tell the same, slowly
+        rows = []
+    attempts = {
+        ShardAddress(plan_id=row["plan"], shard=row["shard"], generation=row["generation"]): row["attempt"] or ""
+        for row in rows
+    }
+    unknown = sorted(set(named) - attempts.keys())
+    attempts |= {record.address: record.attempt_id for record in read_commits(store, unknown)}
+    return {address for address in named if not attempts[address].startswith(f"g{address.generation}-")}
 
 
 def _digests(tables: Sequence[pa.Table]) -> dict[int, bytes]:

@@ -13,6 +13,7 @@ import pytest
 from storage.dataset import Dataset
 from storage.errors import Conflict, Corrupt, NotFound, StoreError
 from storage.protocol.plans import PlannedShard
+from tests.image_records import photo_key
 from tests.paths import ROOT
 
 SHARD = PlannedShard(name="00000")
@@ -185,7 +186,30 @@ def test_status_names_what_is_missing(dataset: Dataset, samples: SimpleNamespace
     plan = dataset.new_plan("images", [PlannedShard(name=name) for name in ("a", "b", "c")], {})
     dataset.write_images(plan, plan.shards[1], [samples.make_image(1)])
     (status,) = dataset.status()
-    assert (status.planned, status.done, status.missing) == (3, 1, ("a", "c"))
+    assert (status.planned, status.done, status.missing, status.given_up) == (3, 1, ("a", "c"), ())
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_status_tells_given_up_shards_from_those_that_are_done(
+    dataset: Dataset, samples: SimpleNamespace, folded: bool
+) -> None:
+    def told() -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+        if folded:
+            dataset.fold()
+        return [(each.done, each.missing, each.given_up) for each in dataset.status()]
+
+    plan = dataset.new_plan("images", [PlannedShard(name=name, inputs=(photo_key(name),)) for name in "abc"], {})
+    dataset.write_images(plan, plan.shards[1], [samples.make_image(1)])
+    dataset.maintenance.close(plan)
+    assert told() == [(1, (), ("a", "c"))]
+
+    redo = dataset.maintenance.plan_redo(plan, ["a", "b"])  # of a shard that was given up, and of one that was made
+    dataset.write_images(redo, redo.shards[0], [samples.make_image(2)])
+    assert told() == [(2, (), ("c",)), (1, ("b",), ())]
+    dataset.maintenance.close(redo)
+    assert told() == [(2, (), ("c",)), (1, (), ("b",))]
+    dataset.store.delete(next(key for key in dataset.store.list("tables/shards/") if key.endswith(".json")))
+    assert [each.given_up for each in Dataset.open(dataset.uri).status()] == [("c",), ("b",)]
 
 
 @pytest.mark.parametrize(

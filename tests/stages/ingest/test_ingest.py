@@ -274,8 +274,8 @@ def test_a_mistake_of_ours_fails_its_shard_alone_and_blames_no_photo(
     with monkeypatch.context() as patch:
         break_on(patch, 0)
         report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
-    plan = dataset.plans()[0].plan_id
-    assert report.failed == {f"{plan}/000000": "KeyError: 'a mistake'"}
+    plan = dataset.plans()[0]
+    assert report.failed == {f"{plan.plan_id}/{plan.shards[0].name}": "KeyError: 'a mistake'"}
     assert "Traceback" in caplog.text
     assert (report.images, report.rejects, report.new_shards) == (6, (), 2)
     again = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
@@ -305,7 +305,7 @@ def test_more_than_half_of_a_shard_gone_is_one_clear_error_unless_allowed(datase
         ingest_photos([photo_folder], dataset, SMALL_SHARDS, stop)
     for number in (3, 4):
         (photo_folder / f"{number}.png").unlink()
-    with pytest.raises(ValueError, match=r"2 of 3 photos of shard .*/000001 are gone, the first is photos/3.png"):
+    with pytest.raises(ValueError, match=r"2 of 3 photos of shard .* are gone, the first is photos/3.png"):
         ingest_photos([photo_folder], dataset, SMALL_SHARDS)
     assert dataset.image_addresses() == []
     report = ingest_photos([photo_folder], dataset, replace(SMALL_SHARDS, max_gone_fraction=1.0))
