@@ -1,6 +1,8 @@
-"""Edits of masks without a model: subtract, split, fill holes, remove islands, and the wand for flat regions."""
+"""Masks without a model: subtract, split, fill holes, remove islands, fill polygons, and the wand for flat regions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ from storage.rle import Rle
 
 MAX_PARTS = 256
 """Largest number of parts that `split` returns."""
+MAX_CORNERS = 10_000
+"""Largest number of corners of a polygon, over all rings."""
 MAX_TOLERANCE = 128
 """Largest tolerance of the wand, in grey levels of each channel."""
 
@@ -60,6 +64,32 @@ def remove_islands(mask: Rle, max_px: int) -> Rle:
     if len(stats) > 1:
         is_small[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())] = False
     return rle.encode(mask_HW & ~is_small[labels_HW])
+
+
+def polygon(rings: Sequence[Sequence[tuple[float, float]]], image_hw: tuple[int, int]) -> Rle:
+    """Fill the rings of a polygon: a pixel is inside where an odd number of rings holds its middle.
+
+    Raises:
+        ValueError: A ring has fewer than three corners, a corner lies outside the image, or there are too many corners.
+    """
+    height, width = image_hw
+    corners = sum(len(ring) for ring in rings)
+    if corners > MAX_CORNERS or not rings or min(len(ring) for ring in rings) < 3:
+        raise ValueError(f"got rings of {corners} corners, expected at least 3 in each and {MAX_CORNERS} together")
+    crossings_HW = np.zeros((height, width + 1), dtype=np.int32)
+    for ring in rings:
+        ring_N2 = np.asarray(ring, dtype=np.float64)
+        is_inside = (ring_N2 >= 0).all() and (ring_N2 <= (width, height)).all()
+        if not is_inside:
+            raise ValueError(f"got a polygon with a corner outside the {width}x{height} image; clip it to the image")
+        for (x0, y0), (x1, y1) in zip(ring_N2, np.roll(ring_N2, -1, axis=0), strict=True):
+            # Rows whose middle the edge crosses, and the first pixel of each whose middle lies right of the edge
+            top, bottom = np.ceil(np.sort([y0, y1]) - 0.5).astype(int)
+            rows_K = np.arange(top, bottom)
+            xs_K = x0 + (rows_K + 0.5 - y0) * (x1 - x0) / ((y1 - y0) or 1.0)
+            columns_K = np.clip(np.ceil(xs_K - 0.5).astype(int), 0, width)
+            crossings_HW[rows_K, columns_K] += 1
+    return rle.encode(np.cumsum(crossings_HW[:, :width], axis=1) % 2 == 1)
 
 
 def wand(image_HW3: np.ndarray, x: float, y: float, tolerance: int) -> Rle:

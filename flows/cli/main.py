@@ -13,11 +13,24 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import dataset, doctor, environment, evaluate, maintenance, models, run, scenes, train_seed, training
+from flows.cli import (
+    annotate,
+    dataset,
+    doctor,
+    environment,
+    evaluate,
+    maintenance,
+    models,
+    run,
+    scenes,
+    train_seed,
+    training,
+)
 from flows.progress import log
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Make masks": [run.run, run.ingest, run.masks],
+    "Annotate": [annotate.annotate],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
     "Keep a dataset in order": [maintenance.gc, maintenance.redo, maintenance.withdraw, maintenance.rebuild],
     "Models": [evaluate.evaluate, training.train, train_seed.train_seed],

@@ -55,3 +55,18 @@ def test_the_wand_selects_the_flat_region_under_the_point() -> None:
         edits.wand(image_HW3, 61, 0, tolerance=8)
     with pytest.raises(ValueError, match="expected 0 to 128"):
         edits.wand(image_HW3, 1, 1, tolerance=129)
+
+
+def test_a_polygon_holds_the_pixels_whose_middle_it_holds() -> None:
+    square = [(10.0, 10.0), (20.0, 10.0), (20.0, 25.0), (10.0, 25.0)]
+    hole = [(12.0, 12.0), (15.0, 12.0), (15.0, 15.0), (12.0, 15.0)]
+    assert edits.polygon([square], (40, 40)) == mask_of((10, 10, 20, 25))
+    assert edits.polygon([square, hole], (40, 40)) == mask_of((10, 10, 20, 25), (12, 12, 15, 15))
+    assert edits.polygon([[(0, 0), (40, 0), (40, 40), (0, 40)]], (40, 40)) == mask_of((0, 0, 40, 40))
+    rows_HW, columns_HW = np.mgrid[:40, :40] + 0.5
+    triangle = edits.polygon([[(0, 0), (40, 0), (0, 40)]], (40, 40))
+    assert rle.iou(triangle, rle.encode(rows_HW + columns_HW < 40)) > 0.97
+    with pytest.raises(ValueError, match="outside the 40x30 image"):
+        edits.polygon([[(0, 0), (41, 0), (0, 10)]], (30, 40))
+    with pytest.raises(ValueError, match="at least 3"):
+        edits.polygon([[(0, 0), (4, 0)]], (30, 40))

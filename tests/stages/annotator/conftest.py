@@ -5,11 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fastapi.testclient import TestClient
 
+from stages.annotator.access import Access, AccessConfig
+from stages.annotator.app import make_app
 from stages.annotator.config import SessionsConfig
+from stages.annotator.server import Server
 from stages.annotator.sessions import Sessions
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from storage.workspace.workspace import Workspace
+from tests.stages.annotator.in_process import Site
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +50,34 @@ def seed_sessions(annotated: Dataset, tmp_path_factory: pytest.TempPathFactory) 
     opened = Sessions(annotated, ["seed"], tmp_path_factory.mktemp("seed-cache"), SessionsConfig())
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def site(annotated: Dataset, sessions: Sessions, tmp_path: Path) -> Iterator[Site]:
+    """A team: ann and bob annotate, rita reviews, lea leads."""
+    with Workspace.open(tmp_path / "workspace.sqlite") as workspace:
+        for name, role in (("ann", "annotator"), ("bob", "annotator"), ("rita", "reviewer"), ("lea", "lead")):
+            workspace.users.add(name, role)
+        access = Access(users=workspace.users, config=AccessConfig(mode="team"))
+        server = Server(dataset=annotated, workspace=workspace, sessions=sessions, access=access)
+        yield Site(server=server, app=make_app(server))
+
+
+@pytest.fixture
+def ann(site: Site) -> TestClient:
+    return site.logged_in("ann")
+
+
+@pytest.fixture
+def bob(site: Site) -> TestClient:
+    return site.logged_in("bob")
+
+
+@pytest.fixture
+def rita(site: Site) -> TestClient:
+    return site.logged_in("rita")
+
+
+@pytest.fixture
+def lea(site: Site) -> TestClient:
+    return site.logged_in("lea")

@@ -1,0 +1,155 @@
+"""The command `annotate`: the annotation server, from photos to the open page."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.checks import check_dataset_place, check_model, check_photos
+from flows.cli.options import DEFAULT_DATASET, DatasetUri
+from flows.progress import log
+
+if TYPE_CHECKING:
+    from storage.dataset import Dataset
+    from storage.workspace.workspace import Workspace
+
+ROUND_NAME = "photos"
+"""Name of the round that `annotate PHOTOS` opens, and extends when it is called again."""
+
+
+def annotate(
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="Photos or folders to ingest first.", show_default="none")
+    ] = None,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+    ] = 8765,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="Model that answers clicks. Repeatable: the first is the default.", show_default="seed"
+        ),
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option(
+            "--workspace",
+            help="SQLite file or postgresql:// URL of the annotation state.",
+            show_default="workspace.sqlite in the dataset",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder of embeddings.", show_default="~/.cache/gigamask/embeddings")
+    ] = None,
+    team: Annotated[bool, typer.Option("--team", help="Accounts with passwords and roles.")] = False,
+    tls_certificate: Annotated[
+        Path | None, typer.Option("--tls-certificate", help="File of the TLS certificate.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="File of the certificate's key.")] = None,
+    allow_plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Serve other machines without TLS, as behind a proxy.")
+    ] = False,
+    allow_no_accounts: Annotated[
+        bool, typer.Option("--allow-no-accounts", help="Serve other machines without accounts.")
+    ] = False,
+) -> None:
+    """Start the annotation server and print its link. With PHOTOS, ingest them and ask about them first.
+
+    Without --team there is one account and only this machine reaches the server. Ctrl+C stops it; nothing is lost.
+    """
+    log(f"annotate: {dataset} on http{'s' if tls_certificate else ''}://{host}:{port}")
+
+    # Refuse wrong use before anything heavy is imported
+    models = model or ["seed"]
+    if photos:
+        check_photos(photos)
+    check_dataset_place(dataset)
+    for name in models:
+        check_model(name)
+    from dataclasses import replace
+
+    from stages.annotator.serve import ServeConfig, check_exposure, listen, open_server, serve
+    from storage.workspace.workspace import Workspace
+
+    config = ServeConfig(
+        host=host,
+        port=port,
+        mode="team" if team else "laptop",
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        allow_plain_http=allow_plain_http,
+        allow_no_accounts=allow_no_accounts,
+    )
+    check_exposure(config)
+    place = _workspace_place(dataset, workspace)
+
+    # Open everything, then listen
+    opened = _open_dataset(dataset, photos)
+    with Workspace.open(place) as space, listen(config) as listening:
+        config = replace(config, port=listening.getsockname()[1])
+        _ask_about_photos(opened, space, is_wanted=bool(photos))
+        with open_server(opened, space, models, cache or _default_cache(), config) as server:
+            token = server.access.link_token
+            print(f"{config.url}/link?token={token}" if token else config.url, flush=True)
+            log("open this link in a browser on this machine; it works once" if token else "log in there")
+            serve(server, config, listening)
+    log("stopped; the same command continues")
+
+
+def _workspace_place(dataset: str, workspace: str | None) -> str:
+    """Return the file or URL of the workspace.
+
+    Raises:
+        ValueError: The dataset is on S3 and no workspace is given.
+    """
+    if workspace is not None:
+        return workspace
+    if "://" in dataset:
+        raise ValueError(f"--dataset {dataset} is not on this machine; give --workspace FILE or postgresql://...")
+    return str(Path(dataset) / "workspace.sqlite")
+
+
+def _open_dataset(uri: str, photos: list[Path] | None) -> "Dataset":
+    """Open the dataset, and ingest photos into it.
+
+    Raises:
+        NotFound: There is no dataset, and no photos to make one of.
+    """
+    from stages.ingest.ingest import ingest_photos
+    from storage.dataset import Dataset
+
+    if not photos:
+        return Dataset.open(uri)
+    dataset = Dataset.open_or_create(uri)
+    report = ingest_photos(photos, dataset)
+    dataset.fold()
+    log(f"ingest: {report.images} images, {len(report.rejects)} rejects")
+    return dataset
+
+
+def _ask_about_photos(dataset: "Dataset", workspace: "Workspace", *, is_wanted: bool) -> None:
+    """Open a round over the images that no round has, or extend the one opened before."""
+    from storage.workspace.records import RoundSpec, RoundState, TaskSpec
+
+    if not is_wanted:
+        return
+    rounds = [each for each in workspace.rounds.read_all() if each.state is not RoundState.CANCELLED]
+    asked = {task.image_id for each in rounds for task in workspace.rounds.tasks(each.round_id)}
+    rows = dataset.query("SELECT image_id, height, width FROM images ORDER BY source").to_pylist()
+    tasks = tuple(TaskSpec(**row) for row in rows if row["image_id"] not in asked)
+    if not tasks:
+        return
+    mine = [each for each in rounds if each.name == ROUND_NAME and each.state is RoundState.OPEN]
+    if mine:
+        workspace.rounds.extend(mine[-1].round_id, tasks)
+    else:
+        workspace.rounds.open(RoundSpec(stage="assisted_manual", name=ROUND_NAME, tasks=tasks))
+    log(f"round {ROUND_NAME!r}: {len(tasks)} images more")
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gigamask" / "embeddings"

@@ -1,0 +1,103 @@
+"""The FastAPI application: the routes under /api, the page under /, one error format and the security headers."""
+
+from __future__ import annotations
+
+import html
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from stages.annotator.errors import ERRORS, Refusal, add_error_handlers
+from stages.annotator.limits import BodyLimit
+from stages.annotator.routes import images, logins, masks, operations, people, reviews, rounds, tasks
+from stages.annotator.server import Server
+
+WEB = Path(__file__).parent / "web"
+"""Folder of the page's files."""
+MAX_BODY_BYTES = 32_000_000
+"""Largest body of a request, in bytes."""
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+"""Names under which a browser on this machine reaches the server; another one means that a foreign page asks."""
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; "
+        "img-src 'self' blob: data:; connect-src 'self'; font-src 'self'; manifest-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Headers of every answer. The page runs own files alone; the cross-origin ones let it use threads."""
+
+
+def make_app(server: Server) -> FastAPI:
+    """Build the application of a server."""
+    app = FastAPI(
+        title="gigamask annotation server",
+        version=version("gigamask"),
+        description="Rounds, tasks and masks. Errors have one form; ids of images are texts.",
+        responses=ERRORS,
+        generate_unique_id_function=_operation_id,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    app.state.server = server
+    add_error_handlers(app)
+    for group in (logins, rounds, tasks, operations, images, masks, reviews, people):
+        app.include_router(group.router)
+    _add_page(app)
+    app.middleware("http")(_add_headers)
+    if server.access.config.mode == "laptop":
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_HOSTS), www_redirect=False)
+    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    response = await call_next(request)
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.url.path.startswith("/api/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serve the page's files, and the link that logs a laptop's user in."""
+
+    @app.get("/link", include_in_schema=False)
+    def open_link(request: Request, token: str = "") -> Response:
+        """Exchange the link's one-time token for the session cookie, and go to the page without the token."""
+        server: Server = request.app.state.server
+        try:
+            login = server.access.log_in_by_link(token[:200])
+        except Refusal as refusal:
+            return HTMLResponse(f"<!doctype html><title>gigamask</title><p>{html.escape(str(refusal))}", 401)
+        response = RedirectResponse("/", 303)
+        server.access.set_cookie(response, login)
+        return response
+
+    if (WEB / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
+        return
+
+    @app.get("/", include_in_schema=False)
+    def read_placeholder() -> Response:
+        """Say that the page is not part of this installation."""
+        text = "The annotation page comes with stages/annotator/web; this installation has the HTTP interface alone."
+        return HTMLResponse(f"<!doctype html><html lang=en><title>gigamask</title><p>{text}</p></html>")

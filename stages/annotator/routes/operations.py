@@ -1,0 +1,128 @@
+"""Operations: what an annotator did, stored as it arrives. Late ones are stored on a branch and answered with 409."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic import AwareDatetime, BaseModel, Field
+
+from stages.annotator.access import Annotator
+from stages.annotator.errors import Refusal
+from stages.annotator.routes.tasks import TokenBody
+from stages.annotator.schemas import Body, Done, ShortText, TaskStateView
+from stages.annotator.server import Server, TheServer
+from storage.errors import NotFound
+from storage.workspace.checking import MAX_OPERATIONS
+from storage.workspace.records import AppendResult, Branch, Kind, Operation, Role, User
+
+router = APIRouter(prefix="/api", tags=["operations"])
+
+BranchId = Annotated[ShortText, Path(description="Name of a branch.")]
+
+
+class OperationBody(Body):
+    """One action of an annotator."""
+
+    op_id: ShortText = Field(description="UUID of version 7, made by the client; sending it twice is harmless.")
+    session: ShortText = Field(description="Name of the page, new each time that it is opened.")
+    sequence: int = Field(ge=0, le=2**31 - 1)
+    base_revision: int = Field(ge=0, le=2**31 - 1)
+    kind: Kind
+    payload: dict[str, Any] = Field(default={})
+    client_time: AwareDatetime
+
+    def operation(self) -> Operation:
+        """Return the operation for the workspace, which checks it against its task."""
+        return Operation(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class OperationsBody(Body):
+    """Operations of a lease, in their order."""
+
+    token: ShortText
+    operations: Annotated[list[OperationBody], Field(min_length=1, max_length=MAX_OPERATIONS)]
+
+
+class AppendView(BaseModel):
+    """What was stored."""
+
+    stored: list[str] = Field(description="Ids of operations that were new.")
+    known: list[str] = Field(description="Ids of operations that were stored before.")
+    revision: int = Field(description="Revision of the annotator's main line.")
+    branch: str = Field(description="Branch that took late work; empty if there was none.")
+    reason: str
+    expires_at: datetime | None = Field(description="New end of the lease; null for a lease that has ended.")
+
+    @classmethod
+    def of(cls, result: AppendResult) -> AppendView:
+        """Write what was stored."""
+        return cls(**{**vars(result), "stored": list(result.stored), "known": list(result.known)})
+
+
+class BranchComparison(BaseModel):
+    """A branch beside the main line, for the merge view."""
+
+    branch: TaskStateView
+    main: TaskStateView
+    common: TaskStateView = Field(description="State of the main line where the branch began.")
+
+
+@router.post("/operations")
+def append_operations(body: OperationsBody, user: Annotator, server: TheServer) -> AppendView:
+    """Store operations, all or none. 409 `stored_on_branch`: they are stored, but not on the main line."""
+    server.check_lease(body.token, user)
+    result = server.workspace.operations.append(body.token, [each.operation() for each in body.operations])
+    view = AppendView.of(result)
+    if result.branch:
+        raise Refusal(
+            409,
+            "stored_on_branch",
+            f"the operations are stored on {result.branch}, because {result.reason or 'earlier ones are'}; "
+            "read the branch and merge or dismiss it, and go on with a new session",
+            details=view.model_dump(mode="json"),
+        )
+    return view
+
+
+@router.get("/branches/{branch}")
+def compare_branch(branch: BranchId, task_id: int, user: Annotator, server: TheServer) -> BranchComparison:
+    """Read a branch, the main line and where they part: your own, or as a lead anybody's."""
+    found = _branch(server, branch, task_id, user)
+    operations, author = server.workspace.operations, found.annotator
+    return BranchComparison(
+        branch=TaskStateView.of(task_id, author, branch, operations.state(task_id, author, branch=branch)),
+        main=TaskStateView.of(task_id, author, "", operations.state(task_id, author)),
+        common=TaskStateView.of(task_id, author, "", operations.state(task_id, author, revision=found.fork_revision)),
+    )
+
+
+@router.post("/branches/{branch}/merge")
+def merge_branch(branch: BranchId, task_id: int, body: TokenBody, user: Annotator, server: TheServer) -> AppendView:
+    """Append a branch's operations to the line of a lease of yours, where they still fit."""
+    _branch(server, branch, task_id, user)
+    server.check_lease(body.token, user)
+    return AppendView.of(server.workspace.operations.merge(branch, body.token, actor=user.name))
+
+
+@router.post("/branches/{branch}/dismiss")
+def dismiss_branch(branch: BranchId, task_id: int, user: Annotator, server: TheServer) -> Done:
+    """Mark a branch as not wanted; its operations stay stored."""
+    _branch(server, branch, task_id, user)
+    server.workspace.operations.dismiss(branch, actor=user.name)
+    return Done()
+
+
+def _branch(server: Server, branch: str, task_id: int, user: User) -> Branch:
+    """Find a branch of a task.
+
+    Raises:
+        NotFound: The task has no such branch.
+        Refusal: It is somebody else's, and the user is no lead.
+    """
+    for found in server.workspace.operations.branches(task_id, state=None):
+        if found.branch == branch:
+            server.check_author(found.annotator, user, others=Role.LEAD)
+            return found
+    raise NotFound(f"branch {branch!r}: task {task_id} has no such branch; read the task's branches")

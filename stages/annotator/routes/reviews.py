@@ -1,0 +1,132 @@
+"""Review: two queues of one question each, verdicts, and what becomes of a submission."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from stages.annotator.access import Reviewer
+from stages.annotator.schemas import Body, Done, ShortText, SubmissionView, TaskMaskView, TaskStateView, VerdictView
+from stages.annotator.server import Server, TheServer
+from storage.workspace.fold import TaskState
+from storage.workspace.records import Submission
+
+router = APIRouter(prefix="/api", tags=["reviews"])
+
+Question = Literal["mask_good", "nothing_missing"]
+SubmissionId = Annotated[int, Path(ge=1, le=2**53)]
+RoundFilter = Annotated[ShortText | None, Query(description="Only submissions of this round; all if left out.")]
+
+
+class ReviewItem(BaseModel):
+    """One question about one submission."""
+
+    submission: SubmissionView
+    image_id: str
+    height: int
+    width: int
+    question: Question
+    mask: TaskMaskView | None = Field(description="Mask in question; null where the whole image is.")
+    masks: list[TaskMaskView] = Field(description="All masks of the image; empty where one mask is in question.")
+
+
+class VerdictBody(Body):
+    """Answer to one question; the newest answer of a reviewer counts."""
+
+    submission_id: int = Field(ge=1, le=2**53)
+    question: Question
+    answer: Literal["yes", "no", "unsure"]
+    mask: Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")] = Field(
+        default="", description="Name of the mask; empty for the whole image."
+    )
+    note: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] = ""
+
+
+class ReasonBody(Body):
+    """Why a submission is sent back."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+
+
+@router.get("/reviews/{question}")
+def read_review_queue(
+    question: Question,
+    user: Reviewer,
+    server: TheServer,
+    round_id: RoundFilter = None,
+    count: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> list[ReviewItem]:
+    """Read the next questions for this reviewer: of others' submissions, oldest first, each asked once."""
+    answered = {
+        (verdict.submission_id, verdict.mask)
+        for verdict in server.workspace.submissions.verdicts(round_id=round_id)
+        if verdict.reviewer == user.name and verdict.question == question
+    }
+    items: list[ReviewItem] = []
+    for submission in server.workspace.submissions.read(round_id=round_id):
+        if submission.state == "submitted" and submission.annotator != user.name:
+            items += _items(server, submission, question, answered)
+        if len(items) >= count:
+            break
+    return items[:count]
+
+
+@router.post("/reviews/verdicts")
+def add_verdict(body: VerdictBody, user: Reviewer, server: TheServer) -> VerdictView:
+    """Store an answer."""
+    return VerdictView.of(server.workspace.submissions.add_verdict(reviewer=user.name, **body.model_dump()))
+
+
+@router.get("/submissions/{submission_id}/verdicts")
+def read_verdicts(submission_id: SubmissionId, user: Reviewer, server: TheServer) -> list[VerdictView]:
+    """Read all answers about a submission, oldest first."""
+    server.workspace.submissions.get(submission_id)
+    return [VerdictView.of(each) for each in server.workspace.submissions.verdicts(submission_id=submission_id)]
+
+
+@router.get("/submissions/{submission_id}")
+def read_submission(submission_id: SubmissionId, user: Reviewer, server: TheServer) -> TaskStateView:
+    """Read the masks of a submission, as they were submitted."""
+    found = server.workspace.submissions.get(submission_id)
+    return TaskStateView.of(found.task_id, found.annotator, "", _state(server, found))
+
+
+@router.post("/submissions/{submission_id}/accept")
+def accept_submission(submission_id: SubmissionId, user: Reviewer, server: TheServer) -> Done:
+    """Mark a submission as reviewed and good."""
+    server.workspace.submissions.accept(submission_id, actor=user.name)
+    return Done()
+
+
+@router.post("/submissions/{submission_id}/send-back")
+def send_back_submission(submission_id: SubmissionId, body: ReasonBody, user: Reviewer, server: TheServer) -> Done:
+    """Send a submission back to its annotator, who goes on from there."""
+    server.workspace.submissions.send_back(submission_id, body.reason, actor=user.name)
+    return Done()
+
+
+def _items(
+    server: Server, submission: Submission, question: Question, answered: set[tuple[int, str]]
+) -> list[ReviewItem]:
+    """List the questions about one submission that the reviewer has not answered."""
+    if question == "nothing_missing" and (submission.submission_id, "") in answered:
+        return []
+    task = server.workspace.rounds.task(submission.task_id)
+    masks = [TaskMaskView.of(mask) for mask in _state(server, submission).masks]
+    common: dict[str, Any] = {
+        "submission": SubmissionView.of(submission),
+        "image_id": str(task.image_id),
+        "height": task.height,
+        "width": task.width,
+        "question": question,
+    }
+    if question == "nothing_missing":
+        return [ReviewItem(**common, mask=None, masks=masks)]
+    open_masks = [mask for mask in masks if (submission.submission_id, mask.mask) not in answered]
+    return [ReviewItem(**common, mask=mask, masks=[]) for mask in open_masks]
+
+
+def _state(server: Server, submission: Submission) -> TaskState:
+    return server.workspace.operations.state(submission.task_id, submission.annotator, revision=submission.revision)

@@ -1,0 +1,135 @@
+"""Tasks and leases: claim, keep, hand back, skip, submit, and what is on a task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from stages.annotator.access import Annotator, Lead
+from stages.annotator.decoding import Busy
+from stages.annotator.schemas import (
+    Body,
+    BranchView,
+    Done,
+    LeaseView,
+    ShortText,
+    SubmissionView,
+    TaskId,
+    TaskStateView,
+)
+from stages.annotator.server import Server, TheServer
+from storage.workspace.records import Lease, Role
+
+router = APIRouter(prefix="/api", tags=["tasks"])
+
+Name = Annotated[ShortText | None, Query(description="Annotator whose line is read; yourself if left out.")]
+BranchName = Annotated[ShortText | None, Query(description="Branch to read; the main line if left out.")]
+
+
+class ClaimBody(Body):
+    """How many tasks to claim."""
+
+    count: int = Field(default=1, ge=1, le=3, description="Number of tasks: the one to work on, and up to two ahead.")
+    round_id: ShortText | None = Field(default=None, description="Round of the tasks; any open round if left out.")
+
+
+class TokenBody(Body):
+    """Token of a lease."""
+
+    token: ShortText
+
+
+class SkipBody(TokenBody):
+    """Token of a lease, and why its task is skipped."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class SubmitBody(TokenBody):
+    """Token of a lease, and what is submitted."""
+
+    revision: int = Field(ge=0, le=2**31 - 1, description="Newest revision of the annotator's line.")
+
+
+@router.post("/tasks/claim")
+def claim_tasks(body: ClaimBody, user: Annotator, server: TheServer) -> list[LeaseView]:
+    """Claim tasks; their images are encoded ahead. An empty list: nothing is left for this annotator now."""
+    leases = server.workspace.leases.claim(user.name, body.count, round_id=body.round_id)
+    return [_view(server, lease) for lease in leases]
+
+
+@router.get("/tasks/held")
+def read_held_tasks(user: Annotator, server: TheServer) -> list[LeaseView]:
+    """Read the leases that the annotator holds, oldest first, as after reloading the page."""
+    return [_view(server, lease) for lease in server.workspace.leases.held(user.name)]
+
+
+@router.post("/tasks/heartbeat")
+def extend_lease(body: TokenBody, user: Annotator, server: TheServer) -> LeaseView:
+    """Extend a lease while the page is visible."""
+    server.check_lease(body.token, user)
+    return _view(server, server.workspace.leases.heartbeat(body.token))
+
+
+@router.post("/tasks/hand-back")
+def hand_back_task(body: TokenBody, user: Annotator, server: TheServer) -> Done:
+    """End a lease so that others may claim the task; what was done stays stored."""
+    server.check_lease(body.token, user)
+    server.workspace.leases.hand_back(body.token)
+    return Done()
+
+
+@router.post("/tasks/skip")
+def skip_task(body: SkipBody, user: Annotator, server: TheServer) -> Done:
+    """End a lease, and never be given the task again."""
+    server.check_lease(body.token, user)
+    server.workspace.leases.skip(body.token, body.reason)
+    return Done()
+
+
+@router.post("/tasks/submit")
+def submit_task(body: SubmitBody, user: Annotator, server: TheServer) -> SubmissionView:
+    """Finish a task. Doing it again with the same lease gives the same submission."""
+    server.check_lease(body.token, user)
+    return SubmissionView.of(server.workspace.submissions.submit(body.token, body.revision))
+
+
+@router.post("/tasks/release")
+def release_lease(body: TokenBody, user: Lead, server: TheServer) -> Done:
+    """End somebody's lease; what they still send becomes a branch."""
+    server.workspace.leases.release(body.token, actor=user.name)
+    return Done()
+
+
+@router.get("/tasks/{task_id}/state")
+def read_task_state(
+    task_id: TaskId, user: Annotator, server: TheServer, annotator: Name = None, branch: BranchName = None
+) -> TaskStateView:
+    """Read the masks of a line: your own, or as a reviewer anybody's."""
+    author = annotator or user.name
+    server.check_author(author, user, others=Role.REVIEWER)
+    server.workspace.rounds.task(task_id)
+    state = server.workspace.operations.state(task_id, author, branch=branch or "")
+    return TaskStateView.of(task_id, author, branch or "", state)
+
+
+@router.get("/tasks/{task_id}/branches")
+def read_branches(task_id: TaskId, user: Annotator, server: TheServer, annotator: Name = None) -> list[BranchView]:
+    """Read the open branches of a task, to be merged or dismissed: your own, or as a lead anybody's."""
+    author = annotator or user.name
+    server.check_author(author, user, others=Role.LEAD)
+    server.workspace.rounds.task(task_id)
+    return [BranchView.of(branch) for branch in server.workspace.operations.branches(task_id, annotator=author)]
+
+
+def _view(server: Server, lease: Lease) -> LeaseView:
+    """Write a lease, and have its image encoded if it is not."""
+    found = server.workspace.rounds.get(lease.task.round_id)
+    model = server.sessions.models.get(str(found.settings["model"]) if found.settings.get("model") else None)
+    try:
+        is_ready = server.sessions.prepare(lease.task.image_id, model.model_id)
+    except Busy:  # the first click will encode it
+        is_ready = False
+    return LeaseView.of(lease, model.model_id, is_ready=is_ready)

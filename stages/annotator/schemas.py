@@ -1,0 +1,246 @@
+"""Types of the HTTP interface that several routes share. Ids of images are texts: JavaScript loses 63-bit integers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from storage import rle
+from storage.rle import Rle
+from storage.workspace.fold import TaskMask, TaskState
+from storage.workspace.masks import MAX_MASK_CHARACTERS, check_mask, mask_to_json
+from storage.workspace.records import Branch, Lease, Round, RoundProgress, Submission, Verdict
+
+MAX_ID = 2**63 - 1
+
+
+def _check_image_id(text: str) -> str:
+    if int(text) > MAX_ID:
+        raise ValueError("the id of an image is a whole number below 2**63")
+    return text
+
+
+_Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$"), AfterValidator(_check_image_id)]
+ImageId = Annotated[_Id, Path(description="Id of an image, as a text of digits.")]
+TaskId = Annotated[int, Path(ge=1, le=2**53)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+"""Text of a name or token; a database cannot store NUL."""
+LongText = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """Base of what a client sends: unknown fields are refused, so that a misspelled one is not lost."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MaskBody(Body):
+    """A mask in COCO's compressed form."""
+
+    size: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=2, max_length=2)] = Field(
+        description="Height and width, in pixels."
+    )
+    counts: Annotated[str, StringConstraints(min_length=1, max_length=MAX_MASK_CHARACTERS)] = Field(
+        description="Run lengths as COCO's compressed string."
+    )
+
+    def checked(self, image_hw: tuple[int, int]) -> Rle:
+        """Read the mask, and check that it is of an image of this size and not empty.
+
+        Raises:
+            ValueError: The runs describe no mask, or one of another size, or an empty one.
+        """
+        return check_mask(self.model_dump(), image_hw)
+
+
+class MaskView(BaseModel):
+    """A mask in COCO's compressed form."""
+
+    size: list[int] = Field(description="Height and width, in pixels.")
+    counts: str = Field(description="Run lengths as COCO's compressed string.")
+    bbox: list[float] = Field(description="Box around the mask: x, y, width, height in pixels.")
+    area: int = Field(description="Number of pixels.")
+
+    @classmethod
+    def of(cls, mask: Rle) -> MaskView:
+        """Write a mask."""
+        return cls(**mask_to_json(mask), bbox=rle.box_xywh(mask), area=rle.area(mask))
+
+
+class Done(BaseModel):
+    """Answer of a route that has nothing to tell."""
+
+    done: bool = True
+
+
+class RoundView(BaseModel):
+    """A round, with how far it is."""
+
+    round_id: str
+    stage: str
+    name: str
+    state: str
+    guidelines: str
+    priority: int
+    settings: dict[str, Any]
+    created_by: str
+    created_at: datetime
+    closed_at: datetime | None
+    plan_id: str = Field(description="Plan of the round's masks; empty until it is closed.")
+    tasks: int
+    slots: int = Field(description="Number of tasks, each counted once for every annotator who is to see it.")
+    done: int
+    leased: int
+    free: int
+    skips: int
+    open_branches: int = Field(description="Number of lines of late work that nobody has merged or dismissed.")
+
+    @classmethod
+    def of(cls, found: Round, progress: RoundProgress) -> RoundView:
+        """Write a round."""
+        return cls(**{**vars(found), **vars(progress), "settings": dict(found.settings)})
+
+
+class LeaseView(BaseModel):
+    """The right to work on a task for a while."""
+
+    token: str = Field(description="Secret that every write carries.")
+    task_id: int
+    round_id: str
+    image_id: str
+    height: int
+    width: int
+    granted_at: datetime
+    expires_at: datetime
+    revision: int = Field(description="Revision of the annotator's line, on which the next operation is made.")
+    image_url: str
+    model_id: str = Field(description="Model that answers prompts in this task's round.")
+    is_ready: bool = Field(description="Whether the image is encoded, so that a first click is answered at once.")
+
+    @classmethod
+    def of(cls, lease: Lease, model_id: str, *, is_ready: bool) -> LeaseView:
+        """Write a lease."""
+        task = lease.task
+        return cls(
+            token=lease.token,
+            task_id=task.task_id,
+            round_id=task.round_id,
+            image_id=str(task.image_id),
+            height=task.height,
+            width=task.width,
+            granted_at=lease.granted_at,
+            expires_at=lease.expires_at,
+            revision=lease.revision,
+            image_url=f"/api/images/{task.image_id}",
+            model_id=model_id,
+            is_ready=is_ready,
+        )
+
+
+class TaskMaskView(BaseModel):
+    """One mask of a task."""
+
+    mask: str = Field(description="Name of the mask, unique within the task.")
+    rle: MaskView
+    origin: str
+    decided: bool
+    model_id: str
+    predicted_iou: float | None
+    stability_score: float | None
+    clicks: int
+    strokes: int
+    edits: int
+    source: str
+
+    @classmethod
+    def of(cls, mask: TaskMask) -> TaskMaskView:
+        """Write a mask of a task."""
+        fields = {name: getattr(mask, name) for name in cls.model_fields if name != "rle"}
+        return cls(**fields, rle=MaskView.of(mask.rle))
+
+
+class TaskStateView(BaseModel):
+    """State of one annotator's line on a task: the fold of its operations."""
+
+    task_id: int
+    annotator: str
+    branch: str = Field(description="Name of the branch; empty for the main line.")
+    revision: int
+    can_undo: bool
+    can_redo: bool
+    ignored: int = Field(description="Number of operations that did not fit the state they met.")
+    masks: list[TaskMaskView]
+    rejected: list[TaskMaskView]
+
+    @classmethod
+    def of(cls, task_id: int, annotator: str, branch: str, state: TaskState) -> TaskStateView:
+        """Write the state of a line."""
+        return cls(
+            task_id=task_id,
+            annotator=annotator,
+            branch=branch,
+            revision=state.revision,
+            can_undo=state.can_undo,
+            can_redo=state.can_redo,
+            ignored=state.ignored,
+            masks=[TaskMaskView.of(mask) for mask in state.masks],
+            rejected=[TaskMaskView.of(mask) for mask in state.rejected],
+        )
+
+
+class BranchView(BaseModel):
+    """A line of late work, which its author or a lead can merge."""
+
+    branch: str
+    task_id: int
+    annotator: str
+    session: str
+    reason: str
+    fork_revision: int
+    revision: int
+    state: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, branch: Branch) -> BranchView:
+        """Write a branch."""
+        return cls(**vars(branch))
+
+
+class SubmissionView(BaseModel):
+    """Finished work on a task."""
+
+    submission_id: int
+    task_id: int
+    annotator: str
+    revision: int
+    submitted_at: datetime
+    state: str
+    masks: int
+
+    @classmethod
+    def of(cls, submission: Submission) -> SubmissionView:
+        """Write a submission."""
+        return cls(**vars(submission))
+
+
+class VerdictView(BaseModel):
+    """A reviewer's answer to one question."""
+
+    verdict_id: int
+    submission_id: int
+    mask: str
+    reviewer: str
+    question: str
+    answer: str
+    note: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> VerdictView:
+        """Write a verdict."""
+        return cls(**vars(verdict))

@@ -1,0 +1,152 @@
+"""Start of the annotation server: what it may be exposed to, what it opens, and uvicorn."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from stages.annotator.access import LAPTOP_USER, Access, AccessConfig, Mode
+from stages.annotator.app import make_app
+from stages.annotator.config import SessionsConfig
+from stages.annotator.server import Server
+from stages.annotator.sessions import Sessions
+from storage.dataset import Dataset
+from storage.errors import NotFound
+from storage.workspace.records import Role
+from storage.workspace.workspace import Workspace
+
+BACKLOG = 2048
+"""Number of connections that may wait to be accepted."""
+STOP_S = 5
+"""Longest time that requests in progress have when the server stops, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Settings of a server process."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8765
+    """Port to listen on; 0 takes a free one."""
+    mode: Mode = "laptop"
+    tls_certificate: Path | None = None
+    """File of the TLS certificate; None means plain HTTP."""
+    tls_key: Path | None = None
+    """File of the certificate's key; None where the certificate's file holds it."""
+    allow_plain_http: bool = False
+    """Whether passwords and sessions may cross a network in the clear, as behind a proxy that does TLS."""
+    allow_no_accounts: bool = False
+    """Whether anyone with the link may reach a server without accounts over a network."""
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        """Address of the server, for people."""
+        scheme = "https" if self.tls_certificate else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+
+def check_exposure(config: ServeConfig) -> None:
+    """Check that a server which other machines reach has accounts and TLS, or was asked to do without.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if config.is_loopback:
+        return
+    if config.mode == "laptop" and not config.allow_no_accounts:
+        raise ValueError(
+            f"--host {config.host} lets other machines reach a server without accounts; add --team, keep to "
+            "127.0.0.1, or say --allow-no-accounts if everyone on that network may see and change everything"
+        )
+    if config.tls_certificate is None and not config.allow_plain_http:
+        raise ValueError(
+            f"--host {config.host} without TLS sends passwords and sessions in the clear; give --tls-certificate and "
+            "--tls-key, or say --allow-plain-http if a proxy in front does TLS"
+        )
+
+
+@contextmanager
+def open_server(
+    dataset: Dataset, workspace: Workspace, models: Sequence[str], cache: Path, config: ServeConfig
+) -> Iterator[Server]:
+    """Open all that requests need, and close it at the end of the block.
+
+    Raises:
+        ValueError: A model cannot be loaded, or the server would be exposed without having been asked to, or a team
+            has no account with a password.
+    """
+    check_exposure(config)
+    users = workspace.users
+    if config.mode == "laptop":
+        try:
+            users.get(LAPTOP_USER)
+        except NotFound:
+            users.add(LAPTOP_USER, Role.LEAD)
+    elif not any(user.has_password and not user.disabled for user in users.read_all()):
+        raise ValueError("--team needs accounts and the workspace has none; run `gigamask users add NAME --role lead`")
+    sessions = Sessions(dataset, models, cache, config.sessions)
+    access = Access(
+        users=users, config=AccessConfig(mode=config.mode, secure_cookies=config.tls_certificate is not None)
+    )
+    try:
+        yield Server(dataset=dataset, workspace=workspace, sessions=sessions, access=access)
+    finally:
+        sessions.close()
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """Open the port.
+
+    Raises:
+        OSError: The port is taken, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((config.host, config.port))
+        opened.listen(BACKLOG)  # who opens the printed link at once waits for the server
+    except OSError as error:
+        opened.close()
+        raise OSError(
+            f"cannot listen on {config.host}:{config.port} ({error.strerror}); is a server running there? --port "
+            "chooses another"
+        ) from error
+    return opened
+
+
+def serve(server: Server, config: ServeConfig, listening: socket.socket) -> None:
+    """Answer requests until the process is told to stop.
+
+    Requests in progress are finished first.
+    """
+    settings = uvicorn.Config(
+        make_app(server),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_S,
+        ssl_certfile=config.tls_certificate,
+        ssl_keyfile=config.tls_key,
+    )
+    uvicorn.Server(settings).run(sockets=[listening])

@@ -1,0 +1,109 @@
+"""Rounds, reviews and people through the HTTP interface."""
+
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from tests.stages.annotator.in_process import Site, error_of
+from tests.stages.annotator.routes.test_tasks import add, claim, send
+
+
+def submitted(client: TestClient, *names: str) -> Any:
+    """The submission of a task with masks of these names."""
+    (lease,) = claim(client)
+    send(client, lease["token"], *(add(name, number) for number, name in enumerate(names)))
+    return client.post("/api/tasks/submit", json={"token": lease["token"], "revision": len(names)}).json()
+
+
+def test_a_lead_opens_extends_pauses_and_reopens_a_round(lea: TestClient, ann: TestClient) -> None:
+    opened = lea.post("/api/rounds", json={"images": 2, "name": "pilot", "guidelines": "All objects."})
+    assert opened.status_code == 200
+    found = opened.json()
+    assert (found["tasks"], found["state"], found["created_by"]) == (2, "open", "lea")
+    assert ann.get(f"/api/rounds/{found['round_id']}").json()["guidelines"] == "All objects."
+    path = f"/api/rounds/{found['round_id']}"
+    assert lea.post(f"{path}/extend", json={"images": 3}).json()["tasks"] == 5
+    assert lea.post(f"{path}/pause").json()["state"] == "paused"
+    assert claim(ann) == []
+    assert lea.post(f"{path}/reopen").json()["state"] == "open"
+    assert len(claim(ann)) == 1
+    assert lea.post(f"{path}/cancel").json()["state"] == "cancelled"
+    assert [each["state"] for each in ann.get("/api/rounds").json()] == ["cancelled"]
+
+
+def test_the_figures_of_a_round_count_masks_and_people(
+    site: Site, ann: TestClient, bob: TestClient, lea: TestClient
+) -> None:
+    round_id = site.open_round()
+    submitted(ann, "a", "b")
+    submitted(bob, "c")
+    (lease,) = claim(bob)
+    bob.post("/api/tasks/skip", json={"token": lease["token"], "reason": "blurred"})
+    figures = lea.get(f"/api/rounds/{round_id}/figures").json()
+    assert figures["masks"] == 3
+    assert [(p["annotator"], p["submissions"], p["masks"], p["skips"]) for p in figures["people"]] == [
+        ("ann", 1, 2, 0),
+        ("bob", 1, 1, 1),
+    ]
+    assert figures["round"]["done"] == 2
+
+
+def test_each_question_is_asked_once_of_each_reviewer(site: Site, ann: TestClient, rita: TestClient) -> None:
+    site.open_round()
+    submission = submitted(ann, "a", "b")["submission_id"]
+    asked = rita.get("/api/reviews/mask_good").json()
+    assert [item["mask"]["mask"] for item in asked] == ["a", "b"]
+    verdict = {"submission_id": submission, "question": "mask_good", "mask": "a", "answer": "no", "note": "ragged"}
+    assert rita.post("/api/reviews/verdicts", json=verdict).status_code == 200
+    assert [item["mask"]["mask"] for item in rita.get("/api/reviews/mask_good").json()] == ["b"]
+    (whole,) = rita.get("/api/reviews/nothing_missing").json()
+    assert [mask["mask"] for mask in whole["masks"]] == ["a", "b"]
+    answer = {"submission_id": submission, "question": "nothing_missing", "answer": "yes"}
+    assert rita.post("/api/reviews/verdicts", json=answer).status_code == 200
+    assert rita.get("/api/reviews/nothing_missing").json() == []
+    assert len(rita.get(f"/api/submissions/{submission}/verdicts").json()) == 2
+
+
+def test_what_a_reviewer_sends_back_its_annotator_goes_on_with(site: Site, ann: TestClient, rita: TestClient) -> None:
+    site.open_round(images=1)
+    submission = submitted(ann, "a")["submission_id"]
+    sent = rita.post(f"/api/submissions/{submission}/send-back", json={"reason": "the cup is missing"})
+    assert sent.status_code == 200
+    (lease,) = claim(ann)
+    assert lease["revision"] == 1
+    assert send(ann, lease["token"], add("cup", 1)).status_code == 200
+    again = rita.post(f"/api/submissions/{submission}/send-back", json={"reason": "again"})
+    assert error_of(again, 422) == "invalid"
+    done = ann.post("/api/tasks/submit", json={"token": lease["token"], "revision": 2}).json()
+    assert rita.post(f"/api/submissions/{done['submission_id']}/accept").status_code == 200
+
+
+def test_a_reviewer_is_not_asked_about_their_own_work(site: Site, rita: TestClient) -> None:
+    site.open_round()
+    submitted(rita, "a")
+    assert rita.get("/api/reviews/mask_good").json() == []
+
+
+def test_a_verdict_about_a_mask_that_is_not_there_is_refused(site: Site, ann: TestClient, rita: TestClient) -> None:
+    site.open_round()
+    submission = submitted(ann, "a")["submission_id"]
+    verdict = {"submission_id": submission, "question": "mask_good", "mask": "z", "answer": "no"}
+    assert error_of(rita.post("/api/reviews/verdicts", json=verdict), 422) == "invalid"
+
+
+def test_a_paused_annotator_gets_no_new_tasks_and_the_log_says_who_did_it(
+    site: Site, ann: TestClient, lea: TestClient
+) -> None:
+    site.open_round()
+    claim(ann)
+    assert lea.post("/api/users/ann/pause").status_code == 200
+    assert claim(ann) == []
+    assert len(lea.get("/api/users/ann/leases").json()) == 1
+    assert lea.post("/api/users/ann/resume").status_code == 200
+    assert len(claim(ann)) == 1
+    log = lea.get("/api/audit").json()
+    assert [(entry["actor"], entry["action"], entry["subject"]) for entry in log[-2:]] == [
+        ("lea", "pause", "ann"),
+        ("lea", "resume", "ann"),
+    ]
+    assert {user["name"]: user["role"] for user in lea.get("/api/users").json()}["rita"] == "reviewer"
