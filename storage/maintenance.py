@@ -89,5 +89,5 @@ class Maintenance:
         return Journal(journal_path(self._store), again=again)
 
     def rebuild_tables(self) -> FoldReport:
-        """Rebuild the four tables from the commit records, even where the tables are damaged or missing."""
+        """Rebuild the five tables from the commit records, even where the tables are damaged or missing."""
         return rebuild(self._store)

@@ -25,6 +25,7 @@ UNITS = {
     pa.string(): "text",
     pa.float32(): "float32",
     pa.float64(): "float64",
+    pa.bool_(): "boolean",
 }
 
 

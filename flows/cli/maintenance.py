@@ -147,7 +147,7 @@ def withdraw(
 
 
 def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
-    """Rebuild the four tables from the commit records, even where tables are damaged; snapshots stay valid."""
+    """Rebuild the five tables from the commit records, even where tables are damaged; snapshots stay valid."""
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 

@@ -108,6 +108,7 @@ def count_rows(name: str, commits: Sequence[Commit], duplicates: Duplicates) -> 
         "masks": sum(commit.masks for commit in own),
         "shards": len(commits),
         "rejects": sum(len(commit.rejects) + copies[commit.address] for commit in commits),
+        "annotations": sum(part.masks for commit in commits for part in commit.annotations()),
     }
     return counts[name]
 
@@ -130,6 +131,9 @@ def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], left_out: 
         return lambda: [shard_rows(ordered)]
     if name == "rejects":
         return lambda: [reject_rows(ordered, left_out.duplicates)]
+    if name == "annotations":  # work stays work where its mask is withdrawn
+        annotations = [part for commit in ordered for part in commit.annotations()]
+        return lambda: (contents.read_rows(store, part) for part in annotations)
     parts = [(commit, part) for commit in ordered if commit.kind == name for part in commit.rows()]
     return lambda: (_part_rows(store, commit, part, left_out) for commit, part in parts)
 

@@ -1,4 +1,4 @@
-"""The columns of the four tables, with types and units; each column's comment is stored in its table.
+"""The columns of the five tables, with types and units; each column's comment is stored in its table.
 
 Boxes are half-open, in pixels of the stored image. `masks` holds no pixels: `part`, `member_offset` and `member_nbytes`
 locate the annotation file of the mask's image, and `ordinal` is the index of the mask in it.
@@ -125,9 +125,7 @@ ANNOTATIONS = _schema(
     ("verdict", _TEXT, "newest answer of a reviewer to `is this mask good`: yes, no, unsure; empty for none"),
     ("submitted_at", pa.timestamp("us", tz="UTC"), "by the clock of the database server"),
 )
-"""Columns of the Parquet part that says how people made the masks of a shard."""
-
-SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS}
+SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS, "annotations": ANNOTATIONS}
 """Schema of each table, by name."""
 
 REPEATED = {"plan", "shard", "part", "stage", "model_id", "annotator_id", "round_id", "config_hash"}

@@ -128,15 +128,20 @@ def read_masks(
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
     """Return the addresses of those shards whose table rows are all stored with the SHA-256 that the record states."""
     if len(commits) < _READS_AT_ONCE:
-        return {commit.address for commit in commits if _are_whole(store, commit.rows())}
+        return {commit.address for commit in commits if _are_whole(store, _table_parts(commit))}
     with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
-        found = pool.map(lambda commit: _are_whole(store, commit.rows()), commits)
+        found = pool.map(lambda commit: _are_whole(store, _table_parts(commit)), commits)
         return {commit.address for commit, whole in zip(commits, found, strict=True) if whole}
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:
     """Whether all objects of a shard are stored with the SHA-256 that the shard's record states."""
     return _are_whole(store, commit.parts)
+
+
+def _table_parts(commit: Commit) -> list[Part]:
+    """Return the parts that hold rows of tables."""
+    return [*commit.rows(), *commit.annotations()]
 
 
 def _are_whole(store: ObjectStore, parts: Iterable[Part]) -> bool:

@@ -58,12 +58,26 @@ _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=False, cleanup_expire
 
 
 def create_tables(store: ObjectStore, folder: str) -> dict[str, int]:
-    """Create the four empty tables, and return the version of each. Calling this again does no harm.
+    """Create the five empty tables, and return the version of each. Calling this again does no harm.
 
     Raises:
         StoreError: A table could not be created.
     """
     return {name: _create_table(store, store.table_uri(folder, name), name) for name in SCHEMAS}
+
+
+def add_table(store: ObjectStore, folder: str, name: str) -> int:
+    """Add a table to a dataset of an earlier version, and return its first version, which is durable from then on.
+
+    Calling this again does no harm.
+
+    Raises:
+        StoreError: The table could not be created.
+    """
+    durability.remove_torn_log(store, folder, name, -1)  # of an earlier call that a power cut ended
+    _create_table(store, store.table_uri(folder, name), name)
+    durability.publish_version(store, folder, name, -1, open_table(store, folder, name, 0))
+    return 0
 
 
 def _create_table(store: ObjectStore, uri: str, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The log of folds: which records each takes, and the versions of the four tables that agree after it.
+"""The log of folds: which records each takes, and the versions of the five tables that agree after it.
 
 `folds/<n>.json` is the plan of a fold, `folds/<n>.done.json` its end; both are put-if-absent. Readers open the tables
 at the highest done fold. A rebuild makes tables in a new folder and has no plan; `folds/<n>.<folder>.json` then lists
@@ -64,14 +64,14 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class DoneFold:
-    """Result of a fold, the content of `folds/<n>.done.json`: four table versions that agree with each other."""
+    """Result of a fold, the content of `folds/<n>.done.json`: table versions that agree with each other."""
 
     number: int
     """Number of the fold."""
     folder: str
     """Folder of the tables."""
     versions: dict[str, int]
-    """Version of each table, by name."""
+    """Version of each table, by name; a table that came with a later version of gigamask may be missing."""
     proofs: dict[str, TableProof] = field(default_factory=dict)
     """Proof of each version, by table name; empty if an earlier format wrote the file."""
 
@@ -98,7 +98,7 @@ def read_done(store: ObjectStore, number: int) -> DoneFold:
     key = _done_key(number)
     fields = read_json(store.get(key), "done_fold", f"{store.uri}/{key}")
     with corrupt_where_malformed(f"{store.uri}/{key}"):
-        versions = {name: fields["versions"][name] for name in SCHEMAS}
+        versions = {name: fields["versions"][name] for name in SCHEMAS if name in fields["versions"]}
         return DoneFold(number=fields["number"], folder=fields["folder"], versions=versions, proofs=read_proofs(fields))
 
 

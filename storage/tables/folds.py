@@ -1,8 +1,8 @@
-"""Folding: commit records become table rows, each exactly once, and the four tables change together.
+"""Folding: commit records become table rows, each exactly once, and the five tables change together.
 
 `folds/<n>.json` (put-if-absent) lists the records that fold n takes. Any process may then apply it, with one
 transaction per table (application "fold", version n). The transaction is written from the same table handle that showed
-it absent, so a second process fails instead of writing the rows twice. `folds/<n>.done.json` records the four table
+it absent, so a second process fails instead of writing the rows twice. `folds/<n>.done.json` records the five table
 versions; only then can fold n + 1 begin. Readers open the highest done fold and never a table's newest version. A
 process that dies in between leaves work that the next process completes.
 """
@@ -111,7 +111,7 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
 def _apply(
     store: ObjectStore, done: DoneFold, current: Fold, commits: Sequence[Commit], before_step: Callable[[str], None]
 ) -> dict[str, int]:
-    """Apply a fold to each of the four tables, and return their versions.
+    """Apply a fold to each of the five tables, and return their versions.
 
     Raises:
         Overtaken: Another process has finished the fold.
@@ -121,13 +121,14 @@ def _apply(
     out = left_out(store, done, current.records)
     for name in SCHEMAS:
         before_step(f"apply {name}")
+        since = done.versions[name] if name in done.versions else delta.add_table(store, done.folder, name)
         versions[name] = delta.change_once(
             store,
             done.folder,
             name,
             current.number,
             change_of(store, done, name, current.action, commits, out),
-            since=done.versions[name],
+            since=since,
             is_done=lambda: is_done(store, current.number),
         )
     return versions
@@ -147,7 +148,7 @@ def publish(
     """
     proofs = {}
     for name, version in versions.items():
-        since = done.versions[name] if done is not None and done.proofs else -1
+        since = done.versions.get(name, -1) if done is not None and done.proofs else -1
         if done is not None and since == version:
             proofs[name] = done.proofs[name]
         else:

@@ -108,12 +108,12 @@ def _builder(store: ObjectStore, done: TablesState, sql: str) -> QueryBuilder:
     """Make a query builder that has the tables named in the statement."""
     builder = QueryBuilder()
     for name in SCHEMAS:
-        if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
+        if name in done.versions and re.search(rf"\b{name}\b", sql, re.IGNORECASE):
             builder.register(name, _opened(store, done.folder, name, done.versions[name]))  # type: ignore[arg-type]
     return builder
 
 
-@lru_cache(maxsize=16)  # four tables of four states: a version never changes, and reading its log takes milliseconds
+@lru_cache(maxsize=20)  # five tables of four states: a version never changes, and reading its log takes milliseconds
 def _opened(store: ObjectStore, folder: str, name: str, version: int) -> DeltaTable:
     return open_table(store, folder, name, version)
 

@@ -1,4 +1,4 @@
-"""Rebuilding the four tables from the commit records."""
+"""Rebuilding the five tables from the commit records."""
 
 import uuid
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from storage.tables.withdrawals import withdrawn_by
 
 
 def rebuild(store: ObjectStore) -> FoldReport:
-    """Make the four tables anew from the commit records, in a new folder, and publish them as one fold.
+    """Make the five tables anew from the commit records, in a new folder, and publish them as one fold.
 
     No table and no earlier fold has to be readable. Records that the log of folds names are taken in their order there,
     so copies of images stay out as before; then follow all other records. Older snapshots keep reading the old folder.

@@ -1,4 +1,4 @@
-"""Snapshots: immutable files that name one done fold, its four table versions and the hash of its commit records."""
+"""Snapshots: immutable files that name one done fold, its table versions and the hash of its commit records."""
 
 import hashlib
 import re

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 Place = tuple[str, str]
 """Plan and shard."""
-_IDS = ("image_id", "mask_id", "generation")
+_IDS = ("image_id", "mask_id", "generation", "annotator_id")
 
 
 def differing_columns(got: pa.Table, expected: pa.Table) -> dict[Place, list[str]]:

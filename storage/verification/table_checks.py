@@ -1,4 +1,4 @@
-"""The four tables of a fold, compared with the commit records and the log of folds.
+"""The five tables of a fold, compared with the commit records and the log of folds.
 
 Facts about the whole tables come from one query each: how many rows each shard has, what is there twice. Their values
 are compared chunk by chunk of shards, with one query a table and chunk.
@@ -60,7 +60,7 @@ class TableChecks:
         """Read what the chunks are compared with, and find the rows that no record names."""
         self._read_state()
         if self._folded is not None:
-            for name in SCHEMAS:
+            for name in self._done.versions:
                 self._guarded(name, self._count_rows, name)
 
     def remember(self, records: Sequence[Commit]) -> None:
@@ -96,6 +96,8 @@ class TableChecks:
             }
             if own and not fast:
                 self._guarded(name, self._check_values, name, own)
+        if not fast:
+            self._guarded("annotations", self._check_values, "annotations", self._expected_annotations(folded, rows))
         if self._faults.noted > before:
             return []
         return [each for each in folded if each.kind not in _OF_PARTS or each.address in expected]
@@ -174,6 +176,18 @@ class TableChecks:
             if len(whole) == len(pieces):
                 joined = pa.concat_tables([SCHEMAS[name].empty_table(), *whole])
                 expected[record.address] = rows_to_keep(record, joined, self._left_out)
+        return expected
+
+    def _expected_annotations(
+        self, records: Sequence[Commit], rows: Mapping[str, pa.Table]
+    ) -> dict[ShardAddress, pa.Table]:
+        """Collect the rows that shards bring into `annotations`; a shard whose parts cannot be read is left out."""
+        expected: dict[ShardAddress, pa.Table] = {}
+        for record in records:
+            pieces = [self._rows_of_part("annotations", part, rows) for part in record.annotations()]
+            whole = [piece for piece in pieces if piece is not None]
+            if pieces and len(whole) == len(pieces):
+                expected[record.address] = pa.concat_tables(whole)
         return expected
 
     def _rows_of_part(self, name: str, part: Part, rows: Mapping[str, pa.Table]) -> pa.Table | None:

@@ -190,7 +190,8 @@ def test_the_files_of_small_folds_are_put_together_and_no_answer_changes(crowded
     assert (done.number, num_files(crowded, "shards")) == (3, 2)
     report = crowded.fold()
     assert (report.folds, report.records, report.newest) == (1, 0, 4)
-    assert {name: num_files(crowded, name) for name in SCHEMAS} == dict.fromkeys(SCHEMAS, 1)
+    filled_tables = [name for name in SCHEMAS if name != "annotations"]
+    assert {name: num_files(crowded, name) for name in filled_tables} == dict.fromkeys(filled_tables, 1)
     assert crowded.query(sql) == query(crowded.store, done, sql) == rows
     assert newest_done(crowded.store).versions != versions
     assert crowded.maintenance.verify().faults == ()
