@@ -1,6 +1,7 @@
 """Upkeep of a dataset: redo shards, give shards up, remove garbage, check every byte, rebuild the tables."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from storage.objects.stores import ObjectStore
 from storage.protocol import cleaning, redo
@@ -8,6 +9,7 @@ from storage.protocol.cleaning import CleaningReport
 from storage.protocol.commits import Commit
 from storage.protocol.plans import Plan
 from storage.tables.folds import FoldReport
+from storage.tables.orphans import find_orphans
 from storage.tables.rebuild import rebuild
 from storage.verification import verify as verification
 from storage.verification.journal import Journal, journal_path
@@ -50,14 +52,17 @@ class Maintenance:
         return cleaning.close(self._store, plan)
 
     def clean(self, *, delete: bool = False) -> CleaningReport:
-        """Find the objects and half-written files of losing attempts, those that crashed included.
+        """Find the objects and half-written files of losing attempts, and table files that nothing can come to name.
 
-        Live workers may go on in the meantime.
+        Live workers, folds and rebuilds may go on in the meantime; a fold may have to write its files again. A rebuild
+        that is not published yet has to begin again.
 
         Args:
             delete: Whether to delete the objects that were found; otherwise they are only reported.
         """
-        return cleaning.clean(self._store, delete=delete)
+        report = cleaning.clean(self._store, delete=delete)
+        orphans = find_orphans(self._store, delete=delete)
+        return replace(report, table_files=tuple(orphans), nbytes=report.nbytes + sum(orphans.values()))
 
     def verify(
         self,

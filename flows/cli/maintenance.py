@@ -25,8 +25,10 @@ class CleanedUp:
     deleted: bool
     garbage: int
     """Number of objects that losing attempts left."""
+    table_files: int
+    """Number of files of tables that killed folds and rebuilds left."""
     nbytes: int
-    """Size of the garbage, in bytes."""
+    """Size of the garbage and of these files, in bytes."""
     unfinished: int
     """Number of half-written files."""
     kept: int
@@ -65,7 +67,10 @@ def gc(
     close: Annotated[str | None, typer.Option(metavar="PLAN", help="First give up this plan's missing shards.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what crashed and losing attempts left; without --delete, only count it. Live workers may go on."""
+    """Remove what crashed and losing attempts, folds and rebuilds left; without --delete, only count it.
+
+    Live workers and folds may go on. A rebuild that is under way has to be started again.
+    """
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
@@ -80,6 +85,7 @@ def gc(
     result = CleanedUp(
         deleted=report.deleted,
         garbage=len(report.garbage),
+        table_files=len(report.table_files),
         nbytes=report.nbytes,
         unfinished=report.unfinished,
         kept=len(report.kept),

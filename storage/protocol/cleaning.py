@@ -25,6 +25,8 @@ class CleaningReport:
     """Keys of objects that no record names but whose attempts may still win."""
     unfinished: int
     """Number of half-written files that were removed, or in a dry run would be."""
+    table_files: tuple[str, ...] = ()
+    """Keys of files of tables that no version names, from killed folds and rebuilds, which were or would be deleted."""
     deleted: bool
     """Whether the garbage was deleted; false for a dry run."""
 

@@ -24,6 +24,7 @@ from storage.tables.fold_log import (
     read_done,
 )
 from storage.tables.folds import MAX_RECORDS, FoldReport, folded_as, publish, unfolded
+from storage.tables.orphans import claim_to_publish
 from storage.tables.withdrawals import withdrawn_by
 
 
@@ -45,6 +46,7 @@ def rebuild(store: ObjectStore) -> FoldReport:
         number = next_number(store)
         built, records = _catch_up(store, replace(built, number=number), records)
         built = replace(built, proofs=publish(store, folder, built.versions))
+        claim_to_publish(store, folder)
         put_rebuilt(store, built, records)
         with suppress(Conflict):
             put_done(store, built)
