@@ -1,0 +1,69 @@
+"""Agreement of two sets of masks on one image, and its mean over images with an interval.
+
+Agreement says how alike two annotators work. It is not accuracy: both may be wrong alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from storage import rle
+from storage.rle import Rle
+
+MATCH_IOU = 0.5
+"""IoU from which two masks are the same object."""
+_RESAMPLES = 2000
+_COVERAGE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Comparison of two sets of masks of one image."""
+
+    first: int
+    """Number of masks of the first set."""
+    second: int
+    """Number of masks of the second set."""
+    ious: tuple[float, ...]
+    """IoU of each pair of masks that belong together, at least MATCH_IOU."""
+
+    @property
+    def found_fraction(self) -> float:
+        """Fraction of the masks of both sets that have a partner, in [0, 1]; 1 for two empty sets."""
+        total = self.first + self.second
+        return 2 * len(self.ious) / total if total else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Mean over images, with the interval that a bootstrap over the images gives."""
+
+    mean: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end of the 95 % interval."""
+    images: int
+    """Number of images."""
+
+
+def match(first: Sequence[Rle], second: Sequence[Rle]) -> Match:
+    """Pair the masks of two sets one to one, so that the sum of their IoU is largest."""
+    if not first or not second:
+        return Match(first=len(first), second=len(second), ious=())
+    ious_AB = rle.iou_matrix(first, second)
+    rows, columns = linear_sum_assignment(np.where(ious_AB >= MATCH_IOU, ious_AB, 0.0), maximize=True)
+    paired = ious_AB[rows, columns]
+    return Match(first=len(first), second=len(second), ious=tuple(float(each) for each in paired[paired >= MATCH_IOU]))
+
+
+def estimate(by_image: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate | None:
+    """Average values over images, each image with its own mean, and bootstrap over images; None without values."""
+    means = np.array([np.mean(values) for values in by_image if len(values)])
+    if not means.size:
+        return None
+    drawn = np.random.default_rng(seed).integers(means.size, size=(_RESAMPLES, means.size))
+    low, high = np.quantile(means[drawn].mean(axis=1), [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2])
+    return Estimate(mean=float(means.mean()), low=float(low), high=float(high), images=int(means.size))

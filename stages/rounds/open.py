@@ -1,0 +1,158 @@
+"""Open a round: choose images, set overlap, mix gold images in, and hand all to the workspace.
+
+choose -> overlap -> gold -> prefill -> workspace
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from stages.rounds.choose import ChosenImage, Order, choose_images, random_order, sql_order
+from storage.dataset import Dataset
+from storage.tables.samples import MASK_COLUMNS, read_masks
+from storage.workspace.records import GivenMask, Round, RoundSpec, RoundState, TaskSpec
+from storage.workspace.workspace import Workspace
+
+GOLD_VIEWS = 3
+"""Number of annotators who see each gold image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRequest:
+    """Round that somebody wants: which images, who sees them, with which instructions."""
+
+    stage: str
+    """Stage of the engine: assisted_manual or semi_automatic."""
+    images: int | None = None
+    """Number of images to choose; None for all that the order lists."""
+    query: str = ""
+    """SQL query with a column image_id that lists the images, the most wanted first; empty for a random order."""
+    seed: int = 0
+    """Seed of what is random: the order, the overlapped images and the places of gold images."""
+    overlap: int = 1
+    """Number of annotators who see an overlapped image."""
+    overlap_fraction: float = 1.0
+    """Fraction of the images that are overlapped, in [0, 1]; one annotator sees each of the others."""
+    gold: str = ""
+    """SQL query with the columns image_id and mask_id that lists known good masks; empty for no gold images."""
+    name: str = ""
+    """Name for people; empty for none."""
+    guidelines: str = ""
+    """Text that annotators are shown."""
+    priority: int = 0
+    """Priority among open rounds."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings that are stored with the round, as JSON values."""
+
+
+def choose_for(dataset: Dataset, workspace: Workspace, request: RoundRequest) -> list[ChosenImage]:
+    """Choose the images of a round. A random choice passes over images that another round asks about.
+
+    Raises:
+        ValueError: The query is wrong, or no image is left.
+    """
+    if request.images is not None and request.images < 1:
+        raise ValueError(f"images {request.images}: expected at least 1")
+    dataset.fold()
+    order: Order = sql_order(request.query) if request.query else random_order(request.seed)
+    return choose_images(dataset, order, count=request.images, without=() if request.query else asked_about(workspace))
+
+
+def asked_about(workspace: Workspace) -> set[int]:
+    """List the images of all rounds that are not cancelled."""
+    rounds = [each for each in workspace.rounds.read_all() if each.state is not RoundState.CANCELLED]
+    return {task.image_id for each in rounds for task in workspace.rounds.tasks(each.round_id)}
+
+
+def make_tasks(
+    dataset: Dataset,
+    request: RoundRequest,
+    images: Sequence[ChosenImage],
+    prefilled: Mapping[int, tuple[GivenMask, ...]] | None = None,
+) -> tuple[TaskSpec, ...]:
+    """Make the tasks of a round: the chosen images with their prefilled masks, and the gold images among them.
+
+    Raises:
+        ValueError: The overlap or the gold query is wrong.
+    """
+    if request.overlap < 1 or not 0 <= request.overlap_fraction <= 1:
+        raise ValueError(
+            f"overlap {request.overlap} of a fraction {request.overlap_fraction}: expected at least 1, and 0 to 1"
+        )
+    rng = np.random.default_rng([request.seed, 2])
+    overlapped = set(rng.permutation(len(images))[: round(len(images) * request.overlap_fraction)].tolist())
+    gold = _gold_tasks(dataset, request.gold) if request.gold else []
+    golden = {task.image_id for task in gold}
+    tasks = [
+        TaskSpec(
+            image_id=image.image_id,
+            height=image.height,
+            width=image.width,
+            overlap=request.overlap if number in overlapped else 1,
+            prefill=(prefilled or {}).get(image.image_id, ()),
+        )
+        for number, image in enumerate(images)
+        if image.image_id not in golden
+    ]
+    for task in gold:
+        place = int(rng.integers(len(tasks) + 1))
+        tasks.insert(place, replace(task, prefill=(prefilled or {}).get(task.image_id, ())))
+    return tuple(tasks)
+
+
+def open_round(
+    workspace: Workspace, request: RoundRequest, tasks: Sequence[TaskSpec], *, actor: str = "command line"
+) -> Round:
+    """Open the round in the workspace.
+
+    Raises:
+        ValueError: The stage is unknown, or there are no tasks.
+    """
+    settings = {
+        "query": request.query,
+        "seed": request.seed,
+        "overlap": request.overlap,
+        "overlap_fraction": request.overlap_fraction,
+        "gold": request.gold,
+        **request.settings,
+    }
+    spec = RoundSpec(
+        stage=request.stage,
+        tasks=tuple(tasks),
+        name=request.name,
+        guidelines=request.guidelines,
+        priority=request.priority,
+        settings=settings,
+    )
+    return workspace.rounds.open(spec, actor=actor)
+
+
+def _gold_tasks(dataset: Dataset, query: str) -> list[TaskSpec]:
+    """Read the known good masks that a query lists, as one task for each image."""
+    wanted = dataset.query(query)
+    if not {"image_id", "mask_id"} <= set(wanted.column_names):
+        raise ValueError(f"the gold query gives {wanted.column_names}; expected the columns image_id and mask_id")
+    pairs = set(zip(wanted["image_id"].to_pylist(), wanted["mask_id"].to_pylist(), strict=True))
+    if not pairs:
+        raise ValueError("the gold query lists no mask")
+    ids = ", ".join(str(image_id) for image_id in sorted({image_id for image_id, _ in pairs}))
+    rows = dataset.masks(f"image_id IN ({ids})", columns=MASK_COLUMNS).read_all().to_pylist()
+    own = [row for row in rows if (row["image_id"], row["mask_id"]) in pairs]
+    if len(own) < len(pairs):
+        raise ValueError(f"{len(pairs) - len(own)} of {len(pairs)} gold masks are not in {dataset.uri}")
+    by_image: dict[int, list[GivenMask]] = {}
+    for mask in read_masks(dataset.store, own):
+        given = GivenMask(mask=f"g{mask.mask_id}", rle=mask.rle, source=f"{mask.image_id}/{mask.mask_id}")
+        by_image.setdefault(mask.image_id, []).append(given)
+    return [
+        TaskSpec(
+            image_id=image_id,
+            height=masks[0].rle.height,
+            width=masks[0].rle.width,
+            overlap=GOLD_VIEWS,
+            gold=tuple(masks),
+        )
+        for image_id, masks in sorted(by_image.items())
+    ]
