@@ -35,7 +35,7 @@ from storage.tables.limits import QueryLimits, query_limited
 from storage.tables.query import query as query_tables
 from storage.tables.query import stream_masks
 from storage.tables.snapshots import Snapshot
-from storage.tables.withdrawals import mask_pairs, withdraw, withdrawn_masks
+from storage.tables.withdrawals import mask_pairs, rows_to_withdraw, withdraw, withdrawn_masks
 
 _MARKER = "dataset.json"
 """Key of the file that makes a folder a dataset; `Dataset.create` writes this file last."""
@@ -271,7 +271,10 @@ class Dataset:
         inherited: Commit | None = None,
         attempt_id: str | None = None,
     ) -> Commit:
-        """Write and commit a mask shard.
+        """Write and commit a shard of masks or amendments.
+
+        An amendment withdraws the masks that are inputs of its shard; the plan's setting `reason` says why. One fold
+        removes these masks from the table `masks` and adds those of the shard.
 
         Args:
             plan: The plan that holds the shard.
@@ -289,10 +292,13 @@ class Dataset:
             The stored record of the shard: the record of another worker where that worker committed the shard first.
 
         Raises:
-            ValueError: A mask contradicts its image.
+            ValueError: A mask contradicts its image, or a mask to withdraw is not in the tables.
             StoreError: The store fails.
         """
         attempt = commits.begin_attempt(self.store, plan, shard, attempt_id=attempt_id)
+        if plan.kind is PlanKind.AMENDMENTS:
+            done = fold_log.newest_done(self.store)
+            contents.put_withdrawn(attempt, rows_to_withdraw(self.store, done, plan, shard))
         contents.put_masks(attempt, images, inherited)
         return attempt.commit(
             rejects=rejects, stats=stats, model_id=model_id, seconds=seconds, inherited=_parts(inherited)

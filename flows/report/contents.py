@@ -22,6 +22,8 @@ class MaskSet:
     """Masks that one model made with the same settings; several plans may have made them."""
 
     plan_ids: tuple[str, ...]
+    homes: tuple[str, ...]
+    """Homes of the plans: their names in the tables' column `plan`."""
     model_id: str
     """Id of the model; "" for masks that people drew."""
     preset: str
@@ -52,8 +54,8 @@ class MaskSet:
 
     @property
     def plans_sql(self) -> str:
-        """Ids of the plans as an SQL list, for use after `plan IN`."""
-        return one_of(self.plan_ids)
+        """Homes of the plans as an SQL list, for use after `plan IN`."""
+        return one_of(self.homes)
 
 
 class ReportContents:
@@ -132,7 +134,7 @@ class ReportContents:
 
 
 def _read_mask_sets(contents: ReportContents) -> list[MaskSet]:
-    # Finished shards by plan
+    # Finished shards by the home of their plans
     done = {
         row["plan"]: row
         for row in contents.rows(
@@ -144,30 +146,33 @@ def _read_mask_sets(contents: ReportContents) -> list[MaskSet]:
 
     # Masks by plan; the shards' own numbers include withdrawn masks
     counted = {row["plan"]: row["n"] for row in contents.rows("SELECT plan, count(*) AS n FROM masks GROUP BY plan")}
-    for plan_id, row in done.items():
-        row["masks"] = counted.get(plan_id, 0)
+    for home, row in done.items():
+        row["masks"] = counted.get(home, 0)
 
     # Plans with equal settings together
     groups: dict[str, list[Plan]] = {}
     for plan in contents.dataset.plans():
-        if plan.kind == "masks" and plan.plan_id in done:
+        if plan.kind == "masks" and not plan.redoes and plan.home in done:
             groups.setdefault(plan.settings_hash, []).append(plan)
-    sets = [_mask_set(plans, [done[plan.plan_id] for plan in plans]) for plans in groups.values()]
+    sets = [_mask_set(plans, done) for plans in groups.values()]
     return sorted(sets, key=lambda each: (each.finished_at, each.plan_ids))
 
 
-def _mask_set(plans: Sequence[Plan], rows: Sequence[Mapping[str, Any]]) -> MaskSet:
+def _mask_set(plans: Sequence[Plan], done: Mapping[str, Mapping[str, Any]]) -> MaskSet:
+    homes = sorted({plan.home for plan in plans})
+    rows = [done[home] for home in homes]
     generate = plans[0].settings.get("generate")
     generate = generate if isinstance(generate, Mapping) else {}
     preset, changed = _name_preset(generate)
     return MaskSet(
         plan_ids=tuple(plan.plan_id for plan in plans),
+        homes=tuple(homes),
         model_id=rows[0]["model_id"],
         preset=preset,
         changed_settings=changed,
         thresholds={name: float(generate[key]) for name, key in THRESHOLDS.items() if generate.get(key) is not None},
         finished_at=max(row["finished_at"] for row in rows),
-        shards_planned=sum(len(plan.shards) for plan in plans),
+        shards_planned=len({plan.address(shard) for plan in plans for shard in plan.shards}),
         shards_done=sum(row["shards"] for row in rows),
         images=sum(row["images"] for row in rows),
         masks=sum(row["masks"] for row in rows),

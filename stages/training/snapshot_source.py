@@ -303,7 +303,7 @@ def _mask_shards(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]
     """
     made: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
-        inputs = inputs_from_json(PlanKind.MASKS, row["inputs"].split())
+        inputs = inputs_from_json(PlanKind.AMENDMENTS, row["inputs"].split())
         homes = {image_shard(images).lineage for images in image_inputs(inputs)}
         for home in homes or {ANYWHERE}:
             made.setdefault(home, []).append((row["plan"], row["shard"]))

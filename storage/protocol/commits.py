@@ -26,14 +26,19 @@ _WORTH_THREADS = 16  # parallel reads over a network; fewer records are read one
 
 
 class PartRole(StrEnum):
-    """Role of one object of a shard: samples, table rows or facts about the work of annotators."""
+    """Role of one object of a shard: samples, table rows, withdrawn masks or facts about the work of annotators."""
 
     TAR = "tar"
     """Role of a tar, which holds the samples."""
     ROWS = "rows"
-    """Role of a Parquet file, which holds the samples' rows for the table `images` or `masks`."""
+    """Role of a Parquet file, which holds the samples' rows for the table `images` or `masks`.
+
+    In a shard of withdrawals, the file holds the withdrawn masks.
+    """
     ANNOTATIONS = "annotations"
     """Role of a Parquet file, which holds rows for the table `annotations`: how people made the masks."""
+    WITHDRAWN = "withdrawn"
+    """Role of a Parquet file, which holds the masks that a shard of amendments withdraws."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +91,7 @@ class Commit:
     made_by: str
     """Id of the plan that led to this record: `plan_id`, or the id of a redo's plan."""
     inputs: tuple[Input, ...]
-    """Inputs that a mask shard was made from; empty for other kinds of shards."""
+    """Inputs that a shard of masks or amendments was made from; empty for other kinds of shards."""
     previous: str
     """SHA-256 of the record that this record replaces, in hex; empty for generation 0."""
     record_sha256: str = field(default="", compare=False)
@@ -115,6 +120,11 @@ class Commit:
     def tars(self) -> list[Part]:
         """Return the parts that hold samples."""
         return [part for part in self.parts if part.role is PartRole.TAR]
+
+    def withdrawn(self) -> list[Part]:
+        """Return the parts that hold withdrawn masks."""
+        role = PartRole.ROWS if self.kind is PlanKind.WITHDRAWALS else PartRole.WITHDRAWN
+        return [part for part in self.parts if part.role is role]
 
     def rows(self) -> list[Part]:
         """Return the parts that hold table rows."""
@@ -189,7 +199,7 @@ class Attempt:
             stats=stats or {},
             committed_at=committed_at or datetime.now(UTC),
             made_by=self.plan.plan_id,
-            inputs=self.shard.inputs if self.plan.kind is PlanKind.MASKS else (),
+            inputs=self.shard.inputs if self.plan.kind.table == "masks" else (),
             previous=self.shard.previous,
         )
         winner = put_commit(self.store, commit)

@@ -7,7 +7,8 @@ The strings of a shard are read from left to right:
                           followed by `<start>:<stop>`                       a range of them (`ImageRange`)
                           or by `<place>,<place>,...`                        some of them (`ImageSet`)
                           `!<image_id>/<mask_id>`                            a mask to exclude (`KeptOut`)
-    plans of withdrawals  `<image_id>/<mask_id>`                             one mask (`MaskKey`)
+    plans of withdrawals  `<image_id>/<mask_id>`                             one mask to withdraw (`MaskKey`)
+    plans of amendments   those of masks and those of withdrawals
 
 A place is an image's index in its shard, which never changes: a redo adds images behind the others.
 """
@@ -32,6 +33,13 @@ class PlanKind(StrEnum):
     IMAGES = "images"
     MASKS = "masks"
     WITHDRAWALS = "withdrawals"
+    AMENDMENTS = "amendments"
+    """Masks that take the place of other masks: the same fold adds the new masks and removes the withdrawn ones."""
+
+    @property
+    def table(self) -> str:
+        """Name of the table that the rows of the shards belong into; empty for none."""
+        return {PlanKind.IMAGES: "images", PlanKind.MASKS: "masks", PlanKind.AMENDMENTS: "masks"}.get(self, "")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -216,6 +224,7 @@ _ALLOWED: dict[PlanKind, tuple[type, ...]] = {
     PlanKind.IMAGES: (PhotoKey,),
     PlanKind.MASKS: (ShardAddress, ImageRange, ImageSet, KeptOut),
     PlanKind.WITHDRAWALS: (MaskKey,),
+    PlanKind.AMENDMENTS: (ShardAddress, ImageRange, ImageSet, KeptOut, MaskKey),
 }
 
 
@@ -260,7 +269,9 @@ def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
     inputs: list[Input] = []
     for text in texts:
         last = inputs[-1] if inputs else None
-        if text.startswith("!"):
+        if kind is PlanKind.AMENDMENTS and _MASK.fullmatch(text):
+            inputs.append(MaskKey.parse(text))
+        elif text.startswith("!"):
             inputs.append(KeptOut(mask=MaskKey.parse(text[1:])))
         elif isinstance(last, ShardAddress) and (found := _RANGE.fullmatch(text)):
             inputs[-1] = ImageRange(shard=last, start=int(found[1]), stop=int(found[2]))
@@ -282,6 +293,11 @@ def name_from_inputs(inputs: Iterable[Input]) -> str:
 def photo_inputs(inputs: Iterable[Input]) -> list[PhotoKey]:
     """Return only the photos among the inputs of an image shard."""
     return [each for each in inputs if isinstance(each, PhotoKey)]
+
+
+def withdrawn_inputs(inputs: Iterable[Input]) -> list[MaskKey]:
+    """Return only the masks that a shard of withdrawals or amendments withdraws."""
+    return [each for each in inputs if isinstance(each, MaskKey)]
 
 
 def image_inputs(inputs: Iterable[Input]) -> list[Images]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
+from storage.protocol.inputs import PlanKind
 from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
 
 
@@ -25,6 +26,8 @@ def plan_redo(
         ValueError: There is nothing to redo, or a named shard has no record yet.
     """
     base = read_plan(store, plan.redoes) if plan.redoes else plan
+    if base.kind in (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS):
+        raise ValueError(f"plan {base.plan_id}: {base.kind} are not made again; withdraw or amend masks once more")
     planned = {shard.name: shard for shard in base.shards}
     every = newest_generations(list_commits(store, base.home))
     newest = {address.shard: address for address in every if address.shard in planned}

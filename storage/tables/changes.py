@@ -61,12 +61,12 @@ def change_of(
         store: The store of the dataset.
         done: The fold before.
         name: Name of the table.
-        action: Action of the new fold: append, replace, withdraw or compact.
+        action: Action of the new fold: append, replace, withdraw, amend or compact.
         commits: Commit records that the new fold takes.
         left_out: Content that stays out of the tables.
     """
-    if action == "withdraw" and name == "masks":
-        return _withdrawing(store, done, withdrawn_by(store, commits), left_out)
+    if action in ("withdraw", "amend") and name == "masks":
+        return _withdrawing(store, done, commits, left_out)
     rows = rows_of(store, name, commits, left_out)
     counted = count_rows(name, commits, left_out.duplicates)
     if action == "replace" or (action == "compact" and counted):
@@ -101,7 +101,7 @@ def count_rows(name: str, commits: Sequence[Commit], duplicates: Duplicates) -> 
 
     Masks that were withdrawn are counted too, as are the masks of copies.
     """
-    own = [commit for commit in commits if commit.kind == name]
+    own = [commit for commit in commits if commit.kind.table == name]
     copies = {commit.address: len(duplicates.get(commit.address.lineage, ())) for commit in commits}
     counts = {
         "images": sum(commit.images - copies[commit.address] for commit in own),
@@ -113,15 +113,21 @@ def count_rows(name: str, commits: Sequence[Commit], duplicates: Duplicates) -> 
     return counts[name]
 
 
-def _withdrawing(store: ObjectStore, done: DoneFold, new: pa.Table, earlier: LeftOut) -> delta.Change | None:
-    """Replace the rows of the shards that hold newly withdrawn masks, without all masks withdrawn so far."""
-    taken = folded_generations(store, done)
-    shards = _shards_of(new, taken)
-    if not shards:
-        return None  # the withdrawal was closed without a result
+def _withdrawing(
+    store: ObjectStore, done: DoneFold, commits: Sequence[Commit], earlier: LeftOut
+) -> delta.Change | None:
+    """Replace the rows of the shards that hold newly withdrawn masks, and add the rows of amendments.
+
+    All masks withdrawn so far are left out.
+    """
+    new = withdrawn_by(store, commits)
+    touched = read_commits(store, _shards_of(new, folded_generations(store, done)) or [])
+    changed = [*touched, *(commit for commit in commits if commit.kind is PlanKind.AMENDMENTS)]
+    if not changed:
+        return None  # the withdrawals were closed without a result
     every = replace(earlier, withdrawn=pa.concat_tables([new, earlier.withdrawn]))
-    rows = rows_of(store, "masks", read_commits(store, shards), every)
-    return delta.replacing("masks", rows, [(shard.plan_id, shard.shard) for shard in shards])
+    rows = rows_of(store, "masks", changed, every)
+    return delta.replacing("masks", rows, [(commit.plan_id, commit.shard) for commit in changed])
 
 
 def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], left_out: LeftOut) -> delta.Rows:
@@ -134,7 +140,7 @@ def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], left_out: 
     if name == "annotations":  # work stays work where its mask is withdrawn
         annotations = [part for commit in ordered for part in commit.annotations()]
         return lambda: (contents.read_rows(store, part) for part in annotations)
-    parts = [(commit, part) for commit in ordered if commit.kind == name for part in commit.rows()]
+    parts = [(commit, part) for commit in ordered if commit.kind.table == name for part in commit.rows()]
     return lambda: (_part_rows(store, commit, part, left_out) for commit, part in parts)
 
 
@@ -146,4 +152,4 @@ def _part_rows(store: ObjectStore, commit: Commit, part: Part, left_out: LeftOut
 def rows_to_keep(commit: Commit, rows: pa.Table, left_out: LeftOut) -> pa.Table:
     """Remove what stays out of the tables from rows of a shard."""
     kept = without_copies(rows, left_out.duplicates.get(commit.address.lineage, ()))
-    return without_masks(kept, left_out.withdrawn) if commit.kind is PlanKind.MASKS else kept
+    return without_masks(kept, left_out.withdrawn) if commit.kind.table == "masks" else kept

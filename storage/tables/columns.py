@@ -66,7 +66,7 @@ SHARDS = _schema(
     ("plan", _TEXT, "plan"),
     ("shard", _TEXT, "shard"),
     ("generation", _INT, "0, or the number of the redo"),
-    ("kind", _TEXT, "images, masks or withdrawals"),
+    ("kind", _TEXT, "images, masks, withdrawals or amendments"),
     ("attempt", _TEXT, "the attempt that won; null where the shard was closed unmade"),
     ("made_by", _TEXT, "the plan that asked for it: plan, or that of a redo"),
     ("inputs", _TEXT, "addresses of the shards it was made from, with spaces between; empty for an image shard"),

@@ -128,9 +128,9 @@ def read_masks(
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
     """Return the addresses of those shards whose table rows are all stored with the SHA-256 that the record states."""
     if len(commits) < _READS_AT_ONCE:
-        return {commit.address for commit in commits if _are_whole(store, _table_parts(commit))}
+        return {commit.address for commit in commits if _are_whole(store, _folded_parts(commit))}
     with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
-        found = pool.map(lambda commit: _are_whole(store, _table_parts(commit)), commits)
+        found = pool.map(lambda commit: _are_whole(store, _folded_parts(commit)), commits)
         return {commit.address for commit, whole in zip(commits, found, strict=True) if whole}
 
 
@@ -139,9 +139,9 @@ def is_there(store: ObjectStore, commit: Commit) -> bool:
     return _are_whole(store, commit.parts)
 
 
-def _table_parts(commit: Commit) -> list[Part]:
-    """Return the parts that hold rows of tables."""
-    return [*commit.rows(), *commit.annotations()]
+def _folded_parts(commit: Commit) -> list[Part]:
+    """Return the parts whose rows a fold reads."""
+    return [part for part in commit.parts if part.role is not PartRole.TAR]
 
 
 def _are_whole(store: ObjectStore, parts: Iterable[Part]) -> bool:
@@ -193,9 +193,18 @@ def _put_tar(attempt: Attempt, members: Iterable[Member], *, images: int, masks:
 
 def put_rows(attempt: Attempt, rows: pa.Table, *, images: int, masks: int) -> None:
     """Write table rows as a Parquet part of an attempt."""
+    _put_parquet(attempt, PartRole.ROWS, "parquet", rows, images=images, masks=masks)
+
+
+def put_withdrawn(attempt: Attempt, rows: pa.Table) -> None:
+    """Write the masks that an amendment withdraws as a Parquet part, with the columns of WITHDRAWALS."""
+    _put_parquet(attempt, PartRole.WITHDRAWN, "withdrawn.parquet", rows, images=0, masks=rows.num_rows)
+
+
+def _put_parquet(attempt: Attempt, role: PartRole, extension: str, rows: pa.Table, *, images: int, masks: int) -> None:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
-    attempt.put_part(PartRole.ROWS, "parquet", lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
+    attempt.put_part(role, extension, lambda file: file.write(buffer.getvalue()), images=images, masks=masks)
 
 
 def put_annotations(attempt: Attempt, rows: pa.Table) -> None:

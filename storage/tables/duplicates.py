@@ -30,6 +30,7 @@ from storage.tables.sql import is_shard, one_of
 Duplicates = Mapping[str, frozenset[int]]
 """Image ids that stay out of the tables, by the lineage of the shard that holds the copies."""
 
+_KINDS = one_of(kind for kind in PlanKind if kind.table == "masks")
 _MAX_IDS_NAMED = 2048
 """Most image ids that a SQL condition names; for more ids the whole column is read."""
 
@@ -55,7 +56,7 @@ def find_duplicates(
         known: Copies that earlier folds left out; None reads them from the tables of `done`.
     """
     images = [commit for commit in commits if commit.kind is PlanKind.IMAGES]
-    masks = [commit for commit in commits if commit.kind is PlanKind.MASKS]
+    masks = [commit for commit in commits if commit.kind.table == "masks"]
     left_out = _copies_of_images(store, done, images) if images else {}
     if masks:
         earlier = duplicates_in(store, done) if known is None else known
@@ -136,14 +137,14 @@ def _masked_before(
     """
     wanted = {settings.of(commit.plan_id) for commit in commits}
     leaving = {commit.address.lineage for commit in commits}
-    homes = query(store, done, "SELECT DISTINCT plan FROM shards WHERE kind = 'masks'")["plan"].to_pylist()
+    homes = query(store, done, f"SELECT DISTINCT plan FROM shards WHERE kind IN {_KINDS}")["plan"].to_pylist()
     same = one_of(home for home in homes if settings.of(home) in wanted)
-    sql = f"SELECT plan, shard, generation, inputs FROM shards WHERE kind = 'masks' AND plan IN {same}"
+    sql = f"SELECT plan, shard, generation, inputs FROM shards WHERE kind IN {_KINDS} AND plan IN {same}"
     earlier: defaultdict[tuple[str, str], set[ShardAddress]] = defaultdict(set)
     for row in query(store, done, sql).to_pylist():
         address = ShardAddress(plan_id=row["plan"], shard=row["shard"], generation=row["generation"])
         if address.lineage not in leaving:
-            for source in _image_lineages(inputs_from_json(PlanKind.MASKS, row["inputs"].split())):
+            for source in _image_lineages(inputs_from_json(PlanKind.AMENDMENTS, row["inputs"].split())):
                 earlier[settings.of(address.plan_id), source].add(address)
     return earlier
 

@@ -181,18 +181,19 @@ def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:
 def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
     """Plan the next fold, over commit records that are not in the tables of `done` yet.
 
-    New shards are folded first, then newer generations of shards, then withdrawals. A newer generation and a withdrawal
+    New shards are folded first, then newer generations of shards, then withdrawals and amendments. The last three
     change rows that must be in the tables already.
     """
     # Records by what a fold does with them
     taken = folded_generations(store, done)
     names = _listed(store)
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
-    withdrawals = [name for name in fresh if name.kind == PlanKind.WITHDRAWALS]
+    withdrawing = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS)
     choices = {
-        "append": [name for name in fresh if name.kind != PlanKind.WITHDRAWALS],
+        "append": [name for name in fresh if name.kind not in withdrawing],
         "replace": [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)],
-        "withdraw": withdrawals,
+        "withdraw": [name for name in fresh if name.kind == PlanKind.WITHDRAWALS],
+        "amend": [name for name in fresh if name.kind == PlanKind.AMENDMENTS],
     }
 
     # The first of them whose rows can be read
@@ -201,7 +202,7 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
         for start in range(0, len(some), MAX_RECORDS):
             commits = read_commits(store, some[start : start + MAX_RECORDS])
             readable = contents.have_rows(store, commits)
-            if action == "withdraw":
+            if action in ("withdraw", "amend"):
                 readable = can_be_withdrawn(store, taken, [each for each in commits if each.address in readable])
             set_aside += [str(commit.address) for commit in commits if commit.address not in readable]
             chosen = [commit for commit in commits if commit.address in readable]
@@ -217,7 +218,7 @@ def _listed(store: ObjectStore) -> list[ShardAddress]:
     Shards are listed before the shards that they were made from. So the list never holds a mask shard without the image
     shard that it was made from, although others commit meanwhile.
     """
-    order = (PlanKind.WITHDRAWALS, PlanKind.MASKS, PlanKind.IMAGES)
+    order = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS, PlanKind.MASKS, PlanKind.IMAGES)
     return newest_generations(name for kind in order for name in list_commits(store, kind=kind))
 
 

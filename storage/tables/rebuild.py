@@ -59,7 +59,8 @@ def _take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[Fo
     """Fill new tables with the records that the log names, without the masks that these records withdraw."""
     there = set(list_commits(store))
     folded = [record for record in folded_records(store) if record.address in there]
-    withdrawals = [record.address for record in folded if record.address.kind == PlanKind.WITHDRAWALS]
+    kinds = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS)
+    withdrawals = [record.address for record in folded if record.address.kind in kinds]
     withdrawn = withdrawn_by(store, read_commits(store, withdrawals))
     taken: list[FoldedRecord] = []
     for start in range(0, len(folded), MAX_RECORDS):

@@ -9,8 +9,8 @@ import pyarrow as pa
 from storage.errors import Corrupt, NotFound
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commits
-from storage.protocol.inputs import MaskKey, PlanKind
-from storage.protocol.plans import PlannedShard, make_plan, put_plan, read_plan
+from storage.protocol.inputs import MaskKey, PlanKind, withdrawn_inputs
+from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
 from storage.tables import contents
 from storage.tables.columns import WITHDRAWALS, compact
 from storage.tables.fold_log import DoneFold, folded_generations
@@ -37,24 +37,31 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
     if not wanted or not all(0 <= each < 2**63 for pair in wanted for each in pair):
         raise ValueError(f"withdrawal: {'a mask has two 63-bit ids' if wanted else 'no mask was named'}")
     inputs = tuple(MaskKey(image_id=image_id, mask_id=mask_id) for image_id, mask_id in wanted)
-    shard = PlannedShard(name="00000", inputs=inputs)
+    shard = PlannedShard.from_inputs(*inputs)
     plan = make_plan(PlanKind.WITHDRAWALS, [shard], {"reason": reason})
     with suppress(NotFound):
         return _not_closed(read_commit(store, plan.address(shard)))  # withdrawn before, for the same reason
 
-    # Rows of the masks: each has to be in the tables
-    rows = _withdrawal_rows(store, done, wanted, reason)
+    # The commit record, with the rows of the masks
+    rows = rows_to_withdraw(store, done, plan, shard)
+    attempt = begin_attempt(store, put_plan(store, plan), shard)
+    contents.put_rows(attempt, rows, images=0, masks=len(wanted))
+    return _not_closed(attempt.commit())
+
+
+def rows_to_withdraw(store: ObjectStore, done: DoneFold, plan: Plan, shard: PlannedShard) -> pa.Table:
+    """Find the rows of the masks that a shard of withdrawals or amendments withdraws, ordered by their shards.
+
+    Raises:
+        ValueError: A mask is not in the tables.
+    """
+    wanted = sorted((key.image_id, key.mask_id) for key in withdrawn_inputs(shard.inputs))
+    rows = _withdrawal_rows(store, done, wanted, str(plan.settings.get("reason", "")))
     lost = sorted(set(wanted) - mask_pairs(rows))
     if lost:
         what = f"{len(lost)} of {len(wanted)} masks are not in fold {done.number}"
         raise ValueError(f"withdrawal: {what}, the first is {lost[0]} (image, mask)")
-
-    # The commit record
-    attempt = begin_attempt(store, put_plan(store, plan), shard)
-    contents.put_rows(
-        attempt, rows.sort_by([("plan", "ascending"), ("shard", "ascending")]), images=0, masks=len(wanted)
-    )
-    return _not_closed(attempt.commit())
+    return rows.sort_by([("plan", "ascending"), ("shard", "ascending")])
 
 
 def _not_closed(withdrawal: Commit) -> Commit:
@@ -91,7 +98,8 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
         store: The store of the dataset.
         done: Fold up to which withdrawals are read; None for all withdrawals, folded or not.
     """
-    names = newest_generations(list_commits(store, kind=PlanKind.WITHDRAWALS))
+    kinds = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS)
+    names = newest_generations(name for kind in kinds for name in list_commits(store, kind=kind))
     if done is not None and names:
         taken = folded_generations(store, done)
         names = [name for name in names if (name.plan_id, name.shard) in taken]
@@ -99,7 +107,10 @@ def withdrawn_masks(store: ObjectStore, done: DoneFold | None) -> pa.Table:
 
 
 def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
-    """Read the masks that the given withdrawals name, as a table with the columns of WITHDRAWALS."""
+    """Read the masks that withdrawals and amendments withdraw, as a table with the columns of WITHDRAWALS.
+
+    Commits of other kinds withdraw nothing.
+    """
     schema = compact(WITHDRAWALS)
     tables = (_rows_of_withdrawal(store, commit).cast(schema) for commit in commits if commit.attempt_id)
     return pa.concat_tables([schema.empty_table(), *tables])
@@ -108,10 +119,15 @@ def withdrawn_by(store: ObjectStore, commits: Sequence[Commit]) -> pa.Table:
 def _rows_of_withdrawal(store: ObjectStore, commit: Commit) -> pa.Table:
     """Read a withdrawal's rows; where they are lost, the plan still names the masks, though not their shards."""
     try:
-        return pa.concat_tables([contents.read_rows(store, part) for part in commit.rows()])
+        return pa.concat_tables(
+            [
+                WITHDRAWALS.empty_table(),
+                *(contents.read_rows(store, part).cast(WITHDRAWALS) for part in commit.withdrawn()),
+            ]
+        )
     except (NotFound, Corrupt):
         plan = read_plan(store, commit.made_by)
-        keys = [key for key in plan.shard(commit.shard).inputs if isinstance(key, MaskKey)]
+        keys = withdrawn_inputs(plan.shard(commit.shard).inputs)
         rows = [{"image_id": key.image_id, "mask_id": key.mask_id, "reason": plan.settings["reason"]} for key in keys]
         return pa.Table.from_pylist(rows, schema=WITHDRAWALS)
 

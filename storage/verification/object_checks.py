@@ -58,7 +58,7 @@ def _read(store: ObjectStore, part: Part) -> tuple[int, int, pa.Table | None]:
         Exception: Anything that damaged bytes lead to; a wrong SHA-256, where there is one, explains the rest.
     """
     try:
-        if part.role in (PartRole.ROWS, PartRole.ANNOTATIONS):
+        if part.role is not PartRole.TAR:
             rows = contents.read_rows(store, part)
             of_masks = "mask_id" in rows.column_names
             return (part.images, rows.num_rows, rows) if of_masks else (rows.num_rows, part.masks, rows)

@@ -92,7 +92,7 @@ class TableChecks:
             own = {
                 each.address: expected[each.address]
                 for each in folded
-                if each.kind == name and each.address in expected
+                if each.kind.table == name and each.address in expected
             }
             if own and not fast:
                 self._guarded(name, self._check_values, name, own)
@@ -100,7 +100,7 @@ class TableChecks:
             self._guarded("annotations", self._check_values, "annotations", self._expected_annotations(folded, rows))
         if self._faults.noted > before:
             return []
-        return [each for each in folded if each.kind not in _OF_PARTS or each.address in expected]
+        return [each for each in folded if not each.kind.table or each.address in expected]
 
     def finish(self, log: FoldLog) -> None:
         """Check what the log of folds says about the records that were seen, and about the tables as a whole."""
@@ -166,7 +166,7 @@ class TableChecks:
         """
         expected: dict[ShardAddress, pa.Table] = {}
         for record in records:
-            name, is_touched = str(record.kind), _place(record) in self._touched
+            name, is_touched = record.kind.table, _place(record) in self._touched
             if name not in _OF_PARTS or (fast and not is_touched):
                 continue
             if self._left_out is None:
@@ -204,7 +204,7 @@ class TableChecks:
             return
         for record in records:
             got, expected = self._counts[name].get(_place(record), 0), count_rows(name, [record], self._duplicates)
-            if name == "masks" == record.kind and _place(record) in self._touched:
+            if name == "masks" == record.kind.table and _place(record) in self._touched:
                 if record.address not in parts:
                     continue
                 expected = parts[record.address].num_rows

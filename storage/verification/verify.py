@@ -161,15 +161,14 @@ class _ChunkChecks:
 
     def _count(self, lineage: Lineage, parts: Sequence[Part]) -> None:
         newest, so_far = lineage[-1], self.counted
-        masks = sum(part.masks for part in newest.parts)
         self.counted = replace(
             so_far,
             records=so_far.records + len(lineage),
             objects=so_far.objects + len(parts),
             nbytes=so_far.nbytes + sum(part.nbytes for part in parts),
             images=so_far.images + (newest.images if newest.kind is PlanKind.IMAGES else 0),
-            masks=so_far.masks + (newest.masks if newest.kind is PlanKind.MASKS else 0),
-            withdrawn=so_far.withdrawn + (masks if newest.kind is PlanKind.WITHDRAWALS else 0),
+            masks=so_far.masks + (newest.masks if newest.kind.table == "masks" else 0),
+            withdrawn=so_far.withdrawn + sum(part.masks for part in newest.withdrawn()),
         )
         self._on_progress(
             VerifyProgress(

@@ -181,7 +181,7 @@ def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(
     filled: Dataset, samples: SimpleNamespace
 ) -> None:
     plan = filled.new_plan(
-        "withdrawals", [PlannedShard(name="00000", inputs=(MaskKey(image_id=1, mask_id=2),))], {"reason": "wrong"}
+        "withdrawals", [PlannedShard.from_inputs(MaskKey(image_id=1, mask_id=2))], {"reason": "wrong"}
     )
     assert len(filled.maintenance.close(plan)) == 1
     with pytest.raises(ValueError, match=r"was given up .* give another reason"):
