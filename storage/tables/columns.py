@@ -133,6 +133,9 @@ REPEATED = {"plan", "shard", "part", "stage", "model_id", "annotator_id", "round
 
 
 def compact(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with dictionary encoding for those text columns whose values repeat (`REPEATED`)."""
+    """Return the schema with dictionary encoding for those text columns whose values repeat (`REPEATED`).
+
+    The columns have no comments: a table keeps those that it was created with, and refuses others.
+    """
     kinds = (pa.dictionary(_INT, _TEXT) if field.name in REPEATED else field.type for field in schema)
-    return pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])
+    return pa.schema([pa.field(field.name, kind) for field, kind in zip(schema, kinds, strict=True)])
