@@ -1,1 +1,1 @@
-"""The semi-automatic stage: images come with confident masks, and people add what is missing."""
+"""The semi-automatic stage: images are prefilled with confident masks, and people add what is missing."""

@@ -2,7 +2,7 @@ import pytest
 
 from stages.rounds.choose import choose_images, random_order, sql_order
 from stages.rounds.open import GOLD_VIEWS, RoundRequest, choose_for, make_tasks, open_round
-from stages.semi_automatic.prefill import images_to_prefill, masks_of_dataset
+from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
 from storage.dataset import Dataset
 from storage.workspace.workspace import Workspace
 from tests.stages.rounds.answering import image_ids

@@ -1,6 +1,6 @@
-"""Masks that a semi-automatic round begins with, and the images that stay empty to measure what prefilling saves.
+"""Where the masks come from that a round's images begin with, and which images stay empty for comparison.
 
-A prefill is any function from images to their masks. `masks_of_dataset` takes masks that the dataset holds, such as
+A source is any function from images to their masks. `masks_of_dataset` takes masks that the dataset holds, such as
 those of the fully automatic stage.
 """
 
@@ -13,21 +13,21 @@ from storage.dataset import Dataset
 from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import GivenMask
 
-Prefill = Callable[[Dataset, Sequence[ChosenImage]], Mapping[int, tuple[GivenMask, ...]]]
+PrefillSource = Callable[[Dataset, Sequence[ChosenImage]], Mapping[int, tuple[GivenMask, ...]]]
 """Function that makes the prefilled masks of images, by image id; images without masks may be missing."""
 
 _IMAGES_AT_ONCE = 256
 """Images that one SQL condition names."""
 
 
-def masks_of_dataset(condition: str) -> Prefill:
-    """Make the prefill that takes the masks of the dataset for which an SQL condition on `masks` holds.
+def masks_of_dataset(condition: str) -> PrefillSource:
+    """Make the source that takes the masks of the dataset for which an SQL condition on `masks` holds.
 
     A mask that the annotator keeps stays as it is; one that is edited or rejected is withdrawn when the round closes.
-    The prefill raises ValueError for a condition that is wrong.
+    The source raises ValueError for a condition that is wrong.
     """
 
-    def prefill(dataset: Dataset, images: Sequence[ChosenImage]) -> dict[int, tuple[GivenMask, ...]]:
+    def source(dataset: Dataset, images: Sequence[ChosenImage]) -> dict[int, tuple[GivenMask, ...]]:
         given: dict[int, list[GivenMask]] = {}
         for start in range(0, len(images), _IMAGES_AT_ONCE):
             ids = ", ".join(str(image.image_id) for image in images[start : start + _IMAGES_AT_ONCE])
@@ -45,7 +45,7 @@ def masks_of_dataset(condition: str) -> Prefill:
                 )
         return {image_id: tuple(masks) for image_id, masks in given.items()}
 
-    return prefill
+    return source
 
 
 def images_to_prefill(images: Sequence[ChosenImage], *, empty_fraction: float, seed: int) -> list[ChosenImage]:
