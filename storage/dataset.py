@@ -7,17 +7,16 @@ image shard -> write_masks  -> commit record -> fold -> tables -> snapshot
 upkeep.
 """
 
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 
 from storage.errors import Conflict, NotFound, StoreError
-from storage.formats import documents
 from storage.maintenance import Maintenance
+from storage.marker import MARKER, put_marker, read_marker
 from storage.model_versions import ModelVersions
 from storage.objects import probing
 from storage.objects.stores import ObjectStore, open_store
@@ -37,8 +36,6 @@ from storage.tables.query import stream_masks
 from storage.tables.snapshots import Snapshot
 from storage.tables.withdrawals import mask_pairs, rows_to_withdraw, withdraw, withdrawn_masks
 
-_MARKER = "dataset.json"
-"""Key of the file that makes a folder a dataset; `Dataset.create` writes this file last."""
 _CREATED_BEFORE_MARKER = ("tables", "folds")
 """Folders that `Dataset.create` may leave behind when it dies half-way."""
 
@@ -107,12 +104,7 @@ class Dataset:
         _check_free(store)
         probing.probe(store)
         folds.begin(store)
-        fields = {
-            "format": documents.FORMAT,
-            "dataset_id": uuid.uuid4().hex,
-            "created_at": datetime.now(UTC).isoformat(),
-        }
-        store.put_if_absent(_MARKER, documents.json_bytes(fields))
+        put_marker(store)
         return cls(store)
 
     @classmethod
@@ -126,13 +118,7 @@ class Dataset:
             ValueError: The address has an unknown form.
         """
         store = open_store(uri)
-        try:
-            marker = store.get(_MARKER)
-        except NotFound as error:
-            raise NotFound(
-                f"{store.uri}: no dataset there ({_MARKER} is missing); `gigamask ingest` creates one"
-            ) from error
-        documents.read_json(marker, "dataset", f"{store.uri}/{_MARKER}")
+        read_marker(store)
         return cls(store)
 
     @classmethod
@@ -559,9 +545,9 @@ def _parts(inherited: Commit | None) -> tuple[commits.Part, ...]:
 def _check_free(store: ObjectStore) -> None:
     for key in store.list(""):
         top = key.partition("/")[0]
-        if key == _MARKER:
+        if key == MARKER:
             raise Conflict(f"{store.uri}: there is a dataset already")
         if top in ("plans", "commits", "data", "snapshots"):
-            raise StoreError(f"{store.uri}: holds {top}/ but no {_MARKER}: a dataset copied in part; copy it again")
+            raise StoreError(f"{store.uri}: holds {top}/ but no {MARKER}: a dataset copied in part; copy it again")
         if top not in _CREATED_BEFORE_MARKER:
             raise StoreError(f"{store.uri}: not empty and no dataset ({key} is there); choose an empty or a new folder")

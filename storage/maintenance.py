@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from storage.marker import UpgradeReport, upgrade
 from storage.objects.stores import ObjectStore
 from storage.protocol import cleaning, redo
 from storage.protocol.cleaning import CleaningReport
@@ -96,3 +97,11 @@ class Maintenance:
     def rebuild_tables(self) -> FoldReport:
         """Rebuild the five tables from the commit records, even where the tables are damaged or missing."""
         return rebuild(self._store)
+
+    def upgrade(self) -> UpgradeReport:
+        """Bring a dataset of an earlier format to the present one.
+
+        The tables are rebuilt: with all columns of this version, with proofs, and without copies of images. Earlier
+        versions of gigamask refuse the dataset from then on.
+        """
+        return upgrade(self._store)

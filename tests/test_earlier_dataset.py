@@ -17,6 +17,10 @@ from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from storage.formats.documents import FORMAT
+from storage.marker import read_marker
+from storage.tables.columns import SCHEMAS
+from storage.tables.fold_log import newest_done
 from tests.paths import DATA
 
 WRITTEN = DATA / "dataset_0_1"
@@ -144,3 +148,17 @@ def test_its_redo_and_its_withdrawal_go_on(dataset: Dataset) -> None:
     dataset.withdraw([(mask["image_id"], mask["mask_id"])], "taken back by the present version")
     left = rows(dataset, f"SELECT count(*) AS n FROM masks WHERE mask_id = {mask['mask_id']}")
     assert left == [{"n": 0}]
+
+
+def test_it_is_upgraded_once_and_stays_what_it_was(dataset: Dataset) -> None:
+    dataset.fold()
+    before = rows(dataset, "SELECT image_id, mask_id FROM masks ORDER BY image_id, mask_id")
+    report = dataset.maintenance.upgrade()
+    assert (report.before, report.after, report.records > 0) == (1, FORMAT, True)
+    assert read_marker(dataset.store)["requires"] == []
+    assert dataset.maintenance.upgrade().records == 0
+    assert rows(dataset, "SELECT image_id, mask_id FROM masks ORDER BY image_id, mask_id") == before
+    assert rows(dataset, "SELECT count(*) AS n FROM annotations") == [{"n": 0}]
+    assert set(newest_done(dataset.store).proofs) == set(SCHEMAS)
+    assert dataset.maintenance.verify().faults == ()
+    assert [snapshot.snapshot_id for snapshot in dataset.snapshots()] == [*EXPECTED["snapshots"]]

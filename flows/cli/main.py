@@ -32,7 +32,13 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Make masks": [run.run, run.ingest, run.masks],
     "Annotate": [annotate.annotate],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
-    "Keep a dataset in order": [maintenance.gc, maintenance.redo, maintenance.withdraw, maintenance.rebuild],
+    "Keep a dataset in order": [
+        maintenance.gc,
+        maintenance.redo,
+        maintenance.withdraw,
+        maintenance.rebuild,
+        maintenance.upgrade,
+    ],
     "Models": [evaluate.evaluate, training.train, train_seed.train_seed],
     "This machine": [doctor.doctor, scenes.scenes],
 }

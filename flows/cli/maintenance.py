@@ -161,6 +161,15 @@ def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> N
     print_result(Dataset.open(dataset).maintenance.rebuild_tables(), as_json)
 
 
+def upgrade(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
+    """Bring a dataset of an earlier version to the present format; earlier versions refuse it from then on."""
+    from flows.cli.output import print_result
+    from storage.dataset import Dataset
+
+    log(f"upgrade: {dataset} ...")
+    print_result(Dataset.open(dataset).maintenance.upgrade(), as_json)
+
+
 def _plan(data: Dataset, plan_id: str) -> Plan:
     """Read a plan.
 

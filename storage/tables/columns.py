@@ -6,6 +6,8 @@ locate the annotation file of the mask's image, and `ordinal` is the index of th
 
 import pyarrow as pa
 
+from storage.errors import StoreError
+
 _ID, _INT, _TEXT, _REAL = pa.int64(), pa.int32(), pa.string(), pa.float32()
 
 
@@ -139,3 +141,26 @@ def compact(schema: pa.Schema) -> pa.Schema:
     """
     kinds = (pa.dictionary(_INT, _TEXT) if field.name in REPEATED else field.type for field in schema)
     return pa.schema([pa.field(field.name, kind) for field, kind in zip(schema, kinds, strict=True)])
+
+
+def conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """Give rows the columns of a schema; columns that an earlier version did not write are null.
+
+    Args:
+        rows: Rows that any version of gigamask wrote.
+        schema: The schema.
+        where: Place of the rows, for the error.
+
+    Raises:
+        StoreError: The rows have a column that the schema does not know: a newer version wrote them.
+    """
+    unknown = sorted(set(rows.column_names) - set(schema.names))
+    if unknown:
+        raise StoreError(
+            f"{where}: has the columns {', '.join(unknown)}, unknown to this version; use a newer gigamask"
+        )
+    columns = [
+        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from storage.errors import Corrupt, StoreError
 from storage.objects.stores import ObjectStore
 from storage.tables import durability
-from storage.tables.columns import SCHEMAS, compact
+from storage.tables.columns import SCHEMAS, compact, conform
 from storage.tables.sql import are_shards
 
 Change = Callable[[DeltaTable, CommitProperties], None]
@@ -283,6 +283,7 @@ def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Row
     """
     failures: list[Exception] = []
     schema = compact(SCHEMAS[name])
+    columns = {column.name for column in table.schema().fields}
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
@@ -299,6 +300,7 @@ def _write(table: DeltaTable, properties: CommitProperties, name: str, rows: Row
         writer_properties=_WRITER,
         commit_properties=properties,
         post_commithook_properties=_AFTER_COMMIT,
+        schema_mode=None if set(schema.names) <= columns else "merge",  # an earlier version made the table
     )
     try:
         if replaced is None:
@@ -315,7 +317,7 @@ def _batches(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Recor
     """Merge the rows of several shards into one batch: batches are written in any order, but a batch stays together."""
     held: list[pa.Table] = []
     for piece in pieces:
-        held.append(piece.cast(schema))
+        held.append(conform(piece, schema, "rows of a commit record"))
         if sum(each.num_rows for each in held) >= _BATCH_ROWS:
             yield from pa.concat_tables(held).combine_chunks().to_batches()
             held = []

@@ -17,7 +17,7 @@ from storage.protocol.commits import Commit, Part
 from storage.protocol.inputs import ShardAddress
 from storage.tables import contents, durability
 from storage.tables.changes import LeftOut, count_rows, left_out, rows_to_keep
-from storage.tables.columns import SCHEMAS
+from storage.tables.columns import SCHEMAS, conform
 from storage.tables.delta import open_table
 from storage.tables.duplicates import Duplicates, ids_of
 from storage.tables.fold_log import DoneFold, folded_generations, newest_of_each
@@ -195,7 +195,7 @@ class TableChecks:
             return None
         with self._faults.guard(part.key, "restore the object from a copy, or redo the shard"):
             read = rows[part.key] if part.key in rows else contents.read_rows(self._store, part)
-            return read.select(SCHEMAS[name].names).cast(SCHEMAS[name])
+            return conform(read, SCHEMAS[name], part.key)
         return None
 
     def _check_counts(self, name: str, records: Sequence[Commit], parts: Mapping[ShardAddress, pa.Table]) -> None:
@@ -218,7 +218,7 @@ class TableChecks:
         columns = SCHEMAS[name].names
         places = {(address.plan_id, address.shard): address for address in expected}
         sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {are_shards(places)}"
-        got = query(self._store, self._done, sql).cast(SCHEMAS[name])
+        got = conform(query(self._store, self._done, sql), SCHEMAS[name], self._key(name))
         origin = "record" if name in ("shards", "rejects") else "Parquet parts"
         for place, differ in differing_columns(got, pa.concat_tables(expected.values())).items():
             self._note(name, f"{places[place]}: values differ from those of its {origin}: {', '.join(differ)}")
