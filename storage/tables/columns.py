@@ -27,7 +27,7 @@ IMAGES = _schema(
     ("stored_sha256", _TEXT, "of the stored bytes"),
     ("license", _TEXT, "as given at ingest"),
     ("country", _TEXT, "ISO 3166-1 alpha-2, empty where unknown"),
-    ("plan", _TEXT, "plan of the image shard"),
+    ("plan", _TEXT, "home of the image shard"),
     ("shard", _TEXT, "image shard"),
     ("part", _TEXT, "key of the tar that holds the image"),
     ("member_offset", _ID, "where the image's bytes begin in part"),
@@ -37,7 +37,7 @@ IMAGES = _schema(
 MASKS = _schema(
     ("image_id", _ID, "images.image_id"),
     ("mask_id", _ID, "unique within its image"),
-    ("plan", _TEXT, "plan of the mask shard"),
+    ("plan", _TEXT, "home of the mask shard"),
     ("shard", _TEXT, "mask shard"),
     ("generation", _INT, "of the shard that made this mask"),
     ("part", _TEXT, "key of the tar that holds the image's annotation file"),
@@ -65,12 +65,12 @@ MASKS = _schema(
 )
 
 SHARDS = _schema(
-    ("plan", _TEXT, "plan"),
+    ("plan", _TEXT, "home of the shard: the folder that all plans with its settings share"),
     ("shard", _TEXT, "shard"),
     ("generation", _INT, "0, or the number of the redo"),
     ("kind", _TEXT, "images, masks, withdrawals or amendments"),
     ("attempt", _TEXT, "the attempt that won; null where the shard was closed unmade"),
-    ("made_by", _TEXT, "the plan that asked for it: plan, or that of a redo"),
+    ("made_by", _TEXT, "id of the plan that asked for it"),
     ("inputs", _TEXT, "addresses of the shards it was made from, with spaces between; empty for an image shard"),
     ("images", _ID, "images in it"),
     ("masks", _ID, "masks in it"),
@@ -89,14 +89,14 @@ REJECTS = _schema(
     ("reason", _TEXT, "short code: truncated, not_an_image, too_large, ..."),
     ("detail", _TEXT, "one line for people"),
     ("stage", _TEXT, "where it was rejected"),
-    ("plan", _TEXT, "plan"),
+    ("plan", _TEXT, "home of the shard: the folder that all plans with its settings share"),
     ("shard", _TEXT, "shard"),
 )
 
 WITHDRAWALS = _schema(
     ("image_id", _ID, "images.image_id"),
     ("mask_id", _ID, "the mask that is withdrawn"),
-    ("plan", _TEXT, "plan of its mask shard"),
+    ("plan", _TEXT, "home of its mask shard"),
     ("shard", _TEXT, "its mask shard"),
     ("reason", _TEXT, "why"),
 )
@@ -105,7 +105,7 @@ WITHDRAWALS = _schema(
 ANNOTATIONS = _schema(
     ("image_id", _ID, "images.image_id"),
     ("mask_id", _ID, "masks.mask_id, where in_masks"),
-    ("plan", _TEXT, "plan of the round's mask shard"),
+    ("plan", _TEXT, "home of the round's mask shard"),
     ("shard", _TEXT, "the mask shard"),
     ("stage", _TEXT, "assisted_manual or semi_automatic"),
     ("round_id", _TEXT, "annotation round"),
