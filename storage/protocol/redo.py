@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind
-from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
+from storage.protocol.plans import Plan, PlannedShard, list_plan_ids, make_plan, put_plan, read_plan
 
 
 def plan_redo(
@@ -23,7 +23,8 @@ def plan_redo(
         settings: Settings of the new plan; None for the settings of `plan`.
 
     Raises:
-        ValueError: There is nothing to redo, or a named shard has no record yet.
+        ValueError: There is nothing to redo, a named shard has no record yet, or a redo with other settings is not
+            finished.
     """
     base = read_plan(store, plan.redoes) if plan.redoes else plan
     if base.kind in (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS):
@@ -50,4 +51,24 @@ def plan_redo(
         for record in records
     ]
     kept = plan.settings if settings is None else settings
-    return put_plan(store, make_plan(base.kind, redone, kept, redoes=base.plan_id, home=base.home))
+    new = make_plan(base.kind, redone, kept, redoes=base.plan_id, home=base.home)
+    _check_no_other_redo(store, new)
+    return put_plan(store, new)
+
+
+def _check_no_other_redo(store: ObjectStore, new: Plan) -> None:
+    """Check that no unfinished redo with other settings makes the same generation of a shard.
+
+    Raises:
+        ValueError: There is such a redo. One of the two would count as done unmade.
+    """
+    addresses = {new.address(shard) for shard in new.shards}
+    for plan_id in list_plan_ids(store):
+        other = read_plan(store, plan_id) if plan_id.startswith(f"{new.kind}-") else new
+        if other.redoes and other.home == new.home and other.settings_hash != new.settings_hash:
+            shared = [shard.name for shard in other.shards if other.address(shard) in addresses]
+            if shared:
+                raise ValueError(
+                    f"plan {new.redoes}: plan {plan_id} redoes shard {shared[0]} with other settings and is not "
+                    f"finished; finish it, or give it up (`gigamask gc --close {plan_id}`)"
+                )

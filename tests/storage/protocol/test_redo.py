@@ -190,3 +190,13 @@ def test_a_withdrawal_closed_unmade_takes_nothing_back_and_later_folds_go_on(
     filled.fold()
     assert (count(filled), count(filled, "images")) == (12, 6)
     assert filled.maintenance.verify().faults == ()
+
+
+def test_a_second_redo_with_other_settings_waits_for_the_first(filled: Dataset, samples: SimpleNamespace) -> None:
+    plan = filled.plans()[1]
+    first = filled.maintenance.plan_redo(plan, ["00000"], {"model": "better"})
+    with pytest.raises(ValueError, match=f"plan {first.plan_id} redoes shard 00000 with other settings"):
+        filled.maintenance.plan_redo(plan, ["00000", "00001"], {"model": "best"})
+    assert filled.maintenance.plan_redo(plan, ["00001"], {"model": "best"}).shards[0].generation == 1
+    samples.write_mask_shard(filled, first, first.shards[0])
+    assert filled.maintenance.plan_redo(plan, ["00000"], {"model": "best"}).shards[0].generation == 2
