@@ -36,7 +36,7 @@ from storage.tables.query import stream_masks
 from storage.tables.snapshots import Snapshot
 from storage.tables.withdrawals import mask_pairs, rows_to_withdraw, withdraw, withdrawn_masks
 
-_CREATED_BEFORE_MARKER = ("tables", "folds")
+_CREATED_BEFORE_MARKER = ("tables", "folds", "probes")
 """Folders that `Dataset.create` may leave behind when it dies half-way."""
 
 
@@ -119,6 +119,7 @@ class Dataset:
         """
         store = open_store(uri)
         read_marker(store)
+        probing.probe_before_first_put(store)
         return cls(store)
 
     @classmethod

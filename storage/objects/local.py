@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from storage.errors import Conflict, Corrupt, NotFound, StoreError
-from storage.objects.stores import ObjectInfo, Unfinished
+from storage.objects.stores import ChecksFirstPut, ObjectInfo, Unfinished
 
 _T = TypeVar("_T")
 _READ_BYTES = 1 << 20
 _TEMPORARY = ".gigamask-tmp-"  # prefix of the file of an object not yet whole; listing skips it
 
 
-class LocalStore:
+class LocalStore(ChecksFirstPut):
     """A store of objects as files below a folder.
 
     `write` fills a temporary file, flushes the file to the disk, renames it and flushes the folder. `put_if_absent`
@@ -32,6 +33,10 @@ class LocalStore:
 
     def __repr__(self) -> str:
         return f"LocalStore({self.uri!r})"
+
+    @property
+    def place(self) -> str:
+        return f"{self.root.resolve()} on {_file_system(self.root.resolve())}"
 
     def get(self, key: str) -> bytes:
         with self.open(key) as stream:
@@ -60,6 +65,7 @@ class LocalStore:
             return self.write(key, lambda file: shutil.copyfileobj(source, file, _READ_BYTES))
 
     def put_if_absent(self, key: str, data: bytes) -> None:
+        self._check_first_put()
         try:
             self._write(key, lambda file: file.write(data), publish=os.link)
         except FileExistsError as error:
@@ -183,6 +189,19 @@ def _why_not_written(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOTSUP, errno.ENOSYS):
         return f"{path}: this file system has no hard links, which commits need; choose a folder on another disk"
     return f"{path}: could not be written ({error.strerror})"
+
+
+def _file_system(folder: Path) -> str:
+    """Name the file system that holds a folder: its type and its device or server; else this machine and the device."""
+    mounts: dict[Path, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            own, _, file_system = line.partition(" - ")
+            mounts[Path(own.split()[4])] = " ".join(file_system.split()[:2])
+    for above in (folder, *folder.parents):
+        if above in mounts:
+            return mounts[above]
+    return f"{socket.gethostname()}, device {os.stat(folder).st_dev}"
 
 
 def _make_folder(folder: Path) -> None:

@@ -31,7 +31,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BrokenConnection
 
 from storage.errors import Conflict, Corrupt, NotFound, StoreError
-from storage.objects.stores import ObjectInfo, Unfinished
+from storage.objects.stores import ChecksFirstPut, ObjectInfo, Unfinished
 
 _T = TypeVar("_T")
 _PIECE_BYTES = 8 << 20  # one range request of a stream
@@ -54,7 +54,7 @@ _TAKEN = {"PreconditionFailed", "412"}
 _RACING = {"ConditionalRequestConflict", "OperationAborted", "409"}  # another write of the key is in flight: ask again
 
 
-class S3Store:
+class S3Store(ChecksFirstPut):
     """A store of objects below `s3://bucket/prefix`."""
 
     needs_sync = False
@@ -70,6 +70,10 @@ class S3Store:
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"
+
+    @property
+    def place(self) -> str:
+        return f"{self.uri} at {self._client.meta.endpoint_url}"
 
     def get(self, key: str) -> bytes:
         return self._read(key, {})
@@ -111,6 +115,7 @@ class S3Store:
         def put() -> object:
             return self._client.put_object(Bucket=self.bucket, Key=self._name(key), Body=data, IfNoneMatch="*")
 
+        self._check_first_put()
         with self._explained(key):
             _retry(put, lambda error: isinstance(error, ClientError) and _code(error) in _RACING)
 

@@ -6,6 +6,7 @@ never changes, except that `write`, `put` and `put_file` may replace it. The dat
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,16 @@ class ObjectStore(Protocol):
     """A store of objects by key. Every method raises StoreError, or a subclass, where the store refuses or fails."""
 
     uri: str
+    """Folder or s3:// address of the store."""
     needs_sync: bool
     """Whether what other programs wrote must be made durable; False where an answer means that it is."""
-    """Folder or s3:// address of the store."""
+
+    @property
+    def place(self) -> str:
+        """Server, or folder and file system, on which it depends whether `put_if_absent` works."""
+
+    def check_before_first_put(self, check: Callable[[], None]) -> None:
+        """Have `check` called before the first `put_if_absent`; where it raises, nothing is put."""
 
     def get(self, key: str) -> bytes:
         """Read all bytes of an object.
@@ -123,6 +131,27 @@ class ObjectStore(Protocol):
 
     def table_options(self) -> dict[str, str]:
         """Return the storage options that the Delta library needs for `table_uri`."""
+
+
+_CHECKING = threading.Lock()
+
+
+class ChecksFirstPut:
+    """Part of a store: a check that is made once, before the first `put_if_absent`."""
+
+    _check: Callable[[], None] | None = None
+
+    def check_before_first_put(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def _check_first_put(self) -> None:
+        """Make the check, unless it was made; other threads wait for it."""
+        if self._check is None:
+            return
+        with _CHECKING:
+            if self._check is not None:
+                self._check()
+                self._check = None
 
 
 def open_store(uri: str | Path) -> ObjectStore:

@@ -223,6 +223,26 @@ def test_sql_nested_too_deeply_is_an_error_and_no_crash(filled: Dataset, shape: 
         filled.query(shape(20_000))
 
 
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        "/* it's */ {} -- it's",
+        "-- it's\n{} -- it's",
+        r"x0 = length(E'\'') OR {} OR '' = ''",
+        "$$'$$ = '' OR {} OR ''=''",
+    ],
+)
+def test_a_quote_in_a_comment_or_an_escape_hides_no_operators(filled: Dataset, hiding: str) -> None:
+    chain = " OR ".join(f"x0 = {each}" for each in range(20_000))
+    with pytest.raises(ValueError, match="operators, expected at most"):
+        filled.query("SELECT count(*) FROM masks WHERE " + hiding.replace("{}", chain))
+
+
+def test_operators_within_texts_are_not_counted(filled: Dataset) -> None:
+    names = ", ".join(f"'masks-{each}-a+b'" for each in range(1000))
+    assert filled.query(f"SELECT count(*) AS n FROM masks WHERE plan IN ({names})").to_pylist() == [{"n": 0}]
+
+
 def test_a_long_list_of_values_is_not_too_deep(filled: Dataset) -> None:
     listed = ", ".join(map(str, range(20_000)))
     assert filled.query(f"SELECT count(*) AS n FROM masks WHERE image_id IN ({listed})").to_pylist() == [{"n": 0}]
