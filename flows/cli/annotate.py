@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.checks import check_dataset_place, check_model, check_photos
-from flows.cli.options import DEFAULT_DATASET, DatasetUri
+from flows.cli.checks import check_dataset_place, check_model, check_photos, workspace_place
+from flows.cli.options import DEFAULT_DATASET, DatasetUri, WorkspacePlace
 from flows.progress import log
 
 if TYPE_CHECKING:
@@ -33,14 +33,7 @@ def annotate(
             "--model", help="Model that answers clicks. Repeatable: the first is the default.", show_default="seed"
         ),
     ] = None,
-    workspace: Annotated[
-        str | None,
-        typer.Option(
-            "--workspace",
-            help="SQLite file or postgresql:// URL of the annotation state.",
-            show_default="workspace.sqlite in the dataset",
-        ),
-    ] = None,
+    workspace: WorkspacePlace = None,
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Folder of embeddings.", show_default="~/.cache/gigamask/embeddings")
     ] = None,
@@ -84,7 +77,7 @@ def annotate(
         allow_no_accounts=allow_no_accounts,
     )
     check_exposure(config)
-    place = _workspace_place(dataset, workspace)
+    place = workspace_place(dataset, workspace)
 
     # Open everything, then listen
     opened = _open_dataset(dataset, photos)
@@ -97,19 +90,6 @@ def annotate(
             log("open this link in a browser on this machine; it works once" if token else "log in there")
             serve(server, config, listening)
     log("stopped; the same command continues")
-
-
-def _workspace_place(dataset: str, workspace: str | None) -> str:
-    """Return the file or URL of the workspace.
-
-    Raises:
-        ValueError: The dataset is on S3 and no workspace is given.
-    """
-    if workspace is not None:
-        return workspace
-    if "://" in dataset:
-        raise ValueError(f"--dataset {dataset} is not on this machine; give --workspace FILE or postgresql://...")
-    return str(Path(dataset) / "workspace.sqlite")
 
 
 def _open_dataset(uri: str, photos: list[Path] | None) -> "Dataset":

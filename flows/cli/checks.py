@@ -52,6 +52,19 @@ def check_dataset_place(uri: str) -> None:
         return  # the run creates it
 
 
+def workspace_place(dataset: str, workspace: str | None) -> str:
+    """Return the file or URL of the workspace.
+
+    Raises:
+        ValueError: The dataset is on S3 and no workspace is given.
+    """
+    if workspace is not None:
+        return workspace
+    if "://" in dataset:
+        raise ValueError(f"--dataset {dataset} is not on this machine; give --workspace FILE or postgresql://...")
+    return str(Path(dataset) / "workspace.sqlite")
+
+
 def check_training(dataset_uri: str, snapshot_id: str, parent: str) -> None:
     """Check that the dataset, the snapshot and the model to start from exist.
 

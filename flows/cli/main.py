@@ -21,10 +21,13 @@ from flows.cli import (
     evaluate,
     maintenance,
     models,
+    rounds,
     run,
     scenes,
     train_seed,
     training,
+    users,
+    workspace,
 )
 from flows.progress import log
 
@@ -47,6 +50,42 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
 MODEL_COMMANDS: dict[str, Callable[..., None]] = {"list": models.models_list, "pull": models.models_pull}
 """Functions of the commands below `gigamask models`, by the command's name."""
 
+ROUND_COMMANDS: dict[str, Callable[..., None]] = {
+    "open": rounds.round_open,
+    "status": rounds.round_status,
+    "extend": rounds.round_extend,
+    "pause": rounds.round_pause,
+    "reopen": rounds.round_reopen,
+    "cancel": rounds.round_cancel,
+    "close": rounds.round_close,
+    "withdraw": rounds.round_withdraw,
+    "report": rounds.round_report,
+}
+"""Functions of the commands below `gigamask round`, by the command's name."""
+
+USER_COMMANDS: dict[str, Callable[..., None]] = {
+    "add": users.users_add,
+    "list": users.users_list,
+    "disable": users.users_disable,
+    "pause": users.users_pause,
+    "password": users.users_password,
+}
+"""Functions of the commands below `gigamask users`, by the command's name."""
+
+WORKSPACE_COMMANDS: dict[str, Callable[..., None]] = {
+    "backup": workspace.workspace_backup,
+    "restore": workspace.workspace_restore,
+}
+"""Functions of the commands below `gigamask workspace`, by the command's name."""
+
+GROUPS = (
+    ("round", "Annotate", "Ask annotators about images, and take their masks home.", ROUND_COMMANDS),
+    ("users", "Annotate", "Accounts of a team.", USER_COMMANDS),
+    ("workspace", "Annotate", "Back up and restore the annotation state.", WORKSPACE_COMMANDS),
+    ("models", "Models", "List the models, or pull released weights.", MODEL_COMMANDS),
+)
+"""Commands that have commands below them: name, group of the help, help, and those commands."""
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -63,7 +102,7 @@ def gigamask(
 
 
 def make_app() -> typer.Typer:
-    """Build the command line with every command in COMMANDS and MODEL_COMMANDS."""
+    """Build the command line with every command in COMMANDS and GROUPS."""
     app = typer.Typer(
         name="gigamask",
         no_args_is_help=True,
@@ -75,10 +114,11 @@ def make_app() -> typer.Typer:
     for group, commands in COMMANDS.items():
         for command in commands:
             app.command(rich_help_panel=group)(command)
-    models_app = typer.Typer(no_args_is_help=True, help="List the models, or pull released weights.")
-    for name, command in MODEL_COMMANDS.items():
-        models_app.command(name)(command)
-    app.add_typer(models_app, name="models", rich_help_panel="Models")
+    for group_name, panel, about, below in GROUPS:
+        group_app = typer.Typer(no_args_is_help=True, help=about)
+        for name, command in below.items():
+            group_app.command(name)(command)
+        app.add_typer(group_app, name=group_name, rich_help_panel=panel)
     return app
 
 

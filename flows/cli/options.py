@@ -9,6 +9,14 @@ DEFAULT_DATASET = "gigamask-dataset"
 
 DatasetUri = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+WorkspacePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--workspace",
+        help="SQLite file or postgresql:// URL of the annotation state.",
+        show_default="workspace.sqlite in the dataset",
+    ),
+]
 
 # Settings
 

@@ -4,8 +4,7 @@ choose -> overlap -> gold -> prefill -> workspace
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -15,6 +14,8 @@ from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import GivenMask, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
 
+_STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction")
+"""Fields of a request that are stored as the round's settings; the others have columns of their own."""
 GOLD_VIEWS = 3
 """Number of annotators who see each gold image."""
 
@@ -43,8 +44,24 @@ class RoundRequest:
     """Text that annotators are shown."""
     priority: int = 0
     """Priority among open rounds."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Further settings that are stored with the round, as JSON values."""
+    prefill: str = "stage = 'fully_automatic'"
+    """SQL condition on the table `masks` for the masks that a semi-automatic round's images begin with."""
+    empty_fraction: float = 0.0
+    """Fraction of a semi-automatic round's images that begin empty, to measure what prefilling saves, in [0, 1)."""
+
+
+def with_guidelines(request: RoundRequest, guidelines: str) -> RoundRequest:
+    """Give a request the stage's guidelines, unless it has its own."""
+    return request if request.guidelines else replace(request, guidelines=guidelines)
+
+
+def request_of(found: Round, *, images: int | None = None, query: str = "") -> RoundRequest:
+    """Make the request that extends a round by further images, with the round's own settings.
+
+    Gold images are not added again.
+    """
+    kept = {name: found.settings[name] for name in _STORED if name in found.settings and name not in ("query", "gold")}
+    return RoundRequest(stage=found.stage, images=images, query=query, **kept)
 
 
 def choose_for(dataset: Dataset, workspace: Workspace, request: RoundRequest) -> list[ChosenImage]:
@@ -110,14 +127,7 @@ def open_round(
     Raises:
         ValueError: The stage is unknown, or there are no tasks.
     """
-    settings = {
-        "query": request.query,
-        "seed": request.seed,
-        "overlap": request.overlap,
-        "overlap_fraction": request.overlap_fraction,
-        "gold": request.gold,
-        **request.settings,
-    }
+    settings = {name: value for name, value in asdict(request).items() if name in _STORED}
     spec = RoundSpec(
         stage=request.stage,
         tasks=tuple(tasks),

@@ -1,0 +1,285 @@
+"""The commands below `gigamask round`: open, status, extend, pause, reopen, cancel, close, withdraw and report."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli.checks import check_dataset, workspace_place
+from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
+from flows.progress import log
+
+if TYPE_CHECKING:
+    from stages.rounds.quality import RoundReport
+    from storage.workspace.workspace import Workspace
+
+RoundId = Annotated[str, typer.Argument(metavar="ROUND", help="Id of the round (`gigamask round status`).")]
+Images = Annotated[int | None, typer.Option("--images", help="Number of images.", min=1, show_default="all")]
+Query = Annotated[
+    str | None,
+    typer.Option("--query", help="SQL with a column image_id, the most wanted first.", show_default="random order"),
+]
+Stage = Literal["assisted_manual", "semi_automatic"]
+AUTOMATIC = "stage = 'fully_automatic'"
+"""SQL condition for --prefill when it is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundStatus:
+    """One round, as `gigamask round status` shows it."""
+
+    round_id: str
+    name: str
+    stage: str
+    state: str
+    images: int
+    answers: int
+    """Number of answers that the round wants."""
+    done: int
+    leased: int
+    free: int
+    skips: int
+    late_work: int
+    """Number of lines of late work that nobody has merged or dismissed."""
+    opened_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedRound:
+    """Result of a command that changes the state of a round."""
+
+    round_id: str
+    state: str
+    images: int
+    """Number of images that the round asks about."""
+
+
+def round_open(
+    stage: Annotated[Stage, typer.Option("--stage", help="Stage of the engine.")],
+    dataset: DatasetUri = DEFAULT_DATASET,
+    workspace: WorkspacePlace = None,
+    images: Images = None,
+    query: Query = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is random.")] = 0,
+    overlap: Annotated[int, typer.Option("--overlap", help="Annotators who see an overlapped image.", min=1)] = 1,
+    overlap_fraction: Annotated[
+        float, typer.Option("--overlap-fraction", help="Fraction of overlapped images.", min=0, max=1)
+    ] = 1.0,
+    gold: Annotated[
+        str | None, typer.Option("--gold", help="SQL with image_id and mask_id of known good masks; never shown.")
+    ] = None,
+    guidelines: Annotated[
+        Path | None, typer.Option("--guidelines", help="Text file for annotators.", show_default="the stage's own")
+    ] = None,
+    priority: Annotated[int, typer.Option("--priority", help="Rounds of higher priority are given out first.")] = 0,
+    prefill: Annotated[
+        str | None,
+        typer.Option("--prefill", help="SQL condition on `masks`: what images begin with.", show_default=AUTOMATIC),
+    ] = None,
+    empty_fraction: Annotated[
+        float,
+        typer.Option("--empty-fraction", help="Fraction of images that begin empty, to compare.", min=0, max=0.99),
+    ] = 0.0,
+    name: Annotated[str, typer.Option("--name", help="Name for people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Open a round: choose images and ask annotators about them. `gigamask annotate` serves its tasks."""
+    log(f"round open: {stage} over images of {dataset}")
+    if stage == "assisted_manual" and (prefill is not None or empty_fraction):
+        raise typer.BadParameter(
+            "an assisted-manual round begins empty; use --stage semi_automatic", param_hint="--prefill"
+        )
+    place = workspace_place(dataset, workspace)
+    text = guidelines.read_text(encoding="utf-8") if guidelines else ""
+    check_dataset(dataset)
+    from flows.assisted_manual import assisted_manual
+    from flows.cli.output import print_result
+    from flows.semi_automatic import semi_automatic
+    from stages.rounds.open import RoundRequest
+
+    request = RoundRequest(
+        stage=stage,
+        images=images,
+        query=query or "",
+        seed=seed,
+        overlap=overlap,
+        overlap_fraction=overlap_fraction,
+        gold=gold or "",
+        name=name,
+        guidelines=text,
+        priority=priority,
+        prefill=prefill or (AUTOMATIC if stage == "semi_automatic" else ""),
+        empty_fraction=empty_fraction,
+    )
+    flow = semi_automatic if stage == "semi_automatic" else assisted_manual
+    opened = flow(dataset, place, request)
+    print_result(opened, as_json)
+    if not as_json:
+        log(f"next:   gigamask annotate --dataset {dataset}")
+
+
+def round_status(
+    dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
+) -> None:
+    """List the rounds with their progress."""
+    from flows.cli.output import print_rows
+
+    with _open(dataset, workspace) as opened:
+        rows = []
+        for found in opened.rounds.read_all():
+            progress = opened.rounds.progress(found.round_id)
+            rows.append(
+                RoundStatus(
+                    round_id=found.round_id,
+                    name=found.name,
+                    stage=found.stage,
+                    state=found.state,
+                    images=progress.tasks,
+                    answers=progress.slots,
+                    done=progress.done,
+                    leased=progress.leased,
+                    free=progress.free,
+                    skips=progress.skips,
+                    late_work=progress.open_branches,
+                    opened_at=found.created_at,
+                )
+            )
+    print_rows(rows, as_json, empty="no round; `gigamask round open` opens one")
+
+
+def round_extend(
+    round_id: RoundId,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    workspace: WorkspacePlace = None,
+    images: Images = None,
+    query: Query = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add images to a round that is open or paused, with the round's own settings."""
+    from stages.rounds.choose import ChosenImage
+    from stages.rounds.open import choose_for, make_tasks, request_of
+    from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
+    from storage.dataset import Dataset
+
+    data = Dataset.open(dataset)
+    with _open(dataset, workspace) as opened:
+        request = request_of(opened.rounds.get(round_id), images=images, query=query or "")
+        chosen: list[ChosenImage] = choose_for(data, opened, request)
+        prefilled = {}
+        if request.stage == "semi_automatic":
+            filled = images_to_prefill(chosen, empty_fraction=request.empty_fraction, seed=request.seed)
+            prefilled = dict(masks_of_dataset(request.prefill)(data, filled))
+        added = opened.rounds.extend(round_id, make_tasks(data, request, chosen, prefilled))
+        log(f"{added} images more")
+        _print_changed(opened, round_id, as_json)
+
+
+def round_pause(
+    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
+) -> None:
+    """Stop giving out tasks of a round; tasks that are held can be finished."""
+    with _open(dataset, workspace) as opened:
+        opened.rounds.pause(round_id)
+        _print_changed(opened, round_id, as_json)
+
+
+def round_reopen(
+    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
+) -> None:
+    """Give out tasks of a paused or cancelled round again."""
+    with _open(dataset, workspace) as opened:
+        opened.rounds.reopen(round_id)
+        _print_changed(opened, round_id, as_json)
+
+
+def round_cancel(
+    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
+) -> None:
+    """End a round without taking its masks into the dataset; `reopen` continues it."""
+    with _open(dataset, workspace) as opened:
+        opened.rounds.cancel(round_id)
+        _print_changed(opened, round_id, as_json)
+
+
+def round_close(
+    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
+) -> None:
+    """Take the masks of a round into the dataset and end the round. Closing again changes nothing."""
+    log(f"round close: {round_id} into {dataset}")
+    place = workspace_place(dataset, workspace)
+    check_dataset(dataset)
+    with _open(dataset, workspace) as opened:
+        opened.rounds.get(round_id)
+    from flows.assisted_manual import close_round
+    from flows.cli.output import print_result
+
+    print_result(close_round(dataset, place, round_id), as_json)
+
+
+def round_withdraw(
+    round_id: RoundId,
+    annotator: Annotated[str, typer.Option("--annotator", help="Whose masks to take back.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    dataset: DatasetUri = DEFAULT_DATASET,
+    workspace: WorkspacePlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the masks of one annotator of a round back, before or after it was closed."""
+    from flows.cli.output import print_result
+    from stages.rounds.withdraw import withdraw_work
+    from storage.dataset import Dataset
+
+    data = Dataset.open(dataset)
+    with _open(dataset, workspace) as opened:
+        print_result(withdraw_work(data, opened, round_id, annotator, reason), as_json)
+
+
+def round_report(
+    round_id: RoundId,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    workspace: WorkspacePlace = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="HTML page to write.", show_default="ROUND.html beside the workspace"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report a round's progress, seconds, skips, agreement and gold results, as a page or as JSON."""
+    from stages.rounds.quality import report_round
+
+    with _open(dataset, workspace) as opened:
+        report = report_round(opened, round_id)
+        folder = Path(opened.database.place).parent if opened.database.is_sqlite else Path()
+    if as_json:
+        print(json.dumps(asdict(report), default=str))
+        return
+    _print_report(report)
+    from flows.pages.markup import write_page
+    from flows.report.round_page import render_round
+
+    log(f"report: {write_page(render_round(report), output or folder / f'{round_id}.html')}")
+
+
+def _open(dataset: str, workspace: str | None) -> "Workspace":
+    from storage.workspace.workspace import Workspace
+
+    return Workspace.open(workspace_place(dataset, workspace))
+
+
+def _print_changed(opened: "Workspace", round_id: str, as_json: bool) -> None:
+    from flows.cli.output import print_result
+
+    found, progress = opened.rounds.get(round_id), opened.rounds.progress(round_id)
+    print_result(ChangedRound(round_id=round_id, state=found.state, images=progress.tasks), as_json)
+
+
+def _print_report(report: "RoundReport") -> None:
+    """Print the totals, then one line for each annotator."""
+    from flows.cli.output import print_result, print_rows
+
+    print_result(report.total, as_json=False)
+    print()
+    print_rows([each.figures for each in report.annotators], as_json=False, empty="no answer yet")

@@ -1,0 +1,34 @@
+"""The Prefect flow that opens a semi-automatic round; it closes like any other round.
+
+open:   choose -> prefill -> ask
+"""
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.assisted_manual import OpenedRound, ask, choose
+from stages.rounds.choose import ChosenImage
+from stages.rounds.open import RoundRequest, with_guidelines
+from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
+from stages.semi_automatic.guidelines import GUIDELINES
+from storage.dataset import Dataset
+from storage.workspace.records import GivenMask
+
+
+@flow(name="semi-automatic")
+def semi_automatic(dataset: str, workspace: str, request: RoundRequest) -> OpenedRound:
+    """Open a semi-automatic round.
+
+    Raises:
+        ValueError: The request is malformed, or no image is left.
+    """
+    images = choose(dataset, workspace, request)
+    prefilled = prefill(dataset, request, images)
+    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, prefilled)
+
+
+@task(name="prefill", cache_policy=NO_CACHE)
+def prefill(dataset: str, request: RoundRequest, images: list[ChosenImage]) -> dict[int, tuple[GivenMask, ...]]:
+    """Find the masks that images begin with; a fraction of the images stays empty, for comparison."""
+    chosen = images_to_prefill(images, empty_fraction=request.empty_fraction, seed=request.seed)
+    return dict(masks_of_dataset(request.prefill)(Dataset.open(dataset), chosen))
