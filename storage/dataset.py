@@ -8,6 +8,7 @@ upkeep.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -101,11 +102,35 @@ class Dataset:
             ValueError: The address has an unknown form.
         """
         store = open_store(uri)
-        _check_free(store)
-        probing.probe(store)
-        folds.begin(store)
+        is_left = _check_free(store)
+        try:
+            probing.probe(store)
+            folds.begin(store)
+        except StoreError as error:
+            if not is_left:
+                raise
+            raise StoreError(
+                f"{store.uri}: the creation of a dataset was cut off there, and what it left cannot be used ({error}); "
+                f"delete {', '.join(f'{top}/' for top in _CREATED_BEFORE_MARKER)} in it, which hold nothing yet, and "
+                "run the same command again"
+            ) from error
         put_marker(store)
         return cls(store)
+
+    @classmethod
+    def check_place(cls, uri: str | Path) -> None:
+        """Check that there is a dataset, or that one can be created there; nothing is written.
+
+        Raises:
+            StoreError: The place holds other files, a newer version wrote the dataset, or the store fails.
+            Corrupt: The file dataset.json, which marks the folder as a dataset, is damaged.
+            ValueError: The address has an unknown form.
+        """
+        try:
+            cls.open(uri)
+        except NotFound:
+            with suppress(Conflict):  # created in the meantime
+                _check_free(open_store(uri))
 
     @classmethod
     def open(cls, uri: str | Path) -> "Dataset":
@@ -543,7 +568,14 @@ def _parts(inherited: Commit | None) -> tuple[commits.Part, ...]:
     return inherited.parts if inherited is not None else ()
 
 
-def _check_free(store: ObjectStore) -> None:
+def _check_free(store: ObjectStore) -> bool:
+    """Check that a dataset can be created; return whether a creation that was cut off has left something.
+
+    Raises:
+        Conflict: There is a dataset already.
+        StoreError: The place holds other files.
+    """
+    is_left = False
     for key in store.list(""):
         top = key.partition("/")[0]
         if key == MARKER:
@@ -552,3 +584,5 @@ def _check_free(store: ObjectStore) -> None:
             raise StoreError(f"{store.uri}: holds {top}/ but no {MARKER}: a dataset copied in part; copy it again")
         if top not in _CREATED_BEFORE_MARKER:
             raise StoreError(f"{store.uri}: not empty and no dataset ({key} is there); choose an empty or a new folder")
+        is_left = True
+    return is_left

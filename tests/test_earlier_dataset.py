@@ -17,10 +17,12 @@ from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from storage.errors import Corrupt
 from storage.formats.documents import FORMAT
 from storage.marker import read_marker
 from storage.tables.columns import SCHEMAS
 from storage.tables.fold_log import newest_done
+from storage.tables.snapshots import prove, take_snapshot
 from tests.paths import DATA
 
 WRITTEN = DATA / "dataset_0_1"
@@ -162,3 +164,22 @@ def test_it_is_upgraded_once_and_stays_what_it_was(dataset: Dataset) -> None:
     assert set(newest_done(dataset.store).proofs) == set(SCHEMAS)
     assert dataset.maintenance.verify().faults == ()
     assert [snapshot.snapshot_id for snapshot in dataset.snapshots()] == [*EXPECTED["snapshots"]]
+
+
+def test_its_next_snapshot_proves_itself_and_verify_names_what_cannot(dataset: Dataset) -> None:
+    before = {f"snapshots/{snapshot.snapshot_id}.json" for snapshot in dataset.snapshots()}
+    unproven = set(dataset.maintenance.verify().unproven)
+    assert {key for key in unproven if key.startswith("snapshots/")} == before
+    assert [key for key in unproven if key.startswith("folds/")]
+    newest = newest_done(dataset.store)
+    assert newest.proofs == {}
+    for key in before:  # a snapshot that is there never changes
+        dataset.store.delete(key)
+    assert set(take_snapshot(dataset.store, newest).proofs) == set(newest.versions)
+    snapshot = dataset.snapshot()
+    prove(dataset.store, snapshot)
+    assert dataset.maintenance.verify().unproven == ()
+    version = snapshot.versions["masks"]
+    dataset.store.delete(f"{snapshot.folder}/masks/_delta_log/{version:020d}.json")
+    with pytest.raises(Corrupt):
+        prove(dataset.store, snapshot)

@@ -44,12 +44,8 @@ def check_dataset_place(uri: str) -> None:
         StoreError: The place holds something else, or the store cannot be read.
     """
     from storage.dataset import Dataset
-    from storage.errors import NotFound
 
-    try:
-        Dataset.open(uri)
-    except NotFound:
-        return  # the run creates it
+    Dataset.check_place(uri)
 
 
 def workspace_place(dataset: str, workspace: str | None) -> str:

@@ -46,14 +46,18 @@ class Snapshot:
 
 
 def take_snapshot(store: ObjectStore, done: DoneFold) -> Snapshot:
-    """Take the snapshot of a done fold. For the same fold, the same snapshot is returned."""
+    """Take the snapshot of a done fold. For the same fold, the same snapshot is returned.
+
+    A fold of an earlier format has no proofs; then those of its tables as they are now go into the snapshot.
+    """
     records, digest = _records_digest(store, done)
+    proofs = done.proofs or {name: _proof(store, done, name) for name in done.versions}
     snapshot = Snapshot(
         snapshot_id=f"s{done.number:08d}-{digest[:12]}",
         fold=done.number,
         folder=done.folder,
         versions=done.versions,
-        proofs=done.proofs,
+        proofs=proofs,
         records=records,
         records_sha256=digest,
         created_at=datetime.now(UTC),
@@ -105,6 +109,11 @@ def prove(store: ObjectStore, snapshot: Snapshot) -> None:
     records, digest = _records_digest(store, snapshot.done)
     if (records, digest) != (snapshot.records, snapshot.records_sha256):
         raise Corrupt(f"{where}: {records} records are in its tables, {snapshot.records} expected; {_ADVICE}")
+
+
+def _proof(store: ObjectStore, done: DoneFold, name: str) -> TableProof:
+    table = open_table(store, done.folder, name, done.versions[name])
+    return durability.publish_version(store, done.folder, name, -1, table)
 
 
 def list_snapshots(store: ObjectStore) -> list[str]:

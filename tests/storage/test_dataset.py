@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,23 @@ def test_a_foreign_folder_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"not empty and no dataset \(notes/todo.txt is there\)"):
         Dataset.open_or_create(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_what_a_creation_that_was_cut_off_left_is_one_clear_error(tmp_path: Path) -> None:
+    uri = tmp_path / "dataset"
+    Dataset.create(uri)
+    (uri / "dataset.json").unlink()
+    assert Dataset.open_or_create(uri).status() == []  # whole files are used
+    (uri / "dataset.json").unlink()
+    (uri / "folds" / "00000000.done.json").unlink()
+    (uri / "tables/masks/_delta_log/00000000000000000000.json").write_bytes(b"{")
+    with pytest.raises(
+        StoreError, match=r"dataset: the creation .* was cut off there, .*; delete tables/, folds/, probes/"
+    ):
+        Dataset.open_or_create(uri)
+    for name in ("tables", "folds", "probes"):
+        shutil.rmtree(uri / name)
+    assert Dataset.open_or_create(uri).status() == []
 
 
 def test_a_dataset_copied_in_part_is_not_made_into_a_new_one(dataset: Dataset, samples: SimpleNamespace) -> None:

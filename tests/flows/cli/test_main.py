@@ -37,7 +37,11 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
 def test_wrong_use_is_refused_before_the_heavy_libraries_are_imported(tmp_path: Path) -> None:
     """A refusal takes half a second of CPU instead of two to ten."""
     Dataset.create(tmp_path / "data")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
     refused = [
+        ["run", str(PHOTOS), "--dataset", "foreign"],
+        ["ingest", str(PHOTOS), "--dataset", "foreign"],
         ["run", "--set", "nonsense=1"],
         ["run", str(PHOTOS), "--model", "absent"],
         ["run", "no-such-folder"],
