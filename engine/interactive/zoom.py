@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -139,6 +140,17 @@ class ZoomingSegmenter(NamedByModel):
     def open(self, image_HW3: np.ndarray) -> ZoomedImage:
         """Encode the image and the windows of the first crop layer."""
         return ZoomedImage(self.model, image_HW3)
+
+
+SamOpened: TypeAlias = SamImage | ZoomedImage
+"""An image that a SAM has opened: the whole image alone, or with windows of it."""
+
+
+def open_with_sam(model: Model, image_HW3: np.ndarray) -> SamOpened:
+    """Encode an image (uint8 RGB [H, W, 3]) as the model's segmenter does, and return it with its embeddings."""
+    if model.card.zooms_in:
+        return ZoomedImage(model, image_HW3)
+    return SamSegmenter(model=model).open(image_HW3)
 
 
 def make_segmenter(model: Model) -> Segmenter:

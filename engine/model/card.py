@@ -54,6 +54,8 @@ class ModelCard:
         expected = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, dict):
             raise ValueError(f"card: got {type(data).__name__}, expected an object with {sorted(expected)}")
+        if "kind" in data:
+            raise ValueError(f"got the card of a {data['kind']}, expected that of a SAM, which makes masks")
         data = {"zooms_in": False} | data
         missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
         if missing or unknown:

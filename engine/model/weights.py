@@ -8,15 +8,11 @@ Loading is strict: every parameter must be present under its official name, in i
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -25,7 +21,7 @@ from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig
 from engine.model.find import find_weights
 from engine.model.released import RELEASED
 from engine.model.sam import Sam
-from storage.objects.atomic import replace_file
+from engine.model.weight_files import fill_network, hash_weights, read_card, read_safetensors, write_network
 
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
 """Networks of the original release, by the width of their image encoder."""
@@ -58,10 +54,10 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
             or are not those that the model card describes. The model card is missing or malformed.
     """
     path, name = find_weights(name_or_path, folder)
-    sha256 = _sha256(path)
+    sha256 = hash_weights(path)
     if path.suffix == ".safetensors":
-        card = _read_card(path.with_suffix(".json"), path, sha256)
-        state = _parse_safetensors(path)
+        card = _read_card(path, sha256)
+        state = read_safetensors(path)
     else:
         if name in RELEASED:
             _check_released(name, path, sha256)
@@ -85,56 +81,18 @@ def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
         ValueError: The configuration in `card` is not that of `sam`, `path` does not end in .safetensors, or a weight
             is not finite in fp16.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a path ending in .safetensors")
     if card.config != sam.config:
         raise ValueError(f"card {card.name!r}: its config differs from the network's\n  {card.config}\n  {sam.config}")
-
-    # Serialise
-    parameters = dict(sam.named_parameters())
-    state = {
-        name: (value.half() if name in parameters else value).detach().cpu().contiguous()
-        for name, value in sam.state_dict().items()
-    }
-    _check_finite(path, state)
-    data = safetensors.torch.save(state)
-    sha256 = hashlib.sha256(data).hexdigest()
-
-    # Write both files
-    sidecar = json.dumps({"weights_sha256": sha256} | card.to_json(), indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda file: file.write(data))
-    replace_file(path.with_suffix(".json"), lambda file: file.write(sidecar.encode()))
+    sha256 = write_network(Path(path), sam, card.to_json())
     return f"{card.name}-{sha256[:12]}"
 
 
-def _sha256(path: Path) -> str:
+def _read_card(path: Path, sha256: str) -> ModelCard:
+    data = read_card(path, sha256)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: the weights cannot be read ({error.strerror})") from error
-
-
-def _read_card(path: Path, weights_path: Path, weights_sha256: str) -> ModelCard:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing: {weights_path.name} is only loaded with its card beside it") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: the card is not JSON ({error})") from error
-    try:
-        expected_sha256 = data.pop("weights_sha256", None) if isinstance(data, dict) else None
-        card = ModelCard.from_json(data)
+        return ModelCard.from_json(data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if expected_sha256 != weights_sha256:
-        raise ValueError(
-            f"{weights_path}: its SHA-256 is {weights_sha256}, its card says {expected_sha256}; "
-            "the weights are damaged or another model's: copy both files again"
-        )
-    return card
+        raise ValueError(f"{path.with_suffix('.json')}: {error}") from error
 
 
 def _check_released(name: str, path: Path, sha256: str) -> None:
@@ -143,13 +101,6 @@ def _check_released(name: str, path: Path, sha256: str) -> None:
             f"{path}: its SHA-256 is {sha256}, that of the released {name} is {RELEASED[name].sha256}; "
             f"the file is damaged: remove it and run `gigamask models pull {name}`"
         )
-
-
-def _parse_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
 
 
 def _parse_original(path: Path) -> dict[str, Tensor]:
@@ -180,27 +131,5 @@ def _released_config(path: Path, state: Mapping[str, Tensor]) -> SamConfig:
 def _build_with(card: ModelCard, path: Path, state: Mapping[str, Tensor]) -> Sam:
     with torch.device("meta"):  # spends no time on random weights that are replaced at once
         sam = Sam(card.config)
-    _check_names_and_shapes(path, sam.state_dict(), state)
-    _check_finite(path, state)
-    values = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    sam.load_state_dict(values, strict=True, assign=True)
+    fill_network(path, sam, state)
     return sam.eval()
-
-
-def _check_names_and_shapes(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
-    wrong = [f"{name} is missing" for name in expected if name not in got]
-    wrong += [f"{name} is not part of the network" for name in got if name not in expected]
-    wrong += [
-        f"{name} is {list(got[name].shape)}, not {list(expected[name].shape)}"
-        for name in expected
-        if name in got and got[name].shape != expected[name].shape
-    ]
-    if wrong:
-        rest = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{path}: the weights do not fit the network: {'; '.join(wrong[:3])}{rest}")
-
-
-def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(f"{path}: {len(broken)} tensors hold values that are not finite, the first is {broken[0]}")

@@ -48,9 +48,15 @@ class PhotoSource:
         Raises:
             RuntimeError: No window of many tried photos shows a mask of a size to train on.
         """
-        return cut_some_photo(
-            lambda: self._decoded(int(rng.choice(len(self._images), p=self._shares))), rng, window, prompts
-        )
+        return cut_some_photo(lambda: self._draw(rng), rng, window, prompts)
+
+    def cut_all(self, rng: Generator, step: int, window: WindowConfig) -> Cut:
+        """Cut a window of a random photo, with every mask of a size to train on.
+
+        Raises:
+            RuntimeError: No window of many tried photos shows a mask of a size to train on.
+        """
+        return cut_some_photo(lambda: self._draw(rng), rng, window, None)
 
     def prepare(self, step: int) -> None:
         """Do nothing: the photos need no preparation."""
@@ -63,6 +69,9 @@ class PhotoSource:
         self.__dict__.update(state)
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
 
+    def _draw(self, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+        return self._decoded(int(rng.choice(len(self._images), p=self._shares)))
+
     def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         image = self._images[number]
         masks = [rle.decode(mask) for drawn in image.masks_by_annotator.values() for mask in drawn]
@@ -70,9 +79,13 @@ class PhotoSource:
 
 
 def cut_some_photo(
-    draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: Generator, window: WindowConfig, prompts: int
+    draw: Callable[[], tuple[np.ndarray, np.ndarray]], rng: Generator, window: WindowConfig, prompts: int | None
 ) -> Cut:
     """Draw photos (pixels and masks) until one gives a window with a mask to train on, and cut that window.
+
+    Args:
+        draw: function that draws a photo: its pixels, uint8 RGB [H, W, 3], and its masks, uint8 {0, 1} [N, H, W].
+        prompts: number of masks of the cut; None takes every mask of a size to train on.
 
     Raises:
         RuntimeError: No window of many tried photos shows a mask of a size to train on.
@@ -88,9 +101,12 @@ def cut_some_photo(
 
 
 def cut_photo(
-    image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
+    image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int | None
 ) -> Cut | None:
-    """Cut a window of a photo and its masks (uint8 {0, 1}); return None when the window shows no mask to train on."""
+    """Cut a window of a photo and its masks (uint8 {0, 1}); return None when the window shows no mask to train on.
+
+    With `prompts` None, the cut has every mask of a size to train on.
+    """
     image_hw = (image_HW3.shape[0], image_HW3.shape[1])
     if window.large_scale_jitter is not None:
         rows, columns, content_hw = draw_scale_jitter(image_hw, window, rng)
@@ -112,5 +128,5 @@ def cut_photo(
     content_HW3 = scale(image_HW3[rows, columns], content_hw)
     return Cut(
         image_HW3=np.ascontiguousarray(content_HW3[:, ::-1] if mirrored else content_HW3),
-        masks_NHW=np.ascontiguousarray(np.stack([kept[k % len(kept)] for k in range(prompts)])),
+        masks_NHW=np.ascontiguousarray(np.stack([kept[k % len(kept)] for k in range(prompts or len(kept))])),
     )

@@ -104,10 +104,22 @@ class SceneBank:
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
         """Cut a window of a random scene; each mask is a whole, a part or a sub-part, at random."""
         while True:
-            chunk = self.chunk(int(rng.integers(self.config.chunks_at(step))))
-            cut = _cut_scene(chunk, int(rng.integers(len(chunk.images))), rng, window, prompts)
-            if cut is not None:
-                return cut
+            shown = self._draw_window(rng, step, window)
+            masks = _draw_masks(shown, rng, window, prompts)
+            if masks is not None:
+                return Cut(image_HW3=shown.image_HW3, masks_NHW=masks)
+
+    def cut_all(self, rng: Generator, step: int, window: WindowConfig) -> Cut:
+        """Cut a window of a random scene, with the mask of every whole, part and sub-part of a size to train on."""
+        while True:
+            shown = self._draw_window(rng, step, window)
+            masks = _all_masks(shown, window)
+            if masks:
+                return Cut(image_HW3=shown.image_HW3, masks_NHW=np.stack(masks).astype(np.uint8))
+
+    def _draw_window(self, rng: Generator, step: int, window: WindowConfig) -> "_SceneWindow":
+        chunk = self.chunk(int(rng.integers(self.config.chunks_at(step))))
+        return _cut_scene(chunk, int(rng.integers(len(chunk.images))), rng, window)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"chunk-{number:06}"
@@ -133,12 +145,21 @@ class _Chunk:
     leaves_B: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True)
+class _SceneWindow:
+    image_HW3: np.ndarray
+    ids_HW: np.ndarray
+    """Leaf of each pixel."""
+    levels_3L: np.ndarray
+    """Sub-part, part and whole that each leaf belongs to."""
+
+
 def _leaf_numbers(part_BL: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.arange(part_BL.shape[1], dtype=part_BL.dtype), part_BL.shape)
 
 
-def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, prompts: int) -> Cut | None:
-    """Cut a window of a scene, turned and mirrored; return None when it shows too few masks of a size to train on."""
+def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig) -> _SceneWindow:
+    """Cut a window of a scene, turned and mirrored."""
     content_hw = content_size(window, rng)
     quarter_turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
     turned_hw = content_hw[::-1] if quarter_turns % 2 else content_hw
@@ -146,14 +167,29 @@ def _cut_scene(chunk: _Chunk, scene: int, rng: Generator, window: WindowConfig, 
     image_HW3 = _turn(scale(chunk.images[scene, rows, columns], turned_hw), quarter_turns, mirrored)
     ids_HW = _turn(scale(chunk.ids[scene, rows, columns], turned_hw, nearest=True), quarter_turns, mirrored)
     levels_3L = chunk.levels_B3L[scene, :, : chunk.leaves_B[scene]]
-    masks = _draw_masks(ids_HW, levels_3L, rng, window, prompts)
-    return None if masks is None else Cut(image_HW3=image_HW3, masks_NHW=masks)
+    return _SceneWindow(image_HW3=image_HW3, ids_HW=ids_HW, levels_3L=levels_3L)
 
 
-def _draw_masks(
-    ids_HW: np.ndarray, levels_3L: np.ndarray, rng: Generator, window: WindowConfig, prompts: int
-) -> np.ndarray | None:
-    """Draw masks, uint8 [prompts, H, W]: each from a leaf of the tree (drawn evenly or by its pixels) and a level."""
+def _all_masks(shown: _SceneWindow, window: WindowConfig) -> list[np.ndarray]:
+    """Return the mask of every distinct whole, part and sub-part of a size to train on, bool [H, W] each."""
+    pixels_L = np.bincount(shown.ids_HW.ravel(), minlength=shown.levels_3L.shape[1])
+    max_px = window.max_mask_fraction * shown.ids_HW.size
+    masks: dict[bytes, np.ndarray] = {}
+    for level_L in shown.levels_3L:
+        for node in np.unique(level_L[pixels_L > 0]):
+            members_L = (level_L == node) & (pixels_L > 0)
+            key = members_L.tobytes()  # a level that adds nothing to the one below is the same mask again
+            if key not in masks and window.min_mask_px <= pixels_L[members_L].sum() <= max_px:
+                masks[key] = members_L[shown.ids_HW]
+    return list(masks.values())
+
+
+def _draw_masks(shown: _SceneWindow, rng: Generator, window: WindowConfig, prompts: int) -> np.ndarray | None:
+    """Draw masks, uint8 [prompts, H, W]: each from a leaf of the tree (drawn evenly or by its pixels) and a level.
+
+    Return None when the window shows too few masks of a size to train on.
+    """
+    ids_HW, levels_3L = shown.ids_HW, shown.levels_3L
     pixels_L = np.bincount(ids_HW.ravel(), minlength=levels_3L.shape[1])
     pixels_3L = np.stack([np.bincount(level_L, pixels_L, minlength=len(level_L))[level_L] for level_L in levels_3L])
     visible = np.flatnonzero(pixels_L)

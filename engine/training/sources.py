@@ -37,7 +37,7 @@ class Cut:
     image_HW3: np.ndarray
     """Pixels of the content without padding, uint8 RGB, at most side_px x side_px."""
     masks_NHW: np.ndarray
-    """Ground truth, uint8 {0, 1}: one mask per prompt."""
+    """Ground truth, uint8 {0, 1}: one mask per prompt, or every mask of the window (`Source.cut_all`)."""
 
 
 class Source(Protocol):
@@ -45,6 +45,12 @@ class Source(Protocol):
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
         """Draw an image, a window of the image and `prompts` masks; equal `rng` states and steps give equal cuts."""
+
+    def cut_all(self, rng: Generator, step: int, window: WindowConfig) -> Cut:
+        """Draw an image and a window of the image, with every mask of a size to train on that the window shows.
+
+        A detector needs this: for it, a mask left out would be background.
+        """
 
     def prepare(self, step: int) -> None:
         """Make the missing data that the cuts of a step need.
@@ -66,10 +72,16 @@ class MixedSource:
 
     def cut(self, rng: Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
         """Draw a source by weight, and let it make a cut."""
-        chosen = rng.choice(len(self._sources), p=self._shares)
-        return self._sources[chosen].cut(rng, step, window, prompts)
+        return self._draw(rng).cut(rng, step, window, prompts)
+
+    def cut_all(self, rng: Generator, step: int, window: WindowConfig) -> Cut:
+        """Draw a source by weight, and let it make a cut with every mask."""
+        return self._draw(rng).cut_all(rng, step, window)
 
     def prepare(self, step: int) -> None:
         """Prepare each source."""
         for source in self._sources:
             source.prepare(step)
+
+    def _draw(self, rng: Generator) -> Source:
+        return self._sources[rng.choice(len(self._sources), p=self._shares)]

@@ -16,6 +16,7 @@ import typer
 from flows.cli import (
     annotate,
     dataset,
+    detector,
     doctor,
     environment,
     evaluate,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.upgrade,
     ],
     "Models": [evaluate.evaluate, training.train, train_seed.train_seed],
+    "The detector that prefills": [detector.train_detector, detector.evaluate_detector],
     "This machine": [doctor.doctor, scenes.scenes],
 }
 """Functions of all commands by group, in the order of `gigamask --help`; the function's name is the command's name."""

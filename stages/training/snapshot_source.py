@@ -254,6 +254,15 @@ class SnapshotSource:
         """
         return cut_some_photo(lambda: self._draw(rng, step), rng, window, prompts)
 
+    def cut_all(self, rng: Generator, step: int, window: WindowConfig) -> Cut:
+        """Cut a window out of a random image, with every mask of a size to train on.
+
+        Raises:
+            ValueError: None of the many images drawn has masks.
+            RuntimeError: No mask is of a size to train on in the windows that were tried.
+        """
+        return cut_some_photo(lambda: self._draw(rng, step), rng, window, None)
+
     def shards_at(self, step: int) -> list[int]:
         """Return the numbers of the image shards that a training step draws from."""
         sets = -(-len(self._shards) // SHARDS_AT_HAND)

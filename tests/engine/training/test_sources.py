@@ -16,6 +16,9 @@ def test_mixed_sources_are_drawn_by_weight() -> None:
         def cut(self, rng: np.random.Generator, step: int, window: WindowConfig, prompts: int) -> Cut:
             return Cut(image_HW3=np.full((8, 8, 3), self.grey, np.uint8), masks_NHW=np.ones((prompts, 8, 8), np.uint8))
 
+        def cut_all(self, rng: np.random.Generator, step: int, window: WindowConfig) -> Cut:
+            return self.cut(rng, step, window, 1)
+
         def prepare(self, step: int) -> None:
             pass
 
