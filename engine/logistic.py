@@ -1,4 +1,4 @@
-"""Logistic regression with L2 regularisation on standardised features, in numpy.
+"""Logistic regression with L2 regularisation on standardised features, and thresholds on scores, in numpy.
 
 Shape letters: N examples, F features.
 """
@@ -58,6 +58,19 @@ def fit_logistic(features_NF: np.ndarray, yes_N: np.ndarray, l2: float = 1.0) ->
         if np.abs(step_G).max() < CONVERGED:
             break
     return Logistic(mean_F=mean_F, std_F=std_F, weights_F=w_G[:-1], bias=float(w_G[-1]))
+
+
+def lowest_score(score_N: np.ndarray, yes_N: np.ndarray, precision: float, *, min_count: int) -> float | None:
+    """Find the lowest score at and above which the fraction of "yes" reaches `precision`.
+
+    Return None where no group of at least `min_count` examples reaches it.
+    """
+    order = np.argsort(-score_N, kind="stable")
+    count_N = np.arange(1, len(order) + 1)
+    fraction_N = np.asarray(yes_N, dtype=np.float64)[order].cumsum() / count_N
+    last_of_tie_N = np.append(np.diff(score_N[order]) < 0, True)
+    enough = np.flatnonzero((fraction_N >= precision) & last_of_tie_N & (count_N >= min_count))
+    return float(score_N[order][enough[-1]]) if len(enough) else None
 
 
 def _sigmoid(z_N: np.ndarray) -> np.ndarray:

@@ -21,15 +21,16 @@ from engine.detector.weights import Detector
 from engine.interactive.zoom import open_with_sam
 from engine.kernels.nms import box_iou
 from engine.labelled import LabelledImage, read_pixels
-from engine.logistic import fit_logistic
+from engine.logistic import fit_logistic, lowest_score
 from engine.model.weights import Model
 from storage import rle
 
 MIN_IOU = 0.5
 """Box IoU from which a box counts as that of an object."""
-SCORE_THRESHOLD = 0.8
-"""Score, and so probability, from which a box prefills an image by default: four in five boxes of exactly this score
-have an IoU of at least .5 with an object's box."""
+PRECISION = 0.8
+"""Fraction of good boxes, among the held-out images' boxes at and above a detector's score threshold."""
+MIN_BOXES = 20
+"""Smallest number of held-out boxes at and above the threshold from which the fraction is estimated."""
 BINS = 10
 
 
@@ -55,6 +56,12 @@ class BoxVerdicts:
             }
             for number in np.unique(bin_N).tolist()
         ]
+
+    @property
+    def threshold(self) -> float:
+        """Lowest score at and above which four in five boxes are good; 1 where that is never so, for no box at all."""
+        lowest = lowest_score(self.scores_N, self.good_N, PRECISION, min_count=MIN_BOXES)
+        return 1.0 if lowest is None else lowest
 
     @property
     def expected_error(self) -> float:

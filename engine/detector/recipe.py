@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from engine.detector.calibrate import SCORE_THRESHOLD, fold_calibration, judge_boxes
+from engine.detector.calibrate import BoxVerdicts, fold_calibration, judge_boxes
 from engine.detector.card import DetectorCard, encoder_id
 from engine.detector.config import DetectorConfig
 from engine.detector.head import DetectorHead
@@ -147,9 +147,12 @@ def train_detector(
     detector = Detector(detector_id=name, head=head.to(device), card=card)
     calibration = fold_calibration(head, judge_boxes(model, detector, held_out))
     log(f"calibrated on {calibration['boxes']} boxes of {calibration['images']} held-out images")
-    metrics = _measure(model, detector, held_out)
+    verdicts = judge_boxes(model, detector, held_out)
     described = card.training | {"calibration": calibration}
-    return head.cpu(), dataclasses.replace(card, training=described, metrics=metrics)
+    metrics = _measure(model, detector, held_out, verdicts)
+    return head.cpu(), dataclasses.replace(
+        card, score_threshold=round(verdicts.threshold, 4), training=described, metrics=metrics
+    )
 
 
 def _encode(
@@ -206,7 +209,7 @@ def _card(
         config=sizes,
         encoder_id=encoder_id(model.sam),
         trained_with=model.model_id,
-        score_threshold=SCORE_THRESHOLD,
+        score_threshold=1.0,  # until it is calibrated
         training={
             "data": data.described,
             "scene_fraction": data.scene_fraction,
@@ -220,8 +223,9 @@ def _card(
     )
 
 
-def _measure(model: Model, detector: Detector, held_out: Sequence[LabelledImage]) -> dict[str, Any]:
-    verdicts = judge_boxes(model, detector, held_out)
+def _measure(
+    model: Model, detector: Detector, held_out: Sequence[LabelledImage], verdicts: BoxVerdicts
+) -> dict[str, Any]:
     recall = evaluate_boxes(DetectorBoxes(detector=detector, model=model), held_out).to_json()
     return {
         "held_out": {

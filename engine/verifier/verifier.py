@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.logistic import Logistic, fit_logistic
+from engine.logistic import Logistic, fit_logistic, lowest_score
 from engine.model.weight_files import fill_network, hash_weights, read_card, read_safetensors, write_network
 from engine.verifier.features import FEATURES
 from engine.verifier.measure import VerifierMetrics, cross_validate, measure_verifier
@@ -155,7 +155,7 @@ def fit_verifier(verdicts: Verdicts, config: VerifierConfig | None = None) -> Fi
     return FittedVerifier(
         logistic=fit_logistic(verdicts.features_NF, good_N, config.l2),
         metrics=metrics,
-        gate=decide(metrics, lowest_probability(held_out_N, good_N, config.accept_precision), config.accept_precision),
+        gate=decide(metrics, lowest_score(held_out_N, good_N, config.accept_precision, min_count=MIN_ACCEPTED), config.accept_precision),
     )
 
 
@@ -181,18 +181,6 @@ def decide(metrics: VerifierMetrics, accept_probability: float | None, precision
         return Gate(is_open=False, reason=reason, accept_probability=None)
     reason = f"open: accepts masks of probability {accept_probability:.3f} and more ({compared})"
     return Gate(is_open=True, reason=reason, accept_probability=accept_probability)
-
-
-def lowest_probability(held_out_N: np.ndarray, good_N: np.ndarray, precision: float) -> float | None:
-    """Find the lowest probability at and above which the fraction of good masks reaches `precision`.
-
-    Return None where it is not reached by any group of at least `MIN_ACCEPTED` masks.
-    """
-    order = np.argsort(-held_out_N, kind="stable")
-    fraction_N = good_N[order].cumsum() / np.arange(1, len(order) + 1)
-    last_of_tie_N = np.append(np.diff(held_out_N[order]) < 0, True)
-    enough = np.flatnonzero((fraction_N >= precision) & last_of_tie_N & (np.arange(1, len(order) + 1) >= MIN_ACCEPTED))
-    return float(held_out_N[order][enough[-1]]) if len(enough) else None
 
 
 class _LogisticWeights(nn.Module):

@@ -29,6 +29,7 @@ from flows.cli import (
     training,
     users,
     workspace,
+    verify_model,
 )
 from flows.progress import log
 
@@ -44,7 +45,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.upgrade,
     ],
     "Models": [evaluate.evaluate, training.train, train_seed.train_seed],
-    "The detector that prefills": [detector.train_detector, detector.evaluate_detector],
+    "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }
 """Functions of all commands by group, in the order of `gigamask --help`; the function's name is the command's name."""

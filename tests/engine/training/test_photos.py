@@ -43,6 +43,17 @@ def test_fewer_masks_than_prompts_are_asked_for_again() -> None:
     assert len(np.unique(cut.masks_NHW.reshape(5, -1), axis=0)) == 2
 
 
+def test_every_mask_of_a_window_is_cut_once_where_all_are_asked_for() -> None:
+    image, masks = np.zeros((64, 64, 3), np.uint8), np.zeros((3, 64, 64), np.uint8)
+    masks[0, :20], masks[1, 30:50], masks[2, :2, :2] = 1, 1, 1
+    window = WindowConfig(side_px=64, zoom=(1.0, 1.0))
+    cut = cut_photo(image, masks, np.random.default_rng(0), window, None)
+    assert cut is not None
+    assert sorted(cut.masks_NHW.sum((1, 2)).tolist()) == [20 * 64, 20 * 64], "the third is too small to train on"
+    every = PhotoSource(load_folder(PHOTOS)).cut_all(np.random.default_rng(0), 0, WindowConfig(side_px=96))
+    assert len(np.unique(every.masks_NHW.reshape(len(every.masks_NHW), -1), axis=0)) == len(every.masks_NHW)
+
+
 def test_photographs_without_masks_are_refused() -> None:
     empty = LabelledImage(
         domain="d",

@@ -26,6 +26,15 @@ def test_masks_are_whole_levels_of_the_tree_and_large_enough(tmp_path: Path) -> 
     assert areas == {16 * 16, 32 * 32 - 16 * 16, 32 * 32, 64 * 64 - 32 * 32}
 
 
+def test_all_masks_of_a_window_are_the_distinct_ones_of_the_tree(tmp_path: Path) -> None:
+    bank = SceneBank(tmp_path, TINY_BANK, square_scenes)
+    cut = bank.cut_all(np.random.default_rng(0), 0, WindowConfig(side_px=64, zoom=(1.0, 1.0), min_mask_px=100))
+    ring, inner = 32 * 32 - 16 * 16, 16 * 16
+    assert sorted(cut.masks_NHW.sum((1, 2)).tolist()) == sorted([64 * 64 - 32 * 32, ring, inner, ring + inner])
+    large = bank.cut_all(np.random.default_rng(0), 0, WindowConfig(side_px=64, zoom=(1.0, 1.0), min_mask_px=800))
+    assert sorted(large.masks_NHW.sum((1, 2)).tolist()) == [32 * 32, 64 * 64 - 32 * 32]
+
+
 def test_the_bank_makes_a_missing_chunk_and_reads_what_another_process_made(tmp_path: Path) -> None:
     made: list[int] = []
 

@@ -26,5 +26,7 @@ def test_mixed_sources_are_drawn_by_weight() -> None:
     rng = np.random.default_rng(0)
     greys = [mixed.cut(rng, 0, WINDOW, 1).image_HW3[0, 0, 0] for _ in range(2000)]
     assert np.mean(greys) == pytest.approx(0.25, abs=0.03)
+    all_greys = [mixed.cut_all(rng, 0, WINDOW).image_HW3[0, 0, 0] for _ in range(2000)]
+    assert np.mean(all_greys) == pytest.approx(0.25, abs=0.03)
     with pytest.raises(ValueError, match="above 0"):
         MixedSource([(Plain(0), 0.0)])
