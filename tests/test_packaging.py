@@ -29,7 +29,8 @@ def test_the_wheel_holds_our_five_packages_and_nothing_else(wheel: zipfile.ZipFi
 
 def test_the_wheel_carries_the_seed_model_the_schemas_and_the_type_markers(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    assert {"engine/pretrained/seed.safetensors", "engine/pretrained/seed.json"} <= names
+    for stem in ("seed", "seed-detector"):
+        assert {f"engine/pretrained/{stem}.safetensors", f"engine/pretrained/{stem}.json"} <= names
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
     read_at_run_time = [
         *(ROOT / "storage" / "formats" / "schemas").glob("*.json"),

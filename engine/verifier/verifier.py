@@ -152,10 +152,11 @@ def fit_verifier(verdicts: Verdicts, config: VerifierConfig | None = None) -> Fi
     held_out_N = cross_validate(verdicts.features_NF, good_N, verdicts.photograph_N, l2=config.l2, seed=config.seed)
     predicted_iou_N = verdicts.features_NF[:, FEATURES.index("predicted_iou")]
     metrics = measure_verifier(held_out_N, predicted_iou_N, good_N, verdicts.photograph_N, seed=config.seed)
+    accept_from = lowest_score(held_out_N, good_N, config.accept_precision, min_count=MIN_ACCEPTED)
     return FittedVerifier(
         logistic=fit_logistic(verdicts.features_NF, good_N, config.l2),
         metrics=metrics,
-        gate=decide(metrics, lowest_score(held_out_N, good_N, config.accept_precision, min_count=MIN_ACCEPTED), config.accept_precision),
+        gate=decide(metrics, accept_from, config.accept_precision),
     )
 
 

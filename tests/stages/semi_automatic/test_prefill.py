@@ -65,7 +65,7 @@ def test_each_box_becomes_a_mask_or_is_counted_by_its_reason(
     image_HW3, boxes = read_pixels(nuts), DetectConfig(max_boxes=30)
     every = prefill_image(model, detector, image_HW3, replace(EVERYTHING, detect=boxes, min_region_px=0))
     assert len(every.masks) + sum(every.removed.values()) == 30
-    strict = PrefillConfig(detect=boxes, min_box_score=0.3, min_predicted_iou=0.8, min_stability=0.8)
+    strict = PrefillConfig(detect=boxes, min_box_score=0.6, min_predicted_iou=0.8, min_stability=0.8)
     some = prefill_image(model, detector, image_HW3, strict)
     assert len(some.masks) + sum(some.removed.values()) == 30
     assert some.removed[Removed.LOW_SCORE] > 0

@@ -99,6 +99,7 @@ def test_a_workspace_without_verdicts_is_refused(workspace: Workspace, tmp_path:
         collect_reviews(square_model(), small_dataset(tmp_path / "dataset"), workspace)
 
 
+@pytest.mark.slow
 def test_verdicts_on_a_labelled_photograph_are_of_both_kinds_and_stricter_ones_are_fewer() -> None:
     model = load_model("seed")
     detector = load_detector("seed-detector", model)
