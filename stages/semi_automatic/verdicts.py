@@ -14,18 +14,16 @@ import numpy as np
 
 from engine.detector.config import DetectConfig
 from engine.detector.weights import Detector
-from engine.images import decode
 from engine.interactive.zoom import open_with_sam
 from engine.labelled import LabelledImage, read_pixels
 from engine.model.weights import Model
 from engine.verifier.features import FEATURES, mask_features
 from engine.verifier.verifier import Verdicts
 from stages.semi_automatic.prefill import PrefillConfig, PrefilledMask, prefill_opened
+from stages.semi_automatic.stored_pixels import read_stored_pixels
 from storage import rle
 from storage.dataset import Dataset
-from storage.errors import NotFound
 from storage.rle import Rle
-from storage.tables.samples import IMAGE_COLUMNS, read_image
 from storage.workspace.records import Origin
 from storage.workspace.workspace import Workspace
 
@@ -127,7 +125,7 @@ def collect_reviews(
     features, good, photographs = [], [], []
     for done, (image_id, masks) in enumerate(reviewed.items()):
         on_progress(done, len(reviewed))
-        pixels_HW3 = _read_pixels_of(dataset, image_id)
+        pixels_HW3 = read_stored_pixels(dataset, image_id)
         features.append(mask_features(open_with_sam(model, pixels_HW3), pixels_HW3, masks))
         good += [mask.good for mask in masks]
         photographs += [str(image_id)] * len(masks)
@@ -170,10 +168,3 @@ def _majority(answer_of: Mapping[str, str]) -> bool | None:
     """Tell whether more reviewers said yes than no; None for as many of each."""
     counts = Counter(answer_of.values())
     return None if counts["yes"] == counts["no"] else counts["yes"] > counts["no"]
-
-
-def _read_pixels_of(dataset: Dataset, image_id: int) -> np.ndarray:
-    rows = dataset.query(f"SELECT {', '.join(IMAGE_COLUMNS)} FROM images WHERE image_id = {int(image_id)}").to_pylist()
-    if not rows:
-        raise NotFound(f"{dataset.uri}: no image {image_id}, on which the workspace has verdicts")
-    return decode(read_image(dataset.store, rows[0])[1])

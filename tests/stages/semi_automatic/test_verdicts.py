@@ -90,7 +90,7 @@ def test_reviews_become_features_of_the_images_of_the_dataset(workspace: Workspa
     assert verdicts.good_N.tolist() == [True, False] * 2
     assert sorted(set(verdicts.photograph_N)) == sorted(map(str, ids))
     submit_one(workspace, 12345, ("accept", {"mask": "p0"}))
-    with pytest.raises(NotFound, match="no image 12345, on which the workspace has verdicts"):
+    with pytest.raises(NotFound, match="no image 12345"):
         collect_reviews(square_model(), dataset, workspace)
 
 

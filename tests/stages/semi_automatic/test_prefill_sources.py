@@ -1,0 +1,46 @@
+"""Prefilled masks of a round's images, made by models."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.automatic.config import GenerateConfig
+from engine.detector.weights import load_detector
+from engine.model.weights import load_model
+from stages.rounds.choose import ChosenImage
+from stages.semi_automatic.prefill import PrefillConfig
+from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
+from storage import rle
+from storage.errors import NotFound
+from tests.engine.detector.square_detector import square_detector, square_model
+from tests.small_dataset import SIDE, small_dataset
+
+LOOSE = PrefillConfig(min_box_score=0.0, min_predicted_iou=0.0, min_stability=0.0, min_region_px=4)
+
+
+def test_each_image_gets_the_masks_that_its_model_makes(tmp_path: Path) -> None:
+    dataset, model = small_dataset(tmp_path / "dataset"), load_model("seed")
+    dataset.fold()
+    ids = sorted(dataset.known_image_ids())[:2]
+    images = [ChosenImage(image_id=image_id, height=SIDE, width=SIDE) for image_id in ids]
+    sources = (
+        masks_of_detector(model, load_detector("seed-detector", model), LOOSE),
+        masks_of_generator(model, GenerateConfig(points_per_side=4, min_region_px=4)),
+    )
+    for source in sources:
+        given = source(dataset, images)
+        assert sorted(given) == ids
+        masks = [mask for of_image in given.values() for mask in of_image]
+        assert masks
+        assert {mask.model_id for mask in masks} == {model.model_id}
+        assert all((mask.rle.height, mask.rle.width) == (SIDE, SIDE) and rle.area(mask.rle) for mask in masks)
+        assert all(mask.predicted_iou is not None and mask.stability_score is not None for mask in masks)
+        assert all(len({mask.mask for mask in of_image}) == len(of_image) for of_image in given.values())
+        with pytest.raises(NotFound, match="no image 5"):
+            source(dataset, [ChosenImage(image_id=5, height=SIDE, width=SIDE)])
+
+
+def test_a_detector_of_another_encoder_is_refused_before_any_image_is_read() -> None:
+    with pytest.raises(ValueError, match="come from another image encoder"):
+        masks_of_detector(load_model("seed"), square_detector())
+    masks_of_detector(square_model(), square_detector())  # its own is taken
