@@ -6,6 +6,8 @@ DATA holds <domain>/<stem>.jpg beside SA-1B-style JSON. Of most domains, the ima
 domains of --all (default: bsds) are measured whole. Prints JSON lines, for each group of photographs:
 
 - recall of the ground truth's boxes at IoU .5 with 10, 30 and 100 boxes an image, beside Felzenszwalb's boxes
+- the fraction of the boxes at and above the detector's threshold that have an IoU of at least .5 with a box of the
+  ground truth, and the calibration error of all scores
 - the fraction of prefilled masks that a simulated reviewer keeps, who keeps a mask whose IoU with some mask of the
   ground truth reaches .75, .85 or .9; also of the masks of the automatic generator
 - the AUROC of the verifier on held-out photographs beside predicted IoU alone, and the gate's decision
@@ -27,6 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from engine.automatic.config import GenerateConfig
+from engine.detector.calibrate import judge_boxes
 from engine.detector.weights import Detector, load_detector
 from engine.evaluation.boxes import BUDGETS, BoxesOfMasks, DetectorBoxes, difference, evaluate_boxes
 from engine.evaluation.classical import FelzenszwalbSegmenter
@@ -40,7 +43,7 @@ from tests.benchmarks.json_lines import print_line
 
 KEPT_FROM = (0.75, 0.85, 0.9)
 """IoU with the ground truth from which the simulated reviewer keeps a mask."""
-PARTS = ("recall", "prefill", "automatic", "verifier")
+PARTS = ("recall", "boxes", "prefill", "automatic", "verifier")
 SURER = PrefillConfig(min_predicted_iou=0.8)
 """Prefill with a higher threshold than the model card's, for the trade of fewer masks for surer ones."""
 GRID = GenerateConfig(points_per_side=16)
@@ -75,6 +78,8 @@ def main() -> None:
         chosen = members[: arguments.max_images]
         if "recall" in arguments.parts:
             measure_recall(name, model, detector, chosen)
+        if "boxes" in arguments.parts:
+            measure_boxes(name, model, detector, chosen)
         ways = {
             "detector": partial(prefill_image, model, detector),
             "detector, predicted IoU > .8": partial(prefill_image, model, detector, config=SURER),
@@ -114,10 +119,27 @@ def measure_recall(group: str, model: Model, detector: Detector, images: Sequenc
         print_line("proof_detector", f"seconds an image, {each.name}", seconds, "s", group=group)
 
 
+def measure_boxes(group: str, model: Model, detector: Detector, images: Sequence[LabelledImage]) -> None:
+    """Print how many of the boxes that would prefill are good, and how far scores are from probabilities."""
+    verdicts = judge_boxes(model, detector, images)
+    sure = verdicts.scores_N >= detector.card.score_threshold
+    print_line(
+        "proof_detector",
+        "good boxes at and above the threshold",
+        float(verdicts.good_N[sure].mean()) if sure.any() else float("nan"),
+        "fraction",
+        group=group,
+        threshold=detector.card.score_threshold,
+        boxes=int(sure.sum()),
+        expected_calibration_error=round(verdicts.expected_error, 4),
+        images=verdicts.images,
+    )
+
+
 def measure_prefill(
     group: str, way: str, images: Sequence[LabelledImage], prefill: Callable[[np.ndarray], Prefill]
 ) -> None:
-    """Print the fraction of prefilled masks that a simulated reviewer keeps."""
+    """Print the fraction of prefilled masks that a simulated reviewer keeps, for the group and for its domains."""
     iou: list[float] = []
     members: list[OfPhotograph] = []
     began = time.perf_counter()
@@ -127,20 +149,23 @@ def measure_prefill(
             iou += best_iou(masks, image).tolist()
             members += [OfPhotograph(f"{image.domain}/{image.stem}")] * len(masks)
     seconds = time.perf_counter() - began
-    for limit in KEPT_FROM:
-        kept = np.array(iou) >= limit
-        facts = {"masks": len(iou), "masks_an_image": round(len(iou) / len(images), 1)}
-        facts |= {"images": len(images), "images_filled": len({member.image for member in members})}
-        if len(iou):
-            figure = mean_over_masks(members, kept.astype(np.float64), seed=0)
+    domains = sorted({image.domain for image in images})
+    for name in (group, *domains) if len(domains) > 1 else (group,):
+        own = [number for number, member in enumerate(members) if name in (group, member.image.partition("/")[0])]
+        count = sum(name in (group, image.domain) for image in images)
+        for limit in KEPT_FROM if own else ():
+            kept = np.array([iou[number] >= limit for number in own], dtype=np.float64)
             print_figure(
                 f"prefilled masks kept at IoU {limit}",
-                group,
-                figure,
+                name,
+                mean_over_masks([members[number] for number in own], kept, seed=0),
                 way=way,
                 kept=int(kept.sum()),
+                masks=len(own),
+                masks_an_image=round(len(own) / count, 1),
+                images=count,
+                images_filled=len({members[number].image for number in own}),
                 seconds_an_image=round(seconds / len(images), 2),
-                **facts,
             )
 
 
