@@ -8,13 +8,10 @@ from pathlib import Path
 import torch
 
 from engine.detector.card import DetectorCard, encoder_id
+from engine.detector.find import find_detector
 from engine.detector.head import DetectorHead
-from engine.model.find import PRETRAINED_FOLDER
 from engine.model.weight_files import fill_network, hash_weights, read_card, read_safetensors, write_network
 from engine.model.weights import Model
-
-SHIPPED_DETECTORS = ("seed-detector",)
-"""Names of the detectors that are part of the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,25 +60,6 @@ def check_fits(detector: Detector, model: Model) -> None:
             f"detector {detector.detector_id} reads the embeddings of {detector.card.trained_with}, and those of "
             f"{model.model_id} come from another image encoder; train one for it with `gigamask train-detector`"
         )
-
-
-def find_detector(name_or_path: str | Path) -> Path:
-    """Find the weights file of a detector by name or path.
-
-    Raises:
-        ValueError: No detector has this name, or the file does not exist.
-    """
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in SHIPPED_DETECTORS:
-        path = PRETRAINED_FOLDER / f"{name}.safetensors"
-    elif path.suffix != ".safetensors":
-        raise ValueError(
-            f"unknown detector {name!r}: expected {', '.join(SHIPPED_DETECTORS)} (ships with gigamask) or the path of "
-            "a file ending in .safetensors"
-        )
-    if not path.is_file():
-        raise ValueError(f"{path}: no such weights file")
-    return path
 
 
 def save_detector(path: str | Path, head: DetectorHead, card: DetectorCard) -> str:

@@ -26,6 +26,20 @@ def check_model(name_or_path: str) -> None:
     find_weights(name_or_path)
 
 
+def check_detector(name_or_path: str, dataset: str | None) -> None:
+    """Check that a detector's weights file exists; the file is not read.
+
+    With a dataset, whose versions can be named by id, the name is checked where the dataset is opened.
+
+    Raises:
+        ValueError: There is no such detector; the message names the known detectors.
+    """
+    from engine.detector.find import find_detector
+
+    if dataset is None:
+        find_detector(name_or_path)
+
+
 def check_dataset(uri: str) -> None:
     """Check that a dataset can be opened.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.checks import check_model, check_training
+from flows.cli.checks import check_detector, check_model, check_training
 from flows.cli.options import AsJson, Device
 from flows.progress import log
 
@@ -112,6 +112,7 @@ def evaluate_detector(
     log(f"evaluate-detector: {detector} on {data}")
     if not data.is_dir():
         raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
+    check_detector(detector, dataset)
     from engine.evaluation.config import EvaluationConfig
 
     settings = EvaluationConfig(image_ids=image_ids, max_images_per_domain=max_images)  # type: ignore[arg-type]

@@ -28,8 +28,8 @@ from flows.cli import (
     train_seed,
     training,
     users,
-    workspace,
     verify_model,
+    workspace,
 )
 from flows.progress import log
 

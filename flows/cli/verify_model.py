@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.checks import check_detector
 from flows.cli.options import AsJson
 from flows.progress import log
 
@@ -58,6 +59,8 @@ def verify_model(
     log(f"verify-model: {name} for {model}, on {data or dataset}")
     if data is not None and not data.is_dir():
         raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
+    if data is not None:
+        check_detector(detector, dataset)
 
     # Collect verdicts
     from flows.cli.detector import load_sam
