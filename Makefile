@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick lint docs coverage numbers bench bench-gpu faults faults-stage clean
+.PHONY: help run test quick lint docs coverage numbers bench bench-gpu faults faults-stage annotators clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -56,6 +56,9 @@ faults: $(VENV)/.ready-dev  ## 1,000 faults upon a local dataset and 200 upon on
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)
+
+annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --minutes 10 --database sqlite --kills 2"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)
 
 clean:  ## remove virtual environments, caches and build folders
 	rm -rf .venv .venv-* build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

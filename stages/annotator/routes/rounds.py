@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from stages.annotator.access import Annotator, Lead
 from stages.annotator.schemas import Body, LongText, RoundView, ShortText
 from stages.annotator.server import Server, TheServer
+from stages.rounds.close import close_round
 from storage.errors import NotFound
 from storage.workspace.records import RoundSpec, TaskSpec
 
@@ -54,6 +55,18 @@ class FiguresView(BaseModel):
     round: RoundView
     masks: int = Field(description="Number of masks in submissions that were not sent back or withdrawn.")
     people: list[PersonView]
+
+
+class ClosedView(BaseModel):
+    """What became of a closed round."""
+
+    round_id: str
+    plan_id: str = Field(description="Plan of the masks; empty for a round without submissions.")
+    images: int
+    masks: int
+    annotations: int = Field(description="Number of rows in the table `annotations`.")
+    withdrawn: int = Field(description="Number of earlier masks that the round replaced or rejected.")
+    rejects: int = Field(description="Number of images that the dataset no longer holds.")
 
 
 @router.get("")
@@ -111,6 +124,12 @@ def cancel_round(round_id: RoundId, user: Lead, server: TheServer) -> RoundView:
     """End a round without its masks; reopening continues it."""
     server.workspace.rounds.cancel(round_id, actor=user.name)
     return _view(server, round_id)
+
+
+@router.post("/{round_id}/close")
+def close_a_round(round_id: RoundId, user: Lead, server: TheServer) -> ClosedView:
+    """Take the round's masks into the dataset; doing it again goes on where it stopped."""
+    return ClosedView(**vars(close_round(server.dataset, server.workspace, round_id, actor=user.name)))
 
 
 @router.get("/{round_id}/figures")

@@ -29,6 +29,7 @@ ROLES = {
     "POST /api/rounds/{round_id}/pause": LEAD,
     "POST /api/rounds/{round_id}/reopen": LEAD,
     "POST /api/rounds/{round_id}/cancel": LEAD,
+    "POST /api/rounds/{round_id}/close": LEAD,
     "GET /api/rounds/{round_id}/figures": LEAD,
     "POST /api/tasks/claim": ANNOTATOR,
     "GET /api/tasks/held": ANNOTATOR,

@@ -1,9 +1,15 @@
 """Rounds, reviews and people through the HTTP interface."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
 
+from stages.annotator.app import make_app
+from stages.annotator.sessions import Sessions
+from storage.dataset import Dataset
 from tests.stages.annotator.in_process import Site, error_of
 from tests.stages.annotator.routes.test_tasks import add, claim, send
 
@@ -107,3 +113,20 @@ def test_a_paused_annotator_gets_no_new_tasks_and_the_log_says_who_did_it(
         ("lea", "resume", "ann"),
     ]
     assert {user["name"]: user["role"] for user in lea.get("/api/users").json()}["rita"] == "reviewer"
+
+
+def test_closing_a_round_takes_its_masks_into_the_dataset_once(
+    tmp_path: Path, annotated: Dataset, sessions: Sessions, site: Site
+) -> None:
+    shutil.copytree(annotated.uri, tmp_path / "copy")  # the shared dataset is only read
+    copy = Dataset.open(tmp_path / "copy")
+    server = replace(site.server, dataset=copy)
+    own = Site(server=server, app=make_app(server))
+    round_id, ann, lea = own.open_round(), own.logged_in("ann"), own.logged_in("lea")
+    submitted(ann, "a", "b")
+    for _ in range(2):
+        closed = lea.post(f"/api/rounds/{round_id}/close").json()
+        assert (closed["masks"], closed["images"]) == (2, 1)
+    assert copy.query("SELECT count(*) AS masks FROM masks").to_pylist() == [{"masks": 2}]
+    assert lea.get(f"/api/rounds/{round_id}").json()["state"] == "closed"
+    assert error_of(lea.post(f"/api/rounds/{round_id}/reopen"), 422) == "invalid"
