@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
 from stages.annotator.access import Annotator
@@ -20,6 +20,7 @@ from storage.workspace.records import AppendResult, Branch, Kind, Operation, Rol
 router = APIRouter(prefix="/api", tags=["operations"])
 
 BranchId = Annotated[ShortText, Path(description="Name of a branch.")]
+OfTask = Annotated[int, Query(ge=1, le=2**53, description="Task of the branch.")]
 
 
 class OperationBody(Body):
@@ -87,7 +88,7 @@ def append_operations(body: OperationsBody, user: Annotator, server: TheServer) 
 
 
 @router.get("/branches/{branch}")
-def compare_branch(branch: BranchId, task_id: int, user: Annotator, server: TheServer) -> BranchComparison:
+def compare_branch(branch: BranchId, task_id: OfTask, user: Annotator, server: TheServer) -> BranchComparison:
     """Read a branch, the main line and where they part: your own, or as a lead anybody's."""
     found = _branch(server, branch, task_id, user)
     operations, author = server.workspace.operations, found.annotator
@@ -99,7 +100,7 @@ def compare_branch(branch: BranchId, task_id: int, user: Annotator, server: TheS
 
 
 @router.post("/branches/{branch}/merge")
-def merge_branch(branch: BranchId, task_id: int, body: TokenBody, user: Annotator, server: TheServer) -> AppendView:
+def merge_branch(branch: BranchId, task_id: OfTask, body: TokenBody, user: Annotator, server: TheServer) -> AppendView:
     """Append a branch's operations to the line of a lease of yours, where they still fit."""
     _branch(server, branch, task_id, user)
     server.check_lease(body.token, user)
@@ -107,14 +108,14 @@ def merge_branch(branch: BranchId, task_id: int, body: TokenBody, user: Annotato
 
 
 @router.post("/branches/{branch}/dismiss")
-def dismiss_branch(branch: BranchId, task_id: int, user: Annotator, server: TheServer) -> Done:
+def dismiss_branch(branch: BranchId, task_id: OfTask, user: Annotator, server: TheServer) -> Done:
     """Mark a branch as not wanted; its operations stay stored."""
     _branch(server, branch, task_id, user)
     server.workspace.operations.dismiss(branch, actor=user.name)
     return Done()
 
 
-def _branch(server: Server, branch: str, task_id: int, user: User) -> Branch:
+def _branch(server: Server, branch: str, task_id: OfTask, user: User) -> Branch:
     """Find a branch of a task.
 
     Raises:

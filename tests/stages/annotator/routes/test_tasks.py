@@ -155,6 +155,13 @@ def test_forged_tokens_and_unknown_things_are_not_found(site: Site, ann: TestCli
     assert error_of(lea.post("/api/users/none/pause"), 404) == "not_found"
 
 
+@pytest.mark.parametrize("task_id", [2**63, 2**80, -1, "x"])
+def test_numbers_that_no_database_holds_are_refused(ann: TestClient, task_id: object) -> None:
+    assert error_of(ann.get(f"/api/tasks/{task_id}/state"), 422) == "malformed"
+    answer = ann.post("/api/branches/b/merge", params={"task_id": str(task_id)}, json={"token": "t"})
+    assert error_of(answer, 422) == "malformed"
+
+
 def test_submitting_another_revision_than_the_stored_one_is_refused(site: Site, ann: TestClient) -> None:
     site.open_round()
     (lease,) = claim(ann)
