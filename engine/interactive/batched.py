@@ -8,6 +8,7 @@ side of the embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -97,6 +98,8 @@ class _Placed:
     views: ImageViews
     crop_xyxy: CropXyxy
     prompt: ObjectPrompt
+    min_iou: float = -math.inf
+    """Predicted IoU up to which candidates are left out, before the costly upsampling."""
 
     def frame(self, model: Model) -> Frame:
         return Frame(crop_xyxy=self.crop_xyxy, image_hw=self.views.image_hw, model_side=model.sam.config.input_side)
@@ -112,7 +115,8 @@ def _predict_lone(model: Model, requests: Sequence[tuple[ImageViews, ObjectPromp
             windows = [window for window in views.windows if window.layer == layer]
             if windows and (layer == 1 or _is_small(best[number])):
                 asked.append(number)
-                placed.append(_Placed(views=views, crop_xyxy=nearest(windows, prompt).xyxy, prompt=prompt))
+                crop, worst = nearest(windows, prompt).xyxy, best[number][-1].predicted_iou
+                placed.append(_Placed(views=views, crop_xyxy=crop, prompt=prompt, min_iou=worst + WINDOW_HANDICAP))
         for number, masks in zip(asked, _decode(model, placed), strict=True):
             best[number] = _best_three(best[number], masks)
     return best
@@ -153,8 +157,8 @@ def _decode_alike(model: Model, placed: Sequence[_Placed]) -> list[list[Predicte
 
     # Upsample each prompt's masks to its image
     return [
-        _upsampled(logits_MLL, iou_M, frame)
-        for logits_MLL, iou_M, frame in zip(logits_PMLL, iou_PM, frames, strict=True)
+        _upsampled(logits_MLL[iou_M > each.min_iou], iou_M[iou_M > each.min_iou], frame)
+        for each, logits_MLL, iou_M, frame in zip(placed, logits_PMLL, iou_PM, frames, strict=True)
     ]
 
 

@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,10 @@ def test_a_port_that_is_taken_is_said() -> None:
         port = first.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port} .*--port chooses another"):
             listen(ServeConfig(port=port))
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    with listen(ServeConfig(port=0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # else asyncio leaves a delay of 40 ms on
