@@ -14,7 +14,7 @@ from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import GivenMask, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
 
-_STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction")
+_STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction", "model")
 """Fields of a request that are stored as the round's settings; the others have columns of their own."""
 GOLD_VIEWS = 3
 """Number of annotators who see each gold image."""
@@ -48,6 +48,8 @@ class RoundRequest:
     """SQL condition on the table `masks` for the masks that a semi-automatic round's images begin with."""
     empty_fraction: float = 0.0
     """Fraction of a semi-automatic round's images that begin empty, to measure what prefilling saves, in [0, 1)."""
+    model: str = ""
+    """Name or id of the model that answers annotators' prompts; empty for the default of the annotation server."""
 
 
 def with_guidelines(request: RoundRequest, guidelines: str) -> RoundRequest:

@@ -124,6 +124,7 @@ class Client:
         except httpx.TransportError:
             return None
         self._attempt_ms = 1000 * (time.perf_counter() - began)
+        self.log.write("request", method=method, path=path, status=answer.status_code, ms=round(self._attempt_ms, 2))
         return answer
 
     def _log_in(self) -> None:

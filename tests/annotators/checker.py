@@ -10,6 +10,7 @@ import collections
 import hashlib
 import itertools
 import json
+import re
 import sqlite3
 import statistics
 import sys
@@ -53,7 +54,8 @@ def check(logs: Path, place: str) -> dict[str, Any]:
         "clicks": len(clicks),
         "click_to_mask_p50_ms": quantile(clicks, 0.5),
         "click_to_mask_p95_ms": quantile(clicks, 0.95),
-        "retries": len(by_kind["retry"]),
+        "retries": dict(collections.Counter(str(event["status"]) for event in by_kind["retry"])),
+        "routes_p50_p95_ms": route_times(by_kind["request"]),
         "failed": [event["why"] for event in by_kind["failed"] + by_kind["stopped"]],
     }
 
@@ -126,6 +128,19 @@ def check_tasks(database: Database, events: dict[str, list[dict[str, Any]]]) -> 
         "submissions": len(submissions),
         "submissions_lost": len(logged - {(row[0], row[2]) for row in submissions}),
         "masks": sum(row[2] for row in submissions),
+    }
+
+
+def route_times(requests: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """The p50 and p95 of answered requests in milliseconds, by route."""
+    taken: dict[str, list[float]] = collections.defaultdict(list)
+    for event in requests:
+        route = re.sub(r"/(\d+|branch-\w+)(?=/|$)", "/{id}", f"{event['method']} {event['path']}")
+        if event["status"] < 500:
+            taken[route].append(event["ms"])
+    return {
+        route: [quantile(sorted(values), 0.5), quantile(sorted(values), 0.95)]
+        for route, values in sorted(taken.items())
     }
 
 

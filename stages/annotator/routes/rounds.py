@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
@@ -10,51 +10,46 @@ from pydantic import BaseModel, Field
 from stages.annotator.access import Annotator, Lead
 from stages.annotator.schemas import Body, LongText, RoundView, ShortText
 from stages.annotator.server import Server, TheServer
+from stages.assisted_manual import guidelines as assisted_manual
 from stages.rounds.close import close_round
-from storage.errors import NotFound
-from storage.workspace.records import RoundSpec, TaskSpec
+from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, request_of, with_guidelines
+from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
+from stages.rounds.quality import RoundReport, report_round
+from stages.semi_automatic import guidelines as semi_automatic
+from storage.workspace.records import TaskSpec
 
 router = APIRouter(prefix="/api/rounds", tags=["rounds"])
 
 RoundId = Annotated[ShortText, Path(description="Id of a round.")]
+PREFILL = "stage = 'fully_automatic'"
+"""SQL condition for the masks that a semi-automatic round begins with."""
 MAX_IMAGES = 100_000
 """Largest number of images of a round that is opened over HTTP."""
 
 
 class OpenBody(Body):
-    """A round to open over images of the dataset."""
+    """A round to open over random images of the dataset that no other round asks about."""
 
-    stage: Literal["assisted_manual", "semi_automatic"] = "assisted_manual"
+    stage: Literal["assisted_manual", "semi_automatic"] = Field(
+        default="assisted_manual", description="A semi-automatic round begins with the fully automatic masks."
+    )
     name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
-    guidelines: LongText = ""
-    images: int = Field(default=100, ge=1, le=MAX_IMAGES, description="Number of images, taken in the order of ids.")
-    overlap: int = Field(default=1, ge=1, le=20, description="Number of annotators who see each image.")
+    guidelines: LongText = Field(default="", description="Text that annotators are shown; the stage's own if empty.")
+    images: int = Field(default=100, ge=1, le=MAX_IMAGES)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    overlap: int = Field(default=1, ge=1, le=20, description="Number of annotators who see an overlapped image.")
+    overlap_fraction: float = Field(default=1.0, ge=0, le=1)
+    empty_fraction: float = Field(
+        default=0.0, ge=0, le=0.99, description="Fraction of a semi-automatic round's images that begin empty."
+    )
     priority: int = Field(default=0, ge=-1000, le=1000)
     model: ShortText | None = Field(default=None, description="Model that answers prompts; the default if left out.")
 
 
 class ExtendBody(Body):
-    """Images to add to a round."""
+    """How many images to add to a round, chosen and overlapped as the round's first ones."""
 
     images: int = Field(ge=1, le=MAX_IMAGES)
-    overlap: int = Field(default=1, ge=1, le=20)
-
-
-class PersonView(BaseModel):
-    """One annotator's part in a round."""
-
-    annotator: str
-    submissions: int
-    masks: int
-    skips: int
-
-
-class FiguresView(BaseModel):
-    """A round while it runs."""
-
-    round: RoundView
-    masks: int = Field(description="Number of masks in submissions that were not sent back or withdrawn.")
-    people: list[PersonView]
 
 
 class ClosedView(BaseModel):
@@ -82,26 +77,21 @@ def read_round(round_id: RoundId, user: Annotator, server: TheServer) -> RoundVi
 
 
 @router.post("")
-def open_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
+def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
     """Open a round."""
-    settings: dict[str, Any] = {"model": server.sessions.models.get(body.model).model_id}
-    spec = RoundSpec(
-        stage=body.stage,
-        name=body.name,
-        guidelines=body.guidelines,
-        priority=body.priority,
-        settings=settings,
-        tasks=_tasks(server, body.images, body.overlap),
-    )
-    return _view(server, server.workspace.rounds.open(spec, actor=user.name).round_id)
+    model = server.sessions.models.get(body.model).model_id
+    request = RoundRequest(**{**body.model_dump(), "model": model, "prefill": PREFILL})
+    guidelines = assisted_manual.GUIDELINES if body.stage == "assisted_manual" else semi_automatic.GUIDELINES
+    request = with_guidelines(request, guidelines)
+    tasks = _tasks(server, request)
+    return _view(server, open_round(server.workspace, request, tasks, actor=user.name).round_id)
 
 
 @router.post("/{round_id}/extend")
 def extend_round(round_id: RoundId, body: ExtendBody, user: Lead, server: TheServer) -> RoundView:
-    """Add images to a round; those it has are left alone."""
-    has = {task.image_id for task in server.workspace.rounds.tasks(round_id)}
-    tasks = [task for task in _tasks(server, len(has) + body.images, body.overlap) if task.image_id not in has]
-    server.workspace.rounds.extend(round_id, tasks[: body.images], actor=user.name)
+    """Add images to a round."""
+    request = request_of(server.workspace.rounds.get(round_id), images=body.images)
+    server.workspace.rounds.extend(round_id, _tasks(server, request), actor=user.name)
     return _view(server, round_id)
 
 
@@ -133,22 +123,9 @@ def close_a_round(round_id: RoundId, user: Lead, server: TheServer) -> ClosedVie
 
 
 @router.get("/{round_id}/figures")
-def read_figures(round_id: RoundId, user: Lead, server: TheServer) -> FiguresView:
-    """Read how a round goes: masks and people."""
-    submissions = server.workspace.submissions.read(round_id=round_id)
-    valid = [each for each in submissions if each.state in ("submitted", "accepted")]
-    skips = server.workspace.submissions.skips(round_id)
-    names = sorted({each.annotator for each in submissions} | set(skips))
-    people = [
-        PersonView(
-            annotator=name,
-            submissions=sum(each.annotator == name for each in valid),
-            masks=sum(each.masks for each in valid if each.annotator == name),
-            skips=skips.get(name, 0),
-        )
-        for name in names
-    ]
-    return FiguresView(round=_view(server, round_id), masks=sum(each.masks for each in valid), people=people)
+def read_figures(round_id: RoundId, user: Lead, server: TheServer) -> RoundReport:
+    """Read how a round goes: masks, seconds per mask, people, agreement, gold results and forecast."""
+    return report_round(server.workspace, round_id)
 
 
 def _view(server: Server, round_id: str) -> RoundView:
@@ -156,9 +133,10 @@ def _view(server: Server, round_id: str) -> RoundView:
     return RoundView.of(rounds.get(round_id), rounds.progress(round_id))
 
 
-def _tasks(server: Server, images: int, overlap: int) -> tuple[TaskSpec, ...]:
-    sql = f"SELECT image_id, height, width FROM images ORDER BY image_id LIMIT {int(images)}"
-    rows = server.dataset.query(sql).to_pylist()
-    if not rows:
-        raise NotFound(f"{server.dataset.uri}: the dataset has no image; run `gigamask ingest` first")
-    return tuple(TaskSpec(overlap=overlap, **row) for row in rows)
+def _tasks(server: Server, request: RoundRequest) -> tuple[TaskSpec, ...]:
+    """Choose the images of a round, and the masks that they begin with."""
+    images = choose_for(server.dataset, server.workspace, request)
+    if request.stage == "assisted_manual":
+        return make_tasks(server.dataset, request, images)
+    chosen = images_to_prefill(images, empty_fraction=request.empty_fraction, seed=request.seed)
+    return make_tasks(server.dataset, request, images, masks_of_dataset(request.prefill)(server.dataset, chosen))

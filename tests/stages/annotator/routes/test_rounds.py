@@ -29,6 +29,7 @@ def test_a_lead_opens_extends_pauses_and_reopens_a_round(lea: TestClient, ann: T
     assert ann.get(f"/api/rounds/{found['round_id']}").json()["guidelines"] == "All objects."
     path = f"/api/rounds/{found['round_id']}"
     assert lea.post(f"{path}/extend", json={"images": 3}).json()["tasks"] == 5
+    assert error_of(lea.post("/api/rounds", json={"images": 2, "model": "gone"}), 404) == "not_found"
     assert lea.post(f"{path}/pause").json()["state"] == "paused"
     assert claim(ann) == []
     assert lea.post(f"{path}/reopen").json()["state"] == "open"
@@ -46,12 +47,10 @@ def test_the_figures_of_a_round_count_masks_and_people(
     (lease,) = claim(bob)
     bob.post("/api/tasks/skip", json={"token": lease["token"], "reason": "blurred"})
     figures = lea.get(f"/api/rounds/{round_id}/figures").json()
-    assert figures["masks"] == 3
-    assert [(p["annotator"], p["submissions"], p["masks"], p["skips"]) for p in figures["people"]] == [
-        ("ann", 1, 2, 0),
-        ("bob", 1, 1, 1),
-    ]
-    assert figures["round"]["done"] == 2
+    assert (figures["total"]["answers"], figures["total"]["masks_made"]) == (2, 3)
+    people = [(p["annotator"], p["figures"]["answers"], p["skips"]) for p in figures["annotators"]]
+    assert people == [("ann", 1, 0), ("bob", 1, 1)]
+    assert figures["progress"]["done"] == 2
 
 
 def test_each_question_is_asked_once_of_each_reviewer(site: Site, ann: TestClient, rita: TestClient) -> None:
