@@ -18,8 +18,9 @@ from fastapi import Depends, Request, Response
 
 from stages.annotator.errors import Refusal
 from stages.annotator.limits import RateLimit
+from storage.workspace import audit
 from storage.workspace.records import Role, User
-from storage.workspace.users import Users
+from storage.workspace.workspace import Workspace
 
 COOKIE = "gigamask_session"
 CSRF_HEADER = "X-CSRF-Token"
@@ -64,7 +65,7 @@ class Login:
 class Access:
     """Logins of one server."""
 
-    users: Users
+    workspace: Workspace
     config: AccessConfig
     login_limit: RateLimit = field(init=False)
     address_limit: RateLimit = field(init=False)
@@ -104,8 +105,9 @@ class Access:
             raise Refusal(
                 403, "no_accounts", "this server has no accounts; open the link that `gigamask annotate` prints"
             )
-        user = self.users.check_password(name, password)
+        user = self.workspace.users.check_password(name, password)
         if user is None:
+            self._record(name, "refused login")
             raise Refusal(401, "wrong_password", "name and password do not belong together; try again or ask a lead")
         return self._begin(user)
 
@@ -122,7 +124,7 @@ class Access:
                     401, "wrong_link", "the link was used or is of another server; run `gigamask annotate` again"
                 )
             self._link_token = ""
-        return self._begin(self.users.get(LAPTOP_USER))
+        return self._begin(self.workspace.users.get(LAPTOP_USER))
 
     def find(self, request: Request) -> Login:
         """Find the login of a request, and check the CSRF token of a request that changes something.
@@ -131,7 +133,7 @@ class Access:
             Refusal: There is no login, it has ended, or the CSRF token is missing or wrong.
         """
         token = request.cookies.get(COOKIE, "")
-        user = self.users.logged_in(token) if token else None
+        user = self.workspace.users.logged_in(token) if token else None
         if user is None:
             raise Refusal(401, "login_required", "there is no login or it has ended; log in, nothing unsent is lost")
         login = Login(user=user, token=token)
@@ -157,7 +159,7 @@ class Access:
 
     def log_out(self, login: Login, response: Response) -> None:
         """End a login and remove the cookie."""
-        self.users.log_out(login.token)
+        self.workspace.users.log_out(login.token)
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self.config.secure_cookies)
 
     @property
@@ -165,7 +167,13 @@ class Access:
         return self.config.session_s if self.config.mode == "team" else 30 * 24 * 3600.0
 
     def _begin(self, user: User) -> Login:
-        return Login(user=user, token=self.users.log_in(user.name, seconds=self._session_s))
+        self._record(user.name, "log in")
+        return Login(user=user, token=self.workspace.users.log_in(user.name, seconds=self._session_s))
+
+    def _record(self, name: str, action: str) -> None:
+        """Write a login or a refused one into the audit log."""
+        with self.workspace.database.write() as connection:
+            audit.record(connection, name, action, name)
 
 
 def require(role: Role) -> Callable[[Request], User]:

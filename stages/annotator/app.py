@@ -11,9 +11,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from stages.annotator.errors import ERRORS, Refusal, add_error_handlers
+from stages.annotator.errors import ERRORS, Refusal, add_error_handlers, error_response
 from stages.annotator.limits import BodyLimit
 from stages.annotator.routes import images, logins, masks, operations, people, reviews, rounds, tasks
 from stages.annotator.server import Server
@@ -22,7 +21,7 @@ WEB = Path(__file__).parent / "web"
 """Folder of the page's files."""
 MAX_BODY_BYTES = 32_000_000
 """Largest body of a request, in bytes."""
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 """Names under which a browser on this machine reaches the server; another one means that a foreign page asks."""
 
 SECURITY_HEADERS = {
@@ -58,8 +57,6 @@ def make_app(server: Server) -> FastAPI:
         app.include_router(group.router)
     _add_page(app)
     app.middleware("http")(_add_headers)
-    if server.access.config.mode == "laptop":
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK_HOSTS), www_redirect=False)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     return app
 
@@ -69,7 +66,13 @@ def _operation_id(route: APIRoute) -> str:
 
 
 async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
+    """Refuse foreign names on a laptop, and add the security headers to every answer."""
+    server: Server = request.app.state.server
+    if server.access.config.mode == "laptop" and request.url.hostname not in LOOPBACK_HOSTS:
+        text = f"got the host {request.url.hostname!r}, expected {' or '.join(LOOPBACK_HOSTS)}; open the printed link"
+        response: Response = error_response(Refusal(400, "foreign_host", text))
+    else:
+        response = await call_next(request)
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     if request.url.path.startswith("/api/"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -24,6 +25,8 @@ from stages.annotator.models import EncodedPicture, Encoder
 
 logger = logging.getLogger(__name__)
 
+PREPARE_NICENESS = 10
+"""Niceness of the thread that encodes ahead, so that prompts have the processor first."""
 IDLE_CHECK_S = 0.02
 """Pause of the encoding thread while prompts wait to be decoded, in seconds."""
 
@@ -187,6 +190,8 @@ class PrepareQueue:
 
     def _run(self) -> None:
         torch.set_num_threads(1)
+        with contextlib.suppress(AttributeError, OSError):  # Linux alone has priorities of threads
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PREPARE_NICENESS)
         while not self._is_closing and (encoded := self._waiting.get()) is not None:
             try:
                 for _ in self._windows(encoded):

@@ -68,8 +68,11 @@ def check_exposure(config: ServeConfig) -> None:
     """Check that a server which other machines reach has accounts and TLS, or was asked to do without.
 
     Raises:
-        ValueError: It has not.
+        ValueError: It has not, or a file of TLS is missing.
     """
+    for file in (config.tls_certificate, config.tls_key):
+        if file is not None and not file.is_file():
+            raise ValueError(f"{file}: no such file; expected the TLS certificate and its key in PEM form")
     if config.is_loopback:
         return
     if config.mode == "laptop" and not config.allow_no_accounts:
@@ -105,8 +108,9 @@ def open_server(
         raise ValueError("--team needs accounts and the workspace has none; run `gigamask users add NAME --role lead`")
     sessions = Sessions(dataset, models, cache, config.sessions)
     access = Access(
-        users=users, config=AccessConfig(mode=config.mode, secure_cookies=config.tls_certificate is not None)
+        workspace=workspace, config=AccessConfig(mode=config.mode, secure_cookies=config.tls_certificate is not None)
     )
+    sessions.warm_up()
     try:
         yield Server(dataset=dataset, workspace=workspace, sessions=sessions, access=access)
     finally:

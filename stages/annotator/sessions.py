@@ -11,15 +11,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from engine.interactive import edits
-from engine.interactive.batched import along_scribble
+from engine.interactive.batched import ImageViews, along_scribble, predict_many, windows_of
 from engine.interactive.refine import change_around_clicks, prompt_with_mask
-from engine.interactive.segment import Click, CropXyxy, ObjectPrompt
+from engine.interactive.segment import Click, CropXyxy, ObjectPrompt, SamImage, SamSegmenter
 from stages.annotator.config import SessionsConfig
 from stages.annotator.decoding import Decoded, DecodeQueue, PrepareQueue
 from stages.annotator.embeddings import EmbeddingCache
@@ -143,6 +145,19 @@ class Sessions:
     def preparing(self) -> int:
         """Number of images that wait to be encoded."""
         return self._preparing.waiting
+
+    def warm_up(self) -> None:
+        """Predict once with every model, so that no annotator waits for what is compiled or loaded at the first use."""
+        blank_HW3 = np.zeros((64, 64, 3), dtype=np.uint8)
+        click = ObjectPrompt(clicks=(Click(x=32, y=32),))
+        for name in self.models.ids():
+            model = self.models.get(name)
+            views = ImageViews(
+                image_hw=(64, 64),
+                windows=windows_of(model, (64, 64)),
+                embed=partial(_embedding_of, SamSegmenter(model=model).open(blank_HW3)),
+            )
+            predict_many(model, [(views, click)])
 
     def close(self) -> None:
         """End the threads; prompts that wait are answered first."""
@@ -275,6 +290,10 @@ class Sessions:
                 f"{encoded.model.model_id} on {encoded.picture.record.stored_sha256[:12]}; begin anew or send the mask"
             )
         return kept
+
+
+def _embedding_of(opened: SamImage, crop_xyxy: CropXyxy) -> torch.Tensor:
+    return opened.embeddings_1CEE
 
 
 def _clicks(asked: AskedPrompt) -> tuple[Click, ...]:

@@ -20,6 +20,7 @@ from stages.annotator.schemas import (
     TaskStateView,
 )
 from stages.annotator.server import Server, TheServer
+from storage.errors import NotFound
 from storage.workspace.records import Lease, Role
 
 router = APIRouter(prefix="/api", tags=["tasks"])
@@ -125,11 +126,17 @@ def read_branches(task_id: TaskId, user: Annotator, server: TheServer, annotator
 
 
 def _view(server: Server, lease: Lease) -> LeaseView:
-    """Write a lease, and have its image encoded if it is not."""
-    found = server.workspace.rounds.get(lease.task.round_id)
-    model = server.sessions.models.get(str(found.settings["model"]) if found.settings.get("model") else None)
+    """Write a lease, and have its image encoded if it is not.
+
+    A round whose model the server does not have is given out all the same: its prompts are answered with an error that
+    says which models there are, and masks can still be drawn.
+    """
+    wanted = str(server.workspace.rounds.get(lease.task.round_id).settings.get("model") or "") or None
     try:
-        is_ready = server.sessions.prepare(lease.task.image_id, model.model_id)
+        model_id = server.sessions.models.get(wanted).model_id
+        is_ready = server.sessions.prepare(lease.task.image_id, model_id)
+    except NotFound:
+        return LeaseView.of(lease, str(wanted or ""), is_ready=False)
     except Busy:  # the first click will encode it
         is_ready = False
-    return LeaseView.of(lease, model.model_id, is_ready=is_ready)
+    return LeaseView.of(lease, model_id, is_ready=is_ready)

@@ -58,7 +58,7 @@ def site(annotated: Dataset, sessions: Sessions, tmp_path: Path) -> Iterator[Sit
     with Workspace.open(tmp_path / "workspace.sqlite") as workspace:
         for name, role in (("ann", "annotator"), ("bob", "annotator"), ("rita", "reviewer"), ("lea", "lead")):
             workspace.users.add(name, role)
-        access = Access(users=workspace.users, config=AccessConfig(mode="team"))
+        access = Access(workspace=workspace, config=AccessConfig(mode="team"))
         server = Server(dataset=annotated, workspace=workspace, sessions=sessions, access=access)
         yield Site(server=server, app=make_app(server))
 

@@ -171,7 +171,7 @@ def site_in(folder: Path) -> Iterator[Site]:
             dataset=dataset,
             workspace=workspace,
             sessions=sessions,
-            access=Access(users=workspace.users, config=limits),
+            access=Access(workspace=workspace, config=limits),
         )
         yield Site(server=server, app=make_app(server))
     sessions.close()

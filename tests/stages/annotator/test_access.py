@@ -9,8 +9,10 @@ from fastapi.testclient import TestClient
 
 from stages.annotator.access import COOKIE, CSRF_HEADER, Access, AccessConfig
 from stages.annotator.app import MAX_BODY_BYTES, make_app
+from stages.annotator.decoding import Busy
 from stages.annotator.limits import RateLimit
 from stages.annotator.server import Server
+from storage.workspace.database import WorkspaceUnavailable
 from tests.stages.annotator.in_process import Site, error_of
 
 NOBODY, ANNOTATOR, REVIEWER, LEAD = "nobody", "annotator", "reviewer", "lead"
@@ -126,6 +128,14 @@ def test_logging_in_sets_a_cookie_that_scripts_and_other_sites_cannot_use(site: 
     assert client.get("/api/me").status_code == 401
 
 
+def test_logins_and_refused_ones_are_in_the_audit_log(site: Site) -> None:
+    site.server.workspace.users.set_password("ann", "correct horse battery")
+    for password in ("wrong password", "correct horse battery"):
+        site.anyone().post("/api/login", json={"name": "ann", "password": password})
+    log = site.server.workspace.audit_log()
+    assert [(each.actor, each.action) for each in log[-2:]] == [("ann", "refused login"), ("ann", "log in")]
+
+
 def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(site: Site) -> None:
     site.server.workspace.users.set_password("ann", "correct horse battery")
     answers = [
@@ -167,7 +177,7 @@ def test_a_disabled_account_is_logged_out(site: Site, ann: TestClient) -> None:
 
 def laptop(site: Site) -> tuple[Access, Any]:
     site.server.workspace.users.add("me", "lead")
-    access = Access(users=site.server.workspace.users, config=AccessConfig(mode="laptop"))
+    access = Access(workspace=site.server.workspace, config=AccessConfig(mode="laptop"))
     parts = {name: getattr(site.server, name) for name in ("dataset", "workspace", "sessions")}
     return access, make_app(Server(access=access, **parts))
 
@@ -189,7 +199,8 @@ def test_a_laptops_link_works_once_and_leaves_no_token_in_the_address(site: Site
 def test_a_laptop_answers_no_foreign_page_that_took_over_a_name(site: Site) -> None:
     _, app = laptop(site)
     foreign = TestClient(app, base_url="http://evil.example")
-    assert foreign.get("/api/health").status_code == 400
+    assert error_of(foreign.get("/api/health"), 400) == "foreign_host"
+    assert TestClient(app, base_url="http://[::1]:8765").get("/api/health").status_code == 200
     assert TestClient(app, base_url="http://localhost:8765").get("/api/health").status_code == 200
 
 
@@ -214,6 +225,21 @@ def test_errors_have_one_form(site: Site, ann: TestClient) -> None:
         assert set(answer.json()) == {"error", "message", "details"}
     assert "body.count: got 'many'" in answers[422].json()["message"]
     assert ann.post("/api/tasks/claim", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Busy("busy"), "busy"), (WorkspaceUnavailable("no answer"), "workspace_unavailable")]
+)
+def test_what_may_work_a_little_later_says_when(
+    site: Site, ann: TestClient, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(site.server.workspace.rounds, "read_all", fail)
+    answer = ann.get("/api/rounds")
+    assert error_of(answer, 503) == code
+    assert answer.headers["retry-after"] == "1"
 
 
 def test_an_unexpected_failure_tells_nothing_of_the_inside(

@@ -14,8 +14,11 @@ def test_loopback_needs_nothing(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
-def test_other_machines_reach_a_server_only_where_it_was_asked_for_in_so_many_words(host: str) -> None:
-    certificate = Path("certificate.pem")
+def test_other_machines_reach_a_server_only_where_it_was_asked_for_in_so_many_words(host: str, tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    with pytest.raises(ValueError, match="no such file; expected the TLS certificate"):
+        check_exposure(ServeConfig(host=host, mode="team", tls_certificate=certificate))
+    certificate.touch()
     with pytest.raises(ValueError, match="--allow-no-accounts"):
         check_exposure(ServeConfig(host=host))
     with pytest.raises(ValueError, match="--allow-plain-http"):

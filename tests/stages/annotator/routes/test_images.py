@@ -129,7 +129,7 @@ def test_what_is_no_id_is_refused(ann: TestClient, image_id: str) -> None:
 
 
 def test_predictions_are_limited_for_each_account(site: Site, path: str) -> None:
-    access = Access(users=site.server.workspace.users, config=AccessConfig(mode="team", predictions_per_s=2))
+    access = Access(workspace=site.server.workspace, config=AccessConfig(mode="team", predictions_per_s=2))
     parts = {name: getattr(site.server, name) for name in ("dataset", "workspace", "sessions")}
     limited = Site(server=Server(access=access, **parts), app=make_app(Server(access=access, **parts)))
     ann, bob = limited.logged_in("ann"), limited.logged_in("bob")

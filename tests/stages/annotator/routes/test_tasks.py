@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from storage import rle
 from storage.workspace.masks import mask_to_json
+from storage.workspace.records import RoundSpec, TaskSpec
 from tests.stages.annotator.in_process import Site, error_of
 from tests.workspaces import uuid7
 
@@ -208,6 +209,21 @@ def test_a_skipped_task_is_never_offered_again_and_others_get_it(site: Site, ann
     assert skipped.status_code == 200
     assert claim(ann) == []
     assert claim(bob)[0]["task_id"] == lease["task_id"]
+
+
+def test_a_round_whose_model_is_gone_is_given_out_and_its_clicks_say_so(site: Site, ann: TestClient) -> None:
+    round_id = site.open_round()
+    tasks = site.server.workspace.rounds.tasks(round_id)
+    site.server.workspace.rounds.cancel(round_id)
+    again = tuple(TaskSpec(image_id=task.image_id, height=task.height, width=task.width) for task in tasks)
+    settings = {"model": "gone-000000000000"}
+    site.server.workspace.rounds.open(RoundSpec(stage="assisted_manual", tasks=again, settings=settings))
+    (lease,) = claim(ann)
+    assert (lease["model_id"], lease["is_ready"]) == ("gone-000000000000", False)
+    body = {"clicks": [{"x": 5, "y": 5}], "model": lease["model_id"]}
+    refused = ann.post(f"/api/images/{lease['image_id']}/predict", json=body)
+    assert error_of(refused, 404) == "not_found"
+    assert "got model 'gone-000000000000', expected one of tiny-" in refused.json()["message"]
 
 
 def test_an_annotator_holds_three_tasks_at_most(site: Site, ann: TestClient) -> None:
