@@ -51,8 +51,8 @@ bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
 bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs torch, numpy, OpenCV and safetensors alone
 	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/bench_gpu.py $(ARGS)
 
-faults: $(VENV)/.ready-dev  ## 1,000 faults upon a local dataset and 200 upon one on S3, as JSON lines; S3 needs Debian's radosgw
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 1000 --s3-faults 200 $(ARGS)
+faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon some on S3, as JSON lines; S3 needs Debian's radosgw
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 5000 --s3-faults 500 $(ARGS)
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)

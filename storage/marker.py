@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from storage.errors import NotFound, StoreError
+from storage.errors import Conflict, NotFound, StoreError
 from storage.formats.documents import FORMAT, json_bytes, read_json
 from storage.objects.stores import ObjectStore
 from storage.tables.rebuild import rebuild
@@ -35,7 +35,12 @@ def put_marker(store: ObjectStore) -> None:
         Conflict: There is one already.
     """
     fields = {"dataset_id": uuid.uuid4().hex, "created_at": datetime.now(UTC).isoformat()}
-    store.put_if_absent(MARKER, json_bytes({**fields, "format": FORMAT, "requires": []}))
+    marker = json_bytes({**fields, "format": FORMAT, "requires": []})
+    try:
+        store.put_if_absent(MARKER, marker)
+    except Conflict:
+        if store.get(MARKER) != marker:  # else it is ours: the reply was lost, and the put was sent again
+            raise
 
 
 def read_marker(store: ObjectStore) -> dict[str, Any]:

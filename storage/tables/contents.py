@@ -20,7 +20,7 @@ from storage.errors import Corrupt, NotFound
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
 from storage.objects.stores import ObjectStore, sha256_of
-from storage.protocol.commits import Attempt, Commit, Part, PartRole
+from storage.protocol.commits import Attempt, Commit, Part, PartRole, read_commits
 from storage.protocol.inputs import ShardAddress
 from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
 from storage.tables.columns import ANNOTATIONS, REPEATED
@@ -132,6 +132,18 @@ def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress
     with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
         found = pool.map(lambda commit: _are_whole(store, _folded_parts(commit)), commits)
         return {commit.address for commit, whole in zip(commits, found, strict=True) if whole}
+
+
+def newest_with_rows(store: ObjectStore, commits: Sequence[Commit]) -> list[Commit]:
+    """Replace each record whose table rows are lost by that of the newest generation before it whose rows are stored.
+
+    A shard without such a generation is left out.
+    """
+    readable = have_rows(store, commits)
+    kept = [commit for commit in commits if commit.address in readable]
+    lost = [commit.address for commit in commits if commit.address not in readable]
+    before = read_commits(store, [address.before for address in lost if address.generation])
+    return [*kept, *newest_with_rows(store, before)] if before else kept
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:

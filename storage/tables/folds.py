@@ -206,6 +206,8 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
                 readable = can_be_withdrawn(store, taken, [each for each in commits if each.address in readable])
             set_aside += [str(commit.address) for commit in commits if commit.address not in readable]
             chosen = [commit for commit in commits if commit.address in readable]
+            if action == "append":  # where the rows of a redo are lost, the generation before it counts
+                chosen = contents.newest_with_rows(store, commits)
             if chosen:
                 records = _decided(store, done, action, chosen)
                 return Pending(fold=Fold(number=done.number + 1, action=action, records=records))

@@ -90,6 +90,7 @@ def verify(
     named = _list_records(store, faults)
     log = read_fold_log(store, faults)
     checks = _ChunkChecks(store, faults, on_progress, None if fast else journal, len(named))
+    made_by: set[str] = set()
     with faults.guard("folds/", "restore folds/ from a copy, or run `gigamask rebuild`"):
         checks.begin_tables(newest_done(store), named)
 
@@ -97,9 +98,14 @@ def verify(
     with _threads() as threads:
         for chunk in read_chunks(store, faults, threads, named):
             checks.check(threads, chunk, fast=fast)
+            made_by |= {record.made_by for lineage in chunk for record in lineage}
         if checks.tables is not None:
             checks.tables.finish(log)
         unproven = checks.unproven + check_snapshots(store, faults, threads)
+    for plan_id in sorted(made_by.difference(plan_ids)):
+        faults.note(
+            f"plans/{plan_id}.json", "no such object, but records name the plan", "restore the plan from a copy"
+        )
 
     return replace(checks.counted, plans=len(plan_ids), faults=faults.found, unproven=tuple(unproven))
 

@@ -1,25 +1,43 @@
 """Small datasets for the harness, and the jobs beside writing shards: planning, redoing, withdrawing, rebuilding."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from storage.dataset import Dataset
+from storage.model_versions import CARD_NAME, WEIGHTS_NAME
+from storage.objects import probing
+from storage.objects.local import LocalStore
 from storage.protocol.plans import Plan, PlannedShard
 from storage.tables.fold_log import newest_done
 from storage.tables.withdrawals import withdraw
 from tests.faults import workers
-from tests.faults.workers import Job
+from tests.faults.processes import Job
 from tests.image_records import photo_key
 
 KINDS = ("photo", "photo", "bad")  # what an image shard of three inputs is made from
 
 
+def copy_dataset(source: Path, target: Path) -> None:
+    """A copy that needs no probe of put-if-absent at its place, as if it had been made there."""
+    shutil.copytree(source, target)
+    note_probe(target)
+
+
+def note_probe(root: Path) -> None:
+    path = root / probing._note_key(LocalStore(root))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+
+
 def make_base(dataset: Dataset) -> None:
-    """Two image shards and two mask shards, folded; one image shard still to be written."""
+    """Two image shards and two mask shards, folded, and a snapshot of them; one image shard still to be written."""
     images = plan_images(dataset, range(2), first=0)
     workers.finish(dataset)
     plan_masks(dataset, images, variant=1, skip=1)
     workers.finish(dataset)
+    dataset.snapshot()
     plan_images(dataset, range(1), first=100)
 
 
@@ -95,7 +113,9 @@ def some_masks(dataset: Dataset) -> list[tuple[int, int]]:
 
 
 def withdraw_some(dataset: Dataset) -> None:
-    dataset.withdraw(some_masks(dataset), "shows a number plate")
+    masks = some_masks(dataset)
+    if masks:  # else they are withdrawn
+        dataset.withdraw(masks, "shows a number plate")
 
 
 def withdraw_unfolded(dataset: Dataset) -> None:
@@ -122,9 +142,18 @@ def nothing(dataset: Dataset) -> None:
     pass
 
 
-def snapshot(dataset: Dataset) -> None:
-    dataset.snapshot()
+def snapshot(dataset: Dataset) -> str:
+    return dataset.snapshot().snapshot_id
 
 
 def rebuild(dataset: Dataset) -> None:
     dataset.maintenance.rebuild_tables()
+
+
+def publish_model(dataset: Dataset) -> None:
+    """A version whose weights and card are small files."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder, name) for name in (WEIGHTS_NAME, CARD_NAME)}
+        for name, path in paths.items():
+            path.write_text(name)
+        dataset.models.publish("m-1", paths)

@@ -1,17 +1,21 @@
-"""Faults upon a dataset, by the thousand, and what they cost: nothing lost, nothing doubled, no torn state ever seen.
+"""Faults upon a dataset, by the thousand, and what they cost: nothing lost, doubled or torn, and `verify` says so.
 
-    python -m tests.faults.harness [--faults 1000] [--s3-faults 200] [--seed 0] [--folder /tmp]
+    python -m tests.faults.harness [--faults 5000] [--s3-faults 500] [--jobs 2] [--seed 0] [--folder /tmp]
     python -m tests.faults.harness --sabotage [KIND ...]
 
-Three kinds of runs. `every_step` kills or freezes a worker at each of its steps in turn, on a fresh copy of a dataset,
-and lets the next run finish. `power` cuts the power at those steps and goes on with what is on the disk. `chaos` keeps
-one dataset under fire: workers killed, frozen and thawed too late, doubled, out of space, cut off in the middle of a
-file, with wrong clocks, beside cleaning and folding ones, while a reader reads on. After each the bytes are checked
-without the dataset's code (checker.py). One JSON line a figure; exit status 1 where a mask was lost or doubled, a
-reader saw a torn state, or a worker failed in a way that was not meant.
+The kinds of faults are the files of kinds/: a job is killed or frozen at each of its steps, the power is cut there,
+the reply to each of its puts is lost; plans overlap, rebuilds race with folds, workers thaw after a restart; strangers'
+files lie about, and stored bytes are destroyed; and one dataset is kept under fire while a reader reads on. After each
+the bytes are checked without the dataset's code (checks/), and `verify` is asked: it must be silent where nothing is
+wrong, and name what the harness has destroyed.
+
+One JSON line a figure; the last line has the sums: `lost` (with shards that stay unfinished), `doubled` (with what must
+not be there at all), `torn` (with damaged objects and torn reads), `false_alarms` and `missed` of `verify`. A snapshot
+that was acknowledged and is gone counts as lost, one that says something else as torn. Exit status 1 where one of them
+is not 0, or a worker failed in a way that was not meant.
 
 `--sabotage` proves that the harness can fail: it breaks the protocol in each way of sabotage.py and counts the faults
-of `every_step` until that is noticed; exit status 1 where one never is.
+until that is noticed; exit status 1 where one never is.
 """
 
 import argparse
@@ -26,51 +30,73 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import boto3
 
 from tests import s3_server
-from tests.faults import sabotage, workers
-from tests.faults.chaos import LOCAL_KINDS, S3_KINDS, S3_SPAN_S, S3_STEPS, SMALL_DISK_KINDS, Chaos, Kinds, Place
-from tests.faults.checker import BucketFiles, FolderFiles
-from tests.faults.every_step import Case, every_case, every_step, strike_some
-from tests.faults.network import Network
-from tests.faults.power import POWER_CUT, Disk, LoopDisk, SimulatedDisk, power_cuts
-from tests.faults.tally import Tally, in_child
+from tests.faults import sabotage
+from tests.faults.checks.files import BucketFiles, FolderFiles
+from tests.faults.kinds.cases import Case, Template, make_templates, strike
+from tests.faults.kinds.chaos import LOCAL_KINDS, S3_KINDS, S3_SPAN_S, S3_STEPS, SMALL_DISK_KINDS, Chaos, Kinds, Place
+from tests.faults.kinds.damage import damages
+from tests.faults.kinds.disks import LoopDisk, SimulatedDisk
+from tests.faults.kinds.every_step import every_step
+from tests.faults.kinds.planted import TO_FOLD, foreign_files, poisoned_parts
+from tests.faults.kinds.power import power_cuts
+from tests.faults.kinds.replies import lost_replies
+from tests.faults.kinds.replies_on_s3 import BUCKET, lost_replies_on_s3
+from tests.faults.kinds.thaws import rebuilds, thaws
+from tests.faults.kinds.two_plans import two_plans
+from tests.faults.network import LosingNetwork, Network
+from tests.faults.processes import Worker, warm_up
+from tests.faults.tally import Tally, done
 
-SHARE_OF_STEPS = 0.4  # of the faults on a local disk, those that every_step makes
-SHARE_OF_SMALL_DISK = 0.1
-SHARE_OF_POWER_CUTS = 0.2
+SHARES = {
+    "every step": 0.25,
+    "power": 0.2,
+    "lost replies": 0.1,
+    "thaws": 0.08,
+    "rebuilds": 0.04,
+    "strangers' files": 0.03,
+    "destroyed parts": 0.05,
+    "damage": 0.02,
+    "two plans": 0.08,
+    "small disk": 0.05,
+}
+"""Fractions of the faults on a local disk, by kind; the rest is chaos."""
+SHARE_OF_REPLIES_ON_S3 = 0.4
+"""Of the faults on S3, those that lose the reply to one put of a job; the rest is chaos behind a failing network."""
 PER_DATASET = 40  # faults of chaos upon one dataset
 
 
 def main() -> None:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that disks are unmounted and servers ended
-    workers.warm_up()
-    bad = False
+    warm_up()
+    every = Tally()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gigamask-faults-") as name:
         if arguments.sabotage is not None:
-            sys.exit(
-                not prove(Path(name), arguments.sabotage or list(sabotage.KINDS), arguments.faults, arguments.seed)
-            )
+            kinds = arguments.sabotage or list(sabotage.KINDS)
+            sys.exit(not prove(Path(name), kinds, arguments.faults, arguments.seed, arguments.jobs))
         for where, count, run in (("local disk", arguments.faults, run_local), ("S3", arguments.s3_faults, run_s3)):
             if count:
                 start = time.monotonic()
-                tally = Tally()
-                run(Path(name), count, random.Random(arguments.seed), tally)
+                tally = run(Path(name), count, arguments.seed, arguments.jobs)
                 print_lines(tally, where, time.monotonic() - start, arguments.seed)
-                bad = bad or tally.bad
-    sys.exit(bad)
+                every.add(tally)
+    print(json.dumps(every.sums), flush=True)
+    sys.exit(every.bad)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faults", type=int, default=1000, help="on local disk")
+    parser.add_argument("--faults", type=int, default=5000, help="on local disk")
     parser.add_argument("--s3-faults", type=int, default=0, help="on a real S3 server, started here (see s3_server.py)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that strike side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the datasets lie meanwhile; default: the temporary folder")
     parser.add_argument(
@@ -83,76 +109,91 @@ def print_lines(tally: Tally, where: str, seconds: float, seed: int) -> None:
     figures: dict[str, tuple[float, str]] = {
         "faults": (tally.faults.total(), "faults"),
         **{f"faults: {kind}": (count, "faults") for kind, count in sorted(tally.faults.items()) if count},
-        "masks lost": (tally.of_kind("lost", "mask"), "masks"),
-        "masks doubled": (tally.of_kind("doubled", "mask"), "masks"),
-        "other findings": (
-            len([each for each in tally.findings if each.kind not in ("lost", "doubled") or "mask" not in each.thing]),
-            "findings",
-        ),
-        "torn reads": (len(tally.torn), "reads"),
+        **{name: (count, "findings") for name, count in tally.sums.items() if name != "faults"},
         "failed workers": (len(tally.failures), "workers"),
         "reads": (tally.reads, "reads"),
+        "verify runs": (tally.verified, "runs"),
         "masks checked": (tally.masks, "masks"),
-        "datasets": (tally.datasets, "datasets"),
+        "datasets under fire": (tally.datasets, "datasets"),
         "seconds": (round(seconds, 1), "s"),
     }
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {where}"
     for metric, (value, unit) in figures.items():
         line = {"bench": "faults", "metric": metric, "value": value, "unit": unit, "machine": machine, "seed": seed}
         print(json.dumps(line), flush=True)
-    for each in [*map(str, tally.findings), *tally.torn, *tally.failures][:40]:
+    for each in tally.in_words[:40]:
         print(each, file=sys.stderr, flush=True)
 
 
-def prove(folder: Path, kinds: list[str], most: int, seed: int) -> bool:
-    """Strikes a protocol broken in each of these ways, at most so many times, until that is noticed."""
-    struck = [sabotage.KINDS[kind] for kind in kinds]
-    cases = every_case(folder, sorted({each.job for each in struck if each.how != POWER_CUT}))  # made by the sound one
-    noticed = [noticed_after(folder, kind, cases, most, seed) for kind in kinds]
-    return all(noticed)
+def side_by_side(calls: Sequence[Callable[[], Tally]]) -> list[Tally]:
+    """Each call in a process of its own; their tallies."""
+    workers = [Worker("", lambda _, call=call: call()) for call in calls]  # type: ignore[misc]
+    try:
+        return [done(worker).answer for worker in workers]
+    finally:
+        for worker in workers:
+            if worker.ended is None:  # this process is told to end: so that they put their disks and servers away
+                os.kill(worker.pid, signal.SIGTERM)
+                os.waitpid(worker.pid, 0)
 
 
-def noticed_after(folder: Path, kind: str, cases: list[Case], most: int, seed: int) -> bool:
-    broken = sabotage.KINDS[kind]
-    shown = [case for case in cases if (case.name, case.how) == (broken.job, broken.how)]
+def summed(tallies: Sequence[Tally]) -> Tally:
+    every = Tally()
+    for each in tallies:
+        every.add(each)
+    return every
 
-    def run() -> Tally:
-        broken.install(setattr)
-        tally = Tally(first_is_enough=True)
-        if broken.how == POWER_CUT:
-            power_cuts(folder / kind, SimulatedDisk(folder / kind), most, random.Random(seed), tally, [broken.job])
-            return tally
-        strike_some(shown, folder / kind, most, random.Random(seed), tally)
+
+def part_of(count: int, job: int, jobs: int) -> int:
+    """How many of `count` faults one of the jobs makes."""
+    return count // jobs + (job < count % jobs)
+
+
+# On a local disk
+
+
+def run_local(folder: Path, count: int, seed: int, jobs: int) -> Tally:
+    templates = make_templates(folder / "templates")
+    loop = LoopDisk.is_possible(folder / "loop")
+    if not loop:
+        print("no loop device can be mounted here: power is cut on the simulated disk alone", file=sys.stderr)
+
+    def one_job(job: int) -> Tally:
+        home = folder / f"job-{job}"
+        home.mkdir()
+        dice, tally = random.Random(f"{seed} {job}"), Tally()
+        strike_local(home, part_of(count, job, jobs), templates, loop, dice, tally)
         return tally
 
-    tally = in_child(run)
-    what = next(iter([*map(str, tally.findings), *tally.torn, *tally.failures]), "nothing")
-    metric = f"sabotage of {kind}: noticed" if tally.bad else f"sabotage of {kind}: not noticed"
-    line = {"bench": "faults", "metric": metric, "value": tally.faults.total(), "unit": "faults", "what": what}
-    print(json.dumps({**line, "seed": seed}), flush=True)
-    return tally.bad
+    return summed(side_by_side([partial(one_job, job) for job in range(jobs)]))
 
 
-def run_local(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
-    every_step(folder, round(count * SHARE_OF_STEPS), dice, tally)
-    cut_power(folder / "power", round(count * SHARE_OF_POWER_CUTS), dice, tally)
-    with small_disk(folder) as disk:
+def strike_local(
+    home: Path, count: int, templates: Mapping[str, Template], loop: bool, dice: random.Random, tally: Tally
+) -> None:
+    for name, cases in local_cases(home, templates, loop).items():
+        strike(cases, home, round(count * SHARES[name]), dice, tally)
+    with small_disk(home) as disk:
         if disk is not None:
-            in_folder(disk / "dataset", round(count * SHARE_OF_SMALL_DISK), folder, dice, tally, SMALL_DISK_KINDS)
-    while tally.faults.total() < count and not tally.over:
-        wanted = min(PER_DATASET, count - tally.faults.total())
-        in_folder(folder / uuid.uuid4().hex, wanted, folder, dice, tally, LOCAL_KINDS)
+            in_folder(disk / "dataset", round(count * SHARES["small disk"]), home, dice, tally, SMALL_DISK_KINDS)
+    while (left := count - tally.faults.total()) > 0:
+        in_folder(home / uuid.uuid4().hex, min(PER_DATASET, left), home, dice, tally, LOCAL_KINDS)
 
 
-def cut_power(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
-    """Power cuts on a simulated disk and, where this user may mount one, on a real file system."""
-    disks: list[Disk] = [SimulatedDisk(folder / "simulated")]
-    if LoopDisk.is_possible(folder / "loop"):
-        disks.append(LoopDisk(folder / "loop"))
-    else:
-        print("no loop device can be mounted here: power is cut on the simulated disk alone", file=sys.stderr)
-    for number, disk in enumerate(disks):
-        power_cuts(folder / f"jobs-{number}", disk, round(count / len(disks)), dice, tally)
+def local_cases(home: Path, templates: Mapping[str, Template], loop: bool) -> dict[str, list[Case]]:
+    """The cases of each kind that come in cases."""
+    disks = [SimulatedDisk(home / "simulated"), *([LoopDisk(home / "loop")] if loop else [])]
+    return {
+        "every step": every_step(templates.values()),
+        "lost replies": lost_replies(home, templates.values()),
+        "thaws": thaws(templates.values()),
+        "rebuilds": rebuilds([templates["rebuild"]]) if "rebuild" in templates else [],
+        "strangers' files": foreign_files(templates.values()),
+        "destroyed parts": poisoned_parts(each for name, each in templates.items() if name in TO_FOLD),
+        "two plans": two_plans(templates["plan"]) if "plan" in templates else [],
+        "damage": damages(templates["plan"]) if "plan" in templates else [],
+        "power": [case for disk in disks for case in power_cuts(templates.values(), disk)],
+    }
 
 
 def in_folder(root: Path, count: int, folder: Path, dice: random.Random, tally: Tally, kinds: Kinds) -> None:
@@ -160,30 +201,6 @@ def in_folder(root: Path, count: int, folder: Path, dice: random.Random, tally: 
     place = Place(uri=str(root), files=lambda: FolderFiles(root), folder=root)
     Chaos(place, random.Random(dice.random()), tally, kinds).run(count, folder)
     shutil.rmtree(root)
-
-
-def run_s3(folder: Path, count: int, dice: random.Random, tally: Tally) -> None:
-    """The same on a real S3 server, behind a network that fails: at least half of the faults are those of workers."""
-    with s3_server.serving(folder / "s3") as endpoint:
-        os.environ.update(s3_server.environment(endpoint))
-        boto3.client("s3").create_bucket(Bucket="faults")
-        with Network(endpoint, dice.random(), folder / "network.log") as network:
-
-            def left() -> int:
-                of_workers = tally.faults.total()
-                return max(count - of_workers - network.counts().total(), count // 2 - of_workers)
-
-            while left() > 0:
-                prefix = uuid.uuid4().hex
-                place = Place(
-                    uri=f"s3://faults/{prefix}",
-                    files=lambda prefix=prefix: BucketFiles(endpoint, "faults", prefix),  # type: ignore[misc]
-                    through={"AWS_ENDPOINT_URL": network.address},
-                    most_steps=S3_STEPS,
-                    span_s=S3_SPAN_S,
-                )
-                Chaos(place, random.Random(dice.random()), tally, S3_KINDS).run(min(left(), PER_DATASET // 2), folder)
-            tally.faults.update(network.counts())
 
 
 @contextmanager
@@ -201,6 +218,82 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
     finally:
         if mounted:
             subprocess.run(["umount", disk], check=True)
+
+
+# On S3
+
+
+def run_s3(folder: Path, count: int, seed: int, jobs: int) -> Tally:
+    """The same on a real S3 server, behind a network that fails: at least half of the faults are those of workers."""
+    with s3_server.serving(folder / "s3") as endpoint:
+        os.environ.update(s3_server.environment(endpoint))
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        templates = make_templates(folder / "s3-templates")
+
+        def one_job(job: int) -> Tally:
+            tally, home = Tally(), folder / f"s3-job-{job}"
+            home.mkdir()
+            own, dice = part_of(count, job, jobs), random.Random(f"{seed} {job}")
+            with LosingNetwork(endpoint, home) as network:
+                cases = lost_replies_on_s3(network, endpoint, templates.values())
+                strike(cases, home, round(own * SHARE_OF_REPLIES_ON_S3), dice, tally)
+            strike_s3(home, endpoint, own - tally.faults.total(), dice, tally)
+            return tally
+
+        return summed(side_by_side([partial(one_job, job) for job in range(jobs)]))
+
+
+def strike_s3(home: Path, endpoint: str, count: int, dice: random.Random, tally: Tally) -> None:
+    """Chaos behind a network that fails at random."""
+    before = tally.faults.total()
+    with Network(endpoint, dice.random(), home / "network.log") as network:
+
+        def left() -> int:
+            of_workers = tally.faults.total() - before
+            return max(count - of_workers - network.counts().total(), count // 2 - of_workers)
+
+        while left() > 0:
+            prefix = uuid.uuid4().hex
+            place = Place(
+                uri=f"s3://{BUCKET}/{prefix}",
+                files=lambda prefix=prefix: BucketFiles(endpoint, BUCKET, prefix),  # type: ignore[misc]
+                through={"AWS_ENDPOINT_URL": network.address},
+                most_steps=S3_STEPS,
+                span_s=S3_SPAN_S,
+            )
+            Chaos(place, random.Random(dice.random()), tally, S3_KINDS).run(min(left(), PER_DATASET // 2), home)
+        tally.faults.update(network.counts())
+
+
+# Sabotage
+
+
+def prove(folder: Path, kinds: Sequence[str], most: int, seed: int, jobs: int) -> bool:
+    """Strikes a protocol broken in each of these ways, at most so many times, until that is noticed."""
+    struck = {sabotage.KINDS[kind].template or sabotage.KINDS[kind].job for kind in kinds}
+    templates = make_templates(folder / "templates", sorted(struck))  # made by the sound protocol
+    calls = [partial(noticed_after, folder / kind, kind, templates, most, seed) for kind in kinds]
+    noticed = []
+    for start in range(0, len(calls), jobs):
+        for kind, tally in zip(kinds[start:], side_by_side(calls[start : start + jobs]), strict=False):
+            what = next(iter(tally.in_words), "nothing")
+            metric = f"sabotage of {kind}: noticed" if tally.bad else f"sabotage of {kind}: not noticed"
+            line = {"bench": "faults", "metric": metric, "value": tally.faults.total(), "unit": "faults", "what": what}
+            print(json.dumps({**line, "seed": seed}), flush=True)
+            noticed.append(tally.bad)
+    return all(noticed)
+
+
+def noticed_after(home: Path, kind: str, templates: Mapping[str, Template], most: int, seed: int) -> Tally:
+    """Strikes until something is found; upon the simulated disk alone."""
+    broken, tally = sabotage.KINDS[kind], Tally(first_is_enough=True)
+    home.mkdir()
+    template = broken.template or broken.job
+    every = local_cases(home, {template: templates[template]}, loop=False)
+    cases = [case for some in every.values() for case in some if (case.name, case.how) == (broken.job, broken.how)]
+    broken.install(setattr)
+    strike(cases, home, most, random.Random(seed), tally)
+    return tally
 
 
 if __name__ == "__main__":

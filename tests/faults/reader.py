@@ -12,8 +12,10 @@ from storage.dataset import Dataset
 from storage.tables import fold_log
 from storage.tables.fold_log import DoneFold
 from storage.tables.query import query
-from tests.faults.checker import TABLES, Checker, Files
-from tests.faults.workers import end_with_parent
+from tests.faults.checks.checker import Checker
+from tests.faults.checks.files import Files
+from tests.faults.checks.table_rows import TABLES, expected_rows
+from tests.faults.processes import end_with_parent
 
 COUNTS = "SELECT " + ", ".join(f"(SELECT count(*) FROM {name}) AS {name}" for name in TABLES)
 PAUSE_S = 0.15
@@ -83,5 +85,5 @@ def _wrong(dataset: Dataset, done: DoneFold, expected: dict[str, int]) -> list[s
 
 
 def _counts(checker: Checker, number: int) -> dict[str, int]:
-    rows = checker.expected_rows(checker.taken(number))
+    rows = expected_rows(checker, checker.state(number))
     return {name: rows[name].total() for name in TABLES}

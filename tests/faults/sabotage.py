@@ -11,15 +11,25 @@ from typing import Any
 
 from deltalake import DeltaTable
 
+from storage.errors import Conflict
+from storage.objects import local
 from storage.objects.local import LocalStore
 from storage.objects.stores import ObjectStore
-from storage.protocol import cleaning, commits, redo
+from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import ShardAddress
-from storage.tables import delta, fold_log
+from storage.tables import contents, delta, fold_log, folds, rebuild
 from storage.tables.fold_log import DoneFold
-from tests.faults.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
-from tests.faults.power import POWER_CUT
+from storage.verification import verify
+from storage.verification.faults import Faults
+from storage.verification.table_checks import TableChecks
+from tests.faults.kinds.damage import ROWS_DAMAGED
+from tests.faults.kinds.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
+from tests.faults.kinds.planted import FOREIGN_FILES, POISONED
+from tests.faults.kinds.power import POWER_CUT
+from tests.faults.kinds.replies import REPLY_LOST
+from tests.faults.kinds.thaws import REBUILT_BESIDE, THAWED
+from tests.faults.kinds.two_plans import TWO_PLANS
 
 Patch = Callable[[Any, str, Any], None]
 
@@ -107,13 +117,109 @@ def publish_what_is_not_durable(patch: Patch) -> None:
     patch(LocalStore, "make_durable", lambda self, keys: None)
 
 
+def take_a_lost_reply_for_a_rival(patch: Patch) -> None:
+    """Whoever is told that its record is there already believes that another attempt has won."""
+    real = commits.put_commit
+
+    def put(store: ObjectStore, commit: Commit) -> Commit:
+        try:
+            store.put_if_absent(commit.address.key, commits.commit_to_json(commit))
+        except Conflict:
+            return replace(commits.read_commit(store, commit.address), attempt_id="another")
+        return real(store, commit)
+
+    patch(commits, "put_commit", put)
+
+
+def delete_tables_after_a_lost_reply(patch: Patch) -> None:
+    """A rebuild that is told that its done fold is there deletes what it has built."""
+
+    def put(store: ObjectStore, done: DoneFold) -> None:
+        try:
+            fold_log.put_done(store, done)
+        except Conflict:
+            for key in list(store.list(f"{done.folder}/")):
+                store.delete(key)
+
+    patch(rebuild, "put_done", put)
+
+
+def rebuild_without_catching_up(patch: Patch) -> None:
+    """A rebuild publishes without the records that others folded meanwhile."""
+    patch(rebuild, "_catch_up", lambda store, built, records: (built, records))
+
+
+def publish_over_another_fold(patch: Patch) -> None:
+    """A done fold replaces the one that is there."""
+    real = LocalStore.put_if_absent
+
+    def put(self: LocalStore, key: str, data: bytes) -> None:
+        if key.endswith(".done.json"):
+            self.put(key, data)
+        else:
+            real(self, key, data)
+
+    patch(LocalStore, "put_if_absent", put)
+
+
+def fold_every_copy(patch: Patch) -> None:
+    """Every copy of an image is folded."""
+    for module in (folds, rebuild):
+        patch(module, "find_duplicates", lambda *_: {})
+
+
+def read_every_file_as_a_plan(patch: Patch) -> None:
+    """A stranger's file below plans/ is read."""
+    patch(plans, "is_plan_key", lambda key: True)
+
+
+def pass_over_strangers_files(patch: Patch) -> None:
+    """`verify` does not name a stranger's files."""
+    patch(verify, "_check_names", lambda store, faults: None)
+
+
+def fold_what_cannot_be_read(patch: Patch) -> None:
+    """No record is set aside."""
+    patch(contents, "have_rows", lambda store, some: {commit.address for commit in some})
+
+
+def set_aside_in_silence(patch: Patch) -> None:
+    """`verify` does not look at the objects of records."""
+
+    def look_at_nothing(store: ObjectStore, threads: Any, parts: Any, *, fast: bool) -> Any:
+        return ((part, Faults(), None) for part in parts)
+
+    patch(verify, "check_parts", look_at_nothing)
+
+
+def pass_over_foreign_rows(patch: Patch) -> None:
+    """`verify` does not name rows of which there is no record."""
+    real = TableChecks._note
+
+    def note(self: TableChecks, name: str, what: str) -> None:
+        if "no record names it" not in what:
+            real(self, name, what)
+
+    patch(TableChecks, "_note", note)
+
+
+def flush_no_folder(patch: Patch) -> None:
+    """The bytes of a file are flushed to the disk, its name is not."""
+    real = local._sync
+    patch(local, "_sync", lambda path: None if path.is_dir() else real(path))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
-    """`job` and `how` it is struck: what of every_step.py shows it."""
+    """A break of the protocol, and the cases that show it.
+
+    `job` and `how`: what is struck, and how. `template`: what the cases start from, where it is not that of the job.
+    """
 
     install: Callable[[Patch], None]
     job: str
     how: str
+    template: str = ""
 
 
 KINDS = {
@@ -124,5 +230,18 @@ KINDS = {
     "reading": Sabotage(install=read_newest_versions, job="fold new shards", how=KILLED),
     "redoing": Sabotage(install=redo_whatever_is_there, job="plan", how=KILLED),
     "durability": Sabotage(install=publish_what_is_not_durable, job="snapshot", how=POWER_CUT),
+    "names": Sabotage(install=flush_no_folder, job="write masks", how=POWER_CUT),
+    "lost replies": Sabotage(install=take_a_lost_reply_for_a_rival, job="write masks", how=REPLY_LOST),
+    "lost replies of rebuilds": Sabotage(install=delete_tables_after_a_lost_reply, job="rebuild", how=REPLY_LOST),
+    "rebuilding": Sabotage(install=rebuild_without_catching_up, job="rebuild", how=REBUILT_BESIDE),
+    "publishing": Sabotage(install=publish_over_another_fold, job="fold new shards", how=THAWED),
+    "copies": Sabotage(install=fold_every_copy, job="same photos, other settings", how=TWO_PLANS, template="plan"),
+    "strangers' files": Sabotage(install=read_every_file_as_a_plan, job="plan", how=FOREIGN_FILES),
+    "naming strangers' files": Sabotage(install=pass_over_strangers_files, job="plan", how=FOREIGN_FILES),
+    "setting aside": Sabotage(install=fold_what_cannot_be_read, job="fold new shards", how=POISONED),
+    "naming what is set aside": Sabotage(install=set_aside_in_silence, job="fold new shards", how=POISONED),
+    "foreign rows": Sabotage(
+        install=pass_over_foreign_rows, job="masks: rows foreign", how=ROWS_DAMAGED, template="plan"
+    ),
     "writing": Sabotage(install=write_in_place, job="fold new shards", how=CUT_OFF),
 }

@@ -39,7 +39,9 @@ from stages.fully_automatic.plan import plan_masks
 from stages.ingest.ingest import ingest_photos
 from storage import rle
 from storage.dataset import Dataset
-from tests.faults.checker import Checker, Files, Finding, FolderFiles, Record, differences, digest
+from tests.faults.checks.checker import Checker, Record, differences, digest
+from tests.faults.checks.files import Files, FolderFiles
+from tests.faults.checks.findings import Finding
 from tests.paths import ROOT
 from tests.tiny_network import save_tiny_model
 

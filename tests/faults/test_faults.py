@@ -20,41 +20,50 @@ from storage.protocol.plans import make_plan, put_plan
 from storage.records import MaskRecord
 from storage.tables.contents import put_masks
 from tests.faults import datasets, sabotage, workers
-from tests.faults.checker import DAMAGED, DOUBLED, FOREIGN, LOST, TORN, Checker, FolderFiles
+from tests.faults.checks.checker import Checker
+from tests.faults.checks.files import FolderFiles
+from tests.faults.checks.findings import DAMAGED, DOUBLED, FOREIGN, LOST, TORN
 from tests.paths import ROOT
 
-BAD = ("masks lost", "masks doubled", "other findings", "torn reads", "failed workers")
+SUMS = ("lost", "doubled", "torn", "false_alarms", "missed")
 
 
-def harness(folder: Path, *arguments: str) -> tuple[int, dict[str, float], str]:
-    """Exit status, the figures by metric, and what went to standard error. A process of its own: it forks."""
+def harness(folder: Path, *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Exit status, the lines, and what went to standard error. A process of its own: it forks."""
     command = [sys.executable, "-m", "tests.faults.harness", "--folder", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=280)
-    lines = [json.loads(line) for line in run.stdout.splitlines()]
-    return run.returncode, {line["metric"]: line["value"] for line in lines}, run.stderr
+    return run.returncode, [json.loads(line) for line in run.stdout.splitlines()], run.stderr
+
+
+def by_metric(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    return {line["metric"]: line["value"] for line in lines}
 
 
 @pytest.mark.slow
-def test_over_a_hundred_faults_lose_nothing_double_nothing_and_tear_nothing(tmp_path: Path) -> None:
-    status, figures, errors = harness(tmp_path, "--faults", "120", "--seed", "4")
-    assert {name: figures.get(name) for name in BAD} == dict.fromkeys(BAD, 0), errors
+def test_sixty_faults_of_all_kinds_lose_double_and_tear_nothing_and_verify_knows(tmp_path: Path) -> None:
+    status, lines, errors = harness(tmp_path, "--faults", "60", "--seed", "4", "--jobs", "1")
+    assert {name: lines[-1][name] for name in SUMS} == dict.fromkeys(SUMS, 0), errors
+    assert list(lines[-1]) == ["faults", *SUMS]
     assert status == 0, errors
-    assert figures["faults"] >= 120
-    assert figures["reads"] > 20
-    assert figures["masks checked"] > 500
+    figures = by_metric(lines[:-1])
+    assert figures["faults"] == lines[-1]["faults"] >= 60
+    assert figures["failed workers"] == 0
+    assert figures["verify runs"] > 60
+    assert figures["masks checked"] > 300
 
 
 @pytest.fixture(scope="module")
-def sabotaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
+def sabotaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """What the harness says of the protocol broken in each way: the figures by metric."""
-    return harness(tmp_path_factory.mktemp("sabotaged"), "--sabotage", "--faults", "60", "--seed", "1")
+    _, lines, errors = harness(tmp_path_factory.mktemp("sabotaged"), "--sabotage", "--faults", "60", "--seed", "1")
+    return by_metric(lines), errors
 
 
 @pytest.mark.parametrize("kind", sabotage.KINDS)
 @pytest.mark.slow
-def test_a_broken_protocol_is_noticed(sabotaged: tuple[int, dict[str, Any], str], kind: str) -> None:
-    _, figures, errors = sabotaged
+def test_a_broken_protocol_is_noticed(sabotaged: tuple[dict[str, Any], str], kind: str) -> None:
+    figures, errors = sabotaged
     assert 0 < figures[f"sabotage of {kind}: noticed"] <= 60, errors
 
 

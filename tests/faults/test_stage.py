@@ -7,7 +7,8 @@ from stages.fully_automatic.plan import plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from storage.dataset import Dataset
 from tests.faults import stage
-from tests.faults.checker import FOREIGN, LOST, UNFINISHED, FolderFiles
+from tests.faults.checks.files import FolderFiles
+from tests.faults.checks.findings import FOREIGN, LOST, UNFINISHED
 from tests.tiny_network import save_tiny_model
 
 SHARDS = 2

@@ -13,6 +13,7 @@ import pytest
 
 from storage.dataset import Dataset
 from storage.errors import Conflict, Corrupt, NotFound, StoreError
+from storage.objects.local import LocalStore
 from storage.protocol.plans import PlannedShard
 from tests.image_records import photo_key
 from tests.paths import ROOT
@@ -26,6 +27,20 @@ def test_a_dataset_is_opened_where_it_was_created(tmp_path: Path) -> None:
     assert Dataset.open_or_create(tmp_path / "a" / "b").status() == []
     with pytest.raises(Conflict, match="a dataset already"):
         Dataset.create(tmp_path / "a" / "b")
+
+
+def test_a_creation_whose_last_reply_is_lost_has_created_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalStore.put_if_absent
+
+    def put_and_lose_the_reply(self: LocalStore, key: str, data: bytes) -> None:
+        real(self, key, data)
+        if key == "dataset.json":
+            raise Conflict(f"{key} is already there")
+
+    monkeypatch.setattr(LocalStore, "put_if_absent", put_and_lose_the_reply)
+    assert Dataset.create(tmp_path / "dataset").plans() == []
 
 
 def test_of_racing_creators_all_open_the_same_dataset(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ from hypothesis.stateful import (
 from storage.dataset import Dataset
 from storage.errors import StoreError
 from storage.tables import delta, folds
-from tests.faults import datasets, sabotage, workers
-from tests.faults.checker import Checker, FolderFiles
+from tests.faults import datasets, processes, sabotage, workers
+from tests.faults.checks.checker import Checker
+from tests.faults.checks.files import FolderFiles
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +68,7 @@ class Puppet:
         Puppet.here.puppet = self
         try:
             dataset = Dataset.open(self.uri)
-            dataset.store = workers.SteppedStore(dataset.store, self.step)
+            dataset.store = processes.SteppedStore(dataset.store, self.step)
             self.step()
             self.job(dataset)
         except (Died, StoreError, ValueError) as error:

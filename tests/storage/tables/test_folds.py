@@ -485,6 +485,23 @@ def test_a_record_whose_rows_are_lost_is_set_aside_and_stops_nothing_else(
     assert filled.maintenance.verify().faults == ()
 
 
+@pytest.mark.parametrize("folded_first", [True, False])
+def test_where_the_rows_of_a_redo_are_lost_the_generation_before_it_stays(
+    filled: Dataset, samples: SimpleNamespace, folded_first: bool
+) -> None:
+    if folded_first:
+        filled.fold()
+    redo_plan = filled.maintenance.plan_redo(filled.plans()[1], ["00000"], {"model": "better"})
+    redo = samples.write_mask_shard(filled, redo_plan, redo_plan.shards[0], count=2)
+    (rows,) = redo.rows()
+    filled.store.delete(rows.key)
+    assert filled.fold().set_aside == (str(redo.address),)
+    assert counts(filled) == (4, 12, 4, 2)
+    assert filled.maintenance.rebuild_tables().set_aside == (str(redo.address),)
+    assert counts(filled) == (4, 12, 4, 2)
+    assert [fault.key for fault in filled.maintenance.verify().faults] == [rows.key]
+
+
 def test_a_damaged_part_stops_neither_fold_nor_rebuild(filled: Dataset, samples: SimpleNamespace) -> None:
     lost = filled.image_shards()[0]
     (rows,) = lost.rows()

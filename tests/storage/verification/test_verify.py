@@ -74,6 +74,14 @@ def test_a_torn_record_and_a_changed_plan_are_named(filled: Dataset) -> None:
     assert [fault.key for fault in filled.maintenance.verify().faults] == expected
 
 
+def test_a_plan_that_is_gone_is_named_where_records_name_it(filled: Dataset) -> None:
+    key = f"plans/{filled.plans()[1].plan_id}.json"
+    filled.store.delete(key)
+    assert [(fault.key, fault.what) for fault in filled.maintenance.verify().faults] == [
+        (key, "no such object, but records name the plan")
+    ]
+
+
 def test_tables_that_differ_from_the_records_are_named(filled: Dataset) -> None:
     table = delta.open_table(filled.store, "tables", "masks")
     table.delete("ordinal = 2")

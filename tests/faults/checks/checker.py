@@ -9,80 +9,21 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import unquote
+from types import MappingProxyType
+from typing import Any
 
-import boto3
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from tests.faults import truth
-
-TABLES = ("images", "masks", "shards", "rejects")
-LOST, DOUBLED, FOREIGN = "lost", "doubled", "foreign"  # a row or a sample that must, or must not, be there
-DAMAGED, TORN, UNFINISHED = "damaged", "torn", "unfinished"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something wrong. `kind`: one of the words above. `thing`: image, mask, shard, record, object or table."""
-
-    kind: str
-    thing: str
-    what: str
-
-
-class Files(Protocol):
-    """A dataset's files by key."""
-
-    def get(self, key: str) -> bytes:
-        """Raises KeyError."""
-
-    def keys(self, prefix: str) -> list[str]:
-        """All keys below a folder ("commits/"), sorted."""
-
-
-class FolderFiles:
-    """Files of a local folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def get(self, key: str) -> bytes:
-        try:
-            return (self.root / key).read_bytes()
-        except FileNotFoundError as error:
-            raise KeyError(key) from error
-
-    def keys(self, prefix: str) -> list[str]:
-        found = (path.relative_to(self.root).as_posix() for path in (self.root / prefix).rglob("*.*"))
-        return sorted(key for key in found if not key.rpartition("/")[2].startswith("."))
-
-
-class BucketFiles:
-    """Files below a prefix of a bucket."""
-
-    def __init__(self, endpoint: str, bucket: str, prefix: str) -> None:
-        self.client = boto3.client("s3", endpoint_url=endpoint)
-        self.bucket, self.prefix = bucket, prefix
-
-    def get(self, key: str) -> bytes:
-        try:
-            return self.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{key}")["Body"].read()
-        except self.client.exceptions.NoSuchKey as error:
-            raise KeyError(key) from error
-
-    def keys(self, prefix: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=f"{self.prefix}/{prefix}"
-        )
-        return sorted(entry["Key"][len(self.prefix) + 1 :] for page in pages for entry in page.get("Contents", ()))
+from tests.faults.checks.files import Files, delta_rows, own_keys
+from tests.faults.checks.findings import DAMAGED, DOUBLED, FOREIGN, LOST, TORN, UNFINISHED, Finding
+from tests.faults.checks.fold_order import Place, State
+from tests.faults.checks.table_rows import COLUMNS, TABLES, expected_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +39,10 @@ class Record:
         return self.fields["plan_id"], self.fields["shard"]
 
     @property
+    def kind(self) -> str:
+        return self.fields["kind"]
+
+    @property
     def generation(self) -> int:
         return self.fields["generation"]
 
@@ -106,11 +51,15 @@ class Record:
 
 
 class Checker:
-    """One look at a dataset. `check(complete=True)` once nobody is at work, `check(complete=False)` at any time."""
+    """One look at a dataset. `check(complete=True)` once nobody is at work, `check(complete=False)` at any time.
 
-    def __init__(self, files: Files) -> None:
-        self.files = files
-        self._objects: dict[str, bytes] = {}
+    `originals`: what the harness has destroyed, as it was. A record whose rows are among it need not be in the tables.
+    """
+
+    def __init__(self, files: Files, originals: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        self.files, self.originals = files, originals
+        self._objects: dict[str, bytes] = dict(originals)
+        self._image_ids: dict[str, frozenset[int]] = {}
 
     def check(self, *, complete: bool) -> list[Finding]:
         findings = self.object_findings()
@@ -129,13 +78,13 @@ class Checker:
 
     @cached_property
     def plans(self) -> dict[str, dict[str, Any]]:
-        fields = [json.loads(self.files.get(key)) for key in self.files.keys("plans/")]
+        fields = [self.document(key) for key in own_keys(self.files, "plans/")]
         return {each["plan_id"]: each for each in fields}
 
     @cached_property
     def records(self) -> dict[str, Record]:
         """By key."""
-        return {key: self.record(key) for key in self.files.keys("commits/")}
+        return {key: self.record(key) for key in own_keys(self.files, "commits/")}
 
     def record(self, key: str) -> Record:
         data = self.object(key)
@@ -145,6 +94,9 @@ class Checker:
         if key not in self._objects:
             self._objects[key] = self.files.get(key)
         return self._objects[key]
+
+    def document(self, key: str) -> dict[str, Any]:
+        return json.loads(self.object(key))
 
     def newest_records(self, records: Iterable[Record]) -> dict[tuple[str, str], Record]:
         newest: dict[tuple[str, str], Record] = {}
@@ -227,16 +179,19 @@ class Checker:
         if not record.fields["attempt_id"]:
             return {}
         settings = self.plans[record.fields["made_by"]]["settings"]
-        (address,) = self.inputs_of(record)
+        address, *places = self.inputs_of(record)
         photos = self.photos_of(self.record(f"commits/{address}.json"))
+        for text in places:  # a range of the shard's images
+            start, stop = map(int, text.split(":"))
+            photos = photos[start:stop]
         if not settings["inherit"]:
             return dict.fromkeys(photos[settings["skip"] :], settings["variant"])
         before = self.masked(self.record(f"commits/{record.place[0]}/{record.place[1]}.g{record.generation - 1}.json"))
         return {**dict.fromkeys(photos, settings["variant"]), **before}
 
     def inputs_of(self, record: Record) -> list[str]:
-        home = self.plans[record.fields["plan_id"]]
-        return next(shard["inputs"] for shard in home["shards"] if shard["name"] == record.fields["shard"])
+        plan = self.plans[record.fields["made_by"]]
+        return next(shard["inputs"] for shard in plan["shards"] if shard["name"] == record.fields["shard"])
 
     def members(self, part: dict[str, Any]) -> list[tuple[str, int, bytes]]:
         """Name, offset and bytes of each file in a tar."""
@@ -246,123 +201,129 @@ class Checker:
     # The tables
 
     def newest_done(self) -> int:
-        keys = [key for key in self.files.keys("folds/") if key.endswith(".done.json")]
+        keys = [key for key in own_keys(self.files, "folds/") if key.endswith(".done.json")]
         return max(int(key.rpartition("/")[2].partition(".")[0]) for key in keys)
 
     def done(self, number: int) -> dict[str, Any]:
-        return json.loads(self.object(f"folds/{number:08d}.done.json"))
+        return self.document(f"folds/{number:08d}.done.json")
 
-    def taken(self, number: int) -> dict[tuple[str, str], Record]:
-        """The records in the tables at a fold: those of its log, from the last rebuilt tables on.
+    def state(self, number: int) -> State:
+        """What is in the tables at a fold: what its log says, from the first fold on.
 
-        Rebuilt tables lie in a folder of their own; what they hold is what their own `shards` say.
+        Rebuilt tables lie in a folder of their own; what they hold is what their list, or their own `shards`, say.
         """
-        records: list[Record] = []
+        state = State()
         for each in range(1, number + 1):
             done = self.done(each)
             if done["folder"] != self.done(each - 1)["folder"]:
-                rows = self.rows(done["folder"], "shards", done["versions"]["shards"])
-                before = set(self.newest_records(records))
-                records = [self.record(f"commits/{r['plan']}/{r['shard']}.g{r['generation']}.json") for r in rows]
-                assert before <= {record.place for record in records}, f"rebuilt tables of fold {each} lack shards"
+                before = set(state.taken)
+                state.rebuild(self.rebuilt_records(each, done), self)
+                gone = {place for place in before - set(state.taken) if not self.has_destroyed(place)}
+                assert not gone, f"rebuilt tables of fold {each} lack {gone}"
             else:
-                fold = json.loads(self.object(f"folds/{each:08d}.json"))
-                records += [self.record(record["key"]) for record in fold["records"]]
-        return self.newest_records(records)
+                fold = self.document(f"folds/{each:08d}.json")
+                if fold["action"] != "compact":
+                    state.fold([self.record(record["key"]) for record in fold["records"]], self)
+        return state
+
+    def rebuilt_records(self, number: int, done: dict[str, Any]) -> list[Record]:
+        rows = self.rows(done["folder"], "shards", done["versions"]["shards"])
+        there = [self.record(f"commits/{row['plan']}/{row['shard']}.g{row['generation']}.json") for row in rows]
+        try:
+            fold = self.document(f"folds/{number:08d}.{done['folder']}.json")
+        except KeyError:  # made by an earlier version
+            return there
+        listed = [self.record(record["key"]) for record in fold["records"]]
+        assert {each.key for each in listed} == {each.key for each in there}, f"list of the rebuild at fold {number}"
+        return listed
+
+    def has_destroyed(self, place: Place) -> bool:
+        """Whether a generation of a shard has lost its rows."""
+        return any(record.place == place and self.is_destroyed(record) for record in self.records.values())
+
+    def image_ids(self, record: Record) -> frozenset[int]:
+        """Images in an image shard, or images that a mask shard has masks of."""
+        if record.key not in self._image_ids:
+            ids = set()
+            for part in record.parts("tar"):
+                for name, _, data in self.members(part):
+                    if record.kind == "images" and name.endswith(".jpg"):
+                        ids.add(int(hashlib.sha256(data).hexdigest()[:16], 16) >> 1)
+                    elif record.kind == "masks":
+                        ids.update({json.loads(data)["image"]["image_id"]} if json.loads(data)["annotations"] else ())
+            self._image_ids[record.key] = frozenset(ids)
+        return self._image_ids[record.key]
+
+    def source_of(self, record: Record) -> Place:
+        """The image shard that a mask shard was made from."""
+        plan, _, rest = record.fields["inputs"][0].partition("/") if record.fields["inputs"] else ("", "", "")
+        return plan, rest.rpartition(".g")[0]
+
+    def settings_of(self, record: Record) -> str:
+        """The hash of the settings that the shard's first generation was made with."""
+        home = record.place[0]
+        return home.rpartition("-by-")[2] if "-by-" in home else self.plans[home]["settings_hash"][:16]
 
     def rows(self, folder: str, name: str, version: int) -> list[dict[str, Any]]:
-        """A Delta table at a version: its log read line by line, its Parquet files one by one."""
-        live: dict[str, dict[str, Any]] = {}
-        for each in range(version + 1):
-            for line in self.object(f"{folder}/{name}/_delta_log/{each:020d}.json").splitlines():
-                action = json.loads(line)
-                if "add" in action:
-                    assert not action["add"].get("deletionVector"), "this reader knows no deletion vectors"
-                    live[action["add"]["path"]] = action["add"]
-                if "remove" in action:
-                    del live[action["remove"]["path"]]
-        files = [self.object(f"{folder}/{name}/{unquote(path)}") for path in live]
-        return [row for data in files for row in _parquet(data)]
+        return delta_rows(self.object, folder, name, version)
 
     def table_findings(self, number: int) -> list[Finding]:
         done = self.done(number)
-        return self.state_findings(f"fold {number}", done["folder"], done["versions"], self.taken(number))
+        return self.state_findings(f"fold {number}", done["folder"], done["versions"], self.state(number))
 
     def snapshot_findings(self) -> list[Finding]:
         findings = []
-        for key in self.files.keys("snapshots/"):
-            fields = json.loads(self.files.get(key))
-            taken = self.taken(fields["fold"])
-            hashes = "\n".join(sorted(record.sha256 for record in taken.values()))
+        for key in own_keys(self.files, "snapshots/"):
+            fields = self.document(key)
+            state = self.state(fields["fold"])
+            hashes = "\n".join(sorted(record.sha256 for record in state.taken.values()))
             if hashlib.sha256(hashes.encode()).hexdigest() != fields["records_sha256"]:
                 findings.append(Finding(kind=TORN, thing="table", what=f"{key} names other records than its fold"))
-            findings += self.state_findings(key, fields["folder"], fields["versions"], taken)
+            findings += self.state_findings(key, fields["folder"], fields["versions"], state)
         return findings
 
-    def state_findings(self, where: str, folder: str, versions: dict[str, Any], taken: dict[str, Any]) -> list[Finding]:
+    def state_findings(self, where: str, folder: str, versions: dict[str, Any], state: State) -> list[Finding]:
         """The four tables at these versions hold what these records say, each row once."""
         try:
             got = {name: self.rows(folder, name, versions[name]) for name in TABLES}
         except (KeyError, OSError, pa.ArrowInvalid) as error:
             return [Finding(kind=TORN, thing="table", what=f"{where}: {error!r}")]
-        expected = self.expected_rows(taken)
-        columns = {
-            "images": ("image_id", "plan", "shard", "part", "member_offset", "member_nbytes", "stored_sha256"),
-            "masks": ("image_id", "mask_id", "plan", "shard", "generation", "part", "member_offset", "ordinal"),
-            "shards": ("plan", "shard", "generation", "images", "masks", "record_sha256"),
-            "rejects": ("source", "plan", "shard"),
-        }
+        expected = expected_rows(self, state)
         findings = []
         for name in TABLES:
-            rows = Counter(tuple(row[column] for column in columns[name]) for row in got[name])
+            rows = Counter(tuple(row[column] for column in COLUMNS[name]) for row in got[name])
             findings += differences(f"row of {name}", expected[name], rows, where=where)
+        ids = Counter(row["image_id"] for row in got["images"])
+        findings += differences("image", Counter(set(ids)), ids, where=where)
+        masked = {(row["image_id"], row["config_hash"], row["plan"], row["shard"]) for row in got["masks"]}
+        shards = Counter(each[:2] for each in masked)
+        findings += differences("masks of an image by the same settings", Counter(set(shards)), shards, where=where)
         return findings
-
-    def expected_rows(self, taken: dict[tuple[str, str], Record]) -> dict[str, Counter[Any]]:
-        """Rows of the four tables, made from the shards' own bytes."""
-        rows: dict[str, Counter[Any]] = {name: Counter() for name in TABLES}
-        withdrawn = self.withdrawn(taken.values())
-        for (plan, shard), record in taken.items():
-            fields = record.fields
-            counts = [sum(part[what] for part in record.parts("tar")) for what in ("images", "masks")]
-            rows["shards"][(plan, shard, record.generation, *counts, record.sha256)] += 1
-            rows["rejects"].update((reject["source"], plan, shard) for reject in fields["rejects"])
-            for part in record.parts("tar"):
-                generation = int(part["key"].rpartition("/g")[2].partition("-")[0])
-                for name, offset, data in self.members(part):
-                    if fields["kind"] == "images" and name.endswith(".jpg"):
-                        sha256 = hashlib.sha256(data).hexdigest()
-                        image_place = (plan, shard, part["key"], offset, len(data), sha256)
-                        rows["images"][(int(sha256[:16], 16) >> 1, *image_place)] += 1
-                    elif fields["kind"] == "masks":
-                        document = json.loads(data)
-                        for ordinal, mask in enumerate(document["annotations"]):
-                            pair = (document["image"]["image_id"], mask["id"])
-                            if pair not in withdrawn:
-                                place = (plan, shard, generation, part["key"], offset, ordinal)
-                                rows["masks"][(*pair, *place)] += 1
-        return rows
-
-    def withdrawn(self, records: Iterable[Record]) -> set[tuple[int, int]]:
-        pairs = set()
-        for record in records:
-            if record.fields["kind"] == "withdrawals":
-                for part in record.parts("rows"):
-                    pairs |= {(row["image_id"], row["mask_id"]) for row in _parquet(self.object(part["key"]))}
-        return pairs
 
     def completeness_findings(self, newest: dict[tuple[str, str], Record], number: int) -> list[Finding]:
         """Every planned shard has its record, and the tables hold every newest record."""
         planned = {
-            (plan["redoes"] or plan["plan_id"], shard["name"], shard["generation"])
+            (home_of(plan), shard["name"], shard["generation"])
             for plan in self.plans.values()
             for shard in plan["shards"]
         }
         made = {(*record.place, record.generation) for record in self.records.values()}
         findings = [Finding(kind=UNFINISHED, thing="shard", what=str(each)) for each in sorted(planned - made)]
         findings += [Finding(kind=FOREIGN, thing="shard", what=str(each)) for each in sorted(made - planned)]
-        in_tables = Counter(record.key for record in self.taken(number).values())
-        return findings + differences("shard", Counter(record.key for record in newest.values()), in_tables, "tables")
+        taken = self.state(number).taken
+        aside = {place for place, record in newest.items() if self.is_destroyed(record) and taken.get(place) != record}
+        expected = Counter(record.key for place, record in newest.items() if place not in aside)
+        got = Counter(record.key for place, record in taken.items() if place not in aside)
+        return findings + differences("shard", expected, got, "tables")
+
+    def is_destroyed(self, record: Record) -> bool:
+        """Whether its rows are lost, so that no fold can take it any more."""
+        return any(part["key"] in self.originals for part in record.parts("rows"))
+
+
+def home_of(plan: dict[str, Any]) -> str:
+    """Where a plan's shards lie; earlier versions did not say."""
+    return plan.get("home") or plan["redoes"] or plan["plan_id"]
 
 
 def differences(thing: str, expected: Counter[Any], got: Counter[Any], where: str = "shards") -> list[Finding]:
@@ -373,10 +334,6 @@ def differences(thing: str, expected: Counter[Any], got: Counter[Any], where: st
             kind = LOST if found < wanted else DOUBLED if wanted else FOREIGN
             findings.append(Finding(kind=kind, thing=thing, what=f"{where}: {each}: {found}, expected {wanted}"))
     return findings
-
-
-def _parquet(data: bytes) -> list[dict[str, Any]]:
-    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pylist()
 
 
 def digest(mask_HW: np.ndarray) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import workers
-from tests.faults.checker import Files
+from tests.faults.checks.files import Files
 from tests.faults.datasets import plan_images, plan_masks, rebuild, redo_all, snapshot, some_masks
+from tests.faults.processes import FREEZE, KILL, STORE_FAILED, Ended, Job, Strike, Worker
 from tests.faults.reader import Reader
 from tests.faults.tally import Tally, create, expect_beaten, finished, look
-from tests.faults.workers import FREEZE, KILL, STORE_FAILED, Ended, Job, Strike, Worker
 
 MOST_STEPS = {
     "images": 45,
