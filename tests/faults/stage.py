@@ -94,12 +94,12 @@ def run(folder: Path, shards: int, kills: int, dice: random.Random) -> tuple[dic
     dice.shuffle(whom)
     moments = sorted(dice.sample(range(1, shards), kills))  # a kill each once so many shards are committed
     with ray_nodes() as address:
-        fire = Fire(folder, dataset, weights, plan.plan_id, address, dice)
+        fire = Fire(folder, dataset, weights, plan.home, address, dice)
         for moment, victim in zip(moments, whom, strict=True):
             fire.kill_at(moment, victim)
         fire.finish()
     findings = StageChecker(FolderFiles(Path(dataset.uri)), expected).check(complete=True)
-    commits = sorted((Path(dataset.uri) / "commits" / plan.plan_id).iterdir())
+    commits = sorted((Path(dataset.uri) / "commits" / plan.home).iterdir())
     begun = len(fire.begun.read_text().splitlines())
     rework = begun / PHOTOS_PER_SHARD - shards
     figures: dict[str, tuple[float, str]] = {
@@ -135,11 +135,11 @@ class Fire:
     """One driver after the other over the same plan, and the kills."""
 
     def __init__(
-        self, folder: Path, dataset: Dataset, weights: Path, plan_id: str, address: str, dice: random.Random
+        self, folder: Path, dataset: Dataset, weights: Path, home: str, address: str, dice: random.Random
     ) -> None:
         self.begun = folder / "begun"
         self._folder, self._dice = folder, dice
-        self._commits = Path(dataset.uri) / "commits" / plan_id
+        self._commits = Path(dataset.uri) / "commits" / home
         settings = [f"generate.{name}={getattr(CONFIG, name)}" for name in CHANGED]
         self._command = [sys.executable, "-m", "tests.faults.stage_driver", str(self.begun), "masks"]
         self._command += ["--dataset", dataset.uri, "--model", str(weights), "--json", "--ray-address", address]

@@ -25,10 +25,10 @@ def test_a_sound_dataset_has_no_findings_and_any_other_has(tmp_path: Path) -> No
     assert [len(masks) for masks in expected.values()] == [27] * SHARDS * stage.PHOTOS_PER_SHARD
     (plan,) = plan_masks(dataset, load_model(weights), stage.CONFIG, images_per_shard=stage.PHOTOS_PER_SHARD)
     worker = ShardWorker(weights, stage.CONFIG, dataset.uri)
-    worker.mask_shard(plan.plan_id, "000000")
+    worker.mask_shard(plan.plan_id, plan.shards[0].name)
     dataset.fold()
     assert findings(dataset, expected) == {(UNFINISHED, "shard")}
-    worker.mask_shard(plan.plan_id, "000001")
+    worker.mask_shard(plan.plan_id, plan.shards[1].name)
     dataset.fold()
     assert findings(dataset, expected) == set()
     assert findings(dataset, {**expected, 3: [*expected[3], "another mask"]}) == {(LOST, "mask")}
