@@ -5,10 +5,10 @@ for its annotator until somebody else claims the slot.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Update, and_, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -146,10 +146,13 @@ class Leases:
             with self._database.write() as connection:
                 if not check_may_work(connection, annotator) or self._holds_enough(connection, annotator):
                     return None
-                taken = connection.execute(_claim(annotator, token, self.lease_s, round_id)).one_or_none()
-                if taken is None:
+                for statement in _claims(connection, annotator, token, self.lease_s, round_id):
+                    taken = connection.execute(statement).one_or_none()
+                    if taken is not None:
+                        _log_claim(connection, token, annotator, taken.task_id, taken.slot)
+                        break
+                else:
                     return None
-                _log_claim(connection, token, annotator, taken.task_id, taken.slot)
         except IntegrityError:  # the same annotator claimed another slot of the same task at the same moment
             return self._claim_one(annotator, round_id)
         return self.get(token)
@@ -159,13 +162,26 @@ class Leases:
         return len(connection.execute(query.where(SLOTS.c.token.is_not(None))).all()) >= self.max_held
 
 
-def _claim(annotator: str, token: str, lease_s: float, round_id: str | None) -> Any:
+def _claims(
+    connection: Connection, annotator: str, token: str, lease_s: float, round_id: str | None
+) -> Iterator[Update]:
+    """Yield the statements that each try to take a slot: of work that the annotator began, then of each open round."""
+    query = select(ROUNDS.c.round_id).where(ROUNDS.c.state == RoundState.OPEN)
+    if round_id is not None:
+        query = query.where(ROUNDS.c.round_id == round_id)
+    rounds = connection.execute(query.order_by(ROUNDS.c.priority.desc(), ROUNDS.c.created_at)).scalars().all()
+    yield _claim(annotator, token, lease_s, and_(SLOTS.c.annotator == annotator, SLOTS.c.round_id.in_(rounds)))
+    for each in rounds:
+        yield _claim(annotator, token, lease_s, SLOTS.c.round_id == each)
+
+
+def _claim(annotator: str, token: str, lease_s: float, where: ColumnElement[bool]) -> Update:
     """Build the statement that takes the first free slot.
 
     All that another claim can change at the same time stands in the row that the statement locks. SQLite runs one
     writer at a time and needs no lock.
     """
-    mine, other = SLOTS.alias("mine"), ASSIGNMENTS
+    mine, work = SLOTS.alias("mine"), ASSIGNMENTS
     free = or_(
         SLOTS.c.expires_at.is_(None),
         SLOTS.c.expires_at < now(),
@@ -173,27 +189,17 @@ def _claim(annotator: str, token: str, lease_s: float, round_id: str | None) -> 
     )
     held = exists().where(mine.c.task_id == SLOTS.c.task_id, mine.c.annotator == annotator, mine.c.slot != SLOTS.c.slot)
     finished = exists().where(
-        other.c.task_id == SLOTS.c.task_id, other.c.annotator == annotator, other.c.state.in_(("skipped", "submitted"))
+        work.c.task_id == SLOTS.c.task_id, work.c.annotator == annotator, work.c.state.in_(("skipped", "submitted"))
     )
-    first = (
+    chosen = (
         select(SLOTS.c.task_id, SLOTS.c.slot)
-        .join(TASKS, TASKS.c.task_id == SLOTS.c.task_id)
-        .join(ROUNDS, ROUNDS.c.round_id == TASKS.c.round_id)
-        .where(ROUNDS.c.state == RoundState.OPEN, ~SLOTS.c.done, free, ~held, ~finished)
-        .order_by(
-            case((SLOTS.c.annotator == annotator, 0), else_=1),  # work that the annotator began comes first
-            ROUNDS.c.priority.desc(),
-            TASKS.c.priority.desc(),
-            TASKS.c.position,
-            TASKS.c.task_id,
-            SLOTS.c.slot,
-        )
+        .join(ROUNDS, ROUNDS.c.round_id == SLOTS.c.round_id)
+        .where(where, ROUNDS.c.state == RoundState.OPEN, ~SLOTS.c.done, free, ~held, ~finished)
+        .order_by(SLOTS.c.rank, SLOTS.c.position, SLOTS.c.task_id, SLOTS.c.slot)
         .limit(1)
         .with_for_update(of=SLOTS, skip_locked=True)
+        .cte("chosen")
     )
-    if round_id is not None:
-        first = first.where(TASKS.c.round_id == round_id)
-    chosen = first.cte("chosen")
     return (
         update(SLOTS)
         .where(SLOTS.c.task_id == chosen.c.task_id, SLOTS.c.slot == chosen.c.slot)

@@ -298,7 +298,16 @@ def _insert_tasks(connection: Connection, round_id: str, tasks: Sequence[TaskSpe
     query = select(TASKS.c.image_id, TASKS.c.task_id).where(TASKS.c.round_id == round_id)
     ids = {row.image_id: row.task_id for row in connection.execute(query)}
     slots = [
-        {"task_id": ids[task.image_id], "slot": slot, "done": False} for task in tasks for slot in range(task.overlap)
+        {
+            "task_id": ids[task.image_id],
+            "slot": slot,
+            "done": False,
+            "round_id": round_id,
+            "rank": -task.priority,
+            "position": first + number,
+        }
+        for number, task in enumerate(tasks)
+        for slot in range(task.overlap)
     ]
     connection.execute(insert(SLOTS), slots)
     given = [

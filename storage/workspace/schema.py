@@ -106,8 +106,18 @@ SLOTS = Table(
     Column("token", Text, comment="token of the lease; NULL: no lease"),
     Column("expires_at", UtcTime, comment="end of the lease or of a reservation for the annotator"),
     Column("done", Boolean, nullable=False),
+    Column("round_id", Text, ForeignKey(ROUNDS.c.round_id), nullable=False, comment="of the task, for the index"),
+    Column("rank", Integer, nullable=False, comment="minus the task's priority, for the index"),
+    Column("position", Integer, nullable=False, comment="of the task, for the index"),
     Index("uq_slots_task_id_annotator", "task_id", "annotator", unique=True),
     Index("ix_slots_annotator", "annotator"),
+    # A claim finds the next slot of a round without sorting all that are left.
+    Index(
+        "ix_slots_next",
+        *("round_id", "rank", "position", "task_id", "slot"),
+        sqlite_where=text("done = 0"),
+        postgresql_where=text("NOT done"),
+    ),
 )
 
 LEASES = Table(

@@ -187,12 +187,23 @@ def upgrade() -> None:
             "expires_at", sa.Double(), nullable=True, comment="end of the lease or of a reservation for the annotator"
         ),
         sa.Column("done", sa.Boolean(), nullable=False),
+        sa.Column("round_id", sa.Text(), nullable=False, comment="of the task, for the index"),
+        sa.Column("rank", sa.Integer(), nullable=False, comment="minus the task's priority, for the index"),
+        sa.Column("position", sa.Integer(), nullable=False, comment="of the task, for the index"),
         sa.ForeignKeyConstraint(["annotator"], ["users.name"], name=op.f("fk_slots_annotator")),
+        sa.ForeignKeyConstraint(["round_id"], ["rounds.round_id"], name=op.f("fk_slots_round_id")),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_slots_task_id")),
         sa.PrimaryKeyConstraint("task_id", "slot", name=op.f("pk_slots")),
     )
     with op.batch_alter_table("slots", schema=None) as batch_op:
         batch_op.create_index("ix_slots_annotator", ["annotator"], unique=False)
+        batch_op.create_index(
+            "ix_slots_next",
+            ["round_id", "rank", "position", "task_id", "slot"],
+            unique=False,
+            sqlite_where=sa.text("done = 0"),
+            postgresql_where=sa.text("NOT done"),
+        )
         batch_op.create_index("uq_slots_task_id_annotator", ["task_id", "annotator"], unique=True)
 
     op.create_table(
