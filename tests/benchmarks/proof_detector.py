@@ -76,6 +76,8 @@ def main() -> None:
     groups["odd ids"] = [image for image in images if image.domain not in arguments.all and image.image_id % 2]
     for name, members in groups.items():
         chosen = members[: arguments.max_images]
+        if not chosen:
+            continue  # DATA has no such photographs
         if "recall" in arguments.parts:
             measure_recall(name, model, detector, chosen)
         if "boxes" in arguments.parts:
