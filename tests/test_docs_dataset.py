@@ -116,6 +116,7 @@ ANSWERS = {
     "Distribution of mask sizes, as a fraction of the image": [(-3.0, 4), (-1.0, 4)],
     "Masks per hour of work, by model": [("seed-0123", 3600.0), ("vit_b-4567", 3600.0)],
     "Masks by annotator and round": 0,  # nobody drew any
+    "Seconds per mask, by stage and origin": 0,
     "Changes between two snapshots, shard by shard; query both and compare": 3,
 }
 """Of each recipe: the rows, or how many there are."""

@@ -9,11 +9,24 @@ from stages.rounds.agreement import Estimate
 from stages.rounds.quality import AnnotatorFigures, Figures, RoundReport
 
 _NONE = "-"
+_WORK = (
+    "#Answers",
+    "#Made",
+    "#Accepted",
+    "#Edited",
+    "#Rejected",
+    "#Seconds a mask",
+    "#Median",
+    "#90th percentile",
+    "#Masks an hour",
+    "#Clicks a mask",
+)
+"""Columns of the cells that `_cells` makes."""
 
 
 def render_round(report: RoundReport, *, now: datetime | None = None) -> str:
     """Render the whole page."""
-    name = report.name or report.round_id
+    name = report.name or "Round"
     written = now or datetime.now(UTC)
     body = (
         f'<p class="kicker">gigamask round</p><h1>{text(name)}</h1><p class="path">{text(report.round_id)}</p>'
@@ -57,38 +70,24 @@ def _work(report: RoundReport) -> str:
     rows = [("All", report.total)]
     rows += [("Prefilled images", report.prefilled)] if report.prefilled and report.empty else []
     rows += [("Images that began empty", report.empty)] if report.empty else []
-    columns = (
-        "",
-        "#Answers",
-        "#Made",
-        "#Accepted",
-        "#Edited",
-        "#Rejected",
-        "#Seconds a mask",
-        "#Median",
-        "#90th percentile",
-        "#Masks an hour",
-        "#Clicks a mask",
-    )
-    return table(columns, [(name, *_cells(figures)) for name, figures in rows]) + note(
+    return table(("", *_WORK), [(name, *_cells(figures)) for name, figures in rows]) + note(
         "Seconds a mask: all active time by the masks made. Median and percentile: the work on one mask alone."
     )
 
 
 def _annotators(annotators: Sequence[AnnotatorFigures]) -> str:
-    columns = ("Annotator", "#Answers", "#Made", "#Accepted", "#Edited", "#Rejected", "#Seconds a mask", "#Median")
-    more = ("#90th percentile", "#Masks an hour", "#Clicks a mask", "#Skipped", "#Agreement", "#Gold")
-    rows = [
+    work = [(text(each.annotator), *_cells(each.figures)) for each in annotators]
+    quality = [
         (
             text(each.annotator),
-            *_cells(each.figures),
-            f"{each.skips} ({100 * each.skip_rate:.0f} %)",
+            f"{each.skips:,} ({100 * each.skip_rate:.0f} %)",
             _estimate(each.agreement),
             _estimate(each.gold_found),
         )
         for each in annotators
     ]
-    return table((*columns, *more), rows)
+    columns = ("Annotator", "#Skipped", "#Agreement with others", "#Known masks found")
+    return table(("Annotator", *_WORK), work) + table(columns, quality)
 
 
 def _cells(figures: Figures) -> tuple[str, ...]:
