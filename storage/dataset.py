@@ -23,10 +23,11 @@ from storage.objects import probing
 from storage.objects.stores import ObjectStore, open_store
 from storage.protocol import commits, plans
 from storage.protocol.commits import Commit
+from storage.protocol.erasures import Erasures, read_erasures
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Reject
-from storage.tables import contents, fold_log, folds, lookup, snapshots
+from storage.tables import contents, erasing, fold_log, folds, lookup, snapshots
 from storage.tables.columns import MASKS
 from storage.tables.duplicates import Duplicates, duplicates_in
 from storage.tables.fold_log import DoneFold
@@ -48,7 +49,7 @@ class PlanStatus:
     plan_id: str
     """Id of the plan."""
     kind: PlanKind
-    """Kind of records in the plan's shards: images, masks or withdrawals."""
+    """Kind of records in the plan's shards: images, masks, withdrawals or erasures."""
     created_at: datetime
     """Time of the plan's creation, UTC."""
     planned: int
@@ -364,6 +365,29 @@ class Dataset:
         self.fold()
         return commit
 
+    def erase(self, image_ids: Iterable[int], reason: str) -> Commit:
+        """Erase images for good: their bytes and those of their masks become zeros in every shard, old ones included.
+
+        The images leave the tables, no reader returns them any more, and no ingest takes their photos again. The commit
+        record, which is returned, is stored before anything is overwritten. If this call dies, the same call, the next
+        fold or `finish_erasures` completes it.
+
+        Args:
+            image_ids: Ids of the images.
+            reason: Reason, which is stored in the record.
+
+        Raises:
+            ValueError: The dataset does not hold an image.
+            StoreError: The store fails.
+        """
+        commit = erasing.erase(self.store, image_ids, reason)
+        self.fold()
+        return commit
+
+    def erasures(self) -> Erasures:
+        """Read which images were erased, and in which objects."""
+        return read_erasures(self.store)
+
     def image_shards(self) -> list[Commit]:
         """Read the newest commit record of every image shard.
 
@@ -379,7 +403,7 @@ class Dataset:
         return contents.is_there(self.store, shard)
 
     def read_images(self, images: Commit | Images) -> Iterator[tuple[ImageRecord, bytes]]:
-        """Stream all or some images of a shard; each image is checked against its SHA-256.
+        """Stream all or some images of a shard; each image is checked against its SHA-256. Erased images are left out.
 
         Args:
             images: The shard's record or address, or a range or set of its images.
@@ -398,7 +422,7 @@ class Dataset:
     ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
         """Stream the images of a mask shard, each with its masks.
 
-        The image records hold only id, key, size and format.
+        The image records hold only id, key, size and format. Erased images are left out.
 
         Args:
             shard: The shard's record or address.
@@ -416,9 +440,11 @@ class Dataset:
         """Read one mask: find its row in the table `masks`, then read only that mask's bytes.
 
         Raises:
+            Erased: The image was erased.
             NotFound: There is no such mask or snapshot.
             Corrupt: Stored bytes are damaged.
         """
+        read_erasures(self.store).check(image_id)
         return lookup.read_mask(self.store, self._done(snapshot), image_id, mask_id)
 
     def known_image_ids(self) -> dict[int, bytes]:
@@ -501,7 +527,13 @@ class Dataset:
         return stream_masks(self.store, self._done(snapshot), chosen, filter)
 
     def masks_of_image(self, image_id: int, snapshot: str | None = None) -> pa.Table:
-        """Read the rows of one image in the table `masks`; fast in a dataset of any size."""
+        """Read the rows of one image in the table `masks`; fast in a dataset of any size.
+
+        Raises:
+            Erased: The image was erased.
+            NotFound: There is no such snapshot.
+        """
+        read_erasures(self.store).check(image_id)
         return lookup.masks_of_image(self.store, self._done(snapshot), image_id)
 
     def snapshot(self) -> Snapshot:

@@ -2,11 +2,15 @@
 
 
 class StoreError(Exception):
-    """Failure of the store; base class of NotFound, Conflict and Corrupt."""
+    """Failure of the store; base class of the other errors."""
 
 
 class NotFound(StoreError):
     """Failure to find an object in the store, or the plan, shard, snapshot or model that the object holds."""
+
+
+class Erased(NotFound):
+    """Failure to read an image, or masks of an image, that was erased for good."""
 
 
 class Conflict(StoreError):

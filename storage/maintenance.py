@@ -1,6 +1,6 @@
 """Upkeep of a dataset: redo shards, give shards up, remove garbage, check every byte, rebuild the tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from storage.marker import UpgradeReport, upgrade
@@ -8,8 +8,11 @@ from storage.objects.stores import ObjectStore
 from storage.protocol import cleaning, redo
 from storage.protocol.cleaning import CleaningReport
 from storage.protocol.commits import Commit
+from storage.protocol.erasures import Erasures, read_erasures
 from storage.protocol.plans import Plan
-from storage.tables.folds import FoldReport
+from storage.tables import erasing
+from storage.tables.erasing import FoundImages
+from storage.tables.folds import FoldReport, fold
 from storage.tables.orphans import find_orphans
 from storage.tables.rebuild import rebuild
 from storage.verification import verify as verification
@@ -93,6 +96,26 @@ class Maintenance:
             StoreError: The journal, a file below ~/.cache/gigamask, cannot be read.
         """
         return Journal(journal_path(self._store), again=again)
+
+    def find_images(self, image_ids: Collection[int]) -> FoundImages:
+        """Find the objects that hold images or their masks, in all generations of all shards.
+
+        Raises:
+            ValueError: The dataset does not hold an image.
+        """
+        found = erasing.find_images(self._store, image_ids)
+        erasing.check_held(found, read_erasures(self._store), sorted(image_ids))
+        return found
+
+    def finish_erasures(self) -> Erasures:
+        """Overwrite with zeros what is left of erased images, for example where an erasure died.
+
+        Returns:
+            All erasures of the dataset.
+        """
+        erasures = erasing.finish(self._store)
+        fold(self._store)
+        return erasures
 
     def rebuild_tables(self) -> FoldReport:
         """Rebuild the five tables from the commit records, even where the tables are damaged or missing."""

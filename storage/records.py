@@ -20,6 +20,10 @@ DUPLICATE = "duplicate"
 """Reason of a reject whose content the dataset holds already."""
 
 
+ERASED = "erased"
+"""Reason of a reject for an image that was erased for good."""
+
+
 class Stage(StrEnum):
     """Stage that made a mask or rejected an input.
 
@@ -28,7 +32,7 @@ class Stage(StrEnum):
 
     INGEST = "ingest"
     FOLD = "fold"
-    """Stage that takes commit records into the tables; it rejects copies of images and of masks."""
+    """Stage that takes commit records into the tables; it rejects copies of images and of masks, and erased images."""
     ASSISTED_MANUAL = "assisted_manual"
     SEMI_AUTOMATIC = "semi_automatic"
     FULLY_AUTOMATIC = "fully_automatic"

@@ -4,7 +4,7 @@ A file is named `<key>.<ext>`; a sample's files follow one another, sorted by en
 """
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -12,6 +12,7 @@ from storage.errors import Corrupt
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,24 @@ def read_shard(file: BinaryIO) -> Iterator[Member]:
         _exactly(file, -header.size % _BLOCK)
     if parts:
         yield Member(key=key, parts=parts)
+
+
+def find_files(file: BinaryIO, keys: Container[str]) -> Iterator[MemberSpan]:
+    """Find the files of the samples with the given keys; the shard is read once, piece by piece.
+
+    Raises:
+        Corrupt: The file is torn or is no shard, from some place on.
+    """
+    offset = 0
+    while header := _next_header(file):
+        offset += _BLOCK
+        key, _, ext = header.name.partition(".")
+        if key in keys:
+            yield MemberSpan(key=key, ext=ext, offset=offset, nbytes=header.size)
+        padded = header.size + -header.size % _BLOCK
+        for done in range(0, padded, _PIECE_BYTES):
+            _exactly(file, min(_PIECE_BYTES, padded - done))
+        offset += padded
 
 
 def _check_names(member: Member, seen: set[str]) -> None:

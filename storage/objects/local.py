@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -74,6 +74,20 @@ class LocalStore(ChecksFirstPut):
             if isinstance(error.__cause__, FileNotFoundError) and self._path(key).exists():
                 raise Conflict(f"{self._path(key)} is already there") from error  # so cleaning took ours away
             raise
+
+    def overwrite_with_zeros(self, key: str, ranges: Sequence[tuple[int, int]]) -> None:
+        def overwrite(path: Path) -> None:
+            with path.open("r+b") as file:
+                nbytes = file.seek(0, os.SEEK_END)
+                for start, length in ranges:
+                    stop = min(start + length, nbytes)
+                    file.seek(start)
+                    for at in range(start, stop, _READ_BYTES):
+                        file.write(bytes(min(_READ_BYTES, stop - at)))
+                file.flush()
+                os.fsync(file.fileno())
+
+        self._file_call(key, overwrite)
 
     def head(self, key: str) -> ObjectInfo:
         return ObjectInfo(nbytes=self._file_call(key, lambda path: path.stat().st_size))

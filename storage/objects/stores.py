@@ -1,13 +1,14 @@
 """The interface of every store of a dataset's bytes, with objects by key, and the choice of a store by address.
 
 Keys are relative paths with "/" between their parts. An object appears whole or not at all. A readable object
-never changes, except that `write`, `put` and `put_file` may replace it. The dataset replaces none (see commits.py).
+never changes, except that `write`, `put` and `put_file` may replace it, and `overwrite_with_zeros` changes it. The
+dataset replaces none (see commits.py), and only an erasure overwrites bytes.
 """
 
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -85,6 +86,17 @@ class ObjectStore(Protocol):
 
         Raises:
             Conflict: The object exists already.
+        """
+
+    def overwrite_with_zeros(self, key: str, ranges: Sequence[tuple[int, int]]) -> None:
+        """Overwrite parts of an object with zeros, durably. Several processes may do so at once.
+
+        Args:
+            key: The object.
+            ranges: Pairs of first byte and number of bytes; what lies behind the object's end is passed over.
+
+        Raises:
+            NotFound: There is no such object.
         """
 
     def head(self, key: str) -> ObjectInfo:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from storage.errors import Corrupt, NotFound, StoreError
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
@@ -60,6 +60,18 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ErasedObject:
+    """Object of some shard, in which an erasure overwrites the files of images with zeros."""
+
+    key: str
+    """Key of the object."""
+    ranges: tuple[tuple[int, int], ...]
+    """Pairs of the first byte and the number of bytes that become zeros, ascending."""
+    sha256: str
+    """SHA-256 of the object with these zeros, in hex."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Commit:
     """The commit record of a shard that is finished or was given up.
 
@@ -73,7 +85,7 @@ class Commit:
     generation: int
     """Number of times that the shard was redone; 0 for the first generation."""
     kind: PlanKind
-    """Kind of records in the shard: images, masks or withdrawals."""
+    """Kind of records in the shard: images, masks, withdrawals or erasures."""
     attempt_id: str
     """Id of the attempt that won; empty for a shard that was given up before any attempt made it."""
     parts: tuple[Part, ...]
@@ -94,6 +106,8 @@ class Commit:
     """Inputs that a shard of masks or amendments was made from; empty for other kinds of shards."""
     previous: str
     """SHA-256 of the record that this record replaces, in hex; empty for generation 0."""
+    erased: tuple[ErasedObject, ...] = ()
+    """Objects that an erasure overwrites in part; empty for other kinds of shards."""
     record_sha256: str = field(default="", compare=False)
     """SHA-256 of the stored record, in hex; empty before the record is stored."""
 
@@ -176,6 +190,7 @@ class Attempt:
         seconds: float = 0.0,
         stats: Mapping[str, object] | None = None,
         inherited: Sequence[Part] = (),
+        erased: Sequence[ErasedObject] = (),
         committed_at: datetime | None = None,
     ) -> Commit:
         """Create the commit record of the shard, and return the record that is stored.
@@ -201,6 +216,7 @@ class Attempt:
             made_by=self.plan.plan_id,
             inputs=self.shard.inputs if self.plan.kind.table == "masks" else (),
             previous=self.shard.previous,
+            erased=tuple(erased),
         )
         winner = put_commit(self.store, commit)
         if winner.attempt_id != self.attempt_id:
@@ -303,6 +319,8 @@ def commit_to_json(commit: Commit) -> bytes:
     """Write a commit record as JSON."""
     fields = asdict(commit)
     del fields["record_sha256"]
+    if not commit.erased:
+        del fields["erased"]  # so that records of other kinds stay as earlier versions know them
     inputs = inputs_to_json(commit.inputs)
     return json_bytes({"format": FORMAT, **fields, "inputs": inputs, "committed_at": commit.committed_at.isoformat()})
 
@@ -325,8 +343,14 @@ def commit_from_json(data: bytes, *, where: str) -> Commit:
         fields["kind"] = PlanKind(fields["kind"])
         fields["inputs"] = inputs_from_json(fields["kind"], fields["inputs"])
         fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
+        fields["erased"] = tuple(_erased_object(each) for each in fields.get("erased", ()))
         fields["committed_at"] = datetime.fromisoformat(fields["committed_at"])
         return Commit(**fields)
+
+
+def _erased_object(fields: Mapping[str, Any]) -> ErasedObject:
+    ranges = tuple((start, nbytes) for start, nbytes in fields["ranges"])
+    return ErasedObject(key=fields["key"], ranges=ranges, sha256=fields["sha256"])
 
 
 class _Hashing:

@@ -9,6 +9,7 @@ The strings of a shard are read from left to right:
                           `!<image_id>/<mask_id>`                            a mask to exclude (`KeptOut`)
     plans of withdrawals  `<image_id>/<mask_id>`                             one mask to withdraw (`MaskKey`)
     plans of amendments   those of masks and those of withdrawals
+    plans of erasures     `@<key>`                                           one image (`ImageKey`)
 
 A place is an image's index in its shard, which never changes: a redo adds images behind the others.
 """
@@ -16,7 +17,7 @@ A place is an image's index in its shard, which never changes: a redo adds image
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,7 @@ _RANGE = re.compile(r"(0|[1-9][0-9]*):([1-9][0-9]*)")
 _PLACES = re.compile(r"(0|[1-9][0-9]*)(,[1-9][0-9]*)*")
 _MASK = re.compile(r"(0|[1-9][0-9]*)/(0|[1-9][0-9]*)")
 _PLACE = re.compile(r"[0-9a-f]{12}")
+_IMAGE = re.compile(r"@([0-7][0-9a-f]{15})")
 
 
 class PlanKind(StrEnum):
@@ -33,6 +35,8 @@ class PlanKind(StrEnum):
     IMAGES = "images"
     MASKS = "masks"
     WITHDRAWALS = "withdrawals"
+    ERASURES = "erasures"
+    """Images that are erased for good."""
     AMENDMENTS = "amendments"
     """Masks that take the place of other masks: the same fold adds the new masks and removes the withdrawn ones."""
 
@@ -162,6 +166,28 @@ class MaskKey:
         return cls(image_id=int(found[1]), mask_id=int(found[2]))
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class ImageKey:
+    """Key of one image, which an erasure names whatever shards hold the image."""
+
+    image_id: int
+
+    def __str__(self) -> str:
+        return f"@{self.image_id:016x}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ImageKey":
+        """Read `@<key>`, where the key is the image_id as 16 hex digits.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        found = _IMAGE.fullmatch(text)
+        if not found:
+            raise ValueError(f"image {text!r}: expected @ and a 63-bit id as 16 hex digits")
+        return cls(image_id=int(found[1], 16))
+
+
 @dataclass(frozen=True, kw_only=True)
 class KeptOut:
     """Input of a mask shard that keeps one mask out of the shard.
@@ -217,7 +243,7 @@ class PhotoKey:
         return key
 
 
-Input = PhotoKey | ShardAddress | ImageRange | ImageSet | KeptOut | MaskKey
+Input = PhotoKey | ShardAddress | ImageRange | ImageSet | KeptOut | MaskKey | ImageKey
 Images = ShardAddress | ImageRange | ImageSet
 
 _ALLOWED: dict[PlanKind, tuple[type, ...]] = {
@@ -225,7 +251,14 @@ _ALLOWED: dict[PlanKind, tuple[type, ...]] = {
     PlanKind.MASKS: (ShardAddress, ImageRange, ImageSet, KeptOut),
     PlanKind.WITHDRAWALS: (MaskKey,),
     PlanKind.AMENDMENTS: (ShardAddress, ImageRange, ImageSet, KeptOut, MaskKey),
+    PlanKind.ERASURES: (ImageKey,),
 }
+_PARSERS: dict[PlanKind, Callable[[str], Input]] = {
+    PlanKind.IMAGES: PhotoKey.parse,
+    PlanKind.WITHDRAWALS: MaskKey.parse,
+    PlanKind.ERASURES: ImageKey.parse,
+}
+"""Functions that read an input, for the kinds whose inputs take one string each."""
 
 
 def check_inputs(kind: PlanKind, inputs: Sequence[Input]) -> None:
@@ -262,10 +295,8 @@ def inputs_from_json(kind: PlanKind, texts: Sequence[str]) -> tuple[Input, ...]:
     Raises:
         ValueError: A string has none of the forms that this kind of shard knows.
     """
-    if kind is PlanKind.IMAGES:
-        return tuple(PhotoKey.parse(text) for text in texts)
-    if kind is PlanKind.WITHDRAWALS:
-        return tuple(MaskKey.parse(text) for text in texts)
+    if kind in _PARSERS:
+        return tuple(_PARSERS[kind](text) for text in texts)
     inputs: list[Input] = []
     for text in texts:
         last = inputs[-1] if inputs else None

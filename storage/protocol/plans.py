@@ -61,7 +61,7 @@ class Plan:
     plan_id: str
     """Id of the plan: its kind and the first 16 hex digits of the hash of its content."""
     kind: PlanKind
-    """Kind of records in the plan's shards: images, masks or withdrawals."""
+    """Kind of records in the plan's shards: images, masks, withdrawals or erasures."""
     shards: tuple[PlannedShard, ...]
     """Shards of the plan, in the order of work."""
     settings: Mapping[str, object]

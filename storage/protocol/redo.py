@@ -29,6 +29,8 @@ def plan_redo(
     base = read_plan(store, plan.redoes) if plan.redoes else plan
     if base.kind in (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS):
         raise ValueError(f"plan {base.plan_id}: {base.kind} are not made again; withdraw or amend masks once more")
+    if base.kind is PlanKind.ERASURES:
+        raise ValueError(f"plan {base.plan_id}: erasures are not made again; `gigamask erase --finish` completes them")
     planned = {shard.name: shard for shard in base.shards}
     every = newest_generations(list_commits(store, base.home))
     newest = {address.shard: address for address in every if address.shard in planned}

@@ -1,22 +1,26 @@
 """Changes that commit records make to a table: append rows, replace the rows of shards, withdraw masks.
 
-`LeftOut` says which content of the records stays out of the tables: withdrawn masks, and copies of images.
+`LeftOut` says which content of the records stays out of the tables: withdrawn masks, copies of images, erased images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from storage.errors import Corrupt
 from storage.objects.stores import ObjectStore
-from storage.protocol.commits import Commit, Part, read_commits
+from storage.protocol.commits import Commit, Part, list_commits, newest_generations, read_commits
+from storage.protocol.erasures import erasures_of, read_erasures
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta
-from storage.tables.duplicates import Duplicates, duplicates_in, ids_of, without_copies
+from storage.tables.duplicates import Duplicates, duplicates_in, ids_of, without_images
 from storage.tables.fold_log import DoneFold, Fold, FoldedRecord, folded_generations
 from storage.tables.rows import reject_rows, shard_rows
 from storage.tables.withdrawals import withdrawn_by, withdrawn_masks, without_masks
+
+_WITH_IMAGE_ID = ("images", "masks", "annotations")
+"""Tables whose rows are about one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +31,29 @@ class LeftOut:
     """Withdrawn masks, with the columns of WITHDRAWALS."""
     duplicates: Duplicates
     """Image ids whose rows stay out, by the lineage of the shard."""
+    erased: frozenset[int] = frozenset()
+    """Ids of the erased images."""
 
 
-def left_out(store: ObjectStore, done: DoneFold, new: Iterable[FoldedRecord] = ()) -> LeftOut:
+def left_out(store: ObjectStore, done: DoneFold, new: Sequence[FoldedRecord] = ()) -> LeftOut:
     """Read what stays out of the tables after `done`, together with the decisions of the next fold about `new`."""
     decided = {record.address.lineage: record.kept_out for record in new}
     duplicates = {
         **duplicates_in(store, done),
         **{lineage: ids_of(keys) for lineage, keys in decided.items() if keys is not None},
     }
-    return LeftOut(withdrawn=withdrawn_masks(store, done), duplicates=duplicates)
+    erased = erased_ids(store, done, [record.address for record in new])
+    return LeftOut(withdrawn=withdrawn_masks(store, done), duplicates=duplicates, erased=erased)
+
+
+def erased_ids(store: ObjectStore, done: DoneFold, new: Sequence[ShardAddress] = ()) -> frozenset[int]:
+    """Read the ids of the images that erasures in the tables of `done`, or erasures among `new`, name."""
+    names = newest_generations(list_commits(store, kind=PlanKind.ERASURES))
+    if names:
+        taken = folded_generations(store, done)
+        names = [name for name in names if (name.plan_id, name.shard) in taken]
+    names += [name for name in new if name.kind == PlanKind.ERASURES]
+    return frozenset(read_erasures(store, set(names)).images)
 
 
 def checked_records(store: ObjectStore, current: Fold) -> list[Commit]:
@@ -61,15 +78,18 @@ def change_of(
         store: The store of the dataset.
         done: The fold before.
         name: Name of the table.
-        action: Action of the new fold: append, replace, withdraw, amend or compact.
+        action: Action of the new fold: append, replace, withdraw, amend, erase or compact.
         commits: Commit records that the new fold takes.
         left_out: Content that stays out of the tables.
     """
     if action in ("withdraw", "amend") and name == "masks":
         return _withdrawing(store, done, commits, left_out)
+    if action == "erase" and name in _WITH_IMAGE_ID:
+        ids = sorted(erasures_of(commits).images)
+        return delta.deleting(f"image_id IN ({', '.join(map(str, ids))})") if ids else None
     rows = rows_of(store, name, commits, left_out)
     counted = count_rows(name, commits, left_out.duplicates)
-    if action == "replace" or (action == "compact" and counted):
+    if action in ("replace", "erase") or (action == "compact" and counted):
         return delta.replacing(name, rows, [(commit.plan_id, commit.shard) for commit in commits])
     return delta.appending(name, rows) if action != "compact" and counted else None
 
@@ -139,7 +159,7 @@ def rows_of(store: ObjectStore, name: str, commits: Sequence[Commit], left_out: 
         return lambda: [reject_rows(ordered, left_out.duplicates)]
     if name == "annotations":  # work stays work where its mask is withdrawn
         annotations = [part for commit in ordered for part in commit.annotations()]
-        return lambda: (contents.read_rows(store, part) for part in annotations)
+        return lambda: (without_images(contents.read_rows(store, part), left_out.erased) for part in annotations)
     parts = [(commit, part) for commit in ordered if commit.kind.table == name for part in commit.rows()]
     return lambda: (_part_rows(store, commit, part, left_out) for commit, part in parts)
 
@@ -151,5 +171,6 @@ def _part_rows(store: ObjectStore, commit: Commit, part: Part, left_out: LeftOut
 
 def rows_to_keep(commit: Commit, rows: pa.Table, left_out: LeftOut) -> pa.Table:
     """Remove what stays out of the tables from rows of a shard."""
-    kept = without_copies(rows, left_out.duplicates.get(commit.address.lineage, ()))
+    copies = left_out.duplicates.get(commit.address.lineage, frozenset())
+    kept = without_images(rows, copies | left_out.erased)
     return without_masks(kept, left_out.withdrawn) if commit.kind.table == "masks" else kept

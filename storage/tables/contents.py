@@ -7,8 +7,9 @@ An image shard's sample is `<key>.jpg|png` and `<key>.json` (the image and its i
 import hashlib
 import io
 import json
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, BinaryIO, cast
 
@@ -16,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import rle
-from storage.errors import Corrupt, NotFound
+from storage.errors import Corrupt, NotFound, StoreError
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, MemberSpan, read_shard, write_shard
 from storage.objects.stores import ObjectStore, sha256_of
-from storage.protocol.commits import Attempt, Commit, Part, PartRole, read_commits
+from storage.protocol.commits import Attempt, Commit, ErasedObject, Part, PartRole, read_commits
+from storage.protocol.erasures import Erasures, ZeroedDigest, is_expected, is_whole, read_erasures
 from storage.protocol.inputs import ShardAddress
 from storage.records import FORMATS, ImageRecord, MaskRecord, Provenance, image_id_of, image_key
 from storage.tables.columns import ANNOTATIONS, REPEATED
@@ -68,29 +70,34 @@ def put_masks(
 
 
 def read_images(store: ObjectStore, commit: Commit) -> Iterator[tuple[ImageRecord, bytes]]:
-    """Stream the images of a shard.
+    """Stream the images of a shard; erased images are left out.
 
     Raises:
         Corrupt: The bytes of an image or of the tar do not have the recorded SHA-256.
+        StoreError: Images of the shard were erased meanwhile.
     """
+    erasures = read_erasures(store)
     for part in commit.tars():
-        for member in read_part(store, part):
-            image = _image_from_json(member, f"{store.uri}/{part.key}")
-            yield image, checked(image, member.parts[image.format], f"{store.uri}/{part.key}")
+        with _erased_meanwhile(store, part, erasures):
+            for member in read_part(store, part, erasures):
+                image = _image_from_json(member, f"{store.uri}/{part.key}")
+                yield image, checked(image, member.parts[image.format], f"{store.uri}/{part.key}")
 
 
 def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) -> Iterator[tuple[ImageRecord, bytes]]:
-    """Stream some images of a shard, and read only the bytes of these images.
+    """Stream some images of a shard, and read only the bytes of these images; erased images are left out.
 
     Args:
         store: The store of the dataset.
         commit: Commit record of the shard.
-        places: Indices of the images in the order of `read_images`, ascending.
+        places: Indices of the images in the shard, ascending; erased images keep their indices.
 
     Raises:
         ValueError: The shard has no image at one of the places.
         Corrupt: The bytes of an image do not have the recorded SHA-256.
+        Erased: An image was erased meanwhile.
     """
+    erasures = read_erasures(store)
     if places and not 0 <= places[0] <= places[-1] < commit.images:
         raise ValueError(f"images {places[0]} to {places[-1]} of shard {commit.address}, which has {commit.images}")
     first = 0
@@ -98,14 +105,15 @@ def read_images_at(store: ObjectStore, commit: Commit, places: Sequence[int]) ->
         own = [place - first for place in places if first <= place < first + part.images]
         rows = read_rows(store, part).take(own).to_pylist() if own else []
         for row in rows:
-            yield read_image(store, row)
+            if row["image_id"] not in erasures.images:
+                yield read_image(store, row)
         first += part.images
 
 
 def read_masks(
     store: ObjectStore, commit: Commit, withdrawn: Container[tuple[int, int]] = ()
 ) -> Iterator[tuple[ImageRecord, list[MaskRecord]]]:
-    """Stream the images of a mask shard, each with its masks; withdrawn masks are left out.
+    """Stream the images of a mask shard, each with its masks; withdrawn masks and erased images are left out.
 
     The image records hold only what the annotation file states: id, key, size and format.
 
@@ -116,13 +124,17 @@ def read_masks(
 
     Raises:
         Corrupt: Stored bytes are damaged, or a mask is not where the shard's rows say.
+        StoreError: Images of the shard were erased meanwhile.
     """
+    erasures = read_erasures(store)
     for part, rows_part in zip(commit.tars(), commit.rows(), strict=True):
-        rows = iter(read_rows(store, rows_part).to_pylist())
-        for member in read_part(store, part):
-            image, masks = parse_sa1b(json.loads(member.parts["json"]))
-            placed = [_with_provenance(mask, next(rows, None), f"{store.uri}/{part.key}") for mask in masks]
-            yield image, [mask for mask in placed if (mask.image_id, mask.mask_id) not in withdrawn]
+        every = read_rows(store, rows_part).to_pylist()
+        rows = iter(row for row in every if row["image_id"] not in erasures.images)
+        with _erased_meanwhile(store, part, erasures):
+            for member in read_part(store, part, erasures):
+                image, masks = parse_sa1b(json.loads(member.parts["json"]))
+                placed = [_with_provenance(mask, next(rows, None), f"{store.uri}/{part.key}") for mask in masks]
+                yield image, [mask for mask in placed if (mask.image_id, mask.mask_id) not in withdrawn]
 
 
 def have_rows(store: ObjectStore, commits: Sequence[Commit]) -> set[ShardAddress]:
@@ -147,8 +159,9 @@ def newest_with_rows(store: ObjectStore, commits: Sequence[Commit]) -> list[Comm
 
 
 def is_there(store: ObjectStore, commit: Commit) -> bool:
-    """Whether all objects of a shard are stored with the SHA-256 that the shard's record states."""
-    return _are_whole(store, commit.parts)
+    """Whether all objects of a shard are stored with the SHA-256 that the shard's record, or an erasure, states."""
+    erasures = read_erasures(store)
+    return all(is_whole(store, part, erasures) for part in commit.parts)
 
 
 def _folded_parts(commit: Commit) -> list[Part]:
@@ -163,16 +176,47 @@ def _are_whole(store: ObjectStore, parts: Iterable[Part]) -> bool:
         return False
 
 
-def read_part(store: ObjectStore, part: Part) -> Iterator[Member]:
-    """Stream the samples of one tar.
+def read_part(
+    store: ObjectStore,
+    part: Part,
+    erasures: Erasures,
+    *,
+    on_erased: Callable[[Member], None] = lambda member: None,
+) -> Iterator[Member]:
+    """Stream the samples of one tar, without those of erased images.
+
+    Args:
+        store: The store of the dataset.
+        part: The tar.
+        erasures: The dataset's erasures.
+        on_erased: Function that is called with the samples of erased images, whether they are overwritten or not.
 
     Raises:
         Corrupt: Size or SHA-256 differ from the record. The error may be raised only after the last sample.
     """
     with store.open(part.key) as stream:
-        checked = _Checked(stream, f"{store.uri}/{part.key}")
-        yield from read_shard(cast("BinaryIO", checked))
+        checked = _Checked(stream, f"{store.uri}/{part.key}", erasures.objects.get(part.key, ()))
+        for member in read_shard(cast("BinaryIO", checked)):
+            if member.key in erasures.keys:
+                on_erased(member)
+            else:
+                yield member
         checked.finish(part)
+
+
+@contextmanager
+def _erased_meanwhile(store: ObjectStore, part: Part, erasures: Erasures) -> Iterator[None]:
+    """Tell an erasure that began while a tar was read from damage.
+
+    Raises:
+        StoreError: Images of the tar were erased after `erasures` were read.
+    """
+    try:
+        yield
+    except (Corrupt, ValueError) as error:
+        if read_erasures(store).objects.get(part.key, ()) != erasures.objects.get(part.key, ()):
+            raise StoreError(f"{store.uri}/{part.key}: images of it were erased meanwhile; read it again") from error
+        raise
 
 
 def read_rows(store: ObjectStore, part: Part) -> pa.Table:
@@ -269,7 +313,11 @@ def _check_new(attempt: Attempt, images: Sequence[ImageRecord], inherited: Commi
         return
     if inherited.record_sha256 != attempt.shard.previous:
         raise ValueError(f"shard {inherited.address} is not the one that {attempt.shard.name} was planned to replace")
-    kept = {member.key for part in inherited.tars() for member in read_part(attempt.store, part)}
+    kept: set[str] = set()
+    erasures = read_erasures(attempt.store)
+    for part in inherited.tars():
+        with _erased_meanwhile(attempt.store, part, erasures):
+            kept |= {member.key for member in read_part(attempt.store, part, erasures)}
     twice = sorted(kept & {image.key for image in images})
     if twice:
         raise ValueError(f"image {twice[0]} is in {inherited.address} already; redo the shard without inheriting")
@@ -304,19 +352,22 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 class _Checked:
-    """Stream that hashes the bytes read from it, to check them against the record of a part."""
+    """Stream that hashes the bytes read from it, to check them against the record of a part, and its erasures."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self.name, self._stream, self._digest, self._nbytes = name, stream, hashlib.sha256(), 0
+    def __init__(self, stream: BinaryIO, name: str, listed: Sequence[ErasedObject]) -> None:
+        self.name, self._stream, self._nbytes, self._listed = name, stream, 0, listed
+        self._digests = [ZeroedDigest(ranges) for ranges in [(), *(each.ranges for each in listed)]]
 
     def read(self, nbytes: int) -> bytes:
         data = self._stream.read(nbytes)
-        self._digest.update(data)
+        for digest in self._digests:
+            digest.update(data)
         self._nbytes += len(data)
         return data
 
     def finish(self, part: Part) -> None:
         while self.read(1 << 20):
             pass
-        if (self._nbytes, self._digest.hexdigest()) != (part.nbytes, part.sha256):
+        found = [digest.hexdigest() for digest in self._digests]
+        if self._nbytes != part.nbytes or not is_expected(found, part, self._listed):
             raise Corrupt(f"{self.name}: not the bytes that were committed; run `gigamask verify`")

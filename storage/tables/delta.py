@@ -251,6 +251,17 @@ def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Chang
     return lambda table, properties: _write(table, properties, name, rows, where)
 
 
+def deleting(where: str) -> Change:
+    """Make the change that deletes the rows for which an SQL condition holds."""
+    return lambda table, properties: _delete(table, properties, where)
+
+
+def _delete(table: DeltaTable, properties: CommitProperties, where: str) -> None:
+    table.delete(
+        where, writer_properties=_WRITER, commit_properties=properties, post_commithook_properties=_AFTER_COMMIT
+    )
+
+
 def try_again(read: Callable[[], _T]) -> _T:
     """Call `read`, and call it again if the store fails.
 

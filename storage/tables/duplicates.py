@@ -21,7 +21,7 @@ from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, read_commit
 from storage.protocol.inputs import Input, PlanKind, ShardAddress, image_inputs, image_shard, inputs_from_json
 from storage.protocol.plans import read_plan
-from storage.records import Stage, image_key
+from storage.records import DUPLICATE, Stage, image_key
 from storage.tables import contents
 from storage.tables.fold_log import DoneFold, table_rows
 from storage.tables.query import query
@@ -37,7 +37,8 @@ _MAX_IDS_NAMED = 2048
 
 def duplicates_in(store: ObjectStore, done: DoneFold) -> Duplicates:
     """Read the copies that the folds up to `done` left out."""
-    rows = query(store, done, f"SELECT plan, shard, source FROM rejects WHERE stage = '{Stage.FOLD}'").to_pylist()
+    where = f"stage = '{Stage.FOLD}' AND reason = '{DUPLICATE}'"
+    rows = query(store, done, f"SELECT plan, shard, source FROM rejects WHERE {where}").to_pylist()
     found: defaultdict[str, set[int]] = defaultdict(set)
     for row in rows:
         found[f"{row['plan']}/{row['shard']}"].add(int(row["source"], 16))
@@ -64,11 +65,11 @@ def find_duplicates(
     return {lineage: ids for lineage, ids in left_out.items() if ids}
 
 
-def without_copies(rows: pa.Table, copies: Collection[int]) -> pa.Table:
+def without_images(rows: pa.Table, image_ids: Collection[int]) -> pa.Table:
     """Remove the rows of the given images; the other rows keep their order."""
-    if not copies or not rows.num_rows:
+    if not image_ids or not rows.num_rows:
         return rows
-    keep = ~np.isin(rows["image_id"].to_numpy(), np.fromiter(copies, np.int64, len(copies)))
+    keep = ~np.isin(rows["image_id"].to_numpy(), np.fromiter(image_ids, np.int64, len(image_ids)))
     return rows.filter(pa.array(keep))
 
 

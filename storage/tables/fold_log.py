@@ -55,8 +55,9 @@ class Fold:
     """Kind of change that the fold makes to the tables.
 
     "append" adds shards new to the tables, "replace" newer generations of shards that are in them; "withdraw" removes
-    withdrawn masks; "amend" removes masks and adds those that take their place; "compact" rewrites the rows of small
-    folds as one file. The list of a rebuild's records has the action "rebuild".
+    withdrawn masks; "amend" removes masks and adds those that take their place; "erase" removes all rows of erased
+    images; "compact" rewrites the rows of small folds as one file. The list of a rebuild's records has the action
+    "rebuild".
     """
     records: tuple[FoldedRecord, ...]
     """Commit records that the fold takes."""

@@ -16,7 +16,7 @@ from storage.formats.documents import FORMAT, json_bytes
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, list_commits, newest_generations, read_commits
 from storage.protocol.inputs import PlanKind, ShardAddress
-from storage.tables import contents, delta, fold_log
+from storage.tables import contents, delta, erasing, fold_log
 from storage.tables.changes import can_be_withdrawn, change_of, checked_records, left_out
 from storage.tables.columns import SCHEMAS
 from storage.tables.duplicates import Duplicates, duplicates_in, find_duplicates, keys_of
@@ -164,10 +164,17 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
         if planned.fold is None:
             return planned
         before_step("plan")
+        overwrite_erased(store, planned.fold)
         store.make_names_durable(record.key for record in planned.fold.records)
         with suppress(Conflict):
             store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned.fold), "created_at": now()}))
     return Pending(fold=read_fold(store, done.number + 1))
+
+
+def overwrite_erased(store: ObjectStore, planned: Fold) -> None:
+    """Overwrite the objects of erasures before a fold takes the erasures, whoever left that undone."""
+    if planned.action == "erase":
+        erasing.overwrite(store, (each for commit in checked_records(store, planned) for each in commit.erased))
 
 
 def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:
@@ -181,17 +188,20 @@ def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:
 def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
     """Plan the next fold, over commit records that are not in the tables of `done` yet.
 
-    New shards are folded first, then newer generations of shards, then withdrawals and amendments. The last three
-    change rows that must be in the tables already.
+    Erasures are folded first, then new shards, newer generations of shards, withdrawals, and amendments. The last three
+    change rows that must be in the tables already. Erased images in a shard that was committed late are overwritten
+    here, before the shard is folded.
     """
     # Records by what a fold does with them
     taken = folded_generations(store, done)
     names = _listed(store)
     fresh = [name for name in names if (name.plan_id, name.shard) not in taken]
-    withdrawing = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS)
+    newer = [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)]
+    later = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS, PlanKind.ERASURES)
     choices = {
-        "append": [name for name in fresh if name.kind not in withdrawing],
-        "replace": [name for name in names if name.generation > taken.get((name.plan_id, name.shard), name.generation)],
+        "erase": [name for name in [*fresh, *newer] if name.kind == PlanKind.ERASURES],
+        "append": [name for name in fresh if name.kind not in later],
+        "replace": [name for name in newer if name.kind != PlanKind.ERASURES],
         "withdraw": [name for name in fresh if name.kind == PlanKind.WITHDRAWALS],
         "amend": [name for name in fresh if name.kind == PlanKind.AMENDMENTS],
     }
@@ -208,6 +218,8 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
             chosen = [commit for commit in commits if commit.address in readable]
             if action == "append":  # where the rows of a redo are lost, the generation before it counts
                 chosen = contents.newest_with_rows(store, commits)
+            if action != "erase" and erasing.name_late(store, chosen):
+                return unfolded(store, done)
             if chosen:
                 records = _decided(store, done, action, chosen)
                 return Pending(fold=Fold(number=done.number + 1, action=action, records=records))
@@ -218,9 +230,10 @@ def _listed(store: ObjectStore) -> list[ShardAddress]:
     """List the newest generation of every shard, in the order of their plans.
 
     Shards are listed before the shards that they were made from. So the list never holds a mask shard without the image
-    shard that it was made from, although others commit meanwhile.
+    shard that it was made from, although others commit meanwhile. Erasures are listed last, so that no shard is folded
+    without an erasure that was recorded before the shard was written.
     """
-    order = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS, PlanKind.MASKS, PlanKind.IMAGES)
+    order = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS, PlanKind.MASKS, PlanKind.IMAGES, PlanKind.ERASURES)
     return newest_generations(name for kind in order for name in list_commits(store, kind=kind))
 
 

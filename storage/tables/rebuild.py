@@ -8,6 +8,7 @@ from dataclasses import replace
 from storage.errors import Conflict
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, list_commits, read_commits
+from storage.protocol.erasures import read_erasures
 from storage.protocol.inputs import PlanKind
 from storage.tables import contents, delta
 from storage.tables.changes import LeftOut, change_of, checked_records, count_rows, left_out, rows_of
@@ -23,7 +24,7 @@ from storage.tables.fold_log import (
     put_rebuilt,
     read_done,
 )
-from storage.tables.folds import MAX_RECORDS, FoldReport, folded_as, publish, unfolded
+from storage.tables.folds import MAX_RECORDS, FoldReport, folded_as, overwrite_erased, publish, unfolded
 from storage.tables.orphans import claim_to_publish
 from storage.tables.withdrawals import withdrawn_by
 
@@ -56,12 +57,13 @@ def rebuild(store: ObjectStore) -> FoldReport:
 
 
 def _take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[FoldedRecord]]:
-    """Fill new tables with the records that the log names, without the masks that these records withdraw."""
+    """Fill new tables with the records that the log names, without erased images and the masks that they withdraw."""
     there = set(list_commits(store))
     folded = [record for record in folded_records(store) if record.address in there]
     kinds = (PlanKind.WITHDRAWALS, PlanKind.AMENDMENTS)
     withdrawals = [record.address for record in folded if record.address.kind in kinds]
     withdrawn = withdrawn_by(store, read_commits(store, withdrawals))
+    erased = frozenset(read_erasures(store).images)
     taken: list[FoldedRecord] = []
     for start in range(0, len(folded), MAX_RECORDS):
         some = folded[start : start + MAX_RECORDS]
@@ -69,7 +71,7 @@ def _take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[Fo
         readable = contents.have_rows(store, every)
         commits = [commit for commit in every if commit.address in readable]
         duplicates = _decisions(store, built, some, commits)
-        out = LeftOut(withdrawn=withdrawn, duplicates=duplicates)
+        out = LeftOut(withdrawn=withdrawn, duplicates=duplicates, erased=erased)
         versions = {}
         for name in SCHEMAS:
             rows = rows_of(store, name, commits, out)
@@ -93,6 +95,7 @@ def _decisions(
 def _catch_up(store: ObjectStore, built: DoneFold, records: list[FoldedRecord]) -> tuple[DoneFold, list[FoldedRecord]]:
     """Add the records that are missing from tables not yet published."""
     while (missing := unfolded(store, built).fold) is not None:
+        overwrite_erased(store, missing)
         commits = checked_records(store, missing)
         out = left_out(store, built, missing.records)
         versions = {

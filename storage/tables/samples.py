@@ -13,6 +13,7 @@ from typing import Any
 from storage.errors import Corrupt
 from storage.formats.sa1b import parse_sa1b
 from storage.objects.stores import ObjectStore
+from storage.protocol.erasures import read_erasures
 from storage.records import ImageRecord, MaskRecord, Provenance
 
 Row = Mapping[str, Any]
@@ -30,12 +31,17 @@ def read_image(store: ObjectStore, row: Row) -> tuple[ImageRecord, bytes]:
     """Read the image that a row of the table `images` describes.
 
     Raises:
+        Erased: The image was erased.
         Corrupt: The bytes are not those of the row.
         NotFound: The row's tar is gone.
     """
     image = ImageRecord.from_row(row)
     data = store.get_range(row["part"], row["member_offset"], row["member_nbytes"])
-    return image, checked(image, data, f"{store.uri}/{row['part']}")
+    try:
+        return image, checked(image, data, f"{store.uri}/{row['part']}")
+    except Corrupt:
+        read_erasures(store).check(image.image_id)
+        raise
 
 
 def checked(image: ImageRecord, data: bytes, where: str) -> bytes:
@@ -57,12 +63,17 @@ def read_masks(store: ObjectStore, rows: Iterable[Row]) -> list[MaskRecord]:
     Each annotation file is read once, however many rows refer to it.
 
     Raises:
+        Erased: The image of a mask was erased.
         Corrupt: A mask is not where its row says.
         NotFound: A row's tar is gone.
     """
     wanted = list(rows)
-    files = {(row["part"], row["member_offset"], row["member_nbytes"]) for row in wanted}
-    found = {(file, mask.image_id, mask.mask_id): mask for file in files for mask in _annotations(store, *file)}
+    image_ids = {(row["part"], row["member_offset"], row["member_nbytes"]): row["image_id"] for row in wanted}
+    found = {
+        (file, mask.image_id, mask.mask_id): mask
+        for file, image_id in image_ids.items()
+        for mask in _annotations(store, image_id, *file)
+    }
     masks = []
     for row in wanted:
         file = (row["part"], row["member_offset"], row["member_nbytes"])
@@ -74,9 +85,10 @@ def read_masks(store: ObjectStore, rows: Iterable[Row]) -> list[MaskRecord]:
     return masks
 
 
-def _annotations(store: ObjectStore, part: str, offset: int, nbytes: int) -> list[MaskRecord]:
+def _annotations(store: ObjectStore, image_id: int, part: str, offset: int, nbytes: int) -> list[MaskRecord]:
     try:
         _, masks = parse_sa1b(json.loads(store.get_range(part, offset, nbytes)))
     except ValueError as error:
+        read_erasures(store).check(image_id)
         raise Corrupt(f"{store.uri}/{part}: no annotation file at {offset} ({error}); run `gigamask verify`") from error
     return masks

@@ -17,12 +17,14 @@ import pyarrow as pa
 
 from storage.formats.documents import json_bytes
 from storage.objects.stores import ObjectStore
-from storage.protocol.commits import Part, list_commits
+from storage.protocol.commits import Commit, Part, list_commits
+from storage.protocol.erasures import Erasures, read_erasures
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.protocol.plans import is_plan_key, list_plan_ids, read_plan
 from storage.tables.fold_log import DoneFold, is_fold_key, newest_done
 from storage.tables.snapshots import is_snapshot_key
 from storage.verification.chunks import Lineage, read_chunks
+from storage.verification.erasure_checks import check_unnamed_tars
 from storage.verification.faults import Fault, Faults
 from storage.verification.fold_log_checks import read_fold_log
 from storage.verification.journal import Journal
@@ -50,6 +52,8 @@ class VerifyReport:
     masks: int
     withdrawn: int
     faults: tuple[Fault, ...]
+    erased: int = 0
+    """Number of images that erasures name."""
     unproven: tuple[str, ...] = ()
     """Files of folds/ and snapshots/ that an earlier format wrote without proofs of their tables: a later change of
     these tables would not be noticed. The next fold, or `gigamask rebuild`, and a new snapshot have proofs.
@@ -91,6 +95,8 @@ def verify(
     log = read_fold_log(store, faults)
     checks = _ChunkChecks(store, faults, on_progress, None if fast else journal, len(named))
     made_by: set[str] = set()
+    with faults.guard("commits/", "restore the records of the erasures from a copy"):
+        checks.erasures = read_erasures(store)
     with faults.guard("folds/", "restore folds/ from a copy, or run `gigamask rebuild`"):
         checks.begin_tables(newest_done(store), named)
 
@@ -101,6 +107,8 @@ def verify(
             made_by |= {record.made_by for lineage in chunk for record in lineage}
         if checks.tables is not None:
             checks.tables.finish(log)
+        if not fast:
+            check_unnamed_tars(store, faults, threads, checks.erasures, checks.objects)
         unproven = checks.unproven + check_snapshots(store, faults, threads)
     for plan_id in sorted(made_by.difference(plan_ids)):
         faults.note(
@@ -123,6 +131,9 @@ class _ChunkChecks:
     ) -> None:
         self.tables: TableChecks | None = None
         self.unproven: list[str] = []
+        self.erasures = Erasures()
+        self.objects: set[str] = set()
+        """Keys of the objects that records name."""
         self.counted = VerifyReport(plans=0, records=0, objects=0, nbytes=0, images=0, masks=0, withdrawn=0, faults=())
         self._store, self._faults, self._journal = store, faults, journal
         self._on_progress, self._records_total = on_progress, records_total
@@ -147,9 +158,9 @@ class _ChunkChecks:
 
     def _check_objects(self, threads: Executor, chunk: Sequence[Lineage], *, fast: bool) -> dict[str, pa.Table]:
         """Check the objects of shards, and return the table rows in them, by key."""
-        known = [all(self._is_known(record.record_sha256) for record in lineage) for lineage in chunk]
+        known = [all(self._is_known(self._mark_of(record)) for record in lineage) for lineage in chunk]
         fresh = [part for lineage, skip in zip(chunk, known, strict=True) if not skip for part in _parts(lineage)]
-        answers = check_parts(self._store, threads, fresh, fast=fast)
+        answers = check_parts(self._store, threads, fresh, self.erasures, fast=fast)
         rows_by_key = {}
         for lineage, skip in zip(chunk, known, strict=True):
             parts, is_sound = _parts(lineage), True
@@ -161,18 +172,20 @@ class _ChunkChecks:
                     rows_by_key[part.key] = rows
             if is_sound and not skip:
                 for record in lineage:
-                    self._add_mark(record.record_sha256)
+                    self._add_mark(self._mark_of(record))
             self._count(lineage, parts)
         return rows_by_key
 
     def _count(self, lineage: Lineage, parts: Sequence[Part]) -> None:
         newest, so_far = lineage[-1], self.counted
+        self.objects |= {part.key for part in parts}
         self.counted = replace(
             so_far,
             records=so_far.records + len(lineage),
             objects=so_far.objects + len(parts),
             nbytes=so_far.nbytes + sum(part.nbytes for part in parts),
             images=so_far.images + (newest.images if newest.kind is PlanKind.IMAGES else 0),
+            erased=len(self.erasures.images),
             masks=so_far.masks + (newest.masks if newest.kind.table == "masks" else 0),
             withdrawn=so_far.withdrawn + sum(part.masks for part in newest.withdrawn()),
         )
@@ -183,6 +196,16 @@ class _ChunkChecks:
                 nbytes=self.counted.nbytes,
                 faults=len(self._faults.found),
             )
+        )
+
+    def _mark_of(self, record: Commit) -> str:
+        """Return the journal's mark of a record's objects. Objects that are erased since then are read again."""
+        keys = {part.key for part in record.parts} & self.erasures.objects.keys()
+        stated = sorted(each.sha256 for key in keys for each in self.erasures.objects[key])
+        return (
+            hashlib.sha256(" ".join([record.record_sha256, *stated]).encode()).hexdigest()
+            if keys
+            else record.record_sha256
         )
 
     def _is_known(self, mark: str) -> bool:
