@@ -41,6 +41,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.gc,
         maintenance.redo,
         maintenance.withdraw,
+        maintenance.erase,
         maintenance.rebuild,
         maintenance.upgrade,
     ],

@@ -1,4 +1,4 @@
-"""The commands `gc`, `redo`, `withdraw` and `rebuild`, which keep a dataset in order."""
+"""The commands `gc`, `redo`, `withdraw`, `erase` and `rebuild`, which keep a dataset in order."""
 
 from __future__ import annotations
 
@@ -59,6 +59,22 @@ class Withdrawn:
     reason: str
     plan: str
     """Id of the withdrawal's plan; empty after --dry-run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasedImages:
+    """Result of `gigamask erase`; after --dry-run, the numbers state what would be erased."""
+
+    images: int
+    objects: list[str]
+    """Keys of the objects in which the images are overwritten with zeros."""
+    nbytes: int
+    """Number of bytes that are overwritten."""
+    unreadable: list[str]
+    """Keys of damaged objects, which may hold more of the images."""
+    reason: str
+    plan: str
+    """Id of the erasure's plan; empty after --dry-run and --finish."""
 
 
 def gc(
@@ -152,6 +168,51 @@ def withdraw(
     print_result(Withdrawn(masks=len(pairs), images=images, reason=reason.strip(), plan=plan), as_json)
 
 
+def erase(
+    image: Annotated[
+        list[str] | None, typer.Option(help="Key of an image: 16 hex digits. Repeatable.", metavar="KEY")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Reason, recorded permanently.")] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Only complete earlier erasures.")] = False,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the objects that hold the images.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase images and their masks for good: zeros in every shard, old generations included. Nothing undoes it."""
+    from flows.cli.output import print_result
+    from storage.dataset import Dataset
+    from storage.protocol.erasures import erasures_of
+
+    reason = (reason or "").strip()
+    if finish and (image or reason or dry_run):
+        raise typer.BadParameter("it completes all earlier erasures; give no other option", param_hint="--finish")
+    if not finish and not (image and reason):
+        raise typer.BadParameter(
+            "give the images and a reason; people will read it later", param_hint="--image / --reason"
+        )
+    image_ids = [_image_id(key) for key in image or ()]
+    data = Dataset.open(dataset)
+    plan, unreadable = "", []
+    if dry_run:
+        found = data.maintenance.find_images(image_ids)
+        ranges, unreadable = found.objects, list(found.unreadable)
+    elif finish:
+        erasures = data.maintenance.finish_erasures()
+        image_ids, ranges = list(erasures.images), erasures.ranges
+    else:
+        commit = data.erase(image_ids, reason)
+        ranges, plan, unreadable = erasures_of([commit]).ranges, commit.plan_id, _texts(commit.stats["unreadable"])
+    result = ErasedImages(
+        images=len(set(image_ids)),
+        objects=sorted(ranges),
+        nbytes=sum(nbytes for some in ranges.values() for _, nbytes in some),
+        unreadable=unreadable,
+        reason=reason,
+        plan=plan,
+    )
+    print_result(result, as_json)
+
+
 def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
     """Rebuild the five tables from the commit records, even where tables are damaged; snapshots stay valid."""
     from flows.cli.output import print_result
@@ -194,6 +255,26 @@ def _plan_redo(data: Dataset, home: Plan, shards: list[str] | None) -> PlannedRe
         shards=len(redone.shards),
         rejects=sum(before.get(shard.name, 0) for shard in redone.shards),
     )
+
+
+def _texts(value: object) -> list[str]:
+    assert isinstance(value, list)
+    return [str(each) for each in value]
+
+
+def _image_id(key: str) -> int:
+    """Read the key of an image.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    from storage.protocol.inputs import ImageKey
+
+    try:
+        return ImageKey.parse(f"@{key}").image_id
+    except ValueError as error:
+        hint = "expected 16 hex digits, as in the column key of the table images"
+        raise typer.BadParameter(f"got {key!r}, {hint}", param_hint="--image") from error
 
 
 def _pairs_where(data: Dataset, condition: str) -> list[tuple[int, int]]:

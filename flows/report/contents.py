@@ -126,8 +126,17 @@ class ReportContents:
         counted = f"SELECT image_id, count(*) AS number FROM masks WHERE plan IN {self.newest.plans_sql}"
         sql = f"SELECT number, count(*) AS images FROM ({counted} GROUP BY image_id) GROUP BY number ORDER BY number"
         found = {row["number"]: row["images"] for row in self.rows(sql)}
-        bare = self.newest.images - sum(found.values())
+        bare = self.newest.images - sum(found.values()) - self._count_erased(self.newest)
         return ({0: bare} if bare else {}) | found
+
+    def _count_erased(self, masks: MaskSet) -> int:
+        """Count the erased images among those of a set, which its shards still count."""
+        erasures = self.dataset.erasures()
+        plans = [self.dataset.plan(plan_id) for plan_id in masks.plan_ids] if erasures.images else []
+        shards = {shard.address: shard for plan in plans for shard in self.dataset.commits(plan)}
+        touched = [shard for shard in shards.values() if erasures.touch(shard.address)]
+        masked = {image_id for shard in touched for image_id in self.dataset.image_ids_in(shard)}
+        return len(masked & erasures.images.keys()) + len(self.stats.without_masks.keys() & erasures.keys)
 
     def _count(self, table: str) -> int:
         return int(self.rows(f"SELECT count(*) AS number FROM {table}")[0]["number"])

@@ -34,7 +34,7 @@ def plan_masks(
     plan covers get a new plan. Unless `images_per_shard` is given, the number of photos that were planned together with
     an image shard decides the length of its ranges. For example, 20 photos make 20 mask shards, 1,000 photos make 63
     shards of 16 images, and 16,384 or more photos make shards of 256. Copies of images that another shard holds are
-    left out.
+    left out, as are erased images.
     """
     dataset.fold()  # decides which images are copies
     settings = plan_settings(model, config)
@@ -50,12 +50,14 @@ def _uncovered(dataset: Dataset, plans: Sequence[Plan], images_per_shard: int | 
     planned: dict[str, list[Images]] = {}
     for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
         planned.setdefault(image_shard(images).lineage, []).append(images)
-    duplicates = dataset.duplicates()
+    duplicates, erasures = dataset.duplicates(), dataset.erasures()
     uncovered: list[ImageRange | ImageSet] = []
     for commit in dataset.image_shards():
         generations = _inherited(dataset, commit)
         left_out = _covered(planned.get(commit.address.lineage, []), generations)
-        left_out |= _places_of(dataset, commit, duplicates.get(commit.address.lineage, frozenset()))
+        copies = duplicates.get(commit.address.lineage, frozenset())
+        erased = erasures.images.keys() if erasures.touch(commit.address) else frozenset[int]()
+        left_out |= _places_of(dataset, commit, copies | erased)
         length = images_per_shard or _length(dataset, generations[0])
         start = 0
         for generation in generations:

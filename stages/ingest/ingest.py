@@ -262,7 +262,9 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
         inherited = None
     images: list[tuple[ImageRecord, bytes]] = []
     rejects: list[Reject] = []
-    unchanged = -inherited.images if inherited else 0  # a redo reads the inherited images' photos again
+    unchanged = (
+        -session.known.count_held(inherited) if inherited else 0
+    )  # a redo reads the inherited images' photos again
     before = IngestStats.from_json(inherited.stats) if inherited else IngestStats()
     other_settings = before.of_earlier_settings
 

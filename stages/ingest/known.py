@@ -9,7 +9,7 @@ from storage.dataset import Dataset
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan
-from storage.records import image_id_of
+from storage.records import ERASED, image_id_of
 from storage.tables.sql import is_shard
 
 
@@ -29,6 +29,7 @@ class KnownPhotos:
         self._dataset = dataset
         self._committed = set(dataset.image_addresses())
         self._digests = dataset.known_image_ids()
+        self._erased = dataset.erasures().images
         self._plans = image_plans(dataset)
         self._plan_id = ""
         self._new_here: set[int] = set()  # ids of the photos of the shard at hand that were new
@@ -60,8 +61,13 @@ class KnownPhotos:
         self._committed.update(new)
         found = self._dataset.image_ids_of(new)
         self._digests.update(found)
+        self._erased = self._dataset.erasures().images
         self._new_here -= found.keys()
         return set(found)
+
+    def count_held(self, shard: Commit) -> int:
+        """Count the images of a shard that were not erased."""
+        return sum(image_id not in self._erased for image_id in self._dataset.image_ids_in(shard))
 
     def forget(self, shard: Commit) -> None:
         """Treat a shard's images as lost, so that the photos of these images count as new."""
@@ -76,8 +82,8 @@ class KnownPhotos:
             self._digests.pop(image_id, None)
 
     def holds(self, sha256: str) -> bool:
-        """Tell whether an image was made from a file with this SHA-256; any thread may call this."""
-        return self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
+        """Tell whether an image was made from a file with this SHA-256, erased or not; any thread may call this."""
+        return image_id_of(sha256) in self._erased or self._digests.get(image_id_of(sha256)) == bytes.fromhex(sha256)
 
     def has_only_other_settings(self, key: PhotoKey) -> bool:
         """Tell whether earlier plans name the photo and all these plans have other settings."""
@@ -87,9 +93,12 @@ class KnownPhotos:
         """Judge a photo by its bytes; from now on a new photo counts as held by the dataset.
 
         Raises:
-            Unusable: The dataset holds these bytes under another name, or another image has the same id.
+            Unusable: The dataset holds these bytes under another name, another image has the same id, or the image was
+                erased.
         """
         image_id, digest = image_id_of(sha256), bytes.fromhex(sha256)
+        if image_id in self._erased:
+            raise Unusable(ERASED, str(self._erased[image_id]))
         held = self._digests.get(image_id)
         if held is None:
             self._digests[image_id] = digest

@@ -1,5 +1,7 @@
 """Snapshot of a dataset as training data: each image with the masks it had then, without the withdrawn masks.
 
+Images that were erased since then are passed over.
+
 snapshot -> shards of images -> rows of an image and of its masks -> two range reads -> Sample
 
 The snapshot's tables and the seed decide every choice, so that any process can start at any sample. Samples are
@@ -22,7 +24,7 @@ from engine.training.photos import DECODED_PHOTOS, cut_some_photo
 from engine.training.sources import Cut, WindowConfig
 from storage import rle
 from storage.dataset import Dataset
-from storage.errors import Corrupt
+from storage.errors import Erased
 from storage.formats.sa1b import sa1b_json
 from storage.protocol.inputs import PlanKind, image_inputs, image_shard, inputs_from_json
 from storage.records import ImageRecord, MaskRecord
@@ -130,14 +132,12 @@ class SnapshotImages:
     def __init__(self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = ()) -> None:
         self._dataset, self._snapshot = dataset, snapshot
         self._only = _only(model_ids)
-        sql = (
-            "SELECT plan, shard, images, masks, inputs, kind FROM shards WHERE kind <> 'withdrawals' "
-            "ORDER BY plan, shard"
-        )
-        rows = dataset.query(sql, snapshot).to_pylist()
-        self._homes = [row for row in rows if row["kind"] == "images" and row["images"]]
+        self._erased = dataset.erasures().images
+        counted = "SELECT plan, shard, count(*) AS images FROM images GROUP BY plan, shard ORDER BY plan, shard"
+        self._homes = dataset.query(counted, snapshot).to_pylist()
         self._starts = list(accumulate((home["images"] for home in self._homes), initial=0))
-        masked = [row for row in rows if row["kind"] == "masks" and row["masks"]]
+        sql = "SELECT plan, shard, inputs FROM shards WHERE kind IN ('masks', 'amendments') AND masks > 0"
+        masked = dataset.query(f"{sql} ORDER BY plan, shard", snapshot).to_pylist()
         if model_ids:  # each mask says who made it; a shard may hold masks of several models
             sql = f"SELECT DISTINCT plan, shard FROM masks WHERE true{self._only}"
             theirs = {(row["plan"], row["shard"]) for row in dataset.query(sql, snapshot).to_pylist()}
@@ -182,7 +182,7 @@ class SnapshotImages:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
     def read(self, number: int, *, position: int = 0) -> Sample | None:
-        """Read the image with this number; return None for an image without masks.
+        """Read the image with this number; return None for an image without masks, and for one that was erased.
 
         Raises:
             Corrupt: The image or a mask is not where its row says.
@@ -191,10 +191,13 @@ class SnapshotImages:
         images, masks, mask_image_ids = self._rows(home)
         row = images[number - self._starts[home]]
         first, last = np.searchsorted(mask_image_ids, [row["image_id"], row["image_id"] + 1])
-        if first == last:
+        if first == last or row["image_id"] in self._erased:
             return None
-        image, data = read_image(self._dataset.store, row)
-        placed = read_masks(self._dataset.store, masks.slice(first, last - first).to_pylist())
+        try:
+            image, data = read_image(self._dataset.store, row)
+            placed = read_masks(self._dataset.store, masks.slice(first, last - first).to_pylist())
+        except Erased:  # since this object was made
+            return None
         return Sample(position=position, image=image, data=data, masks=tuple(placed))
 
     def _query_rows(self, home: int) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
@@ -204,11 +207,6 @@ class SnapshotImages:
         images = self._query(
             f"SELECT {', '.join(IMAGE_COLUMNS)} FROM images WHERE {here} ORDER BY image_id"
         ).to_pylist()
-        if len(images) != shard["images"]:
-            raise Corrupt(
-                f"{self._dataset.uri}: shard {shard['plan']}/{shard['shard']} has {len(images)} rows in images, "
-                f"{shard['images']} expected; run `gigamask verify`"
-            )
         there = are_shards(self._mask_shards_of(shard))
         masks = self._query(
             f"SELECT {', '.join(MASK_COLUMNS)} FROM masks WHERE ({there}){self._only} ORDER BY image_id, part, ordinal"

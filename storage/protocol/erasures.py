@@ -66,6 +66,11 @@ class Erasures:
         """Tell whether an object of the shard, of any generation, is overwritten in part."""
         return shard.lineage in self._lineages
 
+    @property
+    def ranges(self) -> dict[str, Ranges]:
+        """Ranges that are overwritten in each object, by key."""
+        return {key: merged(each for some in listed for each in some.ranges) for key, listed in self.objects.items()}
+
     def check(self, image_id: int) -> None:
         """Check that an image was not erased.
 

@@ -68,7 +68,7 @@ SHARDS = _schema(
     ("plan", _TEXT, "home of the shard: the folder that all plans with its settings share"),
     ("shard", _TEXT, "shard"),
     ("generation", _INT, "0, or the number of the redo"),
-    ("kind", _TEXT, "images, masks, withdrawals or amendments"),
+    ("kind", _TEXT, "images, masks, withdrawals, amendments or erasures"),
     ("attempt", _TEXT, "the attempt that won; null where the shard was closed unmade"),
     ("made_by", _TEXT, "id of the plan that asked for it"),
     ("inputs", _TEXT, "addresses of the shards it was made from, with spaces between; empty for an image shard"),

@@ -28,7 +28,7 @@ from storage.protocol.commits import (
     read_commit,
     read_commits,
 )
-from storage.protocol.erasures import Erasures, Ranges, merged, read_erasures, zeroed_sha256s
+from storage.protocol.erasures import Erasures, Ranges, erasures_of, merged, read_erasures, zeroed_sha256s
 from storage.protocol.inputs import ImageKey, PlanKind, ShardAddress, image_inputs, image_shard
 from storage.protocol.plans import PlannedShard, make_plan, put_plan, read_plan
 from storage.records import ERASED, Reject, Stage, image_key
@@ -166,20 +166,16 @@ def finish(store: ObjectStore, *, but: Collection[str] = ()) -> Erasures:
     found = find_images(store, erasures.images, but=but)
     damaged = _name(store, found.objects, found.parts)
     erasures = read_erasures(store)
-    overwrite(store, [each for some in erasures.objects.values() for each in some])
-    _overwrite_ranges(store, damaged)
+    _overwrite_ranges(store, {**erasures.ranges, **damaged})
     for key in found.unreadable:
         logger.warning("erase: %s/%s is damaged; it may still hold an erased image", store.uri, key)
     _remove_unfinished(store, erasures)
     return erasures
 
 
-def overwrite(store: ObjectStore, objects: Iterable[ErasedObject]) -> None:
-    """Overwrite with zeros what an erasure names. An object that is gone is passed over."""
-    ranges: dict[str, list[tuple[int, int]]] = {}
-    for each in objects:
-        ranges.setdefault(each.key, []).extend(each.ranges)
-    _overwrite_ranges(store, {key: merged(some) for key, some in ranges.items()})
+def overwrite(store: ObjectStore, commits: Iterable[Commit]) -> None:
+    """Overwrite with zeros what records of erasures name. An object that is gone is passed over."""
+    _overwrite_ranges(store, erasures_of(commits).ranges)
 
 
 def name_late(store: ObjectStore, commits: Sequence[Commit]) -> bool:

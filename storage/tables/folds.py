@@ -174,7 +174,7 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
 def overwrite_erased(store: ObjectStore, planned: Fold) -> None:
     """Overwrite the objects of erasures before a fold takes the erasures, whoever left that undone."""
     if planned.action == "erase":
-        erasing.overwrite(store, (each for commit in checked_records(store, planned) for each in commit.erased))
+        erasing.overwrite(store, checked_records(store, planned))
 
 
 def _plan_fold(store: ObjectStore, done: DoneFold) -> Pending:

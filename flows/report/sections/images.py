@@ -12,6 +12,7 @@ from flows.pages.markup import data_uri, note, text
 from flows.report.contents import ReportContents
 from flows.report.overlays import draw_overlay
 from flows.words import sentence
+from storage.errors import Erased
 from storage.records import ImageRecord, MaskRecord
 from storage.tables.samples import MASK_COLUMNS, read_image, read_masks
 from storage.tables.sql import one_of
@@ -65,7 +66,7 @@ def read_shown_images(contents: ReportContents) -> list[ShownImage]:
     newest = contents.newest
     if newest is None:
         rows = _rows_at_even_places(contents, "SELECT image_id FROM images", "image_id", NUM_IMAGES)
-        return [_read(contents, row, [], None) for row in rows]
+        return [shown for row in rows if (shown := _read(contents, row, [], None))]
 
     # Images without masks get their proportion of the places, at least one
     without_masks = contents.stats.without_masks
@@ -81,8 +82,9 @@ def read_shown_images(contents: ReportContents) -> list[ShownImage]:
         rows += contents.rows(f"SELECT * FROM images WHERE key IN {chosen} ORDER BY key")
 
     # Their masks
-    masks = _read_masks(contents, newest.plans_sql, [row["image_id"] for row in rows])
-    return [_read(contents, row, masks.get(row["image_id"], []), without_masks.get(row["key"])) for row in rows]
+    masks = _mask_rows(contents, newest.plans_sql, [row["image_id"] for row in rows])
+    read = (_read(contents, row, masks.get(row["image_id"], []), without_masks.get(row["key"])) for row in rows)
+    return [shown for shown in read if shown]
 
 
 def _rows_at_even_places(contents: ReportContents, images_sql: str, order: str, number: int) -> list[dict[str, Any]]:
@@ -104,24 +106,32 @@ def _even_places(total: int, number: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, total - 1, min(total, number))})
 
 
-def _read_masks(contents: ReportContents, plans_sql: str, image_ids: Sequence[int]) -> dict[int, list[MaskRecord]]:
-    """Read the masks of the given images, and group them by image."""
+def _mask_rows(contents: ReportContents, plans_sql: str, image_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Query the masks of the given images, and group them by image."""
     if not image_ids:
         return {}
     ids = ", ".join(str(image_id) for image_id in image_ids)
     rows = contents.rows(
         f"SELECT {', '.join(MASK_COLUMNS)} FROM masks WHERE plan IN {plans_sql} AND image_id IN ({ids})"
     )
-    by_image: dict[int, list[MaskRecord]] = {}
-    for mask in read_masks(contents.dataset.store, rows):
-        by_image.setdefault(mask.image_id, []).append(mask)
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_image.setdefault(row["image_id"], []).append(row)
     return by_image
 
 
 def _read(
-    contents: ReportContents, row: Mapping[str, Any], masks: Sequence[MaskRecord], diagnostics: Diagnostics | None
-) -> ShownImage:
-    image, data = read_image(contents.dataset.store, row)
+    contents: ReportContents,
+    row: Mapping[str, Any],
+    mask_rows: Sequence[Mapping[str, Any]],
+    diagnostics: Diagnostics | None,
+) -> ShownImage | None:
+    """Read an image and its masks; None where the image was erased meanwhile."""
+    try:
+        image, data = read_image(contents.dataset.store, row)
+        masks = read_masks(contents.dataset.store, mask_rows)
+    except Erased:
+        return None
     return ShownImage(image=image, data=data, masks=tuple(masks), diagnostics=diagnostics)
 
 

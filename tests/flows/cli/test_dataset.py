@@ -162,6 +162,26 @@ def test_masks_are_withdrawn_by_a_list_that_a_query_wrote(gigamask: Gigamask, ma
     assert masks_left(made) == 4
 
 
+def test_images_are_erased_by_their_keys(gigamask: Gigamask, made: SimpleNamespace) -> None:
+    image, data = photograph(3)
+    command = ["erase", "--dataset", "data", "--json", "--image", image.key, "--reason", "a person's wish"]
+    dry = json.loads(gigamask(*command, "--dry-run", cwd=made.folder).stdout)
+    assert (dry["images"], len(dry["objects"]), dry["unreadable"], dry["plan"]) == (1, 2, [], "")
+    assert masks_left(made) == 6
+    done = json.loads(gigamask(*command, cwd=made.folder).stdout)
+    assert (done["objects"], done["nbytes"], done["plan"].partition("-")[0]) == (
+        dry["objects"],
+        dry["nbytes"],
+        "erasures",
+    )
+    assert masks_left(made) == 4
+    assert made.dataset.maintenance.verify().faults == ()
+    for key in done["objects"]:
+        assert data not in made.dataset.store.get(key)
+    again = json.loads(gigamask("erase", "--dataset", "data", "--json", "--finish", cwd=made.folder).stdout)
+    assert (again["images"], again["objects"]) == (1, done["objects"])
+
+
 def test_rebuild_makes_damaged_tables_anew(gigamask: Gigamask, made: SimpleNamespace) -> None:
     for file in (made.folder / "data" / "tables" / "masks").glob("*.parquet"):
         file.write_bytes(b"damaged")
@@ -185,6 +205,12 @@ def test_rebuild_makes_damaged_tables_anew(gigamask: Gigamask, made: SimpleNames
         (["withdraw", "--reason", "x", "--ids", "odd.csv"], 1, ["odd.csv", "expected image_id and mask_id"]),
         (["withdraw", "--reason", "x", "--ids", "torn.csv"], 1, ["torn.csv: line 2"]),
         (["withdraw", "--reason", "x", "--ids", "other.csv"], 1, ["1 of 1 masks are not in"]),
+        (["erase", "--reason", "x"], 2, ["--image / --reason"]),
+        (["erase", "--image", "0" * 16, "--reason", " "], 2, ["--image / --reason"]),
+        (["erase", "--image", "12", "--reason", "x"], 2, ["got '12', expected 16 hex digits"]),
+        (["erase", "--image", "0" * 16, "--reason", "x"], 1, ["1 of 1 images are not in this dataset"]),
+        (["erase", "--image", "0" * 16, "--reason", "x", "--dry-run"], 1, ["nothing was erased"]),
+        (["erase", "--finish", "--reason", "x"], 2, ["--finish"]),
         (["rebuild", "--dataset", "absent"], 1, ["absent", "no dataset there"]),
     ],
 )

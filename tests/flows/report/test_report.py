@@ -25,7 +25,7 @@ from flows.report.contents import ReportContents
 from flows.report.sections import rejects as rejects_section
 from flows.report.sections.beside_sa1b import Histograms, read_histograms
 from flows.report.sections.header import verdict
-from flows.report.sections.images import NUM_IMAGES, read_shown_images
+from flows.report.sections.images import NUM_IMAGES, _read, read_shown_images
 from flows.report.sections.next_steps import EXAMPLES
 from flows.report.write import write_report
 from storage.dataset import Dataset
@@ -525,3 +525,24 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, full_report: Path) -> N
     page.goto(full_report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
+
+
+def test_an_erased_image_is_neither_shown_nor_counted(tmp_path: Path) -> None:
+    dataset = Dataset.create(tmp_path / "data")
+    photos = stored_photos()
+    add_masks(dataset, photos, add_images(dataset, photos, []), generator_settings())
+    dataset.fold()
+    images = [image for image, _, _ in photos]
+    early = ReportContents(dataset, now=NOW)
+    rows = early.rows("SELECT * FROM images")
+    dataset.erase([images[0].image_id, images[2].image_id], "a person's wish")  # the second of them has no masks
+    contents = ReportContents(dataset, now=NOW)
+    assert {shown.image.key for shown in read_shown_images(contents)} == {
+        image.key for number, image in enumerate(images) if number not in (0, 2)
+    }
+    assert sum(contents.images_by_count.values()) == contents.images == 7
+    assert 0 not in contents.images_by_count
+    assert [row["key"] for row in rows if _read(early, row, [], None) is None] == sorted(
+        [images[0].key, images[2].key], key=[row["key"] for row in rows].index
+    )
+    write_report(dataset, tmp_path / "report.html", now=NOW)

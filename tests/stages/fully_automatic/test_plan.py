@@ -1,5 +1,6 @@
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from stages.fully_automatic.plan import _cut, count_images, plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
-from storage.protocol.inputs import ImageRange, ShardAddress, inputs_to_json
+from storage.protocol.inputs import ImageRange, ShardAddress, image_inputs, image_shard, inputs_to_json
 from tests.stages.masking import CONFIG, mask_all
 
 
@@ -33,6 +34,31 @@ def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
     old, new = plan_masks(photographed, model, CONFIG)
     assert old == plan
     assert [count_images(shard) for shard in new.shards] == [1]
+
+
+def test_an_erased_image_is_not_planned_and_the_plans_from_before_pass_over_it(
+    photographed: Dataset, tiny_model: Path, model: Model
+) -> None:
+    (early,) = plan_masks(photographed, model, CONFIG)
+    ids = {shard.address: photographed.image_ids_in(shard) for shard in photographed.image_shards()}
+    first = min(ids)
+    gone = ids[first][1]
+    photographed.erase([gone], "a person's wish")
+    assert plan_masks(photographed, model, CONFIG) == [early]
+    (late,) = plan_masks(photographed, model, replace(CONFIG, points_per_side=CONFIG.points_per_side + 1))
+    planned = {
+        (image_shard(images), place)
+        for shard in late.shards
+        for images in image_inputs(shard.inputs)
+        for place in (images.places if not isinstance(images, ShardAddress) else ())
+    }
+    every = {(address, place) for address, own in ids.items() for place in range(len(own))}
+    assert planned == every - {(first, 1)}
+    mask_all(ShardWorker(tiny_model, CONFIG, photographed.uri))
+    photographed.fold()
+    masked = photographed.query("SELECT DISTINCT image_id FROM masks")["image_id"].to_pylist()
+    assert set(masked) == {image_id for own in ids.values() for image_id in own} - {gone}
+    assert photographed.maintenance.verify().faults == ()
 
 
 def test_a_redone_image_shard_has_only_its_new_images_masked(

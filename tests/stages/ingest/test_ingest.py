@@ -311,3 +311,26 @@ def test_more_than_half_of_a_shard_gone_is_one_clear_error_unless_allowed(datase
     report = ingest_photos([photo_folder], dataset, replace(SMALL_SHARDS, max_gone_fraction=1.0))
     assert (report.images, report.reasons()) == (6, {"unreadable": 2})
     assert len(dataset.plans()) == 1
+
+
+def test_the_photo_of_an_erased_image_is_a_reject_for_good(dataset: Dataset, photo_folder: Path) -> None:
+    ingest_photos([photo_folder], dataset)
+    record, data = stored(dataset)["photos/2.png"]
+    dataset.erase([record.image_id], "a person's wish")
+    (photo_folder / "again.png").write_bytes((photo_folder / "2.png").read_bytes())
+    report = ingest_photos([photo_folder], dataset)
+    (reject,) = report.rejects
+    assert (reject.source, reject.reason, reject.stage) == ("photos/again.png", "erased", "ingest")
+    assert reject.detail.endswith("because: a person's wish")
+
+    # Nor does the redo of the shard that held it bring it back
+    dataset.maintenance.plan_redo(dataset.plans()[0], [dataset.plans()[0].shards[0].name])
+    report = ingest_photos([photo_folder], dataset)
+    assert (report.images, report.unchanged) == (8, 0)
+    assert sorted(reject.source for reject in report.rejects) == ["photos/2.png", "photos/again.png"]
+    assert {reject.reason for reject in report.rejects} == {"erased"}
+    dataset.fold()
+    assert "photos/2.png" not in stored(dataset)
+    assert len(dataset.query("SELECT key FROM images")) == 7
+    assert not [path for path in Path(dataset.uri).rglob("*.*") if path.is_file() and data in path.read_bytes()]
+    assert dataset.maintenance.verify().faults == ()

@@ -22,6 +22,7 @@ from stages.training.snapshot_source import (
     training_samples,
 )
 from storage.dataset import Dataset
+from storage.protocol.inputs import ImageRange, MaskKey
 from storage.protocol.plans import PlannedShard
 from tests.engine.training.tiny import TINY_SAM, TINY_TRAINING
 from tests.image_records import photo_key
@@ -107,6 +108,42 @@ def test_withdrawn_masks_are_gone_from_later_snapshots_alone(tmp_path: Path) -> 
     (left,) = training_samples(dataset, after)
     assert left.masks == first.masks[1:]
     assert [len(sample.masks) for sample in training_samples(dataset, before)] == [2, 2]
+
+
+def test_erased_images_are_passed_over_in_snapshots_from_before_and_after(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    before = dataset.snapshot().snapshot_id
+    opened = SnapshotImages(dataset, before)
+    gone = photograph(5)[0]
+    dataset.erase([gone.image_id], "a person's wish")
+    after = dataset.snapshot().snapshot_id
+    expected = sorted(f"photos/{number}.jpg" for number in range(10) if number not in (5, EMPTY_IMAGE))
+    assert sorted(sources(training_samples(dataset, before))) == expected
+    assert sorted(sources(training_samples(dataset, after))) == expected
+    read = [opened.read(number) for number in range(len(opened))]  # opened before the erasure
+    assert sorted(sources(sample for sample in read if sample)) == expected
+    assert (len(SnapshotImages(dataset, before)), len(SnapshotImages(dataset, after))) == (10, 9)
+    assert sum(count_images(dataset, after, held_out_every=3)) == 8
+
+
+def test_masks_of_amendments_are_trained_on(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    image = photograph(0)[0]
+    old, *_ = dataset.masks_of_image(image.image_id).to_pylist()
+    (shard, *_) = dataset.image_shards()
+    place = dataset.image_ids_in(shard).index(image.image_id)
+    inputs = (
+        ImageRange(shard=shard.address, start=place, stop=place + 1),
+        MaskKey(image_id=image.image_id, mask_id=old["mask_id"]),
+    )
+    plan = dataset.new_plan("amendments", [PlannedShard.from_inputs(*inputs)], {"reason": "better"})
+    mask = replace(dataset.read_mask(image.image_id, old["mask_id"]), mask_id=77)
+    dataset.write_masks(plan, plan.shards[0], [(image, [mask])])
+    snapshot = dataset.snapshot().snapshot_id
+    (sample,) = [each for each in training_samples(dataset, snapshot) if each.image.image_id == image.image_id]
+    assert 77 in {mask.mask_id for mask in sample.masks}
+    assert len(sample.masks) == 4
 
 
 def test_samples_and_shards_are_what_the_webdataset_library_expects(dataset: Dataset, snapshot: str) -> None:
