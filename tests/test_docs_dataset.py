@@ -117,6 +117,7 @@ ANSWERS = {
     "Masks per hour of work, by model": [("seed-0123", 3600.0), ("vit_b-4567", 3600.0)],
     "Masks by annotator and round": 0,  # nobody drew any
     "Seconds per mask, by stage and origin": 0,
+    "Images erased, and why": 0,  # nobody erased any
     "Changes between two snapshots, shard by shard; query both and compare": 3,
 }
 """Of each recipe: the rows, or how many there are."""
