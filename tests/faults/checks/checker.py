@@ -81,6 +81,10 @@ class Checker:
         fields = [self.document(key) for key in own_keys(self.files, "plans/")]
         return {each["plan_id"]: each for each in fields}
 
+    def plan(self, plan_id: str) -> dict[str, Any]:
+        """One plan; it may be newer than the first look at all plans."""
+        return self.document(f"plans/{plan_id}.json")
+
     @cached_property
     def records(self) -> dict[str, Record]:
         """By key."""
@@ -178,7 +182,7 @@ class Checker:
         """Photograph -> variant of its masks; none where the shard was closed."""
         if not record.fields["attempt_id"]:
             return {}
-        settings = self.plans[record.fields["made_by"]]["settings"]
+        settings = self.plan(record.fields["made_by"])["settings"]
         address, *places = self.inputs_of(record)
         photos = self.photos_of(self.record(f"commits/{address}.json"))
         for text in places:  # a range of the shard's images
@@ -190,7 +194,7 @@ class Checker:
         return {**dict.fromkeys(photos, settings["variant"]), **before}
 
     def inputs_of(self, record: Record) -> list[str]:
-        plan = self.plans[record.fields["made_by"]]
+        plan = self.plan(record.fields["made_by"])
         return next(shard["inputs"] for shard in plan["shards"] if shard["name"] == record.fields["shard"])
 
     def members(self, part: dict[str, Any]) -> list[tuple[str, int, bytes]]:
@@ -262,7 +266,7 @@ class Checker:
     def settings_of(self, record: Record) -> str:
         """The hash of the settings that the shard's first generation was made with."""
         home = record.place[0]
-        return home.rpartition("-by-")[2] if "-by-" in home else self.plans[home]["settings_hash"][:16]
+        return home.rpartition("-by-")[2] if "-by-" in home else self.plan(home)["settings_hash"][:16]
 
     def rows(self, folder: str, name: str, version: int) -> list[dict[str, Any]]:
         return delta_rows(self.object, folder, name, version)
