@@ -231,8 +231,15 @@ KINDS = {
     "redoing": Sabotage(install=redo_whatever_is_there, job="plan", how=KILLED),
     "durability": Sabotage(install=publish_what_is_not_durable, job="snapshot", how=POWER_CUT),
     "names": Sabotage(install=flush_no_folder, job="write masks", how=POWER_CUT),
-    "lost replies": Sabotage(install=take_a_lost_reply_for_a_rival, job="write masks", how=REPLY_LOST),
-    "lost replies of rebuilds": Sabotage(install=delete_tables_after_a_lost_reply, job="rebuild", how=REPLY_LOST),
+    "lost replies": Sabotage(
+        install=take_a_lost_reply_for_a_rival,
+        job="write masks: commit record",
+        how=REPLY_LOST,
+        template="write masks",
+    ),
+    "lost replies of rebuilds": Sabotage(
+        install=delete_tables_after_a_lost_reply, job="rebuild: done fold", how=REPLY_LOST, template="rebuild"
+    ),
     "rebuilding": Sabotage(install=rebuild_without_catching_up, job="rebuild", how=REBUILT_BESIDE),
     "publishing": Sabotage(install=publish_over_another_fold, job="fold new shards", how=THAWED),
     "copies": Sabotage(install=fold_every_copy, job="same photos, other settings", how=TWO_PLANS, template="plan"),

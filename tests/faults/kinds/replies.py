@@ -30,7 +30,7 @@ def lost_replies(folder: Path, templates: Iterable[Template]) -> list[Case]:
         for at, name in enumerate(template.puts):
             for said in WORDS:
                 run = partial(one_reply, template, LostReply(at=at, said=said), name)
-                cases.append(Case(name=template.name, how=REPLY_LOST, run=run))
+                cases.append(Case(name=f"{template.name}: {kind_of_put(name)}", how=REPLY_LOST, run=run))
     for at, name in enumerate(puts_of_creation(folder)):
         for said in WORDS:
             run = partial(one_creation, LostReply(at=at, said=said), name)
