@@ -293,7 +293,9 @@ def _image_from_json(member: Member, where: str) -> ImageRecord:
         image = ImageRecord(**{**facts, "image_id": int(facts["image_id"])})
         member.parts[image.format]
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"{where}: sample {member.key} is no image of a dataset ({error!r})") from error
+        raise Corrupt(
+            f"{where}: sample {member.key} is no image of a dataset ({type(error).__name__}: {error})"
+        ) from error
     return image
 
 

@@ -5,9 +5,9 @@
 
 The kinds of faults are the files of kinds/: a job is killed or frozen at each of its steps, the power is cut there,
 the reply to each of its puts is lost; plans overlap, rebuilds race with folds, workers thaw after a restart; strangers'
-files lie about, and stored bytes are destroyed; and one dataset is kept under fire while a reader reads on. After each
-the bytes are checked without the dataset's code (checks/), and `verify` is asked: it must be silent where nothing is
-wrong, and name what the harness has destroyed.
+files lie about, and stored bytes are destroyed; images are erased meanwhile; and one dataset is kept under fire while a
+reader reads on. After each the bytes are checked without the dataset's code (checks/), and `verify` is asked: it must
+be silent where nothing is wrong, and name what the harness has destroyed.
 
 One JSON line a figure; the last line has the sums: `lost` (with shards that stay unfinished), `doubled` (with what must
 not be there at all), `torn` (with damaged objects and torn reads), `false_alarms` and `missed` of `verify`. A snapshot
@@ -40,10 +40,11 @@ import boto3
 from tests import s3_server
 from tests.faults import sabotage
 from tests.faults.checks.files import BucketFiles, FolderFiles
-from tests.faults.kinds.cases import Case, Template, make_templates, strike
+from tests.faults.kinds.cases import JOBS, Case, Template, make_templates, strike
 from tests.faults.kinds.chaos import LOCAL_KINDS, S3_KINDS, S3_SPAN_S, S3_STEPS, SMALL_DISK_KINDS, Chaos, Kinds, Place
 from tests.faults.kinds.damage import damages
 from tests.faults.kinds.disks import LoopDisk, SimulatedDisk
+from tests.faults.kinds.erasures import ERASURE_JOBS, erasures
 from tests.faults.kinds.every_step import every_step
 from tests.faults.kinds.planted import TO_FOLD, foreign_files, poisoned_parts
 from tests.faults.kinds.power import power_cuts
@@ -64,6 +65,7 @@ SHARES = {
     "strangers' files": 0.03,
     "destroyed parts": 0.05,
     "damage": 0.02,
+    "erasures": 0.06,
     "two plans": 0.08,
     "small disk": 0.05,
 }
@@ -153,7 +155,7 @@ def part_of(count: int, job: int, jobs: int) -> int:
 
 
 def run_local(folder: Path, count: int, seed: int, jobs: int) -> Tally:
-    templates = make_templates(folder / "templates")
+    templates = make_templates(folder / "templates", {**JOBS, **ERASURE_JOBS})
     loop = LoopDisk.is_possible(folder / "loop")
     if not loop:
         print("no loop device can be mounted here: power is cut on the simulated disk alone", file=sys.stderr)
@@ -183,6 +185,8 @@ def strike_local(
 def local_cases(home: Path, templates: Mapping[str, Template], loop: bool) -> dict[str, list[Case]]:
     """The cases of each kind that come in cases."""
     disks = [SimulatedDisk(home / "simulated"), *([LoopDisk(home / "loop")] if loop else [])]
+    erasing = [each for name, each in templates.items() if name in ERASURE_JOBS]
+    templates = {name: each for name, each in templates.items() if name in JOBS}
     return {
         "every step": every_step(templates.values()),
         "lost replies": lost_replies(home, templates.values()),
@@ -192,6 +196,7 @@ def local_cases(home: Path, templates: Mapping[str, Template], loop: bool) -> di
         "destroyed parts": poisoned_parts(each for name, each in templates.items() if name in TO_FOLD),
         "two plans": two_plans(templates["plan"]) if "plan" in templates else [],
         "damage": damages(templates["plan"]) if "plan" in templates else [],
+        "erasures": erasures(erasing),
         "power": [case for disk in disks for case in power_cuts(templates.values(), disk)],
     }
 
@@ -271,7 +276,8 @@ def strike_s3(home: Path, endpoint: str, count: int, dice: random.Random, tally:
 def prove(folder: Path, kinds: Sequence[str], most: int, seed: int, jobs: int) -> bool:
     """Strikes a protocol broken in each of these ways, at most so many times, until that is noticed."""
     struck = {sabotage.KINDS[kind].template or sabotage.KINDS[kind].job for kind in kinds}
-    templates = make_templates(folder / "templates", sorted(struck))  # made by the sound protocol
+    needed = {name: each for name, each in {**JOBS, **ERASURE_JOBS}.items() if name in struck}
+    templates = make_templates(folder / "templates", needed)  # made by the sound protocol
     calls = [partial(noticed_after, folder / kind, kind, templates, most, seed) for kind in kinds]
     noticed = []
     for start in range(0, len(calls), jobs):

@@ -31,7 +31,10 @@ Job = Callable[[Any], Any]  # of a Dataset; of None where no dataset was named
 COMPACTION_EVERY = 6
 """Folds from one compaction to the next."""
 STORE_READS = ("get", "get_range", "open", "head", "list", "unfinished")
-STORE_WRITES = ("write", "put", "put_file", "put_if_absent", "delete", "remove_unfinished")
+STORE_WRITES = (
+    *("write", "put", "put_file", "put_if_absent", "overwrite_with_zeros"),
+    *("delete", "remove_unfinished"),
+)
 DISK_STEPS = ("fsync", "replace", "link", "unlink")
 KILL, FREEZE = signal.SIGKILL, signal.SIGSTOP
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG

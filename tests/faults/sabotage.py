@@ -18,12 +18,13 @@ from storage.objects.stores import ObjectStore
 from storage.protocol import cleaning, commits, plans, redo
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import ShardAddress
-from storage.tables import contents, delta, fold_log, folds, rebuild
+from storage.tables import contents, delta, erasing, fold_log, folds, rebuild
 from storage.tables.fold_log import DoneFold
 from storage.verification import verify
 from storage.verification.faults import Faults
 from storage.verification.table_checks import TableChecks
 from tests.faults.kinds.damage import ROWS_DAMAGED
+from tests.faults.kinds.erasures import ERASED_MEANWHILE, ERASER_KILLED, LATE
 from tests.faults.kinds.every_step import CLEANED_BESIDE, CUT_OFF, KILLED, OVERTAKEN
 from tests.faults.kinds.planted import FOREIGN_FILES, POISONED
 from tests.faults.kinds.power import POWER_CUT
@@ -209,6 +210,23 @@ def flush_no_folder(patch: Patch) -> None:
     patch(local, "_sync", lambda path: None if path.is_dir() else real(path))
 
 
+def fold_late_masks_of_erased_images(patch: Patch) -> None:
+    """A fold takes what was committed after an erasure as it is."""
+    patch(erasing, "name_late", lambda store, commits: False)
+
+
+def overwrite_before_the_record(patch: Patch) -> None:
+    """An erasure overwrites what it has found, and only then says so."""
+    real = commits.Attempt.commit
+
+    def commit(self: commits.Attempt, **fields: Any) -> Commit:
+        for each in fields.get("erased", ()):
+            self.store.overwrite_with_zeros(each.key, each.ranges)
+        return real(self, **fields)
+
+    patch(commits.Attempt, "commit", commit)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
     """A break of the protocol, and the cases that show it.
@@ -250,5 +268,7 @@ KINDS = {
     "foreign rows": Sabotage(
         install=pass_over_foreign_rows, job="masks: rows foreign", how=ROWS_DAMAGED, template="plan"
     ),
+    "erasing late masks": Sabotage(install=fold_late_masks_of_erased_images, job=LATE, how=ERASED_MEANWHILE),
+    "recording before erasing": Sabotage(install=overwrite_before_the_record, job="erase", how=ERASER_KILLED),
     "writing": Sabotage(install=write_in_place, job="fold new shards", how=CUT_OFF),
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from storage import rle
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit
-from storage.protocol.inputs import MaskKey, image_inputs, photo_inputs
+from storage.protocol.inputs import ImageKey, MaskKey, image_inputs, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 from tests.faults import truth
@@ -134,6 +134,9 @@ def finish(dataset: Dataset) -> None:
                     dataset.withdraw(pairs, str(plan.settings["reason"]))
                 except ValueError:  # a redo replaced some of them meanwhile
                     dataset.maintenance.close(plan)
+            elif plan.kind == "erasures":
+                image_ids = [each.image_id for each in shard.inputs if isinstance(each, ImageKey)]
+                dataset.erase(image_ids, str(plan.settings["reason"]))
             else:
                 write_unit(plan.plan_id, shard.name)(dataset)
     dataset.fold()

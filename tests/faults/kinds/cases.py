@@ -5,7 +5,7 @@ A template is such a dataset, prepared for a job; it is made once, and its copie
 
 import random
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +82,13 @@ class Case:
     run: Callable[[Path, random.Random, Tally], None]
 
 
-def make_templates(folder: Path, names: Iterable[str] = tuple(JOBS)) -> dict[str, Template]:
+def make_templates(folder: Path, jobs: Mapping[str, tuple[Job, Job]] = JOBS) -> dict[str, Template]:
     """Prepares a dataset for each of these jobs, and counts its steps and puts."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / "base"
     create(str(base))
     done(Worker(str(base), make_base))
-    return {name: make_template(folder, base, name, *JOBS[name]) for name in names}
+    return {name: make_template(folder, base, name, prepare, job) for name, (prepare, job) in jobs.items()}
 
 
 def make_template(folder: Path, base: Path, name: str, prepare: Job, job: Job) -> Template:
