@@ -134,9 +134,10 @@ def end_with_parent() -> None:
 def warm_up() -> None:
     """Loads here what every worker would load first, and keeps the collector from touching, so copying, it there.
 
-    From now on small folds are compacted after a few, not after 64.
+    From now on small folds are compacted after a few, not after 64, and `verify` starts two threads, not 16.
     """
     folds._COMPACTION_EVERY = COMPACTION_EVERY
+    verify._THREADS = 2
     for schema in ("dataset", "plan", "commit", "fold", "done_fold", "snapshot"):
         documents._validator(schema)
     import deltalake.writer  # noqa: F401
