@@ -43,7 +43,9 @@ def left_out(store: ObjectStore, done: DoneFold, new: Sequence[FoldedRecord] = (
         **{lineage: ids_of(keys) for lineage, keys in decided.items() if keys is not None},
     }
     erased = erased_ids(store, done, [record.address for record in new])
-    return LeftOut(withdrawn=withdrawn_masks(store, done), duplicates=duplicates, erased=erased)
+    no_masks = bool(decided) and all(record.address.kind == PlanKind.IMAGES for record in new)
+    withdrawn = withdrawn_by(store, []) if no_masks else withdrawn_masks(store, done)
+    return LeftOut(withdrawn=withdrawn, duplicates=duplicates, erased=erased)
 
 
 def erased_ids(store: ObjectStore, done: DoneFold, new: Sequence[ShardAddress] = ()) -> frozenset[int]:

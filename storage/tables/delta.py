@@ -234,6 +234,21 @@ def change_unshared(store: ObjectStore, folder: str, name: str, change: Change |
     return table.version()
 
 
+def take_back_unshared(store: ObjectStore, folder: str, name: str, version: int) -> int:
+    """Give a table that is not published yet the content of an earlier version, and return the version it now has.
+
+    Raises:
+        StoreError: The change could not be written.
+    """
+    table = open_table(store, folder, name)
+    if table.version() != version:
+        try:
+            table.restore(version, post_commithook_properties=_AFTER_COMMIT)
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{store.table_uri(folder, name)}: could not be written ({one_line(error)})") from error
+    return open_table(store, folder, name).version()
+
+
 def appending(name: str, rows: Rows) -> Change:
     """Make the change that appends rows to a table."""
     return lambda table, properties: _write(table, properties, name, rows, None)

@@ -168,23 +168,21 @@ def put_rebuilt(store: ObjectStore, done: DoneFold, records: Sequence[FoldedReco
         store.put_if_absent(rebuilt_key(done), json_bytes(fields))
 
 
-def folded_records(store: ObjectStore) -> list[FoldedRecord]:
-    """List the records that the tables hold, in the order in which they were folded.
+def folded_records(store: ObjectStore, newest: int) -> list[FoldedRecord]:
+    """List the records that the tables hold after the fold `newest`, in the order in which they were folded.
 
     Each shard has the place of its first generation and the record of its newest one. The list is made from the log
     alone. Files of the log that are lost or damaged are skipped, so records may be missing.
     """
-    numbers = _done_numbers(store)
-    newest = numbers[-1] if numbers else 0
     folder = folder_of(store, newest)
 
     # Folds since the tables were made, and the list of the records that the tables were made with
     first = newest
     while first > 0 and folder_of(store, first - 1) in (folder, ""):
         first -= 1
-    rebuilt = _read_or_nothing(store, rebuilt_key(DoneFold(number=first, folder=folder, versions={})))
+    rebuilt = read_or_nothing(store, rebuilt_key(DoneFold(number=first, folder=folder, versions={})))
     later = range(first + 1 if rebuilt else 1, newest + 1)
-    folds = [rebuilt, *(_read_or_nothing(store, fold_key(number)) for number in later)]
+    folds = [rebuilt, *(read_or_nothing(store, fold_key(number)) for number in later)]
 
     taken = (record for fold in folds if fold and fold.action != "compact" for record in fold.records)
     return newest_of_each(taken)
@@ -200,7 +198,7 @@ def newest_of_each(records: Iterable[FoldedRecord]) -> list[FoldedRecord]:
     return list(by_lineage.values())
 
 
-def _read_or_nothing(store: ObjectStore, key: str) -> Fold | None:
+def read_or_nothing(store: ObjectStore, key: str) -> Fold | None:
     """Read the records of a fold or of a rebuild; None where the file is lost or damaged."""
     try:
         fields = read_json(store.get(key), "fold", f"{store.uri}/{key}")

@@ -7,7 +7,7 @@ versions; only then can fold n + 1 begin. Readers open the highest done fold and
 process that dies in between leaves work that the next process completes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -19,7 +19,7 @@ from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.tables import contents, delta, erasing, fold_log
 from storage.tables.changes import can_be_withdrawn, change_of, checked_records, left_out
 from storage.tables.columns import SCHEMAS
-from storage.tables.duplicates import Duplicates, duplicates_in, find_duplicates, keys_of
+from storage.tables.duplicates import Duplicates, duplicates_in, find_duplicates, keys_of, lost_images
 from storage.tables.durability import TableProof, publish_version
 from storage.tables.fold_log import (
     DoneFold,
@@ -240,22 +240,32 @@ def _listed(store: ObjectStore) -> list[ShardAddress]:
 def _decided(store: ObjectStore, done: DoneFold, action: str, commits: Sequence[Commit]) -> tuple[FoldedRecord, ...]:
     """Decide which copies of images the fold of these commits leaves out.
 
-    A newer generation may have lost an image. So shards with copies that earlier folds left out are folded again, after
-    the shards that are replaced, and a copy takes the place of a lost image.
+    A newer generation may have lost an image. So shards with copies of lost images are folded again, after the shards
+    that are replaced, and a copy takes the place of a lost image.
     """
     known = duplicates_in(store, done)
     if action == "replace" and known:
+        lost = lost_images(store, done, commits)
         replaced = {commit.address.lineage for commit in commits}
-        taken = folded_generations(store, done)
-        waiting = [
-            ShardAddress(plan_id=plan, shard=shard, generation=generation)
-            for (plan, shard), generation in sorted(taken.items())
-            if f"{plan}/{shard}" in known and f"{plan}/{shard}" not in replaced
-        ]
-        again = read_commits(store, waiting)
-        readable = contents.have_rows(store, again)
-        commits = [*commits, *(commit for commit in again if commit.address in readable)]
+        copies = {lineage for lineage, ids in known.items() if lineage not in replaced and not lost.isdisjoint(ids)}
+        commits = [*commits, *folded_commits(store, done, copies)]
     return folded_as(commits, find_duplicates(store, done, commits, known))
+
+
+def folded_commits(store: ObjectStore, done: DoneFold, lineages: Collection[str]) -> list[Commit]:
+    """Read the records of these shards that are in the tables, without records and shards whose rows are lost."""
+    if not lineages:
+        return []
+    taken = folded_generations(store, done)
+    names = [
+        ShardAddress(plan_id=plan, shard=shard, generation=generation)
+        for (plan, shard), generation in sorted(taken.items())
+        if f"{plan}/{shard}" in lineages
+    ]
+    there = set(list_commits(store))
+    commits = read_commits(store, [name for name in names if name in there])
+    readable = contents.have_rows(store, commits)
+    return [commit for commit in commits if commit.address in readable]
 
 
 def folded_as(commits: Sequence[Commit], duplicates: Duplicates) -> tuple[FoldedRecord, ...]:
@@ -281,9 +291,10 @@ def _records_to_compact(store: ObjectStore, done: DoneFold) -> tuple[FoldedRecor
     taken = [each for each in folds if each.action != "compact"]
     newest = newest_generations(ShardAddress.of_key(record.key) for each in taken for record in each.records)
     small = [each for each in taken if len(each.records) <= _SMALL_FOLD]
-    records = {record.key: record for each in small for record in each.records}
     if len(small) < 2:
         return ()
+    last = {record.key: (record, each) for each in taken for record in each.records}  # a copy may be folded again
+    records = {key: record for key, (record, each) in last.items() if len(each.records) <= _SMALL_FOLD}
     readable = contents.have_rows(store, read_commits(store, [name for name in newest if name.key in records]))
     return tuple(records[name.key] for name in newest if name in readable)
 

@@ -172,7 +172,7 @@ def test_the_order_of_the_folds_decides_even_after_the_tables_are_lost(
     dataset.maintenance.rebuild_tables()
     assert ask(dataset, f"SELECT shard FROM images WHERE image_id = {samples.make_image(0)[0].image_id}") == owner
     assert counts(dataset) == (4, 0, 2)
-    assert [record.address for record in folded_records(dataset.store)] == addresses
+    assert [record.address for record in folded_records(dataset.store, 4)] == addresses
 
 
 def test_a_copy_takes_the_place_of_an_image_that_a_redo_lost(filled: Dataset, samples: SimpleNamespace) -> None:
