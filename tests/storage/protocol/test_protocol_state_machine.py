@@ -223,7 +223,7 @@ class Protocol(RuleBasedStateMachine):
         number = checker.newest_done()
         assert number >= self.seen
         if number > self.seen:
-            # Known gap: a redo with the settings of another plan keeps its own home, so neither sees the other as a rival.
+            # Known gap: a redo with another plan's settings keeps its own home; neither is a rival of the other
             found = checker.table_findings(number)
             assert [each for each in found if each.thing != "masks of an image by the same settings"] == []
         self.seen = number
