@@ -239,7 +239,7 @@ class Protocol(RuleBasedStateMachine):
                 puppet.die()
             workers.finish(self.dataset)
             found = Checker(FolderFiles(self.folder / "dataset")).check(complete=True)
-        assert [each for each in found if each.thing != "masks of an image by the same settings"] == []
+            assert [each for each in found if each.thing != "masks of an image by the same settings"] == []
             assert self.dataset.maintenance.verify().faults == ()
         finally:
             self.patch.stop()
