@@ -128,10 +128,11 @@ def erase(store: ObjectStore, image_ids: Iterable[int], reason: str) -> Commit:
         found = find_images(store, wanted)
         check_held(found, known, wanted)
         named, damaged = _hash(store, known, found.objects, found.parts)
-        named_tars = found.tars.difference(damaged, found.unreadable)
         rejects = [_reject(image_id, found, known, reason) for image_id in wanted]
         attempt = begin_attempt(store, put_plan(store, plan), shard)
-        attempt.commit(rejects=rejects, erased=named, stats={"unreadable": list(found.unreadable)})
+        winner = attempt.commit(rejects=rejects, erased=named, stats={"unreadable": list(found.unreadable)})
+        if winner.attempt_id == attempt.attempt_id:  # else the record names what another process has found
+            named_tars = found.tars.difference(damaged, found.unreadable)
     commit = _newest(store, plan.address(shard))
     if commit is None or not commit.attempt_id:
         raise ValueError(f"erasure: {plan.address(shard)} was given up (`gc --close`); give another reason")

@@ -415,6 +415,33 @@ def test_an_object_written_between_the_search_and_the_record_is_erased_too(
     assert filled.maintenance.verify().faults == ()
 
 
+def test_who_loses_the_record_searches_again_for_what_the_winner_did_not_see(
+    filled: Dataset, samples: SimpleNamespace, wanted: ImageRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The winner searched before an object was written, and died after its record; the loser saw the object."""
+    plan = samples.plan_masks(filled, {"model": "another"})
+    images = [image for image, _ in filled.read_images(image_inputs(plan.shards[0].inputs)[0])]
+    masked = [(image, samples.make_masks(image, plan, plan.shards[0])) for image in images]
+    early = erasing.find_images(filled.store, [wanted.image_id])
+    filled.write_masks(plan, plan.shards[0], masked)
+    filled.fold()
+    find = erasing.find_images
+
+    def win_first(store: LocalStore, image_ids: list[int], *, but: frozenset[str] = frozenset()) -> object:
+        found = find(store, image_ids, but=but)
+        if not read_erasures(store).images:
+            with monkeypatch.context() as patched:
+                patched.setattr(erasing, "find_images", lambda *args: early)
+                patched.setattr(erasing, "finish", lambda store, but: None)
+                erasing.erase(store, [wanted.image_id], WISH)
+        return found
+
+    monkeypatch.setattr(erasing, "find_images", win_first)
+    filled.erase([wanted.image_id], WISH)
+    assert traces(filled, samples) == []
+    assert filled.maintenance.verify().faults == ()
+
+
 def test_an_unnamed_object_that_comes_later_is_named_by_verify(
     filled: Dataset, samples: SimpleNamespace, wanted: ImageRecord
 ) -> None:
