@@ -15,11 +15,13 @@ leaves out the same copies.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from storage.errors import Corrupt, NotFound, StoreError
+from storage.errors import Corrupt, NotFound
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, read_commit
 from storage.protocol.inputs import Input, PlanKind, ShardAddress, image_inputs, image_shard, inputs_from_json
@@ -86,14 +88,15 @@ def ids_of(keys: Iterable[str]) -> frozenset[int]:
 
 
 def lost_images(store: ObjectStore, done: DoneFold, commits: Sequence[Commit]) -> set[int]:
-    """Find the images that shards hold in the tables, or whose masks they hold, and that these new commits lack."""
+    """Find the images that shards hold in the tables, or masked with some settings, and that these commits lack."""
     lost: set[int] = set()
-    for table in ("images", "masks"):
+    for table, columns in (("images", ["image_id"]), ("masks", ["image_id", "config_hash"])):
         own = {(commit.plan_id, commit.shard): commit for commit in commits if commit.kind.table == table}
-        kept = {place: set(_image_ids(store, commit).tolist()) for place, commit in own.items()}
-        sql = f"SELECT DISTINCT plan, shard, image_id FROM {table} WHERE {are_shards(own)}"
-        rows = query(store, done, sql).to_pylist() if own else []
-        lost |= {row["image_id"] for row in rows if row["image_id"] not in kept[row["plan"], row["shard"]]}
+        kept = {place: _distinct(store, commit, columns) for place, commit in own.items()}
+        sql = f"SELECT DISTINCT plan, shard, {', '.join(columns)} FROM {table} WHERE {are_shards(own)}"
+        for row in query(store, done, sql).to_pylist() if own else []:
+            if tuple(row[column] for column in columns) not in kept[row["plan"], row["shard"]]:
+                lost.add(row["image_id"])
     return lost
 
 
@@ -138,56 +141,86 @@ def _copies_of_masks(
     earlier = _masked_before(store, done, commits, settings)
     copies: dict[str, frozenset[int]] = {}
     for commit in commits:
-        sources = _image_lineages(commit.inputs)
-        homes = [(settings.of(commit.plan_id), source) for source in sources]
-        rivals = {rival for home in homes for rival in earlier[home]}
+        lineage, sources = commit.address.lineage, _image_lineages(commit.inputs)
+        own = _Masked(address=commit.address, made_by=commit.made_by)
+        same = settings.of_shard(own)
+        rivals = {
+            each for source in sources for each in earlier[source] if not same.isdisjoint(settings.of_shard(each))
+        }
         suspects = set[int]().union(*(known.get(source, frozenset()) for source in sources))
         if rivals or suspects:
-            suspects = suspects.union(*(_masked_by(store, done, rival, {**known, **copies}) for rival in rivals))
-            copies[commit.address.lineage] = frozenset(suspects.intersection(_image_ids(store, commit).tolist()))
-        back = known.get(commit.address.lineage, frozenset()) - copies.get(commit.address.lineage, frozenset())
+            out = {**known, **copies}
+            for rival in rivals:
+                suspects |= _clashes(store, done, commit, rival, settings) - out.get(rival.address.lineage, frozenset())
+            copies[lineage] = frozenset(suspects.intersection(_image_ids(store, commit).tolist()))
+        back = known.get(lineage, frozenset()) - copies.get(lineage, frozenset())
         if back:  # the image has another owner, and masks made from the one before may be there
             masked = _masked_with(store, done, settings.of(commit.plan_id), back, leaving)
-            copies[commit.address.lineage] = copies.get(commit.address.lineage, frozenset()) | masked
-        for home in homes:
-            earlier[home].add(commit.address)
+            copies[lineage] = copies.get(lineage, frozenset()) | masked
+        for source in sources:
+            earlier[source].add(own)
     return copies
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Masked:
+    """A mask shard in the tables."""
+
+    address: ShardAddress
+    made_by: str
+    """Id of the plan that made its newest generation; a redo may have other settings than the shard's home."""
 
 
 def _masked_before(
     store: ObjectStore, done: DoneFold, commits: Sequence[Commit], settings: "_Settings"
-) -> defaultdict[tuple[str, str], set[ShardAddress]]:
-    """Map settings and image shard to the folded mask shards that were made with these settings from this image shard.
+) -> defaultdict[str, set[_Masked]]:
+    """Map each image shard of `commits` to the folded mask shards that were made from it with settings of `commits`.
 
-    The settings and image shards of `commits` alone must be mapped; shards that `commits` replace are not.
+    Shards that `commits` replace are left out.
     """
-    wanted = {settings.of(commit.plan_id) for commit in commits}
-    leaving = {commit.address.lineage for commit in commits}
+    own = [_Masked(address=commit.address, made_by=commit.made_by) for commit in commits]
+    wanted = set[str]().union(*(settings.of_shard(each) for each in own))
+    leaving = {each.address.lineage for each in own}
     kind = quoted(PlanKind.MASKS)
+    redone = query(
+        store, done, f"SELECT DISTINCT plan, made_by FROM shards WHERE kind = {kind} AND generation > 0"
+    ).to_pylist()
     homes = query(store, done, f"SELECT DISTINCT plan FROM shards WHERE kind = {kind}")["plan"].to_pylist()
-    same = one_of(home for home in homes if settings.of(home) in wanted)
+    same = {home for home in homes if settings.of(home) in wanted}
+    same |= {row["plan"] for row in redone if settings.of(row["made_by"]) in wanted}
     named = one_of(sorted({source for commit in commits for source in _image_lineages(commit.inputs)}))
     several = "strpos(substr(inputs, strpos(inputs, '/') + 1), '/') > 0"
     sources = f"(split_part(inputs, '.g', 1) IN {named} OR {several})"
-    where = f"kind = {kind} AND plan IN {same} AND {sources}"
-    sql = f"SELECT plan, shard, generation, inputs FROM shards WHERE {where}"
-    earlier: defaultdict[tuple[str, str], set[ShardAddress]] = defaultdict(set)
+    where = f"kind = {kind} AND plan IN {one_of(sorted(same))} AND {sources}"
+    sql = f"SELECT plan, shard, generation, made_by, inputs FROM shards WHERE {where}"
+    earlier: defaultdict[str, set[_Masked]] = defaultdict(set)
     for row in query(store, done, sql).to_pylist():
         address = ShardAddress(plan_id=row["plan"], shard=row["shard"], generation=row["generation"])
         if address.lineage not in leaving:
             for source in _image_lineages(inputs_from_json(PlanKind.MASKS, row["inputs"].split())):
-                earlier[settings.of(address.plan_id), source].add(address)
+                earlier[source].add(_Masked(address=address, made_by=row["made_by"]))
     return earlier
 
 
-def _masked_by(store: ObjectStore, done: DoneFold, rival: ShardAddress, known: Duplicates) -> set[int]:
-    """Collect the images whose masks a shard brings into the tables, withdrawn masks included."""
+def _clashes(store: ObjectStore, done: DoneFold, commit: Commit, rival: _Masked, settings: "_Settings") -> set[int]:
+    """Find the images of which a rival has masks that count in place of those of a commit.
+
+    Shards of the same home settings are alternatives as a whole. Otherwise a redo was made with the settings of other
+    shards, and only masks of the same `config_hash` clash: masks that a redo inherited have another one.
+    """
+    theirs = _masked_by(store, done, rival.address)
+    if settings.of(commit.plan_id) == settings.of(rival.address.plan_id):
+        return {image_id for image_id, _ in theirs}
+    return {image_id for image_id, _ in theirs & _distinct(store, commit, ["image_id", "config_hash"])}
+
+
+def _masked_by(store: ObjectStore, done: DoneFold, rival: ShardAddress) -> set[tuple[Any, ...]]:
+    """Collect (image_id, config_hash) of the masks that a shard holds, withdrawn masks included."""
     try:
-        masked = set(_image_ids(store, read_commit(store, rival)).tolist())
+        return _distinct(store, read_commit(store, rival), ["image_id", "config_hash"])
     except (NotFound, Corrupt):  # lost after it was folded
-        where = is_shard(rival.plan_id, rival.shard)
-        masked = set(query(store, done, f"SELECT image_id FROM masks WHERE {where}")["image_id"].to_pylist())
-    return masked - known.get(rival.lineage, frozenset())
+        sql = f"SELECT DISTINCT image_id, config_hash FROM masks WHERE {is_shard(rival.plan_id, rival.shard)}"
+        return {(row["image_id"], row["config_hash"]) for row in query(store, done, sql).to_pylist()}
 
 
 def _masked_with(
@@ -202,22 +235,27 @@ def _masked_with(
 
 
 class _Settings:
-    """The settings of mask plans, by the home of their shards; plans that cannot be read have settings of their own."""
+    """The settings of mask shards; plans that are lost have settings of their own."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._found: dict[str, str] = {}
 
-    def of(self, home: str) -> str:
-        """Return the hash of the settings with which the shards of a home are made."""
-        if home not in self._found:
-            _, by, settings_hash = home.partition("-by-")
+    def of(self, plan_or_home: str) -> str:
+        """Return the beginning of the hash of the settings of a plan, or of the plans that share a home."""
+        if plan_or_home not in self._found:
+            _, by, settings_hash = plan_or_home.partition("-by-")
             if not by:
-                settings_hash = home
-                with suppress(StoreError, ValueError):
-                    settings_hash = read_plan(self._store, home).settings_hash[:16]
-            self._found[home] = settings_hash
-        return self._found[home]
+                settings_hash = plan_or_home
+                with suppress(NotFound, Corrupt):
+                    settings_hash = read_plan(self._store, plan_or_home).settings_hash[:16]
+            self._found[plan_or_home] = settings_hash
+        return self._found[plan_or_home]
+
+    def of_shard(self, shard: "_Masked") -> set[str]:
+        """Return the settings of a shard's home and, for a redo, those with which its newest generation was made."""
+        home = self.of(shard.address.plan_id)
+        return {home, self.of(shard.made_by)} if shard.address.generation else {home}
 
 
 def _image_lineages(inputs: Iterable[Input]) -> list[str]:
@@ -228,3 +266,11 @@ def _image_ids(store: ObjectStore, commit: Commit) -> np.ndarray:
     """Read the ids of the images in the rows of a shard, each once."""
     parts = [contents.read_rows(store, part)["image_id"].to_numpy() for part in commit.rows()]
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
+
+
+def _distinct(store: ObjectStore, commit: Commit, columns: Sequence[str]) -> set[tuple[Any, ...]]:
+    """Read the distinct values of some columns in the rows of a shard."""
+    tables = (contents.read_rows(store, part).select(columns) for part in commit.rows())
+    return {
+        values for table in tables for values in zip(*(table[column].to_pylist() for column in columns), strict=True)
+    }

@@ -263,6 +263,16 @@ class Checker:
         plan, _, rest = record.fields["inputs"][0].partition("/") if record.fields["inputs"] else ("", "", "")
         return plan, rest.rpartition(".g")[0]
 
+    def masks_made(self, record: Record) -> frozenset[tuple[int, str]]:
+        """Image and hash of the settings of all masks in a mask shard: those of its plan, or those it inherited."""
+        plan, images = self.plan(record.fields["made_by"]), self.image_ids(record)
+        inherited: frozenset[tuple[int, str]] = frozenset()
+        if plan["settings"]["inherit"]:
+            before = f"commits/{record.place[0]}/{record.place[1]}.g{record.generation - 1}.json"
+            inherited = self.masks_made(self.record(before))
+        old = {image for image, _ in inherited}
+        return inherited | {(image, plan["settings_hash"]) for image in images - old}
+
     def settings_of(self, record: Record) -> str:
         """The hash of the settings that the shard's first generation was made with."""
         home = record.place[0]

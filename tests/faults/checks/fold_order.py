@@ -2,7 +2,8 @@
 
 It follows from the log of folds and the shards' own bytes: the first record in the order of the folds owns an image.
 The copy in a later one, and masks that were made from it, stay out; so do masks of an image that a mask shard of the
-same settings and the same image shard has already. What a fold lists is decided anew, in its order.
+same settings and the same image shard has already. A redo may have the settings of another plan; then masks of the same
+image and settings clash. What a fold lists is decided anew, in its order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +24,10 @@ class Contents(Protocol):
         """The image shard that a mask shard was made from."""
 
     def settings_of(self, record: Any) -> str:
-        """The hash of a mask shard's settings."""
+        """The hash of the settings of a mask shard's home."""
+
+    def masks_made(self, record: Any) -> frozenset[tuple[int, str]]:
+        """Image and hash of the settings of all masks in a mask shard."""
 
 
 @dataclass
@@ -49,7 +53,8 @@ class State:
                 source = contents.source_of(record)
                 of_copies = self.copies.get(source, frozenset())
                 masked = self._owned("masks", contents, source=source, settings=contents.settings_of(record))
-                self.copies[record.place] = contents.image_ids(record) & (of_copies | masked)
+                clashing = self._clashing(record, contents, source)
+                self.copies[record.place] = contents.image_ids(record) & (of_copies | masked | clashing)
             self.taken[record.place] = record
 
     def rebuild(self, records: Iterable[Any], contents: Contents) -> None:
@@ -60,6 +65,15 @@ class State:
         self.copies = {place: ids for place, ids in self.copies.items() if place in self.taken}
         self.fold((each for each in listed if each.place not in before), contents)
         self.fold((each for each in listed if before.get(each.place, each) != each), contents)
+
+    def _clashing(self, record: Any, contents: Contents, source: Place) -> frozenset[int]:
+        """Images of a mask shard that another one, from the same image shard, masked with the same settings."""
+        own, images = contents.masks_made(record), set()
+        for other in self.taken.values():
+            if other.kind == "masks" and contents.source_of(other) == source:
+                out = self.copies.get(other.place, frozenset())
+                images |= {image for image, _ in own & contents.masks_made(other)} - out
+        return frozenset(images)
 
     def _owned(self, kind: str, contents: Contents, **wanted: object) -> frozenset[int]:
         """Images that shards of a kind hold in the tables; of masks, those of these settings and this image shard."""

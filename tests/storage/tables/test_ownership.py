@@ -277,3 +277,25 @@ def test_a_rebuild_needs_no_log_at_all(dataset: Dataset, samples: SimpleNamespac
         dataset.store.delete(key)
     assert dataset.maintenance.rebuild_tables().newest == 0
     assert images_held(dataset, samples, 2) == [0, 1]
+
+
+def test_a_redo_with_the_settings_of_another_plan_does_not_double_its_masks(
+    dataset: Dataset, samples: SimpleNamespace
+) -> None:
+    samples.ingest(dataset, shards=1)
+    first, second = (samples.mask(dataset, {"model": name}) for name in ("a", "b"))
+    dataset.fold()
+    redo = dataset.maintenance.plan_redo(first, [first.shards[0].name], dict(second.settings))
+    samples.write_mask_shard(dataset, redo, redo.shards[0])
+    dataset.fold()
+    by_settings = "SELECT config_hash, count(*) AS n FROM masks GROUP BY config_hash"
+    assert dataset.query(by_settings).to_pylist() == [{"config_hash": second.settings_hash, "n": 6}]
+    again = dataset.maintenance.plan_redo(second, [second.shards[0].name], {"model": "c"})
+    samples.write_mask_shard(dataset, again, again.shards[0])
+    dataset.fold()
+    settings = {row["config_hash"]: row["n"] for row in dataset.query(by_settings).to_pylist()}
+    assert settings == {second.settings_hash: 6, again.settings_hash: 6}  # those of the first redo take their place
+    assert dataset.maintenance.verify().faults == ()
+    dataset.maintenance.rebuild_tables()
+    assert {row["config_hash"]: row["n"] for row in dataset.query(by_settings).to_pylist()} == settings
+    assert dataset.maintenance.verify().faults == ()
