@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from flows.assisted_manual import OpenedRound, ask, choose
 from stages.rounds.choose import ChosenImage
 from stages.rounds.open import RoundRequest, with_guidelines
-from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
 from stages.semi_automatic.guidelines import GUIDELINES
+from stages.semi_automatic.prefill_round import prefill_round
 from storage.dataset import Dataset
 from storage.workspace.records import GivenMask
 
@@ -29,6 +29,5 @@ def semi_automatic(dataset: str, workspace: str, request: RoundRequest) -> Opene
 
 @task(name="prefill", cache_policy=NO_CACHE)
 def prefill(dataset: str, request: RoundRequest, images: list[ChosenImage]) -> dict[int, tuple[GivenMask, ...]]:
-    """Find the masks that images begin with; a fraction of the images stays empty, for comparison."""
-    chosen = images_to_prefill(images, empty_fraction=request.empty_fraction, seed=request.seed)
-    return dict(masks_of_dataset(request.prefill)(Dataset.open(dataset), chosen))
+    """Find or make the masks that images begin with; a fraction of the images stays empty, for comparison."""
+    return prefill_round(Dataset.open(dataset), request, images)

@@ -77,7 +77,11 @@ def round_open(
     priority: Annotated[int, typer.Option("--priority", help="Rounds of higher priority are given out first.")] = 0,
     prefill: Annotated[
         str | None,
-        typer.Option("--prefill", help="SQL condition on `masks`: what images begin with.", show_default=AUTOMATIC),
+        typer.Option(
+            "--prefill",
+            help="What images begin with: an SQL condition on `masks`, `detector` or `generator`.",
+            show_default=AUTOMATIC,
+        ),
     ] = None,
     empty_fraction: Annotated[
         float,
@@ -161,17 +165,14 @@ def round_extend(
     """Add images to a round that is open or paused, with the round's own settings."""
     from stages.rounds.choose import ChosenImage
     from stages.rounds.open import choose_for, make_tasks, request_of
-    from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
+    from stages.semi_automatic.prefill_round import prefill_round
     from storage.dataset import Dataset
 
     data = Dataset.open(dataset)
     with _open(dataset, workspace) as opened:
         request = request_of(opened.rounds.get(round_id), images=images, query=query or "")
         chosen: list[ChosenImage] = choose_for(data, opened, request)
-        prefilled = {}
-        if request.stage == "semi_automatic":
-            filled = images_to_prefill(chosen, empty_fraction=request.empty_fraction, seed=request.seed)
-            prefilled = dict(masks_of_dataset(request.prefill)(data, filled))
+        prefilled = prefill_round(data, request, chosen) if request.stage == "semi_automatic" else {}
         added = opened.rounds.extend(round_id, make_tasks(data, request, chosen, prefilled))
         log(f"{added} images more")
         _print_changed(opened, round_id, as_json)

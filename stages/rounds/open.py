@@ -45,7 +45,8 @@ class RoundRequest:
     priority: int = 0
     """Priority among open rounds."""
     prefill: str = "stage = 'fully_automatic'"
-    """SQL condition on the table `masks` for the masks that a semi-automatic round's images begin with."""
+    """Masks that a semi-automatic round's images begin with: an SQL condition on the table `masks`, `detector` (the
+    generic object detector and the model) or `generator` (the automatic mask generator)."""
     empty_fraction: float = 0.0
     """Fraction of a semi-automatic round's images that begin empty, to measure what prefilling saves, in [0, 1)."""
     model: str = ""

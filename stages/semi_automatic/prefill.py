@@ -8,7 +8,6 @@ prefilling saves or costs can be measured; image and round decide which, the sam
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -185,20 +184,6 @@ def prefill_automatically(
     ]
     masks = _drop_duplicates(masks, config.max_mask_iou, removed)
     return Prefill(masks=tuple(masks), model_id=model.model_id, detector_id="", removed=_by_name(removed))
-
-
-def is_left_empty(image_id: int, round_id: str, fraction: float) -> bool:
-    """Tell whether an image of a round stays without prefill, so that the effect of prefilling can be measured.
-
-    Image and round alone decide, as good as random: about `fraction` of a round's images stay empty.
-
-    Raises:
-        ValueError: The fraction is outside [0, 1].
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"got a fraction of {fraction} of images left empty, expected a number in [0, 1]")
-    digest = hashlib.sha256(f"{round_id}/{image_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def _filter(

@@ -13,9 +13,9 @@ from stages.annotator.server import Server, TheServer
 from stages.assisted_manual import guidelines as assisted_manual
 from stages.rounds.close import close_round
 from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, request_of, with_guidelines
-from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
 from stages.rounds.quality import RoundReport, report_round
 from stages.semi_automatic import guidelines as semi_automatic
+from stages.semi_automatic.prefill_round import prefill_round
 from storage.workspace.records import TaskSpec
 
 router = APIRouter(prefix="/api/rounds", tags=["rounds"])
@@ -138,5 +138,4 @@ def _tasks(server: Server, request: RoundRequest) -> tuple[TaskSpec, ...]:
     images = choose_for(server.dataset, server.workspace, request)
     if request.stage == "assisted_manual":
         return make_tasks(server.dataset, request, images)
-    chosen = images_to_prefill(images, empty_fraction=request.empty_fraction, seed=request.seed)
-    return make_tasks(server.dataset, request, images, masks_of_dataset(request.prefill)(server.dataset, chosen))
+    return make_tasks(server.dataset, request, images, prefill_round(server.dataset, request, images))

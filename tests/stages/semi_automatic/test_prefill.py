@@ -14,7 +14,6 @@ from engine.model.weights import Model, load_model
 from stages.semi_automatic.prefill import (
     PrefillConfig,
     Removed,
-    is_left_empty,
     prefill_automatically,
     prefill_image,
 )
@@ -90,21 +89,6 @@ def test_the_generator_is_the_alternative(model: Model, nuts: LabelledImage) -> 
 def test_a_detector_of_another_encoder_is_refused(model: Model) -> None:
     with pytest.raises(ValueError, match="come from another image encoder"):
         prefill_image(model, square_detector(), np.zeros((64, 64, 3), np.uint8))
-
-
-def test_the_stated_fraction_of_a_round_stays_empty_always_the_same_images() -> None:
-    ids = range(4000)
-    empty = [is_left_empty(image_id, "round-1", 0.2) for image_id in ids]
-    assert np.mean(empty) == pytest.approx(0.2, abs=0.03)
-    assert empty == [is_left_empty(image_id, "round-1", 0.2) for image_id in ids]
-    other = [is_left_empty(image_id, "round-2", 0.2) for image_id in ids]
-    assert np.mean(np.array(empty) & np.array(other)) == pytest.approx(0.04, abs=0.02), "each round draws anew"
-    more = [is_left_empty(image_id, "round-1", 0.3) for image_id in ids]
-    assert all(later for earlier, later in zip(empty, more, strict=True) if earlier), "a larger fraction adds images"
-    assert not any(is_left_empty(image_id, "r", 0.0) for image_id in ids)
-    assert all(is_left_empty(image_id, "r", 1.0) for image_id in ids)
-    with pytest.raises(ValueError, match=r"got a fraction of 1.5"):
-        is_left_empty(1, "r", 1.5)
 
 
 @pytest.mark.parametrize(

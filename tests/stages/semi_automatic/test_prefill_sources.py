@@ -8,7 +8,9 @@ from engine.automatic.config import GenerateConfig
 from engine.detector.weights import load_detector
 from engine.model.weights import load_model
 from stages.rounds.choose import ChosenImage
+from stages.rounds.open import RoundRequest
 from stages.semi_automatic.prefill import PrefillConfig
+from stages.semi_automatic.prefill_round import prefill_round
 from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
 from storage import rle
 from storage.errors import NotFound
@@ -44,3 +46,17 @@ def test_a_detector_of_another_encoder_is_refused_before_any_image_is_read() -> 
     with pytest.raises(ValueError, match="come from another image encoder"):
         masks_of_detector(load_model("seed"), square_detector())
     masks_of_detector(square_model(), square_detector())  # its own is taken
+
+
+@pytest.mark.parametrize("source", ["detector", "generator", "stage = 'fully_automatic'"])
+def test_a_round_is_prefilled_by_the_source_that_it_names(tmp_path: Path, source: str) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    ids = sorted(dataset.known_image_ids())[:4]
+    images = [ChosenImage(image_id=image_id, height=SIDE, width=SIDE) for image_id in ids]
+    request = RoundRequest(stage="semi_automatic", prefill=source, empty_fraction=0.5)
+    given = prefill_round(dataset, request, images)
+    assert len(given) == 2, "half of the images begin empty"
+    assert set(given) <= set(ids)
+    of_dataset = source.startswith("stage")
+    assert all(bool(mask.source) == of_dataset for masks in given.values() for mask in masks)

@@ -1,0 +1,40 @@
+"""The masks that the images of a semi-automatic round begin with, from the source that the round's request names."""
+
+from collections.abc import Sequence
+
+from stages.rounds.choose import ChosenImage
+from stages.rounds.open import RoundRequest
+from stages.rounds.prefill_sources import PrefillSource, images_to_prefill, masks_of_dataset
+from storage.dataset import Dataset
+from storage.workspace.records import GivenMask
+
+DETECTOR, GENERATOR = "detector", "generator"
+"""Names of the sources that are no SQL condition on `masks`."""
+_MODEL, _DETECTOR = "seed", "seed-detector"
+"""Model where the request names none, and the detector that ships for it."""
+
+
+def prefill_round(
+    dataset: Dataset, request: RoundRequest, images: Sequence[ChosenImage]
+) -> dict[int, tuple[GivenMask, ...]]:
+    """Make or find the masks that images begin with, by image id; a fraction of the images stays empty, for comparison.
+
+    Raises:
+        ValueError: The request's SQL condition is wrong, or no detector fits the request's model.
+    """
+    chosen = images_to_prefill(images, empty_fraction=request.empty_fraction, seed=request.seed)
+    return dict(_source(request)(dataset, chosen))
+
+
+def _source(request: RoundRequest) -> PrefillSource:
+    if request.prefill not in (DETECTOR, GENERATOR):
+        return masks_of_dataset(request.prefill)
+    # Loading torch takes seconds, which a condition on masks need not wait for
+    from engine.detector.weights import load_detector
+    from engine.model.weights import load_model
+    from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
+
+    model = load_model(request.model or _MODEL)
+    if request.prefill == GENERATOR:
+        return masks_of_generator(model)
+    return masks_of_detector(model, load_detector(_DETECTOR, model))
