@@ -101,6 +101,6 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     def read_placeholder() -> Response:
-        """Say that the page is not part of this installation."""
-        text = "The annotation page comes with stages/annotator/web; this installation has the HTTP interface alone."
+        """Say that there is no page."""
+        text = "This version of gigamask has no annotation page yet, only the HTTP interface: see /api/openapi.json."
         return HTMLResponse(f"<!doctype html><html lang=en><title>gigamask</title><p>{text}</p></html>")
