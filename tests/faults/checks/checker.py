@@ -267,7 +267,7 @@ class Checker:
         """Image and hash of the settings of all masks in a mask shard: those of its plan, or those it inherited."""
         plan, images = self.plan(record.fields["made_by"]), self.image_ids(record)
         inherited: frozenset[tuple[int, str]] = frozenset()
-        if plan["settings"]["inherit"]:
+        if plan["settings"].get("inherit"):
             before = f"commits/{record.place[0]}/{record.place[1]}.g{record.generation - 1}.json"
             inherited = self.masks_made(self.record(before))
         old = {image for image, _ in inherited}

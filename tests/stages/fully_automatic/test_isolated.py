@@ -111,6 +111,6 @@ def test_a_mistake_of_ours_in_a_child_fails_the_shard_with_its_traceback(
     (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
     make_worker = cloudpickle.dumps(partial(Mistaken, tiny_model, CONFIG, dataset.uri))
     with pytest.raises(KeyError, match="a mistake") as caught:
-        mask_shard_isolated(make_worker, dataset, plan.plan_id, "000000")
+        mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
     assert "in mask_image" in "".join(caught.value.__notes__)
     assert dataset.commits(plan) == []
