@@ -18,9 +18,9 @@ from storage.errors import Conflict, Corrupt, NotFound
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.objects.stores import ObjectStore
 from storage.protocol.inputs import ShardAddress
-from storage.tables import delta
 from storage.tables.columns import SCHEMAS
 from storage.tables.durability import TableProof
+from storage.tables.query import query
 
 _DONE = ".done.json"
 _FOLD_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})(\.done)?\.json")
@@ -121,13 +121,11 @@ def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[
         Corrupt: The table cannot be opened or read.
         StoreError: The store fails.
     """
-    table = delta.open_table(store, done.folder, name, done.versions[name])
     try:
-        return delta.try_again(lambda: table.to_pyarrow_table(columns=list(columns)))
-    except OSError as error:
-        raise Corrupt(
-            f"{store.uri}: table {name} cannot be read ({delta.one_line(error)}); run `gigamask verify`"
-        ) from error
+        # Not with Arrow's own reader: its threads may outlive the interpreter, which then aborts at its end
+        return query(store, done, f"SELECT {', '.join(columns)} FROM {name}")
+    except ValueError as error:
+        raise Corrupt(f"{store.uri}: table {name} cannot be read ({error}); run `gigamask verify`") from error
 
 
 def folded_generations(store: ObjectStore, done: DoneFold) -> dict[tuple[str, str], int]:

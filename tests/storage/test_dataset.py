@@ -297,3 +297,20 @@ def test_a_damaged_shard_is_never_read_in_silence(dataset: Dataset, samples: Sim
         path.write_bytes(data)
         with pytest.raises((Corrupt, ValueError)):
             list(read(commit))
+
+
+@pytest.mark.slow
+def test_a_program_that_withdraws_masks_ends_without_an_abort(dataset: Dataset, samples: SimpleNamespace) -> None:
+    """Threads that outlive the interpreter aborted four such programs in ten, after their work was done."""
+    samples.ingest(dataset, shards=1, images=6)
+    samples.mask(dataset)
+    dataset.fold()
+    program = (
+        "import sys; from storage.dataset import Dataset; dataset = Dataset.open(sys.argv[1]); "
+        "rows = dataset.query('SELECT image_id, mask_id FROM masks LIMIT 1').to_pylist(); "
+        "dataset.withdraw([tuple(row.values()) for row in rows], 'wrong')"
+    )
+    for _ in range(12):
+        ended = subprocess.run([sys.executable, "-c", program, dataset.uri], capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+    assert dataset.query("SELECT count(*) AS n FROM masks").to_pylist() == [{"n": 6}]
