@@ -9,10 +9,11 @@ files lie about, and stored bytes are destroyed; images are erased meanwhile; an
 reader reads on. After each the bytes are checked without the dataset's code (checks/), and `verify` is asked: it must
 be silent where nothing is wrong, and name what the harness has destroyed.
 
-One JSON line a figure; the last line has the sums: `lost` (with shards that stay unfinished), `doubled` (with what must
-not be there at all), `torn` (with damaged objects and torn reads), `false_alarms` and `missed` of `verify`. A snapshot
-that was acknowledged and is gone counts as lost, one that says something else as torn. Exit status 1 where one of them
-is not 0, or a worker failed in a way that was not meant.
+While it runs, each process prints the sums of each kind that it is through with, and says what was found; at the end
+comes one JSON line a figure. The last line has the sums: `lost` (with shards that stay unfinished), `doubled` (with
+what must not be there at all), `torn` (with damaged objects and torn reads), `false_alarms` and `missed` of `verify`. A
+snapshot that was acknowledged and is gone counts as lost, one that says something else as torn. Exit status 1 where one
+of them is not 0, or a worker failed in a way that was not meant.
 
 `--sabotage` proves that the harness can fail: it breaks the protocol in each way of sabotage.py and counts the faults
 until that is noticed; exit status 1 where one never is.
@@ -123,8 +124,13 @@ def print_lines(tally: Tally, where: str, seconds: float, seed: int) -> None:
     for metric, (value, unit) in figures.items():
         line = {"bench": "faults", "metric": metric, "value": value, "unit": unit, "machine": machine, "seed": seed}
         print(json.dumps(line), flush=True)
+
+
+def print_progress(tally: Tally, kind: str, job: int) -> None:
+    """The sums of one process's faults of one kind as soon as they are known: a run that is ended has told them."""
+    print(json.dumps({"bench": "faults", "metric": "done", "kind": kind, "job": job, **tally.sums}), flush=True)
     for each in tally.in_words[:40]:
-        print(each, file=sys.stderr, flush=True)
+        print(f"{kind}: {each}", file=sys.stderr, flush=True)
 
 
 def side_by_side(calls: Sequence[Callable[[], Tally]]) -> list[Tally]:
@@ -164,22 +170,34 @@ def run_local(folder: Path, count: int, seed: int, jobs: int) -> Tally:
         home = folder / f"job-{job}"
         home.mkdir()
         dice, tally = random.Random(f"{seed} {job}"), Tally()
-        strike_local(home, part_of(count, job, jobs), templates, loop, dice, tally)
+        for kind, found in strike_local(home, part_of(count, job, jobs), templates, loop, dice):
+            print_progress(found, kind, job)
+            tally.add(found)
         return tally
 
     return summed(side_by_side([partial(one_job, job) for job in range(jobs)]))
 
 
 def strike_local(
-    home: Path, count: int, templates: Mapping[str, Template], loop: bool, dice: random.Random, tally: Tally
-) -> None:
-    for name, cases in local_cases(home, templates, loop).items():
-        strike(cases, home, round(count * SHARES[name]), dice, tally)
+    home: Path, count: int, templates: Mapping[str, Template], loop: bool, dice: random.Random
+) -> Iterator[tuple[str, Tally]]:
+    """Strikes with one kind of faults after the other, and yields what each has found."""
+    struck = 0
+    for kind, cases in local_cases(home, templates, loop).items():
+        tally = Tally()
+        strike(cases, home, round(count * SHARES[kind]), dice, tally)
+        struck += tally.faults.total()
+        yield kind, tally
     with small_disk(home) as disk:
         if disk is not None:
+            tally = Tally()
             in_folder(disk / "dataset", round(count * SHARES["small disk"]), home, dice, tally, SMALL_DISK_KINDS)
-    while (left := count - tally.faults.total()) > 0:
+            struck += tally.faults.total()
+            yield "small disk", tally
+    tally = Tally()
+    while (left := count - struck - tally.faults.total()) > 0:
         in_folder(home / uuid.uuid4().hex, min(PER_DATASET, left), home, dice, tally, LOCAL_KINDS)
+    yield "chaos", tally
 
 
 def local_cases(home: Path, templates: Mapping[str, Template], loop: bool) -> dict[str, list[Case]]:
@@ -236,25 +254,26 @@ def run_s3(folder: Path, count: int, seed: int, jobs: int) -> Tally:
         templates = make_templates(folder / "s3-templates")
 
         def one_job(job: int) -> Tally:
-            tally, home = Tally(), folder / f"s3-job-{job}"
+            replies, chaos, home = Tally(), Tally(), folder / f"s3-job-{job}"
             home.mkdir()
             own, dice = part_of(count, job, jobs), random.Random(f"{seed} {job}")
             with LosingNetwork(endpoint, home) as network:
                 cases = lost_replies_on_s3(network, endpoint, templates.values())
-                strike(cases, home, round(own * SHARE_OF_REPLIES_ON_S3), dice, tally)
-            strike_s3(home, endpoint, own - tally.faults.total(), dice, tally)
-            return tally
+                strike(cases, home, round(own * SHARE_OF_REPLIES_ON_S3), dice, replies)
+            print_progress(replies, "lost replies on S3", job)
+            strike_s3(home, endpoint, own - replies.faults.total(), dice, chaos)
+            print_progress(chaos, "chaos on S3", job)
+            return summed([replies, chaos])
 
         return summed(side_by_side([partial(one_job, job) for job in range(jobs)]))
 
 
 def strike_s3(home: Path, endpoint: str, count: int, dice: random.Random, tally: Tally) -> None:
     """Chaos behind a network that fails at random."""
-    before = tally.faults.total()
     with Network(endpoint, dice.random(), home / "network.log") as network:
 
         def left() -> int:
-            of_workers = tally.faults.total() - before
+            of_workers = tally.faults.total()
             return max(count - of_workers - network.counts().total(), count // 2 - of_workers)
 
         while left() > 0:
