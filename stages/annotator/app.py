@@ -95,12 +95,4 @@ def _add_page(app: FastAPI) -> None:
         server.access.set_cookie(response, login)
         return response
 
-    if (WEB / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
-        return
-
-    @app.get("/", include_in_schema=False)
-    def read_placeholder() -> Response:
-        """Say that there is no page."""
-        text = "This version of gigamask has no annotation page yet, only the HTTP interface: see /api/openapi.json."
-        return HTMLResponse(f"<!doctype html><html lang=en><title>gigamask</title><p>{text}</p></html>")
+    app.mount("/", StaticFiles(directory=WEB, html=True), name="page")

@@ -11,11 +11,11 @@ from pydantic import AwareDatetime, BaseModel, Field
 from stages.annotator.access import Annotator
 from stages.annotator.errors import Refusal
 from stages.annotator.routes.tasks import TokenBody
-from stages.annotator.schemas import Body, Done, ShortText, TaskStateView
+from stages.annotator.schemas import Body, Done, ShortText, TaskId, TaskMaskView, TaskStateView
 from stages.annotator.server import Server, TheServer
 from storage.errors import NotFound
 from storage.workspace.checking import MAX_OPERATIONS
-from storage.workspace.records import AppendResult, Branch, Kind, Operation, Role, User
+from storage.workspace.records import PASSIVE, AppendResult, Branch, Kind, Operation, Role, User
 
 router = APIRouter(prefix="/api", tags=["operations"])
 
@@ -62,6 +62,23 @@ class AppendView(BaseModel):
         return cls(**{**vars(result), "stored": list(result.stored), "known": list(result.known)})
 
 
+class LineOperation(BaseModel):
+    """An operation of an annotator's line; those that change no mask are left out."""
+
+    op_id: str
+    kind: str
+    payload: dict[str, Any]
+    revision: int = Field(description="Revision of the line after the operation.")
+
+
+class LineView(BaseModel):
+    """Prefilled masks and operations, from which a client computes every state of a line, for undo without asking."""
+
+    task_id: int
+    given: list[TaskMaskView]
+    operations: list[LineOperation]
+
+
 class BranchComparison(BaseModel):
     """A branch beside the main line, for the merge view."""
 
@@ -85,6 +102,23 @@ def append_operations(body: OperationsBody, user: Annotator, server: TheServer) 
             details=view.model_dump(mode="json"),
         )
     return view
+
+
+@router.get("/tasks/{task_id}/line")
+def read_line(task_id: TaskId, user: Annotator, server: TheServer) -> LineView:
+    """Read your own main line of a task: what it began with, and every operation since."""
+    server.workspace.rounds.task(task_id)
+    operations = server.workspace.operations
+    given = operations.state(task_id, user.name, revision=0).masks
+    return LineView(
+        task_id=task_id,
+        given=[TaskMaskView.of(mask) for mask in given],
+        operations=[
+            LineOperation(op_id=each.op_id, kind=each.kind, payload=dict(each.payload), revision=each.revision)
+            for each in operations.read(task_id, user.name)
+            if each.kind not in PASSIVE
+        ],
+    )
 
 
 @router.get("/branches/{branch}")

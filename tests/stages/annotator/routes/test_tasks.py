@@ -57,6 +57,11 @@ def test_a_task_goes_from_claim_to_submission(site: Site, ann: TestClient, rita:
     assert stored.json()["revision"] == 2
     state = ann.get(f"/api/tasks/{first['task_id']}/state").json()
     assert [(mask["mask"], mask["rle"]["area"], mask["edits"]) for mask in state["masks"]] == [("m1", 900, 1)]
+    line = ann.get(f"/api/tasks/{first['task_id']}/line").json()
+    assert (line["given"], [(each["kind"], each["revision"]) for each in line["operations"]]) == (
+        [],
+        [("add", 1), ("change", 2)],
+    )
     done = ann.post("/api/tasks/submit", json={"token": first["token"], "revision": 2})
     assert (done.status_code, done.json()["masks"]) == (200, 1)
     assert ann.post("/api/tasks/submit", json={"token": first["token"], "revision": 2}).json() == done.json()
