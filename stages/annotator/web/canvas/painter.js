@@ -88,6 +88,24 @@ export class Painter {
     this.busyMs += performance.now() - began;
   }
 
+  /**
+   * Draw the pixels of a mask as the picture has them, with an outline; for previews.
+   * @param {CanvasRenderingContext2D} context Its transform takes image pixels.
+   * @param {Bitmap} bitmap
+   */
+  cutOut(context, bitmap) {
+    const { outline, fill } = shapeOf(bitmap);
+    const piece = new OffscreenCanvas(fill.width, fill.height);
+    const onPiece = /** @type {OffscreenCanvasRenderingContext2D} */ (piece.getContext("2d"));
+    onPiece.drawImage(fill, 0, 0);
+    onPiece.globalCompositeOperation = "source-in";
+    onPiece.drawImage(/** @type {ImageBitmap} */ (this.picture.sizes.get(1)), -bitmap.x0, -bitmap.y0);
+    context.drawImage(piece, bitmap.x0, bitmap.y0);
+    context.lineWidth = 3 / context.getTransform().a;
+    context.strokeStyle = DRAFT;
+    context.stroke(outline);
+  }
+
   #drawMasks() {
     const { context, view, labels } = this;
     const { canvas, step } = labels.layer(this.ratio * view.scale);

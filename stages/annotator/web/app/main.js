@@ -1,0 +1,112 @@
+/** The page: who is logged in, the bar on top, and the page that the address names. */
+
+import { Outbox } from "../safe/outbox.js";
+import { Store } from "../safe/store.js";
+import { Api, ApiError } from "./api.js";
+import { Bar } from "./bar.js";
+import { h } from "./dom.js";
+import { applyTheme } from "./settings.js";
+import { text } from "./strings.js";
+
+/**
+ * What every page gets.
+ * @typedef {object} App
+ * @property {Api} api
+ * @property {import("./api.js").Me} me
+ * @property {Store} store
+ * @property {Outbox} outbox
+ * @property {Bar} bar
+ * @property {(message: string) => void} say Tell something for a few seconds.
+ */
+
+/** @type {Record<string, () => Promise<{openPage: (root: HTMLElement, app: App) => Promise<() => unknown>}>>} */
+const PAGES = {
+  work: () => import("../work/work.js"),
+  rounds: () => import("../pages/rounds.js"),
+  review: () => import("../pages/review.js"),
+  lead: () => import("../pages/lead.js"),
+};
+const LAST_ACCOUNT = "gigamask account";
+
+const root = /** @type {HTMLElement} */ (document.getElementById("page"));
+
+addEventListener("error", (event) => say(text.error.unexpected(event.message)));
+addEventListener("unhandledrejection", (event) => say(text.error.unexpected(String(event.reason?.message ?? event.reason))));
+await start();
+
+async function start() {
+  applyTheme();
+  const api = new Api();
+  const me = await findMe(api);
+  const store = await Store.open(me.name).catch(() => {
+    root.replaceChildren(h("p.notice", {}, text.error.storage));
+    throw new Error(text.error.storage);
+  });
+  const outbox = new Outbox(store, api);
+  const bar = new Bar(/** @type {HTMLElement} */ (document.getElementById("bar")), me, outbox, api);
+  /** @type {App} */
+  const app = { api, me, store, outbox, bar, say };
+  outbox.addEventListener("refused", (event) => say(text.error.refused(/** @type {CustomEvent} */ (event).detail.message)));
+  outbox.addEventListener("change", () => void askForLogin(app));
+  void outbox.send();
+  await follow(app);
+}
+
+/** Open the page of the address, now and whenever it changes. @param {App} app */
+async function follow(app) {
+  /** @type {() => unknown} */
+  let close = () => undefined;
+  let turn = Promise.resolve();
+  const open = async () => {
+    const name = location.hash.slice(1).split("/")[0] || "work";
+    await close();
+    close = () => undefined;
+    app.bar.show(name);
+    root.replaceChildren();
+    root.className = name;
+    const page = await (PAGES[name] ?? PAGES.work)();
+    close = await page.openPage(root, app);
+  };
+  addEventListener("hashchange", () => (turn = turn.then(open)));
+  await open();
+}
+
+/**
+ * Find who is logged in; without the server, who was last.
+ * @param {Api} api
+ * @returns {Promise<import("./api.js").Me>}
+ */
+async function findMe(api) {
+  try {
+    const me = await api.me();
+    localStorage.setItem(LAST_ACCOUNT, JSON.stringify({ ...me, csrf_token: "" }));
+    return me;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const last = localStorage.getItem(LAST_ACCOUNT);
+    if (error.code === "offline" && last) return JSON.parse(last);
+    const { askLogin } = await import("../pages/login.js");
+    await askLogin(api, root);
+    return findMe(api);
+  }
+}
+
+let isAsking = false;
+
+/** Have the login renewed in place when it has ended. @param {App} app */
+async function askForLogin({ outbox, api }) {
+  if (outbox.state !== "login" || isAsking) return;
+  isAsking = true;
+  const { askLoginAgain } = await import("../pages/login.js");
+  await askLoginAgain(api);
+  isAsking = false;
+  void outbox.send();
+}
+
+/** @param {string} message */
+function say(message) {
+  const says = /** @type {HTMLElement} */ (document.getElementById("says"));
+  const line = h("p", {}, message);
+  says.replaceChildren(line);
+  setTimeout(() => line.remove(), 8000);
+}

@@ -1,0 +1,47 @@
+/**
+ * Settings of this browser: theme, look of masks and keys.
+ *
+ * @typedef {object} Settings
+ * @property {"" | "dark" | "light"} theme Empty follows the system.
+ * @property {number} opacity
+ * @property {boolean} outlines
+ * @property {boolean} filled
+ * @property {"mask" | "origin" | "iou"} colourBy
+ * @property {"made" | "area" | "iou"} sortBy
+ * @property {number} brush Diameter in image pixels.
+ */
+
+const KEY = "gigamask settings";
+
+/** @type {Settings} */
+const DEFAULTS = { theme: "", opacity: 0.45, outlines: true, filled: true, colourBy: "mask", sortBy: "made", brush: 16 };
+
+/** @returns {Settings} */
+function load() {
+  try {
+    return { ...DEFAULTS, ...JSON.parse(localStorage.getItem(KEY) ?? "{}") };
+  } catch {
+    return { ...DEFAULTS };
+  }
+}
+
+export const settings = load();
+
+/** @param {Partial<Settings>} change */
+export function saveSettings(change) {
+  Object.assign(settings, change);
+  localStorage.setItem(KEY, JSON.stringify(settings));
+  applyTheme();
+}
+
+/** Set the page's theme. */
+export function applyTheme() {
+  if (settings.theme) document.documentElement.dataset.theme = settings.theme;
+  else delete document.documentElement.dataset.theme;
+}
+
+/** Change from dark to light or back. */
+export function switchTheme() {
+  const system = matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";
+  saveSettings({ theme: (settings.theme || system) === "dark" ? "light" : "dark" });
+}

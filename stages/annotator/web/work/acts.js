@@ -1,0 +1,251 @@
+/**
+ * What keys and buttons do, by the names of keys.js.
+ *
+ * @typedef {import("./bench.js").Bench} Bench
+ * @typedef {(bench: Bench, detail: string, event?: KeyboardEvent) => unknown} Act
+ */
+
+import { h, openDialog } from "../app/dom.js";
+import { settings } from "../app/settings.js";
+import { text } from "../app/strings.js";
+import { bitmapOf, rleOf, subtract, union } from "../masks/bitmap.js";
+import { originOf } from "../masks/palette.js";
+import { uuid7 } from "../safe/uuid.js";
+import { SHORTCUTS } from "./keys.js";
+import { sorted } from "./side.js";
+
+const ZOOM = 1.5;
+/** Pixels on the screen that the cursor moves with Shift. */
+const FAR_PX = 48;
+
+/** @type {Record<string, Act>} */
+const ACTS = {
+  tool: (bench, tool) => bench.setTool(/** @type {import("./bench.js").Tool} */ (tool)),
+  smaller: (bench) => resizeBrush(bench, 1 / 1.25),
+  larger: (bench) => resizeBrush(bench, 1.25),
+  positive: (bench) => clickAtCursor(bench, true),
+  negative: (bench) => clickAtCursor(bench, false),
+  nextCandidate: (bench) => choose(bench, (bench.task.draft?.step.chosen ?? 0) + 1),
+  candidate: (bench, number) => choose(bench, Number(number)),
+  accept,
+  drop,
+  undo: (bench) => {
+    bench.prompter.cancel();
+    return bench.task.undo();
+  },
+  redo: (bench) => bench.task.redo(),
+  nextMask: (bench) => step(bench, 1),
+  previousMask: (bench) => step(bench, -1),
+  nextUndecided: (bench) => selectUndecided(bench),
+  acceptMask: (bench) => decide(bench, "accept"),
+  rejectMask: (bench) => decide(bench, "reject"),
+  removeMask,
+  merge,
+  subtract: subtractMasks,
+  hideMask,
+  cursor: moveCursor,
+  zoomIn: (bench) => zoom(bench, ZOOM),
+  zoomOut: (bench) => zoom(bench, 1 / ZOOM),
+  fit: (bench) => {
+    bench.painter.view.fit();
+    bench.painter.ask();
+  },
+  zoomMask: (bench) => {
+    const bitmap = bench.present;
+    if (bitmap) bench.painter.view.show(bitmap);
+    bench.painter.ask();
+  },
+  hide: (bench) => {
+    bench.painter.showsMasks = !bench.painter.showsMasks;
+    bench.refresh();
+  },
+  solo: (bench) => {
+    bench.solo = bench.solo ? "" : (bench.selected[0] ?? "");
+    bench.refresh();
+  },
+  outlines: (bench) => bench.style({ filled: !settings.filled, outlines: true }),
+  fainter: (bench) => bench.style({ opacity: Math.max(0.1, settings.opacity - 0.1) }),
+  stronger: (bench) => bench.style({ opacity: Math.min(0.9, settings.opacity + 0.1) }),
+  submit: (bench) => bench.parts.submit(),
+  skip: (bench) => bench.parts.skip(),
+  help: showKeys,
+};
+
+/**
+ * Do one act: its name, and what follows a colon.
+ * @param {Bench} bench
+ * @param {string} act
+ * @param {KeyboardEvent} [event]
+ */
+export function runAct(bench, act, event) {
+  const [name, detail = ""] = act.split(":");
+  return ACTS[name](bench, detail, event);
+}
+
+/** @type {Act} */
+async function accept(bench) {
+  if (bench.painter.overlay.corners.length) return bench.tools.closePolygon();
+  if (!bench.task.draft) return;
+  bench.selected = []; // the next click begins another mask
+  await bench.task.accept();
+}
+
+/** @type {Act} */
+function drop(bench) {
+  bench.prompter.cancel();
+  if (bench.painter.overlay.corners.length) {
+    bench.painter.overlay.corners = [];
+    return bench.painter.ask();
+  }
+  if (bench.task.draft) return bench.task.drop();
+  bench.solo = "";
+  return bench.select("");
+}
+
+function choose(/** @type {Bench} */ bench, /** @type {number} */ number) {
+  const { draft } = bench.task;
+  if (!draft || number > draft.step.candidates.length) return;
+  draft.choose(number);
+  return bench.task.saveDraft();
+}
+
+function step(/** @type {Bench} */ bench, /** @type {number} */ by) {
+  const masks = sorted(bench.task.masks);
+  if (!masks.length) return;
+  const here = masks.findIndex((each) => each.mask === bench.selected.at(-1));
+  const there = here < 0 ? (by > 0 ? 0 : masks.length - 1) : (here + by + masks.length) % masks.length;
+  selectAndShow(bench, masks[there].mask);
+}
+
+function selectUndecided(/** @type {Bench} */ bench) {
+  const masks = sorted(bench.task.masks);
+  const here = masks.findIndex((each) => each.mask === bench.selected.at(-1));
+  const after = [...masks.slice(here + 1), ...masks.slice(0, here + 1)];
+  const next = after.find((each) => originOf(each) === "undecided");
+  if (next) selectAndShow(bench, next.mask);
+  else bench.select("");
+}
+
+function selectAndShow(/** @type {Bench} */ bench, /** @type {string} */ mask) {
+  bench.select(mask);
+  const bitmap = bench.present;
+  if (bitmap && !bench.painter.view.sees(bitmap)) bench.painter.view.show(bitmap);
+  bench.painter.ask();
+}
+
+async function decide(/** @type {Bench} */ bench, /** @type {"accept" | "reject"} */ kind) {
+  const mask = bench.refined;
+  if (!mask) return selectUndecided(bench);
+  if (mask.origin === "made" || (kind === "accept" && originOf(mask) !== "undecided")) return;
+  const masks = sorted(bench.task.masks);
+  const at = masks.findIndex((each) => each.mask === mask.mask);
+  const after = [...masks.slice(at + 1), ...masks.slice(0, at)].find((each) => originOf(each) === "undecided");
+  await bench.task.act(kind, { mask: mask.mask });
+  if (after) selectAndShow(bench, after.mask);
+  else bench.select("");
+}
+
+/** @type {Act} */
+async function removeMask(bench) {
+  const names = [...bench.selected];
+  for (const mask of names) await bench.task.act("remove", { mask });
+}
+
+/** @type {Act} */
+async function merge(bench) {
+  const masks = selectedMasks(bench);
+  if (masks.length < 2) return;
+  const bitmap = union(masks.map((each) => bitmapOf(each.rle)));
+  const mask = `m-${uuid7().slice(0, 23)}`;
+  await bench.task.act("merge", { masks: masks.map((each) => each.mask), mask, rle: rleOf(bitmap, bench.task.size) });
+  bench.select(mask);
+}
+
+/** @type {Act} */
+async function subtractMasks(bench) {
+  const [first, ...others] = selectedMasks(bench);
+  if (!others.length) return;
+  const bitmap = subtract(bitmapOf(first.rle), others.map((each) => bitmapOf(each.rle)));
+  if (!bitmap.area) return;
+  await bench.task.act("change", { mask: first.mask, rle: rleOf(bitmap, bench.task.size) });
+}
+
+function selectedMasks(/** @type {Bench} */ bench) {
+  return bench.selected.map((name) => bench.task.line.find(name)).filter((each) => each !== undefined);
+}
+
+/** @type {Act} */
+function hideMask(bench) {
+  const isHidden = bench.selected.every((name) => bench.hidden.has(name));
+  for (const name of bench.selected) bench.hidden[isHidden ? "delete" : "add"](name);
+  bench.refresh();
+}
+
+function resizeBrush(/** @type {Bench} */ bench, /** @type {number} */ factor) {
+  const wanted = factor > 1 ? Math.ceil(settings.brush * factor) : Math.floor(settings.brush * factor);
+  bench.style({ brush: Math.min(400, Math.max(1, wanted)) });
+  bench.tools.showTip();
+}
+
+function clickAtCursor(/** @type {Bench} */ bench, /** @type {boolean} */ positive) {
+  const at = bench.painter.overlay.cursor ?? bench.tools.over;
+  if (at) bench.tools.click(at, positive);
+}
+
+/** @type {Act} */
+function moveCursor(bench, _, event) {
+  if (!event) return;
+  const { painter, task } = bench;
+  const { view, overlay } = painter;
+  const begin = overlay.cursor ?? bench.tools.over ?? view.toImage(view.width / 2, view.height / 2);
+  const by = event.shiftKey ? Math.max(1, Math.round(FAR_PX / view.scale)) : 1;
+  const along = { ArrowLeft: [-by, 0], ArrowRight: [by, 0], ArrowUp: [0, -by], ArrowDown: [0, by] }[event.key] ?? [0, 0];
+  const [height, width] = task.size;
+  const x = Math.min(width - 1, Math.max(0, Math.floor(begin.x) + along[0])) + 0.5;
+  const y = Math.min(height - 1, Math.max(0, Math.floor(begin.y) + along[1])) + 0.5;
+  overlay.cursor = { x, y };
+  const seen = view.toCanvas(x, y);
+  view.pan(keepIn(seen.x, view.width), keepIn(seen.y, view.height));
+  painter.ask();
+}
+
+/** How far to pan so that a place is not at the border. @param {number} place @param {number} size */
+function keepIn(place, size) {
+  const margin = Math.min(40, size / 4);
+  if (place < margin) return margin - place;
+  return place > size - margin ? size - margin - place : 0;
+}
+
+function zoom(/** @type {Bench} */ bench, /** @type {number} */ factor) {
+  const { view, overlay } = bench.painter;
+  const at = overlay.cursor ?? bench.tools.over;
+  const { x, y } = at ? view.toCanvas(at.x, at.y) : { x: view.width / 2, y: view.height / 2 };
+  view.zoomTo(view.scale * factor, x, y);
+  bench.tools.showTip();
+  bench.painter.ask();
+}
+
+/** @type {Act} */
+function showKeys() {
+  const groups = Object.entries(text.keys.groups).map(([group, title]) =>
+    h(
+      "section",
+      {},
+      h("h3", {}, title),
+      h(
+        "dl",
+        {},
+        ...SHORTCUTS.filter((each) => each.group === group).map(({ keys, does }) =>
+          h("div", {}, h("dt", {}, h("kbd", {}, pretty(keys[0]))), h("dd", {}, does)),
+        ),
+      ),
+    ),
+  );
+  const close = h("div.buttons", {}, h("button.primary", { value: "close" }, text.keys.close));
+  return openDialog(text.keys.title, [h("p.quiet", {}, text.keys.mouse), h("div.keys", {}, ...groups), close], { wide: true });
+}
+
+/** @param {string} key */
+function pretty(key) {
+  return key.replace("ArrowLeft", "Arrows").replace("Escape", "Esc").replace("Ctrl+", "Ctrl ").replace("Shift+", "Shift ");
+}

@@ -1,0 +1,249 @@
+/**
+ * The bench: one task's picture, tools, suggestions and panel, kept in step with the task's state.
+ *
+ * @typedef {import("./task.js").Task} Task
+ * @typedef {import("../masks/fold.js").TaskMask} TaskMask
+ * @typedef {import("../masks/drawing.js").Point} Point
+ * @typedef {"click" | "select" | "box" | "brush" | "eraser" | "polygon"} Tool
+ */
+
+import { ApiError } from "../app/api.js";
+import { h, icon } from "../app/dom.js";
+import { saveSettings, settings } from "../app/settings.js";
+import { text } from "../app/strings.js";
+import { Painter } from "../canvas/painter.js";
+import { bitmapOf } from "../masks/bitmap.js";
+import { colourOf } from "../masks/palette.js";
+import { Activity } from "../safe/activity.js";
+import { runAct } from "./acts.js";
+import { Choices } from "./choices.js";
+import { actOf } from "./keys.js";
+import { Nudge } from "./nudge.js";
+import { Prompter } from "./prompting.js";
+import { Side } from "./side.js";
+import { Tools } from "./tools.js";
+
+/** @type {Tool[]} */
+const TOOLS = ["click", "box", "brush", "eraser", "polygon", "select"];
+
+/** Bench of one task. */
+export class Bench {
+  /** @type {Tool} */
+  tool = "click";
+  /** @type {string[]} Names of selected masks; clicks refine the one, if it is one. */
+  selected = [];
+  /** @type {Set<string>} */
+  hidden = new Set();
+  solo = "";
+  #stop = new AbortController();
+
+  /**
+   * @param {HTMLElement} root
+   * @param {Task} task
+   * @param {import("../canvas/picture.js").Picture} picture
+   * @param {{api: import("../app/api.js").Api, guidelines: string, say: (message: string) => void, submit: () => void, skip: () => void}} parts
+   */
+  constructor(root, task, picture, parts) {
+    this.task = task;
+    this.parts = parts;
+    const canvas = h("canvas.picture", { tabindex: 0, role: "application", "aria-label": text.task.canvas });
+    this.status = h("p.status", { role: "status", "aria-live": "polite" });
+    this.choices = new Choices(this);
+    this.side = new Side(this, parts.guidelines);
+    this.toolbar = this.#makeToolbar();
+    root.replaceChildren(h("div.stage", {}, canvas, this.toolbar, h("div.foot", {}, this.choices.element, this.status)), this.side.element);
+    this.painter = new Painter(canvas, picture);
+    this.painter.labels.setStyle(settings);
+    this.prompter = new Prompter(task, parts.api, (error) => this.#promptFailed(error));
+    this.tools = new Tools(this);
+    this.nudge = new Nudge(() => this.showStatus());
+    this.activity = new Activity(
+      () => this.task.draft?.mask ?? (this.selected.length === 1 ? this.selected[0] : null),
+      (payload) => this.task.act("activity", payload),
+    );
+    this.#listen();
+    this.refresh();
+    canvas.focus({ preventScroll: true });
+  }
+
+  /** End; what was done is sent. */
+  async close() {
+    this.#stop.abort();
+    this.prompter.cancel();
+    this.nudge.close();
+    await this.activity.flush();
+    this.activity.close();
+    this.painter.close();
+  }
+
+  /** The one selected mask, which the next click or stroke refines. @returns {TaskMask | undefined} */
+  get refined() {
+    return this.selected.length === 1 ? this.task.line.find(this.selected[0]) : undefined;
+  }
+
+  /** Mask to draw on: the draft's, or that of the refined mask. */
+  get present() {
+    if (this.task.draft) return this.task.draft.bitmap;
+    return this.refined ? bitmapOf(this.refined.rle) : null;
+  }
+
+  /** Diameter of the brush, in image pixels. */
+  get diameter() {
+    return settings.brush;
+  }
+
+  /** Show the state as it is now. */
+  refresh() {
+    this.selected = this.selected.filter((name) => this.task.line.find(name));
+    const inDraft = this.task.draft?.refines;
+    const masks = this.task.masks.filter(({ mask }) => mask !== inDraft && !this.hidden.has(mask) && (!this.solo || mask === this.solo));
+    this.painter.labels.setMasks(
+      masks.map((mask) => ({ name: mask.mask, bitmap: bitmapOf(mask.rle), colour: colourOf(mask, settings.colourBy) })),
+    );
+    const { overlay } = this.painter;
+    const draft = this.task.draft;
+    overlay.draft = draft?.bitmap ?? null;
+    overlay.clicks = [...(draft?.step.clicks ?? []), ...this.prompter.waiting];
+    const box = draft?.step.box;
+    overlay.box = box ? { x0: box[0], y0: box[1], x1: box[2], y1: box[3] } : null;
+    overlay.selected = draft ? [] : this.selected.map((name) => bitmapOf(/** @type {TaskMask} */ (this.task.line.find(name)).rle));
+    this.choices.refresh();
+    this.side.refresh();
+    this.#showTool();
+    this.showStatus();
+    this.painter.ask();
+  }
+
+  /** Tell what a click does now, or what to do next. */
+  showStatus() {
+    const { draft } = this.task;
+    let message = text.hint.begin;
+    if (this.prompter.waiting.length) message = text.hint.asking;
+    else if (this.nudge.isDue) message = text.hint.nudge;
+    else if (draft) message = text.hint.accept;
+    else if (this.selected.length > 1) message = text.hint.selected(this.selected.length);
+    else if (this.refined && this.tool !== "polygon") message = text.hint.refine(this.side.nameOf(this.refined.mask));
+    else if (this.tool === "polygon" || this.tool === "box" || this.tool === "brush" || this.tool === "eraser") message = text.hint[this.tool];
+    if (this.status.textContent !== message) this.status.textContent = message;
+    this.status.classList.toggle("nudge", this.nudge.isDue);
+  }
+
+  /** Ask the model. @param {Parameters<Prompter["ask"]>[0]} added */
+  prompt(added) {
+    void this.prompter.ask(added, () => this.task.begin(this.refined));
+  }
+
+  /**
+   * Do what a key or button asks for.
+   * @param {string} act
+   * @param {KeyboardEvent} [event]
+   */
+  run(act, event) {
+    return runAct(this, act, event);
+  }
+
+  /** @param {Tool} tool */
+  setTool(tool) {
+    this.tool = tool;
+    this.painter.overlay.corners = [];
+    this.tools.showTip();
+    this.refresh();
+  }
+
+  /**
+   * Select a mask.
+   * @param {string} mask Empty for none.
+   * @param {boolean} more Keep the others selected; a selected mask is let go.
+   */
+  select(mask, more = false) {
+    if (this.task.draft) return this.parts.say(text.hint.accept);
+    const others = more ? this.selected.filter((each) => each !== mask) : [];
+    const isLetGo = more && this.selected.includes(mask);
+    this.selected = mask && !isLetGo ? [...others, mask] : others;
+    this.refresh();
+    if (mask) this.side.reveal(mask);
+  }
+
+  /** Select the mask at a point; again at the same point, the one below it. @param {Point} at @param {boolean} more */
+  pick(at, more) {
+    const found = this.painter.labels.at(Math.floor(at.x), Math.floor(at.y));
+    const next = more ? found[0] : found[(found.indexOf(this.selected[0]) + 1) % Math.max(1, found.length)];
+    if (next || !more) this.select(next ?? "", more);
+  }
+
+  /** Show which mask is under the pointer. @param {Point | null} at */
+  hover(at) {
+    const isPicking = at && this.tool === "select";
+    const name = isPicking ? this.painter.labels.at(Math.floor(at.x), Math.floor(at.y))[0] : undefined;
+    const mask = name ? this.task.line.find(name) : undefined;
+    this.painter.overlay.hovered = mask ? bitmapOf(mask.rle) : null;
+  }
+
+  /** Set how masks look. @param {Partial<import("../app/settings.js").Settings>} change */
+  style(change) {
+    saveSettings(change);
+    this.painter.labels.setStyle({ opacity: settings.opacity, outlines: settings.outlines, filled: settings.filled });
+    this.side.opacity.value = String(settings.opacity);
+    this.painter.ask();
+  }
+
+  #listen() {
+    const { signal } = this.#stop;
+    this.task.addEventListener("change", () => this.#changed(), { signal });
+    this.prompter.addEventListener("change", () => this.refresh(), { signal });
+    document.addEventListener("keydown", (event) => this.#key(event), { signal });
+    document.addEventListener("keyup", (event) => event.key === " " && (this.tools.isSpaceDown = false), { signal });
+    addEventListener("blur", () => (this.tools.isSpaceDown = false), { signal });
+  }
+
+  #changed() {
+    this.nudge.follow(this.task.draft?.mask ?? "");
+    this.refresh();
+  }
+
+  #key(/** @type {KeyboardEvent} */ event) {
+    if (event.key === " " && event.target === this.painter.canvas) {
+      this.tools.isSpaceDown = true;
+      event.preventDefault();
+      return;
+    }
+    const act = actOf(event);
+    if (!act || document.querySelector("dialog[open]")) return;
+    event.preventDefault();
+    void this.run(act, event);
+  }
+
+  #promptFailed(/** @type {ApiError} */ error) {
+    this.parts.say(error.code === "offline" ? text.hint.offline : error.message);
+    this.refresh();
+  }
+
+  #makeToolbar() {
+    const keys = { click: "Q", box: "X", brush: "B", eraser: "E", polygon: "P", select: "V" };
+    const button = (/** @type {string} */ label, /** @type {string} */ shape, /** @type {string} */ act, /** @type {string} */ key) =>
+      h("button.tool", { type: "button", title: `${label} (${key})`, "aria-label": label, "data-act": act, onclick: () => this.run(act) }, icon(shape), h("kbd", { "aria-hidden": "true" }, key));
+    return h(
+      "div.toolbar",
+      { role: "toolbar", "aria-label": text.toolbar, "aria-orientation": "vertical" },
+      ...TOOLS.map((tool) => button(text.tools[tool], tool, `tool:${tool}`, keys[tool])),
+      h("hr"),
+      button(text.buttons.undo, "undo", "undo", "^Z"),
+      button(text.buttons.redo, "redo", "redo", "^Y"),
+      h("hr"),
+      button(text.buttons.fit, "fit", "fit", "0"),
+      button(text.buttons.hide, "eye", "hide", "H"),
+      button(text.buttons.help, "help", "help", "?"),
+    );
+  }
+
+  #showTool() {
+    for (const button of this.toolbar.querySelectorAll("button")) {
+      const act = button.dataset.act ?? "";
+      if (act.startsWith("tool:")) button.setAttribute("aria-pressed", String(act === `tool:${this.tool}`));
+      if (act === "undo") button.disabled = !this.task.canUndo;
+      if (act === "redo") button.disabled = !this.task.canRedo;
+      if (act === "hide") button.setAttribute("aria-pressed", String(!this.painter.showsMasks));
+    }
+    this.painter.canvas.dataset.tool = this.tool;
+  }
+}

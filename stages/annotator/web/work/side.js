@@ -1,0 +1,167 @@
+/**
+ * The panel beside the picture: masks with their origin and certainty, how they look, and the guidelines.
+ *
+ * @typedef {import("./bench.js").Bench} Bench
+ * @typedef {import("../masks/fold.js").TaskMask} TaskMask
+ */
+
+import { h } from "../app/dom.js";
+import { saveSettings, settings } from "../app/settings.js";
+import { text } from "../app/strings.js";
+import { bitmapOf } from "../masks/bitmap.js";
+import { colourOf, css, originOf } from "../masks/palette.js";
+
+/** Panel of one bench. */
+export class Side {
+  /** @type {Map<string, {row: HTMLElement, key: string}>} */
+  #rows = new Map();
+  /** @type {Map<string, number>} Numbers of masks in the order in which they appeared. */
+  numbers = new Map();
+
+  /**
+   * @param {Bench} bench
+   * @param {string} guidelines
+   */
+  constructor(bench, guidelines) {
+    this.bench = bench;
+    this.title = h("h2", { id: "masks-title" });
+    this.list = h("ul.masks", { role: "listbox", "aria-labelledby": "masks-title", "aria-multiselectable": "true", tabindex: 0 });
+    this.empty = h("p.quiet", {}, text.masks.none);
+    this.actions = h("div.actions");
+    this.element = h(
+      "aside.side",
+      { "aria-label": text.masks.list },
+      h("div.row", {}, this.title, this.#select(text.masks.sort, "sortBy", text.masks.sorts)),
+      this.empty,
+      this.list,
+      this.actions,
+      this.#look(),
+      h("details.guidelines", { open: true }, h("summary", {}, text.task.guidelines), h("p", {}, guidelines)),
+    );
+    this.list.addEventListener("click", (/** @type {MouseEvent} */ event) => this.#clicked(event));
+    this.list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#key(event));
+  }
+
+  /** Name of a mask for people. @param {string} mask */
+  nameOf(mask) {
+    if (!this.numbers.has(mask)) this.numbers.set(mask, this.numbers.size + 1);
+    return text.masks.name(/** @type {number} */ (this.numbers.get(mask)));
+  }
+
+  refresh() {
+    const { task, selected } = this.bench;
+    const masks = sorted(task.masks);
+    this.title.textContent = text.masks.title(masks.length);
+    this.empty.hidden = masks.length > 0;
+    this.list.hidden = masks.length === 0;
+    const rows = masks.map((mask) => this.#row(mask));
+    const shown = this.list.children;
+    if (rows.length !== shown.length || rows.some((row, at) => row !== shown[at])) this.list.replaceChildren(...rows);
+    const last = selected.at(-1);
+    for (const row of rows) row.setAttribute("aria-selected", String(selected.includes(row.dataset.mask ?? "")));
+    if (last) this.list.setAttribute("aria-activedescendant", `row-${last}`);
+    else this.list.removeAttribute("aria-activedescendant");
+    this.#showActions();
+  }
+
+  /** Bring a mask's row into sight. @param {string} mask */
+  reveal(mask) {
+    this.#rows.get(mask)?.row.scrollIntoView({ block: "nearest" });
+  }
+
+  #row(/** @type {TaskMask} */ mask) {
+    const name = this.nameOf(mask.mask);
+    const origin = originOf(mask);
+    const colour = css(colourOf(mask, settings.colourBy));
+    const iou = mask.predicted_iou === null ? "–" : mask.predicted_iou.toFixed(2);
+    const isHidden = this.bench.hidden.has(mask.mask);
+    const key = [mask.rle.counts.length, origin, iou, colour, isHidden].join(" ");
+    const kept = this.#rows.get(mask.mask);
+    if (kept?.key === key) return kept.row;
+    const swatch = h("span.swatch", { "aria-hidden": "true" });
+    swatch.style.background = colour;
+    const row = h(
+      isHidden ? "li.dimmed" : "li",
+      { role: "option", id: `row-${mask.mask}`, "data-mask": mask.mask },
+      swatch,
+      h("span.name", {}, name),
+      h(`span.origin.${origin}`, {}, text.masks.origin[origin]),
+      h("span.iou", { title: mask.predicted_iou === null ? text.masks.noIou : text.masks.iou }, iou),
+    );
+    this.#rows.set(mask.mask, { row, key });
+    return row;
+  }
+
+  #showActions() {
+    const { task, selected } = this.bench;
+    const masks = selected.map((name) => task.line.find(name)).filter((each) => each !== undefined);
+    const isPrefilled = masks.length === 1 && masks[0].origin !== "made";
+    const isHidden = masks.length > 0 && masks.every((each) => this.bench.hidden.has(each.mask));
+    /** @type {[string, string, string][]} */
+    const wanted = [];
+    if (isPrefilled && !masks[0].decided) wanted.push(["acceptMask", text.masks.accept, "A"]);
+    if (isPrefilled) wanted.push(["rejectMask", text.masks.reject, "R"]);
+    if (masks.length > 1) wanted.push(["merge", text.masks.merge, "M"], ["subtract", text.masks.subtract, "U"]);
+    if (masks.length) wanted.push(["removeMask", text.masks.remove, "Del"], ["hideMask", isHidden ? text.masks.show : text.masks.hide, ""]);
+    const key = wanted.join();
+    if (this.actions.dataset.key === key) return;
+    this.actions.dataset.key = key;
+    this.actions.replaceChildren(
+      ...wanted.map(([act, label, shortcut]) =>
+        h("button", { type: "button", onclick: () => this.bench.run(act) }, label, shortcut && h("kbd", {}, shortcut)),
+      ),
+    );
+  }
+
+  #clicked(/** @type {MouseEvent} */ event) {
+    const row = /** @type {HTMLElement} */ (event.target).closest("li");
+    if (row?.dataset.mask) this.bench.select(row.dataset.mask, event.ctrlKey || event.metaKey || event.shiftKey);
+  }
+
+  #key(/** @type {KeyboardEvent} */ event) {
+    const act = { ArrowDown: "nextMask", ArrowUp: "previousMask" }[event.key];
+    if (!act || event.ctrlKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.bench.run(act);
+  }
+
+  #look() {
+    const opacity = h("input", { type: "range", min: 0.1, max: 0.9, step: 0.05, value: settings.opacity });
+    opacity.addEventListener("input", () => this.bench.style({ opacity: Number(opacity.value) }));
+    this.opacity = opacity;
+    return h(
+      "div.look",
+      {},
+      this.#select(text.masks.colour, "colourBy", text.masks.colours),
+      h("label", {}, text.masks.opacity, opacity),
+      this.#check(text.masks.outlines, "outlines"),
+      this.#check(text.masks.fill, "filled"),
+    );
+  }
+
+  #check(/** @type {string} */ label, /** @type {"outlines" | "filled"} */ setting) {
+    const box = h("input", { type: "checkbox", checked: settings[setting] });
+    box.addEventListener("change", () => this.bench.style({ [setting]: box.checked }));
+    return h("label.check", {}, box, label);
+  }
+
+  #select(/** @type {string} */ label, /** @type {"sortBy" | "colourBy"} */ setting, /** @type {Record<string, string>} */ options) {
+    const select = h("select", {}, ...Object.entries(options).map(([value, name]) => h("option", { value }, name)));
+    select.value = settings[setting];
+    select.addEventListener("change", () => {
+      saveSettings({ [setting]: select.value });
+      this.bench.refresh();
+    });
+    return h("label", {}, label, select);
+  }
+}
+
+/** @param {TaskMask[]} masks */
+export function sorted(masks) {
+  const area = (/** @type {TaskMask} */ mask) => bitmapOf(mask.rle).area;
+  if (settings.sortBy === "area") return [...masks].sort((a, b) => area(b) - area(a));
+  if (settings.sortBy === "iou") return [...masks].sort((a, b) => (a.predicted_iou ?? 2) - (b.predicted_iou ?? 2));
+  return [...masks].reverse();
+}
+
