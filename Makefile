@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick lint docs coverage numbers bench bench-gpu faults faults-stage annotators clean
+.PHONY: help run test quick journeys lint docs coverage numbers bench bench-gpu faults faults-stage annotators clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -33,6 +33,9 @@ lint: $(VENV)/.ready-dev  ## ruff, mypy, import rules and spelling, without the 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+journeys: $(VENV)/.ready-dev  ## the annotation page in a real Chromium, alone: what annotators, reviewers and leads do
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/annotator/web $(ARGS)
 
 coverage: $(VENV)/.ready-dev  ## the whole suite again, with the fraction of lines and branches it runs; subprocesses included
 	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)

@@ -112,6 +112,7 @@ def _open_dataset(uri: str, photos: list[Path] | None) -> "Dataset":
 
 def _ask_about_photos(dataset: "Dataset", workspace: "Workspace", *, is_wanted: bool) -> None:
     """Open a round over the images that no round has, or extend the one opened before."""
+    from stages.assisted_manual.guidelines import GUIDELINES
     from storage.workspace.records import RoundSpec, RoundState, TaskSpec
 
     if not is_wanted:
@@ -126,7 +127,8 @@ def _ask_about_photos(dataset: "Dataset", workspace: "Workspace", *, is_wanted: 
     if mine:
         workspace.rounds.extend(mine[-1].round_id, tasks)
     else:
-        workspace.rounds.open(RoundSpec(stage="assisted_manual", name=ROUND_NAME, tasks=tasks))
+        spec = RoundSpec(stage="assisted_manual", name=ROUND_NAME, guidelines=GUIDELINES, tasks=tasks)
+        workspace.rounds.open(spec)
     log(f"round {ROUND_NAME!r}: {len(tasks)} images more")
 
 

@@ -39,7 +39,7 @@ export class Bar {
       this.saved,
       this.actions,
       h("button.plain", { type: "button", "aria-label": text.theme, title: text.theme, onclick: switchTheme }, icon("theme")),
-      me.mode === "team" && h("button.plain", { type: "button", title: me.name, onclick: logOut }, text.logOut),
+      ...(me.mode === "team" ? [h("button.plain", { type: "button", title: me.name, onclick: logOut }, text.logOut)] : []),
     );
     outbox.addEventListener("change", () => this.refresh());
     this.refresh();

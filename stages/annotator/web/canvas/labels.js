@@ -29,7 +29,8 @@ export class Labels {
 
   /** @param {{width: number, height: number}} image */
   constructor({ width, height }) {
-    [this.width, this.height] = [width, height];
+    this.width = width;
+    this.height = height;
     this.map = new Uint16Array(width * height);
   }
 

@@ -224,7 +224,7 @@ export class Painter {
   #setSize(/** @type {number} */ width, /** @type {number} */ height, /** @type {number} */ deviceWidth, /** @type {number} */ deviceHeight) {
     if (!width || !height) return;
     [this.canvas.width, this.canvas.height] = [deviceWidth, deviceHeight];
-    this.ratio = deviceWidth / width;
+    this.view.ratio = this.ratio = deviceWidth / width;
     this.view.resize(width, height);
   }
 }

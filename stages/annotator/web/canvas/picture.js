@@ -9,7 +9,8 @@ export class Picture {
    * @param {Blob} blob File that the picture came from.
    */
   constructor(bitmap, blob) {
-    [this.width, this.height] = [bitmap.width, bitmap.height];
+    this.width = bitmap.width;
+    this.height = bitmap.height;
     this.blob = blob;
     /** @type {Map<number, ImageBitmap>} */
     this.sizes = new Map([[1, bitmap]]);

@@ -12,6 +12,8 @@ export class View {
   top = 0;
   width = 1;
   height = 1;
+  /** Device pixels for one CSS pixel; the image begins at a whole device pixel, so that 1 : 1 is sharp. */
+  ratio = 1;
 
   /** @param {{width: number, height: number}} image */
   constructor(image) {
@@ -41,6 +43,7 @@ export class View {
     this.scale = this.fitScale;
     this.left = (this.width - this.image.width * this.scale) / 2;
     this.top = (this.height - this.image.height * this.scale) / 2;
+    this.#snap();
   }
 
   /**
@@ -76,6 +79,7 @@ export class View {
     this.scale = Math.min(MAX_SCALE, Math.max(this.fitScale, Math.min(fitting, 8)));
     this.left = this.width / 2 - ((x0 + x1) / 2) * this.scale;
     this.top = this.height / 2 - ((y0 + y1) / 2) * this.scale;
+    this.#snap();
   }
 
   /** Whether a box lies within the canvas. @param {import("../masks/bitmap.js").Box} box */
@@ -111,10 +115,16 @@ export class View {
     };
   }
 
+  #snap() {
+    this.left = Math.round(this.left * this.ratio) / this.ratio;
+    this.top = Math.round(this.top * this.ratio) / this.ratio;
+  }
+
   #keepInSight() {
     const [width, height] = [this.image.width * this.scale, this.image.height * this.scale];
     const room = Math.min(80, this.width / 3);
     this.left = Math.min(this.width - room, Math.max(room - width, this.left));
     this.top = Math.min(this.height - room, Math.max(room - height, this.top));
+    this.#snap();
   }
 }

@@ -15,12 +15,14 @@ export class Pad {
    * @param {[number, number]} size Height and width of the image.
    */
   constructor(bitmap, size) {
-    [this.height, this.width] = size;
-    this.bits = new Uint8Array(this.height * this.width);
+    const [height, width] = size;
+    this.height = height;
+    this.width = width;
+    this.bits = new Uint8Array(height * width);
     if (!bitmap) return;
-    const width = bitmap.x1 - bitmap.x0;
-    for (let y = bitmap.y0, from = 0; y < bitmap.y1; y++, from += width) {
-      this.bits.set(bitmap.bits.subarray(from, from + width), y * this.width + bitmap.x0);
+    const stride = bitmap.x1 - bitmap.x0;
+    for (let y = bitmap.y0, from = 0; y < bitmap.y1; y++, from += stride) {
+      this.bits.set(bitmap.bits.subarray(from, from + stride), y * width + bitmap.x0);
     }
   }
 

@@ -11,6 +11,7 @@
  * @returns {number[]}
  */
 export function readRuns(text) {
+  /** @type {number[]} */
   const runs = [];
   for (let at = 0; at < text.length; ) {
     let value = 0;

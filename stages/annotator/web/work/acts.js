@@ -50,6 +50,7 @@ const ACTS = {
     bench.painter.view.fit();
     bench.painter.ask();
   },
+  actual: (bench) => zoom(bench, 1 / bench.painter.ratio / bench.painter.view.scale),
   zoomMask: (bench) => {
     const bitmap = bench.present;
     if (bitmap) bench.painter.view.show(bitmap);
@@ -82,16 +83,14 @@ export function runAct(bench, act, event) {
   return ACTS[name](bench, detail, event);
 }
 
-/** @type {Act} */
-async function accept(bench) {
+async function accept(/** @type {Bench} */ bench) {
   if (bench.painter.overlay.corners.length) return bench.tools.closePolygon();
   if (!bench.task.draft) return;
   bench.selected = []; // the next click begins another mask
   await bench.task.accept();
 }
 
-/** @type {Act} */
-function drop(bench) {
+function drop(/** @type {Bench} */ bench) {
   bench.prompter.cancel();
   if (bench.painter.overlay.corners.length) {
     bench.painter.overlay.corners = [];
@@ -145,14 +144,12 @@ async function decide(/** @type {Bench} */ bench, /** @type {"accept" | "reject"
   else bench.select("");
 }
 
-/** @type {Act} */
-async function removeMask(bench) {
+async function removeMask(/** @type {Bench} */ bench) {
   const names = [...bench.selected];
   for (const mask of names) await bench.task.act("remove", { mask });
 }
 
-/** @type {Act} */
-async function merge(bench) {
+async function merge(/** @type {Bench} */ bench) {
   const masks = selectedMasks(bench);
   if (masks.length < 2) return;
   const bitmap = union(masks.map((each) => bitmapOf(each.rle)));
@@ -161,8 +158,7 @@ async function merge(bench) {
   bench.select(mask);
 }
 
-/** @type {Act} */
-async function subtractMasks(bench) {
+async function subtractMasks(/** @type {Bench} */ bench) {
   const [first, ...others] = selectedMasks(bench);
   if (!others.length) return;
   const bitmap = subtract(bitmapOf(first.rle), others.map((each) => bitmapOf(each.rle)));
@@ -174,8 +170,7 @@ function selectedMasks(/** @type {Bench} */ bench) {
   return bench.selected.map((name) => bench.task.line.find(name)).filter((each) => each !== undefined);
 }
 
-/** @type {Act} */
-function hideMask(bench) {
+function hideMask(/** @type {Bench} */ bench) {
   const isHidden = bench.selected.every((name) => bench.hidden.has(name));
   for (const name of bench.selected) bench.hidden[isHidden ? "delete" : "add"](name);
   bench.refresh();
@@ -192,7 +187,11 @@ function clickAtCursor(/** @type {Bench} */ bench, /** @type {boolean} */ positi
   if (at) bench.tools.click(at, positive);
 }
 
-/** @type {Act} */
+/**
+ * @param {Bench} bench
+ * @param {string} _
+ * @param {KeyboardEvent} [event]
+ */
 function moveCursor(bench, _, event) {
   if (!event) return;
   const { painter, task } = bench;
@@ -225,7 +224,6 @@ function zoom(/** @type {Bench} */ bench, /** @type {number} */ factor) {
   bench.painter.ask();
 }
 
-/** @type {Act} */
 function showKeys() {
   const groups = Object.entries(text.keys.groups).map(([group, title]) =>
     h(

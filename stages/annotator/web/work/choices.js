@@ -6,7 +6,7 @@
 
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
-import { around, bitmapOf } from "../masks/bitmap.js";
+import { bitmapOf } from "../masks/bitmap.js";
 
 const WIDTH = 120;
 const HEIGHT = 84;
@@ -33,12 +33,11 @@ export class Choices {
 
   #draw(/** @type {import("./draft.js").Candidate[]} */ candidates) {
     const bitmaps = candidates.map((each) => bitmapOf(each.rle));
-    const box = bitmaps.map((each) => /** @type {import("../masks/bitmap.js").Box} */ (each)).reduce(around);
     this.element.replaceChildren(
       ...candidates.map((candidate, index) => {
         const iou = candidate.predicted_iou.toFixed(2);
         const canvas = h("canvas", { width: 2 * WIDTH, height: 2 * HEIGHT, "aria-hidden": "true" });
-        this.#paint(canvas, bitmaps[index], box);
+        this.#paint(canvas, bitmaps[index]);
         return h(
           "button.choice",
           { type: "button", "aria-label": text.masks.candidate(index + 1, iou), onclick: () => this.bench.run(`candidate:${index}`) },
@@ -49,13 +48,13 @@ export class Choices {
     );
   }
 
-  #paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {import("../masks/bitmap.js").Bitmap} */ bitmap, /** @type {import("../masks/bitmap.js").Box} */ box) {
+  #paint(/** @type {HTMLCanvasElement} */ canvas, /** @type {import("../masks/bitmap.js").Bitmap} */ bitmap) {
     const { picture } = this.bench.painter;
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    const margin = 0.12 * Math.max(box.x1 - box.x0, box.y1 - box.y0, 8);
-    const scale = Math.min(canvas.width / (box.x1 - box.x0 + 2 * margin), canvas.height / (box.y1 - box.y0 + 2 * margin));
-    const left = canvas.width / 2 - (scale * (box.x0 + box.x1)) / 2;
-    const top = canvas.height / 2 - (scale * (box.y0 + box.y1)) / 2;
+    const margin = 0.3 * Math.max(bitmap.x1 - bitmap.x0, bitmap.y1 - bitmap.y0, 8);
+    const scale = Math.min(canvas.width / (bitmap.x1 - bitmap.x0 + 2 * margin), canvas.height / (bitmap.y1 - bitmap.y0 + 2 * margin));
+    const left = canvas.width / 2 - (scale * (bitmap.x0 + bitmap.x1)) / 2;
+    const top = canvas.height / 2 - (scale * (bitmap.y0 + bitmap.y1)) / 2;
     context.setTransform(scale, 0, 0, scale, left, top);
     context.drawImage(picture.bitmap(scale, () => undefined), 0, 0, picture.width, picture.height);
     context.fillStyle = "rgb(0 0 0 / 45%)";

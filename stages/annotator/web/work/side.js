@@ -36,7 +36,7 @@ export class Side {
       this.list,
       this.actions,
       this.#look(),
-      h("details.guidelines", { open: true }, h("summary", {}, text.task.guidelines), h("p", {}, guidelines)),
+      guidelines && h("details.guidelines", { open: true }, h("summary", {}, text.task.guidelines), h("p", { tabindex: 0 }, guidelines)),
     );
     this.list.addEventListener("click", (/** @type {MouseEvent} */ event) => this.#clicked(event));
     this.list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#key(event));

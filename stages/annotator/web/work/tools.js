@@ -3,6 +3,15 @@
  *
  * @typedef {import("./bench.js").Bench} Bench
  * @typedef {import("../masks/drawing.js").Point} Point
+ * @typedef {object} Press A pointer that is down.
+ * @property {number} id
+ * @property {number} button
+ * @property {Point} start In image pixels.
+ * @property {Point} last
+ * @property {Point} screen On the canvas, in CSS pixels.
+ * @property {boolean} isPan
+ * @property {Pad | null} pad What a stroke changes.
+ * @property {boolean} moved
  */
 
 import { rleOf } from "../masks/bitmap.js";
@@ -14,7 +23,7 @@ const CLOSE_PX = 9;
 
 /** Pointer handling of one bench. */
 export class Tools {
-  /** @type {{id: number, button: number, start: Point, last: Point, screen: Point, isPan: boolean, pad: Pad | null, moved: boolean} | null} */
+  /** @type {Press | null} */
   #press = null;
   /** @type {Point | null} Place of the pointer over the picture, in image pixels. */
   over = null;
@@ -140,13 +149,13 @@ export class Tools {
     painter.overlay.brush = isBrush && this.over ? { x: this.over.x, y: this.over.y, diameter } : null;
   }
 
-  #beginStroke(/** @type {NonNullable<Tools["#press"]>} */ press, /** @type {PointerEvent} */ event) {
+  #beginStroke(/** @type {Press} */ press, /** @type {PointerEvent} */ event) {
     const { bench } = this;
     press.pad = new Pad(bench.present, bench.task.size);
     this.#paint(press, this.#screen(event));
   }
 
-  #paint(/** @type {NonNullable<Tools["#press"]>} */ press, /** @type {Point} */ screen) {
+  #paint(/** @type {Press} */ press, /** @type {Point} */ screen) {
     const { painter, tool, diameter } = this.bench;
     const at = painter.view.toImage(screen.x, screen.y);
     const isErasing = (tool === "eraser") !== (press.button === 2);
@@ -176,7 +185,7 @@ export class Tools {
     painter.ask();
   }
 
-  #pan(/** @type {NonNullable<Tools["#press"]>} */ press, /** @type {Point} */ screen) {
+  #pan(/** @type {Press} */ press, /** @type {Point} */ screen) {
     this.bench.painter.view.pan(screen.x - press.screen.x, screen.y - press.screen.y);
     press.screen = screen;
   }
