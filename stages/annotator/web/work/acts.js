@@ -204,12 +204,12 @@ function moveCursor(bench, _, event) {
   const y = Math.min(height - 1, Math.max(0, Math.floor(begin.y) + along[1])) + 0.5;
   overlay.cursor = { x, y };
   const seen = view.toCanvas(x, y);
-  view.pan(keepIn(seen.x, view.width), keepIn(seen.y, view.height));
+  view.pan(panNeeded(seen.x, view.width), panNeeded(seen.y, view.height));
   painter.ask();
 }
 
 /** How far to pan so that a place is not at the border. @param {number} place @param {number} size */
-function keepIn(place, size) {
+function panNeeded(place, size) {
   const margin = Math.min(40, size / 4);
   if (place < margin) return margin - place;
   return place > size - margin ? size - margin - place : 0;
