@@ -35,6 +35,7 @@ def test_the_wheel_carries_the_seed_model_the_schemas_and_the_type_markers(wheel
     read_at_run_time = [
         *(ROOT / "storage" / "formats" / "schemas").glob("*.json"),
         ROOT / "flows" / "pages" / "report.css",
+        *(path for path in (ROOT / "stages" / "annotator" / "web").rglob("*") if path.is_file()),
     ]
     assert {path.relative_to(ROOT).as_posix() for path in read_at_run_time} <= names
 
