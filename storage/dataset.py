@@ -326,7 +326,10 @@ class Dataset:
         rejects: Iterable[Reject] = (),
         stats: Mapping[str, object] | None = None,
     ) -> Commit:
-        """Write and commit a mask shard that annotators made, together with the facts about their work.
+        """Write and commit a shard of masks or amendments that annotators made, with the facts about their work.
+
+        An amendment withdraws those of its inputs' masks that the tables still hold. Others may have withdrawn or
+        erased some of them since the shard was planned.
 
         Args:
             plan: The plan that holds the shard.
@@ -344,6 +347,9 @@ class Dataset:
             StoreError: The store fails.
         """
         attempt = commits.begin_attempt(self.store, plan, shard)
+        if plan.kind is PlanKind.AMENDMENTS:
+            done = fold_log.newest_done(self.store)
+            contents.put_withdrawn(attempt, rows_to_withdraw(self.store, done, plan, shard, may_be_gone=True))
         contents.put_masks(attempt, images)
         contents.put_annotations(attempt, annotations)
         return attempt.commit(rejects=rejects, stats=stats)

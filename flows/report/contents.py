@@ -149,7 +149,7 @@ def _read_mask_sets(contents: ReportContents) -> list[MaskSet]:
         for row in contents.rows(
             """SELECT plan, max(model_id) AS model_id, count(*) AS shards, sum(images) AS images,
                       sum(rejects) AS rejects, sum(seconds) AS seconds, max(committed_at) AS finished_at
-               FROM shards WHERE kind = 'masks' AND attempt IS NOT NULL GROUP BY plan"""
+               FROM shards WHERE kind IN ('masks', 'amendments') AND attempt IS NOT NULL GROUP BY plan"""
         )
     }
 
@@ -161,7 +161,7 @@ def _read_mask_sets(contents: ReportContents) -> list[MaskSet]:
     # Plans with equal settings together
     groups: dict[str, list[Plan]] = {}
     for plan in contents.dataset.plans():
-        if plan.kind == "masks" and not plan.redoes and plan.home in done:
+        if plan.kind.table == "masks" and not plan.redoes and plan.home in done:
             groups.setdefault(plan.settings_hash, []).append(plan)
     sets = [_mask_set(plans, done) for plans in groups.values()]
     return sorted(sets, key=lambda each: (each.finished_at, each.plan_ids))

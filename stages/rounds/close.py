@@ -1,12 +1,15 @@
 """Close a round: its answers become masks of the dataset, once, however often and wherever this is called.
 
-freeze -> plan -> a mask shard for each 256 images -> fold -> withdraw what was replaced -> closed
+freeze -> plan -> a shard for each 256 images -> fold -> closed
+
+The shards are mask shards. Where annotators edited or rejected masks that the dataset holds, they are amendments: the
+fold that adds the new masks also removes the old ones, so readers see the old ones or the new ones, never both.
 
 The state of the round and the commit records remember each step. So a call after a crash goes on where the other one
 stopped, and two calls at the same time meet at the same plan and the same records.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +17,15 @@ import numpy as np
 from stages.rounds.answers import ChosenSubmission, choose_submissions, read_answers
 from stages.rounds.collect import collect, replaced_masks
 from storage.dataset import Dataset
-from storage.protocol.inputs import ImageSet, PlanKind, ShardAddress, image_inputs
+from storage.errors import StoreError
+from storage.protocol.inputs import ImageSet, MaskKey, PlanKind, ShardAddress, image_inputs, withdrawn_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_key
-from storage.workspace.records import Round, RoundState
+from storage.workspace.records import Round
 from storage.workspace.workspace import Workspace
 
 MAX_IMAGES = 256
-"""Most images in one mask shard."""
+"""Most images in one shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def close_round(
     Raises:
         NotFound: There is no such round.
         ValueError: The round is cancelled, or is about another dataset.
-        StoreError: The dataset or the workspace cannot be read or written.
+        StoreError: The dataset or the workspace cannot be read or written, or rows of replaced masks are lost.
     """
     before_step("freeze")
     frozen = workspace.rounds.begin_closing(round_id, actor=actor)
@@ -79,10 +83,7 @@ def close_round(
         before_step(f"write {shard.name}")
         _write_shard(dataset, workspace, plan, shard, chosen)
     before_step("fold")
-    dataset.fold()
-    if frozen.state is not RoundState.CLOSED:
-        before_step("withdraw")
-        _withdraw_replaced(dataset, workspace, round_id, chosen)
+    _fold(dataset, plan, round_id)
 
     before_step("end")
     workspace.rounds.end_closing(round_id, actor=actor)
@@ -100,15 +101,39 @@ def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequenc
     places = _locate(dataset, wanted)
     if not places:
         raise ValueError(f"round {frozen.round_id}: none of its images is in {dataset.uri}; name the round's dataset")
-    there = [image_id for image_id in wanted if image_id in places]
     lost = [image_key(image_id) for image_id in wanted if image_id not in places]
-    shards = [
-        PlannedShard(name=f"{number:06d}", inputs=_inputs([places[image_id] for image_id in some]))
-        for number, some in enumerate(there[start : start + MAX_IMAGES] for start in range(0, len(there), MAX_IMAGES))
-    ]
-    settings = {"stage": frozen.stage, "round_id": frozen.round_id, "lost_images": lost}
-    plan = dataset.new_plan(PlanKind.MASKS, shards, settings)
+    settings: dict[str, object] = {"stage": frozen.stage, "round_id": frozen.round_id, "lost_images": lost}
+    there = [image_id for image_id in wanted if image_id in places]
+    shards = _shards(there, places, _replaced(workspace, chosen))
+    kind = PlanKind.MASKS
+    if any(withdrawn_inputs(shard.inputs) for shard in shards):
+        kind, settings = PlanKind.AMENDMENTS, {**settings, "reason": f"replaced or rejected in {frozen.round_id}"}
+    plan = dataset.new_plan(kind, shards, settings)
     return dataset.plan(workspace.rounds.set_plan(frozen.round_id, plan.plan_id))
+
+
+def _shards(
+    image_ids: Sequence[int],
+    places: Mapping[int, tuple[ShardAddress, int]],
+    replaced: Mapping[int, Collection[MaskKey]],
+) -> list[PlannedShard]:
+    """Plan the round's shards: each takes some images, and the masks that annotators replaced in them."""
+    shards = list[PlannedShard]()
+    for start in range(0, len(image_ids), MAX_IMAGES):
+        some = image_ids[start : start + MAX_IMAGES]
+        images = _inputs([places[image_id] for image_id in some])
+        masks = sorted(key for image_id in some for key in replaced.get(image_id, ()))
+        shards.append(PlannedShard(name=f"{len(shards):06d}", inputs=(*images, *masks)))
+    return shards
+
+
+def _replaced(workspace: Workspace, chosen: Sequence[ChosenSubmission]) -> Mapping[int, set[MaskKey]]:
+    """Find the masks of the dataset that annotators edited or rejected, by image id."""
+    found: dict[int, set[MaskKey]] = {}
+    for answer in read_answers(workspace, [each for each in chosen if each.kept]):
+        for key in replaced_masks(answer):
+            found.setdefault(key.image_id, set()).add(key)
+    return found
 
 
 def _locate(dataset: Dataset, image_ids: Sequence[int]) -> Mapping[int, tuple[ShardAddress, int]]:
@@ -146,7 +171,6 @@ def _write_shard(
         "answers": len(answers),
         "annotators": len({answer.annotator for answer in answers}),
         "active_s": sum(answer.time.total_s for answer in answers),
-        "replaced": sum(len(replaced_masks(answer)) for answer in answers if answer.chosen.kept),
     }
     rejects = _lost_images(plan) if shard.name == plan.shards[0].name else []
     dataset.write_annotated_masks(plan, shard, content, annotations, rejects, stats)
@@ -160,22 +184,19 @@ def _lost_images(plan: Plan) -> list[Reject]:
     return [Reject(source=key, source_sha256="", reason="image_gone", detail=detail, stage=stage) for key in lost]
 
 
-def _withdraw_replaced(
-    dataset: Dataset, workspace: Workspace, round_id: str, chosen: Sequence[ChosenSubmission]
-) -> None:
-    """Withdraw the masks of the dataset that annotators edited or rejected, unless they are withdrawn already."""
-    answers = read_answers(workspace, [each for each in chosen if each.kept])
-    replaced = {pair for answer in answers for pair in replaced_masks(answer)}
-    for image_ids in _pieces(sorted({image_id for image_id, _ in replaced})):
-        condition = f"image_id IN ({', '.join(map(str, image_ids))})"
-        rows = dataset.masks(condition, columns=("image_id", "mask_id")).read_all()
-        there = set(zip(rows["image_id"].to_pylist(), rows["mask_id"].to_pylist(), strict=True)) & replaced
-        if there:
-            dataset.withdraw(there, f"replaced or rejected in {round_id}")
+def _fold(dataset: Dataset, plan: Plan, round_id: str) -> None:
+    """Take the round's shards into the tables.
 
-
-def _pieces(image_ids: Sequence[int]) -> list[Sequence[int]]:
-    return [image_ids[start : start + MAX_IMAGES] for start in range(0, len(image_ids), MAX_IMAGES)]
+    Raises:
+        StoreError: A shard cannot be folded, because table rows are lost.
+    """
+    waiting = {str(plan.address(shard)) for shard in plan.shards}.intersection(dataset.fold().set_aside)
+    if waiting:
+        raise StoreError(
+            f"round {round_id}: {len(waiting)} of {len(plan.shards)} shards cannot be folded, the first is "
+            f"{min(waiting)}: rows of its own or of the masks that it replaces are lost; `gigamask verify` names them: "
+            "restore these objects from a copy and close the round again"
+        )
 
 
 def _result(dataset: Dataset, plan: Plan, round_id: str) -> ClosedRound:
@@ -186,7 +207,7 @@ def _result(dataset: Dataset, plan: Plan, round_id: str) -> ClosedRound:
         images=sum(commit.images for commit in commits),
         masks=sum(commit.masks for commit in commits),
         annotations=sum(part.masks for commit in commits for part in commit.annotations()),
-        withdrawn=sum(int(str(commit.stats["replaced"])) for commit in commits),
+        withdrawn=sum(part.masks for commit in commits for part in commit.withdrawn()),
         rejects=sum(len(commit.rejects) for commit in commits),
     )
 

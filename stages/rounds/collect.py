@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from stages.rounds.answers import Answer
 from storage import rle
+from storage.protocol.inputs import MaskKey
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, mask_id_of
 from storage.tables.columns import ANNOTATIONS
@@ -45,11 +46,11 @@ def collect(
     return content, pa.Table.from_pylist(rows, schema=ANNOTATIONS)
 
 
-def replaced_masks(answer: Answer) -> list[tuple[int, int]]:
-    """List the masks of the dataset that the annotator edited or rejected, as pairs (image_id, mask_id)."""
+def replaced_masks(answer: Answer) -> list[MaskKey]:
+    """List the masks of the dataset that the annotator edited or rejected."""
     edited = [mask for mask in answer.state.masks if mask.origin is Origin.PREFILL_EDITED]
     ids = (_source_id(mask) for mask in (*edited, *answer.state.rejected))
-    return [(answer.task.image_id, mask_id) for mask_id in ids if mask_id is not None]
+    return [MaskKey(image_id=answer.task.image_id, mask_id=mask_id) for mask_id in ids if mask_id is not None]
 
 
 def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:

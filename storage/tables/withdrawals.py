@@ -49,8 +49,17 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
     return _not_closed(attempt.commit())
 
 
-def rows_to_withdraw(store: ObjectStore, done: DoneFold, plan: Plan, shard: PlannedShard) -> pa.Table:
+def rows_to_withdraw(
+    store: ObjectStore, done: DoneFold, plan: Plan, shard: PlannedShard, *, may_be_gone: bool = False
+) -> pa.Table:
     """Find the rows of the masks that a shard of withdrawals or amendments withdraws, ordered by their shards.
+
+    Args:
+        store: The store of the dataset.
+        done: The fold in which the masks are looked up.
+        plan: The plan that holds the shard.
+        shard: The shard, whose inputs name the masks.
+        may_be_gone: Whether masks that are not in the tables are passed over.
 
     Raises:
         ValueError: A mask is not in the tables.
@@ -58,7 +67,7 @@ def rows_to_withdraw(store: ObjectStore, done: DoneFold, plan: Plan, shard: Plan
     wanted = sorted((key.image_id, key.mask_id) for key in withdrawn_inputs(shard.inputs))
     rows = _withdrawal_rows(store, done, wanted, str(plan.settings.get("reason", "")))
     lost = sorted(set(wanted) - mask_pairs(rows))
-    if lost:
+    if lost and not may_be_gone:
         what = f"{len(lost)} of {len(wanted)} masks are not in fold {done.number}"
         raise ValueError(f"withdrawal: {what}, the first is {lost[0]} (image, mask)")
     return rows.sort_by([("plan", "ascending"), ("shard", "ascending")])
@@ -77,6 +86,8 @@ def _not_closed(withdrawal: Commit) -> Commit:
 
 def _withdrawal_rows(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> pa.Table:
     """Find the rows of the named masks in one pass over the table; the columns are those of WITHDRAWALS."""
+    if not wanted:
+        return WITHDRAWALS.empty_table()
     image_ids = sorted({int(image_id) for image_id, _ in wanted})
     where = f"image_id IN ({', '.join(map(str, image_ids))})" if len(image_ids) <= _MAX_IMAGES_NAMED else "true"
     pairs = set(wanted)

@@ -174,7 +174,7 @@ def test_closing_killed_before_every_step_closes_once(
     first = small_round(workspace, ids[:5])
     answer_all(workspace, "ann")
     steps = steps_of(dataset, workspace, first.round_id)
-    assert [step.partition(" ")[0] for step in steps] == ["freeze", "plan", *["write"] * 3, "fold", "withdraw", "end"]
+    assert [step.partition(" ")[0] for step in steps] == ["freeze", "plan", *["write"] * 3, "fold", "end"]
     for number in range(len(steps)):
         opened = small_round(workspace, ids[:5])
         answer_all(workspace, "ann")
