@@ -29,7 +29,7 @@ from storage.protocol.plans import read_plan
 from storage.records import DUPLICATE, Stage, image_key
 from storage.tables import contents
 from storage.tables.fold_log import DoneFold, table_rows
-from storage.tables.query import query
+from storage.tables.query import query_own
 from storage.tables.sql import are_shards, is_shard, one_of, quoted
 
 Duplicates = Mapping[str, frozenset[int]]
@@ -42,7 +42,7 @@ _MAX_IDS_NAMED = 2048
 def duplicates_in(store: ObjectStore, done: DoneFold) -> Duplicates:
     """Read the copies that the folds up to `done` left out."""
     where = f"stage = '{Stage.FOLD}' AND reason = '{DUPLICATE}'"
-    rows = query(store, done, f"SELECT plan, shard, source FROM rejects WHERE {where}").to_pylist()
+    rows = query_own(store, done, f"SELECT plan, shard, source FROM rejects WHERE {where}").to_pylist()
     found: defaultdict[str, set[int]] = defaultdict(set)
     for row in rows:
         found[f"{row['plan']}/{row['shard']}"].add(int(row["source"], 16))
@@ -94,7 +94,7 @@ def lost_images(store: ObjectStore, done: DoneFold, commits: Sequence[Commit]) -
         own = {(commit.plan_id, commit.shard): commit for commit in commits if commit.kind.table == table}
         kept = {place: _distinct(store, commit, columns) for place, commit in own.items()}
         sql = f"SELECT DISTINCT plan, shard, {', '.join(columns)} FROM {table} WHERE {are_shards(own)}"
-        for row in query(store, done, sql).to_pylist() if own else []:
+        for row in query_own(store, done, sql).to_pylist() if own else []:
             if tuple(row[column] for column in columns) not in kept[row["plan"], row["shard"]]:
                 lost.add(row["image_id"])
     return lost
@@ -127,7 +127,9 @@ def _owned(store: ObjectStore, done: DoneFold, image_ids: Collection[int]) -> li
     held: list[tuple[int, str]] = []
     for start in range(0, len(wanted), _MAX_IDS_NAMED):
         named = ", ".join(map(str, wanted[start : start + _MAX_IDS_NAMED]))
-        rows = query(store, done, f"SELECT image_id, plan, shard FROM images WHERE image_id IN ({named})").to_pylist()
+        rows = query_own(
+            store, done, f"SELECT image_id, plan, shard FROM images WHERE image_id IN ({named})"
+        ).to_pylist()
         held += [(row["image_id"], f"{row['plan']}/{row['shard']}") for row in rows]
     return held
 
@@ -182,10 +184,10 @@ def _masked_before(
     wanted = set[str]().union(*(settings.of_shard(each) for each in own))
     leaving = {each.address.lineage for each in own}
     kind = quoted(PlanKind.MASKS)
-    redone = query(
+    redone = query_own(
         store, done, f"SELECT DISTINCT plan, made_by FROM shards WHERE kind = {kind} AND generation > 0"
     ).to_pylist()
-    homes = query(store, done, f"SELECT DISTINCT plan FROM shards WHERE kind = {kind}")["plan"].to_pylist()
+    homes = query_own(store, done, f"SELECT DISTINCT plan FROM shards WHERE kind = {kind}")["plan"].to_pylist()
     same = {home for home in homes if settings.of(home) in wanted}
     same |= {row["plan"] for row in redone if settings.of(row["made_by"]) in wanted}
     named = one_of(sorted({source for commit in commits for source in _image_lineages(commit.inputs)}))
@@ -194,7 +196,7 @@ def _masked_before(
     where = f"kind = {kind} AND plan IN {one_of(sorted(same))} AND {sources}"
     sql = f"SELECT plan, shard, generation, made_by, inputs FROM shards WHERE {where}"
     earlier: defaultdict[str, set[_Masked]] = defaultdict(set)
-    for row in query(store, done, sql).to_pylist():
+    for row in query_own(store, done, sql).to_pylist():
         address = ShardAddress(plan_id=row["plan"], shard=row["shard"], generation=row["generation"])
         if address.lineage not in leaving:
             for source in _image_lineages(inputs_from_json(PlanKind.MASKS, row["inputs"].split())):
@@ -220,7 +222,7 @@ def _masked_by(store: ObjectStore, done: DoneFold, rival: ShardAddress) -> set[t
         return _distinct(store, read_commit(store, rival), ["image_id", "config_hash"])
     except (NotFound, Corrupt):  # lost after it was folded
         sql = f"SELECT DISTINCT image_id, config_hash FROM masks WHERE {is_shard(rival.plan_id, rival.shard)}"
-        return {(row["image_id"], row["config_hash"]) for row in query(store, done, sql).to_pylist()}
+        return {(row["image_id"], row["config_hash"]) for row in query_own(store, done, sql).to_pylist()}
 
 
 def _masked_with(
@@ -230,7 +232,7 @@ def _masked_with(
     named = ", ".join(map(str, sorted(image_ids)))
     same = f"starts_with(config_hash, {quoted(settings_hash)})"
     sql = f"SELECT DISTINCT image_id, plan, shard FROM masks WHERE image_id IN ({named}) AND {same}"
-    rows = query(store, done, sql).to_pylist()
+    rows = query_own(store, done, sql).to_pylist()
     return frozenset(row["image_id"] for row in rows if f"{row['plan']}/{row['shard']}" not in leaving)
 
 

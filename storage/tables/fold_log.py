@@ -20,7 +20,7 @@ from storage.objects.stores import ObjectStore
 from storage.protocol.inputs import ShardAddress
 from storage.tables.columns import SCHEMAS
 from storage.tables.durability import TableProof
-from storage.tables.query import query
+from storage.tables.query import query_own
 
 _DONE = ".done.json"
 _FOLD_KEY = re.compile(r"folds/([0-9]{8}|[1-9][0-9]{8,17})(\.done)?\.json")
@@ -123,7 +123,7 @@ def table_rows(store: ObjectStore, done: DoneFold, name: str, columns: Sequence[
     """
     try:
         # Not with Arrow's own reader: its threads may outlive the interpreter, which then aborts at its end
-        return query(store, done, f"SELECT {', '.join(columns)} FROM {name}")
+        return query_own(store, done, f"SELECT {', '.join(columns)} FROM {name}")
     except ValueError as error:
         raise Corrupt(f"{store.uri}: table {name} cannot be read ({error}); run `gigamask verify`") from error
 

@@ -11,7 +11,7 @@ from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.records import MaskRecord
 from storage.tables import contents
 from storage.tables.fold_log import DoneFold, folded_generations, table_rows
-from storage.tables.query import query
+from storage.tables.query import query_own
 from storage.tables.samples import read_masks
 from storage.tables.sql import is_shard
 
@@ -27,7 +27,7 @@ def read_mask(store: ObjectStore, done: DoneFold, image_id: int, mask_id: int) -
         Corrupt: The stored bytes are damaged.
     """
     where = f"{_where_image(store, done, image_id)} AND mask_id = {int(mask_id)}"
-    rows = query(store, done, f"SELECT * FROM masks WHERE {where}").to_pylist()
+    rows = query_own(store, done, f"SELECT * FROM masks WHERE {where}").to_pylist()
     if not rows:
         raise NotFound(f"{store.uri}: no mask {mask_id} of image {image_id} in fold {done.number}")
     (mask,) = read_masks(store, rows[:1])
@@ -40,7 +40,7 @@ def masks_of_image(store: ObjectStore, done: DoneFold, image_id: int) -> pa.Tabl
     For an unknown image the result has no rows.
     """
     where = _where_image(store, done, image_id)
-    return query(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
+    return query_own(store, done, f"SELECT * FROM masks WHERE {where} ORDER BY part, ordinal")
 
 
 def known_image_ids(store: ObjectStore, done: DoneFold) -> dict[int, bytes]:
@@ -119,6 +119,6 @@ def _where_image(store: ObjectStore, done: DoneFold, image_id: int) -> str:
     image = f"SELECT concat(plan, '/', shard, '.g') AS home FROM images WHERE image_id = {int(image_id)}"
     can_hold = "s.masks > 0 AND (strpos(s.inputs, i.home) > 0 OR s.inputs = '')"
     made_from = f"SELECT s.plan, s.shard FROM shards s, ({image}) i WHERE {can_hold}"
-    shards = [f"({is_shard(row['plan'], row['shard'])})" for row in query(store, done, made_from).to_pylist()]
+    shards = [f"({is_shard(row['plan'], row['shard'])})" for row in query_own(store, done, made_from).to_pylist()]
     named = f" AND ({' OR '.join(shards)})" if 0 < len(shards) <= _MAX_SHARDS_NAMED else ""
     return f"image_id = {int(image_id)}{named}"

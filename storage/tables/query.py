@@ -1,7 +1,7 @@
 """Read-only SQL over the tables of one fold, on disk or S3, with the DataFusion engine of the Delta library."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -36,13 +36,18 @@ def query(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
         ValueError: The statement is wrong or would not only read; the message is one line.
         StoreError: The tables cannot be read.
     """
-    try:
-        answer = try_again(lambda: _answer(store, done, sql))
-    except (StoreError, Refused):
-        raise
-    except Exception as error:  # the library's own class derives from nothing more telling
-        raise _telling(store, error) from error
-    return answer.cast(_plain_schema(answer.schema))
+    return _query(store, done, sql, check=check_reads)
+
+
+def query_own(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
+    """Answer a statement that this package wrote and no user had a part in.
+
+    It is not checked, which saves planning it twice: 1 to 4 ms.
+
+    Raises:
+        StoreError: The tables cannot be read.
+    """
+    return _query(store, done, sql, check=None)
 
 
 def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchReader:
@@ -53,7 +58,9 @@ def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchRea
         StoreError: The tables cannot be read, now or while the batches are read.
     """
     try:
-        batches = _execute(_builder(store, done, sql), sql)
+        builder = _builder(store, done, sql)
+        check_reads(builder, sql)
+        batches = pa.RecordBatchReader.from_stream(builder.execute(sql))
     except (StoreError, Refused):
         raise
     except Exception as error:  # as above
@@ -89,19 +96,31 @@ def stream_masks(store: ObjectStore, done: TablesState, columns: Sequence[str], 
     return stream(store, done, f"SELECT {', '.join(columns)} FROM masks WHERE ({condition}\n)")
 
 
-def _answer(store: ObjectStore, done: TablesState, sql: str) -> pa.Table:
+def _query(
+    store: ObjectStore, done: TablesState, sql: str, *, check: Callable[[QueryBuilder, str], None] | None
+) -> pa.Table:
     try:
-        return _execute(_builder(store, done, sql), sql).read_all()
+        answer = try_again(lambda: _answer(store, done, sql, check=check))
+    except (StoreError, Refused):
+        raise
+    except Exception as error:  # the library's own class derives from nothing more telling
+        raise _telling(store, error) from error
+    return answer.cast(_plain_schema(answer.schema))
+
+
+def _answer(
+    store: ObjectStore, done: TablesState, sql: str, *, check: Callable[[QueryBuilder, str], None] | None
+) -> pa.Table:
+    try:
+        builder = _builder(store, done, sql)
+        if check is not None:
+            check(builder, sql)
+        return pa.table(builder.execute(sql).read_all())
     except Refused:
         raise
     except Exception:
         _opened.cache_clear()  # so that a further try opens the tables again
         raise
-
-
-def _execute(builder: QueryBuilder, sql: str) -> pa.RecordBatchReader:
-    check_reads(builder, sql)
-    return pa.RecordBatchReader.from_stream(builder.execute(sql))
 
 
 def _builder(store: ObjectStore, done: TablesState, sql: str) -> QueryBuilder:
