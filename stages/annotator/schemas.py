@@ -117,6 +117,8 @@ class LeaseView(BaseModel):
     granted_at: datetime
     expires_at: datetime
     revision: int = Field(description="Revision of the annotator's line, on which the next operation is made.")
+    reason: str = Field(description="Why a reviewer sent the task back; empty for a task that was not sent back.")
+    fixes: int | None = Field(description="Submission that the holder fixes as a reviewer; null for a claimed task.")
     image_url: str
     model_id: str = Field(description="Model that answers prompts in this task's round.")
     is_ready: bool = Field(description="Whether the image is encoded, so that a first click is answered at once.")
@@ -135,6 +137,8 @@ class LeaseView(BaseModel):
             granted_at=lease.granted_at,
             expires_at=lease.expires_at,
             revision=lease.revision,
+            reason=lease.reason,
+            fixes=lease.fixes,
             image_url=f"/api/images/{task.image_id}",
             model_id=model_id,
             is_ready=is_ready,
@@ -155,6 +159,8 @@ class TaskMaskView(BaseModel):
     strokes: int
     edits: int
     source: str
+    author: str = Field(description="Annotator whose mask a reviewer found; empty for the line's own annotator.")
+    fixed_by: str = Field(description="Reviewer who last changed the author's mask; empty for none.")
 
     @classmethod
     def of(cls, mask: TaskMask) -> TaskMaskView:
@@ -221,6 +227,7 @@ class SubmissionView(BaseModel):
     submitted_at: datetime
     state: str
     masks: int
+    fixes: int | None = Field(description="Submission whose place this fix of a reviewer took; null for own work.")
 
     @classmethod
     def of(cls, submission: Submission) -> SubmissionView:

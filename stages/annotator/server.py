@@ -8,10 +8,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from stages.annotator.access import RANK, Access
+from stages.annotator.decoding import Busy
 from stages.annotator.errors import Refusal
+from stages.annotator.schemas import LeaseView
 from stages.annotator.sessions import Sessions
 from storage.dataset import Dataset
-from storage.workspace.records import Role, User
+from storage.errors import NotFound
+from storage.workspace.records import Lease, Role, User
 from storage.workspace.workspace import Workspace
 
 
@@ -43,6 +46,22 @@ class Server:
         """
         if annotator != user.name and RANK[user.role] < RANK[others]:
             raise Refusal(403, "not_yours", f"this is the work of {annotator}; a {others} may see it")
+
+    def view_lease(self, lease: Lease) -> LeaseView:
+        """Write a lease, and have its image encoded if it is not.
+
+        A round whose model the server does not have is given out all the same: its prompts are answered with an error
+        that says which models there are, and masks can still be drawn.
+        """
+        wanted = str(self.workspace.rounds.get(lease.task.round_id).settings.get("model") or "") or None
+        try:
+            model_id = self.sessions.models.get(wanted).model_id
+            is_ready = self.sessions.prepare(lease.task.image_id, model_id)
+        except NotFound:
+            return LeaseView.of(lease, str(wanted or ""), is_ready=False)
+        except Busy:  # the first click will encode it
+            is_ready = False
+        return LeaseView.of(lease, model_id, is_ready=is_ready)
 
 
 def find_server(request: Request) -> Server:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from stages.rounds.timing import ActiveTime, active_time
 from storage.workspace.fold import TaskMask, TaskState, fold
 from storage.workspace.records import Submission, Task
+from storage.workspace.submissions import COUNTED, replaced_by_fixes
 from storage.workspace.workspace import Workspace
-
-COUNTED = ("submitted", "accepted")
-"""States of the submissions that count; work that was sent back or withdrawn does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +18,19 @@ class ChosenSubmission:
     submission: Submission
     kept: bool
     """Whether its masks go into the dataset; False for gold tasks and for further views of an overlapped image."""
+    fix: Submission | None = None
+    """Reviewer's submission that took the place of this one; None for a submission that nobody fixed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fix:
+    """What a reviewer made of an annotator's submission."""
+
+    reviewer: str
+    state: TaskState
+    """Masks of the submission after the fix; those that are the annotator's name them as author."""
+    time: ActiveTime
+    """Time of the reviewer, that of the annotator apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +39,11 @@ class Answer:
 
     chosen: ChosenSubmission
     state: TaskState
+    """Masks as the annotator submitted them; they tell how the annotator works."""
     time: ActiveTime
+    """Time of the annotator."""
+    fix: Fix | None
+    """Fix by a reviewer; None for a submission that nobody fixed."""
     prefilled: bool
     """Whether the task began with prefilled masks."""
     verdicts: Mapping[str, str]
@@ -44,14 +59,23 @@ class Answer:
         """Name of the annotator."""
         return self.chosen.submission.annotator
 
+    @property
+    def final(self) -> TaskState:
+        """Masks that count for the dataset: after the fix if there was one."""
+        return self.state if self.fix is None else self.fix.state
+
     def active_s(self, mask: TaskMask) -> float:
-        """Return the seconds of work on one mask."""
+        """Return the annotator's seconds of work on one mask."""
         return self.time.by_mask.get(mask.mask, 0.0)
+
+    def fix_s(self, mask: TaskMask) -> float:
+        """Return a reviewer's seconds of work on one mask."""
+        return 0.0 if self.fix is None else self.fix.time.by_mask.get(mask.mask, 0.0)
 
     @property
     def search_s(self) -> float:
-        """Seconds of the task that belong to none of its masks, shared evenly by them."""
-        masks = [*self.state.masks, *self.state.rejected]
+        """The annotator's seconds that belong to none of the masks, shared evenly by those that count."""
+        masks = [*self.final.masks, *self.final.rejected]
         rest = self.time.total_s - sum(self.active_s(mask) for mask in masks)
         return max(0.0, rest) / len(masks) if masks else 0.0
 
@@ -59,20 +83,23 @@ class Answer:
 def choose_submissions(workspace: Workspace, round_id: str) -> list[ChosenSubmission]:
     """List the submissions of a round that count, in the order of its images.
 
-    Of several submissions of one image, one is kept for the dataset: the first that a reviewer accepted, or else the
-    first. The others serve to measure agreement.
+    Of several submissions of one image, one is kept for the dataset: the first that a reviewer accepted or fixed, or
+    else the first. The others serve to measure agreement. A fix stands with the submission whose place it took.
     """
     tasks = workspace.rounds.tasks(round_id)
     by_task: dict[int, list[Submission]] = {task.task_id: [] for task in tasks}
-    for submission in workspace.submissions.read(round_id=round_id):
-        if submission.state in COUNTED:
+    everything = workspace.submissions.read(round_id=round_id)
+    fixes = replaced_by_fixes(everything)
+    for submission in everything:
+        if submission.state in COUNTED and submission.fixes is None:
             by_task[submission.task_id].append(submission)
     chosen = []
     for task in tasks:
-        some = sorted(by_task[task.task_id], key=lambda each: (each.state != "accepted", each.submission_id))
+        pairs = [(each, _newest_fix(each, fixes)) for each in by_task[task.task_id]]
+        pairs.sort(key=lambda pair: ((pair[1] or pair[0]).state != "accepted", pair[0].submission_id))
         chosen += [
-            ChosenSubmission(task=task, submission=each, kept=not task.gold and number == 0)
-            for number, each in enumerate(some)
+            ChosenSubmission(task=task, submission=each, kept=not task.gold and number == 0, fix=fix)
+            for number, (each, fix) in enumerate(pairs)
         ]
     return chosen
 
@@ -88,6 +115,24 @@ def read_answers(workspace: Workspace, chosen: Sequence[ChosenSubmission]) -> It
             chosen=each,
             state=fold(given, [operation for operation in line if operation.revision <= each.submission.revision]),
             time=active_time(line),
+            fix=None if each.fix is None else _read_fix(workspace, each.fix),
             prefilled=bool(given),
             verdicts={verdict.mask: verdict.answer for verdict in verdicts if verdict.question == "mask_good"},
         )
+
+
+def _newest_fix(submission: Submission, fixes: Mapping[int, Submission]) -> Submission | None:
+    """Follow the fixes of a submission, and the fixes of these, to the newest; None without one."""
+    fix = fixes.get(submission.submission_id)
+    return None if fix is None else _newest_fix(fix, fixes) or fix
+
+
+def _read_fix(workspace: Workspace, submission: Submission) -> Fix:
+    """Read a fix; only the reviewer's work since it began counts, not that on another view of the image."""
+    line = workspace.operations.read(submission.task_id, submission.annotator, revision=submission.revision)
+    state = fold((), line)
+    return Fix(
+        reviewer=submission.annotator,
+        state=state,
+        time=active_time(operation for operation in line if operation.revision >= state.fix_revision),
+    )

@@ -41,21 +41,22 @@ def collect(
             kept = answer.chosen.kept and origin != _REJECTED
             if kept and already is None:
                 masks[image.image_id].append(_record(mask, mask_id, image, answer, plan))
-            rows.append(_row(answer, mask, str(origin), mask_id, kept, plan, shard))
+            place_of_row = {"mask_id": mask_id, "plan": plan.home, "shard": shard.name, "stage": plan.settings["stage"]}
+            rows.append(place_of_row | {"origin": str(origin), "in_masks": kept} | _facts(answer, mask))
     content = [(images[image_id], some) for image_id, some in masks.items()]
     return content, pa.Table.from_pylist(rows, schema=ANNOTATIONS)
 
 
 def replaced_masks(answer: Answer) -> list[MaskKey]:
-    """List the masks of the dataset that the annotator edited or rejected."""
-    edited = [mask for mask in answer.state.masks if mask.origin is Origin.PREFILL_EDITED]
-    ids = (_source_id(mask) for mask in (*edited, *answer.state.rejected))
+    """List the masks of the dataset that the answer edited or rejected."""
+    edited = [mask for mask in answer.final.masks if mask.origin is Origin.PREFILL_EDITED]
+    ids = (_source_id(mask) for mask in (*edited, *answer.final.rejected))
     return [MaskKey(image_id=answer.task.image_id, mask_id=mask_id) for mask_id in ids if mask_id is not None]
 
 
 def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
-    yield from ((mask, mask.origin) for mask in answer.state.masks)
-    yield from ((mask, _REJECTED) for mask in answer.state.rejected)
+    yield from ((mask, mask.origin) for mask in answer.final.masks)
+    yield from ((mask, _REJECTED) for mask in answer.final.rejected)
 
 
 def _source_id(mask: TaskMask) -> int | None:
@@ -76,7 +77,7 @@ def _record(mask: TaskMask, mask_id: int, image: ImageRecord, answer: Answer, pl
         provenance=Provenance(
             stage=str(plan.settings["stage"]),
             model_id=mask.model_id,
-            annotator_id=answer.annotator,
+            annotator_id=_maker(answer, mask),
             round_id=answer.task.round_id,
             plan_id=plan.plan_id,
             config_hash=plan.settings_hash,
@@ -94,25 +95,26 @@ def _first_click(prompts: Sequence[Any]) -> tuple[float, float]:
     return math.nan, math.nan
 
 
-def _row(
-    answer: Answer, mask: TaskMask, origin: str, mask_id: int, in_masks: bool, plan: Plan, shard: PlannedShard
-) -> dict[str, Any]:
+def _maker(answer: Answer, mask: TaskMask) -> str:
+    """Return who made, accepted, edited or rejected a mask: the annotator, or the reviewer who added it in a fix."""
+    return mask.author or (answer.annotator if answer.fix is None else answer.fix.reviewer)
+
+
+def _facts(answer: Answer, mask: TaskMask) -> dict[str, Any]:
+    """Return the columns of `annotations` that tell about the work on a mask."""
+    is_added_in_fix = answer.fix is not None and not mask.author
     return {
         "image_id": answer.task.image_id,
-        "mask_id": mask_id,
-        "plan": plan.home,
-        "shard": shard.name,
-        "stage": plan.settings["stage"],
         "round_id": answer.task.round_id,
         "task_id": answer.task.task_id,
-        "annotator_id": answer.annotator,
-        "origin": origin,
-        "in_masks": in_masks,
+        "annotator_id": _maker(answer, mask),
+        "fixed_by": mask.fixed_by,
         "gold": answer.task.gold,
         "prefilled": answer.prefilled,
         "simulated": answer.time.simulated,
         "model_id": mask.model_id,
-        "active_s": answer.active_s(mask),
+        "active_s": answer.fix_s(mask) if is_added_in_fix else answer.active_s(mask),
+        "fix_s": 0.0 if is_added_in_fix else answer.fix_s(mask),
         "search_s": answer.search_s,
         "clicks": mask.clicks,
         "strokes": mask.strokes,

@@ -126,6 +126,8 @@ ANNOTATIONS = _schema(
     ("predicted_iou", _REAL, "the model's own estimate, 0 to 1; null for a mask without one"),
     ("verdict", _TEXT, "newest answer of a reviewer to `is this mask good`: yes, no, unsure; empty for none"),
     ("submitted_at", pa.timestamp("us", tz="UTC"), "by the clock of the database server"),
+    ("fixed_by", _TEXT, "reviewer who changed or rejected the annotator's mask, empty for none"),
+    ("fix_s", pa.float64(), "seconds of that reviewer on this mask, apart from active_s"),
 )
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS, "annotations": ANNOTATIONS}
 """Schema of each table, by name."""

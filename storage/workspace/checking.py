@@ -137,6 +137,10 @@ def _check_note(payload: Mapping[str, Any], size_hw: tuple[int, int]) -> None:
         raise ValueError("text: expected a text")
 
 
+def _refuse(payload: Mapping[str, Any], size_hw: tuple[int, int]) -> None:
+    raise ValueError("kind 'fix': the server alone makes it, when a reviewer begins to fix a submission")
+
+
 def _check_nothing(payload: Mapping[str, Any], size_hw: tuple[int, int]) -> None:
     pass
 
@@ -153,6 +157,7 @@ _CHECKS: Mapping[Kind, Callable[[Mapping[str, Any], tuple[int, int]], None]] = {
     Kind.REDO: _check_nothing,
     Kind.ACTIVITY: _check_activity,
     Kind.NOTE: _check_note,
+    Kind.FIX: _refuse,
 }
 
 

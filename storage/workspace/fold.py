@@ -8,6 +8,7 @@ Payloads by kind; what else a client sends along, such as the hashes of image an
     merge           masks (names of two or more), mask (new name), rle
     split           mask, into: a list of two or more {mask (new name), rle}
     undo, redo      nothing
+    fix             submission, fixed_by, masks, rejected: what a reviewer begins with; the server alone makes this one
     activity        inputs: [[seconds, mask or null], ...], hidden: [[seconds, seconds], ...], by the client's clock
     note            text
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from storage.rle import Rle
-from storage.workspace.masks import mask_from_json
+from storage.workspace.masks import mask_from_json, mask_to_json
 from storage.workspace.records import PASSIVE, GivenMask, Kind, Operation, Origin
 
 
@@ -52,6 +53,10 @@ class TaskMask:
     """Number of operations that changed the mask after its first appearance."""
     source: str = ""
     """Mask of the dataset that was prefilled, as `<image_id>/<mask_id>`; empty for any other."""
+    author: str = ""
+    """Annotator whose mask a reviewer found; empty for the annotator of the line."""
+    fixed_by: str = ""
+    """Reviewer who last changed, rejected or removed the author's mask; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,10 @@ class TaskState:
     can_redo: bool
     ignored: int
     """Number of operations that did not fit the state they met."""
+    fixes: int | None = None
+    """Submission that a reviewer fixes on the line; None for an annotator's own work."""
+    fix_revision: int = 0
+    """Revision of the line at which the fix began; 0 without one."""
 
 
 Masks = Mapping[str, TaskMask]
@@ -79,17 +88,23 @@ class _Step:
 
     masks: Masks
     rejected: Masks
+    fixer: str = ""
+    """Reviewer whose line fixes another annotator's masks; empty for a line of own work."""
 
 
 def fold(given: Iterable[GivenMask], operations: Iterable[Operation]) -> TaskState:
     """Compute the state of a line from the prefilled masks and its operations, in their order."""
     steps = [_Step(masks={each.mask: _prefilled(each) for each in given}, rejected={})]
-    here = revision = ignored = 0
+    here = revision = ignored = fix_revision = 0
+    fixes: int | None = None
     for operation in operations:
         if operation.kind in PASSIVE:
             continue
         revision += 1
-        if operation.kind in (Kind.UNDO, Kind.REDO):
+        if operation.kind is Kind.FIX:
+            steps, here, fits = [_fixing(operation.payload)], 0, True
+            fixes, fix_revision = operation.payload["submission"], revision
+        elif operation.kind in (Kind.UNDO, Kind.REDO):
             there = here + (1 if operation.kind is Kind.REDO else -1)
             fits = 0 <= there < len(steps)
             here = there if fits else here
@@ -107,7 +122,28 @@ def fold(given: Iterable[GivenMask], operations: Iterable[Operation]) -> TaskSta
         can_undo=here > 0,
         can_redo=here < len(steps) - 1,
         ignored=ignored,
+        fixes=fixes,
+        fix_revision=fix_revision,
     )
+
+
+def fix_payload(submission_id: int, annotator: str, state: TaskState, *, fixed_by: str) -> dict[str, Any]:
+    """Make the payload of the operation that begins a fix: the masks of a submission, each with who made it."""
+
+    def write(mask: TaskMask) -> dict[str, Any]:
+        return {**vars(mask), "rle": mask_to_json(mask.rle), "author": mask.author or annotator}
+
+    masks, rejected = ([write(mask) for mask in some] for some in (state.masks, state.rejected))
+    return {"submission": submission_id, "fixed_by": fixed_by, "masks": masks, "rejected": rejected}
+
+
+def _fixing(payload: Mapping[str, Any]) -> _Step:
+    def read(mask: Mapping[str, Any]) -> TaskMask:
+        typed = {"rle": mask_from_json(mask["rle"]), "origin": Origin(mask["origin"])}
+        return TaskMask(**{**mask, **typed, "prompts": tuple(mask["prompts"])})
+
+    masks, rejected = ({each["mask"]: read(each) for each in payload[name]} for name in ("masks", "rejected"))
+    return _Step(masks=masks, rejected=rejected, fixer=payload["fixed_by"])
 
 
 def _prefilled(given: GivenMask) -> TaskMask:
@@ -142,6 +178,8 @@ def _change(step: _Step, payload: Mapping[str, Any]) -> _Step | None:
         edits=old.edits + 1,
         source=old.source,
         model_id=new.model_id or old.model_id,
+        author=old.author,
+        fixed_by=_fixed_by(step, old),
     )
     return replace(step, masks={**step.masks, old.mask: new})
 
@@ -174,6 +212,8 @@ def _merge(step: _Step, payload: Mapping[str, Any]) -> _Step | None:
         strokes=merged.strokes + sum(old.strokes for old in olds),
         edits=1 + sum(old.edits for old in olds),
         source=next((old.source for old in olds if old.source), ""),
+        author=olds[0].author,
+        fixed_by=_fixed_by(step, olds[0]),
     )
     left = {name: mask for name, mask in step.masks.items() if name not in payload["masks"]}
     return replace(step, masks={**left, merged.mask: merged})
@@ -187,7 +227,13 @@ def _split(step: _Step, payload: Mapping[str, Any]) -> _Step | None:
     origin = Origin.MADE if old.origin is Origin.MADE else Origin.PREFILL_EDITED
     parts = {}
     for number, part in enumerate(payload["into"]):
-        made = replace(_made(part["mask"], part, origin), model_id=old.model_id, edits=old.edits + 1)
+        made = replace(
+            _made(part["mask"], part, origin),
+            model_id=old.model_id,
+            edits=old.edits + 1,
+            author=old.author,
+            fixed_by=_fixed_by(step, old),
+        )
         # The first part inherits the work, so that the sum over masks stays the sum over operations.
         parts[made.mask] = replace(made, clicks=old.clicks, strokes=old.strokes) if number == 0 else made
     left = {name: mask for name, mask in step.masks.items() if name != old.mask}
@@ -224,9 +270,18 @@ def _without(step: _Step, names: list[str]) -> _Step | None:
     gone = {name: step.masks[name] for name in names if name in step.masks}
     if not gone:
         return None
-    prefilled = {name: mask for name, mask in gone.items() if mask.origin is not Origin.MADE}
+    prefilled = {
+        name: replace(mask, fixed_by=_fixed_by(step, mask))
+        for name, mask in gone.items()
+        if mask.origin is not Origin.MADE
+    }
     left = {name: mask for name, mask in step.masks.items() if name not in gone}
-    return _Step(masks=left, rejected={**step.rejected, **prefilled})
+    return replace(step, masks=left, rejected={**step.rejected, **prefilled})
+
+
+def _fixed_by(step: _Step, old: TaskMask) -> str:
+    """Return the reviewer to name for a change of a mask; empty for a mask of the line's own annotator."""
+    return step.fixer if old.author else ""
 
 
 def _is_taken(step: _Step, name: str, *, besides: Iterable[str]) -> bool:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Update, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Update, and_, case, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -75,11 +75,7 @@ class Leases:
             StaleLease: The lease has ended.
         """
         with self._database.read() as connection:
-            lease_of(connection, token)
-            row = connection.execute(_lease_query().where(LEASES.c.token == token)).mappings().one_or_none()
-        if row is None:
-            raise StaleLease("the lease has ended; claim the task again")
-        return _lease(row)
+            return read_lease(connection, token)
 
     def owner(self, token: str) -> str:
         """Return the name of the annotator whom a lease was given to, also after the lease has ended.
@@ -119,12 +115,14 @@ class Leases:
         Raises:
             NotFound: There is no such lease.
             StaleLease: The lease has ended.
-            ValueError: The reason is empty or too long.
+            ValueError: The reason is empty or too long, or the lease is that of a fix.
         """
         if not reason.strip() or len(reason) > MAX_REASON or "\0" in reason:
             raise ValueError(f"reason for skipping: expected 1 to {MAX_REASON} characters, got {len(reason)}")
         with self._database.write() as connection:
             row = require_current(connection, token)
+            if row["fixes"] is not None:
+                raise ValueError("a reviewer who does not want to fix a submission hands it back; got a skip")
             end(connection, token, "skipped", free=True)
             set_assignment(connection, row["task_id"], row["annotator"], state="skipped", reason=reason)
 
@@ -149,7 +147,8 @@ class Leases:
                 for statement in _claims(connection, annotator, token, self.lease_s, round_id):
                     taken = connection.execute(statement).one_or_none()
                     if taken is not None:
-                        _log_claim(connection, token, annotator, taken.task_id, taken.slot)
+                        log_lease(connection, token, annotator, taken.task_id, taken.slot)
+                        set_assignment(connection, taken.task_id, annotator, state="working")
                         break
                 else:
                     return None
@@ -158,19 +157,22 @@ class Leases:
         return self.get(token)
 
     def _holds_enough(self, connection: Connection, annotator: str) -> bool:
-        query = select(SLOTS.c.task_id).where(SLOTS.c.annotator == annotator, SLOTS.c.expires_at > now())
-        return len(connection.execute(query.where(SLOTS.c.token.is_not(None))).all()) >= self.max_held
+        query = select(SLOTS.c.task_id).where(SLOTS.c.annotator == annotator, ~SLOTS.c.done)
+        held = query.where(SLOTS.c.token.is_not(None), SLOTS.c.expires_at > now())
+        return len(connection.execute(held).all()) >= self.max_held
 
 
 def _claims(
     connection: Connection, annotator: str, token: str, lease_s: float, round_id: str | None
 ) -> Iterator[Update]:
-    """Yield the statements that each try to take a slot: of work that the annotator began, then of each open round."""
+    """Yield the statements that each try to take a slot: sent back, begun by the annotator, then of each open round."""
     query = select(ROUNDS.c.round_id).where(ROUNDS.c.state == RoundState.OPEN)
     if round_id is not None:
         query = query.where(ROUNDS.c.round_id == round_id)
     rounds = connection.execute(query.order_by(ROUNDS.c.priority.desc(), ROUNDS.c.created_at)).scalars().all()
-    yield _claim(annotator, token, lease_s, and_(SLOTS.c.annotator == annotator, SLOTS.c.round_id.in_(rounds)))
+    begun = and_(SLOTS.c.annotator == annotator, SLOTS.c.round_id.in_(rounds))
+    yield _claim(annotator, token, lease_s, and_(begun, SLOTS.c.token.is_(None)))  # sent back by a reviewer
+    yield _claim(annotator, token, lease_s, begun)
     for each in rounds:
         yield _claim(annotator, token, lease_s, SLOTS.c.round_id == each)
 
@@ -208,21 +210,23 @@ def _claim(annotator: str, token: str, lease_s: float, where: ColumnElement[bool
     )
 
 
-def _log_claim(connection: Connection, token: str, annotator: str, task_id: int, slot: int) -> None:
-    """Record a claim: the earlier lease of the slot ends, the new one begins, and the annotator has the task."""
+def log_lease(
+    connection: Connection, token: str, annotator: str, task_id: int, slot: int, *, fixes: int | None = None
+) -> None:
+    """Record a lease: the earlier lease of the slot ends, the new one begins, and the annotator has a line."""
     connection.execute(
         update(LEASES)
         .where(LEASES.c.task_id == task_id, LEASES.c.slot == slot, LEASES.c.ended_at.is_(None))
         .values(ended_at=now(), outcome="expired")
     )
-    row = {"token": token, "task_id": task_id, "slot": slot, "annotator": annotator, "outcome": ""}
+    row = {"token": token, "task_id": task_id, "slot": slot, "annotator": annotator, "outcome": "", "fixes": fixes}
     connection.execute(insert(LEASES).values(granted_at=now(), **row))
     kind = sqlite if connection.dialect.name == "sqlite" else postgresql
     assignment = {"task_id": task_id, "annotator": annotator, "state": "working", "revision": 0, "reason": ""}
     connection.execute(
         kind.insert(ASSIGNMENTS)
         .values(created_at=now(), **assignment)
-        .on_conflict_do_update(index_elements=["task_id", "annotator"], set_={"state": "working"})
+        .on_conflict_do_nothing(index_elements=["task_id", "annotator"])
     )
 
 
@@ -236,6 +240,20 @@ def lease_of(connection: Connection, token: str) -> Mapping[str, Any]:
     if row is None:
         raise NotFound("the lease token is unknown to this workspace; claim a task to get one")
     return dict(row)
+
+
+def read_lease(connection: Connection, token: str) -> Lease:
+    """Read a lease that has not ended, with its task.
+
+    Raises:
+        NotFound: There is no such lease.
+        StaleLease: The lease has ended.
+    """
+    lease_of(connection, token)
+    row = connection.execute(_lease_query().where(LEASES.c.token == token)).mappings().one_or_none()
+    if row is None:
+        raise StaleLease("the lease has ended; claim the task again")
+    return _lease(row)
 
 
 def lock_slot(connection: Connection, row: Mapping[str, Any]) -> bool:
@@ -266,9 +284,9 @@ def extend(connection: Connection, token: str, lease_s: float) -> None:
 
 
 def end(connection: Connection, token: str, outcome: str, *, free: bool) -> None:
-    """End a lease: free the slot, or mark it as done."""
+    """End a lease: free the slot, or mark it as done. A slot that was done stays so: a fix of its work ends."""
     values: dict[str, Any] = {"token": None, "expires_at": None}
-    values |= {"annotator": None} if free else {"done": True}
+    values |= {"annotator": case((SLOTS.c.done, SLOTS.c.annotator), else_=None)} if free else {"done": True}
     connection.execute(update(SLOTS).where(SLOTS.c.token == token).values(**values))
     connection.execute(update(LEASES).where(LEASES.c.token == token).values(ended_at=now(), outcome=outcome))
 
@@ -283,7 +301,9 @@ def _lease_query() -> Select[Any]:
     """Select current leases with their tasks and the annotators' revisions."""
     return (
         select(
-            TASKS, LEASES.c.token, LEASES.c.annotator, LEASES.c.granted_at, SLOTS.c.expires_at, ASSIGNMENTS.c.revision
+            TASKS,
+            *(LEASES.c.token, LEASES.c.annotator, LEASES.c.granted_at, LEASES.c.fixes),
+            *(SLOTS.c.expires_at, ASSIGNMENTS.c.revision, ASSIGNMENTS.c.reason),
         )
         .select_from(LEASES)
         .join(SLOTS, SLOTS.c.token == LEASES.c.token)
@@ -303,4 +323,6 @@ def _lease(row: Mapping[Any, Any]) -> Lease:
         granted_at=row["granted_at"],
         expires_at=row["expires_at"],
         revision=row["revision"],
+        reason=row["reason"],
+        fixes=row["fixes"],
     )

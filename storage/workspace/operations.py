@@ -66,7 +66,7 @@ class Operations:
             lease = leases.lease_of(connection, token)
             current = leases.lock_slot(connection, lease)
             task_id, annotator = lease["task_id"], lease["annotator"]
-            line = _Line(connection, task_id, annotator, writable=current)
+            line = Line(connection, task_id, annotator, writable=current)
             checked = check_operations(operations, _size_of(connection, task_id))
             known = _known(connection, checked, task_id, annotator)
             rows = [line.place(each, token) for each in checked if each.op_id not in known]
@@ -136,7 +136,7 @@ class Operations:
             if found.task_id != lease["task_id"]:
                 raise ValueError(f"branch {branch} belongs to task {found.task_id}, the lease to {lease['task_id']}")
             own = [each for each in _rows(connection, found.task_id, found.annotator) if each.branch == branch]
-            line = _Line(connection, lease["task_id"], lease["annotator"], writable=True)
+            line = Line(connection, lease["task_id"], lease["annotator"], writable=True)
             copies = [_copy(each, line.revision + number, branch, token) for number, each in enumerate(own)]
             known = _known(connection, copies, lease["task_id"], lease["annotator"], same_content=False)
             rows = [line.place(each, token) for each in copies] if not known else []
@@ -167,7 +167,7 @@ class Operations:
             audit.record(connection, actor, "dismiss branch", branch)
 
 
-class _Line:
+class Line:
     """An annotator's main line and branches on one task, locked within one transaction."""
 
     def __init__(self, connection: Connection, task_id: int, annotator: str, *, writable: bool) -> None:

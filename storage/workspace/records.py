@@ -41,6 +41,7 @@ class Kind(StrEnum):
     REDO = "redo"
     ACTIVITY = "activity"
     NOTE = "note"
+    FIX = "fix"
 
 
 PASSIVE = frozenset({Kind.ACTIVITY, Kind.NOTE})
@@ -190,6 +191,10 @@ class Lease:
     """End of the lease, unless a heartbeat or a write extends it."""
     revision: int
     """Revision of the annotator's line: 0 for a task that the annotator sees for the first time."""
+    reason: str
+    """Reason why a reviewer sent the task back; empty for a task that was not sent back."""
+    fixes: int | None
+    """Submission that the holder fixes as a reviewer; None for a task that was claimed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +281,8 @@ class Submission:
     state: str
     """State: submitted, accepted, sent_back or withdrawn."""
     masks: int
+    fixes: int | None
+    """Submission that this one takes the place of, as a reviewer's fix; None for an annotator's own work."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,6 +130,7 @@ LEASES = Table(
     Column("granted_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("outcome", Text, nullable=False, comment="empty while the lease lasts"),
+    Column("fixes", BigInteger, comment="submission that a reviewer fixes; NULL: a task that was claimed"),
     Index("ix_leases_task_id", "task_id"),
     Index("ix_leases_annotator", "annotator"),
 )
@@ -206,6 +207,7 @@ SUBMISSIONS = Table(
     Column("submitted_at", UtcTime, nullable=False),
     Column("state", Text, nullable=False),
     Column("masks", Integer, nullable=False),
+    Column("fixes", BigInteger, comment="submission that this one takes the place of; NULL: an annotator's own work"),
     CheckConstraint("state IN ('submitted', 'accepted', 'sent_back', 'withdrawn')", name="state"),
     Index("uq_submissions_token", "token", unique=True),
     Index("ix_submissions_task_id", "task_id"),

@@ -1,6 +1,6 @@
 """Submissions and verdicts: finished work, and what reviewers say about it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, select, update
@@ -16,6 +16,8 @@ from storage.workspace.schema import ASSIGNMENTS, SLOTS, SUBMISSIONS, TASKS, VER
 
 RESERVED_S = 24 * 3600
 """Seconds for which a task that was sent back is kept for its annotator."""
+COUNTED = ("submitted", "accepted")
+"""States of the submissions that count; work that was sent back or withdrawn does not."""
 QUESTIONS = ("mask_good", "nothing_missing")
 ANSWERS = ("yes", "no", "unsure")
 _MAX_NOTE = 2000
@@ -43,7 +45,8 @@ class Submissions:
     def submit(self, token: str, revision: int) -> Submission:
         """Finish a task: submit the newest revision of the lease's line, and end the lease.
 
-        Repeating this does no harm: the same lease gives the same submission.
+        A reviewer's fix is accepted with that, and takes the place of the submission that it fixes. Repeating this does
+        no harm: the same lease gives the same submission.
 
         Raises:
             NotFound: There is no such lease.
@@ -69,8 +72,9 @@ class Submissions:
                 "annotator": annotator,
                 "token": token,
                 "revision": revision,
-                "state": "submitted",
+                "state": "submitted" if lease["fixes"] is None else "accepted",
                 "masks": len(state.masks),
+                "fixes": lease["fixes"],
             }
             connection.execute(insert(SUBMISSIONS).values(submitted_at=now(), **row))
             leases.end(connection, token, "submitted", free=False)
@@ -84,7 +88,7 @@ class Submissions:
             NotFound: There is no such submission.
         """
         with self._database.read() as connection:
-            return _submission_of(connection, submission_id)
+            return submission_of(connection, submission_id)
 
     def read(self, *, round_id: str | None = None, task_id: int | None = None) -> list[Submission]:
         """Read submissions, oldest first; of one round or task, or all. Those sent back or withdrawn are included."""
@@ -102,26 +106,25 @@ class Submissions:
 
         Raises:
             NotFound: There is no such submission.
-            ValueError: It was sent back or withdrawn, or the round is no longer open.
+            ValueError: It was sent back, withdrawn or fixed, or the round is no longer open.
         """
         with self._database.write() as connection:
-            found = _submission_of(connection, submission_id)
-            _check_state(found, ("submitted", "accepted"))
-            _lock_round_of(connection, found.task_id)
+            check_open_to_review(connection, submission_of(connection, submission_id))
             _set(connection, submission_id, "accepted")
             audit.record(connection, actor, "accept submission", f"submission {submission_id}")
 
     def send_back(self, submission_id: int, reason: str, *, actor: str) -> None:
-        """Send a submission back: its annotator can claim the task again and goes on from there.
+        """Send a submission back: its annotator is given the task first, with the reason, and goes on from there.
 
         Raises:
             NotFound: There is no such submission.
-            ValueError: It was sent back or withdrawn already, or the round is no longer open.
+            ValueError: It was sent back, withdrawn or fixed already, is itself a fix, or the round is no longer open.
         """
         with self._database.write() as connection:
-            found = _submission_of(connection, submission_id)
-            _check_state(found, ("submitted", "accepted"))
-            _lock_round_of(connection, found.task_id)
+            found = submission_of(connection, submission_id)
+            check_open_to_review(connection, found)
+            if found.fixes is not None:
+                raise ValueError(f"submission {submission_id} is a fix by {found.annotator}; fix it instead")
             _set(connection, submission_id, "sent_back")
             mine = and_(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == found.annotator)
             reserved = {"done": False, "token": None}
@@ -132,7 +135,8 @@ class Submissions:
     def withdraw(self, round_id: str, annotator: str, *, actor: str) -> list[Submission]:
         """Take an annotator's submissions of a round back, so that closing leaves them out; return them.
 
-        Their tasks are free for others.
+        Their tasks are free for others. Fixes of an annotator's submissions go with them. Without a reviewer's fix, the
+        submission that it took the place of counts again.
 
         Raises:
             NotFound: There is no such round.
@@ -143,10 +147,11 @@ class Submissions:
             query = (
                 select(SUBMISSIONS)
                 .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
-                .where(TASKS.c.round_id == round_id, SUBMISSIONS.c.annotator == annotator)
-                .where(SUBMISSIONS.c.state.in_(("submitted", "accepted")))
+                .where(TASKS.c.round_id == round_id, SUBMISSIONS.c.state.in_(COUNTED))
+                .order_by(SUBMISSIONS.c.submission_id)
             )
-            found = [_submission(row) for row in connection.execute(query).mappings()]
+            counted = [_submission(row) for row in connection.execute(query).mappings()]
+            found = _with_their_fixes(counted, annotator)
             for each in found:
                 _set(connection, each.submission_id, "withdrawn")
                 mine = and_(SLOTS.c.task_id == each.task_id, SLOTS.c.annotator == annotator)
@@ -181,7 +186,7 @@ class Submissions:
         if (question == "mask_good") != bool(mask):
             raise ValueError(f"verdict {question!r}: mask_good names a mask, nothing_missing is about the whole image")
         with self._database.write() as connection:
-            found = _submission_of(connection, submission_id)
+            found = submission_of(connection, submission_id)
             if mask:
                 state = state_of(connection, found.task_id, found.annotator, revision=found.revision)
                 if mask not in {each.mask for each in state.masks}:
@@ -233,12 +238,49 @@ def _set(connection: Connection, submission_id: int, state: str) -> None:
     connection.execute(update(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id).values(state=state))
 
 
-def _check_state(found: Submission, states: Sequence[str]) -> None:
-    if found.state not in states:
-        raise ValueError(f"submission {found.submission_id} is {found.state}; expected {' or '.join(states)}")
+def check_open_to_review(connection: Connection, found: Submission) -> None:
+    """Check that a submission counts and that its round is open, and keep the round so until the transaction ends.
+
+    Raises:
+        ValueError: The submission was sent back, withdrawn or fixed, or the round is no longer open.
+    """
+    if found.state not in COUNTED:
+        raise ValueError(f"submission {found.submission_id} is {found.state}; expected {' or '.join(COUNTED)}")
+    query = select(SUBMISSIONS).where(SUBMISSIONS.c.fixes == found.submission_id, SUBMISSIONS.c.state.in_(COUNTED))
+    fix = connection.execute(query.where(SUBMISSIONS.c.task_id == found.task_id)).mappings().first()
+    if fix is not None:
+        raise ValueError(
+            f"{fix['annotator']} fixed submission {found.submission_id}; review submission {fix['submission_id']}"
+        )
+    _lock_round_of(connection, found.task_id)
 
 
-def _submission_of(connection: Connection, submission_id: int) -> Submission:
+def token_of(connection: Connection, submission_id: int) -> str:
+    """Return the token of the lease that a submission was made with."""
+    query = select(SUBMISSIONS.c.token).where(SUBMISSIONS.c.submission_id == submission_id)
+    return str(connection.execute(query).scalar_one())
+
+
+def replaced_by_fixes(found: Iterable[Submission]) -> dict[int, Submission]:
+    """Map the ids of submissions to the counted fixes that took their places."""
+    return {each.fixes: each for each in found if each.fixes is not None and each.state in COUNTED}
+
+
+def _with_their_fixes(counted: Sequence[Submission], annotator: str) -> list[Submission]:
+    """List an annotator's submissions, and the fixes of them; a fix is younger than what it fixes."""
+    taken: dict[int, Submission] = {}
+    for each in counted:
+        if each.annotator == annotator or each.fixes in taken:
+            taken[each.submission_id] = each
+    return list(taken.values())
+
+
+def submission_of(connection: Connection, submission_id: int) -> Submission:
+    """Read and lock a submission.
+
+    Raises:
+        NotFound: There is no such submission.
+    """
     query = select(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id).with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     if row is None:

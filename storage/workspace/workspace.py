@@ -1,8 +1,8 @@
 """The workspace: one database that holds the state of annotation, until closing a round brings its masks home.
 
-    open round -> tasks with slots -> claim -> operations -> submit -> verdicts -> close
+    open round -> tasks with slots -> claim -> operations -> submit -> verdicts, fixes -> close
 
-`Workspace.open` gives the object; its parts have the methods: users, rounds, leases, operations, submissions.
+`Workspace.open` gives the object; its parts have the methods: users, rounds, leases, operations, submissions, fixes.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Self
 
 from storage.workspace.audit import read_log
 from storage.workspace.database import Database, connect
+from storage.workspace.fixes import Fixes
 from storage.workspace.leases import Leases
 from storage.workspace.migrate import migrate
 from storage.workspace.operations import Operations
@@ -38,6 +39,7 @@ class Workspace:
         self.leases = Leases(database, lease_s=lease_s, max_held=max_held)
         self.operations = Operations(database, lease_s=lease_s)
         self.submissions = Submissions(database)
+        self.fixes = Fixes(database, lease_s=lease_s)
 
     @classmethod
     def open(cls, place: str | Path, *, lease_s: float = LEASE_S, max_held: int = MAX_HELD) -> Self:

@@ -8,10 +8,20 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from stages.annotator.access import Reviewer
-from stages.annotator.schemas import Body, Done, ShortText, SubmissionView, TaskMaskView, TaskStateView, VerdictView
+from stages.annotator.schemas import (
+    Body,
+    Done,
+    LeaseView,
+    ShortText,
+    SubmissionView,
+    TaskMaskView,
+    TaskStateView,
+    VerdictView,
+)
 from stages.annotator.server import Server, TheServer
 from storage.workspace.fold import TaskState
 from storage.workspace.records import Submission
+from storage.workspace.submissions import replaced_by_fixes
 
 router = APIRouter(prefix="/api", tags=["reviews"])
 
@@ -65,8 +75,11 @@ def read_review_queue(
         if verdict.reviewer == user.name and verdict.question == question
     }
     items: list[ReviewItem] = []
-    for submission in server.workspace.submissions.read(round_id=round_id):
-        if submission.state == "submitted" and submission.annotator != user.name:
+    everything = server.workspace.submissions.read(round_id=round_id)
+    fixed = replaced_by_fixes(everything)
+    for submission in everything:
+        is_open = submission.state == "submitted" and submission.submission_id not in fixed
+        if is_open and submission.annotator != user.name:
             items += _items(server, submission, question, answered)
         if len(items) >= count:
             break
@@ -105,6 +118,15 @@ def send_back_submission(submission_id: SubmissionId, body: ReasonBody, user: Re
     """Send a submission back to its annotator, who goes on from there."""
     server.workspace.submissions.send_back(submission_id, body.reason, actor=user.name)
     return Done()
+
+
+@router.post("/submissions/{submission_id}/fix")
+def fix_submission(submission_id: SubmissionId, user: Reviewer, server: TheServer) -> LeaseView:
+    """Begin to fix a submission, or go on: a lease like any other, whose line begins with the submission's masks.
+
+    Submitting it puts the fix in the place of the submission; handing it back leaves the submission as it was.
+    """
+    return server.view_lease(server.workspace.fixes.begin(submission_id, reviewer=user.name))
 
 
 def _items(

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from stages.annotator.access import Annotator, Lead
-from stages.annotator.decoding import Busy
 from stages.annotator.schemas import (
     Body,
     BranchView,
@@ -19,9 +18,8 @@ from stages.annotator.schemas import (
     TaskId,
     TaskStateView,
 )
-from stages.annotator.server import Server, TheServer
-from storage.errors import NotFound
-from storage.workspace.records import Lease, Role
+from stages.annotator.server import TheServer
+from storage.workspace.records import Role
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
@@ -58,20 +56,20 @@ class SubmitBody(TokenBody):
 def claim_tasks(body: ClaimBody, user: Annotator, server: TheServer) -> list[LeaseView]:
     """Claim tasks; their images are encoded ahead. An empty list: nothing is left for this annotator now."""
     leases = server.workspace.leases.claim(user.name, body.count, round_id=body.round_id)
-    return [_view(server, lease) for lease in leases]
+    return [server.view_lease(lease) for lease in leases]
 
 
 @router.get("/tasks/held")
 def read_held_tasks(user: Annotator, server: TheServer) -> list[LeaseView]:
     """Read the leases that the annotator holds, oldest first, as after reloading the page."""
-    return [_view(server, lease) for lease in server.workspace.leases.held(user.name)]
+    return [server.view_lease(lease) for lease in server.workspace.leases.held(user.name)]
 
 
 @router.post("/tasks/heartbeat")
 def extend_lease(body: TokenBody, user: Annotator, server: TheServer) -> LeaseView:
     """Extend a lease while the page is visible."""
     server.check_lease(body.token, user)
-    return _view(server, server.workspace.leases.heartbeat(body.token))
+    return server.view_lease(server.workspace.leases.heartbeat(body.token))
 
 
 @router.post("/tasks/hand-back")
@@ -123,20 +121,3 @@ def read_branches(task_id: TaskId, user: Annotator, server: TheServer, annotator
     server.check_author(author, user, others=Role.LEAD)
     server.workspace.rounds.task(task_id)
     return [BranchView.of(branch) for branch in server.workspace.operations.branches(task_id, annotator=author)]
-
-
-def _view(server: Server, lease: Lease) -> LeaseView:
-    """Write a lease, and have its image encoded if it is not.
-
-    A round whose model the server does not have is given out all the same: its prompts are answered with an error that
-    says which models there are, and masks can still be drawn.
-    """
-    wanted = str(server.workspace.rounds.get(lease.task.round_id).settings.get("model") or "") or None
-    try:
-        model_id = server.sessions.models.get(wanted).model_id
-        is_ready = server.sessions.prepare(lease.task.image_id, model_id)
-    except NotFound:
-        return LeaseView.of(lease, str(wanted or ""), is_ready=False)
-    except Busy:  # the first click will encode it
-        is_ready = False
-    return LeaseView.of(lease, model_id, is_ready=is_ready)

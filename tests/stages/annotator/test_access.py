@@ -67,6 +67,7 @@ ROLES = {
     "GET /api/submissions/{submission_id}/verdicts": REVIEWER,
     "POST /api/submissions/{submission_id}/accept": REVIEWER,
     "POST /api/submissions/{submission_id}/send-back": REVIEWER,
+    "POST /api/submissions/{submission_id}/fix": REVIEWER,
     "GET /api/users": LEAD,
     "POST /api/users/{name}/pause": LEAD,
     "POST /api/users/{name}/resume": LEAD,

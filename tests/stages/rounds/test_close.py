@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stages.rounds.close import close_round
+from stages.rounds.quality import report_round
 from storage import rle
 from storage.dataset import Dataset
 from storage.workspace.records import GivenMask, RoundState
@@ -234,3 +235,47 @@ def test_every_stored_mask_is_the_submitted_bitmap(dataset: Dataset, workspace: 
     stored = dataset.read_mask(row["image_id"], row["mask_id"])
     assert replace(stored.rle, counts=stored.rle.counts) == ragged
     assert (row["predicted_iou"], row["point_x"], row["model_id"]) == (None, None, "")
+
+
+def test_a_fixed_mask_is_stored_once_and_names_its_maker_and_its_fixer(dataset: Dataset, workspace: Workspace) -> None:
+    workspace.users.add("rita", "reviewer")
+    opened = small_round(workspace, image_ids(dataset)[:1])
+    answer_all(workspace, "ann", squares=3)
+    (submission,) = workspace.submissions.read()
+    lease = workspace.fixes.begin(submission.submission_id, reviewer="rita")
+    page = Page(base=lease.revision, session="fix")
+    inputs = [[0.0, None], [3.0, "m1"], [8.0, "new"]]
+    operations = [
+        page("change", made("m1", square(9))),
+        page("remove", {"mask": "m2"}),
+        page("add", made("new", square(14))),
+        page("activity", {"inputs": inputs}),
+    ]
+    workspace.operations.append(lease.token, operations)
+    workspace.submissions.submit(lease.token, page.base)
+
+    assert close_round(dataset, workspace, opened.round_id).masks == 3
+    assert [row["annotator_id"] for row in masks_of(dataset, opened.round_id)] == ["ann", "ann", "rita"]
+    sql = f"SELECT * FROM annotations WHERE round_id = '{opened.round_id}' ORDER BY edits, active_s"
+    rows = dataset.query(sql).to_pylist()
+    assert [(row["annotator_id"], row["fixed_by"], row["active_s"], row["fix_s"]) for row in rows] == [
+        ("ann", "", 4.0, 0.0),
+        ("rita", "", 5.0, 0.0),
+        ("ann", "rita", 4.0, 3.0),
+    ]
+    assert all(row["in_masks"] for row in rows)
+
+
+def test_agreement_is_that_of_annotators_whatever_a_reviewer_fixed(dataset: Dataset, workspace: Workspace) -> None:
+    workspace.users.add("rita", "reviewer")
+    opened = small_round(workspace, image_ids(dataset)[:1], overlap=2)
+    answer_all(workspace, "ann", squares=2)
+    answer_all(workspace, "bob", squares=2)
+    submission = workspace.submissions.read()[1]
+    lease = workspace.fixes.begin(submission.submission_id, reviewer="rita")
+    workspace.operations.append(lease.token, [Page(base=1, session="fix")("remove", {"mask": "m0"})])
+    workspace.submissions.submit(lease.token, 2)
+    report = report_round(workspace, opened.round_id)
+    assert report.agreement is not None
+    assert (report.agreement.mean, [each.annotator for each in report.annotators]) == (1.0, ["ann", "bob"])
+    assert close_round(dataset, workspace, opened.round_id).masks == 1  # bob's view was fixed, and so comes first

@@ -75,12 +75,39 @@ def test_what_a_reviewer_sends_back_its_annotator_goes_on_with(site: Site, ann: 
     sent = rita.post(f"/api/submissions/{submission}/send-back", json={"reason": "the cup is missing"})
     assert sent.status_code == 200
     (lease,) = claim(ann)
-    assert lease["revision"] == 1
+    assert (lease["revision"], lease["reason"]) == (1, "the cup is missing")
     assert send(ann, lease["token"], add("cup", 1)).status_code == 200
     again = rita.post(f"/api/submissions/{submission}/send-back", json={"reason": "again"})
     assert error_of(again, 422) == "invalid"
     done = ann.post("/api/tasks/submit", json={"token": lease["token"], "revision": 2}).json()
     assert rita.post(f"/api/submissions/{done['submission_id']}/accept").status_code == 200
+
+
+def test_a_reviewer_fixes_a_submission_and_is_asked_about_it_no_more(
+    site: Site, ann: TestClient, rita: TestClient, lea: TestClient
+) -> None:
+    site.open_round()
+    submission = submitted(ann, "a", "b")["submission_id"]
+    lease = rita.post(f"/api/submissions/{submission}/fix").json()
+    assert (lease["fixes"], lease["revision"], lease["is_ready"]) == (submission, 1, True)
+    assert error_of(lea.post(f"/api/submissions/{submission}/fix"), 409) == "conflict"
+    assert [held["fixes"] for held in rita.get("/api/tasks/held").json()] == [submission]
+    state = rita.get(f"/api/tasks/{lease['task_id']}/state").json()
+    assert [(mask["mask"], mask["author"]) for mask in state["masks"]] == [("a", "ann"), ("b", "ann")]
+    change = add("b", 1) | {"kind": "change", "session": "fix"}
+    assert send(rita, lease["token"], change).status_code == 200
+    fix = rita.post("/api/tasks/submit", json={"token": lease["token"], "revision": 2}).json()
+    assert (fix["state"], fix["fixes"], fix["annotator"]) == ("accepted", submission, "rita")
+    for question in ("mask_good", "nothing_missing"):
+        assert rita.get(f"/api/reviews/{question}").json() == lea.get(f"/api/reviews/{question}").json() == []
+    masks = lea.get(f"/api/submissions/{fix['submission_id']}").json()["masks"]
+    assert [(mask["mask"], mask["author"], mask["fixed_by"]) for mask in masks] == [
+        ("a", "ann", ""),
+        ("b", "ann", "rita"),
+    ]
+    refused = rita.post(f"/api/submissions/{submission}/send-back", json={"reason": "late"})
+    assert error_of(refused, 422) == "invalid"
+    assert error_of(rita.post("/api/submissions/999/fix"), 404) == "not_found"
 
 
 def test_a_reviewer_is_not_asked_about_their_own_work(site: Site, rita: TestClient) -> None:
