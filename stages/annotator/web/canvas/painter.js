@@ -217,7 +217,8 @@ export class Painter {
   }
 
   #resized(/** @type {ResizeObserverEntry} */ { contentRect, devicePixelContentBoxSize: [size] }) {
-    this.#setSize(contentRect.width, contentRect.height, size.inlineSize, size.blockSize);
+    const { width, height } = contentRect;
+    this.#setSize(width, height, deviceSize(width, size.inlineSize), deviceSize(height, size.blockSize));
     this.draw(); // setting the size has cleared the canvas
   }
 
@@ -227,6 +228,16 @@ export class Painter {
     this.view.ratio = this.ratio = deviceWidth / width;
     this.view.resize(width, height);
   }
+}
+
+/**
+ * Device pixels of a length. Where a browser emulates another screen, what it measures is not of that screen.
+ * @param {number} length In CSS pixels.
+ * @param {number} measured
+ */
+function deviceSize(length, measured) {
+  const computed = Math.round(length * devicePixelRatio);
+  return Math.abs(measured - computed) <= 1 ? measured : computed;
 }
 
 /** @param {Bitmap} bitmap */

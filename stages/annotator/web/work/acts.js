@@ -9,6 +9,7 @@ import { h, openDialog } from "../app/dom.js";
 import { settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { bitmapOf, rleOf, subtract, union } from "../masks/bitmap.js";
+import { fillHoles, parts } from "../masks/regions.js";
 import { originOf } from "../masks/palette.js";
 import { uuid7 } from "../safe/uuid.js";
 import { SHORTCUTS } from "./keys.js";
@@ -42,6 +43,8 @@ const ACTS = {
   removeMask,
   merge,
   subtract: subtractMasks,
+  fillHoles: fillMaskHoles,
+  split,
   hideMask,
   cursor: moveCursor,
   zoomIn: (bench) => zoom(bench, ZOOM),
@@ -83,11 +86,13 @@ export function runAct(bench, act, event) {
   return ACTS[name](bench, detail, event);
 }
 
-async function accept(/** @type {Bench} */ bench) {
+function accept(/** @type {Bench} */ bench) {
   if (bench.painter.overlay.corners.length) return bench.tools.closePolygon();
-  if (!bench.task.draft) return;
-  bench.selected = []; // the next click begins another mask
-  await bench.task.accept();
+  return bench.prompter.after(() => {
+    if (!bench.task.draft) return;
+    bench.selected = []; // the next click begins another mask
+    return bench.task.accept();
+  });
 }
 
 function drop(/** @type {Bench} */ bench) {
@@ -162,8 +167,30 @@ async function subtractMasks(/** @type {Bench} */ bench) {
   const [first, ...others] = selectedMasks(bench);
   if (!others.length) return;
   const bitmap = subtract(bitmapOf(first.rle), others.map((each) => bitmapOf(each.rle)));
-  if (!bitmap.area) return;
+  if (!bitmap.area) return bench.parts.say(text.masks.emptied);
   await bench.task.act("change", { mask: first.mask, rle: rleOf(bitmap, bench.task.size) });
+}
+
+/** Fill the holes of the draft, or of the one selected mask. @param {Bench} bench */
+async function fillMaskHoles(bench) {
+  const before = bench.present;
+  if (!before?.area) return;
+  const filled = fillHoles(before);
+  if (filled === before) return bench.parts.say(text.masks.noHoles);
+  const rle = rleOf(filled, bench.task.size);
+  if (!bench.task.draft) return bench.task.act("change", { mask: bench.selected[0], rle });
+  bench.task.draft.drew(rle);
+  return bench.task.saveDraft();
+}
+
+async function split(/** @type {Bench} */ bench) {
+  const mask = bench.refined;
+  if (!mask || bench.task.draft) return;
+  const found = parts(bitmapOf(mask.rle));
+  if (found.length < 2) return bench.parts.say(text.masks.onePart);
+  const into = found.map((bitmap) => ({ mask: `m-${uuid7().slice(0, 23)}`, rle: rleOf(bitmap, bench.task.size) }));
+  await bench.task.act("split", { mask: mask.mask, into });
+  bench.select(into[0].mask);
 }
 
 function selectedMasks(/** @type {Bench} */ bench) {

@@ -133,17 +133,25 @@ export class Draft {
   payload() {
     const { candidates, chosen, model_id, clickCount, strokeCount } = this.step;
     const candidate = this.step.drawn ? null : candidates[chosen];
-    const prompts = this.steps.slice(1, this.at + 1).flatMap(({ clicks, box }) => [...(box ? [{ box }] : []), ...clicks.slice(-1)]);
     return {
       mask: this.mask,
       rle: this.rle,
       model_id,
       predicted_iou: candidate?.predicted_iou ?? null,
       stability_score: candidate?.stability_score ?? null,
-      prompts,
+      prompts: this.#prompts(),
       clicks: clickCount,
       strokes: strokeCount,
     };
+  }
+
+  /** Prompts so far, in their order; steps that asked the model nothing have none. */
+  #prompts() {
+    return this.steps.slice(1, this.at + 1).flatMap(({ clicks, box, clickCount }, before) => {
+      const earlier = this.steps[before];
+      if (clickCount === earlier.clickCount) return [];
+      return box !== earlier.box && box ? [{ box }] : clicks.slice(-1);
+    });
   }
 
   #push(/** @type {Partial<Step>} */ change) {

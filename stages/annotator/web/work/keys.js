@@ -32,6 +32,8 @@ export const SHORTCUTS = [
   { group: "masks", keys: ["Delete", "Backspace"], act: "removeMask", does: "Delete selected masks" },
   { group: "masks", keys: ["M"], act: "merge", does: "Merge selected masks" },
   { group: "masks", keys: ["U"], act: "subtract", does: "Subtract the others from the first selected" },
+  { group: "masks", keys: ["I"], act: "fillHoles", does: "Fill the holes of the mask" },
+  { group: "masks", keys: ["D"], act: "split", does: "Split the mask into its parts" },
   { group: "view", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], act: "cursor", does: "Move the cursor a pixel" },
   { group: "view", keys: ["Shift+ArrowLeft", "Shift+ArrowRight", "Shift+ArrowUp", "Shift+ArrowDown"], act: "cursor", does: "Move the cursor far" },
   { group: "view", keys: ["+", "="], act: "zoomIn", does: "Zoom in at the cursor" },

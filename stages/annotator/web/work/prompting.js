@@ -56,6 +56,15 @@ export class Prompter extends EventTarget {
     return this.#turn;
   }
 
+  /**
+   * Do something after the answers to all prompts so far, and before prompts that come later.
+   * @param {() => unknown} act
+   */
+  after(act) {
+    this.#turn = this.#turn.then(async () => void (await act()));
+    return this.#turn;
+  }
+
   /** Forget the prompts whose answer has not come. */
   cancel() {
     this.#round++;

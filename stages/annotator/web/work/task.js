@@ -121,8 +121,14 @@ export class Task extends EventTarget {
   async accept() {
     const draft = this.draft;
     if (!draft?.rle || !draft.bitmap?.area) return "";
-    if (draft.isBegun) await this.act(draft.refines ? "change" : "add", draft.payload());
-    await this.drop();
+    this.draft = null; // what is drawn from here on is another mask
+    try {
+      if (draft.isBegun) await this.act(draft.refines ? "change" : "add", draft.payload());
+    } catch (error) {
+      this.draft ??= draft;
+      throw error;
+    }
+    await this.saveDraft();
     return draft.mask;
   }
 

@@ -251,10 +251,16 @@ class Work {
 /** Ask why a task is skipped. @returns {Promise<string>} Empty for not at all. */
 async function askReason() {
   const other = h("input", { type: "text", maxlength: 500, "aria-label": text.task.skipOther, placeholder: text.task.skipOther });
+  const skip = h("button", { value: "other" }, text.task.skip);
   const reasons = text.task.skipReasons.map((reason) => h("button", { value: reason }, reason));
+  other.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault(); // Enter would press the first button of the form
+    skip.click();
+  });
   const chosen = await openDialog(text.task.skipTitle, [
     h("div.reasons", {}, ...reasons),
-    h("div.row", {}, other, h("button", { value: "other" }, text.task.skip)),
+    h("div.row", {}, other, skip),
     h("div.buttons", {}, h("button", { value: "" }, text.task.skipKeep)),
   ]);
   return chosen === "other" ? other.value.trim() || text.task.skipOther : chosen;
