@@ -225,10 +225,16 @@ export class Tools {
     return x >= 0 && y >= 0 && x < width && y < height;
   }
 
-  /** Place of an event on the canvas, in CSS pixels. */
+  /**
+   * Place of an event on the canvas, in CSS pixels. A mouse points at a whole pixel of the screen, and its event names
+   * that pixel's corner; the middle is meant, else a click on the border of an image pixel could hit its neighbour.
+   */
   #screen(/** @type {MouseEvent} */ event) {
-    const { left, top } = this.bench.painter.canvas.getBoundingClientRect();
-    return { x: event.clientX - left, y: event.clientY - top };
+    const { canvas, ratio } = this.bench.painter;
+    const { left, top } = canvas.getBoundingClientRect();
+    const isMouse = !(event instanceof PointerEvent) || event.pointerType === "mouse";
+    const middle = isMouse ? 0.5 / ratio : 0;
+    return { x: event.clientX - left + middle, y: event.clientY - top + middle };
   }
 }
 

@@ -3,10 +3,11 @@
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from storage import rle
 from storage.workspace.fold import TaskState
@@ -38,8 +39,8 @@ class Places:
     def screen(self, column: float, row: float) -> tuple[float, float]:
         return self.left + column, self.top + row
 
-    def click(self, column: float, row: float, **options: object) -> None:
-        self.page.mouse.click(*self.screen(column, row), **options)  # type: ignore[arg-type]
+    def click(self, column: float, row: float, **options: Any) -> None:
+        self.page.mouse.click(*self.screen(column, row), **options)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         self.page.mouse.move(*self.screen(*start))
@@ -49,11 +50,14 @@ class Places:
 
     def rectangle(self, x0: int, y0: int, x1: int, y1: int) -> None:
         """Make a mask with the polygon tool; its corners lie between pixels, so its pixels are known."""
+        masks = self.page.locator(".masks li")
+        before = masks.count()
         self.page.keyboard.press("p")
         for corner in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)):
             self.click(*corner)
         self.page.keyboard.press("Enter")
         self.page.keyboard.press("Enter")
+        expect(masks).to_have_count(before + 1)
 
 
 def pixel_under(page: Page, x: float, y: float) -> tuple[int, int] | None:

@@ -43,7 +43,7 @@ def test_a_box_asks_for_what_is_in_it(site: PageSite, person: Make) -> None:
     page.keyboard.press("Enter")
     (mask_HW,) = stored_masks(ann, page, revision=1)
     (payload,) = payloads(ann, page)
-    assert payload["prompts"] == [{"box": [40, 30, 200, 150]}]
+    assert payload["prompts"] == [{"box": [40.5, 30.5, 200.5, 150.5]}]
     assert answered.value.json()["candidates"][0]["rle"]["counts"] == payload["rle"]["counts"]
     assert mask_HW.any()
 
@@ -300,7 +300,7 @@ def test_clicks_land_on_the_pixel_that_is_seen(site: PageSite, person: Make, rat
             seen.append(pixel)
             page.mouse.click(x, y)
             page.keyboard.press("Enter")  # before the answer has come
-            expect(page.locator(".masks li")).to_have_count(len(seen))
+            expect(page.locator(".masks li")).to_have_count(len(seen), timeout=60_000)
     stored(ann, page, revision=12)
     prompts = [payload["prompts"] for payload in payloads(ann, page)]
     assert [(int(each["x"]), int(each["y"])) for (each,) in prompts] == seen
