@@ -3,8 +3,8 @@
 photos      -> write_images -> commit record -> fold -> tables -> query
 image shard -> write_masks  -> commit record -> fold -> tables -> snapshot
 
-`Dataset` has the methods for daily use. `dataset.models` has those for model versions, `dataset.maintenance` those for
-upkeep.
+`Dataset` has the methods for daily use. `dataset.models` has those for model versions, `dataset.promotions` those for
+the promoted model, `dataset.maintenance` those for upkeep.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ from storage.protocol.commits import Commit
 from storage.protocol.erasures import Erasures, read_erasures
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
+from storage.protocol.promotions import Promotions
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.tables import contents, erasing, fold_log, folds, lookup, snapshots
 from storage.tables.columns import MASKS
@@ -87,6 +88,11 @@ class Dataset:
     def models(self) -> ModelVersions:
         """Methods for the dataset's model versions: publish, list and fetch them."""
         return ModelVersions(self.store)
+
+    @property
+    def promotions(self) -> Promotions:
+        """Methods for the chain of decisions about the dataset's promoted model."""
+        return Promotions(self.store)
 
     @property
     def maintenance(self) -> Maintenance:

@@ -21,6 +21,7 @@ from storage.protocol.commits import Commit, Part, list_commits
 from storage.protocol.erasures import Erasures, read_erasures
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.protocol.plans import is_plan_key, list_plan_ids, read_plan
+from storage.protocol.promotions import Promotions, is_promotion_key
 from storage.tables.fold_log import DoneFold, is_fold_key, newest_done
 from storage.tables.snapshots import is_snapshot_key
 from storage.verification.chunks import Lineage, read_chunks
@@ -95,6 +96,8 @@ def verify(
     log = read_fold_log(store, faults)
     checks = _ChunkChecks(store, faults, on_progress, None if fast else journal, len(named))
     made_by: set[str] = set()
+    with faults.guard("promotions/", "restore the folder promotions/ from a copy"):
+        Promotions(store).history()
     with faults.guard("commits/", "restore the records of the erasures from a copy"):
         checks.erasures = read_erasures(store)
     with faults.guard("folds/", "restore folds/ from a copy, or run `gigamask rebuild`"):
@@ -238,6 +241,7 @@ def _check_names(store: ObjectStore, faults: Faults) -> None:
         ("commits/", _is_record_key),
         ("folds/", is_fold_key),
         ("snapshots/", is_snapshot_key),
+        ("promotions/", is_promotion_key),
     )
     for prefix, is_own in checks:
         with faults.guard(prefix, "make the folder readable"):
