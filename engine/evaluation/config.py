@@ -1,6 +1,9 @@
-"""Settings of an evaluation. This module needs no torch, so that a command can check the settings before it starts."""
+"""Settings of an evaluation and of the promotion gate.
 
-from dataclasses import dataclass
+This module needs no torch, so that a command can check the settings before it starts.
+"""
+
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from engine.evaluation.scores import CLICK_CAP
@@ -56,3 +59,52 @@ class EvaluationConfig:
         names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
         names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
         return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """Limits of the promotion gate."""
+
+    clicks: tuple[int, ...] = (1, 3)
+    """Numbers of clicks after which the candidate must gain."""
+    min_gain: float = 0.0
+    """Mean IoU, in [0, 1], above which the whole 95 % interval of the gain must lie."""
+    max_domain_drop: float = 0.02
+    """Largest fall of the mean IoU of any one domain, after any of the numbers of clicks, in [0, 1]."""
+    max_forgotten: float = 0.02
+    """Largest fall of the mean IoU on what the promoted model knew before, in [0, 1]."""
+    max_calibration_increase: float = 0.02
+    """Largest growth of the expected error of predicted IoUs, in [0, 1]."""
+    max_latency_ratio: float = 1.25
+    """Largest time of one image and one click, as a multiple of the promoted model's."""
+    max_size_ratio: float = 1.25
+    """Largest number of parameters, as a multiple of the promoted model's."""
+    known_scenes: int = 24
+    """Number of procedural scenes that stand for what was known before, where no folder does."""
+
+    def __post_init__(self) -> None:
+        if not self.clicks or min(self.clicks) < 1:
+            raise ValueError(f"gate.clicks: got {self.clicks}, expected numbers of at least 1")
+        for name in ("min_gain", "max_domain_drop", "max_forgotten", "max_calibration_increase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"gate.{name}: got {getattr(self, name)}, expected a number in [0, 1]")
+        for name in ("max_latency_ratio", "max_size_ratio"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"gate.{name}: got {getattr(self, name)}, expected a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """Settings of a promotion: how to measure, and the limits."""
+
+    evaluate: EvaluationConfig = field(
+        default_factory=lambda: EvaluationConfig(clicks=(1, 3), max_masks_per_image=16, max_images_per_domain=200)
+    )
+    gate: GateConfig = field(default_factory=GateConfig)
+
+    def __post_init__(self) -> None:
+        missing = set(self.gate.clicks) - {1, *self.evaluate.clicks}
+        if missing:
+            raise ValueError(
+                f"evaluate.clicks {self.evaluate.clicks}: expected those of gate.clicks, {sorted(missing)}"
+            )

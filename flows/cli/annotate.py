@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.checks import check_dataset_place, check_model, check_photos, workspace_place
+from flows.cli.checks import check_dataset_place, check_photos, find_model, workspace_place
 from flows.cli.options import DEFAULT_DATASET, DatasetUri, WorkspacePlace
 from flows.progress import log
 
@@ -30,7 +30,9 @@ def annotate(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="Model that answers clicks. Repeatable: the first is the default.", show_default="seed"
+            "--model",
+            help="Model that answers clicks, or promoted. Repeatable: the first is the default.",
+            show_default="seed",
         ),
     ] = None,
     workspace: WorkspacePlace = None,
@@ -61,7 +63,7 @@ def annotate(
         check_photos(photos)
     check_dataset_place(dataset)
     for name in models:
-        check_model(name)
+        find_model(name, dataset)
     from dataclasses import replace
 
     from stages.annotator.serve import ServeConfig, check_exposure, listen, open_server, serve

@@ -26,6 +26,26 @@ def check_model(name_or_path: str) -> None:
     find_weights(name_or_path)
 
 
+def find_model(name_or_path: str, dataset_uri: str) -> str:
+    """Find a model: `promoted`, a version of the dataset, a name or a weights file; return a name or a path.
+
+    A version is copied to this machine; no weights are read.
+
+    Raises:
+        ValueError: There is no such model; the message names the known models.
+        StoreError: The dataset cannot be read.
+    """
+    from engine.model.find import find_weights
+    from engine.model.promoted import find_by_address, is_model_elsewhere
+
+    if is_model_elsewhere(name_or_path):
+        find_weights(name_or_path)
+        return name_or_path
+    found = find_by_address(dataset_uri, name_or_path)
+    find_weights(found)
+    return found
+
+
 def check_detector(name_or_path: str, dataset: str | None) -> None:
     """Check that a detector's weights file exists; the file is not read.
 
@@ -88,7 +108,7 @@ def check_training(dataset_uri: str, snapshot_id: str, parent: str) -> None:
     dataset = Dataset.open(dataset_uri)
     read_snapshot(dataset.store, snapshot_id)
     versions = dataset.models.ids()
-    if parent in versions:
+    if parent in {"promoted", *versions}:
         return
     try:
         check_model(parent)

@@ -1,13 +1,14 @@
 """The command `gigamask evaluate`: it measures models and writes tables on stdout and an HTML page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.checks import check_model
-from flows.cli.options import AsJson, Assignments, ConfigFile, Preset
+from flows.cli.checks import find_model
+from flows.cli.options import DEFAULT_DATASET, AsJson, Assignments, ConfigFile, DatasetUri, Preset
 from flows.progress import log
 
 
@@ -15,8 +16,12 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of images with SA-1B-style JSON beside them.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model name, weights file, or felzenszwalb. Repeatable.", show_default="seed"),
+        typer.Option(
+            help="Model name, weights file, promoted, a dataset's version, or felzenszwalb. Repeatable.",
+            show_default="seed",
+        ),
     ] = None,
+    dataset: DatasetUri = DEFAULT_DATASET,
     beside: Annotated[
         str | None,
         typer.Option(help="Model to compare with by paired differences, or none.", show_default="felzenszwalb"),
@@ -71,8 +76,9 @@ def evaluate(
     )
     if not data.is_dir():
         raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
-    for name in {*names, settings.beside} - {BASELINE, None}:
-        check_model(str(name))
+    found = {name: find_model(name, dataset) for name in {*names, settings.beside} - {BASELINE, None} if name}
+    names = [found.get(name, name) for name in names]
+    settings = replace(settings, beside=found.get(settings.beside or "", settings.beside))
 
     # Measure
     from flows.evaluation.compare import evaluate_models, results_json

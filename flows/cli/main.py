@@ -51,7 +51,13 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
 }
 """Functions of all commands by group, in the order of `gigamask --help`; the function's name is the command's name."""
 
-MODEL_COMMANDS: dict[str, Callable[..., None]] = {"list": models.models_list, "pull": models.models_pull}
+MODEL_COMMANDS: dict[str, Callable[..., None]] = {
+    "list": models.models_list,
+    "pull": models.models_pull,
+    "promote": models.models_promote,
+    "rollback": models.models_rollback,
+    "history": models.models_history,
+}
 """Functions of the commands below `gigamask models`, by the command's name."""
 
 ROUND_COMMANDS: dict[str, Callable[..., None]] = {
@@ -86,7 +92,7 @@ GROUPS = (
     ("round", "Annotate", "Ask annotators about images, and take their masks home.", ROUND_COMMANDS),
     ("users", "Annotate", "Accounts of a team.", USER_COMMANDS),
     ("workspace", "Annotate", "Back up and restore the annotation state.", WORKSPACE_COMMANDS),
-    ("models", "Models", "List the models, or pull released weights.", MODEL_COMMANDS),
+    ("models", "Models", "Names, released weights, and the promoted model of a dataset.", MODEL_COMMANDS),
 )
 """Commands that have commands below them: name, group of the help, help, and those commands."""
 

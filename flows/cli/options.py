@@ -30,11 +30,23 @@ TrainAssignments = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.learning_rate=1e-4. Repeatable."),
 ]
 
+GateAssignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: gate.max_domain_drop=0.01. Repeatable."),
+]
+DecidedBy = Annotated[
+    str | None, typer.Option("--by", help="Who decides, for the record.", show_default="the account's name")
+]
+
 # What makes the masks
 
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", help="Model name (`gigamask models list`) or weights file.", show_default="seed"),
+    typer.Option(
+        "--model",
+        help="Model name (`gigamask models list`), weights file, version of the dataset, or promoted.",
+        show_default="seed",
+    ),
 ]
 Preset = Annotated[
     str | None,

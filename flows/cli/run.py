@@ -1,12 +1,13 @@
 """The commands `run`, `ingest` and `masks`: `run` turns photos into masks, the others do one half of that."""
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.checks import check_dataset, check_dataset_place, check_model, check_photos
+from flows.cli.checks import check_dataset, check_dataset_place, check_photos, find_model
 from flows.cli.options import (
     DEFAULT_DATASET,
     AsJson,
@@ -55,8 +56,8 @@ def run(
     )
     paths = photos or sample_photos()
     check_photos(paths)
-    check_model(settings.model)
     check_dataset_place(settings.dataset)
+    settings = replace(settings, model=find_model(settings.model, settings.dataset))
     _load_once(settings.model)
 
     # Run the flow
@@ -118,7 +119,7 @@ def masks(
         pool={"address": ray_address},
     )
     check_dataset(settings.dataset)
-    check_model(settings.model)
+    settings = replace(settings, model=find_model(settings.model, settings.dataset))
     _load_once(settings.model)
     from flows.fully_automatic import mask_dataset
 

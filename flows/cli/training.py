@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.model.config import SamConfig
     from flows.config.train import TrainingSettings
     from stages.training.job import TrainedModel, TrainingJob
+    from storage.dataset import Dataset
 
 
 def train(
@@ -98,12 +99,17 @@ def _job(
     return TrainingJob(
         dataset=data.uri,
         snapshot=snapshot,
-        parent=str(Path(parent).absolute()) if Path(parent).is_file() else parent,
+        parent=str(Path(parent).absolute()) if Path(parent).is_file() else _fixed(data, parent, model.model_id),
         name=named,
         train=settings.train,
         data=settings.data,
         work_folder=derive_work_folder(asked | to_tree(settings), root),
     )
+
+
+def _fixed(dataset: Dataset, parent: str, model_id: str) -> str:
+    """Name the parent so that it stays the same model, even if another one is promoted while it trains."""
+    return model_id if parent == "promoted" and model_id in dataset.models.ids() else parent
 
 
 def _run(job: TrainingJob, workers: int, device: str, address: str | None) -> TrainedModel:

@@ -30,11 +30,21 @@ class SessionsConfig:
     torch_threads: int = 1
     """Number of threads that each decode uses; more than one pays only where cores are idle."""
 
+    follow_every_s: float = 15.0
+    """Time between two looks at which model is promoted, in seconds."""
+
     def __post_init__(self) -> None:
         counts = ("decode_threads", "max_batch", "max_waiting", "max_preparing", "torch_threads")
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        for name in ("cache_bytes", "cache_memory_bytes", "prediction_bytes", "image_bytes", "max_wait_ms"):
+        for name in (
+            "cache_bytes",
+            "cache_memory_bytes",
+            "prediction_bytes",
+            "image_bytes",
+            "max_wait_ms",
+            "follow_every_s",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 0")

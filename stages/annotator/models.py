@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +12,24 @@ import torch
 from engine.images import Frame
 from engine.interactive.batched import ImageViews, windows_of
 from engine.interactive.segment import CropXyxy
+from engine.model.promoted import PROMOTED, find_in_dataset
 from engine.model.weights import Model, load_model
 from stages.annotator.embeddings import EmbeddingCache, EmbeddingKey
 from stages.annotator.pictures import Picture
+from storage.dataset import Dataset
 from storage.errors import NotFound
+
+MAX_FOLLOWED = 2
+"""Largest number of formerly promoted models that the server keeps for pages that still name them."""
 
 
 class Models:
-    """Models by name and by model_id. The first is the default."""
+    """Models by name and by model_id. The first is the default.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    The name `promoted` follows the dataset: `follow` loads what is promoted by now.
+    """
+
+    def __init__(self, names: Sequence[str], dataset: Dataset) -> None:
         """Load the models.
 
         Raises:
@@ -29,8 +37,16 @@ class Models:
         """
         if not names:
             raise ValueError("got no model, expected at least one name or weights file")
-        self._loaded = {name: load_model(name) for name in names}
+        self._dataset = dataset
+        self._follows = PROMOTED in names
+        self._generation = self._newest_generation()
+        self._loaded = {name: load_model(find_in_dataset(dataset, name)) for name in names}
         self._by_id = {model.model_id: model for model in self._loaded.values()}
+
+    @property
+    def follows_promoted(self) -> bool:
+        """Whether one of the models is the promoted one."""
+        return self._follows
 
     def get(self, name: str | None) -> Model:
         """Return a model by name or model_id; None returns the default.
@@ -45,9 +61,50 @@ class Models:
             raise NotFound(f"got model {name!r}, expected one of {', '.join(self._by_id)}; reload the task")
         return model
 
+    def name_for_round(self, name: str | None) -> str:
+        """Return the name of a model under which a round keeps it: `promoted` stays, others are kept by model_id.
+
+        Raises:
+            NotFound: The server has no such model.
+        """
+        follows = self._follows and name in (None, PROMOTED) and self.get(name) is self._loaded[PROMOTED]
+        return PROMOTED if follows else self.get(name).model_id
+
     def ids(self) -> list[str]:
-        """List the model_ids, the default first."""
-        return list(self._by_id)
+        """List the model_ids that can be asked for by name, the default first."""
+        return list(dict.fromkeys(model.model_id for model in self._loaded.values()))
+
+    def follow(self, make_ready: Callable[[Model], None]) -> str | None:
+        """Load the model that is promoted by now, if it is another one, and return its model_id.
+
+        The models promoted before stay for requests that name them, up to `MAX_FOLLOWED`.
+
+        Args:
+            make_ready: Function that is called with a new model before it is given to anybody.
+
+        Raises:
+            StoreError: The dataset cannot be read.
+            ValueError: The promoted model cannot be loaded.
+        """
+        if not self._follows or (generation := self._newest_generation()) == self._generation:
+            return None
+        model = load_model(find_in_dataset(self._dataset, PROMOTED))
+        self._generation = generation
+        if model.model_id == self._loaded[PROMOTED].model_id:
+            return None
+        model = self._by_id.get(model.model_id, model)
+        make_ready(model)
+        kept = {each: known for each, known in self._by_id.items() if each != model.model_id}
+        others = [each for each in kept if each not in self.ids()]
+        for dropped in others[: max(0, len(others) - MAX_FOLLOWED)]:
+            del kept[dropped]
+        self._loaded = self._loaded | {PROMOTED: model}  # other threads read the dictionaries meanwhile
+        self._by_id = kept | {model.model_id: model}
+        return model.model_id
+
+    def _newest_generation(self) -> int:
+        newest = self._dataset.promotions.newest() if self._follows else None
+        return newest.number if newest else 0
 
 
 @dataclass(frozen=True, kw_only=True)

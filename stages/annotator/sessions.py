@@ -5,6 +5,7 @@ image_id -> picture -> embeddings (cache) -> decode queue -> candidates, whose l
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from engine.interactive import edits
 from engine.interactive.batched import ImageViews, along_scribble, predict_many, windows_of
 from engine.interactive.refine import change_around_clicks, prompt_with_mask
 from engine.interactive.segment import Click, CropXyxy, ObjectPrompt, SamImage, SamSegmenter
+from engine.model.weights import Model
 from stages.annotator.config import SessionsConfig
 from stages.annotator.decoding import Decoded, DecodeQueue, PrepareQueue
 from stages.annotator.embeddings import EmbeddingCache
@@ -29,8 +31,10 @@ from stages.annotator.models import EncodedPicture, Encoder, Models
 from stages.annotator.pictures import Picture, Pictures
 from storage import rle
 from storage.dataset import Dataset
-from storage.errors import NotFound
+from storage.errors import NotFound, StoreError
 from storage.rle import Rle
+
+logger = logging.getLogger(__name__)
 
 MAX_CLICKS = 64
 """Largest number of clicks of one prompt, those of its scribbles included."""
@@ -125,7 +129,7 @@ class Sessions:
         Raises:
             ValueError: There is no model, or one cannot be loaded.
         """
-        self.models = Models(models)
+        self.models = Models(models, dataset)
         self.pictures = Pictures(dataset, max_bytes=config.image_bytes)
         self.encoder = Encoder(
             EmbeddingCache(cache, max_disk_bytes=config.cache_bytes, max_memory_bytes=config.cache_memory_bytes)
@@ -135,6 +139,12 @@ class Sessions:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes, self._max_kept_bytes = 0, config.prediction_bytes
         self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._following = threading.Thread(
+            target=self._follow_promoted, args=(config.follow_every_s,), name="promoted", daemon=True
+        )
+        if self.models.follows_promoted:
+            self._following.start()
 
     @property
     def waiting(self) -> int:
@@ -148,19 +158,24 @@ class Sessions:
 
     def warm_up(self) -> None:
         """Predict once with every model, so that no annotator waits for what is compiled or loaded at the first use."""
-        blank_HW3 = np.zeros((64, 64, 3), dtype=np.uint8)
-        click = ObjectPrompt(clicks=(Click(x=32, y=32),))
         for name in self.models.ids():
-            model = self.models.get(name)
-            views = ImageViews(
-                image_hw=(64, 64),
-                windows=windows_of(model, (64, 64)),
-                embed=partial(_embedding_of, SamSegmenter(model=model).open(blank_HW3)),
-            )
-            predict_many(model, [(views, click)])
+            _warm_up(self.models.get(name))
+
+    def follow_promoted(self) -> None:
+        """Give annotators the model that is promoted by now; a dataset that cannot be read is tried again later."""
+        try:
+            model_id = self.models.follow(_warm_up)
+        except (StoreError, ValueError, OSError) as error:
+            logger.warning("the promoted model cannot be followed now, the one before answers (%s)", error)
+            return
+        if model_id is not None:
+            logger.warning("the promoted model is %s now", model_id)
 
     def close(self) -> None:
         """End the threads; prompts that wait are answered first."""
+        self._closing.set()
+        if self._following.is_alive():
+            self._following.join()
         self._preparing.close()
         self._decoding.close()
 
@@ -231,6 +246,10 @@ class Sessions:
         picture = self.pictures.get(image_id)
         return picture, edits.wand(picture.pixels_HW3, x, y, tolerance)
 
+    def _follow_promoted(self, every_s: float) -> None:
+        while not self._closing.wait(every_s):
+            self.follow_promoted()
+
     def _prediction(
         self, encoded: EncodedPicture, prompt: ObjectPrompt, decoded: Decoded, refined: Rle | None, basis: Basis
     ) -> Prediction:
@@ -267,7 +286,7 @@ class Sessions:
         )
 
     def _find_kept(self, encoded: EncodedPicture, asked: AskedPrompt) -> _Kept | None:
-        """Find the logits of the continued prediction; None where the prompt continues none or gives a mask instead.
+        """Find the logits of the continued prediction; None where there is none, or where the given mask serves.
 
         Raises:
             NotFound: The logits are gone and the prompt gives no mask.
@@ -281,6 +300,8 @@ class Sessions:
                 self._kept.move_to_end(asked.continued.prediction_id)
         if kept is None and asked.mask is None:
             raise NotFound("the continued prediction is gone, after a restart or a long pause; send the mask with it")
+        if kept is not None and asked.mask is not None and kept.model_id != encoded.model.model_id:
+            return None  # another model was promoted since; it refines the mask
         if kept is not None and (kept.image_sha256, kept.model_id) != (
             encoded.picture.record.stored_sha256,
             encoded.model.model_id,
@@ -290,6 +311,16 @@ class Sessions:
                 f"{encoded.model.model_id} on {encoded.picture.record.stored_sha256[:12]}; begin anew or send the mask"
             )
         return kept
+
+
+def _warm_up(model: Model) -> None:
+    blank_HW3 = np.zeros((64, 64, 3), dtype=np.uint8)
+    views = ImageViews(
+        image_hw=(64, 64),
+        windows=windows_of(model, (64, 64)),
+        embed=partial(_embedding_of, SamSegmenter(model=model).open(blank_HW3)),
+    )
+    predict_many(model, [(views, ObjectPrompt(clicks=(Click(x=32, y=32),)))])
 
 
 def _embedding_of(opened: SamImage, crop_xyxy: CropXyxy) -> torch.Tensor:

@@ -23,18 +23,19 @@ def prefill_round(
         ValueError: The request's SQL condition is wrong, or no detector fits the request's model.
     """
     chosen = images_to_prefill(images, empty_fraction=request.empty_fraction, seed=request.seed)
-    return dict(_source(request)(dataset, chosen))
+    return dict(_source(dataset, request)(dataset, chosen))
 
 
-def _source(request: RoundRequest) -> PrefillSource:
+def _source(dataset: Dataset, request: RoundRequest) -> PrefillSource:
     if request.prefill not in (DETECTOR, GENERATOR):
         return masks_of_dataset(request.prefill)
     # Loading torch takes seconds, which a condition on masks need not wait for
     from engine.detector.weights import load_detector
+    from engine.model.promoted import find_in_dataset
     from engine.model.weights import load_model
     from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
 
-    model = load_model(request.model or _MODEL)
+    model = load_model(find_in_dataset(dataset, request.model or _MODEL))
     if request.prefill == GENERATOR:
         return masks_of_generator(model)
     return masks_of_detector(model, load_detector(_DETECTOR, model))

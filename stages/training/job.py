@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from engine.model.promoted import find_in_dataset
 from engine.model.sam import Sam
 from engine.model.weights import Model, load_model
 from engine.scenes.batch import SceneBatch
@@ -123,15 +124,15 @@ def open_job(job: TrainingJob, device: str) -> OpenJob:
 
 
 def load_parent(dataset: Dataset, name: str, folder: Path) -> Model:
-    """Load a model whose name, path or id in the dataset is `name`; a model of the dataset is copied into `folder`.
+    """Load the model that is `name`: `promoted`, an id in the dataset, a name or a path.
+
+    A model of the dataset is copied into `folder`.
 
     Raises:
         ValueError: There is no such model; the message names the models that exist.
     """
-    if name in dataset.models.ids():
-        return load_model(dataset.models.fetch(name, folder / "parent"))
     try:
-        return load_model(name)
+        return load_model(find_in_dataset(dataset, name, folder / "parent"))
     except ValueError as error:
         versions = ", ".join(dataset.models.ids()) or "none"
         raise ValueError(f"{error}; models of {dataset.uri}: {versions}") from error

@@ -10,7 +10,7 @@ a generation, too: it leaves the promoted model as it is.
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -155,7 +155,36 @@ class Promotions:
             return Generation(**fields, sha256=hashlib.sha256(data).hexdigest())
 
 
-def find_rollback(chain: list[Generation], target: str | None) -> str:
+def roll_back(promotions: Promotions, target: str | None, made_by: str, reason: str) -> Generation:
+    """Move the pointer back to a model that was promoted before: `target`, or the one before the present one.
+
+    Raises:
+        NotFound: Nothing was promoted before, or `target` never was.
+        Conflict: Another model was promoted in the meantime.
+    """
+    chain = promotions.history()
+    back = find_rollback(chain, target)
+    now = chain[-1].promoted
+    if back == now:
+        return moved_by(chain)
+    return promotions.add(
+        Decided(
+            decision=Decision.ROLLBACK,
+            model_id=back,
+            over=now,
+            key=f"rollback:{back}:{now}:after-{moved_by(chain).number}",
+            made_by=made_by,
+            reason=reason or f"rolled back from {now}",
+        )
+    )
+
+
+def moved_by(chain: Sequence[Generation]) -> Generation:
+    """Return the generation that made the promoted model what it is."""
+    return next(each for each in reversed(chain) if each.decision is not Decision.REFUSAL)
+
+
+def find_rollback(chain: Sequence[Generation], target: str | None) -> str:
     """Find the model to go back to: `target`, or the model that was promoted before the present one.
 
     A rollback forgets what was promoted in between, so that rolling back once more goes one model further back.
@@ -184,7 +213,7 @@ def is_promotion_key(key: str) -> bool:
     return _KEY.fullmatch(key) is not None
 
 
-def _follow(chain: list[Generation], decided: Decided, attempt_id: str) -> Generation:
+def _follow(chain: Sequence[Generation], decided: Decided, attempt_id: str) -> Generation:
     """Make the generation that follows the chain.
 
     Raises:
@@ -192,7 +221,7 @@ def _follow(chain: list[Generation], decided: Decided, attempt_id: str) -> Gener
     """
     now = chain[-1].promoted if chain else ""
     if decided.over != now and decided.decision is not Decision.REFUSAL:
-        newest = next(each for each in reversed(chain) if each.decision is not Decision.REFUSAL)
+        newest = moved_by(chain)
         raise Conflict(
             f"{decided.decision} of {decided.model_id} was decided against {decided.over or 'an empty chain'}, but "
             f"generation {newest.number} by {newest.made_by} has made {newest.promoted} the promoted model since; run "

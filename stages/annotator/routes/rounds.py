@@ -79,7 +79,7 @@ def read_round(round_id: RoundId, user: Annotator, server: TheServer) -> RoundVi
 @router.post("")
 def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
     """Open a round."""
-    model = server.sessions.models.get(body.model).model_id
+    model = server.sessions.models.name_for_round(body.model)
     request = RoundRequest(**{**body.model_dump(), "model": model, "prefill": PREFILL})
     guidelines = assisted_manual.GUIDELINES if body.stage == "assisted_manual" else semi_automatic.GUIDELINES
     request = with_guidelines(request, guidelines)
