@@ -76,7 +76,10 @@ def judge(promoted: Measurement, candidate: Measurement, config: GateConfig) -> 
     names = ["miou_1_chosen" if clicks == 1 else f"miou_{clicks}" for clicks in config.clicks]
     before, after = promoted.frozen, candidate.frozen
     checks = [_check_gain(before, after, name, config) for name in names]
-    checks += [_check_domain(before, after, domain, names, config) for domain in dict.fromkeys(score.domain for score in before.scores)]
+    checks += [
+        _check_domain(before, after, domain, names, config)
+        for domain in dict.fromkeys(score.domain for score in before.scores)
+    ]
     checks += [_check_forgotten(promoted.known, candidate.known, names, config)]
     checks += [_check_calibration(before, after, config)]
     checks += [

@@ -80,7 +80,7 @@ def test_annotators_of_an_open_round_get_what_is_promoted_and_rolled_back(follow
     # and an object that was begun with it goes on with the present one, if the page sends its mask
     continued = {"continued": {"prediction_id": by_second["prediction_id"], "candidate": 0}}
     assert "begin anew or send the mask" in ann.post(predict, json=body | continued | {"model": first}).text
-    mask = {"mask": by_second["candidates"][0]["rle"]}
+    mask = {"mask": {name: by_second["candidates"][0]["rle"][name] for name in ("size", "counts")}}
     answer = ann.post(predict, json=body | continued | mask | {"model": first})
     assert answer.status_code == 200, answer.text
     assert (answer.json()["model_id"], answer.json()["basis"]) == (first, "mask")
