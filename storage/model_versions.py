@@ -4,12 +4,14 @@ A version's id contains the hash of its weights, so that writing a version again
 last; a folder without a card is no version.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from storage.errors import NotFound
+from storage.errors import Corrupt, NotFound
 from storage.objects.local import LocalStore
 from storage.objects.stores import ObjectStore
 
@@ -45,6 +47,23 @@ class ModelVersions:
     def ids(self) -> list[str]:
         """List the ids of all versions, in alphabetical order."""
         return sorted(key.split("/")[1] for key in self._store.list("models/") if key.endswith(f"/{CARD_NAME}"))
+
+    def card(self, model_id: str) -> dict[str, Any]:
+        """Read the card of a model version.
+
+        Raises:
+            NotFound: There is no such version.
+            Corrupt: The card is not a JSON object.
+        """
+        key = _key(model_id, CARD_NAME)
+        try:
+            with self._store.open(key) as source:
+                card = json.load(source)
+        except ValueError as error:
+            raise Corrupt(f"{self._store.uri}/{key}: not JSON ({error}); publish the model again") from error
+        if not isinstance(card, dict):
+            raise Corrupt(f"{self._store.uri}/{key}: got a {type(card).__name__}, expected a JSON object")
+        return card
 
     def fetch(self, model_id: str, folder: Path) -> Path:
         """Copy the weights and the card of a model version to `folder`/<model_id>/ and return the path of the weights.

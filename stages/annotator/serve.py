@@ -111,9 +111,11 @@ def open_server(
         workspace=workspace, config=AccessConfig(mode=config.mode, secure_cookies=config.tls_certificate is not None)
     )
     sessions.warm_up()
+    server = Server(dataset=dataset, workspace=workspace, sessions=sessions, access=access)
     try:
-        yield Server(dataset=dataset, workspace=workspace, sessions=sessions, access=access)
+        yield server
     finally:
+        server.doubts.close()
         sessions.close()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from stages.annotator.access import RANK, Access
 from stages.annotator.decoding import Busy
+from stages.annotator.doubts import Doubts
 from stages.annotator.errors import Refusal
 from stages.annotator.schemas import LeaseView
 from stages.annotator.sessions import Sessions
@@ -26,6 +28,11 @@ class Server:
     workspace: Workspace
     sessions: Sessions
     access: Access
+
+    @cached_property
+    def doubts(self) -> Doubts:
+        """Order of review."""
+        return Doubts(self.dataset, self.workspace, self.sessions)
 
     def check_lease(self, token: str, user: User) -> None:
         """Check that a lease, ended or not, is the user's.

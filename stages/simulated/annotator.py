@@ -76,29 +76,42 @@ class SimulatedAnnotator:
             done += 1
         return done
 
+    def fix(self, lease: Mapping[str, Any]) -> None:
+        """Improve the masks that a reviewer's lease begins with, add those that are missing, and submit."""
+        self._simulated_s, self._inputs = 0.0, []
+        line = self._begin(lease)
+        self._improve(line, lease)
+        line.submit()
+
+    def _begin(self, lease: Mapping[str, Any]) -> Line:
+        return Line(self._client, lease, lost_reply_fraction=self._behaviour.lost_reply_fraction, rng=self._rng)
+
     def _do_task(self, lease: Mapping[str, Any]) -> None:
         """Do one task from its claim to its end."""
         self._simulated_s, self._inputs = 0.0, []
         behaviour, chance = self._behaviour, self._rng.random()
-        line = Line(self._client, lease, lost_reply_fraction=behaviour.lost_reply_fraction, rng=self._rng)
-        state = self._client.get(f"/api/tasks/{line.task_id}/state")
+        line = self._begin(lease)
         if chance < behaviour.skip_fraction:
             line.skip("simulated: cannot tell objects apart")
             return
-        targets = self._targets(int(lease["image_id"]))
-        targets = self._answer_given(line, lease, state["masks"], targets)
+        self._improve(line, lease)
+        if chance > 1 - behaviour.hand_back_fraction:
+            line.hand_back()
+        else:
+            line.submit()
+
+    def _improve(self, line: Line, lease: Mapping[str, Any]) -> None:
+        """Answer the masks that are there, and make those that are missing."""
+        state = self._client.get(f"/api/tasks/{line.task_id}/state")
+        targets = self._answer_given(line, lease, state["masks"], self._targets(int(lease["image_id"])))
         for number, target_HW in enumerate(targets):
             if self._stop.is_set():
                 break
             self._make_mask(line, lease, f"m{line.revision}-{number}", target_HW)
             line.send()
-            if self._rng.random() < behaviour.pause_fraction:
+            if self._rng.random() < self._behaviour.pause_fraction:
                 self._spend(self._times.pause_s, None)
         line.do("activity", self._simulated_s, inputs=self._inputs, simulated=True)
-        if chance > 1 - behaviour.hand_back_fraction:
-            line.hand_back()
-        else:
-            line.submit()
 
     def _targets(self, image_id: int) -> list[np.ndarray]:
         """Return the masks that the annotator has in mind, the most prominent first."""
@@ -112,13 +125,12 @@ class SimulatedAnnotator:
         """Accept, refine or reject the masks that are there; return the targets that none of them covers."""
         left = list(targets)
         for mask in given:
-            mask_HW = _decode(mask["rle"])
+            mask_HW = decode_mask(mask["rle"])
             scores = [iou(mask_HW, target_HW) for target_HW in left]
             best = int(np.argmax(scores)) if scores else -1
             self._spend(self._times.decide_s, mask["mask"])
             if not scores or scores[best] < 0.5:
-                if mask["origin"] != "made":
-                    line.do("reject", self._simulated_s, mask=mask["mask"])
+                line.do("remove" if mask["origin"] == "made" else "reject", self._simulated_s, mask=mask["mask"])
                 continue
             target_HW = left.pop(best)
             if scores[best] >= self._behaviour.good_iou:
@@ -137,9 +149,9 @@ class SimulatedAnnotator:
         found_HW, payload = self._click_until_good(lease, name, target_HW)
         if iou(found_HW, target_HW) < self._behaviour.poor_iou:
             self._spend(self._times.brush_s, name)
-            payload = {"rle": _encode(target_HW), "clicks": payload["clicks"], "strokes": 3}
+            payload = {"rle": encode_mask(target_HW), "clicks": payload["clicks"], "strokes": 3}
         if self._rng.random() < self._behaviour.mistake_fraction:
-            mistake = _encode(np.roll(target_HW, 7, axis=1) | target_HW)
+            mistake = encode_mask(np.roll(target_HW, 7, axis=1) | target_HW)
             line.do("add", self._simulated_s, mask=f"{name}-wrong", rle=mistake, clicks=1)
             line.do("undo" if self._rng.random() < 0.5 else "remove", self._simulated_s, mask=f"{name}-wrong")
         line.do("add", self._simulated_s, mask=name, **payload)
@@ -157,7 +169,7 @@ class SimulatedAnnotator:
             clicks.append(self._first_click(target_HW) if is_first else self._next_click(target_HW, mask_HW, clicks))
             self._spend(self._times.click_s, name)
             answer = self._ask(lease, clicks, answer, chosen, mask_HW if mask_HW.any() else None)
-            masks = [_decode(each["rle"]) for each in answer["candidates"]]
+            masks = [decode_mask(each["rle"]) for each in answer["candidates"]]
             chosen = int(np.argmax([iou(each_HW, target_HW) for each_HW in masks]))
             if len(masks) > 1:
                 self._spend(self._times.choose_s, name)
@@ -165,7 +177,7 @@ class SimulatedAnnotator:
             if iou(mask_HW, target_HW) >= self._behaviour.good_iou:
                 break
         if not mask_HW.any():  # a mask of no pixel cannot be stored
-            return mask_HW, {**payload, "rle": _encode(target_HW)}
+            return mask_HW, {**payload, "rle": encode_mask(target_HW)}
         return mask_HW, payload
 
     def _first_click(self, target_HW: np.ndarray) -> Click:
@@ -191,7 +203,7 @@ class SimulatedAnnotator:
         if answer is not None:
             body["continued"] = {"prediction_id": answer["prediction_id"], "candidate": chosen}
         if mask_HW is not None:
-            body["mask"] = _encode(mask_HW)
+            body["mask"] = encode_mask(mask_HW)
         found, ms = self._client.post_timed(f"/api/images/{lease['image_id']}/predict", body)
         self._client.log.write("click", ms=round(ms, 2), waited_ms=found["waited_ms"], decoded_ms=found["decoded_ms"])
         return found
@@ -218,11 +230,13 @@ def _payload(answer: Mapping[str, Any], chosen: int, clicks: Sequence[Click]) ->
     }
 
 
-def _decode(mask: Mapping[str, Any]) -> np.ndarray:
+def decode_mask(mask: Mapping[str, Any]) -> np.ndarray:
+    """Decode a mask that the server sent; bool [H, W]."""
     height, width = mask["size"]
     return rle.decode(rle.from_coco(mask["counts"], height=height, width=width))
 
 
-def _encode(mask_HW: np.ndarray) -> dict[str, Any]:
+def encode_mask(mask_HW: np.ndarray) -> dict[str, Any]:
+    """Encode a mask as the server expects it."""
     mask = rle.encode(mask_HW)
     return {"size": [mask.height, mask.width], "counts": rle.to_coco(mask)}

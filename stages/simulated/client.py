@@ -53,12 +53,30 @@ class Log:
 
 
 class Client:
-    """One account's connection to the server."""
+    """One account's connection to the server.
 
-    def __init__(self, url: str, name: str, password: str, log: Log, *, stop: threading.Event) -> None:
+    Args:
+        url: Address of the server.
+        name: Name of the account.
+        password: Password of the account.
+        log: Log of what is sent and confirmed.
+        stop: End of the run.
+        http: Connection to use; None opens one to `url`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        password: str,
+        log: Log,
+        *,
+        stop: threading.Event,
+        http: httpx.Client | None = None,
+    ) -> None:
         self.name, self.log = name, log
         self._password, self._stop = password, stop
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S)
+        self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S)
         self._csrf, self._attempt_ms = "", 0.0
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -40,6 +41,9 @@ class ReviewItem(BaseModel):
     question: Question
     mask: TaskMaskView | None = Field(description="Mask in question; null where the whole image is.")
     masks: list[TaskMaskView] = Field(description="All masks of the image; empty where one mask is in question.")
+    probability: float | None = Field(
+        default=None, description="Probability that the mask is good, by the mask verifier; null where it did not say."
+    )
 
 
 class VerdictBody(Body):
@@ -68,19 +72,28 @@ def read_review_queue(
     round_id: RoundFilter = None,
     count: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> list[ReviewItem]:
-    """Read the next questions for this reviewer: of others' submissions, oldest first, each asked once."""
+    """Read the next questions for this reviewer about others' submissions, each asked once.
+
+    Where the dataset has a mask verifier, the image with the most doubtful mask comes first; else the oldest.
+    """
+    submissions = server.workspace.submissions
     answered = {
         (verdict.submission_id, verdict.mask)
-        for verdict in server.workspace.submissions.verdicts(round_id=round_id)
+        for verdict in submissions.verdicts(round_id=round_id)
         if verdict.reviewer == user.name and verdict.question == question
     }
-    items: list[ReviewItem] = []
-    everything = server.workspace.submissions.read(round_id=round_id)
+    everything = submissions.read(round_id=round_id)
     fixed = replaced_by_fixes(everything)
-    for submission in everything:
-        is_open = submission.state == "submitted" and submission.submission_id not in fixed
-        if is_open and submission.annotator != user.name:
-            items += _items(server, submission, question, answered)
+    waiting = [
+        each
+        for each in everything
+        if each.state == "submitted" and each.annotator != user.name and each.submission_id not in fixed
+    ]
+    known = server.doubts.probabilities(waiting)
+    waiting.sort(key=lambda each: min(known.get(each.submission_id, {}).values(), default=1.0))
+    items: list[ReviewItem] = []
+    for submission in waiting:
+        items += _items(server, submission, question, answered, known.get(submission.submission_id, {}))
         if len(items) >= count:
             break
     return items[:count]
@@ -130,9 +143,13 @@ def fix_submission(submission_id: SubmissionId, user: Reviewer, server: TheServe
 
 
 def _items(
-    server: Server, submission: Submission, question: Question, answered: set[tuple[int, str]]
+    server: Server,
+    submission: Submission,
+    question: Question,
+    answered: set[tuple[int, str]],
+    probabilities: Mapping[str, float],
 ) -> list[ReviewItem]:
-    """List the questions about one submission that the reviewer has not answered."""
+    """List the questions about one submission that the reviewer has not answered, the most doubtful mask first."""
     if question == "nothing_missing" and (submission.submission_id, "") in answered:
         return []
     task = server.workspace.rounds.task(submission.task_id)
@@ -147,7 +164,8 @@ def _items(
     if question == "nothing_missing":
         return [ReviewItem(**common, mask=None, masks=masks)]
     open_masks = [mask for mask in masks if (submission.submission_id, mask.mask) not in answered]
-    return [ReviewItem(**common, mask=mask, masks=[]) for mask in open_masks]
+    open_masks.sort(key=lambda mask: probabilities.get(mask.mask, 1.0))
+    return [ReviewItem(**common, mask=mask, masks=[], probability=probabilities.get(mask.mask)) for mask in open_masks]
 
 
 def _state(server: Server, submission: Submission) -> TaskState:
