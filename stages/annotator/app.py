@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from importlib.metadata import version
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -12,13 +11,12 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
 
+from stages.annotator.decoders import WEB
 from stages.annotator.errors import ERRORS, Refusal, add_error_handlers, error_response
 from stages.annotator.limits import BodyLimit
-from stages.annotator.routes import images, logins, masks, operations, people, reviews, rounds, tasks
+from stages.annotator.routes import decoders, images, logins, masks, operations, people, reviews, rounds, tasks
 from stages.annotator.server import Server
 
-WEB = Path(__file__).parent / "web"
-"""Folder of the page's files."""
 MAX_BODY_BYTES = 32_000_000
 """Largest body of a request, in bytes."""
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -53,7 +51,7 @@ def make_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     add_error_handlers(app)
-    for group in (logins, rounds, tasks, operations, images, masks, reviews, people):
+    for group in (logins, rounds, tasks, operations, images, decoders, masks, reviews, people):
         app.include_router(group.router)
     _add_page(app)
     app.middleware("http")(_add_headers)

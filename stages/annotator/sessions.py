@@ -25,6 +25,7 @@ from engine.interactive.refine import change_around_clicks, prompt_with_mask
 from engine.interactive.segment import Click, CropXyxy, ObjectPrompt, SamImage, SamSegmenter
 from engine.model.weights import Model
 from stages.annotator.config import SessionsConfig
+from stages.annotator.decoders import Decoders
 from stages.annotator.decoding import Decoded, DecodeQueue, PrepareQueue
 from stages.annotator.embeddings import EmbeddingCache
 from stages.annotator.models import EncodedPicture, Encoder, Models
@@ -134,6 +135,7 @@ class Sessions:
         self.encoder = Encoder(
             EmbeddingCache(cache, max_disk_bytes=config.cache_bytes, max_memory_bytes=config.cache_memory_bytes)
         )
+        self.decoders = Decoders(cache)
         self._decoding = DecodeQueue(config)
         self._preparing = PrepareQueue(self.encoder, self._decoding, max_waiting=config.max_preparing)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -157,14 +159,17 @@ class Sessions:
         return self._preparing.waiting
 
     def warm_up(self) -> None:
-        """Predict once with every model, so that no annotator waits for what is compiled or loaded at the first use."""
+        """Predict once with every model, so that no annotator waits for what is compiled or loaded at the first use.
+
+        The models' decoders are exported as well, for pages that decode by themselves.
+        """
         for name in self.models.ids():
-            _warm_up(self.models.get(name))
+            self._make_ready(self.models.get(name))
 
     def follow_promoted(self) -> None:
         """Give annotators the model that is promoted by now; a dataset that cannot be read is tried again later."""
         try:
-            model_id = self.models.follow(_warm_up)
+            model_id = self.models.follow(self._make_ready)
         except (StoreError, ValueError, OSError) as error:
             logger.warning("the promoted model cannot be followed now, the one before answers (%s)", error)
             return
@@ -249,6 +254,10 @@ class Sessions:
     def _follow_promoted(self, every_s: float) -> None:
         while not self._closing.wait(every_s):
             self.follow_promoted()
+
+    def _make_ready(self, model: Model) -> None:
+        _warm_up(model)
+        self.decoders.prepare(model)
 
     def _prediction(
         self, encoded: EncodedPicture, prompt: ObjectPrompt, decoded: Decoded, refined: Rle | None, basis: Basis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -30,6 +31,7 @@ class ImageView(BaseModel):
     input_side: int = Field(description="Side of the model's input, in pixels.")
     embedding_shape: list[int] = Field(description="Channels, height and width of an embedding.")
     windows: list[list[int]] = Field(description="Windows x0, y0, x1, y1 in pixels; the first is the whole image.")
+    layers: list[int] = Field(description="Crop layer of each window; 0 is the whole image.")
     is_ready: bool = Field(description="Whether the whole image and the first windows are encoded.")
 
 
@@ -50,7 +52,7 @@ def read_image(image_id: ImageId, user: Annotator, request: Request, server: The
     """Read the stored file of an image."""
     picture = server.sessions.pictures.get(int(image_id))
     media_type = MEDIA_TYPES.get(picture.record.format, "application/octet-stream")
-    return _for_ever(request, picture.record.stored_sha256, picture.data, media_type, {})
+    return keep_for_ever(request, picture.record.stored_sha256, picture.data, media_type, {})
 
 
 @router.get("/{image_id}/facts")
@@ -67,6 +69,7 @@ def read_image_facts(image_id: ImageId, user: Annotator, server: TheServer, mode
         input_side=config.input_side,
         embedding_shape=[config.width, config.embedding_side, config.embedding_side],
         windows=[list(window.xyxy) for window in encoded.views.windows],
+        layers=[window.layer for window in encoded.views.windows],
         is_ready=server.sessions.encoder.is_ready(encoded.picture, encoded.model),
     )
 
@@ -90,25 +93,27 @@ def read_embedding(
     window: Annotated[int, Query(ge=0, le=1000, description="Index into `windows` of the image's facts.")] = 0,
     model: ModelId = None,
 ) -> Response:
-    """Read an embedding as little-endian fp16, channel by channel; headers name model, image and shape."""
+    """Read an embedding as little-endian fp16, channel by channel; headers name model, image, shape and SHA-256."""
     encoded = server.sessions.open(int(image_id), model)
     windows = encoded.views.windows
     if window >= len(windows):
         raise Refusal(404, "not_found", f"got window {window}, expected 0 to {len(windows) - 1}")
     crop = windows[window].xyxy
     embedding_CEE = server.sessions.encoder.embedding(encoded.picture, encoded.model, crop)
+    data = embedding_CEE.astype("<f2").tobytes()
     sha256 = encoded.picture.record.stored_sha256
     headers = {
         "X-Model-Id": encoded.model.model_id,
         "X-Image-Sha256": sha256,
         "X-Shape": ",".join(map(str, embedding_CEE.shape)),
         "X-Window": ",".join(map(str, crop)),
+        "X-Sha256": hashlib.sha256(data).hexdigest(),
     }
     tag = f"{sha256}-{encoded.model.model_id}-{window}"
-    return _for_ever(request, tag, embedding_CEE.astype("<f2").tobytes(), "application/octet-stream", headers)
+    return keep_for_ever(request, tag, data, "application/octet-stream", headers)
 
 
-def _for_ever(request: Request, tag: str, data: bytes, media_type: str, headers: dict[str, str]) -> Response:
+def keep_for_ever(request: Request, tag: str, data: bytes, media_type: str, headers: dict[str, str]) -> Response:
     """Answer with content that never changes, or with 304 where the client has it."""
     headers = {"ETag": f'"{tag}"', "Cache-Control": FOR_EVER, **headers}
     if f'"{tag}"' in request.headers.get("If-None-Match", ""):

@@ -51,6 +51,8 @@ ROLES = {
     "GET /api/images/{image_id}/facts": ANNOTATOR,
     "POST /api/images/{image_id}/prepare": ANNOTATOR,
     "GET /api/images/{image_id}/embedding": ANNOTATOR,
+    "GET /api/decoder": ANNOTATOR,
+    "GET /api/decoder/onnx": ANNOTATOR,
     "POST /api/images/{image_id}/predict": ANNOTATOR,
     "POST /api/images/{image_id}/refine": ANNOTATOR,
     "POST /api/images/{image_id}/wand": ANNOTATOR,
