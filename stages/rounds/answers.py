@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from stages.rounds.timing import ActiveTime, active_time
 from storage.workspace.fold import TaskMask, TaskState, fold
-from storage.workspace.records import Submission, Task
+from storage.workspace.records import GivenMask, Origin, Submission, Task
 from storage.workspace.submissions import COUNTED, replaced_by_fixes
 from storage.workspace.workspace import Workspace
 
@@ -44,8 +44,8 @@ class Answer:
     """Time of the annotator."""
     fix: Fix | None
     """Fix by a reviewer; None for a submission that nobody fixed."""
-    prefilled: bool
-    """Whether the task began with prefilled masks."""
+    given: tuple[GivenMask, ...]
+    """Prefilled masks that the task began with."""
     verdicts: Mapping[str, str]
     """Newest answer of a reviewer to the question whether a mask is good, by the mask's name."""
 
@@ -63,6 +63,17 @@ class Answer:
     def final(self) -> TaskState:
         """Masks that count for the dataset: after the fix if there was one."""
         return self.state if self.fix is None else self.fix.state
+
+    @property
+    def prefilled(self) -> bool:
+        """Whether the task began with prefilled masks."""
+        return bool(self.given)
+
+    @property
+    def replaced(self) -> list[str]:
+        """Masks of the dataset that are not left as they were, but changed, merged, split, rejected or removed."""
+        left = {mask.source for mask in self.final.masks if mask.origin is Origin.PREFILL_ACCEPTED}
+        return [mask.source for mask in self.given if mask.source and mask.source not in left]
 
     def active_s(self, mask: TaskMask) -> float:
         """Return the annotator's seconds of work on one mask."""
@@ -116,7 +127,7 @@ def read_answers(workspace: Workspace, chosen: Sequence[ChosenSubmission]) -> It
             state=fold(given, [operation for operation in line if operation.revision <= each.submission.revision]),
             time=active_time(line),
             fix=None if each.fix is None else _read_fix(workspace, each.fix),
-            prefilled=bool(given),
+            given=given,
             verdicts={verdict.mask: verdict.answer for verdict in verdicts if verdict.question == "mask_good"},
         )
 

@@ -48,10 +48,8 @@ def collect(
 
 
 def replaced_masks(answer: Answer) -> list[MaskKey]:
-    """List the masks of the dataset that the answer edited or rejected."""
-    edited = [mask for mask in answer.final.masks if mask.origin is Origin.PREFILL_EDITED]
-    ids = (_source_id(mask) for mask in (*edited, *answer.final.rejected))
-    return [MaskKey(image_id=answer.task.image_id, mask_id=mask_id) for mask_id in ids if mask_id is not None]
+    """List the masks of the dataset that the answer replaced or rejected."""
+    return [MaskKey(image_id=answer.task.image_id, mask_id=_mask_id(source)) for source in answer.replaced]
 
 
 def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
@@ -60,7 +58,11 @@ def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
 
 
 def _source_id(mask: TaskMask) -> int | None:
-    return int(mask.source.rpartition("/")[2]) if mask.source else None
+    return _mask_id(mask.source) if mask.source else None
+
+
+def _mask_id(source: str) -> int:
+    return int(source.rpartition("/")[2])
 
 
 def _record(mask: TaskMask, mask_id: int, image: ImageRecord, answer: Answer, plan: Plan) -> MaskRecord:

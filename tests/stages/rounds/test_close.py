@@ -94,20 +94,24 @@ def test_gold_answers_are_measured_and_not_stored(dataset: Dataset, workspace: W
     assert (closed.masks, closed.annotations) == (0, 2)
 
 
-def test_prefilled_masks_of_the_dataset_are_kept_replaced_or_withdrawn(dataset: Dataset, workspace: Workspace) -> None:
+def prefilled_image(dataset: Dataset) -> tuple[int, tuple[GivenMask, ...]]:
+    """The first image with masks, and its four masks as a round begins with them."""
     image_id = next(
         row["image_id"] for row in dataset.query("SELECT image_id FROM masks ORDER BY image_id").to_pylist()
     )
-    rows = dataset.masks_of_image(image_id).to_pylist()
-    prefill = tuple(
+    return image_id, tuple(
         GivenMask(
             mask=str(row["mask_id"]),
             rle=dataset.read_mask(image_id, row["mask_id"]).rle,
             model_id=row["model_id"],
             source=f"{image_id}/{row['mask_id']}",
         )
-        for row in rows
+        for row in dataset.masks_of_image(image_id).to_pylist()
     )
+
+
+def test_prefilled_masks_of_the_dataset_are_kept_replaced_or_withdrawn(dataset: Dataset, workspace: Workspace) -> None:
+    image_id, prefill = prefilled_image(dataset)
     kept, edited, rejected, untouched = (given.mask for given in prefill)
     opened = small_round(workspace, [image_id], prefill=prefill, stage="semi_automatic")
     (lease,) = workspace.leases.claim("ann")
@@ -129,6 +133,23 @@ def test_prefilled_masks_of_the_dataset_are_kept_replaced_or_withdrawn(dataset: 
     assert not {int(edited), int(rejected)} & left
     assert len(left) == 4
     assert dataset.maintenance.verify().faults == ()
+
+
+def test_prefilled_masks_that_were_merged_or_split_are_withdrawn(dataset: Dataset, workspace: Workspace) -> None:
+    image_id, prefill = prefilled_image(dataset)
+    one, two, split, untouched = (given.mask for given in prefill)
+    opened = small_round(workspace, [image_id], prefill=prefill, stage="semi_automatic")
+    (lease,) = workspace.leases.claim("ann")
+    page = Page()
+    merge = page("merge", {**made("both", square(1)), "masks": [one, two]})
+    parts = [made("left", square(3, side=4)), made("right", square(9, side=4))]
+    workspace.operations.append(lease.token, [merge, page("split", {"mask": split, "into": parts})])
+    workspace.submissions.submit(lease.token, 2)
+    closed = close_round(dataset, workspace, opened.round_id)
+    assert (closed.masks, closed.withdrawn) == (3, 3)
+    left = {row["mask_id"] for row in dataset.masks_of_image(image_id).to_pylist()}
+    assert int(untouched) in left
+    assert not {int(one), int(two), int(split)} & left
 
 
 def test_images_that_are_gone_become_rejects(dataset: Dataset, workspace: Workspace) -> None:
