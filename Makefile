@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick journeys lint docs coverage numbers bench bench-gpu faults faults-stage annotators clean
+.PHONY: help run test quick journeys lint docs coverage numbers bench bench-gpu faults faults-stage faults-rounds annotators clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -59,6 +59,9 @@ faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon som
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)
+
+faults-rounds: $(VENV)/.ready-dev  ## 700 faults upon annotation rounds in SQLite and 300 in PostgreSQL (Debian: postgresql), as JSON lines
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.rounds.harness --faults 700 --postgresql-faults 300 $(ARGS)
 
 annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --minutes 10 --database sqlite --kills 2"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,16 +69,25 @@ class Ended:
 class Worker:
     """A forked process at a job upon the dataset at `uri` ("" for none; `root`: where the job makes one).
 
-    The parent must have no threads and must never have opened a table.
+    `more_steps`: has further steps counted, those that are not steps of the dataset at `uri`. The parent must have no
+    threads and must never have opened a table.
     """
 
-    def __init__(self, uri: str, job: Job, strike: Strike | None = None, *, root: str | os.PathLike[str] = "") -> None:
+    def __init__(
+        self,
+        uri: str,
+        job: Job,
+        strike: Strike | None = None,
+        *,
+        root: str | os.PathLike[str] = "",
+        more_steps: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         self.log, write_end = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             try:
                 os.close(self.log)
-                _run(uri, job, strike or Strike(), Puts(root or uri), write_end)
+                _run(uri, job, strike or Strike(), Puts(root or uri), write_end, more_steps)
             finally:
                 os._exit(FAILED)
         os.close(write_end)
@@ -97,6 +106,19 @@ class Worker:
             return True
         self._reap(status)
         return False
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it has ended by then; it may be standing still."""
+        until = time.monotonic() + seconds
+        while self.ended is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._reap(status)
+            elif time.monotonic() > until:
+                return False
+            else:
+                time.sleep(0.005)
+        return True
 
     def thaw(self) -> None:
         if self.ended is None:
@@ -146,7 +168,14 @@ def warm_up() -> None:
     gc.freeze()
 
 
-def _run(uri: str, job: Job, strike: Strike, puts: Puts, log: int) -> None:
+def _run(
+    uri: str,
+    job: Job,
+    strike: Strike,
+    puts: Puts,
+    log: int,
+    more_steps: Callable[[Callable[[], None]], None] | None,
+) -> None:
     """The child's whole life."""
     code, message, steps, answer = 0, "", _Steps(strike), None
     try:
@@ -161,6 +190,8 @@ def _run(uri: str, job: Job, strike: Strike, puts: Puts, log: int) -> None:
         if uri:
             dataset = Dataset.open(uri)
             steps.install(dataset)
+        if more_steps:
+            more_steps(steps.step)
         answer = job(dataset if uri else None)
     except StoreError as error:
         code, message = STORE_FAILED, str(error)
@@ -202,14 +233,16 @@ class _Steps:
 
 
 class SteppedStore:
-    """A store that calls `step` before each of its calls."""
+    """A store that calls `step` before each of its calls, or before those named."""
 
-    def __init__(self, store: Any, step: Callable[[], None]) -> None:
-        self._store, self._step = store, step
+    def __init__(
+        self, store: Any, step: Callable[[], None], calls: Sequence[str] = (*STORE_READS, *STORE_WRITES)
+    ) -> None:
+        self._store, self._step, self._calls = store, step, calls
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
-        if name not in (*STORE_READS, *STORE_WRITES):
+        if name not in self._calls:
             return attribute
 
         def call(*args: Any, **kwargs: Any) -> Any:

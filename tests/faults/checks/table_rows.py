@@ -45,7 +45,7 @@ def expected_rows(objects: Objects, state: State) -> Rows:
         for part in record.parts("tar"):
             if record.kind == "images":
                 rows["images"].update(row for row in image_rows(objects, place, part) if row[0] not in copies)
-            elif record.kind == "masks":
+            elif record.kind in ("masks", "amendments"):
                 every = (row for row in mask_rows(objects, place, part) if row[0] not in copies)
                 rows["masks"].update(row for row in every if row[:2] not in withdrawn)
     return rows
@@ -67,6 +67,7 @@ def mask_rows(objects: Objects, place: Place, part: dict[str, Any]) -> Iterator[
 
 
 def withdrawn_masks(objects: Objects, records: Iterable[Any]) -> set[Row]:
-    """Pairs (image id, mask id) that withdrawals name."""
-    parts = [part for record in records if record.kind == "withdrawals" for part in record.parts("rows")]
+    """Pairs (image id, mask id) that withdrawals and amendments name."""
+    roles = {"withdrawals": "rows", "amendments": "withdrawn"}
+    parts = [part for record in records if record.kind in roles for part in record.parts(roles[record.kind])]
     return {(row["image_id"], row["mask_id"]) for part in parts for row in parquet_rows(objects.object(part["key"]))}

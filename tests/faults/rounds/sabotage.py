@@ -1,0 +1,124 @@
+"""Ways to break the workspace and the closing of rounds. The harness must notice each.
+
+Each takes a `patch` that is called like `setattr`; a test gives one that is undone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stages.rounds import answers, close
+from storage.workspace import leases, operations, submissions
+from storage.workspace.operations import Operations
+from storage.workspace.records import AppendResult, Operation, Round, RoundSpec
+from storage.workspace.rounds import Rounds
+from storage.workspace.submissions import Submissions
+from tests.faults.rounds.kinds.kills import KILLED, OVERTAKEN
+
+Patch = Callable[[Any, str, Any], None]
+
+
+def submit_to_rounds_that_are_closing(patch: Patch) -> None:
+    """A submission does not ask whether its round is still open."""
+    patch(submissions, "_lock_round_of", lambda connection, task_id: None)
+
+
+def write_with_ended_leases(patch: Patch) -> None:
+    """An operation of a lease that has ended joins the main line."""
+    patch(leases, "lock_slot", lambda connection, row: True)
+
+
+def store_a_batch_in_pieces(patch: Patch) -> None:
+    """Each operation of a batch has a transaction of its own."""
+    real = Operations.append
+
+    def append(self: Operations, token: str, some: Sequence[Operation]) -> AppendResult:
+        results = [real(self, token, [each]) for each in some]
+        stored = tuple(op_id for each in results for op_id in each.stored)
+        return replace(results[-1], stored=stored)
+
+    patch(Operations, "append", append)
+
+
+def open_in_pieces(patch: Patch) -> None:
+    """A round is opened with one image, and the others are added."""
+    real = Rounds.open
+
+    def open_round(self: Rounds, spec: RoundSpec, **more: Any) -> Round:
+        opened = real(self, replace(spec, tasks=spec.tasks[:1]), **more)
+        self.extend(opened.round_id, spec.tasks[1:])
+        return opened
+
+    patch(Rounds, "open", open_round)
+
+
+def end_closing_too_early(patch: Patch) -> None:
+    """A round is marked as closed once it has its plan."""
+    real = close._plan
+
+    def plan(dataset: Any, workspace: Any, frozen: Round, chosen: Any) -> Any:
+        made = real(dataset, workspace, frozen, chosen)
+        workspace.rounds.end_closing(frozen.round_id)
+        return made
+
+    patch(close, "_plan", plan)
+
+
+def withdraw_nothing(patch: Patch) -> None:
+    """Closing leaves the masks in the dataset that annotators replaced."""
+    patch(close, "_withdraw_replaced", lambda *_: None)
+
+
+def count_what_was_withdrawn(patch: Patch) -> None:
+    """Closing takes submissions that were withdrawn."""
+    patch(answers, "COUNTED", ("submitted", "accepted", "withdrawn"))
+
+
+def merge_under_new_ids(patch: Patch) -> None:
+    """Merging a branch again copies it again."""
+    from tests.faults.rounds.clients import uuid7
+
+    real = operations._copy
+    patch(operations, "_copy", lambda *some: replace(real(*some), op_id=uuid7()))
+
+
+def submit_in_two_transactions(patch: Patch) -> None:
+    """A submission ends its lease afterwards."""
+    real = Submissions.submit
+
+    def submit(self: Submissions, token: str, revision: int) -> Any:
+        ends: list[tuple[Any, ...]] = []
+        end = leases.end
+        leases.end = lambda connection, *some, **more: ends.append((some, more))
+        try:
+            submitted = real(self, token, revision)
+        finally:
+            leases.end = end
+        with self._database.write() as connection:
+            for some, more in ends:
+                end(connection, *some, **more)
+        return submitted
+
+    patch(Submissions, "submit", submit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sabotage:
+    """A break of the code, and the cases that show it: what job is struck, and how."""
+
+    install: Callable[[Patch], None]
+    job: str
+    how: str
+
+
+KINDS = {
+    "freezing": Sabotage(install=submit_to_rounds_that_are_closing, job="submit", how=OVERTAKEN),
+    "leases": Sabotage(install=write_with_ended_leases, job="append", how=OVERTAKEN),
+    "batches": Sabotage(install=store_a_batch_in_pieces, job="append", how=KILLED),
+    "opening": Sabotage(install=open_in_pieces, job="open", how=KILLED),
+    "ending": Sabotage(install=end_closing_too_early, job="close", how=KILLED),
+    "withdrawing": Sabotage(install=withdraw_nothing, job="close", how=KILLED),
+    "counting": Sabotage(install=count_what_was_withdrawn, job="withdraw before closing", how=KILLED),
+    "merging": Sabotage(install=merge_under_new_ids, job="merge", how=KILLED),
+    "submitting": Sabotage(install=submit_in_two_transactions, job="submit", how=KILLED),
+}
