@@ -13,7 +13,7 @@ from storage.workspace.leases import StaleLease
 from tests.faults import truth
 from tests.faults.checks.findings import LOST, Finding
 from tests.faults.rounds.checks.workspace_rows import COUNTED, Tables
-from tests.faults.rounds.clients import claim, made
+from tests.faults.rounds.clients import Page, claim, made
 from tests.faults.rounds.promises import Promises
 from tests.faults.rounds.worlds import Opened, World, claimed, prefill_of
 
@@ -265,16 +265,43 @@ def judge(opened: Opened, promises: Promises) -> None:
     opened.workspace.submissions.add_verdict(opened.world.facts["submission_id"], **more)
 
 
+def with_a_fix(opened: Opened, promises: Promises) -> dict[str, Any]:
+    """The submission that rita fixes, and the operations that she will make."""
+    first = opened.workspace.submissions.read(round_id=opened.world.round_id)[0]
+    page = Page("rita", first.task_id, "", 1, promises)
+    batch = [page.make("change", made("m1", 401)), page.make("remove", {"mask": "p1"})]
+    return {"submission_id": first.submission_id, "batch": batch, "revision": page.revision}
+
+
 def fix(opened: Opened, promises: Promises) -> None:
     """A reviewer draws one mask of a submission anew, and removes another one."""
     facts, workspace = opened.world.facts, opened.workspace
-    if "fixed" in [each.state for each in workspace.submissions.read() if each.fixes == facts["submission_id"]]:
+    if is_fixed_already(opened):
         return
     lease = workspace.fixes.begin(facts["submission_id"], reviewer="rita")
     promises.claimed.add(lease.token)
-    page = Page("rita", lease.task.task_id, lease.token, lease.revision, promises)
-    page.send(workspace, [page.make("change", made("m1", 401)), page.make("remove", {"mask": "p1"})])
-    page.submit(workspace)
+    result = workspace.operations.append(lease.token, facts["batch"])
+    promises.stored.update({*result.stored, *result.known})
+    submission = workspace.submissions.submit(lease.token, facts["revision"])
+    promises.submitted[lease.token] = submission.revision
+
+
+def is_fixed_already(opened: Opened) -> bool:
+    every = opened.workspace.submissions.read()
+    return opened.world.facts["submission_id"] in [each.fixes for each in every]
+
+
+def fix_by_another(opened: Opened, promises: Promises) -> None:
+    """The other reviewer takes it up, and hands it back."""
+    lease = opened.workspace.fixes.begin(opened.world.facts["submission_id"], reviewer="lea")
+    promises.claimed.add(lease.token)
+    opened.workspace.leases.hand_back(lease.token)
+
+
+def is_fixed(world: World, tables: Tables) -> Iterable[Finding]:
+    """One fix has taken the place of the submission."""
+    fixes = [row["state"] for row in tables.submissions if row["fixes"] == world.facts["submission_id"]]
+    return [] if fixes == ["accepted"] else [lost("fix", f"there are {fixes}, expected one that is accepted")]
 
 
 def is_stored(world: World, tables: Tables) -> Iterable[Finding]:
@@ -332,6 +359,7 @@ JOBS: dict[str, RoundJob] = {
     "merge": RoundJob(prepare=with_a_branch, do=merge, effect=is_merged),
     "accept": RoundJob(prepare=with_a_submission, do=accept, effect=is_judged("accepted")),
     "send back": RoundJob(prepare=with_a_submission, do=send_back, effect=is_judged("sent_back")),
+    "fix": RoundJob(prepare=with_a_fix, do=fix, effect=is_fixed),
     "judge": RoundJob(prepare=with_a_submission, do=judge),
 }
 """By name, each job; all are done again until they are done."""

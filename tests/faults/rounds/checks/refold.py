@@ -67,7 +67,9 @@ def prefilled(name: str, payload: Mapping[str, Any]) -> tuple[str, Drawn]:
 
 def _found(masks: Iterable[Mapping[str, Any]]) -> dict[str, Drawn]:
     """Masks that a reviewer begins with."""
-    return {each["mask"]: replace(prefilled("", each)[1], origin=each["origin"], author=each["author"]) for each in masks}
+    return {
+        each["mask"]: replace(prefilled("", each)[1], origin=each["origin"], author=each["author"]) for each in masks
+    }
 
 
 def refold(given: Mapping[str, Drawn], operations: Iterable[tuple[str, Mapping[str, Any]]]) -> Refolded:

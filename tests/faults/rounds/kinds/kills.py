@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.processes import FREEZE, Strike, Worker
-from tests.faults.rounds.jobs import JOBS, UNAVAILABLE, RoundJob, claim_for_ann
+from tests.faults.rounds.jobs import JOBS, UNAVAILABLE, RoundJob, claim_for_ann, fix_by_another
 from tests.faults.rounds.stages import Case, Stage, Template
 from tests.faults.tally import Tally
 
@@ -25,6 +25,10 @@ CONTESTS: dict[str, Mapping[str, RoundJob]] = {
     "claim": {"claim": CLAIM, "close": JOBS["close"]},
     "accept": {"close": JOBS["close"], "withdraw before closing": JOBS["withdraw before closing"]},
     "send back": {"close": JOBS["close"], "withdraw before closing": JOBS["withdraw before closing"]},
+    "fix": {
+        **{name: JOBS[name] for name in ("close", "withdraw before closing", "send back", "accept")},
+        "fix of another": RoundJob(do=fix_by_another),
+    },
     "withdraw before closing": {"close": JOBS["close"]},
     "extend": {"close": JOBS["close"]},
     "cancel": {"close": JOBS["close"]},
