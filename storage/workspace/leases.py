@@ -291,6 +291,13 @@ def end(connection: Connection, token: str, outcome: str, *, free: bool) -> None
     connection.execute(update(LEASES).where(LEASES.c.token == token).values(ended_at=now(), outcome=outcome))
 
 
+def end_on_slots(connection: Connection, slots: ColumnElement[bool], outcome: str) -> None:
+    """End the leases that slots hold, before the slots are given to others."""
+    held = select(SLOTS.c.token).where(slots, SLOTS.c.token.is_not(None))
+    ending = update(LEASES).where(LEASES.c.token.in_(held), LEASES.c.ended_at.is_(None))
+    connection.execute(ending.values(ended_at=now(), outcome=outcome))
+
+
 def set_assignment(connection: Connection, task_id: int, annotator: str, **values: Any) -> None:
     """Change the state of an annotator's work on a task."""
     mine = and_(ASSIGNMENTS.c.task_id == task_id, ASSIGNMENTS.c.annotator == annotator)

@@ -127,6 +127,7 @@ class Submissions:
                 raise ValueError(f"submission {submission_id} is a fix by {found.annotator}; fix it instead")
             _set(connection, submission_id, "sent_back")
             mine = and_(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == found.annotator)
+            leases.end_on_slots(connection, mine, "sent_back")  # a fix in progress
             reserved = {"done": False, "token": None}
             connection.execute(update(SLOTS).where(mine).values(expires_at=seconds_from_now(RESERVED_S), **reserved))
             leases.set_assignment(connection, found.task_id, found.annotator, state="sent_back", reason=reason)
@@ -155,6 +156,7 @@ class Submissions:
             for each in found:
                 _set(connection, each.submission_id, "withdrawn")
                 mine = and_(SLOTS.c.task_id == each.task_id, SLOTS.c.annotator == annotator)
+                leases.end_on_slots(connection, mine, "withdrawn")  # a fix in progress
                 freed = {"done": False, "token": None, "expires_at": None, "annotator": None}
                 connection.execute(update(SLOTS).where(mine).values(**freed))
             details = {"annotator": annotator, "submissions": len(found)}

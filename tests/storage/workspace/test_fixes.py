@@ -3,14 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from storage.errors import Conflict, NotFound
 from storage.workspace.columns import seconds_from_now
 from storage.workspace.leases import StaleLease
 from storage.workspace.migrate import migrate, migrate_to
 from storage.workspace.records import Lease, Submission
-from storage.workspace.schema import SLOTS
+from storage.workspace.schema import LEASES, SLOTS
 from storage.workspace.submissions import replaced_by_fixes
 from storage.workspace.workspace import Workspace
 from tests.workspaces import Page, made, open_round, operation, rectangle
@@ -225,3 +225,17 @@ def test_a_workspace_from_before_fixes_is_brought_along(workspace: Workspace, su
     with workspace.database.write() as connection:
         migrate_to(connection, "head")
     assert workspace.fixes.begin(submission.submission_id, reviewer="rita").fixes == submission.submission_id
+
+
+@pytest.mark.parametrize("act", ["send back", "withdraw"])
+def test_a_fix_in_progress_ends_with_its_submission(workspace: Workspace, submission: Submission, act: str) -> None:
+    lease = workspace.fixes.begin(submission.submission_id, reviewer="rita")
+    if act == "send back":
+        workspace.submissions.send_back(submission.submission_id, "leaks", actor="lea")
+    else:
+        workspace.submissions.withdraw(workspace.rounds.read_all()[0].round_id, "ann", actor="lea")
+    with pytest.raises(StaleLease, match=r"has ended \((sent_back|withdrawn)\)"):
+        workspace.leases.heartbeat(lease.token)
+    with workspace.database.read() as connection:
+        living = connection.execute(select(LEASES.c.token).where(LEASES.c.ended_at.is_(None))).scalars().all()
+    assert living == []
