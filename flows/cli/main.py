@@ -15,6 +15,7 @@ import typer
 
 from flows.cli import (
     annotate,
+    audit,
     dataset,
     detector,
     doctor,
@@ -35,7 +36,7 @@ from flows.progress import log
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Make masks": [run.run, run.ingest, run.masks],
-    "Annotate": [annotate.annotate],
+    "Annotate": [annotate.annotate, audit.audit],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
     "Keep a dataset in order": [
         maintenance.gc,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from flows.pages.markup import card, document, note, table, text, tile
+from flows.report.sections import audit
 from flows.words import duration, moment
 from stages.rounds.agreement import Estimate
 from stages.rounds.quality import AnnotatorFigures, Figures, RoundReport
@@ -32,6 +33,7 @@ def render_round(report: RoundReport, *, now: datetime | None = None) -> str:
         f'<p class="kicker">gigamask round</p><h1>{text(name)}</h1><p class="path">{text(report.round_id)}</p>'
         f'<div class="tiles">{_tiles(report)}</div><p class="verdict">{text(_verdict(report))}</p>'
         f"{_simulated(report)}"
+        f"{_audit(report)}"
         f"<h2>Work</h2>{card(_work(report))}"
         f"<h2>Annotators</h2>{card(_annotators(report.annotators))}"
         f"<h2>Agreement</h2>{card(_agreement(report))}"
@@ -64,6 +66,10 @@ def _verdict(report: RoundReport) -> str:
 
 def _simulated(report: RoundReport) -> str:
     return note("Seconds on this page are simulated: a time model made them up.") if report.total.simulated else ""
+
+
+def _audit(report: RoundReport) -> str:
+    return audit.render(report.audit, report.progress.tasks) if report.audit is not None else ""
 
 
 def _work(report: RoundReport) -> str:

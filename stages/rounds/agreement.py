@@ -1,4 +1,4 @@
-"""Agreement of two sets of masks on one image, and its mean over images with an interval.
+"""Agreement of two sets of masks on one image, and means over images or masks with an interval.
 
 Agreement says how alike two annotators work. It is not accuracy: both may be wrong alike.
 """
@@ -38,7 +38,7 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Mean over images, with the interval that a bootstrap over the images gives."""
+    """Mean over images or over masks, with the interval that a bootstrap over the images gives."""
 
     mean: float
     low: float
@@ -67,3 +67,15 @@ def estimate(by_image: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate 
     drawn = np.random.default_rng(seed).integers(means.size, size=(_RESAMPLES, means.size))
     low, high = np.quantile(means[drawn].mean(axis=1), [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2])
     return Estimate(mean=float(means.mean()), low=float(low), high=float(high), images=int(means.size))
+
+
+def estimate_pooled(by_image: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate | None:
+    """Average values over all masks, and bootstrap over images, whose masks belong together; None without values."""
+    sums = np.array([np.sum(values) for values in by_image if len(values)])
+    sizes = np.array([len(values) for values in by_image if len(values)])
+    if not sums.size:
+        return None
+    drawn = np.random.default_rng(seed).integers(sums.size, size=(_RESAMPLES, sums.size))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2])
+    return Estimate(mean=float(sums.sum() / sizes.sum()), low=float(low), high=float(high), images=int(sums.size))

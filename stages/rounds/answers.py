@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.rounds.timing import ActiveTime, active_time
+from storage import rle
 from storage.workspace.fold import TaskMask, TaskState, fold
 from storage.workspace.records import GivenMask, Origin, Submission, Task
 from storage.workspace.submissions import COUNTED, replaced_by_fixes
@@ -60,14 +61,14 @@ class Answer:
         return self.chosen.submission.annotator
 
     @property
-    def final(self) -> TaskState:
-        """Masks that count for the dataset: after the fix if there was one."""
-        return self.state if self.fix is None else self.fix.state
-
-    @property
     def prefilled(self) -> bool:
         """Whether the task began with prefilled masks."""
         return bool(self.given)
+
+    @property
+    def final(self) -> TaskState:
+        """Masks that count for the dataset: after the fix if there was one."""
+        return self.state if self.fix is None else self.fix.state
 
     @property
     def replaced(self) -> list[str]:
@@ -82,6 +83,19 @@ class Answer:
     def fix_s(self, mask: TaskMask) -> float:
         """Return a reviewer's seconds of work on one mask."""
         return 0.0 if self.fix is None else self.fix.time.by_mask.get(mask.mask, 0.0)
+
+    def prefill_iou(self, mask: TaskMask) -> float | None:
+        """Return the IoU of a mask with the prefilled mask that it was; None for one that was made.
+
+        It is 1 for a mask that was left as it was, and 0 for one that was rejected. What was merged or split has the
+        IoU with the prefilled mask that it is most like.
+        """
+        if mask.origin is Origin.MADE or not self.given:
+            return None
+        if mask.mask in {each.mask for each in self.final.rejected}:
+            return 0.0
+        same = [given.rle for given in self.given if given.mask == mask.mask]
+        return float(rle.iou_matrix([mask.rle], same or [given.rle for given in self.given]).max())
 
     @property
     def search_s(self) -> float:

@@ -116,6 +116,7 @@ def _facts(answer: Answer, mask: TaskMask) -> dict[str, Any]:
         "simulated": answer.time.simulated,
         "model_id": mask.model_id,
         "active_s": answer.fix_s(mask) if is_added_in_fix else answer.active_s(mask),
+        "prefill_iou": answer.prefill_iou(mask),
         "fix_s": 0.0 if is_added_in_fix else answer.fix_s(mask),
         "search_s": answer.search_s,
         "clicks": mask.clicks,

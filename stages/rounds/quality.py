@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.rounds.agreement import Estimate, estimate, match
 from stages.rounds.answers import Answer, choose_submissions, read_answers
+from stages.rounds.audit import AuditFigures, compare
 from storage.workspace.records import Origin, Round, RoundProgress
 from storage.workspace.workspace import Workspace
 
@@ -83,6 +84,8 @@ class RoundReport:
     """Fraction of the known masks of gold images that annotators have, too; None without gold images."""
     ends_at: datetime | None
     """Time at which the round would be done at its pace so far; None for a round that is done, or just began."""
+    audit: AuditFigures | None
+    """Comparison of masks before and after people improved them; None for a round that is no audit."""
 
 
 def report_round(workspace: Workspace, round_id: str) -> RoundReport:
@@ -111,6 +114,7 @@ def report_round(workspace: Workspace, round_id: str) -> RoundReport:
         matched_iou=estimate([[iou for each in some for iou in each.ious] for some in overlaps]),
         gold_found=estimate([[fraction for _, fraction in some] for some in gold]),
         ends_at=_forecast(found, progress, answers),
+        audit=compare(answers) if "audit" in found.settings else None,
     )
 
 

@@ -137,8 +137,8 @@ class SimulatedAnnotator:
                 if mask["origin"] == "prefill_accepted":
                     line.do("accept", self._simulated_s, mask=mask["mask"])
                 continue
-            clicked_HW, payload = self._click_until_good(lease, mask["mask"], target_HW, start_HW=mask_HW)
-            if iou(clicked_HW, target_HW) > scores[best]:
+            better_HW, payload = self._shape(lease, mask["mask"], target_HW, start_HW=mask_HW)
+            if iou(better_HW, target_HW) > scores[best]:
                 line.do("change", self._simulated_s, mask=mask["mask"], **payload)
         line.send()
         return left
@@ -146,15 +146,22 @@ class SimulatedAnnotator:
     def _make_mask(self, line: Line, lease: Mapping[str, Any], name: str, target_HW: np.ndarray) -> None:
         """Make the mask of one object, with a mistake that is taken back now and then."""
         self._spend(self._times.look_s, None)
-        found_HW, payload = self._click_until_good(lease, name, target_HW)
-        if iou(found_HW, target_HW) < self._behaviour.poor_iou:
-            self._spend(self._times.brush_s, name)
-            payload = {"rle": encode_mask(target_HW), "clicks": payload["clicks"], "strokes": 3}
+        _, payload = self._shape(lease, name, target_HW)
         if self._rng.random() < self._behaviour.mistake_fraction:
             mistake = encode_mask(np.roll(target_HW, 7, axis=1) | target_HW)
             line.do("add", self._simulated_s, mask=f"{name}-wrong", rle=mistake, clicks=1)
             line.do("undo" if self._rng.random() < 0.5 else "remove", self._simulated_s, mask=f"{name}-wrong")
         line.do("add", self._simulated_s, mask=name, **payload)
+
+    def _shape(
+        self, lease: Mapping[str, Any], name: str, target_HW: np.ndarray, start_HW: np.ndarray | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Click, and draw with the brush where clicks do not do; return the mask and its payload without the name."""
+        found_HW, payload = self._click_until_good(lease, name, target_HW, start_HW)
+        if iou(found_HW, target_HW) >= self._behaviour.poor_iou:
+            return found_HW, payload
+        self._spend(self._times.brush_s, name)
+        return target_HW, {"rle": encode_mask(target_HW), "clicks": payload["clicks"], "strokes": 3}
 
     def _click_until_good(
         self, lease: Mapping[str, Any], name: str, target_HW: np.ndarray, start_HW: np.ndarray | None = None

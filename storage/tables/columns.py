@@ -128,6 +128,7 @@ ANNOTATIONS = _schema(
     ("submitted_at", pa.timestamp("us", tz="UTC"), "by the clock of the database server"),
     ("fixed_by", _TEXT, "reviewer who changed or rejected the annotator's mask, empty for none"),
     ("fix_s", pa.float64(), "seconds of that reviewer on this mask, apart from active_s"),
+    ("prefill_iou", _REAL, "IoU with the prefilled mask that this one was, 0 for a rejected one; null for a made one"),
 )
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS, "annotations": ANNOTATIONS}
 """Schema of each table, by name."""
