@@ -161,10 +161,21 @@ class Operations:
         Raises:
             NotFound: There is no such branch.
         """
+        self._close(branch, "dismissed", actor, "dismiss branch")
+
+    def settle(self, branch: str, *, actor: str) -> None:
+        """Mark a branch as merged, after what is wanted of it was put on the main line by operations of its own.
+
+        Raises:
+            NotFound: There is no such branch.
+        """
+        self._close(branch, "merged", actor, "settle branch")
+
+    def _close(self, branch: str, state: str, actor: str, action: str) -> None:
         with self._database.write() as connection:
             _branch_of(connection, branch)
-            connection.execute(update(BRANCHES).where(BRANCHES.c.branch == branch).values(state="dismissed"))
-            audit.record(connection, actor, "dismiss branch", branch)
+            connection.execute(update(BRANCHES).where(BRANCHES.c.branch == branch).values(state=state))
+            audit.record(connection, actor, action, branch)
 
 
 class Line:

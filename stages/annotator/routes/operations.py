@@ -141,6 +141,14 @@ def merge_branch(branch: BranchId, task_id: OfTask, body: TokenBody, user: Annot
     return AppendView.of(server.workspace.operations.merge(branch, body.token, actor=user.name))
 
 
+@router.post("/branches/{branch}/settle")
+def settle_branch(branch: BranchId, task_id: OfTask, user: Annotator, server: TheServer) -> Done:
+    """Mark a branch as merged, after you have put what you want of it on your line with operations of your own."""
+    _branch(server, branch, task_id, user)
+    server.workspace.operations.settle(branch, actor=user.name)
+    return Done()
+
+
 @router.post("/branches/{branch}/dismiss")
 def dismiss_branch(branch: BranchId, task_id: OfTask, user: Annotator, server: TheServer) -> Done:
     """Mark a branch as not wanted; its operations stay stored."""

@@ -46,6 +46,7 @@ ROLES = {
     "POST /api/operations": ANNOTATOR,
     "GET /api/branches/{branch}": ANNOTATOR,
     "POST /api/branches/{branch}/merge": ANNOTATOR,
+    "POST /api/branches/{branch}/settle": ANNOTATOR,
     "POST /api/branches/{branch}/dismiss": ANNOTATOR,
     "GET /api/images/{image_id}": ANNOTATOR,
     "GET /api/images/{image_id}/facts": ANNOTATOR,

@@ -16,16 +16,36 @@ export class ApiError extends Error {
   }
 }
 
+/**
+ * Whether the same request may succeed later: the server did not answer, is busy, or something before it answered.
+ * @param {unknown} error
+ */
+export function isTemporary(error) {
+  return error instanceof ApiError && (TEMPORARY.has(error.code) || error.code.startsWith("http"));
+}
+
+const TEMPORARY = new Set(["offline", "busy", "workspace_unavailable", "too_many_requests", "internal", "storage"]);
+
 /** @typedef {{name: string, role: "annotator" | "reviewer" | "lead", mode: "laptop" | "team", csrf_token: string}} Me */
 
-/** Requests of one login. */
+const TIMEOUT_MS = 60_000;
+const MAX_KEEPALIVE_CHARACTERS = 60_000;
+
+/** Requests of one account; a login that has ended is renewed by the same account. */
 export class Api {
   #csrfToken = "";
   #headers = () => ({ "X-CSRF-Token": this.#csrfToken });
+  /** Account that this tab works for; another one that logs in elsewhere in this browser is refused here. */
+  account = "";
+  /**
+   * Have the login renewed, and tell whether it was.
+   * @type {() => Promise<boolean>}
+   */
+  renewLogin = async () => false;
 
   /** @returns {Promise<Me>} Who is logged in. */
   async me() {
-    return this.#loggedIn(await this.get("/api/me"));
+    return this.#loggedIn(await (await this.#ask("/api/me", {})).json());
   }
 
   /**
@@ -34,7 +54,7 @@ export class Api {
    * @returns {Promise<Me>}
    */
   async logIn(name, password) {
-    return this.#loggedIn(await this.post("/api/login", { name, password }));
+    return this.#loggedIn(await (await this.#ask("/api/login", json({ name, password }))).json());
   }
 
   /**
@@ -42,7 +62,7 @@ export class Api {
    * @returns {Promise<any>}
    */
   async get(path) {
-    return (await this.#ask(path, {})).json();
+    return (await this.#askLoggedIn(path, () => ({}))).json();
   }
 
   /**
@@ -50,33 +70,36 @@ export class Api {
    * @returns {Promise<Blob>}
    */
   async blob(path) {
-    return (await this.#ask(path, {})).blob();
+    return (await this.#askLoggedIn(path, () => ({}))).blob();
   }
 
   /**
    * @param {string} path
    * @param {object} body
-   * @param {{signal?: AbortSignal, keepalive?: boolean}} more
    * @returns {Promise<any>}
    */
-  async post(path, body = {}, more = {}) {
-    const ask = () =>
-      this.#ask(path, {
-        method: "POST",
-        body: JSON.stringify(body),
-        headers: { "Content-Type": "application/json", ...this.#headers() },
-        ...more,
-      });
+  async post(path, body = {}) {
+    return (await this.#askLoggedIn(path, () => json(body, this.#headers()))).json();
+  }
+
+  /**
+   * Ask, and once more after the login was renewed.
+   * @param {string} path
+   * @param {() => RequestInit} options
+   */
+  async #askLoggedIn(path, options) {
     try {
-      return await (await ask()).json();
+      return await this.#ask(path, options());
     } catch (error) {
-      if (!(error instanceof ApiError) || error.code !== "csrf") throw error;
-      await this.me(); // another login of this browser changed the token
-      return (await ask()).json();
+      const code = error instanceof ApiError ? error.code : "";
+      if (code === "csrf") await this.me(); // another login of this browser changed the token
+      else if (code !== "login_required" || !(await this.renewLogin())) throw error;
+      return this.#ask(path, options());
     }
   }
 
   #loggedIn(/** @type {Me} */ me) {
+    if (this.account && me.name !== this.account) throw new ApiError("other_account", me.name);
     this.#csrfToken = me.csrf_token;
     return me;
   }
@@ -89,9 +112,8 @@ export class Api {
   async #ask(path, options) {
     let response;
     try {
-      response = await fetch(path, options);
+      response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
     } catch (error) {
-      if (error instanceof DOMException && error.name === "AbortError") throw error;
       throw new ApiError("offline", String(error));
     }
     if (response.ok) return response;
@@ -99,4 +121,16 @@ export class Api {
     const retryS = Number(response.headers.get("Retry-After") ?? 0);
     throw new ApiError(found.error ?? `http_${response.status}`, found.message ?? response.statusText, found.details, retryS);
   }
+}
+
+/**
+ * @param {object} body
+ * @param {Record<string, string>} headers
+ * @returns {RequestInit}
+ */
+function json(body, headers = {}) {
+  const text = JSON.stringify(body);
+  // A small request outlives the page that is being closed; browsers allow few of them.
+  const keepalive = document.hidden && text.length < MAX_KEEPALIVE_CHARACTERS;
+  return { method: "POST", body: text, headers: { "Content-Type": "application/json", ...headers }, keepalive };
 }

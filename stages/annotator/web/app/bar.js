@@ -2,6 +2,7 @@
 
 import { h, icon } from "./dom.js";
 import { switchTheme } from "./settings.js";
+import { showRefused } from "./refused.js";
 import { text } from "./strings.js";
 
 const RANK = { annotator: 0, reviewer: 1, lead: 2 };
@@ -26,9 +27,10 @@ export class Bar {
     this.links = LINKS.filter(([, role]) => RANK[me.role] >= RANK[role]).map(([name]) => h("a", { href: `#${name}` }, text.pages[name]));
     this.title = h("p.title");
     this.saved = h("p.saved", { role: "status", title: text.saved.hint });
+    this.refused = h("button.refused", { type: "button", hidden: true, onclick: () => void showRefused(outbox) });
     this.actions = h("div.actions");
     const logOut = async () => {
-      await outbox.flush();
+      if (!(await outbox.flush()) && !confirm(text.saved.leave(outbox.unsent))) return;
       await api.post("/api/logout");
       location.reload();
     };
@@ -37,6 +39,7 @@ export class Bar {
       h("nav", { "aria-label": text.mainMenu }, ...this.links),
       this.title,
       this.saved,
+      this.refused,
       this.actions,
       h("button.plain", { type: "button", "aria-label": text.theme, title: text.theme, onclick: switchTheme }, icon("theme")),
       ...(me.mode === "team" ? [h("button.plain", { type: "button", title: me.name, onclick: logOut }, text.logOut)] : []),
@@ -56,11 +59,13 @@ export class Bar {
   }
 
   refresh() {
-    const { state, unsent } = this.outbox;
+    const { state, unsent, refused } = this.outbox;
     const say = text.saved[state];
     const message = typeof say === "function" ? say(unsent) : say;
     if (this.saved.textContent !== message) this.saved.textContent = message;
     this.saved.dataset.state = state;
     this.saved.dataset.unsent = String(unsent);
+    this.refused.hidden = !refused;
+    this.refused.textContent = text.saved.refused(refused);
   }
 }

@@ -27,6 +27,7 @@ const PAGES = {
   lead: () => import("../pages/lead.js"),
 };
 const LAST_ACCOUNT = "gigamask account";
+const ASK_AGAIN_MS = 60_000;
 
 const root = /** @type {HTMLElement} */ (document.getElementById("page"));
 
@@ -46,8 +47,9 @@ async function start() {
   const bar = new Bar(/** @type {HTMLElement} */ (document.getElementById("bar")), me, outbox, api);
   /** @type {App} */
   const app = { api, me, store, outbox, bar, say };
+  api.account = me.name;
+  api.renewLogin = () => renewLogin(app);
   outbox.addEventListener("refused", (event) => say(text.error.refused(/** @type {CustomEvent} */ (event).detail.message)));
-  outbox.addEventListener("change", () => void askForLogin(app));
   void outbox.send();
   await follow(app);
 }
@@ -91,16 +93,21 @@ async function findMe(api) {
   }
 }
 
-let isAsking = false;
+/** @type {Promise<boolean> | null} */
+let renewal = null;
+/** Time until which the annotator does not want to be asked, in milliseconds. */
+let asksAgainAt = 0;
 
-/** Have the login renewed in place when it has ended. @param {App} app */
-async function askForLogin({ outbox, api }) {
-  if (outbox.state !== "login" || isAsking) return;
-  isAsking = true;
-  const { askLoginAgain } = await import("../pages/login.js");
-  await askLoginAgain(api);
-  isAsking = false;
-  void outbox.send();
+/** Have the login renewed in place, once for all requests that need it, and tell whether it was. @param {App} app */
+async function renewLogin({ api, me, outbox }) {
+  if (Date.now() < asksAgainAt) return false;
+  renewal ??= import("../pages/login.js").then(({ askLoginAgain }) => askLoginAgain(api, me));
+  const isDone = await renewal;
+  if (!renewal) return isDone; // another request has noted the answer
+  renewal = null;
+  if (isDone) void outbox.send();
+  else asksAgainAt = Date.now() + ASK_AGAIN_MS;
+  return isDone;
 }
 
 /** @param {string} message */

@@ -14,6 +14,8 @@ export const text = {
     name: "Name",
     password: "Password",
     submit: "Log in",
+    later: "Not now",
+    offline: "The server does not answer. Try again in a moment.",
     laptop: "Open the link that `gigamask annotate` printed. It works once; run the command again for a new one.",
   },
 
@@ -23,7 +25,10 @@ export const text = {
     offline: (/** @type {number} */ count) => `Offline · ${count} kept here`,
     login: (/** @type {number} */ count) => `Log in to send ${count}`,
     busy: (/** @type {number} */ count) => `Server busy · ${count} kept here`,
-    refused: "The server refused an action",
+    held: (/** @type {number} */ count) => `${count} kept here until the server takes them`,
+    refused: (/** @type {number} */ count) => `${count} refused`,
+    leave: (/** @type {number} */ count) =>
+      `${count} actions are in this browser only. They are sent when you log in here again. Log out now?`,
     hint: "Actions that only this browser has so far. They are safe on this machine's disk.",
   },
 
@@ -112,6 +117,15 @@ export const text = {
     mouse: "Left click: on the object. Right click: beside it. Wheel: zoom. Space or middle button and drag: pan. Ctrl and click: select a mask.",
   },
 
+  refused: {
+    title: "Actions that the server refused",
+    hint: "They are kept in this browser only. Save them as a file for the lead before you delete them.",
+    line: (/** @type {string} */ kind, /** @type {number} */ task, /** @type {string} */ time) => `${kind} · picture ${task} · ${time}`,
+    save: "Save as a file",
+    drop: "Delete",
+    close: "Close",
+  },
+
   merge: {
     title: "Work on this picture went two ways",
     reason: (/** @type {string} */ reason) =>
@@ -120,14 +134,17 @@ export const text = {
         : "This picture was also worked on elsewhere under your name. Both are stored.",
     main: "On the server",
     branch: "From here",
-    onlyHere: "differs",
-    both: "Merge both",
-    mine: "Leave out what was done here",
-    later: "Decide later",
-    gone: "Somebody else has this picture now. Your work is stored as a branch, and the lead can merge it.",
+    differ: (/** @type {number} */ count) => `${count} ${count === 1 ? "differs" : "differ"}`,
+    choice: (/** @type {string} */ line, /** @type {string} */ mask) => `${line}: ${mask}`,
+    none: "no mask",
+    both: "Both, as two masks",
+    allMain: "All from the server",
+    allBranch: "All from here",
+    keep: "Keep this choice",
+    unsent: "The server has to answer before the lines become one. What you chose is kept; the page asks again.",
+    gone: "Somebody else has this picture now. What you did on it is stored, and the lead can merge it.",
     next: "Next picture",
-    merged: "Both are merged",
-    dismissed: "What was done here is left out; it stays stored",
+    merged: "Your choice is on the server",
     open: (/** @type {number} */ count) => `${count} lines of late work`,
   },
 

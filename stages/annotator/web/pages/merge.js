@@ -1,47 +1,91 @@
-/** The merge view: the server's line and the late work side by side, and one question. */
+/** The merge view: the server's line and the late work side by side, and a choice for every mask that differs. */
 
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
-import { isSame } from "../masks/rle.js";
+import { bitmapOf } from "../masks/bitmap.js";
+import { canKeepBoth } from "../work/merging.js";
 import { still } from "./still.js";
 
-/** @typedef {import("../masks/fold.js").TaskMask} TaskMask */
+/**
+ * @typedef {import("../masks/fold.js").TaskMask} TaskMask
+ * @typedef {import("../work/merging.js").Choice} Choice
+ * @typedef {import("../work/merging.js").Difference} Difference
+ */
 
 /**
- * Show both and ask which is wanted.
+ * Show both lines and have the author choose; the choices are set in `differences`.
  * @param {HTMLElement} root
- * @param {{branch: {masks: TaskMask[]}, main: {masks: TaskMask[]}}} comparison
- * @param {import("../canvas/picture.js").Picture} picture
- * @param {string} reason
- * @returns {Promise<"both" | "main">}
+ * @param {{branch: {masks: TaskMask[]}, main: {masks: TaskMask[]}}} lines
+ * @param {Difference[]} differences
+ * @param {{picture: import("../canvas/picture.js").Picture, reason: string}} about
+ * @returns {Promise<void>}
  */
-export function showMerge(root, { branch, main }, picture, reason) {
-  const left = still(picture, `${text.merge.main}: ${describe(main.masks, branch.masks)}`, { masks: main.masks, selected: differing(main.masks, branch.masks) });
-  const right = still(picture, `${text.merge.branch}: ${describe(branch.masks, main.masks)}`, { masks: branch.masks, selected: differing(branch.masks, main.masks) });
+export function showMerge(root, { branch, main }, differences, { picture, reason }) {
+  const side = (/** @type {"main" | "branch"} */ name, /** @type {TaskMask[]} */ masks) => {
+    const selected = differences.map((each) => each[name]).filter((each) => each !== undefined);
+    const caption = `${text.merge[name]}: ${text.masks.title(masks.length)}, ${text.merge.differ(selected.length)}`;
+    return { name, selected, shown: still(picture, caption, { masks, selected }) };
+  };
+  const sides = [side("main", main.masks), side("branch", branch.masks)];
   return new Promise((resolve) => {
-    const both = h("button.primary", { type: "button", onclick: () => resolve("both") }, text.merge.both);
+    const keep = h("button.primary", { type: "button", onclick: () => resolve() }, text.merge.keep);
+    const all = (/** @type {Choice} */ choice, /** @type {string} */ label) =>
+      h("button", { type: "button", onclick: () => chooseAll(list, choice) }, label);
+    const list = h("div.differences");
     root.replaceChildren(
       h(
         "div.sheet.merge",
         {},
         h("h1", {}, text.merge.title),
         h("p.quiet", {}, text.merge.reason(reason)),
-        h("div.pair", {}, left.figure, right.figure),
-        h("div.buttons", {}, h("button", { type: "button", onclick: () => resolve("main") }, text.merge.mine), both),
+        h("div.pair", {}, ...sides.map((each) => each.shown.figure)),
+        list,
+        h("div.buttons", {}, all("main", text.merge.allMain), all("branch", text.merge.allBranch), keep),
       ),
     );
-    left.show();
-    right.show();
-    both.focus();
+    const painters = sides.map(({ name, selected, shown }) => ({ name, selected, painter: shown.show() }));
+    const point = (/** @type {Difference | null} */ difference) => {
+      for (const { name, selected, painter } of painters) {
+        const pointed = difference ? [difference[name]].filter((each) => each !== undefined) : selected;
+        painter.overlay.selected = pointed.map((mask) => bitmapOf(mask.rle));
+        painter.ask();
+      }
+    };
+    list.append(...differences.map((each, at) => choiceOf(each, at, point)));
+    keep.focus();
   });
 }
 
-/** Masks that the other line does not have, or has differently. @param {TaskMask[]} masks @param {TaskMask[]} others */
-function differing(masks, others) {
-  return masks.filter((mask) => !others.some((other) => other.mask === mask.mask && isSame(other.rle, mask.rle)));
+/**
+ * One mask's choice; the pictures show the mask while it is pointed at.
+ * @param {Difference} difference
+ * @param {number} at
+ * @param {(difference: Difference | null) => void} point
+ */
+function choiceOf(difference, at, point) {
+  const options = /** @type {Choice[]} */ (["main", "branch", ...(canKeepBoth(difference) ? ["both"] : [])]);
+  const radio = (/** @type {Choice} */ choice) => {
+    const isChosen = difference.choice === choice;
+    const input = h("input", { type: "radio", name: `difference-${at}`, value: choice, checked: isChosen, onchange: () => (difference.choice = choice) });
+    return h("label", {}, input, labelOf(difference, choice));
+  };
+  const row = h("fieldset", {}, h("legend", {}, text.masks.name(at + 1)), ...options.map(radio));
+  for (const name of ["pointerenter", "focusin"]) row.addEventListener(name, () => point(difference));
+  for (const name of ["pointerleave", "focusout"]) row.addEventListener(name, () => point(null));
+  return row;
 }
 
-/** @param {TaskMask[]} masks @param {TaskMask[]} others */
-function describe(masks, others) {
-  return `${text.masks.title(masks.length)}, ${differing(masks, others).length} ${text.merge.onlyHere}`;
+/** @param {Difference} difference @param {Choice} choice */
+function labelOf(difference, choice) {
+  if (choice === "both") return text.merge.both;
+  const mask = difference[choice];
+  return text.merge.choice(text.merge[choice], mask ? text.masks.pixels(bitmapOf(mask.rle).area) : text.merge.none);
+}
+
+/** Choose the same line for every mask. @param {HTMLElement} list @param {Choice} choice */
+function chooseAll(list, choice) {
+  for (const input of list.querySelectorAll(`input[value=${choice}]`)) {
+    /** @type {HTMLInputElement} */ (input).checked = true;
+    input.dispatchEvent(new Event("change"));
+  }
 }

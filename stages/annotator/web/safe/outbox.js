@@ -1,27 +1,43 @@
 /**
  * The way of operations to the server: from the browser's database in batches, in order, until the server has them.
+ * All tabs of an account share the database; one of them sends at a time, and all hear what became of it.
  *
  * @typedef {import("./store.js").KeptOperation} KeptOperation
- * @typedef {"sent" | "sending" | "offline" | "login" | "busy" | "refused"} OutboxState
+ * @typedef {import("./store.js").KeptTask} KeptTask
+ * @typedef {import("./store.js").Leaving} Leaving
+ * @typedef {"sent" | "sending" | "offline" | "login" | "busy" | "held"} OutboxState
  */
 
-import { ApiError } from "../app/api.js";
+import { ApiError, isTemporary } from "../app/api.js";
 
 const MAX_BATCH = 50;
+const MAX_BATCH_CHARACTERS = 4_000_000;
 const WAIT_MS = [500, 1000, 2000, 5000, 10000];
+const HOLD_MS = 30_000;
 
-/** Sender of one account's operations. Events: "change", "branch" and "refused". */
+/** Codes of errors about a lease: its operations wait, those of other tasks go on. */
+const LEASE_ERRORS = new Set(["not_found", "not_yours", "forbidden", "lease_ended", "internal"]);
+
+/**
+ * Sender of one account's operations.
+ * Events: "change"; "branch", "refused", "returned" and "left", which come to all tabs.
+ */
 export class Outbox extends EventTarget {
   /** @type {OutboxState} */
   state = "sent";
+  /** Operations and ends of tasks that only this browser has. */
   unsent = 0;
-  /** Message of the server about the operation that it refused. */
-  message = "";
-  /** @type {Map<number, string>} Current lease of each task; it replaces the one that an operation was made under. */
-  tokens = new Map();
+  /** Operations that the server refused; they are kept here. */
+  refused = 0;
+  /** @type {Map<number, {token: string, until: number}>} Tasks that wait for a lease, or for a while. */
+  #held = new Map();
+  /** Operations on their way into the browser's database. */
+  #adding = 0;
+  #limit = MAX_BATCH;
   #failures = 0;
   /** @type {Promise<void> | null} */
   #running = null;
+  #isAskedAgain = false;
   #timer = 0;
 
   /**
@@ -32,86 +48,171 @@ export class Outbox extends EventTarget {
     super();
     this.store = store;
     this.api = api;
-    addEventListener("online", () => this.send());
+    this.channel = new BroadcastChannel(`gigamask ${store.account}`);
+    this.channel.onmessage = ({ data }) => void this.#heard(data);
+    addEventListener("online", () => void this.send());
+    document.addEventListener("visibilitychange", () => void this.send());
+    addEventListener("pagehide", () => void this.send());
   }
 
   /**
    * Keep an operation, and send it soon. When the promise is fulfilled, the operation is on this machine's disk.
    * @param {number} taskId
-   * @param {object} operation
+   * @param {import("./store.js").Operation} operation
    */
   async add(taskId, operation) {
-    const token = this.tokens.get(taskId) ?? "";
-    await this.store.addOperation({ task_id: taskId, token, state: "unsent", operation });
+    this.#adding++;
     this.unsent++;
     this.#changed();
+    try {
+      const token = await this.store.tokenOf(taskId);
+      await this.store.addOperation({ task_id: taskId, token, state: "unsent", operation });
+    } finally {
+      this.#adding--;
+      await this.#count();
+    }
+    this.channel.postMessage({ name: "count" });
     void this.send();
+  }
+
+  /**
+   * Keep how a task ends, and send that after its operations.
+   * @param {{task_id: number, token: string}} lease
+   * @param {Leaving} leaving
+   */
+  async leave(lease, leaving) {
+    await this.store.setLeaving(lease, leaving);
+    await this.#count();
+    void this.send();
+  }
+
+  /** Note the present lease of a task; operations made under an earlier one are sent under it. @param {number} taskId @param {string} token */
+  async setToken(taskId, token) {
+    if ((await this.store.tokenOf(taskId)) === token) return;
+    await this.store.saveToken(taskId, token);
+    this.#held.delete(taskId);
   }
 
   /** Send what is unsent, now; the promise is fulfilled when all was sent or sending has to wait. */
   send() {
-    clearTimeout(this.#timer);
-    this.#running ??= this.#run().finally(() => {
+    this.#isAskedAgain = this.#running !== null;
+    this.#running ??= this.#runAlone().finally(() => {
       this.#running = null;
+      if (this.#isAskedAgain && (this.state === "sent" || this.state === "held")) void this.send();
     });
     return this.#running;
   }
 
-  /** Whether everything arrived, after sending what had not. */
-  async flush() {
+  /**
+   * Whether everything arrived, after sending what had not.
+   * @param {number} [taskId] Ask about the operations of this task alone.
+   */
+  async flush(taskId) {
     await this.send();
     if (this.unsent) await this.send(); // what was added while the last batch was under way
-    return this.unsent === 0;
+    if (taskId === undefined) return this.unsent === 0;
+    return !(await this.store.operationsOf(taskId)).some((each) => each.state === "unsent");
+  }
+
+  /** Delete an operation that was refused. @param {KeptOperation} kept */
+  async drop(kept) {
+    await this.store.deleteOperation(kept);
+    await this.#count();
+  }
+
+  async #runAlone() {
+    await navigator.locks.request(`gigamask ${this.store.account} sender`, () => this.#run());
   }
 
   async #run() {
+    clearTimeout(this.#timer);
     for (;;) {
-      const waiting = await this.store.unsent();
-      this.unsent = waiting.length;
-      if (!waiting.length) return this.#become("sent");
+      await this.#count();
+      const next = (await this.#nextBatch()) ?? (await this.#nextLeaving());
+      if (!next) return this.#rest();
       this.#become(this.state === "sent" ? "sending" : this.state);
-      const taskId = waiting[0].task_id;
-      const batch = waiting.filter((each) => each.task_id === taskId).slice(0, MAX_BATCH);
       try {
-        await this.#post(batch);
+        await next.post();
         this.#failures = 0;
+        this.#limit = MAX_BATCH;
         this.#become("sending");
       } catch (error) {
-        if (!(await this.#handle(/** @type {Error} */ (error), batch))) return;
+        if (!(error instanceof ApiError)) throw error;
+        if (!(await this.#handle(error, next))) return;
       }
     }
   }
 
-  /** @param {KeptOperation[]} batch All of one task. */
-  async #post(batch) {
-    const token = this.tokens.get(batch[0].task_id) ?? batch[0].token;
-    await this.api.post("/api/operations", { token, operations: batch.map((each) => each.operation) });
-    await this.store.setState(batch, "stored");
+  /** Oldest operations of one task, as many as one request takes. */
+  async #nextBatch() {
+    const waiting = (await this.store.operations("unsent")).filter((each) => !this.#isHeld(each.task_id));
+    if (!waiting.length) return null;
+    const taskId = waiting[0].task_id;
+    const batch = fitting(waiting.filter((each) => each.task_id === taskId).slice(0, this.#limit));
+    const token = (await this.store.tokenOf(taskId)) || batch[0].token;
+    const post = async () => {
+      await this.api.post("/api/operations", { token, operations: batch.map((each) => each.operation) });
+      await this.store.setState(batch, "stored");
+    };
+    return { taskId, token, batch, post };
+  }
+
+  /** A task that is done here and whose operations have all arrived. */
+  async #nextLeaving() {
+    const waiting = new Set((await this.store.operations("unsent")).map((each) => each.task_id));
+    const kept = (await this.store.leaving()).find((each) => !waiting.has(each.task_id) && !this.#isHeld(each.task_id));
+    if (!kept?.leaving) return null;
+    const { task_id: taskId, lease, leaving } = kept;
+    const token = (await this.store.tokenOf(taskId)) || lease.token;
+    const post = async () => {
+      if ("skip" in leaving) await this.api.post("/api/tasks/skip", { token, reason: leaving.skip });
+      const done = "submit" in leaving ? await this.api.post("/api/tasks/submit", { token, revision: leaving.submit }) : null;
+      await this.store.forget(taskId);
+      this.#tell("left", { task_id: taskId, submission: done });
+    };
+    return { taskId, token, batch: /** @type {KeptOperation[]} */ ([]), lease, post };
   }
 
   /**
    * Deal with an error, and tell whether to go on at once.
-   * @param {Error} error
-   * @param {KeptOperation[]} batch
+   * @param {ApiError} error
+   * @param {{taskId: number, token: string, batch: KeptOperation[], lease?: any}} failed With a lease: the end of a task.
    */
-  async #handle(error, batch) {
-    const code = error instanceof ApiError ? error.code : "";
-    const details = error instanceof ApiError ? error.details : {};
-    const taskId = batch[0].task_id;
+  async #handle(error, { taskId, token, batch, lease }) {
+    const { code, details } = error;
+    if (code === "login_required" || code === "other_account") return this.#stop("login");
+    if (isTemporary(error) && code !== "internal") return this.#wait(code === "offline" ? "offline" : "busy", error);
+    if (lease && code !== "internal") {
+      await this.store.setLeaving(lease, undefined); // it comes back as a task
+      this.#tell("returned", { task_id: taskId, code, message: error.message });
+      return true;
+    }
     if (code === "stored_on_branch") {
       await this.store.setState(batch, "on_branch");
-      this.dispatchEvent(new CustomEvent("branch", { detail: { task_id: taskId, ...details } }));
+      this.#tell("branch", { task_id: taskId, ...details });
       return true;
     }
     if (code === "out_of_order" && (await this.#sendAgain(taskId, details.revision))) return true;
-    if (code === "login_required") return this.#stop("login");
-    if (["offline", "busy", "workspace_unavailable", "too_many_requests", "internal", "storage"].includes(code)) {
-      return this.#wait(code === "offline" ? "offline" : "busy", error);
+    if (code === "out_of_order" && (await this.store.renumber(taskId, details.revision))) return true;
+    if (LEASE_ERRORS.has(code) || code === "out_of_order") return this.#hold(taskId, token);
+    return this.#isolate(error, batch);
+  }
+
+  /**
+   * Set aside the operation that the server refused; where it did not say which, send fewer at a time until it is alone.
+   * @param {ApiError} error
+   * @param {KeptOperation[]} batch
+   */
+  async #isolate({ details, message }, batch) {
+    const place = Number(/^body\.operations\.(\d+)/.exec(details?.where ?? "")?.[1] ?? -1);
+    const named = batch.find((each) => each.operation.op_id === details?.op_id) ?? batch[place];
+    const refused = named ?? (batch.length === 1 ? batch[0] : undefined);
+    if (!refused) {
+      this.#limit = Math.ceil(batch.length / 2);
+      return true;
     }
-    await this.store.setState(batch, "refused"); // kept in this browser, for a lead
-    this.message = error.message;
-    this.#become("refused");
-    this.dispatchEvent(new CustomEvent("refused", { detail: { task_id: taskId, message: error.message } }));
+    await this.store.refuse(refused, message);
+    this.#tell("refused", { task_id: refused.task_id, op_id: refused.operation.op_id, message });
     return true;
   }
 
@@ -121,17 +222,30 @@ export class Outbox extends EventTarget {
    * @param {number} revision Newest revision that the server has.
    */
   async #sendAgain(taskId, revision) {
-    const lost = (await this.store.operationsOf(taskId)).filter(
-      (each) => each.state === "stored" && /** @type {any} */ (each.operation).base_revision >= revision,
-    );
+    const lost = (await this.store.operationsOf(taskId)).filter((each) => each.state === "stored" && each.operation.base_revision >= revision);
     await this.store.setState(lost, "unsent");
     return lost.length > 0;
   }
 
-  #wait(/** @type {OutboxState} */ state, /** @type {Error} */ error) {
-    const asked = error instanceof ApiError ? error.retryS * 1000 : 0;
-    const wait = Math.max(asked, WAIT_MS[Math.min(this.#failures++, WAIT_MS.length - 1)]);
-    this.#timer = setTimeout(() => this.send(), wait);
+  #hold(/** @type {number} */ taskId, /** @type {string} */ token) {
+    this.#held.set(taskId, { token, until: Date.now() + HOLD_MS });
+    return true;
+  }
+
+  #isHeld(/** @type {number} */ taskId) {
+    return (this.#held.get(taskId)?.until ?? 0) > Date.now();
+  }
+
+  /** All is sent but what is held. */
+  #rest() {
+    const isHeld = this.unsent > this.#adding;
+    if (isHeld) this.#timer = setTimeout(() => void this.send(), HOLD_MS);
+    this.#become(isHeld ? "held" : "sent");
+  }
+
+  #wait(/** @type {OutboxState} */ state, /** @type {ApiError} */ { retryS }) {
+    const wait = Math.max(retryS * 1000, WAIT_MS[Math.min(this.#failures++, WAIT_MS.length - 1)]);
+    this.#timer = setTimeout(() => void this.send(), wait);
     return this.#stop(state);
   }
 
@@ -143,9 +257,38 @@ export class Outbox extends EventTarget {
   #become(/** @type {OutboxState} */ state) {
     this.state = state;
     this.#changed();
+    this.channel.postMessage({ name: "count" });
+  }
+
+  async #count() {
+    const [unsent, refused] = await Promise.all([this.store.countUnsent(), this.store.countRefused()]);
+    [this.unsent, this.refused] = [unsent + this.#adding, refused];
+    this.#changed();
+  }
+
+  /** Tell this tab and the others what became of operations. @param {string} name @param {object} detail */
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+    this.channel.postMessage({ name, detail });
+  }
+
+  async #heard(/** @type {{name: string, detail?: object}} */ { name, detail }) {
+    if (name !== "count") this.dispatchEvent(new CustomEvent(name, { detail }));
+    await this.#count();
+    if (this.#running) return;
+    if (!this.unsent) this.state = "sent";
+    else if (this.state === "sent") this.state = "sending";
+    this.#changed();
   }
 
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** First operations of a batch that are small enough for one request, at least one. @param {KeptOperation[]} batch */
+function fitting(batch) {
+  let characters = 0;
+  const end = batch.findIndex((each) => (characters += JSON.stringify(each.operation).length) > MAX_BATCH_CHARACTERS);
+  return end < 0 ? batch : batch.slice(0, Math.max(1, end));
 }

@@ -6,14 +6,38 @@
  * @property {number} task_id
  * @property {string} token Lease that the operation was made under.
  * @property {"unsent" | "stored" | "on_branch" | "refused"} state
- * @property {object} operation As the server takes it.
+ * @property {Operation} operation As the server takes it.
+ * @property {string} [message] Why the server refused it.
+ * @typedef {object} Operation
+ * @property {string} op_id
+ * @property {string} session
+ * @property {number} sequence
+ * @property {number} base_revision
+ * @property {string} kind
+ * @property {any} payload
+ * @property {string} client_time
+ * @typedef {{submit: number} | {skip: string}} Leaving Revision to submit, or reason to skip.
+ * @typedef {object} KeptTask What is needed to work on a task without the server.
+ * @property {number} task_id
+ * @property {any} lease
+ * @property {any} line
+ * @property {Blob | null} blob
+ * @property {Leaving} [leaving] How the task ends once the server has all of its operations.
  */
+
+/** Kinds of operations that change no mask: they leave the revision as it is. */
+export const PASSIVE = new Set(["activity", "note"]);
 
 /** Database of one account in this browser. */
 export class Store {
-  /** @param {IDBDatabase} database */
-  constructor(database) {
+  /**
+   * @param {string} account
+   * @param {IDBDatabase} database
+   */
+  constructor(account, database) {
+    this.account = account;
     this.database = database;
+    database.onversionchange = () => database.close(); // a newer page in another tab
   }
 
   /**
@@ -27,10 +51,11 @@ export class Store {
       const operations = request.result.createObjectStore("operations", { keyPath: "number", autoIncrement: true });
       operations.createIndex("state", "state");
       operations.createIndex("task_id", "task_id");
-      request.result.createObjectStore("drafts", { keyPath: "task_id" });
-      request.result.createObjectStore("tasks", { keyPath: "task_id" });
+      for (const name of ["drafts", "tasks", "leases"]) request.result.createObjectStore(name, { keyPath: "task_id" });
     };
-    return new Store(await result(request));
+    const store = new Store(account, await result(request));
+    void navigator.storage?.persist?.().catch(() => false); // else the browser may clear it when the disk is full
+    return store;
   }
 
   /**
@@ -38,7 +63,7 @@ export class Store {
    * @param {KeptOperation} kept
    */
   addOperation(kept) {
-    return this.#write("operations", (operations) => operations.add(kept));
+    return this.#write(["operations"], ([operations]) => void operations.add(kept));
   }
 
   /**
@@ -47,19 +72,59 @@ export class Store {
    * @param {KeptOperation["state"]} state
    */
   setState(some, state) {
-    return this.#write("operations", (operations) => {
+    return this.#write(["operations"], ([operations]) => {
       for (const kept of some) operations.put({ ...kept, state });
     });
   }
 
-  /** @returns {Promise<KeptOperation[]>} Operations that the server does not have yet, oldest first. */
-  unsent() {
-    return this.#read("operations", (operations) => operations.index("state").getAll("unsent"));
+  /**
+   * Set an operation aside that the server refused. Those that were made after it move up by one revision.
+   * @param {KeptOperation} refused
+   * @param {string} message
+   */
+  async refuse(refused, message) {
+    const isCounted = !PASSIVE.has(refused.operation.kind);
+    const later = (await this.operationsOf(refused.task_id)).filter(
+      (each) => each.state === "unsent" && Number(each.number) > Number(refused.number) && !PASSIVE.has(each.operation.kind),
+    );
+    await this.#write(["operations"], ([operations]) => {
+      operations.put({ ...refused, state: "refused", message });
+      for (const each of isCounted ? later : []) operations.put(rebased(each, each.operation.base_revision - 1));
+    });
+  }
+
+  /**
+   * Give the unsent operations of a task the revisions from this one on, and tell whether that changed any.
+   * @param {number} taskId
+   * @param {number} revision
+   */
+  async renumber(taskId, revision) {
+    const unsent = (await this.operationsOf(taskId)).filter((each) => each.state === "unsent");
+    let next = revision;
+    const moved = unsent.map((each) => rebased(each, PASSIVE.has(each.operation.kind) ? next : next++));
+    await this.#write(["operations"], ([operations]) => {
+      for (const each of moved) operations.put(each);
+    });
+    return moved.some((each, at) => each.operation.base_revision !== unsent[at].operation.base_revision);
+  }
+
+  /**
+   * @param {KeptOperation["state"]} state
+   * @returns {Promise<KeptOperation[]>} Operations in a state, oldest first.
+   */
+  operations(state) {
+    return this.#read("operations", (operations) => operations.index("state").getAll(state));
+  }
+
+  /** @returns {Promise<number>} Number of operations and of ends of tasks that the server does not have. */
+  async countUnsent() {
+    const operations = await this.#read("operations", (all) => all.index("state").count("unsent"));
+    return operations + (await this.leaving()).length;
   }
 
   /** @returns {Promise<number>} */
-  countUnsent() {
-    return this.#read("operations", (operations) => operations.index("state").count("unsent"));
+  countRefused() {
+    return this.#read("operations", (operations) => operations.index("state").count("refused"));
   }
 
   /**
@@ -70,17 +135,21 @@ export class Store {
     return this.#read("operations", (operations) => operations.index("task_id").getAll(taskId));
   }
 
+  /** Delete an operation for good. @param {KeptOperation} kept */
+  deleteOperation({ number }) {
+    return this.#write(["operations"], ([operations]) => void operations.delete(/** @type {number} */ (number)));
+  }
+
   /**
    * Forget a task that the server has in full; operations that it does not have stay.
    * @param {number} taskId
    */
   async forget(taskId) {
     const kept = await this.operationsOf(taskId);
-    await this.#write("operations", (operations) => {
-      for (const each of kept) if (each.state !== "unsent") operations.delete(/** @type {number} */ (each.number));
+    await this.#write(["operations", "drafts", "tasks", "leases"], ([operations, ...others]) => {
+      for (const { number, state } of kept) if (state === "stored" || state === "on_branch") operations.delete(/** @type {number} */ (number));
+      for (const other of others) other.delete(taskId);
     });
-    await this.#write("drafts", (drafts) => drafts.delete(taskId));
-    await this.#write("tasks", (tasks) => tasks.delete(taskId));
   }
 
   /**
@@ -88,7 +157,7 @@ export class Store {
    * @param {object | null} draft Mask in the making; null removes it.
    */
   saveDraft(taskId, draft) {
-    return this.#write("drafts", (drafts) => (draft ? drafts.put({ task_id: taskId, draft }) : drafts.delete(taskId)));
+    return this.#write(["drafts"], ([drafts]) => void (draft ? drafts.put({ task_id: taskId, draft }) : drafts.delete(taskId)));
   }
 
   /**
@@ -99,27 +168,59 @@ export class Store {
     return (await this.#read("drafts", (drafts) => drafts.get(taskId)))?.draft ?? null;
   }
 
-  /** @param {{task_id: number}} task Lease, line and picture, for work without the server. */
+  /** @param {KeptTask} task */
   saveTask(task) {
-    return this.#write("tasks", (tasks) => tasks.put(task));
+    return this.#write(["tasks"], ([tasks]) => void tasks.put(task));
   }
 
-  /** @returns {Promise<any[]>} */
+  /** @returns {Promise<KeptTask[]>} */
   tasks() {
     return this.#read("tasks", (tasks) => tasks.getAll());
   }
 
+  /** @returns {Promise<KeptTask[]>} Tasks that are done here, but not yet at the server. */
+  async leaving() {
+    return (await this.tasks()).filter((each) => each.leaving);
+  }
+
   /**
-   * @param {string} name
-   * @param {(store: IDBObjectStore) => IDBRequest | void} act
+   * Set how a task ends, or that it does not end yet.
+   * @param {{task_id: number}} lease
+   * @param {Leaving | undefined} leaving
+   */
+  async setLeaving(lease, leaving) {
+    const kept = (await this.tasks()).find((each) => each.task_id === lease.task_id);
+    await this.saveTask({ line: null, blob: null, ...kept, task_id: lease.task_id, lease, leaving });
+  }
+
+  /**
+   * Keep the present lease of a task; all tabs send under it.
+   * @param {number} taskId
+   * @param {string} token
+   */
+  saveToken(taskId, token) {
+    return this.#write(["leases"], ([leases]) => void leases.put({ task_id: taskId, token }));
+  }
+
+  /**
+   * @param {number} taskId
+   * @returns {Promise<string>} Token of the present lease; empty where there is none.
+   */
+  async tokenOf(taskId) {
+    return (await this.#read("leases", (leases) => leases.get(taskId)))?.token ?? "";
+  }
+
+  /**
+   * @param {string[]} names
+   * @param {(stores: IDBObjectStore[]) => void} act
    * @returns {Promise<void>}
    */
-  #write(name, act) {
+  #write(names, act) {
     return new Promise((resolve, reject) => {
-      const transaction = this.database.transaction(name, "readwrite", { durability: "strict" });
+      const transaction = this.database.transaction(names, "readwrite", { durability: "strict" });
       transaction.oncomplete = () => resolve();
       transaction.onerror = transaction.onabort = () => reject(transaction.error);
-      act(transaction.objectStore(name));
+      act(names.map((name) => transaction.objectStore(name)));
     });
   }
 
@@ -131,6 +232,15 @@ export class Store {
   #read(name, ask) {
     return result(ask(this.database.transaction(name, "readonly").objectStore(name)));
   }
+}
+
+/**
+ * @param {KeptOperation} kept
+ * @param {number} revision
+ * @returns {KeptOperation}
+ */
+function rebased(kept, revision) {
+  return { ...kept, operation: { ...kept.operation, base_revision: revision } };
 }
 
 /**

@@ -1,15 +1,17 @@
 /**
- * The tasks of this annotator: claimed, fetched ahead, and finished once the server has all of their work.
+ * The tasks of this annotator: claimed, fetched ahead, and kept in this browser for work without the server.
  *
  * @typedef {import("./task.js").Lease} Lease
  * @typedef {{lease: Lease, line: import("./task.js").ServerLine, picture: import("../canvas/picture.js").Picture, branches: any[]}} Ready
  */
 
-import { ApiError } from "../app/api.js";
+import { isTemporary } from "../app/api.js";
 import { Picture } from "../canvas/picture.js";
 
 /** Tasks held at a time: the one at work and two ahead. */
 const HELD = 3;
+/** Longest wait for the server's word on a task that is done; the next picture does not wait longer. */
+const FINISH_MS = 1500;
 
 /** Queue of one login. */
 export class Queue {
@@ -23,7 +25,6 @@ export class Queue {
     this.api = api;
     this.store = store;
     this.outbox = outbox;
-    outbox.addEventListener("change", () => outbox.state === "sent" && void this.finish());
   }
 
   /**
@@ -32,82 +33,74 @@ export class Queue {
    */
   async next() {
     try {
-      await this.finish();
       await this.#claim();
+      const [lease] = this.leases;
+      if (!lease) return null;
+      for (const each of this.leases) void this.#prepare(each).catch(() => this.#ready.delete(each.task_id));
+      return await this.#prepare(lease);
     } catch (error) {
-      if (!(error instanceof ApiError) || error.code !== "offline") throw error;
-      return this.#fromBrowser();
+      const kept = isTemporary(error) ? await this.#fromBrowser() : null;
+      if (kept) return kept;
+      throw error;
     }
-    const [lease] = this.leases;
-    if (!lease) return null;
-    for (const each of this.leases) void this.#prepare(each).catch(() => this.#ready.delete(each.task_id));
-    return this.#prepare(lease);
-  }
-
-  /** Read the lease and line of a task again; null where somebody else has it now. @param {number} taskId @returns {Promise<Ready | null>} */
-  async again(taskId) {
-    this.#ready.delete(taskId);
-    await this.#claim();
-    const lease = this.leases.find((each) => each.task_id === taskId);
-    return lease ? this.#prepare(lease) : null;
   }
 
   /**
-   * Note that a task is to be submitted, and go on; the server hears of it as soon as it has all operations.
-   * @param {Lease} lease
-   * @param {number} revision
+   * Read the lease and line of a task again, or what this browser has of it; null where somebody else has it now.
+   * @param {number} taskId
+   * @returns {Promise<Ready | null>}
    */
-  async submit(lease, revision) {
-    const kept = (await this.store.tasks()).find((each) => each.task_id === lease.task_id);
-    await this.store.saveTask({ ...kept, task_id: lease.task_id, lease, submit: revision });
-    this.#leave(lease);
-    await this.outbox.flush();
-    return this.finish();
-  }
-
-  /** @param {Lease} lease @param {string} reason */
-  async skip(lease, reason) {
-    await this.outbox.flush();
-    await this.api.post("/api/tasks/skip", { token: lease.token, reason });
-    await this.store.forget(lease.task_id);
-    this.#leave(lease);
-  }
-
-  /** Submit what waits for it, and return the last submission. @returns {Promise<any>} */
-  async finish() {
-    if (this.outbox.unsent) return null;
-    let done = null;
-    for (const { task_id, lease, submit } of await this.store.tasks()) {
-      if (submit === undefined) continue;
-      const token = this.outbox.tokens.get(task_id) ?? lease.token;
-      try {
-        done = await this.api.post("/api/tasks/submit", { token, revision: submit });
-        await this.store.forget(task_id);
-      } catch (error) {
-        if (!(error instanceof ApiError) || !["stale_revision", "lease_ended", "not_found", "invalid"].includes(error.code)) return null;
-        const { submit: _, ...kept } = (await this.store.tasks()).find((each) => each.task_id === task_id);
-        await this.store.saveTask(kept); // it comes back as a task, with what became of it
-        throw error;
-      }
+  async again(taskId) {
+    this.forget(taskId);
+    try {
+      await this.#claim();
+      const lease = this.leases.find((each) => each.task_id === taskId);
+      return lease ? await this.#prepare(lease) : null;
+    } catch (error) {
+      const kept = isTemporary(error) ? await this.#fromBrowser(taskId) : null;
+      if (kept) return kept;
+      throw error;
     }
-    return done;
   }
 
-  /** Let a task go without telling the server. @param {Lease} lease */
-  #leave(lease) {
+  /** Forget what was fetched ahead of a task that has changed since. @param {number} taskId */
+  forget(taskId) {
+    this.#ready.delete(taskId);
+  }
+
+  /**
+   * End a task and go on. The server hears of it as soon as it has all operations.
+   * @param {Lease} lease
+   * @param {import("../safe/store.js").Leaving} leaving
+   * @returns {Promise<any>} The submission, or null if the server has not answered yet.
+   */
+  async leave(lease, leaving) {
     this.leases = this.leases.filter((each) => each.task_id !== lease.task_id);
-    this.#ready.delete(lease.task_id);
+    this.forget(lease.task_id);
+    const left = new Promise((resolve) => {
+      const heard = (/** @type {Event} */ event) => {
+        const { task_id, submission } = /** @type {CustomEvent} */ (event).detail;
+        if (task_id === lease.task_id) resolve(submission);
+      };
+      for (const name of ["left", "returned"]) this.outbox.addEventListener(name, heard);
+      setTimeout(() => {
+        for (const name of ["left", "returned"]) this.outbox.removeEventListener(name, heard);
+        resolve(null);
+      }, FINISH_MS);
+    });
+    await this.outbox.leave(lease, leaving);
+    return left;
   }
 
   async #claim() {
-    const leaving = new Set((await this.store.tasks()).filter((each) => each.submit !== undefined).map((each) => each.task_id));
-    const open = (/** @type {Lease[]} */ leases) => leases.filter((each) => !leaving.has(each.task_id));
+    const leaving = new Set((await this.store.leaving()).map((each) => each.task_id));
     const held = await this.api.get("/api/tasks/held");
     const count = HELD - held.length;
     const claimed = count > 0 ? await this.api.post("/api/tasks/claim", { count }) : [];
     const places = new Map(this.leases.map((each, at) => [each.task_id, at]));
-    this.leases = open([...held, ...claimed]).sort((a, b) => (places.get(a.task_id) ?? 99) - (places.get(b.task_id) ?? 99));
-    for (const { task_id, token } of this.leases) this.outbox.tokens.set(task_id, token);
+    const place = (/** @type {Lease} */ lease) => places.get(lease.task_id) ?? HELD;
+    this.leases = [...held, ...claimed].filter((each) => !leaving.has(each.task_id)).sort((a, b) => place(a) - place(b));
+    for (const { task_id, token } of this.leases) await this.outbox.setToken(task_id, token);
   }
 
   /** @param {Lease} lease @returns {Promise<Ready>} */
@@ -126,16 +119,19 @@ export class Queue {
       this.api.blob(lease.image_url),
       this.api.get(`/api/tasks/${lease.task_id}/branches`),
     ]);
-    await this.store.saveTask({ task_id: lease.task_id, ...{ lease, line, blob } });
+    await this.store.saveTask({ task_id: lease.task_id, lease, line, blob });
     return { lease, line, branches, picture: await Picture.from(blob) };
   }
 
-  /** @returns {Promise<Ready | null>} A task that this browser keeps. */
-  async #fromBrowser() {
-    const kept = (await this.store.tasks()).filter((each) => each.submit === undefined && each.blob);
-    if (!kept.length) throw new ApiError("offline", "");
-    const { lease, line, blob } = kept[0];
-    this.outbox.tokens.set(lease.task_id, lease.token);
-    return { lease, line, branches: [], picture: await Picture.from(blob) };
+  /**
+   * Find a task that this browser keeps.
+   * @param {number} [taskId] The one that is wanted; the first that is not done if left out.
+   * @returns {Promise<Ready | null>}
+   */
+  async #fromBrowser(taskId) {
+    const open = (await this.store.tasks()).filter((each) => !each.leaving && each.blob && (taskId ?? each.task_id) === each.task_id);
+    if (!open.length) return null;
+    const { lease, line, blob } = open[0];
+    return { lease, line, branches: [], picture: await Picture.from(/** @type {Blob} */ (blob)) };
   }
 }

@@ -26,24 +26,27 @@ import { Draft } from "./draft.js";
 export class Task extends EventTarget {
   /** @type {Draft | null} */
   draft = null;
-  /** Seconds since the work on the present mask began; the nudge reads it. */
+  /** Name under which the server keeps this page's operations together. */
   session = `page-${uuid7()}`;
   #sequence = 0;
+  #stop = new AbortController();
   /** @type {Promise<unknown>} */
   #acts = Promise.resolve();
 
   /**
    * @param {Lease} lease
-   * @param {Line} line
+   * @param {ServerLine} found What the task began with, and all operations of its line.
    * @param {{store: Store, outbox: Outbox}} safe
    */
-  constructor(lease, line, { store, outbox }) {
+  constructor(lease, { given, operations }, { store, outbox }) {
     super();
     this.lease = lease;
-    this.line = line;
+    this.given = given;
+    this.operations = operations;
+    this.line = new Line(given, operations);
     this.store = store;
     this.outbox = outbox;
-    outbox.tokens.set(lease.task_id, lease.token);
+    outbox.addEventListener("refused", (event) => this.#refused(/** @type {CustomEvent} */ (event).detail), { signal: this.#stop.signal });
   }
 
   /**
@@ -53,13 +56,18 @@ export class Task extends EventTarget {
    * @param {{store: Store, outbox: Outbox}} safe
    */
   static async open(lease, found, safe) {
+    await safe.outbox.setToken(lease.task_id, lease.token);
     const known = new Set(found.operations.map((each) => each.op_id));
-    const kept = (await safe.store.operationsOf(lease.task_id)).filter((each) => each.state === "unsent" || each.state === "stored");
-    const own = kept.map((each) => /** @type {any} */ (each.operation)).filter((each) => !known.has(each.op_id));
+    const kept = await safe.store.operationsOf(lease.task_id);
+    const own = kept.filter((each) => each.state === "unsent" || each.state === "stored").map((each) => each.operation);
     const given = found.given.map((each) => ({ ...each, rle: plain(each.rle) }));
-    const task = new Task(lease, new Line(given, [...found.operations, ...own]), safe);
+    const task = new Task(lease, { given, operations: [...found.operations, ...own.filter((each) => !known.has(each.op_id))] }, safe);
+    const last = kept.filter((each) => each.state === "unsent").at(-1)?.operation;
+    // What is unsent and what follows stay together, should the server store them on a branch.
+    if (last) [task.session, task.#sequence] = [last.session, last.sequence + 1];
     const draft = await safe.store.draftOf(lease.task_id);
-    if (draft && (!draft.refines || task.line.find(draft.refines))) task.draft = Draft.restore(draft);
+    // A draft that was accepted just before the page went away is a mask already.
+    if (draft && Boolean(draft.refines) === Boolean(task.line.find(draft.mask))) task.draft = Draft.restore(draft);
     return task;
   }
 
@@ -79,27 +87,51 @@ export class Task extends EventTarget {
    * @returns {Promise<void>}
    */
   act(kind, payload = {}) {
-    const done = this.#acts.then(async () => {
-      const operation = {
-        op_id: uuid7(),
-        session: this.session,
-        sequence: this.#sequence++,
-        base_revision: this.line.revision,
-        kind,
-        payload,
-        client_time: new Date().toISOString(),
-      };
-      await this.outbox.add(this.lease.task_id, operation);
-      this.line.push(operation);
-      this.#changed();
-    });
+    return this.#inTurn(() => this.#act(kind, payload));
+  }
+
+  /** Run after all acts before it, so that it meets the state that they leave. @param {() => Promise<void>} run @returns {Promise<void>} */
+  #inTurn(run) {
+    const done = this.#acts.then(run);
     this.#acts = done.catch(() => undefined);
     return done;
+  }
+
+  /** @param {string} kind @param {object} payload */
+  async #act(kind, payload = {}) {
+    const operation = {
+      op_id: uuid7(),
+      session: this.session,
+      sequence: this.#sequence++,
+      base_revision: this.line.revision,
+      kind,
+      payload,
+      client_time: new Date().toISOString(),
+    };
+    await this.outbox.add(this.lease.task_id, operation);
+    this.operations.push(operation);
+    this.line.push(operation);
+    this.#changed();
   }
 
   /** All acts so far are on disk. */
   settled() {
     return this.#acts;
+  }
+
+  /** End; acts that are under way still come onto the disk. */
+  close() {
+    this.#stop.abort();
+    return this.#acts;
+  }
+
+  /** Take an operation out of the line that the server refused. @param {{op_id: string}} refused */
+  #refused({ op_id }) {
+    const left = this.operations.filter((each) => each.op_id !== op_id);
+    if (left.length === this.operations.length) return;
+    this.operations = left;
+    this.line = new Line(this.given, left);
+    this.#changed();
   }
 
   /**
@@ -117,15 +149,18 @@ export class Task extends EventTarget {
     this.#changed();
   }
 
-  /** Put the draft among the masks, and return its name; empty where it has no pixel. */
+  /**
+   * Put the draft among the masks, and return its name; empty where it has no pixel.
+   * The draft is let go at once, so that what comes next, while this is on its way to the disk, is not drawn on it.
+   */
   async accept() {
     const draft = this.draft;
     if (!draft?.rle || !draft.bitmap?.area) return "";
-    this.draft = null; // what is drawn from here on is another mask
+    this.draft = null;
     try {
       if (draft.isBegun) await this.act(draft.refines ? "change" : "add", draft.payload());
     } catch (error) {
-      this.draft ??= draft;
+      this.draft ??= draft; // the disk is full, say
       throw error;
     }
     await this.saveDraft();
@@ -144,7 +179,7 @@ export class Task extends EventTarget {
       return this.saveDraft();
     }
     if (this.draft) return this.drop();
-    if (this.line.canUndo) return this.act("undo");
+    return this.#inTurn(async () => (this.line.canUndo ? this.#act("undo") : undefined));
   }
 
   async redo() {
@@ -152,7 +187,7 @@ export class Task extends EventTarget {
       this.draft.redo();
       return this.saveDraft();
     }
-    if (!this.draft && this.line.canRedo) return this.act("redo");
+    if (!this.draft) return this.#inTurn(async () => (this.line.canRedo ? this.#act("redo") : undefined));
   }
 
   get canUndo() {

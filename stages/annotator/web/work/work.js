@@ -11,6 +11,7 @@ import { text } from "../app/strings.js";
 import { originOf } from "../masks/palette.js";
 import { holdTask } from "../safe/owner.js";
 import { Bench } from "./bench.js";
+import { actsFor, compare } from "./merging.js";
 import { Queue } from "./queue.js";
 import { Task } from "./task.js";
 
@@ -41,6 +42,7 @@ class Work {
     this.queue = new Queue(app);
     const { signal } = this.#stop;
     app.outbox.addEventListener("branch", (event) => void this.#branched(/** @type {CustomEvent} */ (event).detail), { signal });
+    app.outbox.addEventListener("returned", (event) => this.#returned(/** @type {CustomEvent} */ (event).detail), { signal });
     document.addEventListener("visibilitychange", () => !document.hidden && void this.#heartbeat(), { signal });
     this.heart = setInterval(() => void this.#heartbeat(), HEARTBEAT_MS);
   }
@@ -74,10 +76,10 @@ class Work {
   async #open(ready, takeOver = false) {
     const { app } = this;
     const { task_id, round_id } = ready.lease;
-    const release = await holdTask(app.me.name, task_id, { takeOver, onLost: () => this.#lost() });
+    const release = await holdTask(app.me.name, task_id, { takeOver, onAsked: () => this.#lost(ready) });
     if (!release) return this.#elsewhere(ready);
     this.#release = release;
-    if (ready.branches.length) return this.#merge(ready, ready.branches[0].branch);
+    if (ready.branches.length) return this.#merge(ready, ready.branches[0]);
     const round = await app.api.get(`/api/rounds/${encodeURIComponent(round_id)}`).catch(() => null);
     const task = await Task.open(ready.lease, ready.line, app);
     this.bench = new Bench(this.root, task, ready.picture, {
@@ -110,14 +112,10 @@ class Work {
     const { task } = bench;
     const undecided = task.masks.filter((each) => originOf(each) === "undecided").length;
     await bench.close();
-    await task.settled();
-    try {
-      const done = await this.queue.submit(task.lease, task.line.revision);
-      this.app.say(done ? text.task.submitted(done.masks) : text.task.unsentSubmit);
-      if (done && undecided) this.app.say(`${text.task.submitted(done.masks)} ${text.task.undecided(undecided)}`);
-    } catch (error) {
-      this.app.say(/** @type {Error} */ (error).message);
-    }
+    await task.close();
+    const done = await this.queue.leave(task.lease, { submit: task.line.revision });
+    if (done === null) this.app.say(text.task.unsentSubmit);
+    else if (done) this.app.say([text.task.submitted(done.masks), undecided && text.task.undecided(undecided)].filter(Boolean).join(" "));
     await this.next();
   }
 
@@ -126,41 +124,65 @@ class Work {
     if (!bench) return;
     const reason = await askReason();
     if (!reason) return bench.painter.canvas.focus();
-    try {
-      await this.queue.skip(bench.task.lease, reason);
-      await this.next();
-    } catch (error) {
-      this.app.say(/** @type {Error} */ (error).message);
-    }
+    const { lease } = bench.task;
+    await this.#leave();
+    await this.queue.leave(lease, { skip: reason });
+    await this.next();
   }
 
-  /** Late work is on a branch: show both. @param {{task_id: number, branch: string}} found */
-  async #branched({ task_id, branch }) {
+  /** A task that was done here is not done for the server. @param {{task_id: number, message: string}} found */
+  #returned({ task_id, message }) {
+    this.queue.forget(task_id);
+    this.app.say(message);
+    if (this.root.querySelector(":scope > .notice")) void this.next(); // nothing is at work
+  }
+
+  /** Late work is on a branch: show both. @param {{task_id: number}} found */
+  async #branched({ task_id }) {
+    this.queue.forget(task_id);
     if (this.bench?.task.lease.task_id !== task_id) return; // shown when the task is opened
+    await this.#reopen(task_id);
+  }
+
+  /** Leave a task, send all of its work, and open it again as the server has it now. @param {number} taskId */
+  async #reopen(taskId) {
     await this.#leave();
     try {
-      const ready = await this.queue.again(task_id);
-      if (ready) await this.#open({ ...ready, branches: [{ branch }] });
+      await this.app.outbox.flush();
+      const ready = await this.queue.again(taskId);
+      if (ready) await this.#open(ready);
       else this.#notice(text.merge.title, text.merge.gone, [text.merge.next, () => this.next()]);
     } catch (error) {
       this.#failed(/** @type {Error} */ (error));
     }
   }
 
-  /** @param {Ready} ready @param {string} branch */
-  async #merge(ready, branch) {
-    const { showMerge } = await import("../pages/merge.js");
-    const { task_id, token } = ready.lease;
-    const path = `/api/branches/${branch}`;
-    const comparison = await this.app.api.get(`${path}?task_id=${task_id}`);
-    const info = (await this.app.api.get(`/api/tasks/${task_id}/branches`)).find((/** @type {any} */ each) => each.branch === branch);
-    const choice = await showMerge(this.root, comparison, ready.picture, info?.reason ?? "");
-    if (choice === "both") await this.app.api.post(`${path}/merge?task_id=${task_id}`, { token });
-    else await this.app.api.post(`${path}/dismiss?task_id=${task_id}`);
-    this.app.say(choice === "both" ? text.merge.merged : text.merge.dismissed);
-    this.#release();
-    const merged = await this.queue.again(task_id);
-    if (merged) await this.#open(merged);
+  /**
+   * Show a branch beside the main line, and bring what the author chooses onto the main line, as acts like all others.
+   * @param {Ready} ready
+   * @param {{branch: string, reason: string}} branch
+   */
+  async #merge(ready, { branch, reason }) {
+    const { app } = this;
+    const { task_id } = ready.lease;
+    try {
+      const lines = await app.api.get(`/api/branches/${branch}?task_id=${task_id}`);
+      const line = await app.api.get(`/api/tasks/${task_id}/line`); // what was fetched ahead may be old
+      const differences = compare(lines);
+      if (differences.length) {
+        const { showMerge } = await import("../pages/merge.js");
+        await showMerge(this.root, lines, differences, { picture: ready.picture, reason });
+      }
+      const task = await Task.open(ready.lease, line, app);
+      for (const [kind, payload] of actsFor(differences)) await task.act(kind, payload);
+      await task.close();
+      const isSent = await app.outbox.flush(task_id);
+      if (isSent) await app.api.post(`/api/branches/${branch}/settle?task_id=${task_id}`);
+      app.say(isSent ? text.merge.merged : text.merge.unsent);
+    } catch (error) {
+      return this.#failed(/** @type {Error} */ (error)); // the branch is open still, and asked about again
+    }
+    await this.#reopen(task_id);
   }
 
   /** @param {Ready} ready */
@@ -174,15 +196,15 @@ class Work {
     ]);
   }
 
-  async #lost() {
-    const taskId = this.bench?.task.lease.task_id;
-    this.#release = () => {};
+  /** Another tab takes the task. @param {Ready} ready */
+  async #lost(ready) {
+    const { task_id } = ready.lease;
     await this.#leave();
     this.#notice(text.task.lost, text.task.elsewhereHint, [
       text.task.takeOver,
       async () => {
-        const ready = taskId === undefined ? null : await this.queue.again(taskId);
-        if (ready) await this.#open(ready, true);
+        const again = await this.queue.again(task_id).catch(() => ready);
+        if (again) await this.#open(again, true);
         else await this.next();
       },
     ]);
@@ -194,21 +216,8 @@ class Work {
     try {
       await this.app.api.post("/api/tasks/heartbeat", { token: lease.token });
     } catch (error) {
-      if (error instanceof ApiError && error.code === "lease_ended" && this.bench?.task.lease === lease) await this.#leaseEnded();
+      if (error instanceof ApiError && ["lease_ended", "not_found"].includes(error.code) && this.bench?.task.lease === lease) await this.#reopen(lease.task_id);
     }
-  }
-
-  /** Go on under a new lease, if nobody else has the task. */
-  async #leaseEnded() {
-    const task = this.bench?.task;
-    if (!task) return;
-    await task.settled();
-    await this.app.outbox.flush();
-    if (this.bench?.task !== task) return; // late work took over
-    const ready = await this.queue.again(task.lease.task_id);
-    await this.#leave();
-    if (ready) await this.#open(ready);
-    else this.#notice(text.merge.title, text.merge.gone, [text.merge.next, () => this.next()]);
   }
 
   async #leave() {
@@ -217,7 +226,7 @@ class Work {
     const bench = this.bench;
     this.bench = null;
     await bench?.close();
-    await bench?.task.settled();
+    await bench?.task.close();
     this.#release();
     this.#release = () => {};
     this.app.bar.actions.replaceChildren();
@@ -228,8 +237,6 @@ class Work {
     if (code === "offline") {
       this.#notice(text.saved.offline(this.app.outbox.unsent), text.task.offlineNone);
       this.#timer = setTimeout(() => void this.next(), RETRY_MS);
-    } else if (code === "login_required") {
-      location.reload();
     } else {
       this.#notice(text.error.title, error.message, [text.task.tryAgain, () => this.next()]);
     }

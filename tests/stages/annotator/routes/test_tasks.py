@@ -125,6 +125,10 @@ def test_work_after_the_lease_ended_is_kept_on_a_branch(site: Site, ann: TestCli
     assert [mask["mask"] for mask in both["branch"]["masks"]] == ["m1", "m2"]
     dismissed = ann.post(f"/api/branches/{branch}/dismiss", params={"task_id": lease["task_id"]})
     assert dismissed.status_code == 200
+    settled = ann.post(f"/api/branches/{branch}/settle", params={"task_id": lease["task_id"]})
+    assert settled.status_code == 200
+    (stored,) = site.server.workspace.operations.branches(lease["task_id"], state="merged")
+    assert stored.branch == branch
 
 
 def test_another_persons_task_can_be_neither_read_nor_written(site: Site, ann: TestClient, bob: TestClient) -> None:

@@ -111,14 +111,21 @@ class Person:
     context: BrowserContext
     problems: list[str] = field(default_factory=list)
     """Messages that the browser's console should not have."""
+    expected: str = ""
+    """Beginning of messages that may be there; empty for none."""
 
     def open(self, path: str = "/", *, wait_for: str = "canvas.picture") -> Page:
         page = self.context.new_page()
         page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("console", lambda message: message.type == "error" and self.note(message.text))
         page.goto(path)
         page.wait_for_selector(wait_for, timeout=60_000)
         return page
+
+    def note(self, message: str) -> None:
+        """Note an error of the browser's console."""
+        if not (self.expected and message.startswith(self.expected)):
+            self.problems.append(message)
 
     def task_id(self, page: Page) -> int:
         """Id of the task on the page."""

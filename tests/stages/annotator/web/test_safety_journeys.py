@@ -1,0 +1,256 @@
+"""Nothing that an annotator did is lost: offline, under a killed server, in two tabs, after the lease or login ended."""
+
+import json
+from collections.abc import Callable
+
+from playwright.sync_api import Page, Route, expect
+
+from storage.workspace.records import Branch
+from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, rows, wait_until_saved
+
+Make = Callable[..., Person]
+
+UNANSWERED = "Failed to load resource"
+"""Beginning of what Chromium's console says of a request that failed: expected in these journeys."""
+
+
+def test_work_goes_on_offline_and_arrives_when_the_network_is_back(site: PageSite, person: Make) -> None:
+    site.open_round("places", "nuts_0")
+    ann = tolerant(person("offline-ann"))
+    page = ann.open()
+    first = ann.task_id(page)
+
+    # Two masks, one undone; the picture is submitted, and the next one is there
+    ann.context.set_offline(True)
+    paint(page, -60)
+    paint(page, 60)
+    page.keyboard.press("Control+z")
+    expect(page.locator(".masks li")).to_have_count(1)
+    expect(page.locator(".saved")).to_have_attribute("data-state", "offline")
+    expect(page.locator(".saved")).to_contain_text("3 kept here")
+    page.keyboard.press("Control+Enter")
+    page.locator(f"html[data-task]:not([data-task='{first}'])").wait_for(state="attached")
+    second = ann.task_id(page)
+    paint(page, 0)
+    assert ann.state(first).revision == ann.state(second).revision == 0
+
+    ann.context.set_offline(False)
+    wait_until_saved(page)
+    with site.workspace() as workspace:
+        (submission,) = workspace.submissions.read(task_id=first)
+    assert (submission.masks, submission.state) == (1, "submitted")
+    assert (ann.state(first).revision, len(ann.state(second).masks)) == (3, 1)
+    assert branches(site, first, second) == []
+
+
+def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("killed-ann"))
+    page = ann.open()
+    task = ann.task_id(page)
+    paint(page, -60)
+    wait_until_saved(page)
+    site.kill()
+    try:
+        paint(page, 60)
+        page.keyboard.press("Control+z")
+        page.keyboard.press("Control+Shift+Z")
+        expect(page.locator(".saved")).to_have_attribute("data-unsent", "3")
+        expect(page.locator(".masks li")).to_have_count(2)
+    finally:
+        site.start()
+    wait_until_saved(page)
+    state = ann.state(task)
+    assert (len(state.masks), state.revision, state.ignored) == (2, 4, 0)
+    assert branches(site, task) == []
+
+
+def test_a_reload_brings_back_masks_draft_and_undo(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("reload-ann"))
+    page = ann.open()
+    task = ann.task_id(page)
+    paint(page, -60)
+    wait_until_saved(page)
+    ann.context.set_offline(True)
+    paint(page, 60)
+    expect(page.locator(".saved")).to_have_attribute("data-unsent", "1")
+    ann.context.set_offline(False)
+    page.keyboard.press("q")
+    click(page)
+    page.keyboard.press("c")
+    expect(page.locator(".choice").nth(1)).to_have_attribute("aria-pressed", "true")
+
+    page.reload()
+    expect(page.locator(".choice").nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".masks li")).to_have_count(2)
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(3)
+    for count in (2, 1, 0):
+        page.keyboard.press("Control+z")
+        expect(page.locator(".masks li")).to_have_count(count)
+    page.keyboard.press("Control+Shift+Z")
+    wait_until_saved(page)
+    state = ann.state(task)
+    assert (len(state.masks), state.revision, state.ignored) == (1, 7, 0)
+    assert branches(site, task) == []
+
+
+def test_of_two_tabs_one_has_the_task_and_the_other_can_take_it_over(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = person("tabs-ann")
+    one = ann.open()
+    task = ann.task_id(one)
+    paint(one, -60)
+    one.keyboard.press("q")
+    click(one)
+
+    # The second tab says so, and takes over masks and draft; the first one says so
+    two = ann.open(wait_for=".notice button")
+    expect(two.locator(".notice")).to_contain_text("open in another tab")
+    two.locator(".notice button").click()
+    expect(two.locator(".choice")).to_have_count(3)
+    expect(one.locator(".notice")).to_contain_text("in another tab")
+    two.keyboard.press("Enter")
+    expect(two.locator(".masks li")).to_have_count(2)
+    wait_until_saved(two)
+    expect(one.locator(".saved")).to_have_attribute("data-unsent", "0")
+
+    # And back
+    one.locator(".notice button").click()
+    expect(one.locator(".masks li")).to_have_count(2)
+    paint(one, 60)
+    wait_until_saved(one)
+    assert (len(ann.state(task).masks), ann.state(task).revision) == (3, 3)
+    assert branches(site, task) == []
+
+
+def test_late_work_after_the_lease_ended_is_merged_by_its_author(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("late-ann"))
+    page = ann.open()
+    task = ann.task_id(page)
+    paint(page, -60)
+    wait_until_saved(page)
+    (common,) = ann.state(task).masks
+
+    # Offline the mask is changed and one is drawn, the lease ends, and elsewhere the same mask is changed as well
+    ann.context.set_offline(True)
+    page.locator(".masks li").first.click()
+    paint(page, -30)
+    page.keyboard.press("Escape")
+    paint(page, 60)
+    expect(page.locator(".saved")).to_have_attribute("data-unsent", "2")
+    with site.workspace() as workspace:
+        (lease,) = workspace.leases.held(ann.name)
+        workspace.leases.release(lease.token, actor="lea")
+    other = person(ann.name).open()
+    assert ann.task_id(other) == task
+    other.locator(".masks li").first.click()
+    paint(other, -80, height=40)
+    wait_until_saved(other)
+    elsewhere = ann.state(task)
+    other.close()
+
+    # Back online the work is on a branch, and the page shows both lines
+    ann.context.set_offline(False)
+    page.wait_for_selector(".merge .differences", timeout=30_000)
+    (branch,) = branches(site, task)
+    assert (branch.reason, branch.state) == ("the lease has ended", "open")
+    expect(page.locator(".merge canvas")).to_have_count(2)
+    expect(page.locator(".differences fieldset")).to_have_count(2)
+    expect(page.locator("input[value=both]")).to_be_checked()
+    assert ann.state(task) == elsewhere
+    page.locator(".merge button.primary").click()
+    expect(page.locator(".masks li")).to_have_count(3)
+    wait_until_saved(page)
+
+    # The main line has the mask of the server, the one that was drawn over it, and the new one
+    state = ann.state(task)
+    assert (len(state.masks), state.revision, state.ignored) == (3, 4, 0)
+    assert state.masks[0] == elsewhere.masks[0] != common
+    with site.workspace() as workspace:
+        drawn = workspace.operations.state(task, ann.name, branch=branch.branch).masks
+    assert [mask.rle for mask in state.masks[1:]] == [mask.rle for mask in drawn]
+    assert [each.state for each in branches(site, task)] == ["merged"]
+
+
+def test_an_ended_login_is_renewed_in_place(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("login-ann"))
+    page = ann.open()
+    task = ann.task_id(page)
+    with site.workspace() as workspace:
+        workspace.users.set_password(ann.name, "correct horse battery")  # ends all logins
+    paint(page, -60)
+    dialog = page.locator("dialog")
+    expect(dialog).to_contain_text("Nothing is lost")
+    expect(dialog.locator("input[name=name]")).to_have_value(ann.name)
+    assert ann.state(task).revision == 0
+    dialog.locator("input[type=password]").fill("correct horse battery")
+    page.keyboard.press("Enter")
+    wait_until_saved(page)
+    expect(dialog).to_have_count(0)
+    page.keyboard.press("q")
+    click(page, 60)
+    page.keyboard.press("Enter")
+    wait_until_saved(page)
+    assert len(ann.state(task).masks) == rows(page) == 2
+
+
+def test_one_refused_operation_leaves_the_others_alone(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("refused-ann"))
+    page = ann.open()
+    task = ann.task_id(page)
+    broken: set[str] = set()
+
+    def break_the_second(route: Route) -> None:
+        """Give the second mask a size that the server has to refuse."""
+        body = json.loads(route.request.post_data or "")
+        added = [each for each in body["operations"] if each["kind"] == "add"]
+        broken.update(each["op_id"] for each in added[1:2] if not broken)
+        for each in added:
+            if each["op_id"] in broken:
+                each["payload"]["rle"]["size"] = [1, 1]
+        route.continue_(post_data=json.dumps(body))
+
+    ann.context.set_offline(True)
+    for dx in (-90, 0, 90):
+        paint(page, dx)
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+Z")
+    page.route("**/api/operations", break_the_second)
+    ann.context.set_offline(False)
+    expect(page.locator("button.refused")).to_have_text("1 refused", timeout=30_000)
+    wait_until_saved(page)
+    expect(page.locator(".masks li")).to_have_count(2)
+    state = ann.state(task)
+    assert (len(state.masks), state.revision, state.ignored) == (2, 4, 0)
+
+    # The refused mask is kept, and can be saved as a file
+    page.locator("button.refused").click()
+    with page.expect_download() as download:
+        page.get_by_text("Save as a file").click()
+    (kept,) = json.loads(download.value.path().read_text())
+    assert kept["operation"]["op_id"] in broken
+    assert kept["operation"]["payload"]["rle"]["size"] != [1, 1]
+
+
+def tolerant(someone: Person) -> Person:
+    """Somebody whose browser may report requests without an answer."""
+    someone.expected = UNANSWERED
+    return someone
+
+
+def paint(page: Page, dx: float, *, height: float = 20) -> None:
+    """Draw a mask by hand, or on the selected one, and accept it; needs no server."""
+    page.keyboard.press("b")
+    drag(page, (dx, -height), (dx, height))
+    page.keyboard.press("Enter")
+
+
+def branches(site: PageSite, *task_ids: int) -> list[Branch]:
+    """All branches of some tasks, whatever became of them."""
+    with site.workspace() as workspace:
+        return [each for task in task_ids for each in workspace.operations.branches(task, state=None)]
