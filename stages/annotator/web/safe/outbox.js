@@ -57,19 +57,18 @@ export class Outbox extends EventTarget {
 
   /**
    * Keep an operation, and send it soon. When the promise is fulfilled, the operation is on this machine's disk.
-   * @param {number} taskId
+   * @param {{task_id: number, token: string}} lease
    * @param {import("./store.js").Operation} operation
    */
-  async add(taskId, operation) {
+  async add({ task_id, token }, operation) {
     this.#adding++;
     this.unsent++;
     this.#changed();
     try {
-      const token = await this.store.tokenOf(taskId);
-      await this.store.addOperation({ task_id: taskId, token, state: "unsent", operation });
+      await this.store.addOperation({ task_id, token, state: "unsent", operation });
     } finally {
       this.#adding--;
-      await this.#count();
+      void this.#count();
     }
     this.channel.postMessage({ name: "count" });
     void this.send();

@@ -108,7 +108,7 @@ export class Task extends EventTarget {
       payload,
       client_time: new Date().toISOString(),
     };
-    await this.outbox.add(this.lease.task_id, operation);
+    await this.outbox.add(this.lease, operation);
     this.operations.push(operation);
     this.line.push(operation);
     this.#changed();
