@@ -24,6 +24,7 @@ from storage.objects.stores import ObjectStore, open_store
 from storage.protocol import commits, plans
 from storage.protocol.commits import Commit
 from storage.protocol.erasures import Erasures, read_erasures
+from storage.protocol.handovers import Handovers
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.protocol.promotions import Promotions
@@ -93,6 +94,11 @@ class Dataset:
     def promotions(self) -> Promotions:
         """Methods for the chain of decisions about the dataset's promoted model."""
         return Promotions(self.store)
+
+    @property
+    def handovers(self) -> Handovers:
+        """Methods for the hand-overs between the steps of flows."""
+        return Handovers(self.store)
 
     @property
     def maintenance(self) -> Maintenance:

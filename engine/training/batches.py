@@ -44,6 +44,10 @@ class Batch:
     """Choice of each first prompt, bool: true takes the box, false the click."""
     uniforms_RP3: Tensor
     """Random numbers of each correction click, float32 in [0, 1)."""
+    weights_P: Tensor
+    """Weight of each target in the losses of predicted masks, float32; 0 for a rejected mask."""
+    rejected_P: Tensor
+    """Whether people rejected the target, bool: then it is no ground truth."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy the batch to another device."""
@@ -64,6 +68,8 @@ class Batch:
             boxes_P4=self.boxes_P4[rows],
             is_box_P=self.is_box_P[rows],
             uniforms_RP3=self.uniforms_RP3[:, rows],
+            weights_P=self.weights_P[rows],
+            rejected_P=self.rejected_P[rows],
         )
 
 
@@ -120,6 +126,8 @@ def make_samples(
         "boxes_P4": np.concatenate(stacked["boxes"]),
         "is_box_P": np.concatenate(stacked["is_box"]),
         "uniforms_RP3": np.concatenate(stacked["uniforms"], 1),
+        "weights_P": np.concatenate(stacked["weights"]),
+        "rejected_P": np.concatenate(stacked["rejected"]),
     }
 
 
@@ -139,6 +147,8 @@ def to_batch(samples: Samples, config: BatchConfig, device: torch.device) -> Bat
         boxes_P4=here["boxes_P4"],
         is_box_P=here["is_box_P"],
         uniforms_RP3=here["uniforms_RP3"],
+        weights_P=here["weights_P"],
+        rejected_P=here["rejected_P"],
     )
 
 
@@ -161,6 +171,8 @@ def _make_sample(
         "boxes": np.stack([noisy_box(mask, rng) for mask in cut.masks_NHW]),
         "is_box": rng.random(config.prompts) < config.box_fraction,
         "uniforms": rng.random((config.max_corrections, config.prompts, 3), dtype=np.float32),
+        "weights": np.ones(config.prompts, np.float32) if cut.weights_N is None else cut.weights_N,
+        "rejected": np.zeros(config.prompts, np.bool_) if cut.rejected_N is None else cut.rejected_N,
     }
 
 

@@ -101,11 +101,18 @@ def cut_some_photo(
 
 
 def cut_photo(
-    image_HW3: np.ndarray, masks_NHW: np.ndarray, rng: Generator, window: WindowConfig, prompts: int | None
+    image_HW3: np.ndarray,
+    masks_NHW: np.ndarray,
+    rng: Generator,
+    window: WindowConfig,
+    prompts: int | None,
+    *,
+    weights_N: np.ndarray | None = None,
+    rejected_N: np.ndarray | None = None,
 ) -> Cut | None:
     """Cut a window of a photo and its masks (uint8 {0, 1}); return None when the window shows no mask to train on.
 
-    With `prompts` None, the cut has every mask of a size to train on.
+    With `prompts` None, the cut has every mask of a size to train on. `weights_N` and `rejected_N` are those of `Cut`.
     """
     image_hw = (image_HW3.shape[0], image_HW3.shape[1])
     if window.large_scale_jitter is not None:
@@ -117,16 +124,22 @@ def cut_photo(
     shown = rng.permutation(np.flatnonzero(shown_NHW.any((1, 2))))
     mirrored = bool(rng.random() < MIRRORED_FRACTION)
     kept: list[np.ndarray] = []
+    numbers: list[int] = []
     for number in shown:
         mask_HW = (scale(shown_NHW[number] * np.uint8(255), content_hw) > 127).astype(np.uint8)
         if window.min_mask_px <= mask_HW.sum() <= window.max_mask_fraction * mask_HW.size:
             kept.append(mask_HW[:, ::-1] if mirrored else mask_HW)
+            numbers.append(int(number))
         if len(kept) == prompts:
             break
     if not kept:
         return None
     content_HW3 = scale(image_HW3[rows, columns], content_hw)
+    drawn = [k % len(kept) for k in range(prompts or len(kept))]
+    of_cut = np.array(numbers)[drawn]
     return Cut(
         image_HW3=np.ascontiguousarray(content_HW3[:, ::-1] if mirrored else content_HW3),
-        masks_NHW=np.ascontiguousarray(np.stack([kept[k % len(kept)] for k in range(prompts or len(kept))])),
+        masks_NHW=np.ascontiguousarray(np.stack([kept[k] for k in drawn])),
+        weights_N=None if weights_N is None else weights_N[of_cut],
+        rejected_N=None if rejected_N is None else rejected_N[of_cut],
     )

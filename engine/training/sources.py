@@ -38,6 +38,10 @@ class Cut:
     """Pixels of the content without padding, uint8 RGB, at most side_px x side_px."""
     masks_NHW: np.ndarray
     """Ground truth, uint8 {0, 1}: one mask per prompt, or every mask of the window (`Source.cut_all`)."""
+    weights_N: np.ndarray | None = None
+    """Weight of each mask in the losses of predicted masks, float32; None means 1 for each. A rejected mask has 0."""
+    rejected_N: np.ndarray | None = None
+    """Whether people rejected each mask, bool, so that it is no ground truth; None means that they rejected none."""
 
 
 class Source(Protocol):

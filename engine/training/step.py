@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -113,7 +112,7 @@ def forward_step(
     points_PK2, labels_PK = batch.clicks_P2[:, None], torch.ones_like(image_index_P)[:, None]
     predictions = predict(points_PK2, labels_PK, None)
     scores = score_masks(predictions.logits_P4LL, batch.targets_PLL)
-    loss = first_prompt_loss(predictions, scores.loss_PM, scores.iou_PM, objective)
+    loss = first_prompt_loss(predictions, scores.loss_PM, scores.iou_PM, objective, batch)
     chosen_P1 = predictions.predicted_iou_P4[:, 1:].argmax(1, keepdim=True) + 1
     chosen_iou = scores.iou_PM.gather(1, chosen_P1).mean()
     corrected_iou = chosen_iou
@@ -137,8 +136,8 @@ def forward_step(
             labels_PK = torch.cat([labels_PK, click_labels_P[:, None]], 1)
         corrected = predict(points_PK2, labels_PK, previous_P1LL)
         single = score_masks(corrected.logits_P4LL[:, :1], batch.targets_PLL)
-        iou_loss = F.mse_loss(corrected.predicted_iou_P4[:, :1], single.iou_PM)
-        loss = loss + single.loss_PM.mean() + objective.iou_weight * iou_loss
+        iou_loss = iou_errors(corrected.predicted_iou_P4[:, :1], single.iou_PM, batch.rejected_P).mean()
+        loss = loss + (batch.weights_P * single.loss_PM[:, 0]).mean() + objective.iou_weight * iou_loss
         corrected_iou = single.iou_PM.mean()
         previous_P1LL = corrected.logits_P4LL[:, :1].detach()
     loss = loss / (1 + 0.5 * len(rounds))
@@ -203,12 +202,25 @@ def decode_window(
     return Predictions(logits_P4LL=logits_P4LL.float(), predicted_iou_P4=iou_P4.float())
 
 
-def first_prompt_loss(predictions: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective) -> Tensor:
-    """Add up the minimum loss of the three masks, the single mask's loss and the IoU head's squared error, weighted."""
-    iou_error_P4 = objective.iou_weight * (predictions.predicted_iou_P4 - iou_P4) ** 2
-    three = min_loss(loss_P4[:, 1:], mean_fraction=objective.idle_mask_fraction).mean() + iou_error_P4[:, 1:].mean()
-    single = loss_P4[:, 0].mean() + iou_error_P4[:, 0].mean()
+def first_prompt_loss(
+    predictions: Predictions, loss_P4: Tensor, iou_P4: Tensor, objective: Objective, batch: Batch
+) -> Tensor:
+    """Add up the minimum loss of the three masks, the single mask's loss and the IoU head's error, weighted."""
+    iou_error_P4 = objective.iou_weight * iou_errors(predictions.predicted_iou_P4, iou_P4, batch.rejected_P)
+    best_P = min_loss(loss_P4[:, 1:], mean_fraction=objective.idle_mask_fraction)
+    three = (batch.weights_P * best_P).mean() + iou_error_P4[:, 1:].mean()
+    single = (batch.weights_P * loss_P4[:, 0]).mean() + iou_error_P4[:, 0].mean()
     return three + objective.single_mask_weight * single
+
+
+def iou_errors(predicted_PM: Tensor, iou_PM: Tensor, rejected_P: Tensor) -> Tensor:
+    """Compute the squared error of the IoU head, float32 [P, M].
+
+    Of a rejected mask it is only known that it is wrong. A prediction should therefore rate itself 0 as far as it
+    repeats that mask; what it rates itself where it does not, is left open.
+    """
+    rated_zero_PM = iou_PM * predicted_PM**2
+    return torch.where(rejected_P[:, None], rated_zero_PM, (predicted_PM - iou_PM) ** 2)
 
 
 def _take(logits_P4LL: Tensor, chosen_P1: Tensor) -> Tensor:
@@ -224,6 +236,8 @@ def _some_prompts(batch: Batch, some: slice) -> Batch:
         boxes_P4=batch.boxes_P4[some],
         is_box_P=batch.is_box_P[some],
         uniforms_RP3=batch.uniforms_RP3[:, some],
+        weights_P=batch.weights_P[some],
+        rejected_P=batch.rejected_P[some],
     )
 
 

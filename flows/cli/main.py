@@ -23,6 +23,7 @@ from flows.cli import (
     evaluate,
     maintenance,
     models,
+    retrain,
     rounds,
     run,
     scenes,
@@ -46,7 +47,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.rebuild,
         maintenance.upgrade,
     ],
-    "Models": [evaluate.evaluate, training.train, train_seed.train_seed],
+    "Models": [evaluate.evaluate, training.train, retrain.retrain, train_seed.train_seed],
     "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }

@@ -157,8 +157,6 @@ class GenerationLine:
 
 def describe_generation(generation: "Generation") -> DescribedGeneration:
     """Describe a generation with what each check of the gate found."""
-    checks = generation.evidence.get("checks", ())
-    assert isinstance(checks, list | tuple)
     return DescribedGeneration(
         generation=generation.number,
         decision=generation.decision,
@@ -168,7 +166,7 @@ def describe_generation(generation: "Generation") -> DescribedGeneration:
         made_by=generation.made_by,
         made_at=generation.made_at,
         reason=generation.reason,
-        checks=tuple(f"{'passed' if each['passed'] else 'FAILED'}: {each['says']}" for each in checks),
+        checks=generation.findings,
     )
 
 

@@ -13,7 +13,9 @@ from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import MIN_SIDE, generate_scenes
 from engine.training.calibrate import CalibrationConfig
 from engine.training.scene_bank import BankConfig, SceneBank
+from engine.training.sources import Source
 from engine.training.train import TrainConfig
+from stages.training.round_source import RoundSource, count_round_images
 from stages.training.snapshot_source import SnapshotSource, SplitSide, count_images
 from storage.dataset import Dataset
 
@@ -35,6 +37,16 @@ class DataConfig:
     """Number of images of which one is held out, at least 2; 5 holds out every fifth image."""
     model_ids: tuple[str, ...] = ()
     """Ids of the models whose masks are trained on; empty: all masks."""
+    rounds: tuple[str, ...] = ()
+    """Ids of the closed rounds whose masks alone are trained on, weighted by their correction, with replay beside them;
+    empty: all masks of the snapshot, with `scene_share`.
+    """
+    replayed_rounds: tuple[str, ...] = ()
+    """Ids of the rounds that the parent was trained on; with the scenes they are the replay, half each."""
+    replay_fraction: float = 0.5
+    """Fraction of training images that replay what the parent knows, in [0, 1]; 1 trains on nothing new. It applies
+    where `rounds` is given.
+    """
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     def __post_init__(self) -> None:
@@ -43,6 +55,8 @@ class DataConfig:
                 f"scene_share {self.scene_share}, held_out_every {self.held_out_every}: expected a fraction in [0, 1) "
                 "and a whole number of at least 2"
             )
+        if not 0 <= self.replay_fraction <= 1:
+            raise ValueError(f"replay_fraction {self.replay_fraction}: expected a fraction in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +116,12 @@ class OpenJob:
     parent: Model
     scenes: SceneBank
 
-    def images(self, *, held_out: bool) -> SnapshotSource:
+    def images(self, *, held_out: bool) -> Source:
         """Return the snapshot's images with masks: the held-out images, or the images to train on."""
         data = self.job.data
         side = SplitSide(held_out_every=data.held_out_every, held_out=held_out)
+        if data.rounds:
+            return RoundSource(self.dataset, self.job.snapshot, data.rounds, side)
         return SnapshotSource(self.dataset, self.job.snapshot, model_ids=data.model_ids, side=side)
 
 
@@ -145,8 +161,11 @@ def split_images(job: TrainingJob, dataset: Dataset) -> ImageSplit:
         NotFound: There is no such snapshot.
         ValueError: No image is left to train on, or no image is held out.
     """
-    every = job.data.held_out_every
-    trained, held_out = count_images(dataset, job.snapshot, held_out_every=every, model_ids=job.data.model_ids)
+    every, rounds = job.data.held_out_every, job.data.rounds
+    if rounds:
+        trained, held_out = count_round_images(dataset, job.snapshot, rounds, held_out_every=every)
+    else:
+        trained, held_out = count_images(dataset, job.snapshot, held_out_every=every, model_ids=job.data.model_ids)
     by_models = f" by {', '.join(job.data.model_ids)}" if job.data.model_ids else ""
     if not trained + held_out:
         raise ValueError(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from engine.model.card import ModelCard
@@ -65,6 +66,8 @@ def _calibrate(opened: OpenJob, trained: Sam, held_out: Source, log: Callable[[s
     """Calibrate the IoU head on held-out images and scenes, and return a description for the card."""
     job = opened.job
     sources: dict[str, Source] = {"held out": held_out} | ({"scenes": opened.scenes} if job.data.scene_share else {})
+    if job.data.rounds and job.data.replay_fraction == 1:
+        sources = {"scenes": opened.scenes}  # a control learns nothing from new masks
     try:
         return calibrate_on(trained, job.train.batch, sources, job.data.calibration)
     except ValueError as error:  # a head that hardly varies: no reason to lose the training
@@ -83,6 +86,8 @@ def _describe(opened: OpenJob, seconds: float) -> dict[str, Any]:
         "seconds_of_last_run": round(seconds, 1),
         "config": dataclasses.asdict(job.train),
         "data": dataclasses.asdict(job.data),
+        "rounds": [*opened.parent.card.training.get("rounds", []), *job.data.rounds],
+        "code": f"gigamask {version('gigamask')}",
     }
 
 

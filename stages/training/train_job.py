@@ -18,6 +18,8 @@ from engine.training.sources import MixedSource, Source
 from engine.training.train import train
 from stages.training.job import OpenJob, TrainedModel, TrainingJob, open_job
 from stages.training.publish import publish_trained
+from stages.training.round_source import RoundSource
+from stages.training.snapshot_source import SplitSide
 from stages.training.work_folder import WorkLog
 
 
@@ -59,6 +61,20 @@ def train_job(job: TrainingJob, peers: Peers, log: Callable[[str], None]) -> Tra
 
 
 def _training_source(opened: OpenJob) -> Source:
-    """Mix the snapshot's training images with scenes."""
-    images, fraction = opened.images(held_out=False), opened.job.data.scene_share
+    """Mix the snapshot's training images with scenes, or those of new rounds with replay."""
+    data = opened.job.data
+    if data.rounds:
+        return _rounds_and_replay(opened)
+    images, fraction = opened.images(held_out=False), data.scene_share
     return MixedSource([(images, 1 - fraction), (opened.scenes, fraction)]) if fraction else images
+
+
+def _rounds_and_replay(opened: OpenJob) -> Source:
+    """Mix the masks of new rounds with scenes and with the rounds that the parent was trained on."""
+    data, side = opened.job.data, SplitSide(held_out_every=opened.job.data.held_out_every, held_out=False)
+    replay: list[Source] = [opened.scenes]
+    if data.replayed_rounds:
+        replay.append(RoundSource(opened.dataset, opened.job.snapshot, data.replayed_rounds, side))
+    parts = [(opened.images(held_out=False), 1 - data.replay_fraction)]
+    parts += [(source, data.replay_fraction / len(replay)) for source in replay]
+    return MixedSource([(source, weight) for source, weight in parts if weight > 0])

@@ -82,6 +82,13 @@ class Generation:
     sha256: str = field(default="", compare=False)
     """SHA-256 of the stored generation, in hex."""
 
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Finding of each check of the gate, in words; empty where nothing was measured."""
+        checks = self.evidence.get("checks", ())
+        assert isinstance(checks, list | tuple)
+        return tuple(f"{'passed' if each['passed'] else 'FAILED'}: {each['says']}" for each in checks)
+
 
 class Promotions:
     """The chain of generations of one dataset; `dataset.promotions` is an instance."""

@@ -19,6 +19,7 @@ from storage.formats.documents import json_bytes
 from storage.objects.stores import ObjectStore
 from storage.protocol.commits import Commit, Part, list_commits
 from storage.protocol.erasures import Erasures, read_erasures
+from storage.protocol.handovers import is_handover_key
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.protocol.plans import is_plan_key, list_plan_ids, read_plan
 from storage.protocol.promotions import Promotions, is_promotion_key
@@ -242,6 +243,7 @@ def _check_names(store: ObjectStore, faults: Faults) -> None:
         ("folds/", is_fold_key),
         ("snapshots/", is_snapshot_key),
         ("promotions/", is_promotion_key),
+        ("handovers/", is_handover_key),
     )
     for prefix, is_own in checks:
         with faults.guard(prefix, "make the folder readable"):

@@ -16,7 +16,7 @@ from engine.training.batches import Batch, make_batch
 from engine.training.initialise import fresh_sam
 from engine.training.scene_bank import SceneBank
 from engine.training.sources import WindowConfig
-from engine.training.step import Objective, forward_step
+from engine.training.step import Objective, forward_step, iou_errors
 from engine.training.train import learn_from
 from tests.engine.training.tiny import TINY_BANK, TINY_SAM, TINY_TRAINING, TINY_VIT, square_scenes
 
@@ -97,3 +97,22 @@ def test_a_vit_step_is_the_networks_own_answer(tmp_path: Path) -> None:
     loss, scores = forward_step(sam, batch, corner_cells_xy=(0, 0), rounds=(True, False), bf16=True)
     assert torch.isfinite(loss)
     assert 0 <= scores.corrected_iou <= 1
+
+
+def test_a_rejected_mask_teaches_the_iou_head_alone(tmp_path: Path) -> None:
+    sam = fresh_sam(TINY_SAM, seed=5)
+    batch = batch_of_squares(tmp_path, TINY_SAM)
+    rejected = replace(batch, weights_P=torch.zeros_like(batch.weights_P), rejected_P=~batch.rejected_P)
+    loss, _ = forward_step(sam, rejected, corner_cells_xy=(0, 0), rounds=(True,), bf16=False)
+    loss.backward()  # type: ignore[no-untyped-call]
+    head = [weight.grad for weight in sam.mask_decoder.iou_prediction_head.parameters()]
+    masks = [weight.grad for weight in sam.mask_decoder.output_hypernetworks_mlps.parameters()]
+    assert any(grad is not None and grad.abs().sum() > 0 for grad in head)
+    assert all(grad is None or grad.abs().sum() == 0 for grad in masks)
+
+
+def test_a_prediction_that_repeats_a_rejected_mask_should_rate_itself_zero() -> None:
+    predicted, overlap = torch.tensor([[0.8, 0.8, 0.8]]), torch.tensor([[1.0, 0.5, 0.0]])
+    torch.testing.assert_close(iou_errors(predicted, overlap, torch.tensor([True])), torch.tensor([[0.64, 0.32, 0.0]]))
+    ordinary = iou_errors(predicted, overlap, torch.tensor([False]))
+    torch.testing.assert_close(ordinary, torch.tensor([[0.04, 0.09, 0.64]]))

@@ -257,6 +257,8 @@ def test_a_window_and_its_points_are_placed_alike_in_the_frame() -> None:
         boxes_P4=nothing,
         is_box_P=torch.tensor([False]),
         uniforms_RP3=torch.zeros(3, 1, 3),
+        weights_P=torch.ones(1),
+        rejected_P=torch.tensor([False]),
     )
     for left, top in ((0, 0), (3, 1), (4, 4)):
         tokens = encode_prompts(sam, batch, click_P2[:, None], torch.ones(1, 1, dtype=torch.int64), (left, top))
