@@ -99,7 +99,7 @@ def train_on_rounds(
         return str(done.result["model_id"])
 
     # Train it, or go on
-    described = {"dataset": dataset.uri, "key": key}
+    described: dict[str, object] = {"dataset": dataset.uri, "key": key}
     job = TrainingJob(
         dataset=dataset.uri,
         snapshot=new.snapshot,

@@ -104,7 +104,7 @@ def test_a_rejected_mask_teaches_the_iou_head_alone(tmp_path: Path) -> None:
     batch = batch_of_squares(tmp_path, TINY_SAM)
     rejected = replace(batch, weights_P=torch.zeros_like(batch.weights_P), rejected_P=~batch.rejected_P)
     loss, _ = forward_step(sam, rejected, corner_cells_xy=(0, 0), rounds=(True,), bf16=False)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     head = [weight.grad for weight in sam.mask_decoder.iou_prediction_head.parameters()]
     masks = [weight.grad for weight in sam.mask_decoder.output_hypernetworks_mlps.parameters()]
     assert any(grad is not None and grad.abs().sum() > 0 for grad in head)

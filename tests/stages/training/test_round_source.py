@@ -113,7 +113,9 @@ def test_corrected_masks_count_by_their_correction_and_rejected_ones_warn(
     }
     assert by_area[100] == (1.0, False)
     corrected = next(area for area in by_area if area not in (100, 32 * 32))
-    assert by_area[corrected] == (pytest.approx(0.5 + UNCORRECTED_WEIGHT), False)
+    weight, is_rejected = by_area[corrected]
+    assert weight == pytest.approx(0.5 + UNCORRECTED_WEIGHT)
+    assert not is_rejected
     (without,) = read_round_images(dataset, snapshot, [opened], [image_id], with_rejected=False)
     assert not any(without.rejected)
 
