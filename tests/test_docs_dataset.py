@@ -117,6 +117,8 @@ ANSWERS = {
     "Masks per hour of work, by model": [("seed-0123", 3600.0), ("vit_b-4567", 3600.0)],
     "Masks by annotator and round": 0,  # nobody drew any
     "Seconds per mask, by stage and origin": 0,
+    "Seconds and masks of an answer, on images that began with masks and on those that began empty": 0,
+    "Agreement of annotators, over images that several of them answered": 0,
     "Images erased, and why": 0,  # nobody erased any
     "Changes between two snapshots, shard by shard; query both and compare": 3,
 }

@@ -69,6 +69,7 @@ ROUND_COMMANDS: dict[str, Callable[..., None]] = {
     "pause": rounds.round_pause,
     "reopen": rounds.round_reopen,
     "cancel": rounds.round_cancel,
+    "simulate": rounds.round_simulate,
     "close": rounds.round_close,
     "withdraw": rounds.round_withdraw,
     "report": rounds.round_report,

@@ -1,4 +1,4 @@
-"""The commands below `gigamask round`: open, status, extend, pause, reopen, cancel, close, withdraw and report."""
+"""The commands below `gigamask round`: from opening a round to its report."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -203,6 +203,45 @@ def round_cancel(
     with _open(dataset, workspace) as opened:
         opened.rounds.cancel(round_id)
         _print_changed(opened, round_id, as_json)
+
+
+def round_simulate(
+    round_id: RoundId,
+    truth: Annotated[
+        Path, typer.Option("--truth", help="Folder of the round's photos with their masks as SA-1B JSON.")
+    ],
+    dataset: DatasetUri = DEFAULT_DATASET,
+    workspace: WorkspacePlace = None,
+    url: Annotated[str, typer.Option("--url", help="Address of the annotation server.")] = "http://127.0.0.1:8765",
+    annotators: Annotated[int, typer.Option("--annotators", help="Number of simulated annotators.", min=1)] = 2,
+    pace: Annotated[
+        float, typer.Option("--pace", help="Simulated seconds that pass in a real second.", min=0.001)
+    ] = 1000.0,
+    max_masks: Annotated[
+        int, typer.Option("--max-masks", help="Most masks that each makes on an image, the largest first.", min=1)
+    ] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is random.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Try a round without people: simulated annotators answer it from ground truth, over HTTP.
+
+    The server is a running `gigamask annotate --team`. Accounts `simulated-1`, ... are open while they work. Their
+    seconds come from a time model; the report and the column `simulated` say so.
+    """
+    log(f"round simulate: {round_id}, {annotators} simulated annotators at {url}")
+    place = workspace_place(dataset, workspace)
+    check_dataset(dataset)
+    from flows.cli.output import print_result
+    from stages.simulated.behaviour import Behaviour
+    from stages.simulated.crew import CrewConfig, simulate_round
+    from stages.simulated.truth import read_truth
+    from storage.dataset import Dataset
+    from storage.workspace.workspace import Workspace
+
+    config = CrewConfig(annotators=annotators, seed=seed, behaviour=Behaviour(pace=pace, max_masks=max_masks))
+    known = read_truth(truth, Dataset.open(dataset))
+    with Workspace.open(place) as opened:
+        print_result(simulate_round(opened, round_id, known, url.rstrip("/"), config), as_json)
 
 
 def round_close(

@@ -5,6 +5,7 @@ Agreement says how alike two annotators work. It is not accuracy: both may be wr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -28,12 +29,24 @@ class Match:
     """Number of masks of the second set."""
     ious: tuple[float, ...]
     """IoU of each pair of masks that belong together, at least MATCH_IOU."""
+    pairs: tuple[tuple[int, int], ...]
+    """Places of the two masks of each pair in their sets."""
 
     @property
     def found_fraction(self) -> float:
         """Fraction of the masks of both sets that have a partner, in [0, 1]; 1 for two empty sets."""
         total = self.first + self.second
         return 2 * len(self.ious) / total if total else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partners:
+    """How one mask of an answer is found again in the other answers about the same image."""
+
+    agreed_fraction: float | None
+    """Fraction of the other answers in which the mask has a partner, in [0, 1]; None without other answers."""
+    agreed_iou: float | None
+    """Mean IoU with the partners; None without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +65,33 @@ class Estimate:
 def match(first: Sequence[Rle], second: Sequence[Rle]) -> Match:
     """Pair the masks of two sets one to one, so that the sum of their IoU is largest."""
     if not first or not second:
-        return Match(first=len(first), second=len(second), ious=())
+        return Match(first=len(first), second=len(second), ious=(), pairs=())
     ious_AB = rle.iou_matrix(first, second)
     rows, columns = linear_sum_assignment(np.where(ious_AB >= MATCH_IOU, ious_AB, 0.0), maximize=True)
-    paired = ious_AB[rows, columns]
-    return Match(first=len(first), second=len(second), ious=tuple(float(each) for each in paired[paired >= MATCH_IOU]))
+    pairs = tuple((int(a), int(b)) for a, b in zip(rows, columns, strict=True) if ious_AB[a, b] >= MATCH_IOU)
+    ious = tuple(float(ious_AB[pair]) for pair in pairs)
+    return Match(first=len(first), second=len(second), ious=ious, pairs=pairs)
+
+
+def find_partners(answers: Sequence[Sequence[Rle]]) -> list[list[Partners]]:
+    """Find the partners of each mask of each answer about one image."""
+    ious: list[list[list[float]]] = [[[] for _ in masks] for masks in answers]
+    for first, second in combinations(range(len(answers)), 2):
+        matched = match(answers[first], answers[second])
+        for (a, b), iou in zip(matched.pairs, matched.ious, strict=True):
+            ious[first][a].append(iou)
+            ious[second][b].append(iou)
+    others = len(answers) - 1
+    return [
+        [
+            Partners(
+                agreed_fraction=len(some) / others if others else None,
+                agreed_iou=float(np.mean(some)) if some else None,
+            )
+            for some in masks
+        ]
+        for masks in ious
+    ]
 
 
 def estimate(by_image: Sequence[Sequence[float]], *, seed: int = 0) -> Estimate | None:

@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from stages.rounds.agreement import Partners, find_partners
 from stages.rounds.answers import Answer
 from storage import rle
 from storage.protocol.inputs import MaskKey
@@ -17,6 +19,7 @@ from storage.workspace.fold import TaskMask
 from storage.workspace.records import Origin
 
 _REJECTED = "prefill_rejected"
+_NO_PARTNERS = Partners(agreed_fraction=None, agreed_iou=None)
 
 
 def collect(
@@ -29,7 +32,7 @@ def collect(
     masks: dict[int, list[MaskRecord]] = {image_id: [] for image_id in images}
     rows: list[dict[str, Any]] = []
     ordinals = dict.fromkeys(images, 0)
-    for answer in answers:
+    for answer, partners in zip(answers, _partners(answers), strict=True):
         image = images[answer.task.image_id]
         for mask, origin in _masks_of(answer):
             already = _source_id(mask) if origin == Origin.PREFILL_ACCEPTED else None
@@ -42,7 +45,8 @@ def collect(
             if kept and already is None:
                 masks[image.image_id].append(_record(mask, mask_id, image, answer, plan))
             place_of_row = {"mask_id": mask_id, "plan": plan.home, "shard": shard.name, "stage": plan.settings["stage"]}
-            rows.append(place_of_row | {"origin": str(origin), "in_masks": kept} | _facts(answer, mask))
+            agreed = asdict(partners.get(mask.mask, _NO_PARTNERS))
+            rows.append(place_of_row | {"origin": str(origin), "in_masks": kept} | _facts(answer, mask) | agreed)
     content = [(images[image_id], some) for image_id, some in masks.items()]
     return content, pa.Table.from_pylist(rows, schema=ANNOTATIONS)
 
@@ -95,6 +99,20 @@ def _first_click(prompts: Sequence[Any]) -> tuple[float, float]:
             if isinstance(x, int | float) and isinstance(y, int | float):
                 return float(x), float(y)
     return math.nan, math.nan
+
+
+def _partners(answers: Sequence[Answer]) -> list[dict[str, Partners]]:
+    """Find the partners of the masks of each answer in the other answers about its image, by the mask's name."""
+    by_task: dict[int, list[int]] = {}
+    for number, answer in enumerate(answers):
+        by_task.setdefault(answer.task.task_id, []).append(number)
+    found: list[dict[str, Partners]] = [{} for _ in answers]
+    for numbers in by_task.values():
+        masks = [answers[number].state.masks for number in numbers]
+        partners = find_partners([[mask.rle for mask in some] for some in masks])
+        for number, names, some in zip(numbers, masks, partners, strict=True):
+            found[number] = {mask.mask: each for mask, each in zip(names, some, strict=True)}
+    return found
 
 
 def _maker(answer: Answer, mask: TaskMask) -> str:

@@ -19,8 +19,8 @@ from stages.simulated.line import Line
 from storage import rle
 from storage.rle import Rle
 
-Truth = Callable[[int], Sequence[Rle]]
-"""Function that gives the ground-truth masks of an image."""
+Truth = Callable[[int], Sequence[Rle] | None]
+"""Function that gives the ground-truth masks of an image; None where the image has no ground truth."""
 
 GIVEN_UP = ("lease_ended", "not_found")
 """Codes of refusals after which an annotator goes on with the next task: a lead or time ended the lease."""
@@ -29,7 +29,17 @@ IDLE_S = 1.0
 
 
 class SimulatedAnnotator:
-    """One simulated annotator; `work` runs until `stop` is set."""
+    """One simulated annotator; `work` runs until `stop` is set.
+
+    Args:
+        client: The annotator's connection to the server.
+        truth: Ground truth, which the annotator has in mind.
+        behaviour: How the annotator works.
+        rng: Source of randomness.
+        stop: Event that ends the work.
+        times: Model of the simulated seconds; None for the usual one.
+        round_id: Round whose tasks the annotator does; None for those of every open round.
+    """
 
     def __init__(
         self,
@@ -40,30 +50,36 @@ class SimulatedAnnotator:
         rng: np.random.Generator,
         stop: threading.Event,
         times: TimeModel | None = None,
+        round_id: str | None = None,
     ) -> None:
-        self._client, self._truth, self._behaviour = client, truth, behaviour
+        self._client, self._truth, self._behaviour, self._round_id = client, truth, behaviour, round_id
         self._rng, self._stop, self._times = rng, stop, times or TimeModel()
         self._policy = POLICIES[behaviour.policy]
         self._simulated_s = 0.0  # of the present task
         self._inputs: list[list[Any]] = []
 
-    def work(self, *, max_tasks: int | None = None) -> int:
-        """Do tasks until `stop` is set, `max_tasks` are done or none is left; return how many were done.
+    def work(self, *, max_tasks: int | None = None, waits: bool = True) -> int:
+        """Do tasks until `stop` is set; return how many were done.
+
+        Args:
+            max_tasks: Number of tasks after which the annotator stops; None for no limit.
+            waits: Whether to wait for further tasks where none is left.
 
         Raises:
             Refused: The server refuses what the annotator does.
             Stopped: The run ended while the server did not answer.
         """
         done = 0
-        leases = list(self._client.get("/api/tasks/held"))
+        held = self._client.get("/api/tasks/held")
+        leases = [lease for lease in held if self._round_id in (None, lease["round_id"])]
         while not self._stop.is_set() and (max_tasks is None or done < max_tasks):
             if not leases:
-                leases = self._client.post("/api/tasks/claim", {"count": 2})
+                leases = self._client.post("/api/tasks/claim", {"count": 2, "round_id": self._round_id})
                 for lease in leases:
                     facts = {name: lease[name] for name in ("task_id", "token", "revision")}
                     self._client.log.write("claimed", **facts)
             if not leases:
-                if max_tasks is not None:
+                if max_tasks is not None or not waits:
                     break
                 self._stop.wait(IDLE_S)
                 continue
@@ -94,6 +110,9 @@ class SimulatedAnnotator:
         if chance < behaviour.skip_fraction:
             line.skip("simulated: cannot tell objects apart")
             return
+        if self._truth(int(lease["image_id"])) is None:
+            line.skip("simulated: the image has no ground truth")
+            return
         self._improve(line, lease)
         if chance > 1 - behaviour.hand_back_fraction:
             line.hand_back()
@@ -115,9 +134,9 @@ class SimulatedAnnotator:
 
     def _targets(self, image_id: int) -> list[np.ndarray]:
         """Return the masks that the annotator has in mind, the most prominent first."""
-        truths = sorted(self._truth(image_id), key=lambda mask: -rle.area(mask))[: self._behaviour.max_masks]
+        largest = largest_masks(self._truth, image_id, self._behaviour.max_masks)
         low, high = self._behaviour.boundary_iou
-        return [in_mind(rle.decode(mask), float(self._rng.uniform(low, high)), self._rng) for mask in truths]
+        return [in_mind(rle.decode(mask), float(self._rng.uniform(low, high)), self._rng) for mask in largest]
 
     def _answer_given(
         self, line: Line, lease: Mapping[str, Any], given: Sequence[Mapping[str, Any]], targets: Sequence[np.ndarray]
@@ -221,6 +240,13 @@ class SimulatedAnnotator:
         self._simulated_s += seconds
         self._inputs.append([round(self._simulated_s, 3), mask])
         self._stop.wait(seconds / self._behaviour.pace)
+
+
+def largest_masks(truth: Truth, image_id: int, max_masks: int) -> list[Rle]:
+    """Return the largest ground-truth masks of an image, which has ground truth."""
+    masks = truth(image_id)
+    assert masks is not None, f"image {image_id} has no ground truth"
+    return sorted(masks, key=lambda mask: -rle.area(mask))[:max_masks]
 
 
 def _payload(answer: Mapping[str, Any], chosen: int, clicks: Sequence[Click]) -> dict[str, Any]:

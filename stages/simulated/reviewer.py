@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.annotator import iou
-from stages.simulated.annotator import GIVEN_UP, SimulatedAnnotator, Truth, decode_mask
+from stages.simulated.annotator import GIVEN_UP, SimulatedAnnotator, Truth, decode_mask, largest_masks
 from stages.simulated.behaviour import Behaviour, TimeModel
 from stages.simulated.client import Client, Refused
 from storage import rle
@@ -99,7 +99,7 @@ class SimulatedReviewer:
 
     def _wanted(self, image_id: int) -> Sequence[rle.Rle]:
         """Return the objects that the reviewer expects to find: the largest, as annotators do."""
-        return sorted(self._truth(image_id), key=lambda mask: -rle.area(mask))[: self._max_masks]
+        return largest_masks(self._truth, image_id, self._max_masks)
 
     def _answer(self, submission: int, question: str, is_yes: bool, *, mask: str = "") -> None:
         """Send a verdict, now and then the wrong one."""

@@ -129,6 +129,8 @@ ANNOTATIONS = _schema(
     ("fixed_by", _TEXT, "reviewer who changed or rejected the annotator's mask, empty for none"),
     ("fix_s", pa.float64(), "seconds of that reviewer on this mask, apart from active_s"),
     ("prefill_iou", _REAL, "IoU with the prefilled mask that this one was, 0 for a rejected one; null for a made one"),
+    ("agreed_fraction", _REAL, "fraction of the image's other answers with a partner of IoU 0.5; null without others"),
+    ("agreed_iou", _REAL, "mean IoU with these partners; null without any"),
 )
 SCHEMAS = {"images": IMAGES, "masks": MASKS, "shards": SHARDS, "rejects": REJECTS, "annotations": ANNOTATIONS}
 """Schema of each table, by name."""

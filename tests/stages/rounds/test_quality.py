@@ -1,6 +1,7 @@
 import pytest
 
 from stages.rounds.agreement import estimate, match
+from stages.rounds.close import close_round
 from stages.rounds.quality import report_round
 from storage.dataset import Dataset
 from storage.workspace.records import GivenMask
@@ -96,3 +97,25 @@ def test_a_round_without_answers_has_a_report(dataset: Dataset, workspace: Works
     opened = small_round(workspace, image_ids(dataset)[:1])
     report = report_round(workspace, opened.round_id)
     assert (report.total.answers, report.annotators, report.agreement, report.ends_at) == (0, (), None, None)
+
+
+def test_closing_writes_the_agreement_of_each_mask_for_sql(dataset: Dataset, workspace: Workspace) -> None:
+    ids = image_ids(dataset)[:3]
+    opened = small_round(workspace, ids[:2], overlap=2)
+    alone = small_round(workspace, ids[2:])
+    answer_all(workspace, "ann", squares=2)
+    answer_all(workspace, "bob", squares=1, shift=1)
+    for each in (opened, alone):
+        close_round(dataset, workspace, each.round_id)
+    sql = "SELECT annotator_id, agreed_fraction, agreed_iou FROM annotations WHERE round_id = '{}' ORDER BY 1, 2, 3"
+    rows = dataset.query(sql.format(opened.round_id)).to_pylist()
+    assert [(row["annotator_id"], row["agreed_fraction"]) for row in rows] == [
+        *[("ann", 0.0)] * 2,
+        *[("ann", 1.0)] * 2,
+        *[("bob", 1.0)] * 2,
+    ]
+    assert [row["agreed_iou"] for row in rows] == [None, None, *[pytest.approx(19 / 21)] * 4]
+    report = report_round(workspace, opened.round_id)
+    assert report.agreement is not None
+    assert report.agreement.mean == pytest.approx(sum(row["agreed_fraction"] for row in rows) / len(rows))
+    assert {row["agreed_fraction"] for row in dataset.query(sql.format(alone.round_id)).to_pylist()} == {None}

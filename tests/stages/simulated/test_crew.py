@@ -1,0 +1,120 @@
+"""A crew of simulated annotators against a real server: it answers its round, and leaves everything else alone."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from stages.annotator.access import Mode
+from stages.annotator.app import make_app
+from stages.annotator.serve import ServeConfig, listen, open_server
+from stages.ingest.ingest import ingest_photos
+from stages.simulated.behaviour import Behaviour
+from stages.simulated.crew import CrewConfig, simulate_round
+from stages.simulated.truth import Views
+from storage import rle
+from storage.dataset import Dataset
+from storage.workspace.records import Round, RoundSpec, TaskSpec
+from storage.workspace.workspace import Workspace
+from tests.workspaces import rectangle
+
+QUICK = CrewConfig(behaviour=Behaviour(pace=1e6, max_clicks=2, skip_fraction=0, hand_back_fraction=0))
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def filled(dataset: Dataset, photo_folder: Path) -> Dataset:
+    ingest_photos([photo_folder], dataset)
+    dataset.fold()
+    return dataset
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace.open(tmp_path / "workspace.sqlite") as opened:
+        opened.users.add("lead", "lead", password=PASSWORD)
+        yield opened
+
+
+@contextmanager
+def serving(dataset: Dataset, workspace: Workspace, model: Path, mode: Mode = "team") -> Iterator[str]:
+    """A server in a thread, as `gigamask annotate` starts it; its address."""
+    cache = Path(dataset.uri).parent / "cache"
+    with listen(ServeConfig(port=0, mode=mode)) as listening:
+        config = ServeConfig(port=listening.getsockname()[1], mode=mode)
+        with open_server(dataset, workspace, [str(model)], cache, config) as opened:
+            server = uvicorn.Server(uvicorn.Config(make_app(opened), log_level="warning"))
+            thread = threading.Thread(target=server.run, args=([listening],))
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            try:
+                yield config.url
+            finally:
+                server.should_exit = True
+                thread.join()
+
+
+def open_round(dataset: Dataset, workspace: Workspace, *, images: int, overlap: int = 1) -> Round:
+    rows = dataset.query(f"SELECT image_id, height, width FROM images ORDER BY image_id LIMIT {images}").to_pylist()
+    tasks = tuple(TaskSpec(**row, overlap=overlap) for row in rows)
+    return workspace.rounds.open(RoundSpec(stage="assisted_manual", tasks=tasks))
+
+
+def truth_of(workspace: Workspace, opened: Round, *, known: int) -> Mapping[int, Views]:
+    """Ground truth of the first images of a round: one object, seen by one person."""
+    tasks = workspace.rounds.tasks(opened.round_id)[:known]
+    return {task.image_id: [[_object(task.height, task.width)]] for task in tasks}
+
+
+def _object(height: int, width: int) -> rle.Rle:
+    small_HW = rle.decode(rectangle())
+    mask_HW = small_HW.repeat(height // small_HW.shape[0] + 1, 0).repeat(width // small_HW.shape[1] + 1, 1)
+    return rle.encode(mask_HW[:height, :width])
+
+
+def test_a_crew_answers_its_round_and_no_other_and_closes_its_accounts(
+    filled: Dataset, workspace: Workspace, tiny_model: Path
+) -> None:
+    other, opened = (open_round(filled, workspace, images=count, overlap=2) for count in (2, 3))
+    truth = truth_of(workspace, opened, known=2)
+    with serving(filled, workspace, tiny_model) as url:
+        for _ in range(2):  # the second time nothing is left to do
+            done = simulate_round(workspace, opened.round_id, truth, url, QUICK)
+            assert (done.simulated_answers, done.skips, done.free, done.without_truth) == (4, 2, 2, 1)
+    assert workspace.rounds.progress(other.round_id).done == 0
+    assert {user.name for user in workspace.users.read_all() if user.disabled} == {"simulated-1", "simulated-2"}
+    for submission in workspace.submissions.read(round_id=opened.round_id):
+        line = workspace.operations.read(submission.task_id, submission.annotator)
+        assert [each.payload["simulated"] for each in line if each.kind == "activity"] == [True]
+
+
+def test_wrong_use_is_said_before_anybody_works(filled: Dataset, workspace: Workspace, tiny_model: Path) -> None:
+    opened = open_round(filled, workspace, images=2)
+    truth = truth_of(workspace, opened, known=2)
+    with pytest.raises(ValueError, match="none of its 2 images has ground truth"):
+        simulate_round(workspace, opened.round_id, {}, "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"http://127.0.0.1:9: no annotation server answers there .*annotate --team"):
+        simulate_round(workspace, opened.round_id, truth, "http://127.0.0.1:9")
+    with serving(filled, workspace, tiny_model, "laptop") as url:
+        with pytest.raises(ValueError, match=r"refused a simulated annotator: .*expected a server with accounts"):
+            simulate_round(workspace, opened.round_id, truth, url, QUICK)
+        workspace.rounds.pause(opened.round_id)
+        with pytest.raises(ValueError, match="is paused; expected an open round"):
+            simulate_round(workspace, opened.round_id, truth, url, QUICK)
+    assert workspace.submissions.read(round_id=opened.round_id) == []
+
+
+def test_a_server_of_another_workspace_is_refused(
+    filled: Dataset, workspace: Workspace, tiny_model: Path, tmp_path: Path
+) -> None:
+    opened = open_round(filled, workspace, images=1)
+    truth = truth_of(workspace, opened, known=1)
+    with Workspace.open(tmp_path / "other.sqlite") as other:
+        other.users.add("lead", "lead", password=PASSWORD)
+        with serving(filled, other, tiny_model) as url, pytest.raises(ValueError, match="workspace of this round"):
+            simulate_round(workspace, opened.round_id, truth, url, QUICK)
