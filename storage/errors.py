@@ -1,6 +1,10 @@
 """Errors of storage; each message states what was found, what was expected and what to do."""
 
 
+class InvalidInput(ValueError):
+    """Refusal of input that was checked and found wrong. Any other ValueError is a mistake of the program."""
+
+
 class StoreError(Exception):
     """Failure of the store; base class of the other errors."""
 

@@ -31,6 +31,7 @@ from engine.kernels.upsample_runs import upsample_runs
 from engine.model.sam import Outputs
 from engine.model.weights import Model
 from engine.prompts import CropWindow, crop_windows
+from storage.errors import InvalidInput
 from storage.rle import Rle
 
 STABILITY_OFFSET = 1.0
@@ -233,7 +234,7 @@ def along_scribble(points: Sequence[tuple[float, float]], *, positive: bool, max
         ValueError: The scribble has no points.
     """
     if not points:
-        raise ValueError("got a scribble without points, expected at least one point (x, y)")
+        raise InvalidInput("got a scribble without points, expected at least one point (x, y)")
     path_N2 = np.asarray(points, dtype=np.float64)
     steps_N = np.hypot(*np.diff(path_N2, axis=0).T) if len(path_N2) > 1 else np.zeros(0)
     at_N = np.concatenate([[0.0], np.cumsum(steps_N)])

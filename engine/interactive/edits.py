@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.images import check_image
 from storage import rle
+from storage.errors import InvalidInput
 from storage.rle import Rle
 
 MAX_PARTS = 256
@@ -26,7 +27,7 @@ def subtract(mask: Rle, other: Rle) -> Rle:
         ValueError: The masks differ in size.
     """
     if (mask.height, mask.width) != (other.height, other.width):
-        raise ValueError(
+        raise InvalidInput(
             f"got masks of {mask.width}x{mask.height} and {other.width}x{other.height} pixels, expected one size"
         )
     return rle.encode(rle.decode(mask) & ~rle.decode(other))
@@ -40,7 +41,7 @@ def split(mask: Rle) -> list[Rle]:
     """
     regions, labels_HW, stats, _ = cv2.connectedComponentsWithStats(rle.decode(mask).astype(np.uint8), connectivity=8)
     if not 1 <= regions - 1 <= MAX_PARTS:
-        raise ValueError(
+        raise InvalidInput(
             f"got a mask of {regions - 1} regions, expected 1 to {MAX_PARTS}; remove small islands before splitting"
         )
     order = np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1
@@ -75,13 +76,13 @@ def polygon(rings: Sequence[Sequence[tuple[float, float]]], image_hw: tuple[int,
     height, width = image_hw
     corners = sum(len(ring) for ring in rings)
     if corners > MAX_CORNERS or not rings or min(len(ring) for ring in rings) < 3:
-        raise ValueError(f"got rings of {corners} corners, expected at least 3 in each and {MAX_CORNERS} together")
+        raise InvalidInput(f"got rings of {corners} corners, expected at least 3 in each and {MAX_CORNERS} together")
     crossings_HW = np.zeros((height, width + 1), dtype=np.int32)
     for ring in rings:
         ring_N2 = np.asarray(ring, dtype=np.float64)
         is_inside = (ring_N2 >= 0).all() and (ring_N2 <= (width, height)).all()
         if not is_inside:
-            raise ValueError(f"got a polygon with a corner outside the {width}x{height} image; clip it to the image")
+            raise InvalidInput(f"got a polygon with a corner outside the {width}x{height} image; clip it to the image")
         for (x0, y0), (x1, y1) in zip(ring_N2, np.roll(ring_N2, -1, axis=0), strict=True):
             # Rows whose middle the edge crosses, and the first pixel of each whose middle lies right of the edge
             top, bottom = np.ceil(np.sort([y0, y1]) - 0.5).astype(int)
@@ -110,9 +111,9 @@ def wand(image_HW3: np.ndarray, x: float, y: float, tolerance: int) -> Rle:
     check_image(image_HW3)
     height, width = image_HW3.shape[:2]
     if not (0 <= x <= width and 0 <= y <= height):
-        raise ValueError(f"got a point at x {x}, y {y}, expected it inside the {width}x{height} image")
+        raise InvalidInput(f"got a point at x {x}, y {y}, expected it inside the {width}x{height} image")
     if not 0 <= tolerance <= MAX_TOLERANCE:
-        raise ValueError(f"got a tolerance of {tolerance}, expected 0 to {MAX_TOLERANCE} grey levels")
+        raise InvalidInput(f"got a tolerance of {tolerance}, expected 0 to {MAX_TOLERANCE} grey levels")
     column, row = min(int(x), width - 1), min(int(y), height - 1)
     around_K3 = image_HW3[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].reshape(-1, 3)
     colour_3 = np.median(around_K3, axis=0)

@@ -25,6 +25,7 @@ from engine.interactive.segment import Click, ObjectPrompt, check_prompt
 from engine.interactive.zoom import NEVER, holds, window_around
 from engine.model.weights import Model
 from storage import rle
+from storage.errors import InvalidInput
 from storage.rle import Rle
 
 MASK_LOGIT = 8.0
@@ -42,10 +43,10 @@ def prompt_with_mask(model: Model, views: ImageViews, prompt: ObjectPrompt, mask
     """
     height, width = views.image_hw
     if (mask.height, mask.width) != (height, width):
-        raise ValueError(f"got a mask of {mask.width}x{mask.height} pixels, expected its image's {width}x{height}")
+        raise InvalidInput(f"got a mask of {mask.width}x{mask.height} pixels, expected its image's {width}x{height}")
     x0, y0, x1, y1 = rle.box_xyxy(mask)
     if x1 == 0:
-        raise ValueError("got an empty mask to refine, expected at least one pixel; begin with a click instead")
+        raise InvalidInput("got an empty mask to refine, expected at least one pixel; begin with a click instead")
     positive = [(click.x, click.y) for click in prompt.clicks if click.positive]
     xs, ys = [x0, x1, *(x for x, _ in positive)], [y0, y1, *(y for _, y in positive)]
     box_xyxy = prompt.box_xyxy or (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))

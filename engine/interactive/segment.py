@@ -19,6 +19,7 @@ from engine.images import Frame
 from engine.model.sam import Outputs
 from engine.model.weights import Model
 from engine.prompts import Prompts
+from storage.errors import InvalidInput
 
 CropXyxy = tuple[int, int, int, int]
 """Window of an image, half-open xyxy, in pixels."""
@@ -235,14 +236,18 @@ def check_prompt(prompt: ObjectPrompt, image_hw: tuple[int, int]) -> None:
     """
     height, width = image_hw
     if not prompt.clicks and prompt.box_xyxy is None:
-        raise ValueError("got a prompt without clicks and without a box, expected at least one of them")
+        raise InvalidInput("got a prompt without clicks and without a box, expected at least one of them")
     for click in prompt.clicks:
         if not (0 <= click.x <= width and 0 <= click.y <= height):
-            raise ValueError(f"got a click at x {click.x}, y {click.y}, expected it inside the {width}x{height} image")
+            raise InvalidInput(
+                f"got a click at x {click.x}, y {click.y}, expected it inside the {width}x{height} image"
+            )
     if prompt.box_xyxy is not None:
         x0, y0, x1, y1 = prompt.box_xyxy
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise ValueError(f"got box {prompt.box_xyxy}, expected x0 < x1, y0 < y1 inside the {width}x{height} image")
+            raise InvalidInput(
+                f"got box {prompt.box_xyxy}, expected x0 < x1, y0 < y1 inside the {width}x{height} image"
+            )
 
 
 def _check_alike(prompts: Sequence[ObjectPrompt]) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from stages.annotator.decoding import Busy
-from storage.errors import Conflict, NotFound, StoreError
+from storage.errors import Conflict, InvalidInput, NotFound, StoreError
 from storage.workspace.checking import InvalidOperation
 from storage.workspace.database import WorkspaceUnavailable
 from storage.workspace.leases import StaleLease
@@ -72,7 +72,7 @@ _KINDS: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "not_found"),
     Conflict: (409, "conflict"),
     StoreError: (500, "storage"),
-    ValueError: (422, "invalid"),
+    InvalidInput: (422, "invalid"),
 }
 """Status and code of the exceptions of other layers; the first kind that fits counts."""
 
@@ -80,7 +80,7 @@ _KINDS: dict[type[Exception], tuple[int, str]] = {
 def add_error_handlers(app: FastAPI) -> None:
     """Have every exception answered in the one form."""
     app.add_exception_handler(Exception, _answer_unexpected)
-    for kind in (ValueError, StoreError, Busy, Refusal, RequestValidationError, HTTPException):
+    for kind in (InvalidInput, StoreError, Busy, Refusal, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
 
 
@@ -99,6 +99,7 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
     message = "the server failed in a way it should not; its log says more. What you did is kept: send it again"
     return error_response(Refusal(500, "internal", message))
 

@@ -32,7 +32,7 @@ from stages.annotator.models import EncodedPicture, Encoder, Models
 from stages.annotator.pictures import Picture, Pictures
 from storage import rle
 from storage.dataset import Dataset
-from storage.errors import NotFound, StoreError
+from storage.errors import InvalidInput, NotFound, StoreError
 from storage.rle import Rle
 
 logger = logging.getLogger(__name__)
@@ -315,7 +315,7 @@ class Sessions:
             encoded.picture.record.stored_sha256,
             encoded.model.model_id,
         ):
-            raise ValueError(
+            raise InvalidInput(
                 f"the continued prediction is by {kept.model_id} on image {kept.image_sha256[:12]}, expected "
                 f"{encoded.model.model_id} on {encoded.picture.record.stored_sha256[:12]}; begin anew or send the mask"
             )
@@ -340,13 +340,13 @@ def _clicks(asked: AskedPrompt) -> tuple[Click, ...]:
     strokes = [along_scribble(each.points, positive=each.positive) for each in asked.scribbles]
     clicks = asked.clicks + tuple(click for stroke in strokes for click in stroke)
     if len(clicks) > MAX_CLICKS:
-        raise ValueError(f"got {len(clicks)} clicks, those of scribbles included, expected at most {MAX_CLICKS}")
+        raise InvalidInput(f"got {len(clicks)} clicks, those of scribbles included, expected at most {MAX_CLICKS}")
     return clicks
 
 
 def _check_candidate(continued: Continued, kept: _Kept) -> int:
     if not 0 <= continued.candidate < len(kept.logits):
-        raise ValueError(f"got candidate {continued.candidate}, expected 0 to {len(kept.logits) - 1}")
+        raise InvalidInput(f"got candidate {continued.candidate}, expected 0 to {len(kept.logits) - 1}")
     return continued.candidate
 
 
@@ -357,5 +357,5 @@ def merge(masks: Sequence[Rle]) -> Rle:
         ValueError: There are fewer than two masks, or they differ in size.
     """
     if len(masks) < 2:
-        raise ValueError(f"got {len(masks)} masks to merge, expected at least 2")
+        raise InvalidInput(f"got {len(masks)} masks to merge, expected at least 2")
     return rle.merge(masks)

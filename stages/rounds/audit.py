@@ -16,6 +16,7 @@ from stages.rounds.answers import Answer
 from stages.rounds.choose import Order, choose_images
 from stages.rounds.prefill_sources import masks_of_dataset
 from storage.dataset import Dataset
+from storage.errors import InvalidInput
 from storage.workspace.records import Origin, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
 
@@ -75,7 +76,7 @@ def open_audit(
         ValueError: The sample or the condition is wrong, or no image has such masks.
     """
     if request.sample < 1:
-        raise ValueError(f"sample {request.sample}: expected at least 1 image")
+        raise InvalidInput(f"sample {request.sample}: expected at least 1 image")
     known = find_audit(workspace, request)
     if known is not None:
         return known, False
@@ -134,7 +135,7 @@ def _order(request: AuditRequest) -> Order:
         rows = dataset.query(f"SELECT DISTINCT image_id FROM masks WHERE ({request.masks}\n)")
         ids = np.sort(rows["image_id"].to_numpy())
         if not ids.size:
-            raise ValueError(f"no image of {dataset.uri} has a mask with {request.masks}; nothing to audit")
+            raise InvalidInput(f"no image of {dataset.uri} has a mask with {request.masks}; nothing to audit")
         return [int(each) for each in np.random.default_rng([request.seed, 3]).permutation(ids)]
 
     return order

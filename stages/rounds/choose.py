@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.dataset import Dataset
+from storage.errors import InvalidInput
 
 Order = Callable[[Dataset], Sequence[int]]
 """Function that lists image ids of a dataset, the most wanted first."""
@@ -52,12 +53,12 @@ def choose_images(
     wanted = [image_id for image_id in order(dataset) if image_id not in without]
     unknown = [image_id for image_id in wanted if image_id not in sizes]
     if unknown:
-        raise ValueError(f"{len(unknown)} chosen images are not in {dataset.uri}, the first is {unknown[0]}")
+        raise InvalidInput(f"{len(unknown)} chosen images are not in {dataset.uri}, the first is {unknown[0]}")
     if len(set(wanted)) != len(wanted):
-        raise ValueError(f"the order of the images names {len(wanted) - len(set(wanted))} images twice; use DISTINCT")
+        raise InvalidInput(f"the order of the images names {len(wanted) - len(set(wanted))} images twice; use DISTINCT")
     if not wanted:
         already = f"; {len(without)} are in other rounds" if without else ""
-        raise ValueError(f"no image of {dataset.uri} is left to ask about{already}")
+        raise InvalidInput(f"no image of {dataset.uri} is left to ask about{already}")
     return [
         ChosenImage(image_id=image_id, height=sizes[image_id][0], width=sizes[image_id][1])
         for image_id in wanted[:count]
@@ -83,7 +84,7 @@ def sql_order(sql: str) -> Order:
     def order(dataset: Dataset) -> list[int]:
         rows = dataset.query(sql)
         if "image_id" not in rows.column_names or not pa.types.is_integer(rows.schema.field("image_id").type):
-            raise ValueError(f"the query gives {rows.column_names}; expected a column image_id of whole numbers")
+            raise InvalidInput(f"the query gives {rows.column_names}; expected a column image_id of whole numbers")
         ids: list[int] = rows["image_id"].to_pylist()
         return ids
 

@@ -17,7 +17,7 @@ import numpy as np
 from stages.rounds.answers import ChosenSubmission, choose_submissions, read_answers
 from stages.rounds.collect import collect, replaced_masks
 from storage.dataset import Dataset
-from storage.errors import StoreError
+from storage.errors import InvalidInput, StoreError
 from storage.protocol.inputs import ImageSet, MaskKey, PlanKind, ShardAddress, image_inputs, withdrawn_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_key
@@ -100,7 +100,7 @@ def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequenc
     dataset.fold()
     places = _locate(dataset, wanted)
     if not places:
-        raise ValueError(f"round {frozen.round_id}: none of its images is in {dataset.uri}; name the round's dataset")
+        raise InvalidInput(f"round {frozen.round_id}: none of its images is in {dataset.uri}; name the round's dataset")
     lost = [image_key(image_id) for image_id in wanted if image_id not in places]
     settings: dict[str, object] = {"stage": frozen.stage, "round_id": frozen.round_id, "lost_images": lost}
     there = [image_id for image_id in wanted if image_id in places]

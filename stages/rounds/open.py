@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.rounds.choose import ChosenImage, Order, choose_images, random_order, sql_order
 from storage.dataset import Dataset
+from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import GivenMask, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
@@ -74,7 +75,7 @@ def choose_for(dataset: Dataset, workspace: Workspace, request: RoundRequest) ->
         ValueError: The query is wrong, or no image is left.
     """
     if request.images is not None and request.images < 1:
-        raise ValueError(f"images {request.images}: expected at least 1")
+        raise InvalidInput(f"images {request.images}: expected at least 1")
     dataset.fold()
     order: Order = sql_order(request.query) if request.query else random_order(request.seed)
     return choose_images(dataset, order, count=request.images, without=() if request.query else asked_about(workspace))
@@ -98,7 +99,7 @@ def make_tasks(
         ValueError: The overlap or the gold query is wrong.
     """
     if request.overlap < 1 or not 0 <= request.overlap_fraction <= 1:
-        raise ValueError(
+        raise InvalidInput(
             f"overlap {request.overlap} of a fraction {request.overlap_fraction}: expected at least 1, and 0 to 1"
         )
     rng = np.random.default_rng([request.seed, 2])
@@ -146,15 +147,15 @@ def _gold_tasks(dataset: Dataset, query: str) -> list[TaskSpec]:
     """Read the known good masks that a query lists, as one task for each image."""
     wanted = dataset.query(query)
     if not {"image_id", "mask_id"} <= set(wanted.column_names):
-        raise ValueError(f"the gold query gives {wanted.column_names}; expected the columns image_id and mask_id")
+        raise InvalidInput(f"the gold query gives {wanted.column_names}; expected the columns image_id and mask_id")
     pairs = set(zip(wanted["image_id"].to_pylist(), wanted["mask_id"].to_pylist(), strict=True))
     if not pairs:
-        raise ValueError("the gold query lists no mask")
+        raise InvalidInput("the gold query lists no mask")
     ids = ", ".join(str(image_id) for image_id in sorted({image_id for image_id, _ in pairs}))
     rows = dataset.masks(f"image_id IN ({ids})", columns=MASK_COLUMNS).read_all().to_pylist()
     own = [row for row in rows if (row["image_id"], row["mask_id"]) in pairs]
     if len(own) < len(pairs):
-        raise ValueError(f"{len(pairs) - len(own)} of {len(pairs)} gold masks are not in {dataset.uri}")
+        raise InvalidInput(f"{len(pairs) - len(own)} of {len(pairs)} gold masks are not in {dataset.uri}")
     by_image: dict[int, list[GivenMask]] = {}
     for mask in read_masks(dataset.store, own):
         given = GivenMask(mask=f"g{mask.mask_id}", rle=mask.rle, source=f"{mask.image_id}/{mask.mask_id}")

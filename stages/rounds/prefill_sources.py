@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.rounds.choose import ChosenImage
 from storage.dataset import Dataset
+from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import GivenMask
 
@@ -55,7 +56,7 @@ def images_to_prefill(images: Sequence[ChosenImage], *, empty_fraction: float, s
         ValueError: The fraction is not in [0, 1).
     """
     if not 0 <= empty_fraction < 1:
-        raise ValueError(f"empty fraction {empty_fraction}: expected a number from 0, below 1")
+        raise InvalidInput(f"empty fraction {empty_fraction}: expected a number from 0, below 1")
     empty = round(len(images) * empty_fraction)
     order = np.random.default_rng([seed, 1]).permutation(len(images))
     return [images[index] for index in sorted(order[empty:])]

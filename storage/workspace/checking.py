@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from storage.errors import InvalidInput
 from storage.workspace.masks import check_mask
 from storage.workspace.records import Kind, Operation, Origin
 
@@ -20,7 +21,7 @@ MAX_NAME = 64
 _MAX_COUNT = 2**31 - 1
 
 
-class InvalidOperation(ValueError):
+class InvalidOperation(InvalidInput):
     """Error of one operation; nothing of its call was stored.
 
     Attributes:
@@ -40,9 +41,9 @@ def check_operations(operations: Sequence[Operation], size_hw: tuple[int, int]) 
         ValueError: There are too many operations, or two of them have the same id.
     """
     if len(operations) > MAX_OPERATIONS:
-        raise ValueError(f"{len(operations)} operations in one call; send at most {MAX_OPERATIONS}")
+        raise InvalidInput(f"{len(operations)} operations in one call; send at most {MAX_OPERATIONS}")
     if len({operation.op_id for operation in operations}) != len(operations):
-        raise ValueError("two operations of the call have the same op_id; each needs its own UUID")
+        raise InvalidInput("two operations of the call have the same op_id; each needs its own UUID")
     checked = []
     for operation in operations:
         try:

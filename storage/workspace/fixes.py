@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage.errors import Conflict
+from storage.errors import Conflict, InvalidInput
 from storage.workspace import audit, leases, submissions
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
@@ -94,10 +94,10 @@ def _check_reviewer(connection: Connection, found: Submission, reviewer: str) ->
         ValueError: The submission or another view of the image is the reviewer's.
     """
     if found.annotator == reviewer:
-        raise ValueError(f"submission {found.submission_id} is your own; another reviewer may fix it")
+        raise InvalidInput(f"submission {found.submission_id} is your own; another reviewer may fix it")
     own = select(SLOTS.c.slot).where(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == reviewer)
     if connection.execute(own).first() is not None:
-        raise ValueError(f"you work on the image of submission {found.submission_id} yourself; leave it to another")
+        raise InvalidInput(f"you work on the image of submission {found.submission_id} yourself; leave it to another")
 
 
 def _held_by(connection: Connection, slot: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Update, and_, case, ex
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from storage.errors import NotFound
+from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
@@ -25,7 +25,7 @@ MAX_REASON = 500
 """Maximum number of characters of a reason for skipping."""
 
 
-class StaleLease(ValueError):
+class StaleLease(InvalidInput):
     """Error of an act that needs a lease which has ended: submitting, skipping, handing back, extending."""
 
 
@@ -118,11 +118,11 @@ class Leases:
             ValueError: The reason is empty or too long, or the lease is that of a fix.
         """
         if not reason.strip() or len(reason) > MAX_REASON or "\0" in reason:
-            raise ValueError(f"reason for skipping: expected 1 to {MAX_REASON} characters, got {len(reason)}")
+            raise InvalidInput(f"reason for skipping: expected 1 to {MAX_REASON} characters, got {len(reason)}")
         with self._database.write() as connection:
             row = require_current(connection, token)
             if row["fixes"] is not None:
-                raise ValueError("a reviewer who does not want to fix a submission hands it back; got a skip")
+                raise InvalidInput("a reviewer who does not want to fix a submission hands it back; got a skip")
             end(connection, token, "skipped", free=True)
             set_assignment(connection, row["task_id"], row["annotator"], state="skipped", reason=reason)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage import rle
+from storage.errors import InvalidInput
 from storage.rle import Rle
 from storage.workspace.records import GivenMask
 
@@ -23,15 +24,18 @@ def mask_from_json(value: Any) -> Rle:
         ValueError: The value is no such object, or does not describe a mask.
     """
     if not isinstance(value, Mapping) or set(value) != {"size", "counts"}:
-        raise ValueError('a mask is {"size": [height, width], "counts": "..."}, COCO\'s compressed form')
+        raise InvalidInput('a mask is {"size": [height, width], "counts": "..."}, COCO\'s compressed form')
     size, counts = value["size"], value["counts"]
     if not isinstance(size, list | tuple) or len(size) != 2:
-        raise ValueError(f"size {size!r}: expected [height, width]")
+        raise InvalidInput(f"size {size!r}: expected [height, width]")
     if not isinstance(counts, str):
-        raise ValueError(f"counts is a {type(counts).__name__}; expected COCO's compressed string")
+        raise InvalidInput(f"counts is a {type(counts).__name__}; expected COCO's compressed string")
     if len(counts) > MAX_MASK_CHARACTERS:
-        raise ValueError(f"counts has {len(counts)} characters; at most {MAX_MASK_CHARACTERS} are taken")
-    return rle.from_coco(counts, height=size[0], width=size[1])
+        raise InvalidInput(f"counts has {len(counts)} characters; at most {MAX_MASK_CHARACTERS} are taken")
+    try:
+        return rle.from_coco(counts, height=size[0], width=size[1])
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 def check_mask(value: Any, size_hw: tuple[int, int]) -> Rle:
@@ -42,10 +46,10 @@ def check_mask(value: Any, size_hw: tuple[int, int]) -> Rle:
     """
     mask = mask_from_json(value)
     if (mask.height, mask.width) != size_hw:
-        raise ValueError(f"the mask is {mask.height} x {mask.width} pixels, the image {size_hw[0]} x {size_hw[1]}")
+        raise InvalidInput(f"the mask is {mask.height} x {mask.width} pixels, the image {size_hw[0]} x {size_hw[1]}")
     rle.validate(mask)
     if not rle.area(mask):
-        raise ValueError("the mask has no pixel; send `remove` to take a mask away")
+        raise InvalidInput("the mask has no pixel; send `remove` to take a mask away")
     return mask
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage.errors import NotFound
+from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit, leases
 from storage.workspace.checking import InvalidOperation, check_operations
 from storage.workspace.columns import now
@@ -27,7 +27,7 @@ _MERGED = uuid.UUID("6a9d7a52-5c1c-5c0e-9b36-0f2f4b8d6c11")
 """Namespace of the ids that merged operations get, so that merging twice gives the same ids."""
 
 
-class OutOfOrder(ValueError):
+class OutOfOrder(InvalidInput):
     """Error of an operation whose predecessors have not arrived; nothing of its call was stored.
 
     Attributes:
@@ -134,7 +134,7 @@ class Operations:
             found = _branch_of(connection, branch)
             lease = leases.require_current(connection, token)
             if found.task_id != lease["task_id"]:
-                raise ValueError(f"branch {branch} belongs to task {found.task_id}, the lease to {lease['task_id']}")
+                raise InvalidInput(f"branch {branch} belongs to task {found.task_id}, the lease to {lease['task_id']}")
             own = [each for each in _rows(connection, found.task_id, found.annotator) if each.branch == branch]
             line = Line(connection, lease["task_id"], lease["annotator"], writable=True)
             copies = [_copy(each, line.revision + number, branch, token) for number, each in enumerate(own)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, update
 
-from storage.errors import NotFound
+from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now
 from storage.workspace.database import Database
@@ -31,9 +31,9 @@ class Rounds:
             ValueError: The round has no tasks, an image twice, an overlap below 1, or masks of another size.
         """
         if spec.stage not in ("assisted_manual", "semi_automatic"):
-            raise ValueError(f"stage {spec.stage!r}: expected assisted_manual or semi_automatic")
+            raise InvalidInput(f"stage {spec.stage!r}: expected assisted_manual or semi_automatic")
         if not spec.tasks:
-            raise ValueError("the round has no images; name at least one")
+            raise InvalidInput("the round has no images; name at least one")
         _check_tasks(spec.tasks)
         round_id = f"round-{secrets.token_hex(6)}"
         row = {
@@ -246,7 +246,7 @@ def locked_round(connection: Connection, round_id: str, states: Iterable[RoundSt
     row = connection.execute(query).mappings().one_or_none()
     found = _found(row, round_id)
     if found.state not in states:
-        raise ValueError(f"round {round_id} is {found.state}; expected {' or '.join(states)}")
+        raise InvalidInput(f"round {round_id} is {found.state}; expected {' or '.join(states)}")
     return found
 
 
@@ -267,13 +267,13 @@ def task_from(row: Mapping[Any, Any]) -> Task:
 
 def _check_tasks(tasks: Sequence[TaskSpec]) -> None:
     if len({task.image_id for task in tasks}) != len(tasks):
-        raise ValueError("the round names an image twice; give an overlap to show an image to several annotators")
+        raise InvalidInput("the round names an image twice; give an overlap to show an image to several annotators")
     for task in tasks:
         if task.overlap < 1:
-            raise ValueError(f"image {task.image_id}: overlap {task.overlap}, expected at least 1")
+            raise InvalidInput(f"image {task.image_id}: overlap {task.overlap}, expected at least 1")
         for given in (*task.prefill, *task.gold):
             if (given.rle.height, given.rle.width) != (task.height, task.width):
-                raise ValueError(
+                raise InvalidInput(
                     f"image {task.image_id}: mask {given.mask} is {given.rle.height} x {given.rle.width} pixels, "
                     f"the image is {task.height} x {task.width}"
                 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, insert, select, update
 
-from storage.errors import NotFound
+from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit, leases
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
@@ -24,7 +24,7 @@ _MAX_NOTE = 2000
 _UNFINISHED = (RoundState.OPEN, RoundState.PAUSED)
 
 
-class StaleRevision(ValueError):
+class StaleRevision(InvalidInput):
     """Error of a submission of another revision than the newest of the line.
 
     Attributes:
@@ -124,7 +124,7 @@ class Submissions:
             found = submission_of(connection, submission_id)
             check_open_to_review(connection, found)
             if found.fixes is not None:
-                raise ValueError(f"submission {submission_id} is a fix by {found.annotator}; fix it instead")
+                raise InvalidInput(f"submission {submission_id} is a fix by {found.annotator}; fix it instead")
             _set(connection, submission_id, "sent_back")
             mine = and_(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == found.annotator)
             leases.end_on_slots(connection, mine, "sent_back")  # a fix in progress
@@ -180,19 +180,21 @@ class Submissions:
             ValueError: Question, answer or note is malformed, or the submission has no such mask.
         """
         if question not in QUESTIONS or answer not in ANSWERS:
-            raise ValueError(
+            raise InvalidInput(
                 f"verdict {question!r}: {answer!r}; expected {' or '.join(QUESTIONS)}: {', '.join(ANSWERS)}"
             )
         if len(note) > _MAX_NOTE or "\0" in note:
-            raise ValueError(f"note of {len(note)} characters; expected at most {_MAX_NOTE}")
+            raise InvalidInput(f"note of {len(note)} characters; expected at most {_MAX_NOTE}")
         if (question == "mask_good") != bool(mask):
-            raise ValueError(f"verdict {question!r}: mask_good names a mask, nothing_missing is about the whole image")
+            raise InvalidInput(
+                f"verdict {question!r}: mask_good names a mask, nothing_missing is about the whole image"
+            )
         with self._database.write() as connection:
             found = submission_of(connection, submission_id)
             if mask:
                 state = state_of(connection, found.task_id, found.annotator, revision=found.revision)
                 if mask not in {each.mask for each in state.masks}:
-                    raise ValueError(f"submission {submission_id} has no mask {mask!r}")
+                    raise InvalidInput(f"submission {submission_id} has no mask {mask!r}")
             row = {"submission_id": submission_id, "mask": mask, "reviewer": reviewer, "question": question}
             stored = insert(VERDICTS).values(created_at=now(), answer=answer, note=note, **row).returning(VERDICTS)
             return Verdict(**connection.execute(stored).mappings().one())
@@ -247,11 +249,11 @@ def check_open_to_review(connection: Connection, found: Submission) -> None:
         ValueError: The submission was sent back, withdrawn or fixed, or the round is no longer open.
     """
     if found.state not in COUNTED:
-        raise ValueError(f"submission {found.submission_id} is {found.state}; expected {' or '.join(COUNTED)}")
+        raise InvalidInput(f"submission {found.submission_id} is {found.state}; expected {' or '.join(COUNTED)}")
     query = select(SUBMISSIONS).where(SUBMISSIONS.c.fixes == found.submission_id, SUBMISSIONS.c.state.in_(COUNTED))
     fix = connection.execute(query.where(SUBMISSIONS.c.task_id == found.task_id)).mappings().first()
     if fix is not None:
-        raise ValueError(
+        raise InvalidInput(
             f"{fix['annotator']} fixed submission {found.submission_id}; review submission {fix['submission_id']}"
         )
     _lock_round_of(connection, found.task_id)

@@ -12,7 +12,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.errors import Conflict, NotFound
+from storage.errors import Conflict, InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
@@ -46,9 +46,9 @@ class Users:
             Conflict: There is a user of this name already.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"user name {name!r}: expected 1 to 64 letters, digits or . _ @ -, the first no mark")
+            raise InvalidInput(f"user name {name!r}: expected 1 to 64 letters, digits or . _ @ -, the first no mark")
         if role not in [*Role]:
-            raise ValueError(f"role {role!r}: expected one of {', '.join(Role)}")
+            raise InvalidInput(f"role {role!r}: expected one of {', '.join(Role)}")
         row = {"name": name, "role": str(role), "password_hash": self._hash(password) if password is not None else ""}
         try:
             with self._database.write() as connection:
@@ -100,7 +100,7 @@ class Users:
             NotFound: There is no such user.
         """
         if role not in [*Role]:
-            raise ValueError(f"role {role!r}: expected one of {', '.join(Role)}")
+            raise InvalidInput(f"role {role!r}: expected one of {', '.join(Role)}")
         self._change(name, actor, f"set role {role}", role=str(role))
 
     def disable(self, name: str, *, disabled: bool = True, actor: str = _SYSTEM) -> None:
@@ -162,7 +162,7 @@ class Users:
 
     def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD:
-            raise ValueError(f"the password has {len(password)} characters; expected at least {MIN_PASSWORD}")
+            raise InvalidInput(f"the password has {len(password)} characters; expected at least {MIN_PASSWORD}")
         return self._hasher.hash(password)
 
     def _change(self, name: str, actor: str, action: str, *, end_logins: bool = True, **values: object) -> None:
@@ -183,7 +183,7 @@ def check_may_work(connection: Connection, name: str) -> bool:
     """
     row = _row_of(connection, name)
     if row["disabled"]:
-        raise ValueError(f"user {name!r} is disabled; a lead can enable the account")
+        raise InvalidInput(f"user {name!r} is disabled; a lead can enable the account")
     return not row["paused"]
 
 

@@ -16,6 +16,7 @@ from stages.annotator.access import Annotator
 from stages.annotator.schemas import Body, Coordinate, ImageId, MaskBody, MaskView, ShortText
 from stages.annotator.server import Server, TheServer
 from stages.annotator.sessions import AskedPrompt, Basis, Continued, Prediction, Scribble, merge
+from storage.errors import InvalidInput
 from storage.rle import Rle
 
 router = APIRouter(prefix="/api/images/{image_id}", tags=["masks"])
@@ -248,5 +249,5 @@ def _image_hw(server: Server, image_id: str) -> tuple[int, int]:
 def _not_empty(mask: Rle) -> MaskView:
     view = MaskView.of(mask)
     if not view.area:
-        raise ValueError("the result has no pixel, expected at least one; remove the mask instead")
+        raise InvalidInput("the result has no pixel, expected at least one; remove the mask instead")
     return view

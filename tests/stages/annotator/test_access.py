@@ -1,7 +1,6 @@
 """Who may do what: the table of every route and every role, logins, CSRF, cookies, limits."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -246,16 +245,23 @@ def test_what_may_work_a_little_later_says_when(
     assert answer.headers["retry-after"] == "1"
 
 
-def test_an_unexpected_failure_tells_nothing_of_the_inside(
-    site: Site, ann: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, KeyError])
+def test_a_mistake_of_the_program_is_no_fault_of_the_client_and_tells_nothing_of_the_inside(
+    site: Site,
+    ann: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
 ) -> None:
     def fail() -> None:
-        raise RuntimeError(f"secret path {tmp_path}")
+        raise kind("operands could not be broadcast together")
 
     monkeypatch.setattr(site.server.workspace.rounds, "read_all", fail)
     answer = ann.get("/api/rounds")
     assert error_of(answer, 500) == "internal"
-    assert str(tmp_path) not in answer.text
+    assert "broadcast" not in answer.text
+    assert "the server failed in a way it should not" in answer.json()["message"]
+    assert f"GET /api/rounds failed: {kind.__name__}: " in caplog.text
 
 
 def test_the_openapi_document_names_every_operation_once(site: Site) -> None:
