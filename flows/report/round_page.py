@@ -30,9 +30,9 @@ def render_round(report: RoundReport, *, now: datetime | None = None) -> str:
     name = report.name or "Round"
     written = now or datetime.now(UTC)
     body = (
-        f'<p class="kicker">gigamask round</p><h1>{text(name)}</h1><p class="path">{text(report.round_id)}</p>'
+        f'<p class="kicker">gigamask round</p><h1>{text(name)}</h1>'
+        f'<p class="path">{text(report.round_id)} · {text(report.stage)}</p>'
         f'<div class="tiles">{_tiles(report)}</div><p class="verdict">{text(_verdict(report))}</p>'
-        f"{_simulated(report)}"
         f"{_audit(report)}"
         f"<h2>Work</h2>{card(_work(report))}"
         f"<h2>Annotators</h2>{card(_annotators(report.annotators))}"
@@ -61,11 +61,8 @@ def _verdict(report: RoundReport) -> str:
     end = f" At this pace it ends on {moment(report.ends_at)}." if report.ends_at else ""
     late = f" {progress.open_branches} lines of late work wait to be merged." if progress.open_branches else ""
     held = f"{progress.leased} answers are being made, {progress.free} are free, {progress.skips} were skipped"
-    return f"The round is {report.state}: {held}.{end}{late}"
-
-
-def _simulated(report: RoundReport) -> str:
-    return note("Seconds on this page are simulated: a time model made them up.") if report.total.simulated else ""
+    simulated = " Seconds on this page are simulated: a time model made them up." if report.total.simulated else ""
+    return f"The round is {report.state}: {held}.{end}{late}{simulated}"
 
 
 def _audit(report: RoundReport) -> str:
@@ -76,8 +73,14 @@ def _work(report: RoundReport) -> str:
     rows = [("All", report.total)]
     rows += [("Prefilled images", report.prefilled)] if report.prefilled and report.empty else []
     rows += [("Images that began empty", report.empty)] if report.empty else []
-    return table(("", *_WORK), [(name, *_cells(figures)) for name, figures in rows]) + note(
-        "Seconds a mask: all active time by the masks made. Median and percentile: the work on one mask alone."
+    work = table(("", *_WORK), [(name, *_cells(figures)) for name, figures in rows])
+    columns = ("", "#Masks an image", "#Seconds an image")
+    by_image = [(name, _number(each.masks_per_image), _number(each.seconds_per_image)) for name, each in rows]
+    return (
+        work
+        + note("Seconds a mask: all active time by the masks made. Median and percentile: the work on one mask alone.")
+        + table(columns, by_image, kind="narrow")
+        + note("An image's masks are those made, accepted and edited; its seconds are those of all work on it.")
     )
 
 

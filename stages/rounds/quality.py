@@ -40,6 +40,8 @@ class Figures:
     p90_s: float | None
     masks_per_image: float | None
     """Masks of an answer that were made or kept; None without answers."""
+    seconds_per_image: float | None
+    """Active seconds of an answer, whatever was done; with the masks per image, what prefilling saves or costs."""
     clicks_per_mask: float | None
     strokes_per_mask: float | None
     simulated: bool
@@ -194,6 +196,7 @@ def _figures(answers: Sequence[Answer]) -> Figures:
         median_s=float(np.median(seconds)) if number else None,
         p90_s=float(np.quantile(seconds, 0.9)) if number else None,
         masks_per_image=len(masks) / len(answers) if answers else None,
+        seconds_per_image=active_s / len(answers) if answers else None,
         clicks_per_mask=sum(mask.clicks for _, mask in made) / number if number else None,
         strokes_per_mask=sum(mask.strokes for _, mask in made) / number if number else None,
         simulated=any(answer.time.simulated for answer in answers),

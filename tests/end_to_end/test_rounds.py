@@ -108,8 +108,9 @@ def test_the_report_sets_prefilled_and_empty_images_side_by_side(ran: tuple[Path
     assert report["total"]["simulated"] is True
     assert report["prefilled"]["answers"] == report["empty"]["answers"] == 1
     assert report["empty"]["prefill_accepted"] == report["empty"]["prefill_rejected"] == 0
+    assert min(report[kind]["seconds_per_image"] for kind in ("prefilled", "empty")) > 0
     for stage in ("assisted_manual", "semi_automatic"):
-        assert "simulated" in (folder / f"{stage}.html").read_text()
+        assert "Seconds on this page are simulated" in (folder / f"{stage}.html").read_text()
 
 
 def test_the_server_ends_with_the_script_and_its_accounts_are_closed(ran: tuple[Path, str]) -> None:
