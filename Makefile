@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick journeys lint docs coverage numbers bench bench-gpu faults faults-stage faults-rounds annotators clean
+.PHONY: help run test quick journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -48,8 +48,11 @@ docs: $(VENV)/.ready-dev  ## the pages that are generated, and the site in build
 	$(BIN)/zensical build --clean --strict
 
 bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
-	@for bench in $(filter-out %/bench_gpu.py,$(wildcard tests/benchmarks/bench_*.py)); do \
+	@for bench in $(filter-out %/bench_gpu.py %/bench_page.py,$(wildcard tests/benchmarks/bench_*.py)); do \
 		$(BIN)/python $$bench || exit 1; done
+
+bench-page: $(VENV)/.ready-dev  ## the annotation page in Chromium: frames a second, first paint and click to mask, as JSON lines
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_page.py $(ARGS)
 
 bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs torch, numpy, OpenCV and safetensors alone
 	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/bench_gpu.py $(ARGS)

@@ -9,12 +9,13 @@
  * @property {"mask" | "origin" | "iou"} colourBy
  * @property {"made" | "area" | "iou"} sortBy
  * @property {number} brush Diameter in image pixels.
+ * @property {Record<string, string>} keys Keys that were changed, by their act.
  */
 
 const KEY = "gigamask settings";
 
 /** @type {Settings} */
-const DEFAULTS = { theme: "", opacity: 0.45, outlines: true, filled: true, colourBy: "mask", sortBy: "made", brush: 16 };
+const DEFAULTS = { theme: "", opacity: 0.45, outlines: true, filled: true, colourBy: "mask", sortBy: "made", brush: 16, keys: {} };
 
 /** @returns {Settings} */
 function load() {

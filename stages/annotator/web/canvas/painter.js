@@ -19,7 +19,7 @@ import { outlineOf } from "../masks/drawing.js";
 import { Labels } from "./labels.js";
 import { View } from "./view.js";
 
-const DRAFT = "#ffd23f";
+export const DRAFT = "#ffd23f";
 const POSITIVE = "#1fbf75";
 const NEGATIVE = "#ff4d5e";
 /** Device pixels of an image pixel from which the grid of pixels is drawn. */
@@ -33,6 +33,7 @@ export class Painter {
   /** @type {Overlay} */
   overlay = { draft: null, selected: [], hovered: null, clicks: [], box: null, corners: [], brush: null, cursor: null };
   showsMasks = true;
+  selectedColour = "#fff";
   /** Number of frames drawn, and milliseconds spent on them. */
   frames = 0;
   busyMs = 0;
@@ -133,7 +134,7 @@ export class Painter {
   #drawOverlay() {
     const { draft, selected, hovered, box, corners } = this.overlay;
     if (hovered) this.#line(shapeOf(hovered).outline, "rgba(255, 255, 255, 0.9)", 1.5);
-    for (const each of selected) this.#outlined(each, "#fff");
+    for (const each of selected) this.#outlined(each, this.selectedColour);
     if (draft?.area) {
       this.context.globalAlpha = 0.4;
       this.context.drawImage(shapeOf(draft).fill, draft.x0, draft.y0);

@@ -66,9 +66,18 @@ export class Line {
   push({ kind, payload }) {
     if (PASSIVE.has(kind)) return true;
     this.revision++;
+    if (kind === "fix") return this.#fix(payload);
     const fits = kind === "undo" || kind === "redo" ? this.#move(kind === "redo" ? 1 : -1) : this.#apply(kind, payload);
     this.ignored += fits ? 0 : 1;
     return fits;
+  }
+
+  /** Begin to fix a submission: its masks are what undo goes back to. @param {{masks: TaskMask[], rejected: TaskMask[]}} payload */
+  #fix({ masks, rejected }) {
+    const byName = (/** @type {TaskMask[]} */ some) => new Map(some.map((each) => [each.mask, each]));
+    this.steps = [{ masks: byName(masks), rejected: byName(rejected) }];
+    this.here = 0;
+    return true;
   }
 
   #move(/** @type {number} */ by) {

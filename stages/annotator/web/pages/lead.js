@@ -1,83 +1,190 @@
-/** The lead's page: how each round goes, as it goes. */
+/** The lead's page: how each round goes as it goes, and what a lead does about it. */
 
-import { h } from "../app/dom.js";
+import { h, openDialog } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { progress } from "./rounds.js";
 
+/**
+ * @typedef {{mean: number, low: number, high: number, images: number}} Estimate
+ * @typedef {object} Figures Numbers of a set of submissions, as stages/rounds/quality.py has them.
+ * @property {number} answers
+ * @property {number} masks_made
+ * @property {number} prefill_accepted
+ * @property {number} prefill_edited
+ * @property {number | null} seconds_per_mask
+ * @property {number | null} masks_per_hour
+ * @property {number | null} masks_per_image
+ * @property {boolean} simulated
+ * @typedef {object} Report
+ * @property {string} round_id
+ * @property {string} name
+ * @property {string} state
+ * @property {{slots: number, done: number, leased: number, free: number, skips: number, open_branches: number}} progress
+ * @property {Figures} total
+ * @property {{annotator: string, figures: Figures, skips: number, agreement: Estimate | null, gold_found: Estimate | null}[]} annotators
+ * @property {Estimate | null} agreement
+ * @property {Estimate | null} gold_found
+ * @property {string | null} ends_at
+ */
+
 const EVERY_MS = 5000;
-const MIN_PACE_S = 60;
+const words = text.lead;
 
 /** @type {(root: HTMLElement, app: import("../app/main.js").App) => Promise<() => unknown>} */
 export async function openPage(root, app) {
   if (app.me.role !== "lead") {
-    root.replaceChildren(h("section.notice", {}, h("h1", {}, text.lead.needed)));
+    root.replaceChildren(h("section.notice", {}, h("h1", {}, words.needed)));
     return () => undefined;
   }
-  /** @type {Map<string, {at: number, done: number}>} First figures of each round, from which its pace is taken. */
-  const first = new Map();
-  const list = h("div.figures");
-  root.replaceChildren(h("div.sheet", {}, h("div.row", {}, h("h1", {}, text.lead.title), h("p.quiet", {}, text.lead.updated)), list));
-  const update = async () => {
-    const rounds = (await app.api.get("/api/rounds")).filter((/** @type {any} */ each) => ["open", "paused"].includes(each.state)).reverse();
-    const figures = await Promise.all(rounds.map((/** @type {any} */ each) => app.api.get(`/api/rounds/${encodeURIComponent(each.round_id)}/figures`)));
-    list.replaceChildren(...figures.map((each) => section(each, first, app, update)));
-    if (!figures.length) list.replaceChildren(h("p.quiet", {}, text.rounds.none));
-  };
-  await update();
-  const timer = setInterval(() => document.hidden || void update().catch((error) => app.say(error.message)), EVERY_MS);
+  const lead = new Lead(app);
+  root.replaceChildren(
+    h("div.sheet", {}, h("div.row", {}, h("h1", {}, words.title), h("p.quiet", {}, words.updated)), lead.list),
+  );
+  await lead.update();
+  const timer = setInterval(() => document.hidden || void lead.update(), EVERY_MS);
   return () => clearInterval(timer);
 }
 
-/**
- * @param {any} figures As the server gives them.
- * @param {Map<string, {at: number, done: number}>} first
- * @param {import("../app/main.js").App} app
- * @param {() => Promise<void>} update
- */
-function section({ round, masks, people }, first, app, update) {
-  const words = text.lead;
-  const begun = first.get(round.round_id) ?? { at: Date.now(), done: round.done };
-  first.set(round.round_id, begun);
-  const act = round.state === "open" ? "pause" : "reopen";
-  const change = async () => {
-    await app.api.post(`/api/rounds/${encodeURIComponent(round.round_id)}/${act}`);
-    await update();
-  };
-  const numbers = { done: round.done, leased: round.leased, free: round.free, masks, skips: round.skips, branches: round.open_branches };
-  return h(
-    "section.card",
-    {},
-    h("div.row", {}, h("h2", {}, round.name || round.round_id), h("button", { type: "button", onclick: change }, act === "pause" ? words.pause : words.reopen)),
-    progress(round),
-    h("dl.numbers", {}, ...Object.entries(numbers).map(([name, value]) => h("div", {}, h("dd", {}, String(value)), h("dt", {}, words.figures[/** @type {keyof typeof numbers} */ (name)])))),
-    h("p.quiet", {}, pace(round, begun)),
-    people.length > 0 && table(people),
-  );
-}
+class Lead {
+  #shown = "";
 
-/** @param {any} round @param {{at: number, done: number}} begun */
-function pace(round, begun) {
-  const seconds = (Date.now() - begun.at) / 1000;
-  const done = round.done - begun.done;
-  if (seconds < MIN_PACE_S || done <= 0) return text.lead.noPace;
-  const end = new Date(Date.now() + ((1000 * seconds) / done) * (round.slots - round.done));
-  return text.lead.pace(((3600 * done) / seconds).toFixed(0), end.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }));
-}
+  /** @param {import("../app/main.js").App} app */
+  constructor(app) {
+    this.app = app;
+    this.list = h("div.figures");
+  }
 
-/** @param {any[]} people */
-function table(people) {
-  const columns = text.lead.columns;
-  return h(
-    "table",
-    {},
-    h("caption", {}, text.lead.people),
-    h("thead", {}, h("tr", {}, ...Object.values(columns).map((name) => h("th", { scope: "col" }, name)))),
-    h(
-      "tbody",
-      {},
-      ...people.map(({ annotator, submissions, masks, skips }) =>
-        h("tr", {}, h("th", { scope: "row" }, annotator), ...[submissions, masks, submissions ? (masks / submissions).toFixed(1) : "–", skips].map((value) => h("td", {}, String(value)))),
+  async update() {
+    const { api, say } = this.app;
+    try {
+      const rounds = (await api.get("/api/rounds")).filter((/** @type {any} */ each) => ["open", "paused", "closing"].includes(each.state));
+      const reports = await Promise.all(rounds.reverse().map((/** @type {any} */ each) => api.get(`${pathOf(each.round_id)}/figures`)));
+      this.#show(reports);
+    } catch (error) {
+      say(/** @type {Error} */ (error).message);
+    }
+  }
+
+  /** @param {Report[]} reports */
+  #show(reports) {
+    const found = JSON.stringify(reports);
+    if (found === this.#shown) return; // what is being read or pressed stays as it is
+    this.#shown = found;
+    const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.press : undefined;
+    this.list.replaceChildren(...reports.map((report) => this.#card(report)));
+    if (!reports.length) this.list.replaceChildren(h("p.quiet", {}, text.rounds.none));
+    if (focused) this.list.querySelector(`[data-press="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  /** @param {Report} report */
+  #card(report) {
+    /** @type {Record<string, string>} */
+    const states = text.rounds.states;
+    const { state, total, annotators } = report;
+    return h(
+      "section.card",
+      { "aria-label": report.name || report.round_id },
+      h(
+        "div.row",
+        {},
+        h("h2", {}, report.name || report.round_id),
+        h(`span.state.${state}`, {}, states[state]),
+        h("span.fill"),
+        state === "open" && this.#button(report, words.pause, "pause"),
+        state === "paused" && this.#button(report, words.reopen, "reopen"),
+        this.#button(report, words.close, "close"),
       ),
-    ),
+      progress(report.progress),
+      h("p.quiet", {}, legend(report)),
+      numbers(report),
+      total.simulated && h("p.quiet", {}, words.simulated),
+      annotators.length > 0 && table(annotators),
+    );
+  }
+
+  /** @param {Report} report @param {string} label @param {"pause" | "reopen" | "close"} act */
+  #button(report, label, act) {
+    const press = async () => {
+      if (act === "close" && !(await isSure(report))) return;
+      try {
+        const done = await this.app.api.post(`${pathOf(report.round_id)}/${act}`);
+        if (act === "close") this.app.say(words.closed(done.masks, done.images));
+      } catch (error) {
+        this.app.say(/** @type {Error} */ (error).message);
+      }
+      await this.update();
+    };
+    return h("button", { type: "button", "data-press": `${report.round_id} ${act}`, onclick: press }, label);
+  }
+}
+
+/** @param {string} roundId */
+function pathOf(roundId) {
+  return `/api/rounds/${encodeURIComponent(roundId)}`;
+}
+
+/** Ask whether a round is to be closed. @param {Report} report */
+async function isSure({ name, round_id, progress: { slots, done, leased } }) {
+  const answer = await openDialog(words.closeTitle(name || round_id), [
+    h("p", {}, words.closeHint),
+    done < slots && h("p", {}, words.closeEarly(slots - done, leased)),
+    h("div.buttons", {}, h("button", { value: "" }, words.closeKeep), h("button.primary", { value: "close" }, words.close)),
+  ]);
+  return answer === "close";
+}
+
+/** @param {Report} report */
+function legend({ progress: { done, slots, leased, free }, ends_at }) {
+  const counts = [text.rounds.progress(done, slots), text.rounds.leased(leased), text.rounds.free(free)];
+  if (ends_at) counts.push(words.forecast(new Date(ends_at).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })));
+  else if (done < slots) counts.push(words.noForecast);
+  return counts.join(" · ");
+}
+
+/** @param {Report} report */
+function numbers({ progress: { skips, open_branches }, total, agreement, gold_found }) {
+  /** @type {[string, string][]} */
+  const shown = [
+    [String(total.masks_made + total.prefill_accepted + total.prefill_edited), words.figures.masks],
+    [decimal(total.seconds_per_mask, 1), words.figures.seconds],
+    [decimal(total.masks_per_hour, 0), words.figures.pace],
+    [decimal(total.masks_per_image, 1), words.figures.perPicture],
+    [percent(agreement), words.figures.agreement],
+    [percent(gold_found), words.figures.gold],
+    [String(skips), words.figures.skips],
+    [String(open_branches), words.figures.branches],
+  ];
+  return h("dl.numbers", {}, ...shown.map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+/** @param {Report["annotators"]} people */
+function table(people) {
+  const rows = people.map(({ annotator, figures, skips, agreement, gold_found }) => {
+    const cells = [
+      String(figures.answers),
+      String(figures.masks_made),
+      decimal(figures.seconds_per_mask, 1),
+      decimal(figures.masks_per_image, 1),
+      percent(agreement),
+      percent(gold_found),
+      String(skips),
+    ];
+    return h("tr", {}, h("th", { scope: "row" }, annotator), ...cells.map((value) => h("td", {}, value)));
+  });
+  const names = Object.values(words.columns).map((name) => h("th", { scope: "col" }, name));
+  return h(
+    "div.scroll",
+    { tabindex: 0, role: "region", "aria-label": words.people },
+    h("table", {}, h("caption", {}, words.people), h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows)),
   );
+}
+
+/** @param {number | null} value @param {number} digits */
+function decimal(value, digits) {
+  return value === null ? "–" : value.toFixed(digits);
+}
+
+/** @param {Estimate | null} estimate */
+function percent(estimate) {
+  return estimate === null ? "–" : `${Math.round(100 * estimate.mean)} %`;
 }

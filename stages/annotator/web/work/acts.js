@@ -5,14 +5,13 @@
  * @typedef {(bench: Bench, detail: string, event?: KeyboardEvent) => unknown} Act
  */
 
-import { h, openDialog } from "../app/dom.js";
 import { settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { bitmapOf, rleOf, subtract, union } from "../masks/bitmap.js";
 import { fillHoles, parts } from "../masks/regions.js";
 import { originOf } from "../masks/palette.js";
 import { uuid7 } from "../safe/uuid.js";
-import { SHORTCUTS } from "./keys.js";
+import { showKeys } from "./help.js";
 import { sorted } from "./side.js";
 
 const ZOOM = 1.5;
@@ -72,7 +71,7 @@ const ACTS = {
   stronger: (bench) => bench.style({ opacity: Math.min(0.9, settings.opacity + 0.1) }),
   submit: (bench) => bench.parts.submit(),
   skip: (bench) => bench.parts.skip(),
-  help: showKeys,
+  help: (bench) => showKeys().then(() => bench.refresh()),
 };
 
 /**
@@ -249,28 +248,4 @@ function zoom(/** @type {Bench} */ bench, /** @type {number} */ factor) {
   view.zoomTo(view.scale * factor, x, y);
   bench.tools.showTip();
   bench.painter.ask();
-}
-
-function showKeys() {
-  const groups = Object.entries(text.keys.groups).map(([group, title]) =>
-    h(
-      "section",
-      {},
-      h("h3", {}, title),
-      h(
-        "dl",
-        {},
-        ...SHORTCUTS.filter((each) => each.group === group).map(({ keys, does }) =>
-          h("div", {}, h("dt", {}, h("kbd", {}, pretty(keys[0]))), h("dd", {}, does)),
-        ),
-      ),
-    ),
-  );
-  const close = h("div.buttons", {}, h("button.primary", { value: "close" }, text.keys.close));
-  return openDialog(text.keys.title, [h("p.quiet", {}, text.keys.mouse), h("div.keys", {}, ...groups), close], { wide: true });
-}
-
-/** @param {string} key */
-function pretty(key) {
-  return key.replace("ArrowLeft", "Arrows").replace("Escape", "Esc").replace("Ctrl+", "Ctrl ").replace("Shift+", "Shift ");
 }

@@ -17,7 +17,7 @@ import { colourOf } from "../masks/palette.js";
 import { Activity } from "../safe/activity.js";
 import { runAct } from "./acts.js";
 import { Choices } from "./choices.js";
-import { actOf } from "./keys.js";
+import { actOf, keyOf, pretty } from "./keys.js";
 import { Nudge } from "./nudge.js";
 import { Prompter } from "./prompting.js";
 import { Side } from "./side.js";
@@ -51,7 +51,7 @@ export class Bench {
     this.choices = new Choices(this);
     this.side = new Side(this, parts.guidelines);
     this.toolbar = this.#makeToolbar();
-    root.replaceChildren(h("div.stage", {}, canvas, this.toolbar, h("div.foot", {}, this.choices.element, this.status)), this.side.element);
+    root.replaceChildren(h("div.stage", {}, h("h1.unseen", {}, text.pages.work), canvas, this.toolbar, h("div.foot", {}, this.choices.element, this.status)), this.side.element);
     this.painter = new Painter(canvas, picture);
     this.painter.labels.setStyle(settings);
     this.prompter = new Prompter(task, parts.api, (error) => this.#promptFailed(error));
@@ -120,10 +120,11 @@ export class Bench {
     let message = text.hint.begin;
     if (this.prompter.waiting.length) message = text.hint.asking;
     else if (this.nudge.isDue) message = text.hint.nudge;
-    else if (draft) message = text.hint.accept;
+    else if (draft) message = text.hint.accept(pretty(keyOf("accept")), pretty(keyOf("nextCandidate")));
     else if (this.selected.length > 1) message = text.hint.selected(this.selected.length);
     else if (this.refined && this.tool !== "polygon") message = text.hint.refine(this.side.nameOf(this.refined.mask));
-    else if (this.tool === "polygon" || this.tool === "box" || this.tool === "brush" || this.tool === "eraser") message = text.hint[this.tool];
+    else if (this.tool === "polygon" || this.tool === "box") message = text.hint[this.tool];
+    else if (this.tool === "brush" || this.tool === "eraser") message = text.hint[this.tool](pretty(keyOf("smaller")), pretty(keyOf("larger")));
     if (this.status.textContent !== message) this.status.textContent = message;
     this.status.classList.toggle("nudge", this.nudge.isDue);
   }
@@ -156,7 +157,7 @@ export class Bench {
    * @param {boolean} more Keep the others selected; a selected mask is let go.
    */
   select(mask, more = false) {
-    if (this.task.draft) return this.parts.say(text.hint.accept);
+    if (this.task.draft) return this.parts.say(text.hint.first);
     const others = more ? this.selected.filter((each) => each !== mask) : [];
     const isLetGo = more && this.selected.includes(mask);
     this.selected = mask && !isLetGo ? [...others, mask] : others;
@@ -219,26 +220,28 @@ export class Bench {
   }
 
   #makeToolbar() {
-    const keys = { click: "Q", box: "X", brush: "B", eraser: "E", polygon: "P", select: "V" };
-    const button = (/** @type {string} */ label, /** @type {string} */ shape, /** @type {string} */ act, /** @type {string} */ key) =>
-      h("button.tool", { type: "button", title: `${label} (${key})`, "aria-label": label, "data-act": act, onclick: () => this.run(act) }, icon(shape), h("kbd", { "aria-hidden": "true" }, key));
+    const button = (/** @type {string} */ label, /** @type {string} */ shape, /** @type {string} */ act) =>
+      h("button.tool", { type: "button", "aria-label": label, "data-act": act, onclick: () => this.run(act) }, icon(shape));
     return h(
       "div.toolbar",
       { role: "toolbar", "aria-label": text.toolbar, "aria-orientation": "vertical" },
-      ...TOOLS.map((tool) => button(text.tools[tool], tool, `tool:${tool}`, keys[tool])),
+      ...TOOLS.map((tool) => button(text.tools[tool], tool, `tool:${tool}`)),
       h("hr"),
-      button(text.buttons.undo, "undo", "undo", "^Z"),
-      button(text.buttons.redo, "redo", "redo", "^Y"),
+      button(text.buttons.undo, "undo", "undo"),
+      button(text.buttons.redo, "redo", "redo"),
       h("hr"),
-      button(text.buttons.fit, "fit", "fit", "0"),
-      button(text.buttons.hide, "eye", "hide", "H"),
-      button(text.buttons.help, "help", "help", "?"),
+      button(text.buttons.fit, "fit", "fit"),
+      button(text.buttons.hide, "eye", "hide"),
+      button(text.buttons.help, "help", "help"),
     );
   }
 
   #showTool() {
     for (const button of this.toolbar.querySelectorAll("button")) {
       const act = button.dataset.act ?? "";
+      const key = pretty(keyOf(act));
+      button.title = `${button.getAttribute("aria-label")} (${key})`;
+      button.dataset.key = key.replace("Ctrl Shift ", "^⇧").replace("Ctrl ", "^");
       if (act.startsWith("tool:")) button.setAttribute("aria-pressed", String(act === `tool:${this.tool}`));
       if (act === "undo") button.disabled = !this.task.canUndo;
       if (act === "redo") button.disabled = !this.task.canRedo;

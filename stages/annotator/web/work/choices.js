@@ -7,6 +7,7 @@
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { bitmapOf } from "../masks/bitmap.js";
+import { keyOf, pretty } from "./keys.js";
 
 const WIDTH = 120;
 const HEIGHT = 84;
@@ -40,9 +41,16 @@ export class Choices {
         this.#paint(canvas, bitmaps[index]);
         return h(
           "button.choice",
-          { type: "button", "aria-label": text.masks.candidate(index + 1, iou), onclick: () => this.bench.run(`candidate:${index}`) },
+          { type: "button", onclick: () => this.bench.run(`candidate:${index}`) },
           canvas,
-          h("span.label", {}, h("kbd", {}, String(index + 1)), h("span", {}, iou)),
+          h(
+            "span.label",
+            {},
+            h("span.unseen", {}, `${text.masks.candidate} `),
+            h("kbd", {}, pretty(keyOf(`candidate:${index}`)) || String(index + 1)),
+            h("span.unseen", {}, `, ${text.masks.iou} `),
+            h("span", {}, iou),
+          ),
         );
       }),
     );

@@ -1,10 +1,17 @@
 /**
- * Keys of the task page: what each does, in the words of the list that the question mark shows.
+ * Keys of the task page: what each does, in the words of the list that the question mark shows, and who changed which.
  *
- * @typedef {{keys: string[], does: string, act: string, group: "make" | "masks" | "view" | "task"}} Shortcut
+ * @typedef {object} Shortcut
+ * @property {string[]} keys Keys as `spell` spells an event; the first is shown.
+ * @property {string} does
+ * @property {string} act
+ * @property {"make" | "masks" | "view" | "task"} group
+ * @property {boolean} [isFixed] Whether the keys cannot be changed.
  */
 
-/** @type {Shortcut[]} `keys` are spelled as `spell` spells an event; the first is shown. */
+import { saveSettings, settings } from "../app/settings.js";
+
+/** @type {Shortcut[]} */
 export const SHORTCUTS = [
   { group: "make", keys: ["Q"], act: "tool:click", does: "Click tool" },
   { group: "make", keys: ["X"], act: "tool:box", does: "Box tool" },
@@ -20,7 +27,7 @@ export const SHORTCUTS = [
   { group: "make", keys: ["2"], act: "candidate:1", does: "Second suggestion" },
   { group: "make", keys: ["3"], act: "candidate:2", does: "Third suggestion" },
   { group: "make", keys: ["Enter"], act: "accept", does: "Accept the mask" },
-  { group: "make", keys: ["Escape"], act: "drop", does: "Drop it, or deselect" },
+  { group: "make", keys: ["Escape"], act: "drop", isFixed: true, does: "Drop it, or deselect" },
   { group: "make", keys: ["Ctrl+Z"], act: "undo", does: "Undo" },
   { group: "make", keys: ["Ctrl+Shift+Z", "Ctrl+Y"], act: "redo", does: "Redo" },
   { group: "masks", keys: ["V"], act: "tool:select", does: "Select tool" },
@@ -34,8 +41,8 @@ export const SHORTCUTS = [
   { group: "masks", keys: ["U"], act: "subtract", does: "Subtract the others from the first selected" },
   { group: "masks", keys: ["I"], act: "fillHoles", does: "Fill the holes of the mask" },
   { group: "masks", keys: ["D"], act: "split", does: "Split the mask into its parts" },
-  { group: "view", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], act: "cursor", does: "Move the cursor a pixel" },
-  { group: "view", keys: ["Shift+ArrowLeft", "Shift+ArrowRight", "Shift+ArrowUp", "Shift+ArrowDown"], act: "cursor", does: "Move the cursor far" },
+  { group: "view", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], act: "cursor", isFixed: true, does: "Move the cursor a pixel" },
+  { group: "view", keys: ["Shift+ArrowLeft", "Shift+ArrowRight", "Shift+ArrowUp", "Shift+ArrowDown"], act: "cursor", isFixed: true, does: "Move the cursor far" },
   { group: "view", keys: ["+", "="], act: "zoomIn", does: "Zoom in at the cursor" },
   { group: "view", keys: ["-"], act: "zoomOut", does: "Zoom out" },
   { group: "view", keys: ["0"], act: "fit", does: "Whole picture" },
@@ -48,10 +55,49 @@ export const SHORTCUTS = [
   { group: "view", keys: ["."], act: "stronger", does: "Stronger masks" },
   { group: "task", keys: ["Ctrl+Enter"], act: "submit", does: "Submit and next" },
   { group: "task", keys: ["Ctrl+Shift+S"], act: "skip", does: "Skip with a reason" },
-  { group: "task", keys: ["?"], act: "help", does: "This list" },
+  { group: "task", keys: ["?"], act: "help", isFixed: true, does: "This list" },
 ];
 
-const BY_KEY = new Map(SHORTCUTS.flatMap((each) => each.keys.map((key) => [key, each.act])));
+let byKey = index();
+
+/** Shortcuts by each of their keys, with this browser's changes. */
+function index() {
+  return new Map(SHORTCUTS.flatMap((each) => keysOf(each).map((key) => /** @type {[string, Shortcut]} */ ([key, each]))));
+}
+
+/** @param {Shortcut} shortcut */
+function keysOf({ act, keys, isFixed }) {
+  const changed = isFixed ? undefined : settings.keys[act];
+  return changed ? [changed] : keys;
+}
+
+/** The key of an act, as it is shown. @param {string} act */
+export function keyOf(act) {
+  const shortcut = SHORTCUTS.find((each) => each.act === act);
+  return shortcut ? keysOf(shortcut)[0] : "";
+}
+
+/** What a key does now. @param {string} key @returns {Shortcut | undefined} */
+export function holderOf(key) {
+  return byKey.get(key);
+}
+
+/** Give an act another key, in this browser. @param {string} act @param {string} key One that nothing else has. */
+export function setKey(act, key) {
+  saveSettings({ keys: { ...settings.keys, [act]: key } });
+  byKey = index();
+}
+
+/** Forget all changes. */
+export function resetKeys() {
+  saveSettings({ keys: {} });
+  byKey = index();
+}
+
+/** A key for people. @param {string} key */
+export function pretty(key) {
+  return key.replace("ArrowLeft", "Arrows").replace("Escape", "Esc").replace("Delete", "Del").replace("Ctrl+", "Ctrl ").replace("Shift+", "Shift ");
+}
 
 /**
  * Spell the keys of an event, as in SHORTCUTS.
@@ -76,5 +122,5 @@ export function actOf(event) {
   // Enter on a button presses that button; arrow keys move a slider.
   if (spelled === "Enter" && target.closest("button, a, summary")) return undefined;
   if (spelled.includes("Arrow") && target.closest("input, [role=listbox], [role=radiogroup]")) return undefined;
-  return BY_KEY.get(spelled);
+  return byKey.get(spelled)?.act;
 }

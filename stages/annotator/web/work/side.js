@@ -10,6 +10,7 @@ import { saveSettings, settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { bitmapOf } from "../masks/bitmap.js";
 import { colourOf, css, originOf } from "../masks/palette.js";
+import { keyOf, pretty } from "./keys.js";
 
 /** Panel of one bench. */
 export class Side {
@@ -97,18 +98,19 @@ export class Side {
     const masks = selected.map((name) => task.line.find(name)).filter((each) => each !== undefined);
     const isPrefilled = masks.length === 1 && masks[0].origin !== "made";
     const isHidden = masks.length > 0 && masks.every((each) => this.bench.hidden.has(each.mask));
-    /** @type {[string, string, string][]} */
+    /** @type {[string, string][]} Act and label of each button. */
     const wanted = [];
-    if (isPrefilled && !masks[0].decided) wanted.push(["acceptMask", text.masks.accept, "A"]);
-    if (isPrefilled) wanted.push(["rejectMask", text.masks.reject, "R"]);
-    if (masks.length > 1) wanted.push(["merge", text.masks.merge, "M"], ["subtract", text.masks.subtract, "U"]);
-    if (masks.length) wanted.push(["removeMask", text.masks.remove, "Del"], ["hideMask", isHidden ? text.masks.show : text.masks.hide, ""]);
-    const key = wanted.join();
+    if (isPrefilled && !masks[0].decided) wanted.push(["acceptMask", text.masks.accept]);
+    if (isPrefilled) wanted.push(["rejectMask", text.masks.reject]);
+    if (masks.length > 1) wanted.push(["merge", text.masks.merge], ["subtract", text.masks.subtract]);
+    if (masks.length === 1) wanted.push(["fillHoles", text.masks.fillHoles], ["split", text.masks.split]);
+    if (masks.length) wanted.push(["removeMask", text.masks.remove], ["hideMask", isHidden ? text.masks.show : text.masks.hide]);
+    const key = wanted.map(([act, label]) => `${label} ${keyOf(act)}`).join();
     if (this.actions.dataset.key === key) return;
     this.actions.dataset.key = key;
     this.actions.replaceChildren(
-      ...wanted.map(([act, label, shortcut]) =>
-        h("button", { type: "button", onclick: () => this.bench.run(act) }, label, shortcut && h("kbd", {}, shortcut)),
+      ...wanted.map(([act, label]) =>
+        h("button", { type: "button", onclick: () => this.bench.run(act) }, label, keyOf(act) && h("kbd", {}, pretty(keyOf(act)))),
       ),
     );
   }

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from storage import rle
 from storage.workspace.fold import TaskState
+from storage.workspace.records import GivenMask
 from tests.stages.annotator.web.page_site import Person, wait_until_saved
 
 WIDTH, HEIGHT = 256, 192
@@ -72,6 +73,14 @@ def rectangle_HW(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     mask_HW = np.zeros((HEIGHT, WIDTH), bool)
     mask_HW[y0:y1, x0:x1] = True
     return mask_HW
+
+
+def prefilled(*boxes: tuple[int, int, int, int]) -> list[GivenMask]:
+    """Prefilled masks named p-0, p-1, ...; each a rectangle x0, y0, x1, y1 of the picture."""
+    return [
+        GivenMask(mask=f"p-{number}", rle=rle.encode(rectangle_HW(*box)), model_id="seed", predicted_iou=0.9)
+        for number, box in enumerate(boxes)
+    ]
 
 
 def stored(ann: Person, page: Page, revision: int) -> TaskState:

@@ -10,9 +10,18 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from storage import rle
-from storage.workspace.records import GivenMask, Kind
+from storage.workspace.records import Kind
 from tests.stages.annotator.web.page_site import PageSite, Person, click, middle, wait_until_saved
-from tests.stages.annotator.web.places import HEIGHT, WIDTH, Places, pixel_under, rectangle_HW, stored, stored_masks
+from tests.stages.annotator.web.places import (
+    HEIGHT,
+    WIDTH,
+    Places,
+    pixel_under,
+    prefilled,
+    rectangle_HW,
+    stored,
+    stored_masks,
+)
 
 Make = Callable[..., Person]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
@@ -177,13 +186,6 @@ def test_brush_and_eraser_change_exactly_their_pixels_and_holes_are_filled(site:
     (mask_HW,) = stored_masks(ann, page, revision=3)
     np.testing.assert_array_equal(mask_HW, rectangle_HW(50, 40, 110, 100) | rectangle_HW(110, 60, 121, 61))
     assert [payload["strokes"] for payload in payloads(ann, page)] == [1, 1, 2]
-
-
-def prefilled(*boxes: tuple[int, int, int, int]) -> list[GivenMask]:
-    return [
-        GivenMask(mask=f"p-{number}", rle=rle.encode(rectangle_HW(*box)), model_id="seed", predicted_iou=0.9)
-        for number, box in enumerate(boxes)
-    ]
 
 
 def test_prefilled_masks_are_accepted_rejected_and_refined(site: PageSite, person: Make) -> None:

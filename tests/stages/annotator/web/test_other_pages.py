@@ -1,0 +1,125 @@
+"""What reviewers and leads do, and keys that somebody changed, in a real browser against a real server."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.stages.annotator.web.page_site import PageSite, Person, click, wait_until_saved
+from tests.stages.annotator.web.places import prefilled, stored
+
+Make = Callable[..., Person]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
+
+
+def submit(ann: Person) -> int:
+    """Submit the first task as it is, and return its id."""
+    page = ann.open()
+    task = ann.task_id(page)
+    page.keyboard.press("Control+Enter")
+    page.locator(f"html:not([data-task='{task}'])").wait_for(state="attached")
+    expect(page.locator("#says")).to_contain_text("Submitted")
+    page.close()
+    return task
+
+
+def test_a_reviewer_answers_takes_an_answer_back_and_sends_back(site: PageSite, person: Make) -> None:
+    boxes = [(10, 10, 60, 60), (80, 10, 130, 60), (150, 10, 200, 60)]
+    round_id = site.open_round("places", prefill=prefilled(*boxes))
+    ann = person("reviewed-ann")
+    task = submit(ann)
+    rev = person("rev", "reviewer")
+    page = rev.open("/#review", wait_for=".answers")
+    with site.workspace() as workspace:
+        (submission,) = workspace.submissions.read(task_id=task)
+
+    # One key each; B asks the last question again, and the newest answer counts
+    for key, count in (("y", "1 answered"), ("n", "2 answered"), ("b", "1 answered"), ("u", "2 answered")):
+        page.keyboard.press(key)
+        expect(page.locator("#page .row .quiet").first).to_have_text(count)
+    with site.workspace() as workspace:
+        verdicts = workspace.submissions.verdicts(round_id=round_id)
+    newest = {verdict.mask: verdict.answer for verdict in verdicts}
+    assert sorted(newest.values()) == ["unsure", "yes"]
+    assert {verdict.reviewer for verdict in verdicts} == {"rev"}
+
+    # The other question, about the whole picture
+    page.locator(".tabs button").nth(1).click()
+    expect(page.locator("h1")).to_have_text("Are all objects masked?")
+    page.get_by_text("Send back").click()
+    page.keyboard.type("two masks are missing")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Nothing is left to review")
+    with site.workspace() as workspace:
+        assert workspace.submissions.get(submission.submission_id).state == "sent_back"
+
+    # Its annotator gets it again, with the masks
+    again = ann.open()
+    assert ann.task_id(again) == task
+    expect(again.locator(".masks li")).to_have_count(3)
+
+
+def test_a_reviewer_fixes_a_mask(site: PageSite, person: Make) -> None:
+    site.open_round("places", prefill=prefilled((10, 10, 60, 60), (80, 10, 130, 60)))
+    task = submit(person("fixed-ann"))
+    rev = person("fixer", "reviewer")
+    page = rev.open("/#review", wait_for=".answers")
+    page.get_by_text("Fix it myself").click()
+    page.wait_for_selector("canvas.picture")
+    assert rev.task_id(page) == task
+    page.keyboard.press("j")
+    page.keyboard.press("Delete")
+    expect(page.locator(".masks li")).to_have_count(1)
+    wait_until_saved(page)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#says")).to_contain_text("Submitted with 1 mask")
+    with site.workspace() as workspace:
+        found = {each.annotator: each for each in workspace.submissions.read(task_id=task)}
+    assert found["fixer"].fixes == found["fixed-ann"].submission_id
+
+
+def test_a_lead_pauses_reopens_and_closes_a_round(site: PageSite, person: Make) -> None:
+    round_id = site.open_round("places", prefill=prefilled((10, 10, 60, 60)))
+    submit(person("closed-ann"))
+    lea = person("boss", "lead")
+    page = lea.open("/#lead", wait_for=".card")
+    expect(page.locator("tbody th")).to_have_text("closed-ann")
+    expect(page.locator(".numbers dd").first).to_have_text("1")
+    for button, state in (("Pause", "paused"), ("Open again", "open")):
+        page.get_by_role("button", name=button).click()
+        expect(page.locator(".state")).to_have_text(state)
+        with site.workspace() as workspace:
+            assert workspace.rounds.get(round_id).state == state
+    page.get_by_role("button", name="Close …").click()
+    page.locator("dialog").get_by_text("Keep it open").click()
+    page.get_by_role("button", name="Close …").click()
+    page.locator("dialog .primary").click()
+    expect(page.locator("#says")).to_contain_text("1 masks on 1 images", timeout=30_000)
+    expect(page.locator(".card")).to_have_count(0)
+    with site.workspace() as workspace:
+        assert workspace.rounds.get(round_id).state == "closed"
+
+
+def test_a_key_is_changed_in_the_help_and_shown_everywhere(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = person("keys-changed")
+    page = ann.open()
+    page.keyboard.press("?")
+    accept = page.get_by_role("button", name="Accept the mask: Enter")
+    accept.click()
+    page.keyboard.press("b")
+    expect(page.locator("dialog .problem")).to_have_text("B is taken: Brush. Change that one first.")
+    accept.click()
+    page.keyboard.press("t")
+    expect(page.get_by_role("button", name="Accept the mask: T")).to_be_visible()
+    page.keyboard.press("Escape")
+    click(page)
+    expect(page.locator(".status")).to_contain_text("T accepts")
+    page.keyboard.press("t")
+    expect(page.locator(".masks li")).to_have_count(1)
+    stored(ann, page, revision=1)
+    page.reload()
+    page.wait_for_selector(".masks li")
+    page.keyboard.press("?")
+    page.get_by_role("button", name="Original keys").click()
+    expect(page.get_by_role("button", name="Accept the mask: Enter")).to_be_visible()
