@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators clean
+.PHONY: help run test quick page journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -33,6 +33,9 @@ lint: $(VENV)/.ready-dev  ## ruff, mypy, import rules and spelling, without the 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+page: $(VENV)/.ready-dev  ## onnxruntime-web for the annotation page, by npm; a build does it too where Node is at hand
+	$(BIN)/python hatch_build.py
 
 journeys: $(VENV)/.ready-dev  ## the annotation page in a real Chromium, alone: what annotators, reviewers and leads do
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/annotator/web $(ARGS)

@@ -1,6 +1,7 @@
 """What a user installs: one distribution with exactly our five packages, and a command that starts."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hatch_build
 from tests.paths import ROOT
 
 PACKAGES = ["gigamask", "engine", "flows", "stages", "storage"]
@@ -76,3 +78,20 @@ for module in pkgutil.walk_packages(engine.__path__, "engine."):
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("npm", "reason"),
+    [(None, "npm was not found; install Node"), ("echo no network >&2; exit 1", "npm failed: no network")],
+)
+def test_without_npm_the_package_is_built_all_the_same_and_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npm: str | None, reason: str
+) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "stages" / "annotator" / "web" / name, tmp_path)
+    if npm:
+        (tmp_path / "npm").write_text(f"#!/bin/sh\n{npm}\n")
+        (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hatch_build.fetch_library(tmp_path) == reason
+    assert not (tmp_path / "vendor").exists()

@@ -111,6 +111,15 @@ export const text = {
     candidate: "Suggestion",
   },
 
+  decoding: {
+    title: "Decode",
+    places: { fastest: "Where it is faster", server: "On the server", browser: "In this browser" },
+    figures: (/** @type {string} */ place, /** @type {number} */ p50, /** @type {number} */ p95) =>
+      `${place}: p50 ${p50.toFixed(0)} ms, p95 ${p95.toFixed(0)} ms`,
+    measuring: "Measuring server and browser",
+    serverAlone: (/** @type {string} */ reason) => `On the server: ${reason}`,
+  },
+
   keys: {
     title: "Keys",
     groups: { make: "Make a mask", masks: "Masks", view: "View", task: "Picture" },

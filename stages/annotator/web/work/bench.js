@@ -55,6 +55,7 @@ export class Bench {
     this.painter = new Painter(canvas, picture);
     this.painter.labels.setStyle(settings);
     this.prompter = new Prompter(task, parts.api, (error) => this.#promptFailed(error));
+    this.side.element.append(this.prompter.decoder.element);
     this.tools = new Tools(this);
     this.nudge = new Nudge(() => this.showStatus());
     this.activity = new Activity(

@@ -1,6 +1,7 @@
 /** Prompts to the model, one after the other, so that each continues the answer to the one before. */
 
 import { ApiError } from "../app/api.js";
+import { decoderOf } from "../decoder/decoder.js";
 
 const TRIES = 4;
 
@@ -23,6 +24,8 @@ export class Prompter extends EventTarget {
     this.task = task;
     this.api = api;
     this.onError = onError;
+    this.decoder = decoderOf(api);
+    void this.decoder.open(task.lease, (body) => this.#post(body));
   }
 
   /**
@@ -40,7 +43,7 @@ export class Prompter extends EventTarget {
         if (round !== this.#round) return;
         const draft = begin();
         const prompt = draft.prompt(added);
-        const answer = await this.#post({ ...prompt, model: this.task.lease.model_id });
+        const answer = await this.decoder.predict(this.task.lease, { ...prompt, model: this.task.lease.model_id }, (body) => this.#post(body));
         if (round !== this.#round || this.task.draft !== draft) return; // dropped meanwhile
         draft.answered(prompt, answer);
         this.times.push(performance.now() - began);

@@ -91,14 +91,17 @@ class PageSite:
             spec = RoundSpec(stage="assisted_manual", name="Journey", guidelines="Mask things.", tasks=tuple(tasks))
             return workspace.rounds.open(spec).round_id
 
-    def person(self, browser: Browser, name: str, role: str = "annotator", **options: Any) -> "Person":
-        """A person with an account, logged in, in a browser of their own."""
+    def person(
+        self, browser: Browser, name: str, role: str = "annotator", *, decoding: str = "server", **options: Any
+    ) -> "Person":
+        """A person with an account, logged in, in a browser of their own, with clicks decoded where `decoding` says."""
         with self.workspace() as workspace:
             if name not in [user.name for user in workspace.users.read_all()]:
                 workspace.users.add(name, Role(role))
             token = workspace.users.log_in(name, seconds=3600)
         context = browser.new_context(**{"viewport": SIZE, "base_url": self.url, **options})
         context.add_cookies([{"name": COOKIE, "value": token, "url": self.url}])
+        context.add_init_script(f"localStorage['gigamask decoding'] ??= '{decoding}'")
         return Person(site=self, name=name, context=context)
 
 

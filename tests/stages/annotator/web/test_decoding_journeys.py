@@ -1,0 +1,182 @@
+"""Decoding in the browser: the same masks as the server's, the measured choice, and what happens without either one."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from stages.annotator.decoders import WEB, find_runtime
+from storage import rle
+from tests.stages.annotator.web.page_site import PageSite, Person, middle, wait_until_saved
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
+
+Make = Callable[..., Person]
+Prompt = dict[str, Any]
+MAX_DIFFERENT_PX = 3
+"""Most pixels by which two masks of one prompt may differ, as floats are added in another order; so far none did."""
+
+BOTH = """
+async ([image, model, prompts]) => {
+  const { Api } = await import("/app/api.js");
+  const { DecodingWorker } = await import("/decoder/client.js");
+  const api = new Api();
+  await api.me();
+  const worker = new DecodingWorker();
+  await worker.open(model, image);
+  const found = [];
+  for (const { after, ...prompt } of prompts) {
+    const idOf = (place) => found[after][place].prediction_id;
+    const of = (place) => after === undefined ? null : { prediction_id: idOf(place), candidate: 0 };
+    const mask = prompt.mask === undefined ? null : found[prompt.mask].server.candidates.at(-1).rle;
+    const body = { clicks: [], box: null, ...prompt, mask: mask && { size: mask.size, counts: mask.counts } };
+    const server = await api.post(`/api/images/${image}/predict`, { ...body, continued: of("server"), model });
+    const browser = await worker.predict(model, image, { ...body, continued: of("browser") });
+    found.push({ server, browser });
+  }
+  return found;
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def runtime() -> None:
+    if not find_runtime(WEB):
+        pytest.skip("onnxruntime-web is not here (run `make page` where Node is installed)")
+
+
+def click(x: float, y: float, *, positive: bool = True) -> dict[str, Any]:
+    return {"x": x, "y": y, "positive": positive}
+
+
+def prompts_on(height: int, width: int) -> list[Prompt]:
+    """Prompts of every kind; `after` continues the prediction of an earlier one, `mask` refines its last mask."""
+
+    def at(x: float, y: float, *, positive: bool = True) -> dict[str, Any]:
+        return click(x * width, y * height, positive=positive)
+
+    def box(x0: float, y0: float, x1: float, y1: float) -> list[float]:
+        return [x0 * width, y0 * height, x1 * width, y1 * height]
+
+    beside = at(0.45, 0.62, positive=False)
+    return [
+        {"clicks": [at(0.5, 0.5)]},
+        {"clicks": [at(0.2, 0.3)]},
+        {"clicks": [at(0.83, 0.74)]},
+        {"clicks": [at(0.0, 1.0)]},
+        {"clicks": [at(0.5, 0.5), beside], "after": 0},
+        {"clicks": [at(0.5, 0.5), beside, at(0.55, 0.45)], "after": 4},
+        {"clicks": [at(0.2, 0.3), at(0.95, 0.95, positive=False)], "after": 1},
+        {"box": box(0.3, 0.3, 0.7, 0.8)},
+        {"box": box(0.05, 0.1, 0.2, 0.3)},
+        {"box": box(0.0, 0.0, 1.0, 1.0)},
+        {"box": box(0.3, 0.3, 0.7, 0.8), "clicks": [at(0.5, 0.5)]},
+        {"box": box(0.3, 0.3, 0.7, 0.8), "clicks": [at(0.5, 0.5), at(0.32, 0.32, positive=False)], "after": 10},
+        {"clicks": [at(0.4, 0.4), at(0.6, 0.6)]},
+        {"clicks": [at(0.4, 0.4), at(0.6, 0.6), at(0.1, 0.9, positive=False)]},
+        {"clicks": [at(0.52, 0.48)], "mask": 0},
+        {"clicks": [at(0.9, 0.9)], "mask": 7},
+        {"clicks": [beside], "mask": 7},
+        {"clicks": [at(0.7, 0.7), beside], "after": 15},
+        {"clicks": [at(0.15, 0.2)], "mask": 8},
+        {"box": box(0.25, 0.25, 0.75, 0.85), "mask": 7},
+    ]
+
+
+def pixels(candidate: dict[str, Any]) -> np.ndarray:
+    height, width = candidate["rle"]["size"]
+    return rle.decode(rle.from_coco(candidate["rle"]["counts"], height=height, width=width))
+
+
+@pytest.mark.parametrize("photo", ["desk", "places"])
+def test_browser_and_server_give_the_same_masks(site: PageSite, person: Make, photo: str) -> None:
+    image_id, height, width = site.images[photo]
+    page = person(f"parity-{photo}").open("/#rounds", wait_for="#page > *")
+    model_id = page.evaluate("fetch('/api/decoder').then((answer) => answer.json())")["model_id"]
+    found = page.evaluate(BOTH, [str(image_id), model_id, prompts_on(height, width)])
+    assert len(found) == 20
+    for number, pair in enumerate(found):
+        server, browser = pair["server"], pair["browser"]
+        for name in ("basis", "model_id", "image_sha256"):
+            assert browser[name] == server[name], number
+        assert len(browser["candidates"]) == len(server["candidates"]), number
+        for one, other in zip(browser["candidates"], server["candidates"], strict=True):
+            different = np.count_nonzero(pixels(one) ^ pixels(other))
+            assert different <= MAX_DIFFERENT_PX, number
+            assert one["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-4), number
+            assert one["stability_score"] == pytest.approx(other["stability_score"], abs=2e-3), number
+
+
+def click_at(page: Page, dx: float, dy: float, *, suggestions: int, **options: Any) -> None:
+    """Click on the picture, and wait for the masks, wherever they are decoded."""
+    page.mouse.click(*middle(page, dx, dy), **options)
+    expect(page.locator(".status")).to_contain_text("Enter accepts", timeout=60_000)
+    expect(page.locator(".choice:visible")).to_have_count(suggestions)
+
+
+def test_the_faster_place_is_measured_and_shown_and_its_masks_are_stored_like_any_other(
+    site: PageSite, person: Make
+) -> None:
+    asked: list[str] = []
+    rows = {}
+    for place in ("server", "browser"):
+        site.open_round("desk")
+        ann = person(f"far-{place}", decoding="server" if place == "server" else "fastest")
+        if place == "browser":  # somebody far away: the server answers late
+            ann.context.route("**/predict", lambda route: (time.sleep(0.5), route.continue_()))
+        page = ann.open()
+        if place == "browser":
+            line = page.locator(".decoding[data-place=browser][data-state=ready]")
+            line.wait_for(timeout=60_000)
+            assert re.search(r"browser: p50 \d+ ms, p95 \d+ ms · .*server: p50 \d+ ms, p95 \d+ ms", line.inner_text())
+            page.on("request", lambda request: asked.append(request.url))
+        task = ann.task_id(page)
+        click_at(page, 20, 10, suggestions=3)
+        page.keyboard.press("c")
+        click_at(page, 60, 40, suggestions=0)
+        page.keyboard.press("Enter")
+        expect(page.locator(".masks li")).to_have_count(1)
+        page.locator(".masks li").click()
+        click_at(page, -30, 60, suggestions=2)
+        page.keyboard.press("Enter")
+        wait_until_saved(page)
+        rows[place] = ann.state(task).masks
+    assert not [url for url in asked if "/predict" in url]
+    (server,), (browser,) = rows["server"], rows["browser"]
+    assert np.count_nonzero(rle.decode(server.rle) ^ rle.decode(browser.rle)) <= MAX_DIFFERENT_PX
+    assert (browser.clicks, browser.edits, browser.model_id) == (server.clicks, server.edits, server.model_id)
+
+
+def test_somebody_offline_goes_on_clicking(site: PageSite, person: Make) -> None:
+    site.open_round("desk")
+    ann = person("offline-clicker", decoding="browser")
+    page = ann.open()
+    page.locator(".decoding[data-state=ready]").wait_for(timeout=60_000)
+    ann.context.set_offline(True)
+    click_at(page, 0, 0, suggestions=3)
+    click_at(page, 30, 10, suggestions=0, button="right")
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(1)
+    ann.context.set_offline(False)
+    wait_until_saved(page)
+    assert [mask.clicks for mask in ann.state(ann.task_id(page)).masks] == [2]
+    ann.problems.clear()  # the browser reports requests that found no network
+
+
+def test_bytes_that_are_not_the_servers_are_refused_and_the_server_decodes(site: PageSite, person: Make) -> None:
+    site.open_round("desk")
+    ann = person("tampered", decoding="browser")
+
+    def tamper(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.body()[:-1] + b"!")
+
+    ann.context.route("**/embedding?*", tamper)
+    page = ann.open()
+    expect(page.locator(".decoding")).to_contain_text("do not have the SHA-256", timeout=60_000)
+    with page.expect_response("**/predict"):
+        click_at(page, 0, 0, suggestions=3)
