@@ -191,6 +191,7 @@ class Line:
         branches = select(BRANCHES).where(BRANCHES.c.task_id == task_id, BRANCHES.c.annotator == annotator)
         self._branches = [dict(row) for row in connection.execute(branches).mappings()]
         self.branch = self.reason = ""
+        self._placed: list[dict[str, Any]] = []
         self._now = connection.execute(select(now())).scalar_one()
 
     def place(self, operation: Operation, token: str) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class Line:
                 late["revision"] += 1
                 branch, revision = late["branch"], late["revision"]
                 self.branch, self.reason = branch, late["reason"]
-        return {
+        row = {
             "op_id": operation.op_id,
             "task_id": self._task_id,
             "annotator": self._annotator,
@@ -220,6 +221,8 @@ class Line:
             "client_time": operation.client_time,
             "server_time": self._now,
         }
+        self._placed.append(row)
+        return row
 
     def _branch_for(self, operation: Operation) -> dict[str, Any] | None:
         """Return the branch of a late operation, a new one if need be; None for an operation of the main line."""
@@ -230,6 +233,7 @@ class Line:
             raise OutOfOrder(operation, self.revision)
         if self._writable and operation.base_revision == self.revision:
             return None
+        self._check_predecessor(operation)
         reason = "the main line has moved on" if self._writable else "the lease has ended"
         branch = {
             "branch": f"branch-{secrets.token_hex(6)}",
@@ -244,6 +248,26 @@ class Line:
         self._connection.execute(insert(BRANCHES).values(created_at=now(), **branch))
         self._branches.append(branch)
         return branch
+
+    def _check_predecessor(self, operation: Operation) -> None:
+        """Check that a late operation does not come before an earlier change by its session.
+
+        Its base revision alone does not tell: the main line may have got as far without the session.
+
+        Raises:
+            OutOfOrder: The session's operation before it is missing.
+        """
+        query = select(OPERATIONS).where(
+            OPERATIONS.c.task_id == self._task_id,
+            OPERATIONS.c.annotator == self._annotator,
+            OPERATIONS.c.session == operation.session,
+        )
+        stored = self._connection.execute(query.order_by(OPERATIONS.c.number)).mappings().all()
+        own = [*stored, *(row for row in self._placed if row["session"] == operation.session)]
+        changes = [row["revision"] for row in own if row["kind"] not in PASSIVE]
+        is_next = operation.sequence - 1 in {row["sequence"] for row in own}
+        if changes and operation.base_revision > changes[-1] and not is_next:
+            raise OutOfOrder(operation, changes[-1])
 
     def save(self) -> None:
         """Write the new revisions."""

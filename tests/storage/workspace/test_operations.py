@@ -115,6 +115,22 @@ def test_operations_whose_predecessors_are_missing_are_asked_for(workspace: Work
     assert names(workspace, lease) == ["a", "b"]
 
 
+def test_late_operations_whose_predecessors_are_missing_are_asked_for(workspace: Workspace, lease: Lease) -> None:
+    page = Page()
+    first, second, third = (page("add", made(name)) for name in "abc")
+    workspace.operations.append(lease.token, [first])
+    workspace.leases.release(lease.token, actor="lea")
+    (again,) = workspace.leases.claim("ann")
+    newer = Page(base=again.revision, session="newer")
+    workspace.operations.append(again.token, [newer("add", made("d")), newer("add", made("e"))])
+    with pytest.raises(OutOfOrder, match="only 1 have arrived"):
+        workspace.operations.append(lease.token, [third])
+    late = workspace.operations.append(lease.token, [second])
+    assert workspace.operations.append(lease.token, [third]).branch == late.branch
+    assert names(workspace, lease, branch=late.branch) == ["a", "b", "c"]
+    assert names(workspace, lease) == ["a", "d", "e"]
+
+
 def test_activity_never_conflicts(workspace: Workspace, lease: Lease) -> None:
     workspace.operations.append(lease.token, [operation("add", made("a"))])
     activity = operation("activity", {"inputs": [[1.0, "a"], [2.0, None]], "hidden": [[3.0, 4.0]]}, base=0)
