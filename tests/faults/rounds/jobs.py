@@ -10,6 +10,7 @@ from stages.rounds.withdraw import withdraw_work
 from storage.errors import StoreError
 from storage.workspace.database import WorkspaceUnavailable
 from storage.workspace.leases import StaleLease
+from storage.workspace.records import RoundState
 from tests.faults import truth
 from tests.faults.checks.findings import LOST, Finding
 from tests.faults.rounds.checks.workspace_rows import COUNTED, Tables
@@ -71,6 +72,14 @@ def prepared(world: World, job: RoundJob) -> World:
 
 def close(opened: Opened, promises: Promises) -> None:
     close_round(opened.dataset, opened.workspace, opened.world.round_id)
+
+
+def close_all(opened: Opened, promises: Promises) -> None:
+    """Every round, however it stands."""
+    for each in opened.workspace.rounds.read_all():
+        if each.state is RoundState.CANCELLED:
+            opened.workspace.rounds.reopen(each.round_id)
+        close_round(opened.dataset, opened.workspace, each.round_id)
 
 
 def withdraw(opened: Opened, promises: Promises) -> None:

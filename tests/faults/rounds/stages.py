@@ -16,7 +16,7 @@ from tests.faults.rounds.checks.closed import RoundChecker
 from tests.faults.rounds.checks.refold import digest
 from tests.faults.rounds.checks.workspace_rows import Tables, check_rows
 from tests.faults.rounds.databases import Databases
-from tests.faults.rounds.jobs import DONE, JOBS, REFUSED, Outcome, RoundJob, attempt, prepared
+from tests.faults.rounds.jobs import DONE, JOBS, Outcome, RoundJob, attempt, close_all, prepared
 from tests.faults.rounds.steps import count_steps
 from tests.faults.rounds.worlds import World, make_base
 from tests.faults.tally import UNREADABLE, Tally, done, in_child
@@ -126,16 +126,15 @@ class Stage:
         self.world.promises.add(outcome.promises)
         return outcome
 
-    def do(self, job: RoundJob, what: str, *, refused: bool = False) -> None:
-        """A job that nothing hinders, and that must be done; `refused`: it may also be refused."""
+    def do(self, job: RoundJob, what: str) -> None:
+        """A job that nothing hinders, and that must be done."""
         outcome = self.heard(self.start(job).wait(), what)
-        if outcome and outcome.kind != DONE and not (refused and outcome.kind == REFUSED):
+        if outcome and outcome.kind != DONE:
             self.tally.false_alarms.append(f"{self.when}{what}: {outcome.kind}: {outcome.message}")
 
     def finish(self) -> None:
-        """The round is closed, however it stands; then everything must be there."""
-        self.do(replace(JOBS["reopen"]), ", reopened", refused=True)
-        self.do(JOBS["close"], ", closed at the end")
+        """All rounds are closed, however they stand; then everything must be there."""
+        self.do(RoundJob(do=close_all), ", closed at the end")
         self.look(complete=True)
 
     def look(self, *, complete: bool = False, job: RoundJob | None = None) -> None:

@@ -126,6 +126,8 @@ def branch_findings(tables: Tables) -> Iterator[Finding]:
         expected = list(range(branch["fork_revision"] + 1, branch["revision"] + 1))
         if [row["revision"] for row in own] != expected:
             yield Finding(kind=TORN, thing="branch", what=f"{branch['branch']} has not the revisions {expected}")
+    sessions = {(row["task_id"], row["session"], row["branch"]) for row in tables.operations if row["branch"]}
+    yield from more_than_one("branch of a session", ((task_id, session) for task_id, session, _ in sessions))
 
 
 def lease_findings(tables: Tables, promises: Promises) -> Iterator[Finding]:
