@@ -127,10 +127,15 @@ def print_lines(tally: Tally, where: str, seconds: float, seed: int) -> None:
 
 
 def print_progress(tally: Tally, kind: str, job: int) -> None:
-    """The sums of one process's faults of one kind as soon as they are known: a run that is ended has told them."""
-    print(json.dumps({"bench": "faults", "metric": "done", "kind": kind, "job": job, **tally.sums}), flush=True)
-    for each in tally.in_words[:40]:
-        print(f"{kind}: {each}", file=sys.stderr, flush=True)
+    """The sums of one process's faults of one kind as soon as they are known: a run that is ended has told them.
+
+    On standard output: the processes have no other (processes.py).
+    """
+    line = {"bench": "faults", "metric": f"done by job {job}: {kind}", "value": tally.faults.total(), "unit": "faults"}
+    print(json.dumps({**line, **tally.sums}), flush=True)
+    for number, each in enumerate(tally.in_words[:40]):
+        found = {"bench": "faults", "metric": f"found by job {job}: {kind}, {number}", "value": each, "unit": ""}
+        print(json.dumps(found), flush=True)
 
 
 def side_by_side(calls: Sequence[Callable[[], Tally]]) -> list[Tally]:
