@@ -52,8 +52,7 @@ class Fixes:
         """
         token = secrets.token_urlsafe(24)
         with self._database.write() as connection:
-            found = submissions.submission_of(connection, submission_id)
-            submissions.check_open_to_review(connection, found)
+            found = submissions.lock_for_review(connection, submission_id)
             slot = _slot_of(connection, found)
             _check_reviewer(connection, found, reviewer)
             held = _held_by(connection, slot)
@@ -81,10 +80,10 @@ class Fixes:
 
 
 def _slot_of(connection: Connection, found: Submission) -> Mapping[str, Any]:
-    """Read and lock the slot whose work a submission is."""
+    """Read the slot whose work a submission is, locked already."""
     lease = leases.lease_of(connection, submissions.token_of(connection, found.submission_id))
     query = select(SLOTS).where(SLOTS.c.task_id == lease["task_id"], SLOTS.c.slot == lease["slot"])
-    return dict(connection.execute(query.with_for_update()).mappings().one())
+    return dict(connection.execute(query).mappings().one())
 
 
 def _check_reviewer(connection: Connection, found: Submission, reviewer: str) -> None:

@@ -292,9 +292,9 @@ def end(connection: Connection, token: str, outcome: str, *, free: bool) -> None
 
 
 def end_on_slots(connection: Connection, slots: ColumnElement[bool], outcome: str) -> None:
-    """End the leases that slots hold, before the slots are given to others."""
-    held = select(SLOTS.c.token).where(slots, SLOTS.c.token.is_not(None))
-    ending = update(LEASES).where(LEASES.c.token.in_(held), LEASES.c.ended_at.is_(None))
+    """End the leases that slots hold, and lock the slots, which others are to have."""
+    tokens = connection.execute(select(SLOTS.c.token).where(slots).with_for_update()).scalars().all()
+    ending = update(LEASES).where(LEASES.c.token.in_(tokens), LEASES.c.ended_at.is_(None))
     connection.execute(ending.values(ended_at=now(), outcome=outcome))
 
 

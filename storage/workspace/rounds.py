@@ -245,9 +245,18 @@ def locked_round(connection: Connection, round_id: str, states: Iterable[RoundSt
     query = select(ROUNDS).where(ROUNDS.c.round_id == round_id).with_for_update(read=shared)
     row = connection.execute(query).mappings().one_or_none()
     found = _found(row, round_id)
-    if found.state not in states:
-        raise InvalidInput(f"round {round_id} is {found.state}; expected {' or '.join(states)}")
+    check_state(found, states)
     return found
+
+
+def check_state(found: Round, states: Iterable[RoundState]) -> None:
+    """Check the state of a round.
+
+    Raises:
+        InvalidInput: The round is in none of the given states.
+    """
+    if found.state not in states:
+        raise InvalidInput(f"round {found.round_id} is {found.state}; expected {' or '.join(states)}")
 
 
 def read_given(connection: Connection, task_id: int, purpose: str) -> tuple[GivenMask, ...]:

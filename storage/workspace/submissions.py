@@ -10,8 +10,8 @@ from storage.workspace import audit, leases
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
 from storage.workspace.operations import state_of
-from storage.workspace.records import RoundState, Submission, Verdict
-from storage.workspace.rounds import locked_round
+from storage.workspace.records import Round, RoundState, Submission, Verdict
+from storage.workspace.rounds import check_state, locked_round
 from storage.workspace.schema import ASSIGNMENTS, SLOTS, SUBMISSIONS, TASKS, VERDICTS
 
 RESERVED_S = 24 * 3600
@@ -58,12 +58,13 @@ class Submissions:
             earlier = _of_token(connection, token)
             if earlier is not None:
                 return earlier
+            found = _lock_round_of(connection, leases.lease_of(connection, token)["task_id"])
             lease = leases.require_current(connection, token)
             earlier = _of_token(connection, token)
             if earlier is not None:
                 return earlier
             task_id, annotator = lease["task_id"], lease["annotator"]
-            _lock_round_of(connection, task_id)
+            check_state(found, _UNFINISHED)
             state = state_of(connection, task_id, annotator)
             if state.revision != revision:
                 raise StaleRevision(state.revision, revision)
@@ -109,7 +110,7 @@ class Submissions:
             ValueError: It was sent back, withdrawn or fixed, or the round is no longer open.
         """
         with self._database.write() as connection:
-            check_open_to_review(connection, submission_of(connection, submission_id))
+            lock_for_review(connection, submission_id)
             _set(connection, submission_id, "accepted")
             audit.record(connection, actor, "accept submission", f"submission {submission_id}")
 
@@ -121,8 +122,7 @@ class Submissions:
             ValueError: It was sent back, withdrawn or fixed already, is itself a fix, or the round is no longer open.
         """
         with self._database.write() as connection:
-            found = submission_of(connection, submission_id)
-            check_open_to_review(connection, found)
+            found = lock_for_review(connection, submission_id)
             if found.fixes is not None:
                 raise InvalidInput(f"submission {submission_id} is a fix by {found.annotator}; fix it instead")
             _set(connection, submission_id, "sent_back")
@@ -228,26 +228,29 @@ class Submissions:
         return counts
 
 
-def _lock_round_of(connection: Connection, task_id: int) -> None:
-    """Keep the round of a task from being closed until the transaction ends.
+def _lock_round_of(connection: Connection, task_id: int) -> Round:
+    """Keep the round of a task from being closed until the transaction ends, and return it.
 
-    Raises:
-        ValueError: The round is no longer open.
+    Transactions lock a round first, then slots, submissions and lines, so that none waits for one that waits for it.
     """
     round_id = connection.execute(select(TASKS.c.round_id).where(TASKS.c.task_id == task_id)).scalar_one()
-    locked_round(connection, round_id, _UNFINISHED, shared=True)
+    return locked_round(connection, round_id, RoundState, shared=True)
 
 
 def _set(connection: Connection, submission_id: int, state: str) -> None:
     connection.execute(update(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id).values(state=state))
 
 
-def check_open_to_review(connection: Connection, found: Submission) -> None:
-    """Check that a submission counts and that its round is open, and keep the round so until the transaction ends.
+def lock_for_review(connection: Connection, submission_id: int) -> Submission:
+    """Lock a submission with its round and its slot, and return it: it counts, and its round is open.
 
     Raises:
+        NotFound: There is no such submission.
         ValueError: The submission was sent back, withdrawn or fixed, or the round is no longer open.
     """
+    found_round = _lock_round_of(connection, submission_of(connection, submission_id).task_id)
+    leases.lock_slot(connection, leases.lease_of(connection, token_of(connection, submission_id)))
+    found = submission_of(connection, submission_id, lock=True)
     if found.state not in COUNTED:
         raise InvalidInput(f"submission {found.submission_id} is {found.state}; expected {' or '.join(COUNTED)}")
     query = select(SUBMISSIONS).where(SUBMISSIONS.c.fixes == found.submission_id, SUBMISSIONS.c.state.in_(COUNTED))
@@ -256,7 +259,8 @@ def check_open_to_review(connection: Connection, found: Submission) -> None:
         raise InvalidInput(
             f"{fix['annotator']} fixed submission {found.submission_id}; review submission {fix['submission_id']}"
         )
-    _lock_round_of(connection, found.task_id)
+    check_state(found_round, _UNFINISHED)
+    return found
 
 
 def token_of(connection: Connection, submission_id: int) -> str:
@@ -279,13 +283,14 @@ def _with_their_fixes(counted: Sequence[Submission], annotator: str) -> list[Sub
     return list(taken.values())
 
 
-def submission_of(connection: Connection, submission_id: int) -> Submission:
-    """Read and lock a submission.
+def submission_of(connection: Connection, submission_id: int, *, lock: bool = False) -> Submission:
+    """Read a submission, and lock it until the transaction ends if asked to.
 
     Raises:
         NotFound: There is no such submission.
     """
-    query = select(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id).with_for_update()
+    query = select(SUBMISSIONS).where(SUBMISSIONS.c.submission_id == submission_id)
+    query = query.with_for_update() if lock else query
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise NotFound(f"submission {submission_id}: there is no such submission")
