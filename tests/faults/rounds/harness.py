@@ -36,15 +36,19 @@ from tests.faults.processes import warm_up
 from tests.faults.rounds import sabotage
 from tests.faults.rounds.databases import Databases, PostgresqlDatabases, SqliteFiles
 from tests.faults.rounds.jobs import JOBS
+from tests.faults.rounds.kinds.batches import batches
+from tests.faults.rounds.kinds.clocks import clocks
 from tests.faults.rounds.kinds.drops import drops
 from tests.faults.rounds.kinds.kills import freezes, kills
 from tests.faults.rounds.stages import Case, Template, make_templates, steps_of, strike_all
 from tests.faults.tally import Tally
 
 KINDS: dict[str, tuple[float, Callable[[Sequence[Template]], list[Case]]]] = {
-    "killed": (0.35, kills),
-    "frozen": (0.35, freezes),
-    "database gone": (0.3, drops),
+    "killed": (0.3, kills),
+    "frozen": (0.3, freezes),
+    "clocks": (0.1, clocks),
+    "batches": (0.1, batches),
+    "database gone": (0.2, drops),
 }
 """By kind, the fraction of the faults and the cases; the last kind gets what is left."""
 
@@ -113,8 +117,8 @@ def strike(home: Path, count: int, templates: Sequence[Template], dice: random.R
     for kind, (fraction, cases) in KINDS.items():
         tally = Tally()
         wanted = count - struck if kind == list(KINDS)[-1] else round(count * fraction)
-        if wanted > 0:
-            strike_all(cases(templates), home, wanted, dice, tally)
+        if wanted > 0 and (found := cases(templates)):
+            strike_all(found, home, wanted, dice, tally)
         struck += tally.faults.total()
         yield kind, tally
 

@@ -163,7 +163,10 @@ def submission_findings(tables: Tables, promises: Promises) -> Iterator[Finding]
     yield from more_than_one("submission", (row["token"] for row in tables.submissions))
     counted = [row for row in tables.submissions if row["state"] in COUNTED and not row["fixes"]]
     yield from more_than_one("submission of a task", ((row["task_id"], row["annotator"]) for row in counted))
+    standing = {row["submission_id"] for row in tables.submissions if row["state"] in COUNTED}
     for row in tables.submissions:
+        if row["submission_id"] in standing and row["fixes"] and row["fixes"] not in standing:
+            yield Finding(kind=LOST, thing="fix", what=f"{row['submission_id']} is of a submission that does not count")
         state = tables.refold(row["task_id"], row["annotator"], row["revision"])
         if (len(state.masks), state.revision) != (row["masks"], row["revision"]):
             what = f"{row['submission_id']}: {row['masks']} masks at {row['revision']}, the operations give {state}"
