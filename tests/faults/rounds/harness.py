@@ -40,15 +40,17 @@ from tests.faults.rounds.kinds.batches import batches
 from tests.faults.rounds.kinds.clocks import clocks
 from tests.faults.rounds.kinds.drops import drops
 from tests.faults.rounds.kinds.kills import freezes, kills
+from tests.faults.rounds.kinds.replies import replies
 from tests.faults.rounds.stages import Case, Template, make_templates, steps_of, strike_all
 from tests.faults.tally import Tally
 
 KINDS: dict[str, tuple[float, Callable[[Sequence[Template]], list[Case]]]] = {
-    "killed": (0.3, kills),
-    "frozen": (0.3, freezes),
-    "clocks": (0.1, clocks),
+    "killed": (0.28, kills),
+    "frozen": (0.28, freezes),
+    "clocks": (0.08, clocks),
     "batches": (0.1, batches),
-    "database gone": (0.2, drops),
+    "replies": (0.08, replies),
+    "database gone": (0.18, drops),
 }
 """By kind, the fraction of the faults and the cases; the last kind gets what is left."""
 

@@ -9,10 +9,14 @@ from typing import Any
 
 from stages.rounds import answers, close
 from storage.workspace import leases, operations, submissions
-from storage.workspace.operations import Operations
+from storage.workspace.columns import seconds_from_now
+from storage.workspace.operations import Line, Operations
 from storage.workspace.records import AppendResult, Operation, Round, RoundSpec
 from storage.workspace.rounds import Rounds
 from storage.workspace.submissions import Submissions
+from tests.faults.rounds.clients import uuid7
+from tests.faults.rounds.kinds.batches import DISTURBED
+from tests.faults.rounds.kinds.clocks import JUMPED
 from tests.faults.rounds.kinds.kills import KILLED, OVERTAKEN
 
 Patch = Callable[[Any, str, Any], None]
@@ -76,8 +80,6 @@ def count_what_was_withdrawn(patch: Patch) -> None:
 
 def merge_under_new_ids(patch: Patch) -> None:
     """Merging a branch again copies it again."""
-    from tests.faults.rounds.clients import uuid7
-
     real = operations._copy
     patch(operations, "_copy", lambda *some: replace(real(*some), op_id=uuid7()))
 
@@ -102,6 +104,35 @@ def submit_in_two_transactions(patch: Patch) -> None:
     patch(Submissions, "submit", submit)
 
 
+def let_leases_end_too_early(patch: Patch) -> None:
+    """A claim takes the time for 700 seconds later than it is."""
+    patch(leases, "now", lambda: seconds_from_now(700))
+
+
+def take_late_work_in_any_order(patch: Patch) -> None:
+    """A late operation does not wait for its predecessors."""
+    patch(Line, "_check_predecessor", lambda self, operation: None)
+
+
+def forget_what_is_stored(patch: Patch) -> None:
+    """An operation that comes again under another base revision counts as new."""
+    patch(operations, "_known", lambda *some, **more: {})
+
+
+def acknowledge_too_early(patch: Patch) -> None:
+    """Operations are stored with the next call, and confirmed at once."""
+    real, waiting = Operations.append, list[tuple[str, Sequence[Operation]]]()
+
+    def append(self: Operations, token: str, some: Sequence[Operation]) -> AppendResult:
+        while waiting:
+            real(self, *waiting.pop())
+        waiting.append((token, some))
+        ids = tuple(each.op_id for each in some)
+        return AppendResult(stored=ids, known=(), revision=0, branch="", reason="", expires_at=None)
+
+    patch(Operations, "append", append)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
     """A break of the code, and the cases that show it: what job is struck, and how."""
@@ -120,5 +151,9 @@ KINDS = {
     "withdrawing": Sabotage(install=withdraw_nothing, job="close", how=KILLED),
     "counting": Sabotage(install=count_what_was_withdrawn, job="withdraw before closing", how=KILLED),
     "merging": Sabotage(install=merge_under_new_ids, job="merge", how=KILLED),
+    "expiring": Sabotage(install=let_leases_end_too_early, job="close", how=JUMPED),
+    "ordering": Sabotage(install=take_late_work_in_any_order, job="close", how=DISTURBED),
+    "repeating": Sabotage(install=forget_what_is_stored, job="close", how=DISTURBED),
+    "confirming": Sabotage(install=acknowledge_too_early, job="append", how=KILLED),
     "submitting": Sabotage(install=submit_in_two_transactions, job="submit", how=KILLED),
 }

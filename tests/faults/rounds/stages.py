@@ -16,7 +16,8 @@ from tests.faults.rounds.checks.closed import RoundChecker
 from tests.faults.rounds.checks.refold import digest
 from tests.faults.rounds.checks.workspace_rows import Tables, check_rows
 from tests.faults.rounds.databases import Databases
-from tests.faults.rounds.jobs import DONE, JOBS, Outcome, RoundJob, attempt, close_all, prepared
+from tests.faults.rounds.jobs import DONE, JOBS, Outcome, RoundJob, attempt, prepared
+from tests.faults.rounds.lead_acts import close_all
 from tests.faults.rounds.steps import count_steps
 from tests.faults.rounds.worlds import World, make_base
 from tests.faults.tally import UNREADABLE, Tally, done, in_child
@@ -150,7 +151,8 @@ class Stage:
             if job:
                 seen.findings += job.effect(world, tables)
             try:
-                checker = RoundChecker(FolderFiles(world.dataset), tables, world.taken_back)
+                certain = complete or job is not None
+                checker = RoundChecker(FolderFiles(world.dataset), tables, world.taken_back, for_certain=certain)
                 seen.findings += checker.check(complete=complete)
             except UNREADABLE as error:
                 seen.findings.append(Finding(kind=TORN, thing="object", what=repr(error)))

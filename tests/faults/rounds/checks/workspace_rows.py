@@ -190,3 +190,7 @@ def more_than_one(thing: str, keys: Iterable[Any]) -> Iterator[Finding]:
     for key, count in Counter(keys).items():
         if count > 1:
             yield Finding(kind=DOUBLED, thing=thing, what=f"{key}: {count} times")
+
+
+def lost(thing: str, what: str) -> Finding:
+    return Finding(kind=LOST, thing=thing, what=what)

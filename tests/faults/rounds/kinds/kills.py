@@ -10,16 +10,19 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.processes import FREEZE, Strike, Worker
-from tests.faults.rounds.jobs import JOBS, UNAVAILABLE, RoundJob, claim_for_ann, fix_by_another
+from tests.faults.rounds.jobs import JOBS, UNAVAILABLE, RoundJob
+from tests.faults.rounds.lead_acts import close_the_other
 from tests.faults.rounds.stages import Case, Stage, Template
+from tests.faults.rounds.work_acts import claim_for_ann, fix_by_another
 from tests.faults.tally import Tally
 
 KILLED, OVERTAKEN = "killed", "frozen while another went ahead"
-ENDINGS = ("close", "withdraw before closing", "withdraw after closing")
+ENDINGS = ("close", "close beside another", "withdraw before closing", "withdraw after closing")
 """Jobs after which the round is closed each time; after others, each third time."""
 CLAIM = RoundJob(do=claim_for_ann)
 CONTESTS: dict[str, Mapping[str, RoundJob]] = {
     "close": {name: JOBS[name] for name in ("close", "withdraw before closing", "cancel", "extend")},
+    "close beside another": {"closing of the other": RoundJob(do=close_the_other)},
     "submit": {"close": JOBS["close"], "release": JOBS["release"]},
     "append": {"close": JOBS["close"], "release": JOBS["release"]},
     "claim": {"claim": CLAIM, "close": JOBS["close"]},

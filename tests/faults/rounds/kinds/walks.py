@@ -19,7 +19,7 @@ from tests.faults.rounds.databases import Rows
 from tests.faults.rounds.promises import Promises
 from tests.faults.rounds.stages import Case, Stage, Template
 from tests.faults.rounds.worlds import World
-from tests.faults.tally import Tally, done
+from tests.faults.tally import Tally
 
 ACTS = 24
 """Acts of one walk."""
@@ -91,7 +91,12 @@ def one_walk(
     stage = Stage.copy(template, root, how, tally)
     stage.steady_clock = steady_clock
     seed = dice.random()
-    walked: Walked = done(Worker("", lambda _: walk(stage.world, take_part, seed))).answer
+    ended = Worker("", lambda _: walk(stage.world, take_part, seed)).wait()
+    if ended.code or ended.signal:
+        tally.failures.append(f"{stage.when}, seed {seed}: {ended.message}")
+        stage.remove()
+        return
+    walked: Walked = ended.answer
     stage.world.promises.add(walked.promises)
     tally.faults += walked.faults
     tally.missed += [f"{stage.when}, seed {seed}: {each}" for each in walked.missed]
