@@ -263,7 +263,7 @@ class Line:
             OPERATIONS.c.session == operation.session,
         )
         stored = self._connection.execute(query.order_by(OPERATIONS.c.number)).mappings().all()
-        own = [*stored, *(row for row in self._placed if row["session"] == operation.session)]
+        own: list[Mapping[Any, Any]] = [*stored, *(row for row in self._placed if row["session"] == operation.session)]
         changes = [row["revision"] for row in own if row["kind"] not in PASSIVE]
         is_next = operation.sequence - 1 in {row["sequence"] for row in own}
         if changes and operation.base_revision > changes[-1] and not is_next:

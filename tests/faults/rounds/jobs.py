@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from storage.errors import StoreError
+from storage.errors import InvalidInput, StoreError
 from storage.workspace.database import WorkspaceUnavailable
 from tests.faults.checks.findings import Finding
 from tests.faults.rounds import lead_acts as lead
@@ -48,7 +48,7 @@ def attempt(world: World, job: RoundJob) -> Outcome:
         job.do(opened, promises)
     except WorkspaceUnavailable as error:
         return Outcome(kind=UNAVAILABLE, message=str(error), promises=promises)
-    except (ValueError, StoreError) as error:
+    except (InvalidInput, StoreError) as error:
         return Outcome(kind=REFUSED, message=str(error), promises=promises)
     return Outcome(kind=DONE, promises=promises)
 

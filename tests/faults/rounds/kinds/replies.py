@@ -88,7 +88,7 @@ class Site:
         self, method: str, path: str, name: str, body: Mapping[str, Any] | None = None, *, lose_reply: bool = False
     ) -> tuple[int, Any] | None:
         """Sends a request once; None where no answer came."""
-        connection = http.client.HTTPConnection(*self.listening.getsockname(), timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.listening.getsockname()[1], timeout=PATIENCE_S)
         headers = {"Cookie": f"{COOKIE}={self.tokens[name]}", CSRF_HEADER: self.csrf.get(name, "")}
         headers["Content-Type"] = "application/json"
         try:
