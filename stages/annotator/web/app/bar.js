@@ -21,13 +21,15 @@ export class Bar {
    * @param {import("./api.js").Me} me
    * @param {import("../safe/outbox.js").Outbox} outbox
    * @param {import("./api.js").Api} api
+   * @param {() => unknown} logIn Called where a login has ended and the annotator wants to log in now.
    */
-  constructor(root, me, outbox, api) {
+  constructor(root, me, outbox, api, logIn) {
     this.outbox = outbox;
     this.links = LINKS.filter(([, role]) => RANK[me.role] >= RANK[role]).map(([name]) => h("a", { href: `#${name}` }, text.pages[name]));
     this.title = h("p.title");
     this.saved = h("p.saved", { role: "status", title: text.saved.hint });
     this.refused = h("button.refused", { type: "button", hidden: true, onclick: () => void showRefused(outbox) });
+    this.login = h("button", { type: "button", hidden: true, onclick: logIn }, text.login.submit);
     this.actions = h("div.actions");
     const logOut = async () => {
       if (!(await outbox.flush()) && !confirm(text.saved.leave(outbox.unsent))) return;
@@ -39,6 +41,7 @@ export class Bar {
       h("nav", { "aria-label": text.mainMenu }, ...this.links),
       this.title,
       this.saved,
+      this.login,
       this.refused,
       this.actions,
       h("button.plain", { type: "button", "aria-label": text.theme, title: text.theme, onclick: switchTheme }, icon("theme")),
@@ -65,6 +68,7 @@ export class Bar {
     if (this.saved.textContent !== message) this.saved.textContent = message;
     this.saved.dataset.state = state;
     this.saved.dataset.unsent = String(unsent);
+    this.login.hidden = state !== "login";
     this.refused.hidden = !refused;
     this.refused.textContent = text.saved.refused(refused);
   }

@@ -31,12 +31,13 @@ const ASK_AGAIN_MS = 60_000;
 
 const root = /** @type {HTMLElement} */ (document.getElementById("page"));
 
-addEventListener("error", (event) => say(text.error.unexpected(event.message)));
+addEventListener("error", (event) => event.error && say(text.error.unexpected(event.message))); // others are the browser's notes
 addEventListener("unhandledrejection", (event) => say(text.error.unexpected(String(event.reason?.message ?? event.reason))));
 await start();
 
 async function start() {
   applyTheme();
+  void pageOf(location.hash)().catch(() => undefined); // its modules come while the server looks who asks
   const api = new Api();
   const me = await findMe(api);
   const store = await Store.open(me.name).catch(() => {
@@ -44,7 +45,10 @@ async function start() {
     throw new Error(text.error.storage);
   });
   const outbox = new Outbox(store, api);
-  const bar = new Bar(/** @type {HTMLElement} */ (document.getElementById("bar")), me, outbox, api);
+  const bar = new Bar(/** @type {HTMLElement} */ (document.getElementById("bar")), me, outbox, api, () => {
+    asksAgainAt = 0;
+    void renewLogin(app);
+  });
   /** @type {App} */
   const app = { api, me, store, outbox, bar, say };
   api.account = me.name;
@@ -60,17 +64,25 @@ async function follow(app) {
   let close = () => undefined;
   let turn = Promise.resolve();
   const open = async () => {
-    const name = location.hash.slice(1).split("/")[0] || "work";
+    const name = nameOf(location.hash);
     await close();
     close = () => undefined;
     app.bar.show(name);
     root.replaceChildren();
     root.className = name;
-    const page = await (PAGES[name] ?? PAGES.work)();
+    const page = await pageOf(location.hash)();
     close = await page.openPage(root, app);
   };
   addEventListener("hashchange", () => (turn = turn.then(open)));
   await open();
+}
+
+function nameOf(/** @type {string} */ hash) {
+  return hash.slice(1).split("/")[0] || "work";
+}
+
+function pageOf(/** @type {string} */ hash) {
+  return PAGES[nameOf(hash)] ?? PAGES.work;
 }
 
 /**

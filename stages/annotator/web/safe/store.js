@@ -21,6 +21,7 @@
  * @property {number} task_id
  * @property {any} lease
  * @property {any} line
+ * @property {any} round
  * @property {Blob | null} blob
  * @property {Leaving} [leaving] How the task ends once the server has all of its operations.
  */
@@ -190,7 +191,7 @@ export class Store {
    */
   async setLeaving(lease, leaving) {
     const kept = (await this.tasks()).find((each) => each.task_id === lease.task_id);
-    await this.saveTask({ line: null, blob: null, ...kept, task_id: lease.task_id, lease, leaving });
+    await this.saveTask({ line: null, round: null, blob: null, ...kept, task_id: lease.task_id, lease, leaving });
   }
 
   /**

@@ -2,7 +2,12 @@
  * The tasks of this annotator: claimed, fetched ahead, and kept in this browser for work without the server.
  *
  * @typedef {import("./task.js").Lease} Lease
- * @typedef {{lease: Lease, line: import("./task.js").ServerLine, picture: import("../canvas/picture.js").Picture, branches: any[]}} Ready
+ * @typedef {object} Ready
+ * @property {Lease} lease
+ * @property {import("./task.js").ServerLine} line
+ * @property {any} round Name, guidelines and progress of the task's round.
+ * @property {import("../canvas/picture.js").Picture} picture
+ * @property {any[]} branches
  */
 
 import { isTemporary } from "../app/api.js";
@@ -10,15 +15,14 @@ import { Picture } from "../canvas/picture.js";
 
 /** Tasks held at a time: the one at work and two ahead. */
 const HELD = 3;
-/** Longest wait for the server's word on a task that is done; the next picture does not wait longer. */
-const FINISH_MS = 1500;
-
 /** Queue of one login. */
 export class Queue {
   /** @type {Map<number, Promise<Ready>>} */
   #ready = new Map();
   /** @type {Lease[]} */
   leases = [];
+  /** Whether the leases are as the server said last. */
+  #isKnown = false;
 
   /** @param {import("../app/main.js").App} app */
   constructor({ api, store, outbox }) {
@@ -28,16 +32,16 @@ export class Queue {
   }
 
   /**
-   * Find the next task; null where nothing is left.
+   * Find the next task; null where nothing is left. One that was fetched ahead is there at once.
    * @returns {Promise<Ready | null>}
    */
   async next() {
     try {
-      await this.#claim();
+      const ahead = this.leases.find((each) => this.#ready.has(each.task_id));
+      if (ahead) return await this.#prepare(ahead);
+      await this.fetchAhead();
       const [lease] = this.leases;
-      if (!lease) return null;
-      for (const each of this.leases) void this.#prepare(each).catch(() => this.#ready.delete(each.task_id));
-      return await this.#prepare(lease);
+      return lease ? await this.#prepare(lease) : null;
     } catch (error) {
       const kept = isTemporary(error) ? await this.#fromBrowser() : null;
       if (kept) return kept;
@@ -63,6 +67,22 @@ export class Queue {
     }
   }
 
+  /** Claim as many tasks as may be held, and fetch them. */
+  async fetchAhead() {
+    await this.#claim();
+    void this.#prepareAll(this.leases);
+  }
+
+  /** Fetch tasks one after the other: the first is wanted soonest. @param {Lease[]} leases */
+  async #prepareAll(leases) {
+    for (const each of leases) await this.#prepare(each).catch(() => this.#ready.delete(each.task_id));
+  }
+
+  /** Whether somebody else has a task now, as far as the server said. @param {Lease} lease */
+  hasLost(lease) {
+    return this.#isKnown && !this.leases.some((each) => each.task_id === lease.task_id);
+  }
+
   /** Forget what was fetched ahead of a task that has changed since. @param {number} taskId */
   forget(taskId) {
     this.#ready.delete(taskId);
@@ -72,34 +92,23 @@ export class Queue {
    * End a task and go on. The server hears of it as soon as it has all operations.
    * @param {Lease} lease
    * @param {import("../safe/store.js").Leaving} leaving
-   * @returns {Promise<any>} The submission, or null if the server has not answered yet.
    */
   async leave(lease, leaving) {
     this.leases = this.leases.filter((each) => each.task_id !== lease.task_id);
     this.forget(lease.task_id);
-    const left = new Promise((resolve) => {
-      const heard = (/** @type {Event} */ event) => {
-        const { task_id, submission } = /** @type {CustomEvent} */ (event).detail;
-        if (task_id === lease.task_id) resolve(submission);
-      };
-      for (const name of ["left", "returned"]) this.outbox.addEventListener(name, heard);
-      setTimeout(() => {
-        for (const name of ["left", "returned"]) this.outbox.removeEventListener(name, heard);
-        resolve(null);
-      }, FINISH_MS);
-    });
     await this.outbox.leave(lease, leaving);
-    return left;
   }
 
   async #claim() {
     const leaving = new Set((await this.store.leaving()).map((each) => each.task_id));
+    this.#isKnown = false;
     const held = await this.api.get("/api/tasks/held");
     const count = HELD - held.length;
     const claimed = count > 0 ? await this.api.post("/api/tasks/claim", { count }) : [];
     const places = new Map(this.leases.map((each, at) => [each.task_id, at]));
     const place = (/** @type {Lease} */ lease) => places.get(lease.task_id) ?? HELD;
     this.leases = [...held, ...claimed].filter((each) => !leaving.has(each.task_id)).sort((a, b) => place(a) - place(b));
+    this.#isKnown = true;
     for (const { task_id, token } of this.leases) await this.outbox.setToken(task_id, token);
   }
 
@@ -114,13 +123,14 @@ export class Queue {
 
   /** @param {Lease} lease @returns {Promise<Ready>} */
   async #fetch(lease) {
-    const [line, blob, branches] = await Promise.all([
+    const [line, blob, branches, round] = await Promise.all([
       this.api.get(`/api/tasks/${lease.task_id}/line`),
       this.api.blob(lease.image_url),
       this.api.get(`/api/tasks/${lease.task_id}/branches`),
+      this.api.get(`/api/rounds/${encodeURIComponent(lease.round_id)}`),
     ]);
-    await this.store.saveTask({ task_id: lease.task_id, lease, line, blob });
-    return { lease, line, branches, picture: await Picture.from(blob) };
+    await this.store.saveTask({ task_id: lease.task_id, lease, line, round, blob });
+    return { lease, line, round, branches, picture: await Picture.from(blob) };
   }
 
   /**
@@ -131,7 +141,7 @@ export class Queue {
   async #fromBrowser(taskId) {
     const open = (await this.store.tasks()).filter((each) => !each.leaving && each.blob && (taskId ?? each.task_id) === each.task_id);
     if (!open.length) return null;
-    const { lease, line, blob } = open[0];
-    return { lease, line, branches: [], picture: await Picture.from(/** @type {Blob} */ (blob)) };
+    const { lease, line, round, blob } = open[0];
+    return { lease, line, round, branches: [], picture: await Picture.from(/** @type {Blob} */ (blob)) };
   }
 }

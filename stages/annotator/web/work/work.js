@@ -30,6 +30,8 @@ class Work {
   bench = null;
   #release = () => {};
   #timer = 0;
+  /** @type {Map<number, number>} Undecided masks of tasks that were submitted here. */
+  #undecided = new Map();
   #stop = new AbortController();
 
   /**
@@ -42,6 +44,7 @@ class Work {
     this.queue = new Queue(app);
     const { signal } = this.#stop;
     app.outbox.addEventListener("branch", (event) => void this.#branched(/** @type {CustomEvent} */ (event).detail), { signal });
+    app.outbox.addEventListener("left", (event) => void this.#left(/** @type {CustomEvent} */ (event).detail), { signal });
     app.outbox.addEventListener("returned", (event) => this.#returned(/** @type {CustomEvent} */ (event).detail), { signal });
     document.addEventListener("visibilitychange", () => !document.hidden && void this.#heartbeat(), { signal });
     this.heart = setInterval(() => void this.#heartbeat(), HEARTBEAT_MS);
@@ -75,12 +78,12 @@ class Work {
    */
   async #open(ready, takeOver = false) {
     const { app } = this;
-    const { task_id, round_id } = ready.lease;
+    const { task_id } = ready.lease;
     const release = await holdTask(app.me.name, task_id, { takeOver, onAsked: () => this.#lost(ready) });
     if (!release) return this.#elsewhere(ready);
     this.#release = release;
     if (ready.branches.length) return this.#merge(ready, ready.branches[0]);
-    const round = await app.api.get(`/api/rounds/${encodeURIComponent(round_id)}`).catch(() => null);
+    const { round } = ready;
     const task = await Task.open(ready.lease, ready.line, app);
     this.bench = new Bench(this.root, task, ready.picture, {
       api: app.api,
@@ -113,10 +116,23 @@ class Work {
     const undecided = task.masks.filter((each) => originOf(each) === "undecided").length;
     await bench.close();
     await task.close();
-    const done = await this.queue.leave(task.lease, { submit: task.line.revision });
-    if (done === null) this.app.say(text.task.unsentSubmit);
-    else if (done) this.app.say([text.task.submitted(done.masks), undecided && text.task.undecided(undecided)].filter(Boolean).join(" "));
+    this.#undecided.set(task.lease.task_id, undecided);
+    await this.queue.leave(task.lease, { submit: task.line.revision });
+    if (["offline", "busy", "login"].includes(this.app.outbox.state)) this.app.say(text.task.unsentSubmit);
     await this.next();
+  }
+
+  /** The server knows that a task is done: another one can be fetched ahead. @param {{task_id: number, submission: {masks: number} | null}} found */
+  async #left({ task_id, submission }) {
+    const undecided = this.#undecided.get(task_id);
+    this.#undecided.delete(task_id);
+    if (submission && undecided !== undefined) {
+      this.app.say([text.task.submitted(submission.masks), undecided && text.task.undecided(undecided)].filter(Boolean).join(" "));
+    }
+    const bench = this.bench;
+    await this.queue.fetchAhead().catch(() => undefined); // when the next task is opened, it is tried again
+    const { lease } = bench?.task ?? {};
+    if (lease && this.bench === bench && this.queue.hasLost(lease)) await this.#reopen(lease.task_id);
   }
 
   async #skip() {
