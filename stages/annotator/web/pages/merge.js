@@ -52,7 +52,7 @@ export function showMerge(root, { branch, main }, differences, { picture, reason
       }
     };
     list.append(...differences.map((each, at) => choiceOf(each, at, point)));
-    keep.focus();
+    keep.focus({ preventScroll: true });
   });
 }
 

@@ -279,6 +279,7 @@ def test_a_task_is_done_with_the_keyboard_alone(site: PageSite, person: Make) ->
     expect(page.locator(".masks li")).to_have_count(1)
     page.keyboard.press("Control+Enter")
     page.locator(f"html[data-task]:not([data-task='{task}'])").wait_for(state="attached")
+    wait_until_saved(page)
     with site.workspace() as workspace:
         (submission,) = workspace.submissions.read(task_id=task)
     assert submission.masks == 1
