@@ -1,16 +1,22 @@
 """The command `annotate`: the annotation server, from photos to the open page."""
 
 import os
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.checks import check_dataset_place, check_photos, find_model, workspace_place
-from flows.cli.options import DEFAULT_DATASET, DatasetUri, WorkspacePlace
+from flows.cli.options import DEFAULT_DATASET, DatasetUri, RayAddress, WorkspacePlace
 from flows.progress import log
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stages.annotator.ahead import Embeddings, ToEncode
+    from stages.annotator.server import Server
     from storage.dataset import Dataset
     from storage.workspace.workspace import Workspace
 
@@ -39,6 +45,16 @@ def annotate(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Folder of embeddings.", show_default="~/.cache/gigamask/embeddings")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Ray workers that encode the images of open rounds before they are claimed.",
+            min=1,
+            show_default="none: the server encodes an image once it is claimed",
+        ),
+    ] = None,
+    ray_address: RayAddress = None,
     team: Annotated[bool, typer.Option("--team", help="Accounts with passwords and roles.")] = False,
     tls_certificate: Annotated[
         Path | None, typer.Option("--tls-certificate", help="File of the TLS certificate.")
@@ -90,8 +106,37 @@ def annotate(
             token = server.access.link_token
             print(f"{config.url}/link?token={token}" if token else config.url, flush=True)
             log("open this link in a browser on this machine; it works once" if token else "log in there")
-            serve(server, config, listening)
+            with _encoding_ahead(server, models, workers, ray_address):
+                serve(server, config, listening)
     log("stopped; the same command continues")
+
+
+@contextmanager
+def _encoding_ahead(
+    server: "Server", models: list[str], workers: int | None, ray_address: str | None
+) -> "Iterator[None]":
+    """Have a pool encode images ahead of the queue during the block, where a pool is asked for."""
+    if workers is None and ray_address is None:
+        yield
+        return
+    from stages.annotator.ahead import AheadOfQueue, PictureEncoder
+    from stages.cluster.calls import call_on_pool
+    from stages.cluster.pool import PoolConfig
+
+    make_worker = partial(PictureEncoder, server.dataset.uri, models)
+    pool = PoolConfig(address=ray_address, workers=workers)
+
+    def encode(wanted: "Sequence[ToEncode]") -> "Iterator[tuple[ToEncode, Embeddings | Exception]]":
+        log(f"ahead: {len(wanted)} images to encode")
+        return call_on_pool(make_worker, wanted, pool)
+
+    sessions = server.sessions
+    ahead = AheadOfQueue(server.dataset, server.workspace, sessions.models, sessions.encoder.cache, encode)
+    ahead.start()
+    try:
+        yield
+    finally:
+        ahead.close()
 
 
 def _open_dataset(uri: str, photos: list[Path] | None) -> "Dataset":

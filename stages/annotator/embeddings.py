@@ -73,6 +73,13 @@ class EmbeddingCache:
             self._keep(key, embedding_CEE)
         return embedding_CEE
 
+    def has(self, key: EmbeddingKey) -> bool:
+        """Tell whether the cache has an embedding, without reading it."""
+        with self._lock:
+            if key in self._memory:
+                return True
+        return (self.folder / key.path).is_file()
+
     def put(self, key: EmbeddingKey, embedding_CEE: np.ndarray) -> None:
         """Add an embedding (fp16 [C, E, E]). Where the disk is full, it is kept in memory alone."""
         assert embedding_CEE.dtype == np.float16

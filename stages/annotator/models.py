@@ -120,7 +120,7 @@ class Encoder:
     """Encodes windows of pictures, each once; threads that need the same window wait for one another."""
 
     def __init__(self, cache: EmbeddingCache) -> None:
-        self._cache = cache
+        self.cache = cache
         self._lock = threading.Lock()
         self._running: dict[EmbeddingKey, threading.Event] = {}
 
@@ -138,7 +138,7 @@ class Encoder:
     def is_ready(self, picture: Picture, model: Model) -> bool:
         """Tell whether the whole image and the first layer of windows are encoded."""
         first = [window.xyxy for window in windows_of(model, picture.image_hw) if window.layer <= 1]
-        return all(self._cache.get(_key(picture, model, crop)) is not None for crop in first)
+        return all(self.cache.get(_key(picture, model, crop)) is not None for crop in first)
 
     def prepare(self, picture: Picture, model: Model) -> Iterable[CropXyxy]:
         """Encode every window, the whole image first; yield after each, so that a caller can stop between two."""
@@ -150,7 +150,7 @@ class Encoder:
         """Return the embedding of a window, fp16 [C, E, E], from the cache or encoded now."""
         key = _key(picture, model, crop_xyxy)
         while True:
-            found = self._cache.get(key)
+            found = self.cache.get(key)
             if found is not None:
                 return found
             with self._lock:
@@ -160,15 +160,16 @@ class Encoder:
                     break
             running.wait()
         try:
-            embedding_CEE = _encode(picture, model, crop_xyxy)
-            self._cache.put(key, embedding_CEE)
+            embedding_CEE = encode_window(picture, model, crop_xyxy)
+            self.cache.put(key, embedding_CEE)
             return embedding_CEE
         finally:
             with self._lock:
                 self._running.pop(key).set()
 
 
-def _encode(picture: Picture, model: Model, crop_xyxy: CropXyxy) -> np.ndarray:
+def encode_window(picture: Picture, model: Model, crop_xyxy: CropXyxy) -> np.ndarray:
+    """Encode one window of a picture, fp16 [C, E, E]."""
     frame = Frame(crop_xyxy=crop_xyxy, image_hw=picture.image_hw, model_side=model.sam.config.input_side)
     pixels_3SS = model.sam.preprocess(np.ascontiguousarray(frame.crop(picture.pixels_HW3)))
     with torch.inference_mode():

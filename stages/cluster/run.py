@@ -18,9 +18,9 @@ from ray.exceptions import RayTaskError
 from stages.cluster.actor import ShardActor
 from stages.cluster.ledger import Job, Ledger
 from stages.cluster.meters import RayMeters
-from stages.cluster.pool import Machine, PoolConfig, PoolSize, pool_size
+from stages.cluster.pool import PoolConfig, PoolSize, pool_size
 from stages.cluster.progress import PlanCounter, PlanProgress, PlanResult
-from stages.cluster.session import ray_session
+from stages.cluster.session import machines, ray_session
 from stages.cluster.worker_handle import CANNOT_START, WORKER_DIED, WorkerHandle, cannot_start
 from stages.fully_automatic.worker import CannotWork, ShardFailed, ShardWorker
 from storage.dataset import Dataset
@@ -100,7 +100,7 @@ class _Pool:
         if self._grown_at is not None and (self._config.address is None or now - self._grown_at < GROWTH_EVERY_S):
             return
         self._grown_at = now
-        size = pool_size(self._config, _machines(), shards)
+        size = pool_size(self._config, machines(), shards)
         self._config = replace(self._config, threads=size.threads)  # later workers get as many threads as the first
         make_actor = partial(_actor_class(size).remote, self._make_worker, self._dataset_uri, size.threads, RayMeters)
         self.workers += [WorkerHandle(make_actor) for _ in range(size.workers - len(self.workers))]
@@ -116,15 +116,6 @@ def _actor_class(size: PoolSize) -> Any:
         max_concurrency=CALLS_IN_FLIGHT,
         concurrency_groups={"watch": 1},
     )(ShardActor)  # type: ignore[call-overload]
-
-
-def _machines() -> list[Machine]:
-    """List the machines that the cluster has at present."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [
-        Machine(cores=int(has.get("CPU", 0)), gpus=int(has.get("GPU", 0)), memory_bytes=int(has.get("memory", 0)))
-        for has in found
-    ]
 
 
 def _drive(

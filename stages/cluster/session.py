@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from stages.cluster.pool import PoolConfig
+from stages.cluster.pool import Machine, PoolConfig
 
 
 @contextmanager
@@ -52,3 +52,12 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+def machines() -> list[Machine]:
+    """List the machines that the cluster has at present."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [
+        Machine(cores=int(has.get("CPU", 0)), gpus=int(has.get("GPU", 0)), memory_bytes=int(has.get("memory", 0)))
+        for has in found
+    ]

@@ -16,7 +16,7 @@ from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
-from storage.workspace.records import Lease, RoundState
+from storage.workspace.records import Lease, RoundState, Task
 from storage.workspace.rounds import task_from
 from storage.workspace.schema import ASSIGNMENTS, LEASES, ROUNDS, SLOTS, TASKS
 from storage.workspace.users import check_may_work
@@ -60,6 +60,22 @@ class Leases:
                 break
             leases.append(lease)
         return leases
+
+    def unanswered(self, count: int) -> list[tuple[Task, str]]:
+        """Read the first tasks of the queue that still want an answer, held or not, each with its round's model name.
+
+        The order is that in which `claim` gives tasks out. The name is empty for the server's default model.
+        """
+        query = (
+            select(TASKS, ROUNDS.c.settings)
+            .join(ROUNDS, ROUNDS.c.round_id == TASKS.c.round_id)
+            .where(ROUNDS.c.state == RoundState.OPEN)
+            .where(exists().where(SLOTS.c.task_id == TASKS.c.task_id, ~SLOTS.c.done))
+            .order_by(ROUNDS.c.priority.desc(), TASKS.c.priority.desc(), ROUNDS.c.created_at, TASKS.c.position)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(count)).mappings().all()
+        return [(task_from(row), str(row["settings"].get("model") or "")) for row in rows]
 
     def held(self, annotator: str) -> list[Lease]:
         """Read the leases that an annotator holds, oldest first, as after reloading a page."""
