@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import AsJson
+from flows.cli.checks import workspace_place
+from flows.cli.options import AsJson, WorkspacePlace
 
 PACKAGES = ("gigamask", "engine", "flows", "stages", "storage")
 LIBRARIES = (
@@ -37,26 +38,30 @@ class Finding:
 
 
 def doctor(
-    dataset: Annotated[str | None, typer.Option(help="Dataset to check, too.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset to check, too, with its workspace.")] = None,
+    workspace: WorkspacePlace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the environment: packages, processor and GPU, models, and a dataset's store."""
+    """Check the environment: packages, processor and GPU, models, a dataset's store, and a workspace's database."""
     from flows.cli.output import print_rows
 
-    findings = check_environment(dataset)
+    findings = check_environment(dataset, workspace)
     print_rows(findings, as_json, empty="nothing checked")
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)
 
 
-def check_environment(dataset_uri: str | None) -> list[Finding]:
-    """Check the packages, the device, the models, the disk and, if `dataset_uri` is given, the dataset's store.
+def check_environment(dataset_uri: str | None, workspace: str | None = None) -> list[Finding]:
+    """Check the packages, the device, the models and the disk; where they are given, the dataset and the workspace.
 
     A failed check gives a finding, never an exception.
     """
     findings = [_packages(), *(_library(name) for name in LIBRARIES), _device(), _seed_model(), _disk()]
     if dataset_uri is not None:
         findings.append(_dataset(dataset_uri))
+    is_local = dataset_uri is not None and "://" not in dataset_uri
+    if workspace is not None or is_local:  # a dataset on S3 has its workspace elsewhere
+        findings.append(_workspace(dataset_uri, workspace))
     return findings
 
 
@@ -130,3 +135,24 @@ def _dataset(uri: str) -> Finding:
     except (ValueError, OSError, StoreError) as error:
         return Finding(what="dataset", good=False, detail=str(error))
     return Finding(what="dataset", good=True, detail=f"{uri}: {plans} plans")
+
+
+def _workspace(dataset_uri: str | None, workspace: str | None) -> Finding:
+    """Check the database of the annotation state; a file that is not there is not made."""
+    from storage.errors import StoreError
+    from storage.workspace.database import connect
+    from storage.workspace.inspection import inspect
+
+    try:
+        place = workspace or workspace_place(dataset_uri or "", None)
+        if "://" not in place and not Path(place).is_file():
+            if workspace is None:
+                return Finding(what="workspace", good=True, detail=f"none at {place}; `gigamask round open` makes one")
+            return Finding(what="workspace", good=False, detail=f"{place}: no such file; expected an SQLite workspace")
+        database = connect(place)
+        try:
+            return Finding(what="workspace", good=True, detail=inspect(database))
+        finally:
+            database.close()
+    except (ValueError, OSError, StoreError) as error:
+        return Finding(what="workspace", good=False, detail=str(error))

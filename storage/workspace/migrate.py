@@ -11,7 +11,8 @@ from sqlalchemy import Connection, text
 from storage.errors import StoreError
 from storage.workspace.database import Database
 
-_FOLDER = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
+"""Folder of the migrations."""
 _LOCK = 0x67696761  # any number of our own: the key of PostgreSQL's advisory lock
 
 
@@ -22,7 +23,7 @@ def migrate(database: Database) -> None:
         StoreError: A newer version of gigamask wrote the database.
         WorkspaceUnavailable: The database does not answer.
     """
-    newest = ScriptDirectory(str(_FOLDER)).get_current_head()
+    newest = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     with database.read() as connection:
         if schema_of(connection) == newest:
             return
@@ -38,16 +39,26 @@ def migrate_to(connection: Connection, revision: str) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    known = {script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()}
-    for each in {schema_of(connection), revision} - {None, "head"} - known:
-        raise StoreError(
-            f"workspace: its schema {each!r} was written by a newer version of gigamask; "
-            f"use that version, or a backup that this one made"
-        )
+    check_known(schema_of(connection))
+    check_known(None if revision == "head" else revision)
     config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+def check_known(schema: str | None) -> None:
+    """Check that this version of gigamask knows a revision of the schema; None is a database without tables.
+
+    Raises:
+        StoreError: A newer version of gigamask wrote the database.
+    """
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    if schema is not None and schema not in known:
+        raise StoreError(
+            f"workspace: its schema {schema!r} was written by a newer version of gigamask; "
+            f"use that version, or a backup that this one made"
+        )
 
 
 def schema_of(connection: Connection) -> str | None:
