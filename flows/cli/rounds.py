@@ -1,6 +1,7 @@
 """The commands below `gigamask round`: from opening a round to its report."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -178,31 +179,26 @@ def round_extend(
         _print_changed(opened, round_id, as_json)
 
 
-def round_pause(
-    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
-) -> None:
-    """Stop giving out tasks of a round; tasks that are held can be finished."""
-    with _open(dataset, workspace) as opened:
-        opened.rounds.pause(round_id)
-        _print_changed(opened, round_id, as_json)
+def _change_state(change: Literal["pause", "reopen", "cancel"], about: str) -> Callable[..., None]:
+    """Make the command that changes the state of a round by the method of that name."""
+
+    def command(
+        round_id: RoundId,
+        dataset: DatasetUri = DEFAULT_DATASET,
+        workspace: WorkspacePlace = None,
+        as_json: AsJson = False,
+    ) -> None:
+        with _open(dataset, workspace) as opened:
+            getattr(opened.rounds, change)(round_id)
+            _print_changed(opened, round_id, as_json)
+
+    command.__doc__ = about
+    return command
 
 
-def round_reopen(
-    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
-) -> None:
-    """Give out tasks of a paused or cancelled round again."""
-    with _open(dataset, workspace) as opened:
-        opened.rounds.reopen(round_id)
-        _print_changed(opened, round_id, as_json)
-
-
-def round_cancel(
-    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
-) -> None:
-    """End a round without taking its masks into the dataset; `reopen` continues it."""
-    with _open(dataset, workspace) as opened:
-        opened.rounds.cancel(round_id)
-        _print_changed(opened, round_id, as_json)
+round_pause = _change_state("pause", "Stop giving out tasks of a round; tasks that are held can be finished.")
+round_reopen = _change_state("reopen", "Give out tasks of a paused or cancelled round again.")
+round_cancel = _change_state("cancel", "End a round without taking its masks into the dataset; `reopen` continues it.")
 
 
 def round_simulate(

@@ -12,7 +12,7 @@ from storage import rle
 from storage.rle import Rle
 from storage.workspace.fold import TaskMask, TaskState
 from storage.workspace.masks import MAX_MASK_CHARACTERS, check_mask, mask_to_json
-from storage.workspace.records import Branch, Lease, Round, RoundProgress, Submission, Verdict
+from storage.workspace.records import Lease, Round, RoundProgress
 
 MAX_ID = 2**63 - 1
 
@@ -196,58 +196,3 @@ class TaskStateView(BaseModel):
             masks=[TaskMaskView.of(mask) for mask in state.masks],
             rejected=[TaskMaskView.of(mask) for mask in state.rejected],
         )
-
-
-class BranchView(BaseModel):
-    """A line of late work, which its author or a lead can merge."""
-
-    branch: str
-    task_id: int
-    annotator: str
-    session: str
-    reason: str
-    fork_revision: int
-    revision: int
-    state: str
-    created_at: datetime
-
-    @classmethod
-    def of(cls, branch: Branch) -> BranchView:
-        """Write a branch."""
-        return cls(**vars(branch))
-
-
-class SubmissionView(BaseModel):
-    """Finished work on a task."""
-
-    submission_id: int
-    task_id: int
-    annotator: str
-    revision: int
-    submitted_at: datetime
-    state: str
-    masks: int
-    fixes: int | None = Field(description="Submission whose place this fix of a reviewer took; null for own work.")
-
-    @classmethod
-    def of(cls, submission: Submission) -> SubmissionView:
-        """Write a submission."""
-        return cls(**vars(submission))
-
-
-class VerdictView(BaseModel):
-    """A reviewer's answer to one question."""
-
-    verdict_id: int
-    submission_id: int
-    mask: str
-    reviewer: str
-    question: str
-    answer: str
-    note: str
-    created_at: datetime
-
-    @classmethod
-    def of(cls, verdict: Verdict) -> VerdictView:
-        """Write a verdict."""
-        return cls(**vars(verdict))

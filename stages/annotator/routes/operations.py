@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
+from fastapi.encoders import jsonable_encoder
 from pydantic import AwareDatetime, BaseModel, Field
 
 from stages.annotator.access import Annotator
@@ -46,22 +46,6 @@ class OperationsBody(Body):
     operations: Annotated[list[OperationBody], Field(min_length=1, max_length=MAX_OPERATIONS)]
 
 
-class AppendView(BaseModel):
-    """What was stored."""
-
-    stored: list[str] = Field(description="Ids of operations that were new.")
-    known: list[str] = Field(description="Ids of operations that were stored before.")
-    revision: int = Field(description="Revision of the annotator's main line.")
-    branch: str = Field(description="Branch that took late work; empty if there was none.")
-    reason: str
-    expires_at: datetime | None = Field(description="New end of the lease; null for a lease that has ended.")
-
-    @classmethod
-    def of(cls, result: AppendResult) -> AppendView:
-        """Write what was stored."""
-        return cls(**{**vars(result), "stored": list(result.stored), "known": list(result.known)})
-
-
 class LineOperation(BaseModel):
     """An operation of an annotator's line; those that change no mask are left out."""
 
@@ -88,20 +72,19 @@ class BranchComparison(BaseModel):
 
 
 @router.post("/operations")
-def append_operations(body: OperationsBody, user: Annotator, server: TheServer) -> AppendView:
+def append_operations(body: OperationsBody, user: Annotator, server: TheServer) -> AppendResult:
     """Store operations, all or none. 409 `stored_on_branch`: they are stored, but not on the main line."""
     server.check_lease(body.token, user)
     result = server.workspace.operations.append(body.token, [each.operation() for each in body.operations])
-    view = AppendView.of(result)
     if result.branch:
         raise Refusal(
             409,
             "stored_on_branch",
             f"the operations are stored on {result.branch}, because {result.reason or 'earlier ones are'}; "
             "read the branch and merge or dismiss it, and go on with a new session",
-            details=view.model_dump(mode="json"),
+            details=jsonable_encoder(result),
         )
-    return view
+    return result
 
 
 @router.get("/tasks/{task_id}/line")
@@ -134,11 +117,13 @@ def compare_branch(branch: BranchId, task_id: OfTask, user: Annotator, server: T
 
 
 @router.post("/branches/{branch}/merge")
-def merge_branch(branch: BranchId, task_id: OfTask, body: TokenBody, user: Annotator, server: TheServer) -> AppendView:
+def merge_branch(
+    branch: BranchId, task_id: OfTask, body: TokenBody, user: Annotator, server: TheServer
+) -> AppendResult:
     """Append a branch's operations to the line of a lease of yours, where they still fit."""
     _branch(server, branch, task_id, user)
     server.check_lease(body.token, user)
-    return AppendView.of(server.workspace.operations.merge(branch, body.token, actor=user.name))
+    return server.workspace.operations.merge(branch, body.token, actor=user.name)
 
 
 @router.post("/branches/{branch}/settle")

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel
 
 from stages.annotator.access import Lead
 from stages.annotator.schemas import Done, LeaseView, ShortText
 from stages.annotator.server import TheServer
+from storage.workspace.records import AuditEntry, User
 
 router = APIRouter(prefix="/api", tags=["people"])
 
 UserName = Annotated[ShortText, Path(description="Name of an account.")]
 
 
-class UserView(BaseModel):
-    """An account."""
-
-    name: str
-    role: str
-    has_password: bool
-    disabled: bool
-    paused: bool
-    created_at: datetime
-
-
-class AuditView(BaseModel):
-    """An entry of the audit log."""
-
-    number: int
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    details: dict[str, Any]
-
-
 @router.get("/users")
-def list_users(user: Lead, server: TheServer) -> list[UserView]:
+def list_users(user: Lead, server: TheServer) -> list[User]:
     """Read all accounts."""
-    return [UserView(**vars(each)) for each in server.workspace.users.read_all()]
+    return server.workspace.users.read_all()
 
 
 @router.post("/users/{name}/pause")
@@ -70,6 +47,6 @@ def read_leases_of_user(name: UserName, user: Lead, server: TheServer) -> list[L
 @router.get("/audit")
 def read_audit_log(
     user: Lead, server: TheServer, newest: Annotated[int, Query(ge=1, le=10_000)] = 100
-) -> list[AuditView]:
+) -> list[AuditEntry]:
     """Read the newest entries of the audit log, oldest first."""
-    return [AuditView(**vars(each)) for each in server.workspace.audit_log(newest=newest)]
+    return server.workspace.audit_log(newest=newest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -14,14 +14,12 @@ from stages.annotator.schemas import (
     Done,
     LeaseView,
     ShortText,
-    SubmissionView,
     TaskMaskView,
     TaskStateView,
-    VerdictView,
 )
 from stages.annotator.server import Server, TheServer
 from storage.workspace.fold import TaskState
-from storage.workspace.records import Submission
+from storage.workspace.records import Submission, Verdict
 from storage.workspace.submissions import replaced_by_fixes
 
 router = APIRouter(prefix="/api", tags=["reviews"])
@@ -34,7 +32,7 @@ RoundFilter = Annotated[ShortText | None, Query(description="Only submissions of
 class ReviewItem(BaseModel):
     """One question about one submission."""
 
-    submission: SubmissionView
+    submission: Submission
     image_id: str
     height: int
     width: int
@@ -100,16 +98,16 @@ def read_review_queue(
 
 
 @router.post("/reviews/verdicts")
-def add_verdict(body: VerdictBody, user: Reviewer, server: TheServer) -> VerdictView:
+def add_verdict(body: VerdictBody, user: Reviewer, server: TheServer) -> Verdict:
     """Store an answer."""
-    return VerdictView.of(server.workspace.submissions.add_verdict(reviewer=user.name, **body.model_dump()))
+    return server.workspace.submissions.add_verdict(reviewer=user.name, **body.model_dump())
 
 
 @router.get("/submissions/{submission_id}/verdicts")
-def read_verdicts(submission_id: SubmissionId, user: Reviewer, server: TheServer) -> list[VerdictView]:
+def read_verdicts(submission_id: SubmissionId, user: Reviewer, server: TheServer) -> Sequence[Verdict]:
     """Read all answers about a submission, oldest first."""
     server.workspace.submissions.get(submission_id)
-    return [VerdictView.of(each) for each in server.workspace.submissions.verdicts(submission_id=submission_id)]
+    return server.workspace.submissions.verdicts(submission_id=submission_id)
 
 
 @router.get("/submissions/{submission_id}")
@@ -155,7 +153,7 @@ def _items(
     task = server.workspace.rounds.task(submission.task_id)
     masks = [TaskMaskView.of(mask) for mask in _state(server, submission).masks]
     common: dict[str, Any] = {
-        "submission": SubmissionView.of(submission),
+        "submission": submission,
         "image_id": str(task.image_id),
         "height": task.height,
         "width": task.width,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from stages.annotator.access import Annotator, Lead
 from stages.annotator.schemas import Body, LongText, RoundView, ShortText
 from stages.annotator.server import Server, TheServer
 from stages.assisted_manual import guidelines as assisted_manual
-from stages.rounds.close import close_round
+from stages.rounds.close import ClosedRound, close_round
 from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, request_of, with_guidelines
 from stages.rounds.quality import RoundReport, report_round
 from stages.semi_automatic import guidelines as semi_automatic
@@ -50,18 +50,6 @@ class ExtendBody(Body):
     """How many images to add to a round, chosen and overlapped as the round's first ones."""
 
     images: int = Field(ge=1, le=MAX_IMAGES)
-
-
-class ClosedView(BaseModel):
-    """What became of a closed round."""
-
-    round_id: str
-    plan_id: str = Field(description="Plan of the masks; empty for a round without submissions.")
-    images: int
-    masks: int
-    annotations: int = Field(description="Number of rows in the table `annotations`.")
-    withdrawn: int = Field(description="Number of earlier masks that the round replaced or rejected.")
-    rejects: int = Field(description="Number of images that the dataset no longer holds.")
 
 
 @router.get("")
@@ -117,9 +105,9 @@ def cancel_round(round_id: RoundId, user: Lead, server: TheServer) -> RoundView:
 
 
 @router.post("/{round_id}/close")
-def close_a_round(round_id: RoundId, user: Lead, server: TheServer) -> ClosedView:
+def close_a_round(round_id: RoundId, user: Lead, server: TheServer) -> ClosedRound:
     """Take the round's masks into the dataset; doing it again goes on where it stopped."""
-    return ClosedView(**vars(close_round(server.dataset, server.workspace, round_id, actor=user.name)))
+    return close_round(server.dataset, server.workspace, round_id, actor=user.name)
 
 
 @router.get("/{round_id}/figures")

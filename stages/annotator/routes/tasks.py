@@ -10,16 +10,14 @@ from pydantic import Field
 from stages.annotator.access import Annotator, Lead
 from stages.annotator.schemas import (
     Body,
-    BranchView,
     Done,
     LeaseView,
     ShortText,
-    SubmissionView,
     TaskId,
     TaskStateView,
 )
 from stages.annotator.server import TheServer
-from storage.workspace.records import Role
+from storage.workspace.records import Branch, Role, Submission
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
@@ -89,10 +87,10 @@ def skip_task(body: SkipBody, user: Annotator, server: TheServer) -> Done:
 
 
 @router.post("/tasks/submit")
-def submit_task(body: SubmitBody, user: Annotator, server: TheServer) -> SubmissionView:
+def submit_task(body: SubmitBody, user: Annotator, server: TheServer) -> Submission:
     """Finish a task. Doing it again with the same lease gives the same submission."""
     server.check_lease(body.token, user)
-    return SubmissionView.of(server.workspace.submissions.submit(body.token, body.revision))
+    return server.workspace.submissions.submit(body.token, body.revision)
 
 
 @router.post("/tasks/release")
@@ -115,9 +113,9 @@ def read_task_state(
 
 
 @router.get("/tasks/{task_id}/branches")
-def read_branches(task_id: TaskId, user: Annotator, server: TheServer, annotator: Name = None) -> list[BranchView]:
+def read_branches(task_id: TaskId, user: Annotator, server: TheServer, annotator: Name = None) -> list[Branch]:
     """Read the open branches of a task, to be merged or dismissed: your own, or as a lead anybody's."""
     author = annotator or user.name
     server.check_author(author, user, others=Role.LEAD)
     server.workspace.rounds.task(task_id)
-    return [BranchView.of(branch) for branch in server.workspace.operations.branches(task_id, annotator=author)]
+    return server.workspace.operations.branches(task_id, annotator=author)

@@ -2,14 +2,16 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import inspect, text
+from sqlalchemy.engine.interfaces import ReflectedIndex
 
 from storage.errors import StoreError
-from storage.workspace.database import WorkspaceUnavailable
+from storage.workspace.database import Database, WorkspaceUnavailable, connect
 from storage.workspace.schema import METADATA
 from storage.workspace.workspace import Workspace
 from tests.workspaces import open_round
@@ -19,6 +21,42 @@ def test_the_migrations_make_the_tables_of_the_schema(workspace: Workspace) -> N
     with workspace.database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
+
+
+def described_index(index: ReflectedIndex) -> str:
+    """An index with its condition as text."""
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+    return str({**index, "dialect_options": options})
+
+
+def described(database: Database) -> dict[str, Any]:
+    """Columns, constraints and indexes of every table, as the database itself tells them."""
+    with database.read() as connection:
+        found = inspect(connection)
+        return {
+            table: {
+                "columns": {column["name"]: str(column) for column in found.get_columns(table)},
+                "key": found.get_pk_constraint(table),
+                "references": sorted(map(str, found.get_foreign_keys(table))),
+                "checks": sorted(map(str, found.get_check_constraints(table))),
+                "indexes": sorted(map(described_index, found.get_indexes(table))),
+            }
+            for table in found.get_table_names()
+            if table != "alembic_version"
+        }
+
+
+def test_the_migrations_give_the_same_database_as_the_schema_to_the_last_constraint(
+    workspace: Workspace, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    is_sqlite = workspace.database.is_sqlite
+    fresh = connect(tmp_path / "fresh.sqlite" if is_sqlite else request.getfixturevalue("new_postgresql")())
+    with fresh.write() as connection:
+        METADATA.create_all(connection)
+    made, expected = described(workspace.database), described(fresh)
+    fresh.close()
+    assert len(expected) == len(METADATA.tables)
+    assert made == expected
 
 
 def test_opening_again_finds_what_was_there(place: str) -> None:

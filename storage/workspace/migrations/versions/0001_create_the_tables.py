@@ -9,6 +9,22 @@ down_revision = None
 
 def upgrade() -> None:
     """Apply the change."""
+    _create_audit_log()
+    _create_rounds()
+    _create_users()
+    _create_logins()
+    _create_tasks()
+    _create_assignments()
+    _create_branches()
+    _create_given_masks()
+    _create_leases()
+    _create_operations()
+    _create_slots()
+    _create_submissions()
+    _create_verdicts()
+
+
+def _create_audit_log() -> None:
     op.create_table(
         "audit_log",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -19,6 +35,9 @@ def upgrade() -> None:
         sa.Column("details", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_log")),
     )
+
+
+def _create_rounds() -> None:
     op.create_table(
         "rounds",
         sa.Column("round_id", sa.Text(), nullable=False),
@@ -38,6 +57,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("round_id", name=op.f("pk_rounds")),
     )
+
+
+def _create_users() -> None:
     op.create_table(
         "users",
         sa.Column("name", sa.Text(), nullable=False),
@@ -49,6 +71,9 @@ def upgrade() -> None:
         sa.CheckConstraint("role IN ('annotator', 'reviewer', 'lead')", name=op.f("ck_users_role")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_users")),
     )
+
+
+def _create_logins() -> None:
     op.create_table(
         "logins",
         sa.Column("token_sha256", sa.Text(), nullable=False),
@@ -58,6 +83,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_name"], ["users.name"], name=op.f("fk_logins_user_name")),
         sa.PrimaryKeyConstraint("token_sha256", name=op.f("pk_logins")),
     )
+
+
+def _create_tasks() -> None:
     op.create_table(
         "tasks",
         sa.Column("task_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -74,6 +102,8 @@ def upgrade() -> None:
     with op.batch_alter_table("tasks", schema=None) as batch_op:
         batch_op.create_index("uq_tasks_round_id_image_id", ["round_id", "image_id"], unique=True)
 
+
+def _create_assignments() -> None:
     op.create_table(
         "assignments",
         sa.Column("task_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -92,6 +122,8 @@ def upgrade() -> None:
     with op.batch_alter_table("assignments", schema=None) as batch_op:
         batch_op.create_index("ix_assignments_annotator", ["annotator"], unique=False)
 
+
+def _create_branches() -> None:
     op.create_table(
         "branches",
         sa.Column("branch", sa.Text(), nullable=False),
@@ -111,6 +143,8 @@ def upgrade() -> None:
     with op.batch_alter_table("branches", schema=None) as batch_op:
         batch_op.create_index("ix_branches_task_id_annotator", ["task_id", "annotator"], unique=False)
 
+
+def _create_given_masks() -> None:
     op.create_table(
         "given_masks",
         sa.Column("task_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -124,6 +158,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["task_id"], ["tasks.task_id"], name=op.f("fk_given_masks_task_id")),
         sa.PrimaryKeyConstraint("task_id", "purpose", "mask", name=op.f("pk_given_masks")),
     )
+
+
+def _create_leases() -> None:
     op.create_table(
         "leases",
         sa.Column("token", sa.Text(), nullable=False),
@@ -141,6 +178,8 @@ def upgrade() -> None:
         batch_op.create_index("ix_leases_annotator", ["annotator"], unique=False)
         batch_op.create_index("ix_leases_task_id", ["task_id"], unique=False)
 
+
+def _create_operations() -> None:
     op.create_table(
         "operations",
         sa.Column(
@@ -177,6 +216,8 @@ def upgrade() -> None:
             postgresql_where=sa.text("kind NOT IN ('activity', 'note')"),
         )
 
+
+def _create_slots() -> None:
     op.create_table(
         "slots",
         sa.Column("task_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -206,6 +247,8 @@ def upgrade() -> None:
         )
         batch_op.create_index("uq_slots_task_id_annotator", ["task_id", "annotator"], unique=True)
 
+
+def _create_submissions() -> None:
     op.create_table(
         "submissions",
         sa.Column("submission_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -227,6 +270,8 @@ def upgrade() -> None:
         batch_op.create_index("ix_submissions_task_id", ["task_id"], unique=False)
         batch_op.create_index("uq_submissions_token", ["token"], unique=True)
 
+
+def _create_verdicts() -> None:
     op.create_table(
         "verdicts",
         sa.Column("verdict_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
