@@ -25,13 +25,13 @@ class MaskSet:
     homes: tuple[str, ...]
     """Homes of the plans: their names in the tables' column `plan`."""
     model_id: str
-    """Id of the model; "" for masks that people drew."""
+    """Id of the model; "" for masks that annotators made."""
     preset: str
     """Name of the preset nearest to the settings; "" where no generator made the masks."""
     changed_settings: Mapping[str, object]
     """Settings that differ from those of the nearest preset."""
     thresholds: Mapping[str, float]
-    """Thresholds applied to each score (predicted_iou, stability); empty for masks that people drew."""
+    """Thresholds applied to each score (predicted_iou, stability); empty for masks that annotators made."""
     finished_at: datetime
     """Time of the last commit, UTC."""
     shards_planned: int

@@ -18,7 +18,7 @@ from storage.dataset import Dataset
 from storage.workspace.workspace import Workspace
 from tests.paths import PHOTOS, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 START_S = 120
 """Longest time in which Prefect's server starts, in seconds."""
@@ -62,7 +62,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Pat
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_API_URL": prefect_api}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = ["sh", str(ROOT / "examples" / "rounds.sh"), "photos", "out"]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=840)
     assert done.returncode == 0, done.stdout + done.stderr
     return home / "out", done.stdout
 

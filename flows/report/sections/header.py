@@ -105,7 +105,7 @@ def _other_masks(contents: ReportContents) -> str:
     rows = [
         (
             _plan_ids(masks),
-            text(masks.model_id or "people"),
+            text(masks.model_id or "annotators"),
             _preset(masks) if masks.preset else "",
             moment(masks.finished_at),
             f"{masks.images:,}",

@@ -31,10 +31,11 @@ from flows.report.write import write_report
 from storage.dataset import Dataset
 from storage.errors import Corrupt
 from storage.formats.sa1b import parse_sa1b
-from storage.protocol.inputs import ImageRange, ShardAddress
+from storage.protocol.inputs import ImageRange, ImageSet, MaskKey, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
 from tests.paths import PHOTOS
+from tests.small_dataset import small_dataset
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = "/photos/<script>alert('1') & \"more\".jpg"
@@ -365,6 +366,24 @@ def test_withdrawn_masks_are_counted_nowhere(tmp_path: Path) -> None:
     assert contents.newest is not None
     assert contents.masks == contents.newest.masks == before - 3
     assert newest_histograms(contents).relative_size_B.sum() == before - 3
+
+
+def test_amended_masks_are_a_set_of_their_own(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    dataset.fold()
+    shard = dataset.image_shards()[0]
+    (image, _), *_ = dataset.read_images(shard)
+    old, *_ = dataset.masks_of_image(image.image_id).to_pylist()
+    gone = MaskKey(image_id=image.image_id, mask_id=old["mask_id"])
+    inputs = (ImageSet(shard=shard.address, places=(0,)), gone)
+    plan = dataset.new_plan("amendments", [PlannedShard.from_inputs(*inputs)], {"reason": "bitten edge"})
+    mask = replace(dataset.read_mask(image.image_id, old["mask_id"]), mask_id=1)
+    dataset.write_masks(plan, plan.shards[0], [(image, [mask])])
+    dataset.fold()
+    contents = ReportContents(dataset)
+    assert contents.masks == sum(each.masks for each in contents.mask_sets)
+    assert contents.newest is not None
+    assert (contents.newest.plan_ids, contents.newest.masks) == ((plan.plan_id,), 1)
 
 
 def test_an_unfinished_run_says_what_is_left(tmp_path: Path) -> None:
