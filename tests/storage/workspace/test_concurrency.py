@@ -3,10 +3,15 @@
 import multiprocessing
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing.synchronize import Barrier
 
 import pytest
+from sqlalchemy import event
 
+from storage.errors import InvalidInput
+from storage.workspace.records import Submission
 from storage.workspace.workspace import Workspace
 from tests.workspaces import Page, made, open_round, operation
 
@@ -115,6 +120,26 @@ def test_a_writer_killed_in_the_middle_leaves_whole_calls_only(place: str) -> No
             name[:-2] for name in names if name[-2:] == "-b"
         }
         workspace.operations.append(lease.token, [operation("add", made("after"), base=state.revision, session="x")])
+
+
+def test_a_reviewer_and_a_lead_who_meet_do_not_wait_for_each_other(new_postgresql: Callable[[], str]) -> None:
+    place = new_postgresql()
+    with Workspace.open(place) as workspace, Workspace.open(place) as of_lead, ThreadPoolExecutor(1) as pool:
+        workspace.users.add("ann", "annotator")
+        opened = open_round(workspace, images=1)
+        (lease,) = workspace.leases.claim("ann")
+        submission = workspace.submissions.submit(lease.token, 0)
+        withdrawals: list[Future[list[Submission]]] = []
+
+        @event.listens_for(workspace.database.engine, "before_cursor_execute")
+        def let_the_lead_go_first(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if "FOR SHARE" in statement:
+                withdrawals.append(pool.submit(of_lead.submissions.withdraw, opened.round_id, "ann", actor="lea"))
+                wait(withdrawals, timeout=1)
+
+        with pytest.raises(InvalidInput, match="is withdrawn"):
+            workspace.submissions.accept(submission.submission_id, actor="rita")
+        assert [each.submission_id for each in withdrawals[0].result()] == [submission.submission_id]
 
 
 def append_pairs(place: str, token: str) -> None:
