@@ -71,15 +71,18 @@ class Database:
     @contextmanager
     def _transaction(self, *, write: bool, **options: Any) -> Iterator[Connection]:
         engine = self.engine.execution_options(gigamask_write=write, **options)
+        outcome = "nothing was changed"
         try:
             with engine.begin() as connection:
                 yield connection
+                if write:
+                    outcome = "the connection broke while this was stored, so it may be there or not"
         except IntegrityError:
             raise
         except DBAPIError as error:
             cause = " ".join(str(error.orig).split())
             raise WorkspaceUnavailable(
-                f"workspace {self.place}: {cause}; nothing was changed, try again, or run `gigamask doctor`"
+                f"workspace {self.place}: {cause}; {outcome}; try again, or run `gigamask doctor`"
             ) from error
 
     def close(self) -> None:

@@ -1,13 +1,15 @@
 """Opening: schemas, addresses, and that migrations and schema.py say the same."""
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.engine.interfaces import ReflectedIndex
 
 from storage.errors import StoreError
@@ -110,3 +112,20 @@ def test_a_locked_file_is_waited_for_then_named(tmp_path: Path, monkeypatch: pyt
             workspace.users.add("ann", "annotator")
         other.execute("ROLLBACK")
         workspace.users.add("ann", "annotator")
+
+
+@pytest.mark.slow
+def test_a_connection_that_breaks_at_the_commit_is_not_said_to_have_changed_nothing(
+    new_postgresql: Callable[[], str],
+) -> None:
+    place = new_postgresql()
+    with Workspace.open(place) as workspace:
+
+        @event.listens_for(workspace.database.engine, "commit")
+        def break_the_connection(_connection: object) -> None:
+            with psycopg.connect(place, autocommit=True) as other:
+                others = "datname = current_database() AND pid <> pg_backend_pid()"
+                other.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}".encode())
+
+        with pytest.raises(WorkspaceUnavailable, match="it may be there or not; try again"):
+            workspace.users.add("ann", "annotator")
