@@ -102,6 +102,8 @@ class Stage:
     tally: Tally
     steady_clock: bool = True
     """Whether the server's clock is never set back."""
+    may_be_taken_back: bool = False
+    """Whether the masks of `world.taken_back` may be in the dataset or not: it depends on who was first."""
 
     @classmethod
     def copy(cls, template: Template, root: Path, when: str, tally: Tally) -> "Stage":
@@ -151,7 +153,7 @@ class Stage:
             if job:
                 seen.findings += job.effect(world, tables)
             try:
-                certain = complete or job is not None
+                certain = (complete or job is not None) and not self.may_be_taken_back
                 checker = RoundChecker(FolderFiles(world.dataset), tables, world.taken_back, for_certain=certain)
                 seen.findings += checker.check(complete=complete)
             except UNREADABLE as error:

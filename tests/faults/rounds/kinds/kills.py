@@ -6,6 +6,7 @@ them until it is thawed.
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def one_freeze(
     template: Template, at: int, name: str, other: RoundJob, root: Path, dice: random.Random, tally: Tally
 ) -> None:
     stage = Stage.copy(template, root, f"frozen at {at} beside {name}", tally)
+    if "withdraw before closing" in (name, template.name):  # which takes masks back if the round is closed by then
+        taken = frozenset({(stage.world.round_id, "ann")})
+        stage.world, stage.may_be_taken_back = replace(stage.world, taken_back=taken), True
     worker = stage.start(template.job, Strike(at=at, signal=FREEZE))
     if worker.wait_for_stop():
         held = stage.world.databases.is_held(stage.world.place)
