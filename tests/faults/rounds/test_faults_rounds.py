@@ -29,17 +29,17 @@ def harness(folder: Path, *arguments: str) -> tuple[int, list[dict[str, Any]], s
 @pytest.mark.slow
 @pytest.mark.skipif(postgresql_server.programs() is None, reason="no PostgreSQL: initdb is not installed")
 def test_some_faults_upon_rounds_lose_double_and_tear_nothing(tmp_path: Path) -> None:
-    few = ("--faults", "4", "--postgresql-faults", "2", "--jobs", "1", "--struck", "close", "append")
+    few = ("--faults", "3", "--postgresql-faults", "2", "--jobs", "1", "--struck", "close", "append")
     status, lines, errors = harness(tmp_path, *few)
     assert {name: lines[-1][name] for name in SUMS} == dict.fromkeys(SUMS, 0), errors
     assert list(lines[-1]) == ["faults", *SUMS]
-    assert lines[-1]["faults"] >= 6
+    assert lines[-1]["faults"] >= 5
     assert status == 0, errors
 
 
 @pytest.mark.slow
 def test_broken_code_is_noticed(tmp_path: Path) -> None:
-    kinds = ("batches", "withdrawing")
+    kinds = ("batches",)
     _, lines, errors = harness(tmp_path, "--faults", str(MOST), "--seed", "1", "--sabotage", *kinds)
     figures = {line["metric"]: line["value"] for line in lines}
     assert set(figures) == {f"sabotage of {kind}: noticed" for kind in kinds}, (lines, errors)
