@@ -37,6 +37,7 @@ def render_round(report: RoundReport, *, now: datetime | None = None) -> str:
         f"<h2>Work</h2>{card(_work(report))}"
         f"<h2>Annotators</h2>{card(_annotators(report.annotators))}"
         f"<h2>Agreement</h2>{card(_agreement(report))}"
+        f"{_review(report)}"
         f"<footer>Written {moment(written)}.</footer>"
     )
     return document(f"{name} · gigamask round", body)
@@ -125,6 +126,23 @@ def _agreement(report: RoundReport) -> str:
     return table(("", "#Mean and 95 % interval", "#Images"), cells, kind="narrow") + note(
         f"Agreement says how alike annotators work, not how right they are. {work}"
     )
+
+
+def _review(report: RoundReport) -> str:
+    """Render what reviewers said and did; "" for a round that nobody reviewed."""
+    review = report.review
+    if review is None:
+        return ""
+    ends = [("Accepted", review.accepted), ("Fixed by a reviewer", review.fixed), ("Sent back", review.sent_back)]
+    verdicts = [
+        ("Is this mask good?", review.good_masks, review.bad_masks),
+        ("Is nothing missing?", review.complete_images, review.incomplete_images),
+    ]
+    tables = table(("", "#Submissions"), [(what, f"{count:,}") for what, count in ends], kind="narrow")
+    tables += table(("", "#Yes", "#No"), [(what, f"{yes:,}", f"{no:,}") for what, yes, no in verdicts], kind="narrow")
+    fixing = f"Reviewers spent {duration(review.fix_s)} on fixes. " if review.fix_s else ""
+    words = f"{fixing}Seconds and agreement of annotators are those of the work as it was submitted."
+    return f"<h2>Review</h2>{card(tables + note(words))}"
 
 
 def _number(value: float | None, unit: str = "") -> str:

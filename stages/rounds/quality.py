@@ -14,6 +14,7 @@ import numpy as np
 from stages.rounds.agreement import Estimate, estimate, match
 from stages.rounds.answers import Answer, choose_submissions, read_answers
 from stages.rounds.audit import AuditFigures, compare
+from stages.rounds.review import ReviewFigures, count_review
 from storage.workspace.records import Origin, Round, RoundProgress
 from storage.workspace.workspace import Workspace
 
@@ -88,6 +89,8 @@ class RoundReport:
     """Time at which the round would be done at its pace so far; None for a round that is done, or just began."""
     audit: AuditFigures | None
     """Comparison of masks before and after people improved them; None for a round that is no audit."""
+    review: ReviewFigures | None
+    """What reviewers said and did; None for a round that nobody reviewed."""
 
 
 def report_round(workspace: Workspace, round_id: str) -> RoundReport:
@@ -117,6 +120,7 @@ def report_round(workspace: Workspace, round_id: str) -> RoundReport:
         gold_found=estimate([[fraction for _, fraction in some] for some in gold]),
         ends_at=_forecast(found, progress, answers),
         audit=compare(answers) if "audit" in found.settings else None,
+        review=count_review(workspace, round_id, answers),
     )
 
 
