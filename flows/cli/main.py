@@ -21,6 +21,7 @@ from flows.cli import (
     doctor,
     environment,
     evaluate,
+    lineage,
     maintenance,
     models,
     retrain,
@@ -47,7 +48,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.rebuild,
         maintenance.upgrade,
     ],
-    "Models": [evaluate.evaluate, training.train, retrain.retrain, train_seed.train_seed],
+    "Models": [evaluate.evaluate, training.train, retrain.retrain, lineage.lineage, train_seed.train_seed],
     "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }
