@@ -76,10 +76,12 @@ export class Api {
   /**
    * @param {string} path
    * @param {object} body
+   * @param {number} timeoutMs Longest wait for the answer; then the server counts as offline.
    * @returns {Promise<any>}
    */
-  async post(path, body = {}) {
-    return (await this.#askLoggedIn(path, () => json(body, this.#headers()))).json();
+  async post(path, body = {}, timeoutMs = TIMEOUT_MS) {
+    const options = () => ({ ...json(body, this.#headers()), signal: AbortSignal.timeout(timeoutMs) });
+    return (await this.#askLoggedIn(path, options)).json();
   }
 
   /**

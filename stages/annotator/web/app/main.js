@@ -56,6 +56,17 @@ async function start() {
   outbox.addEventListener("refused", (event) => say(text.error.refused(/** @type {CustomEvent} */ (event).detail.message)));
   void outbox.send();
   await follow(app);
+  void keepPage().catch(() => undefined); // without it the page works, but does not open offline
+}
+
+/** Keep the page's own files in this browser, so that it opens while the server does not answer. */
+async function keepPage() {
+  const container = navigator.serviceWorker; // absent on plain HTTP from another machine
+  if (!container || container.controller) return;
+  await container.register("/offline.js");
+  const loaded = performance.getEntriesByType("resource").map((each) => new URL(each.name).pathname);
+  const cache = await caches.open("gigamask page");
+  await cache.addAll(["/", ...new Set(loaded.filter((path) => !path.startsWith("/api/")))]);
 }
 
 /** Open the page of the address, now and whenever it changes. @param {App} app */

@@ -28,6 +28,8 @@ import { progress } from "./rounds.js";
  */
 
 const EVERY_MS = 5000;
+/** Longest time to pause, reopen or close a round, in milliseconds. */
+const ACT_MS = 600_000;
 const words = text.lead;
 
 /** @type {(root: HTMLElement, app: import("../app/main.js").App) => Promise<() => unknown>} */
@@ -107,7 +109,7 @@ class Lead {
     const press = async () => {
       if (act === "close" && !(await isSure(report))) return;
       try {
-        const done = await this.app.api.post(`${pathOf(report.round_id)}/${act}`);
+        const done = await this.app.api.post(`${pathOf(report.round_id)}/${act}`, {}, ACT_MS);
         if (act === "close") this.app.say(words.closed(done.masks, done.images));
       } catch (error) {
         this.app.say(/** @type {Error} */ (error).message);

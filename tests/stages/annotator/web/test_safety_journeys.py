@@ -50,6 +50,7 @@ def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSi
     task = ann.task_id(page)
     paint(page, -60)
     wait_until_saved(page)
+    page.wait_for_function("async () => navigator.serviceWorker.controller && (await caches.match('/'))")
     site.kill()
     try:
         paint(page, 60)
@@ -57,11 +58,16 @@ def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSi
         page.keyboard.press("Control+Shift+Z")
         expect(page.locator(".saved")).to_have_attribute("data-unsent", "3")
         expect(page.locator(".masks li")).to_have_count(2)
+        page.reload()  # the browser has the page itself as well
+        expect(page.locator(".masks li")).to_have_count(2)
+        expect(page.locator(".saved")).to_have_attribute("data-unsent", "3")
+        page.keyboard.press("Control+z")
+        page.keyboard.press("Control+Shift+Z")
     finally:
         site.start()
     wait_until_saved(page)
     state = ann.state(task)
-    assert (len(state.masks), state.revision, state.ignored) == (2, 4, 0)
+    assert (len(state.masks), state.revision, state.ignored) == (2, 6, 0)
     assert branches(site, task) == []
 
 
