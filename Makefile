@@ -51,11 +51,12 @@ docs: $(VENV)/.ready-dev  ## the pages that are generated, and the site in build
 	$(BIN)/zensical build --clean --strict
 
 bench: $(VENV)/.ready-dev  ## benchmarks that need no GPU, as JSON lines
-	@for bench in $(filter-out %/bench_gpu.py %/bench_page.py,$(wildcard tests/benchmarks/bench_*.py)); do \
+	@for bench in $(filter-out %/bench_gpu.py %/bench_page.py %/bench_everyday.py,$(wildcard tests/benchmarks/bench_*.py)); do \
 		$(BIN)/python $$bench || exit 1; done
 
-bench-page: $(VENV)/.ready-dev  ## the annotation page in Chromium: frames a second, first paint and click to mask, as JSON lines
+bench-page: $(VENV)/.ready-dev  ## the annotation page in Chromium: frames a second, first paint, click to mask; keys and clicks of everyday tasks
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_page.py $(ARGS)
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_everyday.py
 
 bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs torch, numpy, OpenCV and safetensors alone
 	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/bench_gpu.py $(ARGS)

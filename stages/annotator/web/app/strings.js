@@ -40,6 +40,7 @@ export const text = {
     offlineNone: "The server does not answer, and this browser holds no task. The page tries again by itself.",
     tryAgain: "Look again",
     submit: "Submit",
+    noGap: "Masks cover this picture; no large place is left.",
     submitHint: "Submit and go on to the next picture",
     skip: "Skip",
     skipTitle: "Why do you skip this picture?",

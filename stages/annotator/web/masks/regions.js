@@ -45,6 +45,44 @@ export function parts(bitmap) {
 }
 
 /**
+ * Find the largest squares of an image in which no mask lies, the largest first.
+ * @param {Uint16Array} map Topmost mask of each pixel; 0 for none.
+ * @param {[number, number]} size Height and width of the image.
+ * @param {number} count
+ * @returns {import("./bitmap.js").Box[]} They do not overlap.
+ */
+export function uncovered(map, [height, width], count) {
+  // On a grid of cells, the side of the largest free square that ends in each cell
+  const cell = Math.max(1, Math.ceil(Math.max(height, width) / 256));
+  const [rows, columns] = [Math.floor(height / cell), Math.floor(width / cell)];
+  const isFree = new Uint8Array(rows * columns).fill(1);
+  for (let y = 0; y < rows * cell; y++) {
+    for (let x = 0; x < columns * cell; x++) if (map[y * width + x]) isFree[Math.floor(y / cell) * columns + Math.floor(x / cell)] = 0;
+  }
+  const found = [];
+  while (found.length < count) {
+    const { side, row, column } = largestSquare(isFree, rows, columns);
+    if (side * 16 < Math.min(rows, columns)) break;
+    for (let y = row - side + 1; y <= row; y++) isFree.fill(0, y * columns + column - side + 1, y * columns + column + 1);
+    found.push({ x0: (column - side + 1) * cell, y0: (row - side + 1) * cell, x1: (column + 1) * cell, y1: (row + 1) * cell });
+  }
+  return found;
+}
+
+/** @param {Uint8Array} isFree @param {number} rows @param {number} columns */
+function largestSquare(isFree, rows, columns) {
+  const sides = new Uint16Array(isFree.length);
+  let best = { side: 0, row: 0, column: 0 };
+  for (let at = 0; at < isFree.length; at++) {
+    if (!isFree[at]) continue;
+    const [row, column] = [Math.floor(at / columns), at % columns];
+    sides[at] = row && column ? 1 + Math.min(sides[at - 1], sides[at - columns], sides[at - columns - 1]) : 1;
+    if (sides[at] > best.side) best = { side: sides[at], row, column };
+  }
+  return best;
+}
+
+/**
  * Number the connected regions of foreground (1) or background (0) from 1.
  * @param {Bitmap} bitmap
  * @param {0 | 1} value

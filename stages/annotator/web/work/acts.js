@@ -8,7 +8,7 @@
 import { settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { bitmapOf, rleOf, subtract, union } from "../masks/bitmap.js";
-import { fillHoles, parts } from "../masks/regions.js";
+import { fillHoles, parts, uncovered } from "../masks/regions.js";
 import { originOf } from "../masks/palette.js";
 import { uuid7 } from "../safe/uuid.js";
 import { showKeys } from "./help.js";
@@ -17,6 +17,8 @@ import { sorted } from "./side.js";
 const ZOOM = 1.5;
 /** Pixels on the screen that the cursor moves with Shift. */
 const FAR_PX = 48;
+/** Places without a mask that a key shows in turn. */
+const MAX_GAPS = 8;
 
 /** @type {Record<string, Act>} */
 const ACTS = {
@@ -58,6 +60,7 @@ const ACTS = {
     if (bitmap) bench.painter.view.show(bitmap);
     bench.painter.ask();
   },
+  nextGap,
   hide: (bench) => {
     bench.painter.showsMasks = !bench.painter.showsMasks;
     bench.refresh();
@@ -142,10 +145,14 @@ async function decide(/** @type {Bench} */ bench, /** @type {"accept" | "reject"
   if (mask.origin === "made" || (kind === "accept" && originOf(mask) !== "undecided")) return;
   const masks = sorted(bench.task.masks);
   const at = masks.findIndex((each) => each.mask === mask.mask);
-  const after = [...masks.slice(at + 1), ...masks.slice(0, at)].find((each) => originOf(each) === "undecided");
-  await bench.task.act(kind, { mask: mask.mask });
+  bench.deciding.add(mask.mask);
+  const isOpen = (/** @type {import("./bench.js").TaskMask} */ each) => originOf(each) === "undecided" && !bench.deciding.has(each.mask);
+  const after = [...masks.slice(at + 1), ...masks.slice(0, at)].find(isOpen);
+  // The selection goes on at once: the next press of the key is about the next mask
   if (after) selectAndShow(bench, after.mask);
   else bench.select("");
+  await bench.task.act(kind, { mask: mask.mask });
+  bench.deciding.delete(mask.mask);
 }
 
 async function removeMask(/** @type {Bench} */ bench) {
@@ -194,6 +201,18 @@ async function split(/** @type {Bench} */ bench) {
 
 function selectedMasks(/** @type {Bench} */ bench) {
   return bench.selected.map((name) => bench.task.line.find(name)).filter((each) => each !== undefined);
+}
+
+/** Look at the next of the largest places without a mask. @param {Bench} bench */
+function nextGap(bench) {
+  const { painter, task } = bench;
+  const gaps = uncovered(painter.labels.map, task.size, MAX_GAPS);
+  if (!gaps.length) return bench.parts.say(text.task.noGap);
+  const last = gaps.findIndex(({ x0, y0 }) => x0 === bench.gap?.x0 && y0 === bench.gap.y0);
+  bench.gap = gaps[(last + 1) % gaps.length];
+  painter.view.show(bench.gap);
+  painter.overlay.cursor = { x: Math.floor((bench.gap.x0 + bench.gap.x1) / 2) + 0.5, y: Math.floor((bench.gap.y0 + bench.gap.y1) / 2) + 0.5 };
+  painter.ask();
 }
 
 function hideMask(/** @type {Bench} */ bench) {

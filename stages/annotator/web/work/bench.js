@@ -35,6 +35,10 @@ export class Bench {
   /** @type {Set<string>} */
   hidden = new Set();
   solo = "";
+  /** Place without a mask that is looked at. @type {import("../masks/bitmap.js").Box | null} */
+  gap = null;
+  /** @type {Set<string>} Names of prefilled masks whose acceptance or rejection is being written. */
+  deciding = new Set();
   #stop = new AbortController();
 
   /**

@@ -48,6 +48,7 @@ export const SHORTCUTS = [
   { group: "view", keys: ["0"], act: "fit", does: "Whole picture" },
   { group: "view", keys: ["9"], act: "actual", does: "One image pixel on one screen pixel" },
   { group: "view", keys: ["Z"], act: "zoomMask", does: "Zoom to the selected mask" },
+  { group: "view", keys: ["W"], act: "nextGap", does: "Next place without a mask" },
   { group: "view", keys: ["H"], act: "hide", does: "Hide or show all masks" },
   { group: "view", keys: ["S"], act: "solo", does: "Show the selected mask alone" },
   { group: "view", keys: ["O"], act: "outlines", does: "Outlines only" },

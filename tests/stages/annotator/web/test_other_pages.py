@@ -18,7 +18,7 @@ def submit(ann: Person) -> int:
     task = ann.task_id(page)
     page.keyboard.press("Control+Enter")
     page.locator(f"html:not([data-task='{task}'])").wait_for(state="attached")
-    expect(page.locator("#says")).to_contain_text("Submitted")
+    expect(page.locator("#says")).to_contain_text("Submitted", timeout=30_000)
     page.close()
     return task
 
@@ -72,7 +72,7 @@ def test_a_reviewer_fixes_a_mask(site: PageSite, person: Make) -> None:
     expect(page.locator(".masks li")).to_have_count(1)
     wait_until_saved(page)
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#says")).to_contain_text("Submitted with 1 mask")
+    expect(page.locator("#says")).to_contain_text("Submitted with 1 mask", timeout=30_000)
     with site.workspace() as workspace:
         found = {each.annotator: each for each in workspace.submissions.read(task_id=task)}
     assert found["fixer"].fixes == found["fixed-ann"].submission_id

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -196,15 +197,16 @@ def test_prefilled_masks_are_accepted_rejected_and_refined(site: PageSite, perso
     places = Places.open(page)
     expect(page.locator(".origin.undecided")).to_have_count(4)
 
-    # N goes to an undecided one; A and R decide and go on to the next
+    # N goes to an undecided one; A and R decide and go on to the next, however fast they are pressed
     page.keyboard.press("n")
-    first = page.locator(".masks li[aria-selected=true]").get_attribute("data-mask")
+    selected = page.locator(".masks li[aria-selected=true]")
+    first = selected.get_attribute("data-mask")
     page.keyboard.press("a")
-    second = page.locator(".masks li[aria-selected=true]").get_attribute("data-mask")
+    second = selected.get_attribute("data-mask")
     page.keyboard.press("r")
-    expect(page.locator(".origin.undecided")).to_have_count(2)
-    third = page.locator(".masks li[aria-selected=true]").get_attribute("data-mask")
+    third = selected.get_attribute("data-mask")
     assert len({first, second, third}) == 3
+    expect(page.locator(".origin.undecided")).to_have_count(2)
 
     # A click continues the third from its pixels
     column, row = boxes[int(str(third)[-1])][:2]
@@ -223,7 +225,19 @@ def test_prefilled_masks_are_accepted_rejected_and_refined(site: PageSite, perso
 
     # Undecided ones are named when the picture is submitted
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#says")).to_contain_text("1 prefilled mask is undecided")
+    expect(page.locator("#says")).to_contain_text("1 prefilled mask is undecided", timeout=30_000)
+
+
+def test_a_key_leads_to_the_largest_place_without_a_mask(site: PageSite, person: Make) -> None:
+    site.open_round("places", prefill=prefilled((0, 0, 150, HEIGHT), (150, 0, WIDTH, 40)))
+    ann = person("gap-ann")
+    page = ann.open()
+    page.keyboard.press("w")
+    with page.expect_request("**/predict") as asked:
+        page.keyboard.press("f")
+    (found,) = asked.value.post_data_json["clicks"]
+    assert found["x"] == pytest.approx(203, abs=2)
+    assert found["y"] == pytest.approx(116, abs=25)
 
 
 def test_a_picture_is_skipped_with_a_reason(site: PageSite, person: Make) -> None:
@@ -238,8 +252,11 @@ def test_a_picture_is_skipped_with_a_reason(site: PageSite, person: Make) -> Non
     page.locator("dialog input").fill("glare over half of it")
     page.keyboard.press("Enter")
     page.locator(f"html[data-task]:not([data-task='{task}'])").wait_for(state="attached")
+    deadline = time.monotonic() + 30  # the next picture is there before the server has heard of it
     with site.workspace() as workspace:
-        assert workspace.submissions.skips(round_id) == {ann.name: 1}
+        while workspace.submissions.skips(round_id) != {ann.name: 1}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     with sqlite3.connect(site.dataset / "workspace.sqlite") as database:
         query = "SELECT reason FROM assignments WHERE task_id = ? AND annotator = ? AND state = 'skipped'"
         assert database.execute(query, (task, ann.name)).fetchall() == [("glare over half of it",)]
