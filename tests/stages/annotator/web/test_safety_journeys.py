@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, expect
+from sqlalchemy import delete, update
 
 from storage.workspace.records import Branch
+from storage.workspace.schema import ASSIGNMENTS, OPERATIONS
 from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, rows, wait_until_saved
 
 Make = Callable[..., Person]
@@ -235,6 +237,28 @@ def test_one_refused_operation_leaves_the_others_alone(site: PageSite, person: M
     (kept,) = json.loads(download.value.path().read_text())
     assert kept["operation"]["op_id"] in broken
     assert kept["operation"]["payload"]["rle"]["size"] != [1, 1]
+
+
+def test_what_a_restored_server_has_lost_is_sent_again(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("restored-ann"))
+    page = ann.open()
+    task = ann.task_id(page)
+    for dx in (-90, -30, 30):
+        paint(page, dx)
+    wait_until_saved(page)
+    before = ann.state(task)
+    with site.workspace() as workspace, workspace.database.write() as connection:
+        connection.execute(delete(OPERATIONS).where(OPERATIONS.c.task_id == task, OPERATIONS.c.revision > 1))
+        connection.execute(update(ASSIGNMENTS).where(ASSIGNMENTS.c.task_id == task).values(revision=1))
+    assert len(ann.state(task).masks) == 1
+    paint(page, 90)
+    expect(page.locator(".masks li")).to_have_count(4)
+    wait_until_saved(page)
+    state = ann.state(task)
+    assert (len(state.masks), state.revision, state.ignored) == (4, 4, 0)
+    assert state.masks[:3] == before.masks
+    assert branches(site, task) == []
 
 
 def tolerant(someone: Person) -> Person:
