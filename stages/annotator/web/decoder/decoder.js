@@ -49,6 +49,8 @@ export class Decoder {
   #isMeasured = false;
   /** @type {[Lease, AskServer] | null} */
   #opened = null;
+  /** @type {Lease[]} */
+  #ahead = [];
   #line = h("p.quiet", { role: "status" });
   #select = h("select", {}, ...Object.entries(text.decoding.places).map(([value, name]) => h("option", { value }, name)));
   /** Line of the panel that tells where masks are decoded, and how fast. */
@@ -92,6 +94,22 @@ export class Decoder {
       this.#failed(error);
     }
     this.#show();
+    await this.#fetchAhead();
+  }
+
+  /** Tell which tasks come next; a browser that decodes fetches their embeddings, too. @param {Lease[]} leases */
+  lookAhead(leases) {
+    this.#ahead = leases;
+    void this.#fetchAhead();
+  }
+
+  async #fetchAhead() {
+    if (this.place !== "browser") return;
+    try {
+      for (const { model_id, image_id } of this.#ahead) await this.#worker.open(model_id, image_id);
+    } catch {
+      // The task itself asks again when it is opened, and tells what is wrong
+    }
   }
 
   /**

@@ -12,6 +12,7 @@
 
 import { isTemporary } from "../app/api.js";
 import { Picture } from "../canvas/picture.js";
+import { decoderOf } from "../decoder/decoder.js";
 
 /** Tasks held at a time: the one at work and two ahead. */
 const HELD = 3;
@@ -71,6 +72,7 @@ export class Queue {
   async fetchAhead() {
     await this.#claim();
     void this.#prepareAll(this.leases);
+    decoderOf(this.api).lookAhead(this.leases);
   }
 
   /** Fetch tasks one after the other: the first is wanted soonest. @param {Lease[]} leases */

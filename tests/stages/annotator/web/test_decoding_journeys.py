@@ -151,19 +151,28 @@ def test_the_faster_place_is_measured_and_shown_and_its_masks_are_stored_like_an
     assert (browser.clicks, browser.edits, browser.model_id) == (server.clicks, server.edits, server.model_id)
 
 
-def test_somebody_offline_goes_on_clicking(site: PageSite, person: Make) -> None:
+def test_a_mask_begun_on_the_server_goes_on_in_the_browser_offline_and_back_on_the_server(
+    site: PageSite, person: Make
+) -> None:
     site.open_round("desk")
-    ann = person("offline-clicker", decoding="browser")
+    ann = person("offline-clicker")
     page = ann.open()
-    page.locator(".decoding[data-state=ready]").wait_for(timeout=60_000)
-    ann.context.set_offline(True)
     click_at(page, 0, 0, suggestions=3)
-    click_at(page, 30, 10, suggestions=0, button="right")
+    page.select_option(".decoding select", "browser")
+    page.locator(".decoding[data-state=ready][data-place=browser]").wait_for(timeout=60_000)
+    ann.context.set_offline(True)
+    click_at(page, 30, 10, suggestions=2, button="right")
+    page.keyboard.press("c")
+    click_at(page, 60, -20, suggestions=0)
+    ann.context.set_offline(False)
+    page.select_option(".decoding select", "server")
+    with page.expect_response("**/predict") as answer:
+        click_at(page, -60, 20, suggestions=2)
+    assert answer.value.json()["basis"] == "mask"  # the server does not have the browser's logits
     page.keyboard.press("Enter")
     expect(page.locator(".masks li")).to_have_count(1)
-    ann.context.set_offline(False)
     wait_until_saved(page)
-    assert [mask.clicks for mask in ann.state(ann.task_id(page)).masks] == [2]
+    assert [mask.clicks for mask in ann.state(ann.task_id(page)).masks] == [4]
     ann.problems.clear()  # the browser reports requests that found no network
 
 
@@ -180,3 +189,18 @@ def test_bytes_that_are_not_the_servers_are_refused_and_the_server_decodes(site:
     expect(page.locator(".decoding")).to_contain_text("do not have the SHA-256", timeout=60_000)
     with page.expect_response("**/predict"):
         click_at(page, 0, 0, suggestions=3)
+
+
+def test_embeddings_of_the_next_task_are_fetched_too(site: PageSite, person: Make) -> None:
+    site.open_round("desk", "places")
+    ann = person("ahead", decoding="browser")
+    found: set[str] = set()
+    ann.context.on("response", lambda answer: "/embedding?" in answer.url and found.add(answer.url.split("/")[5]))
+    page = ann.open()
+    page.locator(".decoding[data-state=ready]").wait_for(timeout=60_000)
+    wanted = {str(site.images[photo][0]) for photo in ("desk", "places")}
+    for _ in range(600):
+        if found == wanted:
+            break
+        page.wait_for_timeout(100)
+    assert found == wanted
