@@ -15,6 +15,7 @@
  * @property {Rle | null} drawn Mask as drawn by hand; null where a candidate is the mask.
  * @property {number} clickCount Clicks and boxes so far.
  * @property {number} strokeCount
+ * @typedef {Click | {box: [number, number, number, number]}} Asked One prompt, as it is stored with the mask.
  * @typedef {{mask: string, refines: string, steps: Step[], at: number}} KeptDraft
  */
 
@@ -149,8 +150,9 @@ export class Draft {
   #prompts() {
     return this.steps.slice(1, this.at + 1).flatMap(({ clicks, box, clickCount }, before) => {
       const earlier = this.steps[before];
-      if (clickCount === earlier.clickCount) return [];
-      return box !== earlier.box && box ? [{ box }] : clicks.slice(-1);
+      /** @type {Asked[]} */
+      const added = box !== earlier.box && box ? [{ box }] : clicks.slice(-1);
+      return clickCount === earlier.clickCount ? [] : added;
     });
   }
 
