@@ -22,6 +22,7 @@ from flows.cli import (
     environment,
     evaluate,
     lineage,
+    loop,
     maintenance,
     models,
     retrain,
@@ -48,7 +49,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.rebuild,
         maintenance.upgrade,
     ],
-    "Models": [evaluate.evaluate, training.train, retrain.retrain, lineage.lineage, train_seed.train_seed],
+    "Models": [evaluate.evaluate, training.train, retrain.retrain, loop.loop, lineage.lineage, train_seed.train_seed],
     "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }

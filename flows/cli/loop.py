@@ -1,0 +1,49 @@
+"""The command `gigamask loop`: the whole engine with simulated annotators, beside a control."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import AsJson, ConfigFile, Steps, TrainAssignments
+from flows.progress import log
+
+
+def loop(
+    data: Annotated[Path, typer.Option(help="Folder of photos with SA-1B-style JSON beside them.")],
+    rounds: Annotated[int, typer.Option(help="Number of rounds.", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="Number of repetitions with other parts of the photos.", min=1)] = 1,
+    steps: Steps = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder to keep everything in.", show_default="a temporary one")
+    ] = None,
+    config: ConfigFile = None,
+    assignments: TrainAssignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run rounds, retraining and the gate with simulated annotators, beside a control without the new masks.
+
+    A part of the photos is annotated and trained on; two other parts, for the gate and for the figures, never are.
+    Seconds are simulated. With --work, the same command continues where it stopped.
+    """
+    log(f"loop: {rounds} rounds on {data}, {seeds} seeds")
+    if not data.is_dir():
+        raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
+    from flows.loop.config import load_loop_settings
+
+    settings = load_loop_settings(file=config, assignments=assignments)
+    from flows.loop.figures import describe_arm
+    from flows.loop.loop import LoopRequest, run_loop
+
+    with tempfile.TemporaryDirectory(prefix="gigamask-loop-") as temporary:
+        folder = (work or Path(temporary)).absolute()
+        request = LoopRequest(data=data, rounds=rounds, seeds=seeds, steps=steps, work_folder=folder, settings=settings)
+        result = run_loop(request)
+    if as_json:
+        print(json.dumps(result))
+        return
+    for arm in result["rounds"]:
+        print(describe_arm(arm))
+    print(f"gain over control: {json.dumps(result['gain_over_control'])}")

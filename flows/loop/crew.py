@@ -1,0 +1,124 @@
+"""A crew of simulated annotators at a real annotation server, which is started for them and stopped after."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from flows.loop.config import LoopSettings
+from flows.loop.split import PhotoSet
+from stages.simulated.annotator import SimulatedAnnotator
+from stages.simulated.behaviour import Behaviour
+from stages.simulated.client import Client, Log
+from storage.workspace.workspace import Workspace
+
+PASSWORD = "simulated annotators have no secrets"
+START_S = 180.0
+"""Longest time that a server has to answer after its start, in seconds."""
+STOP_S = 60.0
+"""Longest time that a server has to end, in seconds."""
+PACE = 1e6
+"""Simulated seconds in a real second: nobody waits for them."""
+
+
+def enrol_crew(workspace: Workspace, count: int) -> list[str]:
+    """Give each annotator an account, and return their names."""
+    names = [f"simulated-{number}" for number in range(count)]
+    known = {user.name for user in workspace.users.read_all()}
+    for name in names:
+        if name not in known:
+            workspace.users.add(name, "annotator", password=PASSWORD)
+    return names
+
+
+@contextmanager
+def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Path) -> Iterator[str]:
+    """Run `gigamask annotate` during the block, and give its address.
+
+    Raises:
+        RuntimeError: The server does not start; the message names its log.
+    """
+    port = _free_port()
+    command = [sys.executable, "-m", "flows.cli", "annotate", "--dataset", photos.dataset.uri, "--team"]
+    command += ["--workspace", workspace, "--port", str(port), "--cache", str(folder / "embeddings")]
+    command += [part for model in models for part in ("--model", model)]
+    log = folder / "server.log"
+    url = f"http://127.0.0.1:{port}"
+    with log.open("ab") as errors:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=dict(os.environ))
+        try:
+            _wait_for(url, server, log)
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def let_work(url: str, names: Sequence[str], photos: PhotoSet, settings: LoopSettings, seed: int, folder: Path) -> None:
+    """Let annotators work until no task is left.
+
+    Raises:
+        RuntimeError: An annotator failed; the message says how.
+    """
+    behaviour = Behaviour(
+        pace=PACE,
+        max_masks=settings.max_masks_per_image,
+        skip_fraction=0.0,
+        hand_back_fraction=0.0,
+        lost_reply_fraction=0.0,
+    )
+    stop, failed = threading.Event(), list[str]()
+
+    def work(number: int, name: str) -> None:
+        log = Log(folder / f"{name}.jsonl")
+        client = Client(url, name, PASSWORD, log, stop=stop)
+        rng = np.random.default_rng([seed, 2, number])
+        try:
+            SimulatedAnnotator(client, photos.truth.__getitem__, behaviour, rng=rng, stop=stop).work(
+                max_tasks=len(photos.truth)
+            )
+        except Exception as error:  # reported by the caller's thread
+            failed.append(f"{name}: {error!r}")
+            stop.set()
+        finally:
+            client.close()
+            log.close()
+
+    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(names)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise RuntimeError("; ".join(failed))
+
+
+def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"{url}/api/health", timeout=5):
+                return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"the annotation server ended with {server.returncode}; see {log}") from None
+            time.sleep(0.2)
+    raise RuntimeError(f"the annotation server did not answer for {START_S:.0f} s; see {log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
