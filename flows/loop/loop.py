@@ -28,6 +28,7 @@ from stages.training.job import DataConfig
 from stages.training.retrain import NewRounds, train_on_rounds
 from storage.dataset import Dataset
 from storage.tables.sql import one_of
+from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
 
@@ -104,9 +105,11 @@ def _annotate(
     workspace, dataset = place.workspace(kind), photos.dataset.uri
     with Workspace.open(workspace) as opened:
         names = enrol_crew(opened, settings.annotators)
-        found = [each.round_id for each in opened.rounds.read_all() if each.name == name]
+        found = [each for each in opened.rounds.read_all() if each.name == name]
+    if found and found[0].state is RoundState.CLOSED:
+        return found[0].round_id
     if found:
-        round_id = found[0]
+        round_id = found[0].round_id
     else:
         listed = ", ".join(map(str, image_ids))
         query = f"SELECT image_id FROM images WHERE image_id IN ({listed}) ORDER BY image_id"

@@ -1,6 +1,5 @@
 """Photographs of a loop: a pool that is annotated and trained on, and two parts that never are."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from flows.loop.config import LoopSettings
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
+from storage.objects.atomic import replace_file
 from storage.rle import Rle
 
 
@@ -73,7 +73,8 @@ def make_photo_set(images: Sequence[LabelledImage], folder: Path) -> PhotoSet:
     photos.mkdir(parents=True, exist_ok=True)
     by_name = {f"{image.domain}--{image.stem}{Path(image.origin).suffix}": image for image in images}
     for name, image in by_name.items():
-        shutil.copy(image.origin, photos / name)
+        if not (photos / name).exists():  # a photo written anew would be planned anew
+            replace_file(photos / name, lambda file, image=image: file.write(image.read_bytes()))  # type: ignore[misc]
     dataset = Dataset.open_or_create(folder / "dataset")
     ingest_photos([photos], dataset, IngestConfig(shortest_side_px=None))
     dataset.fold()

@@ -27,6 +27,9 @@ def test_each_image_of_a_photo_set_has_the_truth_of_its_photograph(tmp_path: Pat
     images = write_squares(tmp_path / "squares", 3)
     photos = make_photo_set(images, tmp_path / "set")
     assert len(photos.image_ids) == 3
+    fold = photos.dataset.fold().newest
+    assert make_photo_set(images, tmp_path / "set").truth == photos.truth
+    assert photos.dataset.fold().newest == fold
     rows = photos.dataset.query("SELECT image_id, source FROM images").to_pylist()
     by_name = {f"{image.domain}--{image.stem}.png": image for image in images}
     for row in rows:
