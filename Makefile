@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators clean
+.PHONY: help run test quick page journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -72,6 +72,9 @@ faults-rounds: $(VENV)/.ready-dev  ## 700 faults upon annotation rounds in SQLit
 
 annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --minutes 10 --database sqlite --kills 2"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)
+
+engine: $(VENV)/.ready-dev  ## a whole loop with simulated annotators, and a retraining that is killed: minutes each
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flows/loop/whole_loop.py tests/flows/cli/killed_retraining.py $(ARGS)
 
 clean:  ## remove virtual environments, caches and build folders
 	rm -rf .venv .venv-* build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,7 +17,12 @@ from tests.stages.rounds.answering import image_ids
 from tests.stages.training.rounds_to_train import close_new_round, dataset_with_a_round
 
 QUICK = {"batch_size": 1, "checkpoint_every_s": 0.0, "log_every": 1}
-DATA = DataConfig(held_out_every=3, calibration=CalibrationConfig(images_per_source=2, prompts=2))
+DATA = DataConfig(  # without scenes, which take most of the time
+    held_out_every=3,
+    scene_share=0.0,
+    replay_fraction=0.0,
+    calibration=CalibrationConfig(images_per_source=2, prompts=2),
+)
 GATE = GateSettings(
     evaluate=EvaluationConfig(clicks=(1, 3)),
     gate=GateConfig(max_latency_ratio=100.0, known_scenes=2),

@@ -45,7 +45,6 @@ def run_loop(folder: Path) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_loop_measures_new_masks_beside_a_control_and_goes_on(tmp_path: Path) -> None:
     save_model(tmp_path / "tiny.safetensors", fresh_sam(TINY_SAM, 5).eval(), tiny_card(TINY_SAM))

@@ -13,7 +13,7 @@ from storage.dataset import Dataset
 from storage.workspace.workspace import Workspace
 from tests.stages.training.rounds_to_train import dataset_with_a_round
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.timeout(900)
 
 QUICK = [
     "--set=train.checkpoint_every_s=0.0",
