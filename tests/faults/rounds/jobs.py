@@ -75,7 +75,7 @@ JOBS: dict[str, RoundJob] = {
     "extend": RoundJob(do=lead.extend, effect=lead.is_extended),
     "append": RoundJob(prepare=work.with_a_task, do=work.append, effect=work.is_stored),
     "submit": RoundJob(prepare=work.with_finished_work, do=work.submit, effect=work.is_submitted),
-    "claim": RoundJob(do=work.claim_a_task),
+    "claim": RoundJob(do=work.claim_a_task, effect=work.is_claimed),
     "skip": RoundJob(prepare=work.with_a_task, do=work.skip, effect=work.has_ended("skipped")),
     "hand back": RoundJob(prepare=work.with_a_task, do=work.hand_back, effect=work.has_ended("handed_back")),
     "release": RoundJob(prepare=work.with_a_task, do=work.release, effect=work.has_ended("released")),
