@@ -36,7 +36,7 @@ def find_model(name_or_path: str, dataset_uri: str) -> str:
         StoreError: The dataset cannot be read.
     """
     from engine.model.find import find_weights
-    from engine.model.promoted import find_by_address, is_model_elsewhere
+    from stages.promoted import find_by_address, is_model_elsewhere
 
     if is_model_elsewhere(name_or_path):
         find_weights(name_or_path)

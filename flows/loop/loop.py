@@ -13,7 +13,6 @@ from engine.evaluation.clicked import evaluate
 from engine.evaluation.config import EvaluationConfig
 from engine.interactive.zoom import make_segmenter
 from engine.labelled import LabelledImage, load_folder
-from engine.model.promoted import PROMOTED
 from engine.model.weights import load_model
 from flows.assisted_manual import assisted_manual, close_round
 from flows.loop.config import LoopSettings
@@ -22,6 +21,7 @@ from flows.loop.figures import Arm, WorkedMask, describe_arm, gain_over_control
 from flows.loop.split import Parts, PhotoSet, divide_into_rounds, make_photo_set, split_photos
 from flows.progress import log
 from flows.retraining import RetrainRequest, look, retraining
+from stages.promoted import PROMOTED
 from stages.rounds.open import RoundRequest
 from stages.training.gate import start_chain
 from stages.training.job import DataConfig

@@ -12,10 +12,10 @@ import torch
 from engine.images import Frame
 from engine.interactive.batched import ImageViews, windows_of
 from engine.interactive.segment import CropXyxy
-from engine.model.promoted import PROMOTED, find_in_dataset
 from engine.model.weights import Model, load_model
 from stages.annotator.embeddings import EmbeddingCache, EmbeddingKey
 from stages.annotator.pictures import Picture
+from stages.promoted import PROMOTED, find_in_dataset
 from storage.dataset import Dataset
 from storage.errors import NotFound
 

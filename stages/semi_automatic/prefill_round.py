@@ -31,8 +31,8 @@ def _source(dataset: Dataset, request: RoundRequest) -> PrefillSource:
         return masks_of_dataset(request.prefill)
     # Loading torch takes seconds, which a condition on masks need not wait for
     from engine.detector.weights import load_detector
-    from engine.model.promoted import find_in_dataset
     from engine.model.weights import load_model
+    from stages.promoted import find_in_dataset
     from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
 
     model = load_model(find_in_dataset(dataset, request.model or _MODEL))

@@ -20,9 +20,9 @@ from engine.evaluation.gate import Measurement, describe, judge, measure_costs
 from engine.evaluation.scores import summary_json
 from engine.interactive.zoom import make_segmenter
 from engine.labelled import LabelledImage
-from engine.model.promoted import FIRST_PROMOTED
 from engine.model.weights import Model, load_model, save_model
 from engine.scenes.labelled_scenes import labelled_scenes
+from stages.promoted import FIRST_PROMOTED
 from storage.dataset import Dataset
 from storage.errors import Conflict
 from storage.model_versions import CARD_NAME, WEIGHTS_NAME

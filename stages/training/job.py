@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from engine.model.promoted import find_in_dataset
 from engine.model.sam import Sam
 from engine.model.weights import Model, load_model
 from engine.scenes.batch import SceneBatch
@@ -15,6 +14,7 @@ from engine.training.calibrate import CalibrationConfig
 from engine.training.scene_bank import BankConfig, SceneBank
 from engine.training.sources import Source
 from engine.training.train import TrainConfig
+from stages.promoted import find_in_dataset
 from stages.training.round_source import RoundSource, count_round_images
 from stages.training.snapshot_source import SnapshotSource, SplitSide, count_images
 from storage.dataset import Dataset

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.model.promoted import PROMOTED
+from stages.promoted import PROMOTED
 from stages.training.round_source import rounds_in
 from storage.dataset import Dataset
 from storage.errors import NotFound

@@ -11,8 +11,8 @@ import torch
 
 from engine.evaluation.config import EvaluationConfig, GateConfig, GateSettings
 from engine.labelled import LabelledImage
-from engine.model.promoted import find_by_address, find_in_dataset
 from engine.model.weights import load_model, save_model
+from stages.promoted import find_by_address, find_in_dataset
 from stages.training.gate import Candidacy, decide, publish_version
 from storage import rle
 from storage.dataset import Dataset
