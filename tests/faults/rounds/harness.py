@@ -46,13 +46,13 @@ from tests.faults.tally import Tally
 
 KINDS: dict[str, tuple[float, Callable[[Sequence[Template]], list[Case]]]] = {
     "killed": (0.28, kills),
-    "frozen": (0.28, freezes),
     "clocks": (0.08, clocks),
     "batches": (0.1, batches),
     "replies": (0.08, replies),
     "database gone": (0.18, drops),
+    "frozen": (0.28, freezes),
 }
-"""By kind, the fraction of the faults and the cases; the last kind gets what is left."""
+"""By kind, the fraction of the faults and the cases; the last kind, of which there is most, gets what is left."""
 
 
 def main() -> None:
