@@ -50,6 +50,8 @@ def one_cut(template: Template, at: int, how: str, root: Path, dice: random.Rand
     stage = Stage.copy(template, root, f"{how} at {at}", tally)
     databases = stage.world.databases
     assert isinstance(databases, PostgresqlDatabases)
+    if how == CRASHED:
+        databases.checkpoint()
     worker = stage.start(template.job, Strike(at=at, signal=FREEZE))
     if worker.wait_for_stop():
         if how == CRASHED:
