@@ -48,7 +48,8 @@ class Maintenance:
         """Give up the missing shards of a plan for good.
 
         Each missing shard gets a commit record, so that an attempt still under way loses. A shard that was never made
-        stays unmade. A shard that was to be redone keeps its previous content.
+        stays unmade, also for other plans of the same settings that name it. A shard that was to be redone keeps its
+        previous content.
 
         Returns:
             Records of the shards that were given up, by this call or by another call at the same time.
