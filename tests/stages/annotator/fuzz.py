@@ -9,6 +9,7 @@ turn, and ids of real images, tasks and rounds are mixed in, so that requests ge
 import argparse
 import contextlib
 import json
+import math
 import random
 import sys
 import tempfile
@@ -67,7 +68,7 @@ def fuzz(site: Site, requests: int, *, seed: int = 0) -> Tally:
     tally, real = Tally(seed=seed), real_values(site)
     for operation in operations:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            count = max(1, requests // (2 * len(operations)))
+            count = math.ceil(requests / (2 * len(operations)))
             fuzz_route(operation, mode, count, clients, real, tally)
     return tally
 
