@@ -12,7 +12,7 @@ from storage.errors import Corrupt, StoreError
 from storage.objects.stores import ObjectStore
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import is_of_store, one_line, open_table, try_again
-from storage.tables.read_only import Refused, check_is_condition, check_reads, tables_there
+from storage.tables.read_only import Refused, check_is_condition, check_reads, read_batches, tables_there
 
 
 class TablesState(Protocol):
@@ -60,7 +60,7 @@ def stream(store: ObjectStore, done: TablesState, sql: str) -> pa.RecordBatchRea
     try:
         builder = _builder(store, done, sql)
         check_reads(builder, sql)
-        batches = pa.RecordBatchReader.from_stream(builder.execute(sql))
+        batches = read_batches(builder, sql)
     except (StoreError, Refused):
         raise
     except Exception as error:  # as above
@@ -115,7 +115,7 @@ def _answer(
         builder = _builder(store, done, sql)
         if check is not None:
             check(builder, sql)
-        return pa.table(builder.execute(sql).read_all())
+        return read_batches(builder, sql).read_all()
     except Refused:
         raise
     except Exception:

@@ -91,12 +91,20 @@ def check_reads(builder: QueryBuilder, sql: str) -> None:
 
     # Its plan
     try:
-        rows = pa.table(builder.execute(_PLAN + statement).read_all()).to_pylist()
+        rows = read_batches(builder, _PLAN + statement).read_all().to_pylist()
     except Exception as error:  # the library's own class derives from nothing more telling
         if (refused := _refused(one_line(error))) is not None:
             raise refused from error
         raise
     _check_plan(rows)
+
+
+def read_batches(builder: QueryBuilder, sql: str) -> pa.RecordBatchReader:
+    """Execute a statement and return its batches, which are read without holding up Python's other threads.
+
+    `read_all` of the reader that the engine itself returns holds the interpreter's lock until the store has answered.
+    """
+    return pa.RecordBatchReader.from_stream(builder.execute(sql))
 
 
 def check_is_condition(builder: QueryBuilder, condition: str, table: str) -> None:
