@@ -303,6 +303,11 @@ def prove(folder: Path, kinds: Sequence[str], most: int, seed: int, jobs: int) -
     needed = {name: each for name, each in {**JOBS, **ERASURE_JOBS}.items() if name in struck}
     templates = make_templates(folder / "templates", needed)  # made by the sound protocol
     calls = [partial(noticed_after, folder / kind, kind, templates, most, seed) for kind in kinds]
+    return all_noticed(kinds, calls, seed, jobs)
+
+
+def all_noticed(kinds: Sequence[str], calls: Sequence[Callable[[], Tally]], seed: int, jobs: int) -> bool:
+    """Makes the call of each kind of sabotage, prints what it noticed, and says whether each has noticed something."""
     noticed = []
     for start in range(0, len(calls), jobs):
         for kind, tally in zip(kinds[start:], side_by_side(calls[start : start + jobs]), strict=False):

@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 
 from tests import postgresql_server
-from tests.faults.harness import part_of, print_lines, print_progress, side_by_side, summed
+from tests.faults.harness import all_noticed, part_of, print_lines, print_progress, side_by_side, summed
 from tests.faults.processes import warm_up
 from tests.faults.rounds import sabotage
 from tests.faults.rounds.databases import Databases, PostgresqlDatabases, SqliteFiles
@@ -146,15 +146,7 @@ def prove(folder: Path, kinds: Sequence[str], most: int, seed: int, jobs: int) -
     names = [name for name in JOBS if name in needed]
     templates = make_templates(folder / "templates", SqliteFiles(), names)  # made by the sound code
     calls = [partial(noticed_after, folder / kind.replace(" ", "-"), kind, templates, most, seed) for kind in kinds]
-    noticed = []
-    for start in range(0, len(calls), jobs):
-        for kind, tally in zip(kinds[start:], side_by_side(calls[start : start + jobs]), strict=False):
-            what = next(iter(tally.in_words), "nothing")
-            metric = f"sabotage of {kind}: noticed" if tally.bad else f"sabotage of {kind}: not noticed"
-            line = {"bench": "faults", "metric": metric, "value": tally.faults.total(), "unit": "faults", "what": what}
-            print(json.dumps({**line, "seed": seed}), flush=True)
-            noticed.append(tally.bad)
-    return all(noticed)
+    return all_noticed(kinds, calls, seed, jobs)
 
 
 def noticed_after(home: Path, kind: str, templates: Mapping[str, Template], most: int, seed: int) -> Tally:
