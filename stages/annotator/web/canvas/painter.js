@@ -46,7 +46,7 @@ export class Painter {
   constructor(canvas, picture) {
     this.canvas = canvas;
     this.picture = picture;
-    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: false }));
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     this.labels = new Labels(picture);
     this.view = new View(picture);
     this.ratio = 1;
@@ -77,8 +77,7 @@ export class Painter {
     const { context, view, ratio } = this;
     const { scale, left, top } = view;
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = getComputedStyle(this.canvas).backgroundColor;
-    context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height); // the style's background shows through, in any theme
     context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * left, ratio * top);
     context.imageSmoothingEnabled = ratio * scale < 2;
     context.drawImage(this.picture.bitmap(ratio * scale, () => this.ask()), 0, 0, this.picture.width, this.picture.height);
