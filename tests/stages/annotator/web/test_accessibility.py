@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.stages.annotator.web.page_site import PageSite, Person, click
+from tests.stages.annotator.web.late_work import paint, tolerant, work_late
+from tests.stages.annotator.web.page_site import PageSite, Person, click, wait_until_saved
 from tests.stages.annotator.web.places import prefilled
 
 Make = Callable[..., Person]
@@ -79,3 +80,17 @@ def test_axe_finds_nothing_on_the_other_pages(site: PageSite, person: Make, axe:
     page.goto("/")
     page.wait_for_selector("form")
     assert findings(page, axe) == []
+
+
+def test_axe_finds_nothing_on_the_merge_view(site: PageSite, person: Make, axe: str) -> None:
+    site.open_round("places")
+    ann = tolerant(person("axe-late", reduced_motion="reduce"))
+    page = ann.open()
+    paint(page, -60)
+    wait_until_saved(page)
+    work_late(site, ann, page, elsewhere=person(ann.name))
+    ann.context.set_offline(False)
+    page.wait_for_selector(".merge .differences", timeout=30_000)
+    for theme in ("dark", "light"):
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        assert findings(page, axe) == []

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Callable
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Route, expect
 from sqlalchemy import delete, update
 
 from storage.workspace.records import Branch
 from storage.workspace.schema import ASSIGNMENTS, OPERATIONS
-from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, rows, wait_until_saved
+from tests.stages.annotator.web.late_work import paint, tolerant, work_late
+from tests.stages.annotator.web.page_site import PageSite, Person, click, rows, wait_until_saved
 
 Make = Callable[..., Person]
-
-UNANSWERED = "Failed to load resource"
-"""Beginning of what Chromium's console says of a request that failed: expected in these journeys."""
 
 
 def test_work_goes_on_offline_and_arrives_when_the_network_is_back(site: PageSite, person: Make) -> None:
@@ -143,15 +141,7 @@ def test_late_work_after_the_lease_ended_is_merged_by_its_author(site: PageSite,
     (common,) = ann.state(task).masks
 
     # Offline the mask is changed and one is drawn, the lease ends, and elsewhere the same mask is changed as well
-    ann.context.set_offline(True)
-    page.locator(".masks li").first.click()
-    paint(page, -30)
-    paint(page, 60)
-    expect(page.locator(".saved")).to_have_attribute("data-unsent", "2")
-    with site.workspace() as workspace:
-        (lease,) = workspace.leases.held(ann.name)
-        workspace.leases.release(lease.token, actor="lea")
-    change_first_mask(person(ann.name), task)
+    work_late(site, ann, page, elsewhere=person(ann.name))
     elsewhere = ann.state(task)
 
     # Back online the work is on a branch, and the page shows both lines
@@ -259,29 +249,6 @@ def test_what_a_restored_server_has_lost_is_sent_again(site: PageSite, person: M
     assert (len(state.masks), state.revision, state.ignored) == (4, 4, 0)
     assert state.masks[:3] == before.masks
     assert branches(site, task) == []
-
-
-def tolerant(someone: Person) -> Person:
-    """Somebody whose browser may report requests without an answer."""
-    someone.expected = UNANSWERED
-    return someone
-
-
-def paint(page: Page, dx: float, *, height: float = 20) -> None:
-    """Draw a mask by hand, or on the selected one, and accept it; needs no server."""
-    page.keyboard.press("b")
-    drag(page, (dx, -height), (dx, height))
-    page.keyboard.press("Enter")
-
-
-def change_first_mask(someone: Person, task: int) -> None:
-    """Draw on the first mask of a task in a browser of its own."""
-    page = someone.open()
-    assert someone.task_id(page) == task
-    page.locator(".masks li").first.click()
-    paint(page, -80, height=40)
-    wait_until_saved(page)
-    page.close()
 
 
 def branches(site: PageSite, *task_ids: int) -> list[Branch]:
