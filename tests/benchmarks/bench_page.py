@@ -21,6 +21,7 @@ import numpy as np
 from json_lines import print_line
 from playwright.sync_api import Page, sync_playwright
 
+from stages.annotator.decoders import find_runtime
 from storage import rle
 from storage.workspace.records import GivenMask
 from tests.paths import PHOTOS
@@ -95,6 +96,8 @@ def main() -> None:
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     if executable is None:
         sys.exit("bench_page needs Chromium (install the chromium package)")
+    if "browser" in arguments.decoding and not find_runtime():
+        sys.exit("onnxruntime-web is not there: run `make page`, which needs Node, or say --decoding server")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         site = start(Path(folder))
         try:
