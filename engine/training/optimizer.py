@@ -31,8 +31,8 @@ MIN_INPUTS = 28
 class Muon(torch.optim.Optimizer):
     """Muon optimizer for parameters of two or more dimensions; convolutions count as [out, in * height * width].
 
-    The n processes that train together share the work: each process orthogonalises every n-th matrix, and all
-    processes exchange the results. The results do not depend on n.
+    The n processes that train together share the work: each process orthogonalises the matrices of every n-th shape, and
+    all processes exchange the results. The results do not depend on n.
     """
 
     def __init__(
@@ -47,35 +47,56 @@ class Muon(torch.optim.Optimizer):
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            updates = [self._update(parameter, number) for number, parameter in enumerate(parameters)]
+            updates = self._updates(parameters)
             self._peers.sum(updates)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
-    def _update(self, parameter: Tensor, number: int) -> Tensor:
+    def _updates(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Compute this process's updates, zeros elsewhere; matrices of one shape are orthogonalised together."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        momenta = [self._momentum(parameter) for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MUON_MOMENTUM)
+        # Nesterov: look one step ahead along the momentum.
+        ahead = torch._foreach_lerp(gradients, momenta, MUON_MOMENTUM)
+        updates = [torch.zeros_like(parameter) for parameter in parameters]
+        for number, same_shape in enumerate(_by_shape(parameters)):
+            if number % self._peers.count != self._peers.rank:
+                continue
+            matrices_NRC = orthogonalise(torch.stack([ahead[index].flatten(1) for index in same_shape]))
+            scale = STEP_RMS * max(matrices_NRC.shape[1:]) ** 0.5
+            for index, matrix_RC in zip(same_shape, matrices_NRC * scale, strict=True):
+                updates[index].copy_(matrix_RC.view(updates[index].shape))
+        return updates
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        assert parameter.grad is not None
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - MUON_MOMENTUM)
-        if number % self._peers.count != self._peers.rank:
-            return torch.zeros_like(parameter)
-        # Nesterov: look one step ahead along the momentum.
-        ahead = parameter.grad.lerp(momentum, MUON_MOMENTUM)
-        matrix_RC = orthogonalise(ahead.flatten(1))
-        update = torch.zeros_like(parameter)
-        return update.copy_((matrix_RC * STEP_RMS * max(matrix_RC.shape) ** 0.5).view(ahead.shape))
+        momentum: Tensor = state["momentum"]
+        return momentum
 
 
-def orthogonalise(matrix_RC: Tensor) -> Tensor:
-    """Approximate the semi-orthogonal matrix nearest to `matrix_RC` (singular values in 0.7 to 1.2), in its dtype."""
-    tall = matrix_RC.shape[0] > matrix_RC.shape[1]
-    iterate = (matrix_RC.T if tall else matrix_RC).to(torch.bfloat16)
-    iterate = iterate / (iterate.norm() + 1e-7)
+def _by_shape(parameters: list[Tensor]) -> list[list[int]]:
+    """Group the indices of parameters whose matrices have the same shape, in order of first appearance."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, parameter in enumerate(parameters):
+        groups.setdefault((len(parameter), parameter[0].numel()), []).append(index)
+    return list(groups.values())
+
+
+def orthogonalise(matrices_NRC: Tensor) -> Tensor:
+    """Approximate the semi-orthogonal matrix nearest to each of N matrices (singular values in 0.7 to 1.2).
+
+    The result has the shape and dtype of `matrices_NRC`.
+    """
+    tall = matrices_NRC.shape[-2] > matrices_NRC.shape[-1]
+    iterate = (matrices_NRC.mT if tall else matrices_NRC).to(torch.bfloat16)
+    iterate = iterate / (iterate.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for a, b, c in NEWTON_SCHULZ:
-        gram = iterate @ iterate.T
+        gram = iterate @ iterate.mT
         iterate = a * iterate + (b * gram + c * gram @ gram) @ iterate
-    return (iterate.T if tall else iterate).to(matrix_RC.dtype)
+    return (iterate.mT if tall else iterate).to(matrices_NRC.dtype)
 
 
 def make_optimizers(
