@@ -239,3 +239,27 @@ AUDIT_LOG = Table(
     Column("subject", Text, nullable=False),
     Column("details", JSON, nullable=False),
 )
+
+FIRINGS = Table(
+    "firings",
+    METADATA,
+    Column("job", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("taken_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("result", JSON, nullable=False),
+    CheckConstraint("state IN ('running', 'done', 'failed', 'lost')", name="state"),
+    # One firing of a job runs at a time.
+    Index(
+        "uq_firings_running",
+        "job",
+        unique=True,
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+)

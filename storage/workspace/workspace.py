@@ -2,7 +2,8 @@
 
     open round -> tasks with slots -> claim -> operations -> submit -> verdicts, fixes -> close
 
-`Workspace.open` gives the object; its parts have the methods: users, rounds, leases, operations, submissions, fixes.
+`Workspace.open` gives the object; its parts have the methods: users, rounds, leases, operations, submissions, fixes,
+firings.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Self
 
 from storage.workspace.audit import read_log
 from storage.workspace.database import Database, connect
+from storage.workspace.firings import Firings
 from storage.workspace.fixes import Fixes
 from storage.workspace.leases import Leases
 from storage.workspace.migrate import migrate
@@ -40,6 +42,7 @@ class Workspace:
         self.operations = Operations(database, lease_s=lease_s)
         self.submissions = Submissions(database)
         self.fixes = Fixes(database, lease_s=lease_s)
+        self.firings = Firings(database)
 
     @classmethod
     def open(cls, place: str | Path, *, lease_s: float = LEASE_S, max_held: int = MAX_HELD) -> Self:
