@@ -31,8 +31,8 @@ MIN_INPUTS = 28
 class Muon(torch.optim.Optimizer):
     """Muon optimizer for parameters of two or more dimensions; convolutions count as [out, in * height * width].
 
-    The n processes that train together share the work: each process orthogonalises the matrices of every n-th shape, and
-    all processes exchange the results. The results do not depend on n.
+    The n processes that train together share the work: each process orthogonalises the matrices of every n-th shape,
+    and all processes exchange the results. The results do not depend on n.
     """
 
     def __init__(

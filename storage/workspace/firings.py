@@ -1,8 +1,8 @@
 """Firings: what schedules and triggers of the engine started, each once, by the clock of the database server.
 
 A job, such as retraining, is fired under a key: a tick of its schedule, or a number of masks that was reached. Taking a
-key is one statement, so that of many schedulers one starts the work. Who takes it holds a lease. Work whose lease ran out
-was killed, and may be taken again under the same key. At most one firing of a job runs at a time.
+key is one statement, so that of many schedulers one starts the work. Who takes it holds a lease. Work whose lease ends
+too early was killed, and may be taken again under the same key. At most one firing of a job runs at a time.
 """
 
 import secrets
