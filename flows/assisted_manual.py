@@ -4,7 +4,7 @@ open:   choose -> ask
 close:  collect -> (the round's report)
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -15,7 +15,7 @@ from stages.rounds.close import ClosedRound
 from stages.rounds.close import close_round as close_stage_round
 from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, with_guidelines
 from storage.dataset import Dataset
-from storage.workspace.records import GivenMask
+from storage.workspace.records import ClientRequest, GivenMask, Round
 from storage.workspace.workspace import Workspace
 
 
@@ -38,14 +38,24 @@ class OpenedRound:
 
 
 @flow(name="assisted-manual")
-def assisted_manual(dataset: str, workspace: str, request: RoundRequest) -> OpenedRound:
-    """Open an assisted-manual round.
+def assisted_manual(dataset: str, workspace: str, request: RoundRequest, request_id: str | None = None) -> OpenedRound:
+    """Open an assisted-manual round, or describe the one that the request with this id opened before.
 
     Raises:
+        RequestReused: Another request has the id.
         ValueError: The request is malformed, or no image is left.
     """
+    client_request = as_client_request(request, request_id)
+    earlier = find_opened(dataset, workspace, client_request)
+    if earlier is not None:
+        return earlier
     images = choose(dataset, workspace, request)
-    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, {})
+    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, {}, client_request)
+
+
+def as_client_request(request: RoundRequest, request_id: str | None) -> ClientRequest | None:
+    """Give a request its id, so that it is answered once; None without an id."""
+    return None if request_id is None else ClientRequest(request_id=request_id, content=asdict(request))
 
 
 @flow(name="close-round")
@@ -57,6 +67,14 @@ def close_round(dataset: str, workspace: str, round_id: str) -> ClosedRound:
         ValueError: The round is cancelled, or is about another dataset.
     """
     return collect(dataset, workspace, round_id)
+
+
+@task(name="find-opened", cache_policy=NO_CACHE)
+def find_opened(dataset: str, workspace: str, client_request: ClientRequest | None) -> OpenedRound | None:
+    """Describe the round that a request opened before; None for a new request."""
+    with Workspace.open(workspace) as opened:
+        found = opened.rounds.opened_by(client_request)
+        return None if found is None else _describe(opened, found, Dataset.open(dataset).uri)
 
 
 @task(name="choose", cache_policy=NO_CACHE)
@@ -73,22 +91,14 @@ def ask(
     request: RoundRequest,
     images: list[ChosenImage],
     prefilled: dict[int, tuple[GivenMask, ...]],
+    client_request: ClientRequest | None,
 ) -> OpenedRound:
     """Open the round in the workspace, from where annotators get its tasks."""
     data = Dataset.open(dataset)
     tasks = make_tasks(data, request, images, prefilled)
     with Workspace.open(workspace) as opened:
-        found = open_round(opened, request, tasks)
-    return OpenedRound(
-        round_id=found.round_id,
-        stage=found.stage,
-        images=len(tasks),
-        slots=sum(each.overlap for each in tasks),
-        gold=sum(bool(each.gold) for each in tasks),
-        prefilled=sum(bool(each.prefill) for each in tasks),
-        prefilled_masks=sum(len(each.prefill) for each in tasks),
-        dataset=data.uri,
-    )
+        found = open_round(opened, request, tasks, client_request=client_request)
+        return _describe(opened, found, data.uri)
 
 
 @task(name="collect", cache_policy=NO_CACHE)
@@ -96,3 +106,19 @@ def collect(dataset: str, workspace: str, round_id: str) -> ClosedRound:
     """Turn the answers into mask shards, fold them, and mark the round as closed."""
     with Workspace.open(workspace) as opened:
         return close_stage_round(Dataset.open(dataset), opened, round_id)
+
+
+def _describe(workspace: Workspace, found: Round, dataset: str) -> OpenedRound:
+    """Count what a round that was opened holds."""
+    progress = workspace.rounds.progress(found.round_id)
+    prefilled, prefilled_masks = workspace.rounds.count_prefilled(found.round_id)
+    return OpenedRound(
+        round_id=found.round_id,
+        stage=found.stage,
+        images=progress.tasks,
+        slots=progress.slots,
+        gold=sum(each.gold for each in workspace.rounds.tasks(found.round_id)),
+        prefilled=prefilled,
+        prefilled_masks=prefilled_masks,
+        dataset=dataset,
+    )

@@ -6,7 +6,7 @@ open:   choose -> prefill -> ask
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.assisted_manual import OpenedRound, ask, choose
+from flows.assisted_manual import OpenedRound, as_client_request, ask, choose, find_opened
 from stages.rounds.choose import ChosenImage
 from stages.rounds.open import RoundRequest, with_guidelines
 from stages.semi_automatic.guidelines import GUIDELINES
@@ -16,15 +16,20 @@ from storage.workspace.records import GivenMask
 
 
 @flow(name="semi-automatic")
-def semi_automatic(dataset: str, workspace: str, request: RoundRequest) -> OpenedRound:
-    """Open a semi-automatic round.
+def semi_automatic(dataset: str, workspace: str, request: RoundRequest, request_id: str | None = None) -> OpenedRound:
+    """Open a semi-automatic round, or describe the one that the request with this id opened before.
 
     Raises:
+        RequestReused: Another request has the id.
         ValueError: The request is malformed, or no image is left.
     """
+    client_request = as_client_request(request, request_id)
+    earlier = find_opened(dataset, workspace, client_request)
+    if earlier is not None:
+        return earlier
     images = choose(dataset, workspace, request)
     prefilled = prefill(dataset, request, images)
-    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, prefilled)
+    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, prefilled, client_request)
 
 
 @task(name="prefill", cache_policy=NO_CACHE)

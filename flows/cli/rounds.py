@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import UUID, uuid4
 
 import typer
 
@@ -22,6 +23,14 @@ Images = Annotated[int | None, typer.Option("--images", help="Number of images."
 Query = Annotated[
     str | None,
     typer.Option("--query", help="SQL with a column image_id, the most wanted first.", show_default="random order"),
+]
+RequestId = Annotated[
+    UUID | None,
+    typer.Option(
+        "--request-id",
+        help="Id of this request, a UUID: given again with the same options, it does nothing twice.",
+        show_default="a new one, which the first line tells",
+    ),
 ]
 Stage = Literal["assisted_manual", "semi_automatic"]
 AUTOMATIC = "stage = 'fully_automatic'"
@@ -89,10 +98,12 @@ def round_open(
         typer.Option("--empty-fraction", help="Fraction of images that begin empty, to compare.", min=0, max=0.99),
     ] = 0.0,
     name: Annotated[str, typer.Option("--name", help="Name for people.")] = "",
+    request_id: RequestId = None,
     as_json: AsJson = False,
 ) -> None:
     """Open a round: choose images and ask annotators about them. `gigamask annotate` serves its tasks."""
-    log(f"round open: {stage} over images of {dataset}")
+    request_id = request_id or uuid4()
+    log(f"round open: {stage} over images of {dataset}, request {request_id}")
     if stage == "assisted_manual" and (prefill is not None or empty_fraction):
         raise typer.BadParameter(
             "an assisted-manual round begins empty; use --stage semi_automatic", param_hint="--prefill"
@@ -120,7 +131,7 @@ def round_open(
         empty_fraction=empty_fraction,
     )
     flow = semi_automatic if stage == "semi_automatic" else assisted_manual
-    opened = flow(dataset, place, request)
+    opened = flow(dataset, place, request, str(request_id))
     print_result(opened, as_json)
     if not as_json:
         log(f"next:   gigamask annotate --dataset {dataset}")
@@ -161,20 +172,28 @@ def round_extend(
     workspace: WorkspacePlace = None,
     images: Images = None,
     query: Query = None,
+    request_id: RequestId = None,
     as_json: AsJson = False,
 ) -> None:
     """Add images to a round that is open or paused, with the round's own settings."""
+    request_id = request_id or uuid4()
+    log(f"round extend: {round_id}, request {request_id}")
     from stages.rounds.choose import ChosenImage
     from stages.rounds.open import choose_for, make_tasks, request_of
     from stages.semi_automatic.prefill_round import prefill_round
     from storage.dataset import Dataset
+    from storage.workspace.records import ClientRequest
 
     data = Dataset.open(dataset)
+    client_request = ClientRequest(request_id=str(request_id), content={"images": images, "query": query or ""})
     with _open(dataset, workspace) as opened:
-        request = request_of(opened.rounds.get(round_id), images=images, query=query or "")
-        chosen: list[ChosenImage] = choose_for(data, opened, request)
-        prefilled = prefill_round(data, request, chosen) if request.stage == "semi_automatic" else {}
-        added = opened.rounds.extend(round_id, make_tasks(data, request, chosen, prefilled))
+        added = opened.rounds.extended_by(round_id, client_request)
+        if added is None:
+            request = request_of(opened.rounds.get(round_id), images=images, query=query or "")
+            chosen: list[ChosenImage] = choose_for(data, opened, request)
+            prefilled = prefill_round(data, request, chosen) if request.stage == "semi_automatic" else {}
+            tasks = make_tasks(data, request, chosen, prefilled)
+            added = opened.rounds.extend(round_id, tasks, request=client_request)
         log(f"{added} images more")
         _print_changed(opened, round_id, as_json)
 

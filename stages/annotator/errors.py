@@ -18,6 +18,7 @@ from storage.workspace.checking import InvalidOperation
 from storage.workspace.database import WorkspaceUnavailable
 from storage.workspace.leases import StaleLease
 from storage.workspace.operations import OutOfOrder
+from storage.workspace.requests import RequestReused
 from storage.workspace.submissions import StaleRevision
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ _KINDS: dict[type[Exception], tuple[int, str]] = {
     StaleLease: (409, "lease_ended"),
     InvalidOperation: (422, "invalid_operation"),
     NotFound: (404, "not_found"),
+    RequestReused: (409, "request_reused"),
     Conflict: (409, "conflict"),
     StoreError: (500, "storage"),
     InvalidInput: (422, "invalid"),

@@ -6,6 +6,8 @@ draw -> freeze -> annotators -> compare before and after
 above 75 %. The sample and its masks stand in the round, so that an audit that is asked for again is the same one.
 """
 
+import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,13 +19,15 @@ from stages.rounds.choose import Order, choose_images
 from stages.rounds.prefill_sources import masks_of_dataset
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
-from storage.workspace.records import Origin, Round, RoundSpec, RoundState, TaskSpec
+from storage.workspace.records import ClientRequest, Origin, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
 
 PAPER_IMAGES = 500
 """Number of images of the paper's audit."""
 PAPER_FRACTIONS = (0.94, 0.97)
 """Fractions of the paper's pairs above an IoU of 0.9 and of 0.75."""
+_REQUESTS = uuid.UUID("b4b3c0de-6f0a-5d0c-9a53-5b1f2f8e7c14")
+"""Namespace of the ids of the requests that open audits."""
 BINS = 20
 """Number of bins of the histogram of IoU."""
 GUIDELINES = """\
@@ -72,14 +76,17 @@ def open_audit(
 ) -> tuple[Round, bool]:
     """Return the round of an audit and whether it is new: the one that was opened for the same request, if there is.
 
+    Of two that ask for the same audit at the same moment, one opens it and the other finds it.
+
     Raises:
         ValueError: The sample or the condition is wrong, or no image has such masks.
     """
     if request.sample < 1:
         raise InvalidInput(f"sample {request.sample}: expected at least 1 image")
-    known = find_audit(workspace, request)
-    if known is not None:
-        return known, False
+    earlier = _rounds_for(workspace, request)
+    for known in earlier:
+        if known.state is not RoundState.CANCELLED:
+            return known, False
     dataset.fold()
     images = choose_images(dataset, _order(request), count=request.sample)
     masks = masks_of_dataset(request.masks)(dataset, images)
@@ -94,15 +101,7 @@ def open_audit(
         guidelines=GUIDELINES,
         settings={"audit": asdict(request), "prefill": request.masks, "seed": request.seed},
     )
-    return workspace.rounds.open(spec, actor=actor), True
-
-
-def find_audit(workspace: Workspace, request: AuditRequest) -> Round | None:
-    """Find the round that was opened for a request and was not cancelled; None without one."""
-    for each in workspace.rounds.read_all():
-        if each.settings.get("audit") == asdict(request) and each.state is not RoundState.CANCELLED:
-            return each
-    return None
+    return workspace.rounds.open_once(spec, _client_request(request, number=len(earlier)), actor=actor)
 
 
 def compare(answers: Sequence[Answer]) -> AuditFigures:
@@ -121,6 +120,17 @@ def compare(answers: Sequence[Answer]) -> AuditFigures:
         mean_iou=estimate_pooled(by_image),
         histogram=tuple(int(count) for count in np.histogram(every, bins=BINS, range=(0, 1))[0]),
     )
+
+
+def _rounds_for(workspace: Workspace, request: AuditRequest) -> list[Round]:
+    """List the rounds that were opened for a request, oldest first; those that were cancelled, too."""
+    return [each for each in workspace.rounds.read_all() if each.settings.get("audit") == asdict(request)]
+
+
+def _client_request(request: AuditRequest, *, number: int) -> ClientRequest:
+    """Make the request that opens an audit once; the number counts the audits that were cancelled before."""
+    content = {**asdict(request), "number": number}
+    return ClientRequest(request_id=str(uuid.uuid5(_REQUESTS, json.dumps(content, sort_keys=True))), content=content)
 
 
 def _ious(answer: Answer) -> list[float]:

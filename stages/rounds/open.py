@@ -12,7 +12,7 @@ from stages.rounds.choose import ChosenImage, Order, choose_images, random_order
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
-from storage.workspace.records import GivenMask, Round, RoundSpec, RoundState, TaskSpec
+from storage.workspace.records import ClientRequest, GivenMask, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
 
 _STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction", "model")
@@ -124,11 +124,17 @@ def make_tasks(
 
 
 def open_round(
-    workspace: Workspace, request: RoundRequest, tasks: Sequence[TaskSpec], *, actor: str = "command line"
+    workspace: Workspace,
+    request: RoundRequest,
+    tasks: Sequence[TaskSpec],
+    *,
+    client_request: ClientRequest | None = None,
+    actor: str = "command line",
 ) -> Round:
-    """Open the round in the workspace.
+    """Open the round in the workspace, or return the one that the same request of a client opened before.
 
     Raises:
+        RequestReused: Another request has the id of the client's request.
         ValueError: The stage is unknown, or there are no tasks.
     """
     settings = {name: value for name, value in asdict(request).items() if name in _STORED}
@@ -140,7 +146,7 @@ def open_round(
         priority=request.priority,
         settings=settings,
     )
-    return workspace.rounds.open(spec, actor=actor)
+    return workspace.rounds.open_once(spec, client_request, actor=actor)[0]
 
 
 def _gold_tasks(dataset: Dataset, query: str) -> list[TaskSpec]:

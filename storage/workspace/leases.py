@@ -17,8 +17,8 @@ from storage.workspace import audit
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
 from storage.workspace.records import Lease, RoundState, Task
-from storage.workspace.rounds import task_from
 from storage.workspace.schema import ASSIGNMENTS, LEASES, ROUNDS, SLOTS, TASKS
+from storage.workspace.tasks import task_from
 from storage.workspace.users import check_may_work
 
 MAX_REASON = 500

@@ -20,8 +20,8 @@ from storage.workspace.columns import now
 from storage.workspace.database import Database
 from storage.workspace.fold import TaskState, fold
 from storage.workspace.records import PASSIVE, AppendResult, Branch, Kind, Operation, StoredOperation
-from storage.workspace.rounds import read_given
 from storage.workspace.schema import ASSIGNMENTS, BRANCHES, OPERATIONS, SLOTS, TASKS
+from storage.workspace.tasks import read_given
 
 _MERGED = uuid.UUID("6a9d7a52-5c1c-5c0e-9b36-0f2f4b8d6c11")
 """Namespace of the ids that merged operations get, so that merging twice gives the same ids."""

@@ -127,6 +127,16 @@ class RoundSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClientRequest:
+    """Request that is answered once, however often its client sends it."""
+
+    request_id: str
+    """UUID that the client made, in lower case; the client sends a request again under the same id."""
+    content: Mapping[str, Any]
+    """Fields of the request, as JSON values; the same id with another content is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Round:
     """Round of annotation."""
 

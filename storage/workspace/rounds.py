@@ -4,17 +4,29 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, distinct, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now
 from storage.workspace.database import Database
-from storage.workspace.masks import given_from_json, given_to_json
-from storage.workspace.records import GivenMask, Round, RoundProgress, RoundSpec, RoundState, Task, TaskSpec
+from storage.workspace.records import (
+    ClientRequest,
+    GivenMask,
+    Round,
+    RoundProgress,
+    RoundSpec,
+    RoundState,
+    Task,
+    TaskSpec,
+)
+from storage.workspace.requests import find_request, store_request
 from storage.workspace.schema import ASSIGNMENTS, BRANCHES, GIVEN_MASKS, ROUNDS, SLOTS, TASKS
+from storage.workspace.tasks import check_tasks, insert_tasks, read_given, task_from
 
 _SYSTEM = "command line"
+_OPEN, _EXTEND = "open round", "extend round"
 _UNFINISHED = (RoundState.OPEN, RoundState.PAUSED)
 
 
@@ -30,11 +42,20 @@ class Rounds:
         Raises:
             ValueError: The round has no tasks, an image twice, an overlap below 1, or masks of another size.
         """
+        return self.open_once(spec, None, actor=actor)[0]
+
+    def open_once(self, spec: RoundSpec, request: ClientRequest | None, *, actor: str = _SYSTEM) -> tuple[Round, bool]:
+        """Open a round unless the same request opened one before; return the round, and whether it is new.
+
+        Raises:
+            RequestReused: Another request has the request's id.
+            ValueError: The round has no tasks, an image twice, an overlap below 1, or masks of another size.
+        """
         if spec.stage not in ("assisted_manual", "semi_automatic"):
             raise InvalidInput(f"stage {spec.stage!r}: expected assisted_manual or semi_automatic")
         if not spec.tasks:
             raise InvalidInput("the round has no images; name at least one")
-        _check_tasks(spec.tasks)
+        check_tasks(spec.tasks)
         round_id = f"round-{secrets.token_hex(6)}"
         row = {
             "round_id": round_id,
@@ -47,28 +68,78 @@ class Rounds:
             "created_by": actor,
             "plan_id": "",
         }
-        with self._database.write() as connection:
-            connection.execute(insert(ROUNDS).values(created_at=now(), **row))
-            _insert_tasks(connection, round_id, spec.tasks, first=0)
-            audit.record(connection, actor, "open round", round_id, {"tasks": len(spec.tasks)})
-        return self.get(round_id)
+        try:
+            with self._database.write() as connection:
+                earlier = find_request(connection, request, _OPEN)
+                if earlier is not None:
+                    return _round_of(connection, earlier.round_id), False
+                connection.execute(insert(ROUNDS).values(created_at=now(), **row))
+                store_request(connection, request, _OPEN, round_id, tasks=len(spec.tasks))
+                insert_tasks(connection, round_id, spec.tasks, first=0)
+                audit.record(connection, actor, _OPEN, round_id, {"tasks": len(spec.tasks)})
+                return _round_of(connection, round_id), True
+        except IntegrityError:  # the same request came at the same moment, and was first
+            found = self.opened_by(request)
+            if found is None:
+                raise
+            return found, False
 
-    def extend(self, round_id: str, tasks: Sequence[TaskSpec], *, actor: str = _SYSTEM) -> int:
+    def opened_by(self, request: ClientRequest | None) -> Round | None:
+        """Find the round that a request opened before; None for a new request, and for none.
+
+        Raises:
+            RequestReused: Another request has the request's id.
+        """
+        with self._database.read() as connection:
+            row = find_request(connection, request, _OPEN)
+            return None if row is None else _round_of(connection, row.round_id)
+
+    def extend(
+        self,
+        round_id: str,
+        tasks: Sequence[TaskSpec],
+        *,
+        request: ClientRequest | None = None,
+        actor: str = _SYSTEM,
+    ) -> int:
         """Add images to a round that is open or paused, and return how many were new; images it has are left alone.
+
+        A request that was answered before changes nothing, and gets the same number.
 
         Raises:
             NotFound: There is no such round.
+            RequestReused: Another request has the request's id.
             ValueError: The round is closed or cancelled, or a task is malformed.
         """
-        _check_tasks(tasks)
-        with self._database.write() as connection:
-            locked_round(connection, round_id, _UNFINISHED)
-            query = select(TASKS.c.image_id, TASKS.c.position).where(TASKS.c.round_id == round_id)
-            there = {row.image_id: row.position for row in connection.execute(query)}
-            fresh = [task for task in tasks if task.image_id not in there]
-            _insert_tasks(connection, round_id, fresh, first=max(there.values()) + 1)
-            audit.record(connection, actor, "extend round", round_id, {"tasks": len(fresh)})
-        return len(fresh)
+        check_tasks(tasks)
+        try:
+            with self._database.write() as connection:
+                earlier = find_request(connection, request, _EXTEND, round_id)
+                if earlier is not None:
+                    return int(earlier.tasks)
+                locked_round(connection, round_id, _UNFINISHED)
+                query = select(TASKS.c.image_id, TASKS.c.position).where(TASKS.c.round_id == round_id)
+                there = {row.image_id: row.position for row in connection.execute(query)}
+                fresh = [task for task in tasks if task.image_id not in there]
+                store_request(connection, request, _EXTEND, round_id, tasks=len(fresh))
+                insert_tasks(connection, round_id, fresh, first=max(there.values()) + 1)
+                audit.record(connection, actor, _EXTEND, round_id, {"tasks": len(fresh)})
+                return len(fresh)
+        except IntegrityError:  # the same request came at the same moment, and was first
+            added = self.extended_by(round_id, request)
+            if added is None:
+                raise
+            return added
+
+    def extended_by(self, round_id: str, request: ClientRequest | None) -> int | None:
+        """Find the number of images by which a request extended a round before; None for a new request, and for none.
+
+        Raises:
+            RequestReused: Another request has the request's id.
+        """
+        with self._database.read() as connection:
+            row = find_request(connection, request, _EXTEND, round_id)
+            return None if row is None else int(row.tasks)
 
     def pause(self, round_id: str, *, actor: str = _SYSTEM) -> None:
         """Stop giving out tasks of a round; tasks that are held can be finished.
@@ -214,6 +285,16 @@ class Rounds:
         with self._database.read() as connection:
             return read_given(connection, task_id, "prefill")
 
+    def count_prefilled(self, round_id: str) -> tuple[int, int]:
+        """Count the images of a round that begin with masks, and these masks."""
+        query = select(func.count(distinct(GIVEN_MASKS.c.task_id)), func.count()).join_from(
+            TASKS, GIVEN_MASKS, TASKS.c.task_id == GIVEN_MASKS.c.task_id
+        )
+        with self._database.read() as connection:
+            of_round = query.where(TASKS.c.round_id == round_id, GIVEN_MASKS.c.purpose == "prefill")
+            images, masks = connection.execute(of_round).one()
+        return images, masks
+
     def gold(self, task_id: int) -> tuple[GivenMask, ...]:
         """Read the known good masks of a gold task; empty for any other task. Annotators never see them."""
         with self._database.read() as connection:
@@ -257,82 +338,6 @@ def check_state(found: Round, states: Iterable[RoundState]) -> None:
     """
     if found.state not in states:
         raise InvalidInput(f"round {found.round_id} is {found.state}; expected {' or '.join(states)}")
-
-
-def read_given(connection: Connection, task_id: int, purpose: str) -> tuple[GivenMask, ...]:
-    """Read the prefilled masks or the gold masks of a task, in their order."""
-    query = (
-        select(GIVEN_MASKS.c.mask, GIVEN_MASKS.c.payload)
-        .where(GIVEN_MASKS.c.task_id == task_id, GIVEN_MASKS.c.purpose == purpose)
-        .order_by(GIVEN_MASKS.c.position)
-    )
-    return tuple(given_from_json(row.mask, row.payload) for row in connection.execute(query))
-
-
-def task_from(row: Mapping[Any, Any]) -> Task:
-    """Make a task of its row."""
-    return Task(**{name: row[name] for name in Task.__dataclass_fields__})
-
-
-def _check_tasks(tasks: Sequence[TaskSpec]) -> None:
-    if len({task.image_id for task in tasks}) != len(tasks):
-        raise InvalidInput("the round names an image twice; give an overlap to show an image to several annotators")
-    for task in tasks:
-        if task.overlap < 1:
-            raise InvalidInput(f"image {task.image_id}: overlap {task.overlap}, expected at least 1")
-        for given in (*task.prefill, *task.gold):
-            if (given.rle.height, given.rle.width) != (task.height, task.width):
-                raise InvalidInput(
-                    f"image {task.image_id}: mask {given.mask} is {given.rle.height} x {given.rle.width} pixels, "
-                    f"the image is {task.height} x {task.width}"
-                )
-
-
-def _insert_tasks(connection: Connection, round_id: str, tasks: Sequence[TaskSpec], *, first: int) -> None:
-    if not tasks:
-        return
-    rows = [
-        {
-            "round_id": round_id,
-            "image_id": task.image_id,
-            "height": task.height,
-            "width": task.width,
-            "priority": task.priority,
-            "position": first + number,
-            "gold": bool(task.gold),
-        }
-        for number, task in enumerate(tasks)
-    ]
-    connection.execute(insert(TASKS), rows)
-    query = select(TASKS.c.image_id, TASKS.c.task_id).where(TASKS.c.round_id == round_id)
-    ids = {row.image_id: row.task_id for row in connection.execute(query)}
-    slots = [
-        {
-            "task_id": ids[task.image_id],
-            "slot": slot,
-            "done": False,
-            "round_id": round_id,
-            "rank": -task.priority,
-            "position": first + number,
-        }
-        for number, task in enumerate(tasks)
-        for slot in range(task.overlap)
-    ]
-    connection.execute(insert(SLOTS), slots)
-    given = [
-        {
-            "task_id": ids[task.image_id],
-            "purpose": purpose,
-            "mask": mask.mask,
-            "position": number,
-            "payload": given_to_json(mask),
-        }
-        for task in tasks
-        for purpose, masks in (("prefill", task.prefill), ("gold", task.gold))
-        for number, mask in enumerate(masks)
-    ]
-    if given:
-        connection.execute(insert(GIVEN_MASKS), given)
 
 
 def _round_of(connection: Connection, round_id: str) -> Round:

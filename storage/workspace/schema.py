@@ -72,6 +72,24 @@ ROUNDS = Table(
     CheckConstraint("state IN ('open', 'paused', 'closing', 'closed', 'cancelled')", name="state"),
 )
 
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("request_id", Text, primary_key=True, comment="UUID that the client made"),
+    Column("action", Text, nullable=False),
+    Column(
+        "round_id",
+        Text,
+        ForeignKey(ROUNDS.c.round_id),
+        nullable=False,
+        comment="round that the request opened or extended",
+    ),
+    Column("content", JSON, nullable=False, comment="what the client asked for"),
+    Column("tasks", Integer, nullable=False, comment="images that the round got by the request"),
+    Column("created_at", UtcTime, nullable=False),
+    CheckConstraint("action IN ('open round', 'extend round')", name="action"),
+)
+
 TASKS = Table(
     "tasks",
     METADATA,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Path
 from pydantic import Field
@@ -16,7 +17,8 @@ from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round,
 from stages.rounds.quality import RoundReport, report_round
 from stages.semi_automatic import guidelines as semi_automatic
 from stages.semi_automatic.prefill_round import prefill_round
-from storage.workspace.records import TaskSpec
+from storage.errors import InvalidInput
+from storage.workspace.records import ClientRequest, TaskSpec
 
 router = APIRouter(prefix="/api/rounds", tags=["rounds"])
 
@@ -27,7 +29,28 @@ MAX_IMAGES = 100_000
 """Largest number of images of a round that is opened over HTTP."""
 
 
-class OpenBody(Body):
+class RequestBody(Body):
+    """What is done once, however often it is sent."""
+
+    request_id: UUID | None = Field(
+        default=None,
+        description=(
+            "Id that the client makes for the request. Sent again because the reply was lost, a request with the same "
+            "id and the same content does nothing more and gets the same round; with another content it is refused "
+            "(409, request_reused). If left out, every request counts."
+        ),
+    )
+
+    def as_client_request(self) -> ClientRequest | None:
+        """Return the id with what was asked for; None without an id."""
+        if self.request_id is None:
+            return None
+        # Without defaults: a field that a later version adds does not make an earlier request another one.
+        content = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
+        return ClientRequest(request_id=str(self.request_id), content=content)
+
+
+class OpenBody(RequestBody):
     """A round to open over random images of the dataset that no other round asks about."""
 
     stage: Literal["assisted_manual", "semi_automatic"] = Field(
@@ -46,7 +69,7 @@ class OpenBody(Body):
     model: ShortText | None = Field(default=None, description="Model that answers prompts; the default if left out.")
 
 
-class ExtendBody(Body):
+class ExtendBody(RequestBody):
     """How many images to add to a round, chosen and overlapped as the round's first ones."""
 
     images: int = Field(ge=1, le=MAX_IMAGES)
@@ -66,20 +89,33 @@ def read_round(round_id: RoundId, user: Annotator, server: TheServer) -> RoundVi
 
 @router.post("")
 def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
-    """Open a round."""
-    model = server.sessions.models.name_for_round(body.model)
-    request = RoundRequest(**{**body.model_dump(), "model": model, "prefill": PREFILL})
-    guidelines = assisted_manual.GUIDELINES if body.stage == "assisted_manual" else semi_automatic.GUIDELINES
-    request = with_guidelines(request, guidelines)
-    tasks = _tasks(server, request)
-    return _view(server, open_round(server.workspace, request, tasks, actor=user.name).round_id)
+    """Open a round; a request that comes again under its id gets the round that it opened."""
+    client_request = body.as_client_request()
+    found = server.workspace.rounds.opened_by(client_request)
+    if found is None:
+        request = _request(server, body)
+        try:
+            tasks = _tasks(server, request)
+            found = open_round(server.workspace, request, tasks, client_request=client_request, actor=user.name)
+        except InvalidInput:
+            found = server.workspace.rounds.opened_by(client_request)
+            if found is None:  # else the same request came at the same moment, and has the last images
+                raise
+    return _view(server, found.round_id)
 
 
 @router.post("/{round_id}/extend")
 def extend_round(round_id: RoundId, body: ExtendBody, user: Lead, server: TheServer) -> RoundView:
-    """Add images to a round."""
-    request = request_of(server.workspace.rounds.get(round_id), images=body.images)
-    server.workspace.rounds.extend(round_id, _tasks(server, request), actor=user.name)
+    """Add images to a round; a request that comes again under its id adds none."""
+    client_request = body.as_client_request()
+    rounds = server.workspace.rounds
+    if rounds.extended_by(round_id, client_request) is None:
+        request = request_of(rounds.get(round_id), images=body.images)
+        try:
+            rounds.extend(round_id, _tasks(server, request), request=client_request, actor=user.name)
+        except InvalidInput:
+            if rounds.extended_by(round_id, client_request) is None:  # as above
+                raise
     return _view(server, round_id)
 
 
@@ -119,6 +155,15 @@ def read_figures(round_id: RoundId, user: Lead, server: TheServer) -> RoundRepor
 def _view(server: Server, round_id: str) -> RoundView:
     rounds = server.workspace.rounds
     return RoundView.of(rounds.get(round_id), rounds.progress(round_id))
+
+
+def _request(server: Server, body: OpenBody) -> RoundRequest:
+    """Make the request of a round of what a client sent."""
+    model = server.sessions.models.name_for_round(body.model)
+    wanted = body.model_dump(exclude={"request_id"})
+    request = RoundRequest(**{**wanted, "model": model, "prefill": PREFILL})
+    guidelines = assisted_manual.GUIDELINES if body.stage == "assisted_manual" else semi_automatic.GUIDELINES
+    return with_guidelines(request, guidelines)
 
 
 def _tasks(server: Server, request: RoundRequest) -> tuple[TaskSpec, ...]:

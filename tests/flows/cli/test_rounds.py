@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,24 @@ def test_a_semi_automatic_round_begins_with_masks_of_the_dataset(command: Any, h
     assert 4 <= opened["prefilled"] <= 5
     assert opened["prefilled_masks"] == 2 * opened["prefilled"]
     assert command("round", "cancel", opened["round_id"])["state"] == "cancelled"
+
+
+def test_a_command_given_again_with_its_request_id_does_nothing_twice(gigamask: Gigamask, home: Path) -> None:
+    def run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        place = ("--dataset", "data", "--workspace", "requests.sqlite", "--json")
+        done = gigamask("round", *arguments, *place, cwd=home)
+        assert done.returncode == status, done.stderr
+        return done
+
+    opened = run("open", "--stage", "assisted_manual", "--images", "3")
+    request = re.findall(r"request (\S{36})\n", opened.stderr)[0]
+    again = ("open", "--stage", "assisted_manual", "--request-id", request)
+    assert run(*again, "--images", "3").stdout == opened.stdout
+    assert f"request {request} was sent before, to open round" in run(*again, "--images", "4", status=1).stderr
+    extend = ("extend", json.loads(opened.stdout)["round_id"], "--images", "1", "--request-id", str(uuid.uuid4()))
+    assert [json.loads(run(*extend).stdout)["images"] for _ in range(2)] == [4, 4]
+    with Workspace.open(home / "requests.sqlite") as workspace:
+        assert len(workspace.rounds.read_all()) == 1
 
 
 def test_users_are_added_listed_paused_and_disabled(gigamask: Gigamask, command: Any, home: Path) -> None:

@@ -1,8 +1,14 @@
 """An audit: a sample that stays the same, and masks compared before and after people improved them."""
 
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 
 from stages.rounds.agreement import estimate_pooled
@@ -14,10 +20,12 @@ from storage.dataset import Dataset
 from storage.rle import Rle
 from storage.workspace.records import Lease
 from storage.workspace.workspace import Workspace
+from tests import postgresql_server
 from tests.small_dataset import write_masks
 from tests.stages.rounds.answering import image_ids, small_round
 from tests.workspaces import Page, made
 
+SPAWN = multiprocessing.get_context("spawn")
 ALL = AuditRequest(sample=4, seed=1, masks="true")
 
 
@@ -59,6 +67,67 @@ def test_an_audit_that_is_asked_for_again_is_the_same_whatever_the_dataset_becam
     again, is_new = open_audit(dataset, workspace, ALL)
     assert is_new
     assert [task.image_id for task in workspace.rounds.tasks(again.round_id)] == [task.image_id for task in tasks]
+
+
+def test_audits_that_are_cancelled_reopened_and_asked_for_again_keep_apart(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    first, _ = open_audit(dataset, workspace, ALL)
+    workspace.rounds.cancel(first.round_id)
+    second, is_new = open_audit(dataset, workspace, ALL)
+    assert is_new
+    workspace.rounds.reopen(first.round_id)
+    assert open_audit(dataset, workspace, ALL)[0].round_id == first.round_id
+    workspace.rounds.cancel(first.round_id)
+    assert open_audit(dataset, workspace, ALL) == (second, False)
+    workspace.rounds.cancel(second.round_id)
+    third, is_new = open_audit(dataset, workspace, ALL)
+    assert is_new
+    assert len({first.round_id, second.round_id, third.round_id}) == len(workspace.rounds.read_all()) == 3
+
+
+def ask_for_the_audit(
+    uri: str, place: str, barrier: Barrier, results: "multiprocessing.Queue[tuple[str, bool]]"
+) -> None:
+    dataset = Dataset.open(uri)
+    with Workspace.open(place) as workspace:
+        barrier.wait(60)
+        found, is_new = open_audit(dataset, workspace, ALL)
+        results.put((found.round_id, is_new))
+
+
+@contextmanager
+def empty_place(kind: str, folder: Path) -> Iterator[str]:
+    """An SQLite file, or a database of a PostgreSQL server of its own."""
+    if kind == "sqlite":
+        yield str(folder / "audits.sqlite")
+        return
+    if postgresql_server.programs() is None:
+        pytest.skip("no PostgreSQL: initdb is not installed (Debian: postgresql)")
+    with postgresql_server.serving() as server:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE audits")
+        yield server.url("audits")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_processes_that_ask_for_the_same_audit_at_the_same_moment_open_it_once(
+    kind: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    with empty_place(kind, tmp_path) as place:
+        Workspace.open(place).close()
+        barrier, results = SPAWN.Barrier(3), SPAWN.Queue()
+        arguments = (dataset.uri, place, barrier, results)
+        processes = [SPAWN.Process(target=ask_for_the_audit, args=arguments) for _ in range(3)]
+        for process in processes:
+            process.start()
+        answers = [results.get(timeout=200) for _ in processes]
+        for process in processes:
+            process.join(60)
+        with Workspace.open(place) as workspace:
+            (found,) = workspace.rounds.read_all()
+        assert sorted(answers) == [(found.round_id, False), (found.round_id, False), (found.round_id, True)]
 
 
 def test_images_without_a_mask_to_audit_are_not_drawn(dataset: Dataset, workspace: Workspace) -> None:

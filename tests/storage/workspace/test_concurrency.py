@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import event
 
 from storage.errors import InvalidInput
-from storage.workspace.records import Submission
+from storage.workspace.records import ClientRequest, RoundSpec, Submission, TaskSpec
 from storage.workspace.workspace import Workspace
-from tests.workspaces import Page, made, open_round, operation
+from tests.workspaces import HEIGHT, WIDTH, Page, made, open_round, operation
 
 pytestmark = pytest.mark.slow
 SPAWN = multiprocessing.get_context("spawn")
@@ -41,6 +41,20 @@ def append_same(place: str, token: str, session: str, barrier: Barrier) -> None:
 def open_at_once(place: str, barrier: Barrier) -> None:
     barrier.wait(60)
     Workspace.open(place).close()
+
+
+def open_and_extend(
+    place: str, number: int, barrier: Barrier, results: "multiprocessing.Queue[tuple[str, bool, int]]"
+) -> None:
+    """Open a round and extend it, each by the same request as the other processes, but over images of its own."""
+    tasks = tuple(TaskSpec(image_id=10 * number + each, height=HEIGHT, width=WIDTH) for each in range(1, 6))
+    with Workspace.open(place) as workspace:
+        barrier.wait(60)
+        spec = RoundSpec(stage="assisted_manual", tasks=tasks[:3])
+        opened, is_new = workspace.rounds.open_once(spec, ClientRequest(request_id="first", content={"images": 3}))
+        barrier.wait(60)
+        request = ClientRequest(request_id="second", content={"images": 2})
+        results.put((opened.round_id, is_new, workspace.rounds.extend(opened.round_id, tasks[3:], request=request)))
 
 
 def run(processes: list[multiprocessing.context.SpawnProcess]) -> None:
@@ -93,6 +107,19 @@ def test_two_pages_writing_at_once_lose_nothing_and_double_nothing(place: str) -
             names.update(each.payload["mask"] for each in late if each.branch)
         assert names == {f"s{session}-{number}": 1 for session in range(4) for number in range(10)}
         assert [each.revision for each in main] == list(range(1, len(main) + 1))
+
+
+def test_one_request_sent_by_six_processes_at_once_opens_and_extends_one_round(place: str) -> None:
+    Workspace.open(place).close()
+    barrier, results = SPAWN.Barrier(6), SPAWN.Queue()
+    run([SPAWN.Process(target=open_and_extend, args=(place, number, barrier, results)) for number in range(6)])
+    answers = [results.get(timeout=60) for _ in range(6)]
+    with Workspace.open(place) as workspace:
+        (found,) = workspace.rounds.read_all()
+        assert {round_id for round_id, _, _ in answers} == {found.round_id}
+        assert sum(is_new for _, is_new, _ in answers) == 1
+        assert {added for _, _, added in answers} == {2}
+        assert len(workspace.rounds.tasks(found.round_id)) == 5
 
 
 def test_processes_that_open_an_empty_place_at_once_create_it_once(place: str) -> None:

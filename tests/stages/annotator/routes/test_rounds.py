@@ -1,6 +1,8 @@
 """Rounds, reviews and people through the HTTP interface."""
 
 import shutil
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,46 @@ def test_a_lead_opens_extends_pauses_and_reopens_a_round(lea: TestClient, ann: T
     assert len(claim(ann)) == 1
     assert lea.post(f"{path}/cancel").json()["state"] == "cancelled"
     assert [each["state"] for each in ann.get("/api/rounds").json()] == ["cancelled"]
+
+
+def test_a_request_whose_reply_was_lost_opens_and_extends_one_round(site: Site, lea: TestClient) -> None:
+    body = {"images": 2, "name": "pilot", "request_id": str(uuid.uuid4())}
+    (round_id,) = {lea.post("/api/rounds", json=body).json()["round_id"] for _ in range(3)}
+    more = {"images": 1, "request_id": str(uuid.uuid4())}
+    assert [lea.post(f"/api/rounds/{round_id}/extend", json=more).json()["tasks"] for _ in range(3)] == [3, 3, 3]
+    assert [each.round_id for each in site.server.workspace.rounds.read_all()] == [round_id]
+
+    # The same id for something else is one clear error
+    for path, other in (
+        ("", body | {"images": 3}),
+        ("", body | {"priority": 1}),
+        (f"/{round_id}/extend", more | {"images": 2}),
+        (f"/{round_id}/extend", {"images": 1, "request_id": body["request_id"]}),
+    ):
+        refused = lea.post(f"/api/rounds{path}", json=other)
+        assert error_of(refused, 409) == "request_reused"
+        assert "give a new one a new id" in refused.json()["message"]
+    assert error_of(lea.post("/api/rounds", json=body | {"request_id": "mine"}), 422) == "malformed"
+    assert len(site.server.workspace.rounds.tasks(round_id)) == 3
+
+    # Without an id every request counts
+    assert lea.post("/api/rounds", json={"images": 1}).json()["round_id"] != round_id
+    schemas = lea.get("/api/openapi.json").json()["components"]["schemas"]
+    assert all("get" in schemas[name]["properties"]["request_id"]["description"] for name in ("OpenBody", "ExtendBody"))
+
+
+def test_a_request_that_comes_again_before_it_was_answered_opens_one_round(site: Site, lea: TestClient) -> None:
+    images = len(site.server.dataset.query("SELECT image_id FROM images"))
+    first = {"images": images - 1, "request_id": str(uuid.uuid4())}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: lea.post("/api/rounds", json=first), range(4)))
+        assert [each.status_code for each in answers] == [200] * 4
+        (round_id,) = {each.json()["round_id"] for each in answers}
+        # All images are in the round then: a second choice would find none
+        last = {"images": 1, "request_id": str(uuid.uuid4())}
+        answers = list(pool.map(lambda _: lea.post(f"/api/rounds/{round_id}/extend", json=last), range(4)))
+    assert {each.json().get("tasks") for each in answers} == {images}
+    assert len(site.server.workspace.rounds.read_all()) == 1
 
 
 def test_the_figures_of_a_round_count_masks_and_people(
