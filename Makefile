@@ -10,9 +10,10 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Test processes side by side. Many tests wait for a process or a server, so two pay even on one core.
 JOBS ?= 2
+PAGE_TESTS := tests/stages/annotator/web
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
+.PHONY: help run test quick page page-types journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -27,7 +28,7 @@ test: $(VENV)/.ready-dev lint  ## linters, types, import rules and the whole sui
 quick: $(VENV)/.ready-dev  ## the tests that are not marked slow, for the inner loop: under two minutes on two cores
 	$(PYTEST) -m "not slow" $(ARGS)
 
-lint: $(VENV)/.ready-dev  ## ruff, mypy, import rules and spelling, without the tests
+lint: $(VENV)/.ready-dev page-types  ## ruff, mypy, import rules, spelling and the types of the page, without the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,6 +37,17 @@ lint: $(VENV)/.ready-dev  ## ruff, mypy, import rules and spelling, without the 
 
 page: $(VENV)/.ready-dev  ## onnxruntime-web for the annotation page, by npm; a build does it too where Node is at hand
 	$(BIN)/python hatch_build.py
+
+page-types:  ## the types of the annotation page's JavaScript, by the pinned TypeScript; skipped where npm is not at hand
+	@cd $(PAGE_TESTS); \
+	if ! command -v npm >/dev/null; then \
+		echo "page-types: skipped, there is no npm here; install Node.js to check the types of the page"; \
+	elif ! test node_modules/.package-lock.json -nt package-lock.json && \
+			! npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 --loglevel=error; then \
+		echo "page-types: skipped, npm cannot fetch TypeScript"; \
+	else \
+		node_modules/.bin/tsc --project tsconfig.json; \
+	fi
 
 journeys: $(VENV)/.ready-dev  ## the annotation page in a real Chromium, alone: what annotators, reviewers and leads do
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/annotator/web $(ARGS)
