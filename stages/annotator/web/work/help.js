@@ -41,7 +41,8 @@ export function showKeys() {
 
 /** @param {Shortcut} shortcut @param {HTMLElement} problem */
 function row(shortcut, problem) {
-  const { does, act, isFixed } = shortcut;
+  const { act, isFixed } = shortcut;
+  const does = text.keys.does[act];
   if (isFixed) return h("li", {}, h("kbd", {}, pretty(shortcut.keys[0])), h("span", {}, does));
   const name = h("kbd", {}, pretty(keyOf(act)));
   const button = h("button.key", { type: "button", "aria-label": text.keys.changeOne(does, pretty(keyOf(act))) }, name);
@@ -62,7 +63,7 @@ function row(shortcut, problem) {
     const key = spell(event);
     const holder = holderOf(key);
     const isTaken = holder !== undefined && holder.act !== act;
-    problem.textContent = isTaken ? text.keys.taken(pretty(key), holder.does) : "";
+    problem.textContent = isTaken ? text.keys.taken(pretty(key), text.keys.does[holder.act]) : "";
     if (!isTaken && key !== "Escape") setKey(act, key);
     show();
   });

@@ -1,62 +1,62 @@
 /**
- * Keys of the task page: what each does, in the words of the list that the question mark shows, and who changed which.
+ * Keys of the task page: what each does, by the names of acts.js, and which of them somebody changed.
  *
  * @typedef {object} Shortcut
  * @property {string[]} keys Keys as `spell` spells an event; the first is shown.
- * @property {string} does
- * @property {string} act
+ * @property {keyof typeof text.keys.does} act
  * @property {"make" | "masks" | "view" | "task"} group
  * @property {boolean} [isFixed] Whether the keys cannot be changed.
  */
 
 import { saveSettings, settings } from "../app/settings.js";
+import { text } from "../app/strings.js";
 
 /** @type {Shortcut[]} */
 export const SHORTCUTS = [
-  { group: "make", keys: ["Q"], act: "tool:click", does: "Click tool" },
-  { group: "make", keys: ["X"], act: "tool:box", does: "Box tool" },
-  { group: "make", keys: ["B"], act: "tool:brush", does: "Brush" },
-  { group: "make", keys: ["E"], act: "tool:eraser", does: "Eraser" },
-  { group: "make", keys: ["P"], act: "tool:polygon", does: "Polygon" },
-  { group: "make", keys: ["["], act: "smaller", does: "Smaller brush" },
-  { group: "make", keys: ["]"], act: "larger", does: "Larger brush" },
-  { group: "make", keys: ["F"], act: "positive", does: "Click on the object, at the cursor" },
-  { group: "make", keys: ["G"], act: "negative", does: "Click beside the object, at the cursor" },
-  { group: "make", keys: ["C"], act: "nextCandidate", does: "Next suggestion" },
-  { group: "make", keys: ["1"], act: "candidate:0", does: "First suggestion" },
-  { group: "make", keys: ["2"], act: "candidate:1", does: "Second suggestion" },
-  { group: "make", keys: ["3"], act: "candidate:2", does: "Third suggestion" },
-  { group: "make", keys: ["Enter"], act: "accept", does: "Accept the mask" },
-  { group: "make", keys: ["Escape"], act: "drop", isFixed: true, does: "Drop it, or deselect" },
-  { group: "make", keys: ["Ctrl+Z"], act: "undo", does: "Undo" },
-  { group: "make", keys: ["Ctrl+Shift+Z", "Ctrl+Y"], act: "redo", does: "Redo" },
-  { group: "masks", keys: ["V"], act: "tool:select", does: "Select tool" },
-  { group: "masks", keys: ["J"], act: "nextMask", does: "Next mask" },
-  { group: "masks", keys: ["K"], act: "previousMask", does: "Previous mask" },
-  { group: "masks", keys: ["N"], act: "nextUndecided", does: "Next undecided mask" },
-  { group: "masks", keys: ["A"], act: "acceptMask", does: "Accept prefilled mask, go to the next" },
-  { group: "masks", keys: ["R"], act: "rejectMask", does: "Reject prefilled mask, go to the next" },
-  { group: "masks", keys: ["Delete", "Backspace"], act: "removeMask", does: "Delete selected masks" },
-  { group: "masks", keys: ["M"], act: "merge", does: "Merge selected masks" },
-  { group: "masks", keys: ["U"], act: "subtract", does: "Subtract the others from the first selected" },
-  { group: "masks", keys: ["I"], act: "fillHoles", does: "Fill the holes of the mask" },
-  { group: "masks", keys: ["D"], act: "split", does: "Split the mask into its parts" },
-  { group: "view", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], act: "cursor", isFixed: true, does: "Move the cursor a pixel" },
-  { group: "view", keys: ["Shift+ArrowLeft", "Shift+ArrowRight", "Shift+ArrowUp", "Shift+ArrowDown"], act: "cursor", isFixed: true, does: "Move the cursor far" },
-  { group: "view", keys: ["+", "="], act: "zoomIn", does: "Zoom in at the cursor" },
-  { group: "view", keys: ["-"], act: "zoomOut", does: "Zoom out" },
-  { group: "view", keys: ["0"], act: "fit", does: "Whole picture" },
-  { group: "view", keys: ["9"], act: "actual", does: "One image pixel on one screen pixel" },
-  { group: "view", keys: ["Z"], act: "zoomMask", does: "Zoom to the selected mask" },
-  { group: "view", keys: ["W"], act: "nextGap", does: "Next place without a mask" },
-  { group: "view", keys: ["H"], act: "hide", does: "Hide or show all masks" },
-  { group: "view", keys: ["S"], act: "solo", does: "Show the selected mask alone" },
-  { group: "view", keys: ["O"], act: "outlines", does: "Outlines only" },
-  { group: "view", keys: [","], act: "fainter", does: "Fainter masks" },
-  { group: "view", keys: ["."], act: "stronger", does: "Stronger masks" },
-  { group: "task", keys: ["Ctrl+Enter"], act: "submit", does: "Submit and next" },
-  { group: "task", keys: ["Ctrl+Shift+S"], act: "skip", does: "Skip with a reason" },
-  { group: "task", keys: ["?"], act: "help", isFixed: true, does: "This list" },
+  { group: "make", keys: ["Q"], act: "tool:click" },
+  { group: "make", keys: ["X"], act: "tool:box" },
+  { group: "make", keys: ["B"], act: "tool:brush" },
+  { group: "make", keys: ["E"], act: "tool:eraser" },
+  { group: "make", keys: ["P"], act: "tool:polygon" },
+  { group: "make", keys: ["["], act: "smaller" },
+  { group: "make", keys: ["]"], act: "larger" },
+  { group: "make", keys: ["F"], act: "positive" },
+  { group: "make", keys: ["G"], act: "negative" },
+  { group: "make", keys: ["C"], act: "nextCandidate" },
+  { group: "make", keys: ["1"], act: "candidate:0" },
+  { group: "make", keys: ["2"], act: "candidate:1" },
+  { group: "make", keys: ["3"], act: "candidate:2" },
+  { group: "make", keys: ["Enter"], act: "accept" },
+  { group: "make", keys: ["Escape"], act: "drop", isFixed: true },
+  { group: "make", keys: ["Ctrl+Z"], act: "undo" },
+  { group: "make", keys: ["Ctrl+Shift+Z", "Ctrl+Y"], act: "redo" },
+  { group: "masks", keys: ["V"], act: "tool:select" },
+  { group: "masks", keys: ["J"], act: "nextMask" },
+  { group: "masks", keys: ["K"], act: "previousMask" },
+  { group: "masks", keys: ["N"], act: "nextUndecided" },
+  { group: "masks", keys: ["A"], act: "acceptMask" },
+  { group: "masks", keys: ["R"], act: "rejectMask" },
+  { group: "masks", keys: ["Delete", "Backspace"], act: "removeMask" },
+  { group: "masks", keys: ["M"], act: "merge" },
+  { group: "masks", keys: ["U"], act: "subtract" },
+  { group: "masks", keys: ["I"], act: "fillHoles" },
+  { group: "masks", keys: ["D"], act: "split" },
+  { group: "view", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], act: "cursor", isFixed: true },
+  { group: "view", keys: ["Shift+ArrowLeft", "Shift+ArrowRight", "Shift+ArrowUp", "Shift+ArrowDown"], act: "cursor:far", isFixed: true },
+  { group: "view", keys: ["+", "="], act: "zoomIn" },
+  { group: "view", keys: ["-"], act: "zoomOut" },
+  { group: "view", keys: ["0"], act: "fit" },
+  { group: "view", keys: ["9"], act: "actual" },
+  { group: "view", keys: ["Z"], act: "zoomMask" },
+  { group: "view", keys: ["W"], act: "nextGap" },
+  { group: "view", keys: ["H"], act: "hide" },
+  { group: "view", keys: ["S"], act: "solo" },
+  { group: "view", keys: ["O"], act: "outlines" },
+  { group: "view", keys: [","], act: "fainter" },
+  { group: "view", keys: ["."], act: "stronger" },
+  { group: "task", keys: ["Ctrl+Enter"], act: "submit" },
+  { group: "task", keys: ["Ctrl+Shift+S"], act: "skip" },
+  { group: "task", keys: ["?"], act: "help", isFixed: true },
 ];
 
 let byKey = index();
