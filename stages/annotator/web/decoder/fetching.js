@@ -1,11 +1,13 @@
 /** Fetch what a decoder needs, and check that it belongs to the model and image it is used for. */
 
+import { findKept, keep } from "./kept.js";
+
 /**
  * Fetch bytes, and check the headers and the SHA-256 that they come with.
  * @param {string} path
  * @param {Record<string, string>} expected Headers and their values.
  * @param {string} [sha256] Expected hash; without it the header X-Sha256 names it.
- * @returns {Promise<{bytes: Uint8Array, headers: Headers}>}
+ * @returns {Promise<{bytes: Uint8Array<ArrayBuffer>, headers: Headers}>}
  */
 export async function checkedBytes(path, expected, sha256) {
   const { headers, body } = await read(path, async (response) => ({ headers: response.headers, body: await response.arrayBuffer() }));
@@ -19,9 +21,39 @@ export async function checkedBytes(path, expected, sha256) {
   return { bytes, headers };
 }
 
-/** @param {string} path @returns {Promise<any>} */
-export function readJson(path) {
-  return read(path, (response) => response.json());
+/**
+ * Fetch bytes once for each hash; later they come from this browser.
+ * @param {string} path
+ * @param {Record<string, string>} expected Headers and their values.
+ * @param {string} sha256
+ * @returns {Promise<Uint8Array>}
+ */
+export async function bytesByHash(path, expected, sha256) {
+  const place = `${new URL(path, location.origin).pathname}?sha256=${sha256}`;
+  const kept = await findKept(place);
+  const bytes = kept && new Uint8Array(await kept.arrayBuffer());
+  if (bytes && (await hashOf(bytes)) === sha256) return bytes;
+  const fetched = (await checkedBytes(path, expected, sha256)).bytes;
+  await keep(place, new Response(fetched.slice()));
+  return fetched;
+}
+
+/**
+ * Ask the server; where it does not answer, the answer before counts.
+ * @param {string} path
+ * @returns {Promise<any>}
+ */
+export async function readJson(path) {
+  try {
+    return await read(path, async (response) => {
+      await keep(path, response.clone());
+      return response.json();
+    });
+  } catch (error) {
+    const kept = error instanceof TypeError ? await findKept(path) : undefined; // fetch without an answer
+    if (kept) return kept.json();
+    throw error;
+  }
 }
 
 /**

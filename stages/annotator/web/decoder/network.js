@@ -1,6 +1,6 @@
 /** The exported decoder, run by onnxruntime-web. The library is no part of the page's sources; package.json pins it. */
 
-import { checkedBytes } from "./fetching.js";
+import { bytesByHash } from "./fetching.js";
 
 /**
  * @typedef {import("./predict.js").Constants} Constants
@@ -28,9 +28,9 @@ export class Network {
    */
   static async load(constants) {
     const path = `/api/decoder/onnx?model=${encodeURIComponent(constants.model_id)}`;
-    const [ort, { bytes }] = await Promise.all([
+    const [ort, bytes] = await Promise.all([
       import(`${constants.runtime}/ort.wasm.min.mjs`),
-      checkedBytes(path, { "X-Model-Id": constants.model_id }, constants.sha256),
+      bytesByHash(path, { "X-Model-Id": constants.model_id }, constants.sha256),
     ]);
     ort.env.wasm.wasmPaths = `${constants.runtime}/`;
     ort.env.logLevel = "error";

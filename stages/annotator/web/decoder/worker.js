@@ -11,6 +11,7 @@
  */
 
 import { checkedBytes, readJson } from "./fetching.js";
+import { keepOwnFiles } from "./kept.js";
 import { Network } from "./network.js";
 import { Predictor, WrongPrompt } from "./predict.js";
 
@@ -43,6 +44,7 @@ async function open(/** @type {OpenMessage} */ { model, image }) {
   await decoderOf(model);
   const opened = await imageOf(model, image);
   await opened.prefetch();
+  void keepOwnFiles().catch(() => undefined); // without them it decodes, but not after a reload offline
 }
 
 /** @param {PredictMessage} message */

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Route, expect
 
 from stages.annotator.decoders import WEB, find_runtime
 from storage import rle
+from tests.stages.annotator.web.late_work import tolerant
 from tests.stages.annotator.web.page_site import PageSite, Person, middle, wait_until_saved
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
@@ -174,6 +175,29 @@ def test_a_mask_begun_on_the_server_goes_on_in_the_browser_offline_and_back_on_t
     wait_until_saved(page)
     assert [mask.clicks for mask in ann.state(ann.task_id(page)).masks] == [4]
     ann.problems.clear()  # the browser reports requests that found no network
+
+
+def test_a_page_that_is_opened_again_without_the_server_still_decodes(site: PageSite, person: Make) -> None:
+    site.open_round("desk")
+    ann = tolerant(person("reloaded-offline", decoding="browser"))
+    page = ann.open()
+    page.locator(".decoding[data-state=ready]").wait_for(timeout=60_000)
+    page.wait_for_function("async () => navigator.serviceWorker.controller && (await caches.match('/'))")
+    page.wait_for_function("async () => await caches.match('/decoder/worker.js')")
+    site.kill()
+    try:
+        page.reload()
+        page.locator(".decoding[data-state=ready][data-place=browser]").wait_for(timeout=60_000)
+        click_at(page, 0, 0, suggestions=3)
+        page.keyboard.press("c")
+        click_at(page, 30, 10, suggestions=0)
+        page.keyboard.press("Enter")
+        expect(page.locator(".saved")).to_have_attribute("data-state", "offline")
+        assert ann.state(ann.task_id(page)).revision == 0
+    finally:
+        site.start()
+    wait_until_saved(page)
+    assert [mask.clicks for mask in ann.state(ann.task_id(page)).masks] == [2]
 
 
 def test_bytes_that_are_not_the_servers_are_refused_and_the_server_decodes(site: PageSite, person: Make) -> None:
