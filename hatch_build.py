@@ -44,7 +44,7 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 """
 
 
-class PageLibraries(BuildHookInterface):
+class PageLibraries(BuildHookInterface[Any]):
     """Hook of hatchling that puts the libraries into the page's folder, and so into the wheel."""
 
     PLUGIN_NAME = "custom"

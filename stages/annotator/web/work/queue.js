@@ -90,6 +90,12 @@ export class Queue {
     this.#ready.delete(taskId);
   }
 
+  /** Let go of a task whose lease has ended; what is held again later is claimed then. @param {Lease} lease */
+  drop({ task_id, token }) {
+    this.leases = this.leases.filter((each) => each.token !== token);
+    this.forget(task_id);
+  }
+
   /**
    * End a task and go on. The server hears of it as soon as it has all operations.
    * @param {Lease} lease

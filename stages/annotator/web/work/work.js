@@ -226,14 +226,24 @@ class Work {
     ]);
   }
 
+  /** Keep the leases of the task at work and of those fetched ahead. */
   async #heartbeat() {
-    const lease = this.bench?.task.lease;
-    if (!lease || document.hidden) return;
+    if (!this.bench || document.hidden) return;
+    const { lease } = this.bench.task;
+    const others = this.queue.leases.filter((each) => each.task_id !== lease.task_id);
+    const isOver = !(await this.#extend(lease));
+    for (const each of others) if (!(await this.#extend(each))) this.queue.drop(each);
+    if (isOver && this.bench?.task.lease === lease) await this.#reopen(lease.task_id);
+  }
+
+  /** Extend a lease; false where it has ended. @param {import("./task.js").Lease} lease */
+  async #extend({ token }) {
     try {
-      await this.app.api.post("/api/tasks/heartbeat", { token: lease.token });
+      await this.app.api.post("/api/tasks/heartbeat", { token });
     } catch (error) {
-      if (error instanceof ApiError && ["lease_ended", "not_found"].includes(error.code) && this.bench?.task.lease === lease) await this.#reopen(lease.task_id);
+      return !(error instanceof ApiError && ["lease_ended", "not_found"].includes(error.code));
     }
+    return true;
   }
 
   async #leave() {

@@ -1,6 +1,7 @@
 """Nothing that an annotator did is lost: offline, under a killed server, in two tabs, after a lease or login ended."""
 
 import json
+import time
 from collections.abc import Callable
 
 from playwright.sync_api import Route, expect
@@ -9,7 +10,7 @@ from sqlalchemy import delete, update
 from storage.workspace.records import Branch
 from storage.workspace.schema import ASSIGNMENTS, OPERATIONS
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
-from tests.stages.annotator.web.page_site import PageSite, Person, click, rows, wait_until_saved
+from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, middle, rows, wait_until_saved
 
 Make = Callable[..., Person]
 
@@ -69,6 +70,35 @@ def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSi
     state = ann.state(task)
     assert (len(state.masks), state.revision, state.ignored) == (2, 6, 0)
     assert branches(site, task) == []
+
+
+def test_a_click_that_nobody_can_answer_is_not_taken_and_the_page_says_so(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("unanswered-ann"))
+    page = ann.open()
+    ann.context.set_offline(True)
+    page.mouse.click(*middle(page, 30, 30))
+    expect(page.locator("#says")).to_contain_text("the model was not asked. Click again")
+    expect(page.locator(".status")).to_have_text("Click an object")
+    paint(page, -60)
+    expect(page.locator(".masks li")).to_have_count(1)
+
+    # A click on a mask in the making leaves it as it was
+    page.keyboard.press("b")
+    drag(page, (60, -20), (60, 20))
+    page.keyboard.press("q")
+    page.mouse.click(*middle(page, 60, 0))
+    expect(page.locator("#says")).to_contain_text("the model was not asked")
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(2)
+
+    ann.context.set_offline(False)
+    click(page, 30, 30)
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(3)
+    wait_until_saved(page)
+    state = ann.state(ann.task_id(page))
+    assert [(mask.clicks, mask.strokes) for mask in state.masks] == [(0, 1), (0, 1), (1, 0)]
 
 
 def test_a_reload_brings_back_masks_draft_and_undo(site: PageSite, person: Make) -> None:
@@ -165,6 +195,40 @@ def test_late_work_after_the_lease_ended_is_merged_by_its_author(site: PageSite,
         drawn = workspace.operations.state(task, ann.name, branch=branch.branch).masks
     assert [mask.rle for mask in state.masks[1:]] == [mask.rle for mask in drawn]
     assert [each.state for each in branches(site, task)] == ["merged"]
+
+
+def test_leases_of_pictures_fetched_ahead_are_kept_and_let_go_when_they_end(site: PageSite, person: Make) -> None:
+    site.open_round("places", "nuts_0", "desk")
+    ann = tolerant(person("heart-ann"))
+    page = ann.open()
+    with site.workspace() as workspace:
+        before = {each.task.task_id: each.expires_at for each in workspace.leases.held(ann.name)}
+    assert len(before) == 3
+
+    # The page beats once a minute, and whenever it is looked at again
+    with page.expect_response("**/heartbeat"):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    deadline = time.monotonic() + 20
+    with site.workspace() as workspace:
+        while not all(each.expires_at > before[each.task.task_id] for each in workspace.leases.held(ann.name)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        last = next(each for each in workspace.leases.held(ann.name) if each.task.task_id != ann.task_id(page))
+        workspace.leases.release(last.token, actor="lea")
+    with page.expect_response(lambda answer: "/heartbeat" in answer.url and answer.status == 409):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    # The picture whose lease has ended is claimed again before it is worked on
+    for _ in range(2):
+        task = ann.task_id(page)
+        paint(page, 0)
+        wait_until_saved(page)
+        page.keyboard.press("Control+Enter")
+        page.locator(f"html:not([data-task='{task}'])").wait_for(state="attached")
+    page.wait_for_selector("html[data-task]", state="attached")
+    paint(page, 0)
+    wait_until_saved(page)
+    assert branches(site, *before) == []
 
 
 def test_an_ended_login_is_renewed_in_place(site: PageSite, person: Make) -> None:
