@@ -87,7 +87,7 @@ def test_a_workspace_of_before_keeps_its_rounds_and_takes_requests(place: str) -
     database.close()
     with Workspace.open(place) as workspace:
         with workspace.database.read() as connection:
-            assert schema_of(connection) == "0003"
+            assert schema_of(connection) == "0004"
         assert workspace.rounds.read_all() == [before]
         request = asked(images=1)
         assert workspace.rounds.extend(before.round_id, images(3), request=request) == 1
