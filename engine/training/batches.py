@@ -25,7 +25,7 @@ CELL_PX = 2
 """Window pixels per cell side of the low-resolution masks: a quarter of the hybrid encoder's stride of 8. ViTs have 4.
 """
 
-Samples = dict[str, np.ndarray]
+Samples = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +114,14 @@ def make_batch(
 def make_samples(
     source: Source, config: BatchConfig, window: WindowConfig, *, step: int, positions: range, cell_px: int
 ) -> Samples:
-    """Make the arrays that `to_batch` turns into a batch; pixels and masks are bytes."""
+    """Make the tensors on the CPU that `to_batch` turns into a batch; pixels and masks are bytes."""
     samples = [_make_sample(source, config, window, step, position, cell_px) for position in positions]
     stacked = {name: [sample[name] for sample in samples] for name in samples[0]}
-    return {
+    arrays = {
         "pixels_BSS3": np.stack(stacked["pixels"]),
         "content_B2": np.stack(stacked["content"]),
         "covered_PLL": np.concatenate(stacked["covered"]),
-        "cell_area": np.array(cell_px**2),
+        "cell_area": np.array([cell_px**2]),
         "clicks_P2": np.concatenate(stacked["clicks"]),
         "boxes_P4": np.concatenate(stacked["boxes"]),
         "is_box_P": np.concatenate(stacked["is_box"]),
@@ -129,12 +129,13 @@ def make_samples(
         "weights_P": np.concatenate(stacked["weights"]),
         "rejected_P": np.concatenate(stacked["rejected"]),
     }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def to_batch(samples: Samples, config: BatchConfig, device: torch.device) -> Batch:
     """Turn samples into a batch on `device`: normalise pixels, set padding to zero, average masks over cells."""
-    here = {name: _to_device(array, device) for name, array in samples.items() if name != "cell_area"}
-    mean_3, std_3 = (torch.tensor(values, device=device) for values in (config.pixel_mean, config.pixel_std))
+    here = {name: _to_device(tensor, device) for name, tensor in samples.items() if name != "cell_area"}
+    mean_3, std_3 = (_to_device(torch.tensor(values), device) for values in (config.pixel_mean, config.pixel_std))
     pixels_BSS3 = here["pixels_BSS3"]
     axis_S = torch.arange(pixels_BSS3.shape[1], device=device)
     within_BS, within_BT = (axis_S < side_B1 for side_B1 in here["content_B2"].unsqueeze(2).unbind(1))
@@ -154,7 +155,7 @@ def to_batch(samples: Samples, config: BatchConfig, device: torch.device) -> Bat
 
 def _make_sample(
     source: Source, config: BatchConfig, window: WindowConfig, step: int, position: int, cell_px: int
-) -> Samples:
+) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([config.seed, step, position])
     cut = source.cut(rng, step, window, config.prompts)
     side, cells = window.side_px, window.side_px // cell_px
@@ -176,8 +177,8 @@ def _make_sample(
     }
 
 
-def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device without waiting for the work that a GPU has before it."""
     if device.type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

@@ -2,19 +2,24 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from engine.training.batches import CELL_PX, Batch, BatchConfig, Samples, make_batch, make_samples, to_batch
 from engine.training.sources import Source, WindowConfig
 
 BATCHES_PER_WORKER = 2
-"""Number of batches that each worker process makes ahead; a batch of 128 windows of 256 px with 12 masks has 50 MB."""
+"""Number of batches that each worker process makes ahead; a batch of 128 windows of 256 px with 12 masks has 50 MB of
+shared memory.
+"""
+_LOADED_FOR_WORKERS = ["engine.training.photos", "engine.training.scene_bank"]
+"""Modules that are loaded once for all worker processes: fifteen that each load torch take 20 s to begin."""
+
+_Step = tuple[int, WindowConfig]
 
 
 def prefetch_batches(
@@ -31,50 +36,100 @@ def prefetch_batches(
     """Yield one batch on `device` for each entry of `windows`; the first batch is that of `first_step`.
 
     With `workers` 0, a thread makes batches one step ahead. Otherwise `workers` processes, to which the source is
-    pickled, make batches further ahead.
+    pickled, make batches further ahead and hand them over in shared memory.
     """
-    ahead = 1 + BATCHES_PER_WORKER * workers
-    waiting: deque[Callable[[], Batch]] = deque()
-    with _makers(source, workers) as pool:
-        for step, window in enumerate(windows, first_step):
-            if workers:
-                source.prepare(step)
-                made = pool.submit(_make_in_worker, config, window, step, positions, cell_px)
-                waiting.append(partial(_receive, made, config, device))
-            else:
-                make = partial(make_batch, step=step, positions=positions, cell_px=cell_px, device=device)
-                waiting.append(pool.submit(make, source, config, window).result)
-            if len(waiting) > ahead:
-                yield waiting.popleft()()
-        while waiting:
-            yield waiting.popleft()()
+    steps = enumerate(windows, first_step)
+    if not workers:
+        yield from _from_thread(source, config, steps, positions, cell_px, device)
+        return
+    for samples in _from_workers(source, config, steps, positions, cell_px, device, workers):
+        yield to_batch(samples, config, torch.device(device))
 
 
-@contextmanager
-def _makers(source: Source, workers: int) -> Iterator[Executor]:
-    if workers:  # spawned: a fork would copy the locks of whatever threads the training process runs
-        context = multiprocessing.get_context("spawn")
-        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(source,))
-    else:
-        pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _from_thread(
+    source: Source,
+    config: BatchConfig,
+    steps: Iterator[_Step],
+    positions: range,
+    cell_px: int,
+    device: torch.device | str,
+) -> Iterator[Batch]:
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        try:
+            for step, window in steps:
+                waiting.append(
+                    pool.submit(
+                        make_batch,
+                        source,
+                        config,
+                        window,
+                        step=step,
+                        positions=positions,
+                        cell_px=cell_px,
+                        device=device,
+                    )
+                )
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
-def _receive(made: Future[Samples], config: BatchConfig, device: torch.device | str) -> Batch:
-    return to_batch(made.result(), config, torch.device(device))
+def _from_workers(
+    source: Source,
+    config: BatchConfig,
+    steps: Iterator[_Step],
+    positions: range,
+    cell_px: int,
+    device: torch.device | str,
+    workers: int,
+) -> Iterator[Samples]:
+    context = multiprocessing.get_context("forkserver")  # the training process runs threads, whose locks a fork copies
+    context.set_forkserver_preload(_LOADED_FOR_WORKERS)
+    yield from DataLoader(
+        _SamplesOfSteps(source, config, positions, cell_px),
+        batch_size=None,
+        sampler=_PreparedSteps(source, steps),
+        num_workers=workers,
+        prefetch_factor=BATCHES_PER_WORKER,
+        multiprocessing_context=context,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.device(device).type == "cuda",
+    )
 
 
-_worker_source: Source
+class _PreparedSteps:
+    """Sampler of the steps in order, each with what its cuts need prepared in this process, which has the device."""
+
+    def __init__(self, source: Source, steps: Iterator[_Step]) -> None:
+        self._source = source
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[_Step]:
+        for step, window in self._steps:
+            self._source.prepare(step)
+            yield step, window
 
 
-def _start_worker(source: Source) -> None:
-    global _worker_source
-    _worker_source = source
+class _SamplesOfSteps(Dataset[Samples]):
+    """Data set whose item for a step and its window are the samples of that step."""
+
+    def __init__(self, source: Source, config: BatchConfig, positions: range, cell_px: int) -> None:
+        self._source = source
+        self._config = config
+        self._positions = positions
+        self._cell_px = cell_px
+
+    def __getitem__(self, index: _Step) -> Samples:
+        step, window = index
+        return make_samples(
+            self._source, self._config, window, step=step, positions=self._positions, cell_px=self._cell_px
+        )
+
+
+def _start_worker(worker: int) -> None:
     cv2.setNumThreads(1)
-
-
-def _make_in_worker(config: BatchConfig, window: WindowConfig, step: int, positions: range, cell_px: int) -> Samples:
-    return make_samples(_worker_source, config, window, step=step, positions=positions, cell_px=cell_px)

@@ -259,4 +259,6 @@ def attention_on(device: torch.device) -> AbstractContextManager[None]:
 
 
 def _corner_px(sam: Sam, corner_cells_xy: tuple[int, int]) -> Tensor:
-    return torch.tensor(corner_cells_xy, dtype=torch.float32, device=sam.device) * sam.config.embedding_stride
+    corner_xy = [float(cells * sam.config.embedding_stride) for cells in corner_cells_xy]
+    # A copy that blocks would wait for all work that a GPU has before it.
+    return torch.tensor(corner_xy).to(sam.device, non_blocking=True)
