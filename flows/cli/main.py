@@ -17,6 +17,7 @@ from flows.cli import (
     annotate,
     audit,
     dataset,
+    demo,
     detector,
     doctor,
     environment,
@@ -39,7 +40,7 @@ from flows.progress import log
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Make masks": [run.run, run.ingest, run.masks],
-    "Annotate": [annotate.annotate, audit.audit],
+    "Annotate": [annotate.annotate, demo.demo, audit.audit],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
     "Keep a dataset in order": [
         maintenance.gc,

@@ -202,7 +202,9 @@ def find_login(request: Request) -> Login:
     return access.find(request)
 
 
-Annotator = Annotated[User, Depends(require(Role.ANNOTATOR))]
+find_annotator = require(Role.ANNOTATOR)
+"""Dependency of the routes that everybody with a login may use."""
+Annotator = Annotated[User, Depends(find_annotator)]
 Reviewer = Annotated[User, Depends(require(Role.REVIEWER))]
 Lead = Annotated[User, Depends(require(Role.LEAD))]
 CurrentLogin = Annotated[Login, Depends(find_login)]

@@ -1,8 +1,8 @@
 """What a browser needs to decode prompts by itself: each model's decoder as ONNX, and the library that runs it.
 
-Decoders are exported when the server starts and kept in the cache's folder by the hash of their model. The library is
-onnxruntime-web; npm puts it into the page's folder when the package is built, where Node is at hand. Without either one
-prompts are decoded on the server, and the page shows the reason.
+Decoders are exported when the server starts and kept in the cache's folder, if there is one, by the hash of their
+model. The library is onnxruntime-web; npm puts it into the page's folder when the package is built, where Node is at
+hand. Without either one prompts are decoded on the server, and the page shows the reason.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class OnnxFile:
 class Decoders:
     """Exported decoders by model, each exported once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._files: dict[str, OnnxFile] = {}
         self._lock = threading.Lock()
@@ -60,14 +60,15 @@ class Decoders:
         """
         with self._lock:
             if model.model_id not in self._files:
-                path = self._folder / model.model_id / f"decoder-{VERSION}.onnx"
-                data = _read(path)
+                path = self._folder / model.model_id / f"decoder-{VERSION}.onnx" if self._folder is not None else None
+                data = _read(path) if path is not None else None
                 if data is None:
                     try:
                         data = export_decoder(model.sam)
                     except RuntimeError as error:
                         raise NotFound(str(error)) from error
-                    _write(path, data)
+                    if path is not None:
+                        _write(path, data)
                 self._files[model.model_id] = OnnxFile(data=data, sha256=hashlib.sha256(data).hexdigest())
             return self._files[model.model_id]
 

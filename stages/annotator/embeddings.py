@@ -1,8 +1,9 @@
 """Cache of embeddings: in memory, and on disk by image and model, each up to a size.
 
 The cache only saves time: every embedding can be computed again, so a damaged file is removed and a full disk is
-reported once. Files appear complete or not at all; several processes may share a folder. A file holds the SHA-256 of
-its content, the shape and the values as fp16, which change a mask by about one pixel in ten thousand.
+reported once. Without a folder it keeps embeddings in memory alone. Files appear complete or not at all; several
+processes may share a folder. A file holds the SHA-256 of its content, the shape and the values as fp16, which change a
+mask by about one pixel in ten thousand.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class EmbeddingKey:
 
 
 class EmbeddingCache:
-    """Embeddings by key, in memory and in a folder; safe to use from several threads."""
+    """Embeddings by key, in memory and in a folder, if there is one; safe to use from several threads."""
 
-    def __init__(self, folder: Path, *, max_disk_bytes: int, max_memory_bytes: int) -> None:
+    def __init__(self, folder: Path | None, *, max_disk_bytes: int, max_memory_bytes: int) -> None:
         self.folder = folder
         self._max_disk_bytes, self._max_memory_bytes = max_disk_bytes, max_memory_bytes
         self._memory: OrderedDict[EmbeddingKey, np.ndarray] = OrderedDict()
@@ -68,7 +69,7 @@ class EmbeddingCache:
             if key in self._memory:
                 self._memory.move_to_end(key)
                 return self._memory[key]
-        embedding_CEE = self._read(self.folder / key.path)
+        embedding_CEE = self._read(self.folder / key.path) if self.folder is not None else None
         if embedding_CEE is not None:
             self._keep(key, embedding_CEE)
         return embedding_CEE
@@ -78,19 +79,21 @@ class EmbeddingCache:
         with self._lock:
             if key in self._memory:
                 return True
-        return (self.folder / key.path).is_file()
+        return self.folder is not None and (self.folder / key.path).is_file()
 
     def put(self, key: EmbeddingKey, embedding_CEE: np.ndarray) -> None:
         """Add an embedding (fp16 [C, E, E]). Where the disk is full, it is kept in memory alone."""
         assert embedding_CEE.dtype == np.float16
         self._keep(key, embedding_CEE)
+        if self.folder is None:
+            return
         path = self.folder / key.path
         shape = np.array(embedding_CEE.shape, dtype=np.int32).tobytes()
         content = shape + np.ascontiguousarray(embedding_CEE).tobytes()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
-            self._count(_DIGEST_BYTES + len(content))
+            self._count(self.folder, _DIGEST_BYTES + len(content))
         except OSError as error:
             if not self._has_warned:
                 logger.warning("embedding cache %s: %s; embeddings are kept in memory alone", self.folder, error)
@@ -119,16 +122,16 @@ class EmbeddingCache:
         shape = np.frombuffer(content[:12], dtype=np.int32)
         return np.frombuffer(content[12:], dtype=np.float16).reshape(shape)
 
-    def _count(self, nbytes: int) -> None:
+    def _count(self, folder: Path, nbytes: int) -> None:
         """Add to the folder's size, and remove the files used least recently where it is over the limit."""
         with self._disk_lock:
             if self._disk_bytes is None:
-                self._disk_bytes = sum(size for _, size, _ in self._files())
+                self._disk_bytes = sum(size for _, size, _ in self._files(folder))
             else:
                 self._disk_bytes += nbytes
             if self._disk_bytes <= self._max_disk_bytes:
                 return
-            files = sorted(self._files())
+            files = sorted(self._files(folder))
             self._disk_bytes = sum(size for _, size, _ in files)
             for _, size, path in files:
                 if self._disk_bytes <= _KEEP_FRACTION * self._max_disk_bytes:
@@ -136,10 +139,10 @@ class EmbeddingCache:
                 path.unlink(missing_ok=True)
                 self._disk_bytes -= size
 
-    def _files(self) -> list[tuple[float, int, Path]]:
+    def _files(self, folder: Path) -> list[tuple[float, int, Path]]:
         """List time of use, size and path of every file."""
         found = []
-        for path in self.folder.rglob("*.embedding"):
+        for path in folder.rglob("*.embedding"):
             try:
                 status = path.stat()
             except FileNotFoundError:  # another process removed it

@@ -29,8 +29,8 @@ class Models:
     The name `promoted` follows the dataset: `follow` loads what is promoted by now.
     """
 
-    def __init__(self, names: Sequence[str], dataset: Dataset) -> None:
-        """Load the models.
+    def __init__(self, names: Sequence[str], dataset: Dataset | None) -> None:
+        """Load the models; without a dataset there is no promoted one.
 
         Raises:
             ValueError: There is no model, or one cannot be loaded.
@@ -38,9 +38,9 @@ class Models:
         if not names:
             raise ValueError("got no model, expected at least one name or weights file")
         self._dataset = dataset
-        self._follows = PROMOTED in names
+        self._follows = dataset is not None and PROMOTED in names
         self._generation = self._newest_generation()
-        self._loaded = {name: load_model(find_in_dataset(dataset, name)) for name in names}
+        self._loaded = {name: load_model(find_in_dataset(dataset, name) if dataset else name) for name in names}
         self._by_id = {model.model_id: model for model in self._loaded.values()}
 
     @property
@@ -86,7 +86,7 @@ class Models:
             StoreError: The dataset cannot be read.
             ValueError: The promoted model cannot be loaded.
         """
-        if not self._follows or (generation := self._newest_generation()) == self._generation:
+        if self._dataset is None or not self._follows or (generation := self._newest_generation()) == self._generation:
             return None
         model = load_model(find_in_dataset(self._dataset, PROMOTED))
         self._generation = generation
@@ -103,7 +103,7 @@ class Models:
         return model.model_id
 
     def _newest_generation(self) -> int:
-        newest = self._dataset.promotions.newest() if self._follows else None
+        newest = self._dataset.promotions.newest() if self._dataset is not None and self._follows else None
         return newest.number if newest else 0
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +41,18 @@ class Picture:
     def nbytes(self) -> int:
         """Memory that the image takes, in bytes."""
         return len(self.data) + self.pixels_HW3.nbytes
+
+
+class PictureSource(Protocol):
+    """Where pictures come from by id."""
+
+    def get(self, image_id: int) -> Picture:
+        """Read an image.
+
+        Raises:
+            NotFound: There is no image with this id.
+        """
+        ...
 
 
 class Pictures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
@@ -12,12 +12,27 @@ from stages.annotator.access import RANK, Access
 from stages.annotator.decoding import Busy
 from stages.annotator.doubts import Doubts
 from stages.annotator.errors import Refusal
+from stages.annotator.limits import RateLimit
 from stages.annotator.schemas import LeaseView
 from stages.annotator.sessions import Sessions
 from storage.dataset import Dataset
 from storage.errors import NotFound
 from storage.workspace.records import Lease, Role, User
 from storage.workspace.workspace import Workspace
+
+
+class Clicks(Protocol):
+    """What the routes of images, decoders and masks need; a server without a workspace has no more."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Models and images."""
+        ...
+
+    @property
+    def predict_limit(self) -> RateLimit:
+        """Limit on the predictions of each user."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +43,11 @@ class Server:
     workspace: Workspace
     sessions: Sessions
     access: Access
+
+    @property
+    def predict_limit(self) -> RateLimit:
+        """Limit on the predictions of each user."""
+        return self.access.predict_limit
 
     @cached_property
     def doubts(self) -> Doubts:
@@ -77,4 +97,11 @@ def find_server(request: Request) -> Server:
     return server
 
 
+def find_clicks(request: Request) -> Clicks:
+    """Return the part of a request's server that turns clicks into masks; a dependency."""
+    server: Clicks = request.app.state.server
+    return server
+
+
 TheServer = Annotated[Server, Depends(find_server)]
+TheClicks = Annotated[Clicks, Depends(find_clicks)]

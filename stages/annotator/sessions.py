@@ -29,7 +29,7 @@ from stages.annotator.decoders import Decoders
 from stages.annotator.decoding import Decoded, DecodeQueue, PrepareQueue
 from stages.annotator.embeddings import EmbeddingCache
 from stages.annotator.models import EncodedPicture, Encoder, Models
-from stages.annotator.pictures import Picture, Pictures
+from stages.annotator.pictures import Picture, Pictures, PictureSource
 from storage import rle
 from storage.dataset import Dataset
 from storage.errors import InvalidInput, NotFound, StoreError
@@ -122,16 +122,27 @@ class _Kept:
 
 
 class Sessions:
-    """The models and images of one dataset, ready for the prompts of any number of annotators."""
+    """Models and images, those of one dataset as a rule, ready for the prompts of any number of annotators."""
 
-    def __init__(self, dataset: Dataset, models: Sequence[str], cache: Path, config: SessionsConfig) -> None:
+    def __init__(
+        self, source: Dataset | PictureSource, models: Sequence[str], cache: Path | None, config: SessionsConfig
+    ) -> None:
         """Load the models and start the threads.
+
+        Args:
+            source: Dataset, or what gives the pictures without one; then no model is called promoted.
+            models: Names of the models; the first is the default.
+            cache: Folder of embeddings and decoders; None keeps them in memory alone.
+            config: Limits of memory, threads and queues.
 
         Raises:
             ValueError: There is no model, or one cannot be loaded.
         """
+        dataset = source if isinstance(source, Dataset) else None
         self.models = Models(models, dataset)
-        self.pictures = Pictures(dataset, max_bytes=config.image_bytes)
+        self.pictures: PictureSource = (
+            Pictures(source, max_bytes=config.image_bytes) if isinstance(source, Dataset) else source
+        )
         self.encoder = Encoder(
             EmbeddingCache(cache, max_disk_bytes=config.cache_bytes, max_memory_bytes=config.cache_memory_bytes)
         )

@@ -12,7 +12,7 @@ from stages.annotator.access import Annotator
 from stages.annotator.decoders import find_runtime
 from stages.annotator.routes.images import keep_for_ever
 from stages.annotator.schemas import ShortText
-from stages.annotator.server import TheServer
+from stages.annotator.server import TheClicks
 from storage.errors import NotFound
 
 router = APIRouter(prefix="/api/decoder", tags=["decoders"])
@@ -38,7 +38,7 @@ class DecoderView(BaseModel):
 
 
 @router.get("")
-def read_decoder(user: Annotator, server: TheServer, model: ModelId = None) -> DecoderView:
+def read_decoder(user: Annotator, server: TheClicks, model: ModelId = None) -> DecoderView:
     """Tell how a client can decode the prompts of a model, or why it cannot."""
     found, runtime = server.sessions.models.get(model), find_runtime()
     sha256 = reason = ""
@@ -65,7 +65,7 @@ def read_decoder(user: Annotator, server: TheServer, model: ModelId = None) -> D
 
 
 @router.get("/onnx", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}})
-def read_onnx(user: Annotator, request: Request, server: TheServer, model: ModelId = None) -> Response:
+def read_onnx(user: Annotator, request: Request, server: TheClicks, model: ModelId = None) -> Response:
     """Read a model's decoder as an ONNX model, whose graph `engine/model/onnx_decoder.py` describes."""
     found = server.sessions.models.get(model)
     file = server.sessions.decoders.get(found)

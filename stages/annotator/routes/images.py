@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from stages.annotator.access import Annotator
 from stages.annotator.errors import Refusal
 from stages.annotator.schemas import Body, ImageId, ShortText
-from stages.annotator.server import TheServer
+from stages.annotator.server import TheClicks
 
 router = APIRouter(prefix="/api/images", tags=["images"])
 
@@ -48,7 +48,7 @@ class PrepareView(BaseModel):
 
 
 @router.get("/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
-def read_image(image_id: ImageId, user: Annotator, request: Request, server: TheServer) -> Response:
+def read_image(image_id: ImageId, user: Annotator, request: Request, server: TheClicks) -> Response:
     """Read the stored file of an image."""
     picture = server.sessions.pictures.get(int(image_id))
     media_type = MEDIA_TYPES.get(picture.record.format, "application/octet-stream")
@@ -56,7 +56,7 @@ def read_image(image_id: ImageId, user: Annotator, request: Request, server: The
 
 
 @router.get("/{image_id}/facts")
-def read_image_facts(image_id: ImageId, user: Annotator, server: TheServer, model: ModelId = None) -> ImageView:
+def read_image_facts(image_id: ImageId, user: Annotator, server: TheClicks, model: ModelId = None) -> ImageView:
     """Read the size and hash of an image, and the windows whose embeddings can be read."""
     encoded = server.sessions.open(int(image_id), model)
     config = encoded.model.sam.config
@@ -75,7 +75,7 @@ def read_image_facts(image_id: ImageId, user: Annotator, server: TheServer, mode
 
 
 @router.post("/{image_id}/prepare")
-def prepare_image(image_id: ImageId, body: PrepareBody, user: Annotator, server: TheServer) -> PrepareView:
+def prepare_image(image_id: ImageId, body: PrepareBody, user: Annotator, server: TheClicks) -> PrepareView:
     """Have an image encoded ahead of its first click."""
     return PrepareView(is_ready=server.sessions.prepare(int(image_id), body.model))
 
@@ -89,7 +89,7 @@ def read_embedding(
     image_id: ImageId,
     user: Annotator,
     request: Request,
-    server: TheServer,
+    server: TheClicks,
     window: Annotated[int, Query(ge=0, le=1000, description="Index into `windows` of the image's facts.")] = 0,
     model: ModelId = None,
 ) -> Response:

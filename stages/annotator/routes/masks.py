@@ -14,7 +14,7 @@ from engine.interactive import edits
 from engine.interactive.segment import Click
 from stages.annotator.access import Annotator
 from stages.annotator.schemas import Body, Coordinate, ImageId, MaskBody, MaskView, ShortText
-from stages.annotator.server import Server, TheServer
+from stages.annotator.server import Clicks, TheClicks
 from stages.annotator.sessions import AskedPrompt, Basis, Continued, Prediction, Scribble, merge
 from storage.errors import InvalidInput
 from storage.rle import Rle
@@ -155,72 +155,72 @@ class PolygonBody(Body):
 
 
 @router.post("/predict")
-async def predict_masks(image_id: ImageId, body: PromptBody, user: Annotator, server: TheServer) -> PredictionView:
+async def predict_masks(image_id: ImageId, body: PromptBody, user: Annotator, server: TheClicks) -> PredictionView:
     """Predict masks from clicks, a box, scribbles and an earlier mask."""
     return await _predict(server, image_id, body, user.name)
 
 
 @router.post("/refine")
-async def refine_mask(image_id: ImageId, body: RefineBody, user: Annotator, server: TheServer) -> PredictionView:
+async def refine_mask(image_id: ImageId, body: RefineBody, user: Annotator, server: TheClicks) -> PredictionView:
     """Refine any mask by clicks: prefilled, brushed or predicted."""
     return await _predict(server, image_id, body, user.name)
 
 
 @router.post("/wand")
-def select_flat_region(image_id: ImageId, body: WandBody, user: Annotator, server: TheServer) -> MaskView:
+def select_flat_region(image_id: ImageId, body: WandBody, user: Annotator, server: TheClicks) -> MaskView:
     """Select the connected pixels whose colour is near that of a point."""
-    server.access.predict_limit.take(user.name, "predictions")
+    server.predict_limit.take(user.name, "predictions")
     return MaskView.of(server.sessions.wand(int(image_id), body.x, body.y, body.tolerance)[1])
 
 
 @router.post("/masks/merge")
-def merge_masks(image_id: ImageId, body: MasksBody, user: Annotator, server: TheServer) -> MaskView:
+def merge_masks(image_id: ImageId, body: MasksBody, user: Annotator, server: TheClicks) -> MaskView:
     """Join masks into one."""
     image_hw = _image_hw(server, image_id)
     return MaskView.of(merge([mask.checked(image_hw) for mask in body.masks]))
 
 
 @router.post("/masks/subtract")
-def subtract_mask(image_id: ImageId, body: SubtractBody, user: Annotator, server: TheServer) -> MaskView:
+def subtract_mask(image_id: ImageId, body: SubtractBody, user: Annotator, server: TheClicks) -> MaskView:
     """Take the pixels of one mask from another."""
     image_hw = _image_hw(server, image_id)
     return _not_empty(edits.subtract(body.mask.checked(image_hw), body.other.checked(image_hw)))
 
 
 @router.post("/masks/split")
-def split_mask(image_id: ImageId, body: OneMaskBody, user: Annotator, server: TheServer) -> list[MaskView]:
+def split_mask(image_id: ImageId, body: OneMaskBody, user: Annotator, server: TheClicks) -> list[MaskView]:
     """Split a mask into its regions, the largest first."""
     parts = edits.split(body.mask.checked(_image_hw(server, image_id)))
     return [MaskView.of(part) for part in parts]
 
 
 @router.post("/masks/fill-holes")
-def fill_holes(image_id: ImageId, body: CleanBody, user: Annotator, server: TheServer) -> MaskView:
+def fill_holes(image_id: ImageId, body: CleanBody, user: Annotator, server: TheClicks) -> MaskView:
     """Fill the small holes of a mask."""
     return MaskView.of(edits.fill_holes(body.mask.checked(_image_hw(server, image_id)), body.max_px))
 
 
 @router.post("/masks/remove-islands")
-def remove_islands(image_id: ImageId, body: CleanBody, user: Annotator, server: TheServer) -> MaskView:
+def remove_islands(image_id: ImageId, body: CleanBody, user: Annotator, server: TheClicks) -> MaskView:
     """Remove the small regions of a mask; its largest region stays."""
     return MaskView.of(edits.remove_islands(body.mask.checked(_image_hw(server, image_id)), body.max_px))
 
 
 @router.post("/masks/polygon")
-def fill_polygon(image_id: ImageId, body: PolygonBody, user: Annotator, server: TheServer) -> MaskView:
+def fill_polygon(image_id: ImageId, body: PolygonBody, user: Annotator, server: TheClicks) -> MaskView:
     """Turn the rings of a polygon into a mask."""
     rings = [[(x, y) for x, y in ring] for ring in body.rings]
     return _not_empty(edits.polygon(rings, _image_hw(server, image_id)))
 
 
 @router.post("/masks/check")
-def check_mask(image_id: ImageId, body: OneMaskBody, user: Annotator, server: TheServer) -> MaskView:
+def check_mask(image_id: ImageId, body: OneMaskBody, user: Annotator, server: TheClicks) -> MaskView:
     """Check a mask against the image, and tell its box and area."""
     return MaskView.of(body.mask.checked(_image_hw(server, image_id)))
 
 
-async def _predict(server: Server, image_id: str, body: PromptBody, user: str) -> PredictionView:
-    server.access.predict_limit.take(user, "predictions")
+async def _predict(server: Clicks, image_id: str, body: PromptBody, user: str) -> PredictionView:
+    server.predict_limit.take(user, "predictions")
 
     def submit() -> Future[Prediction]:
         picture = server.sessions.pictures.get(int(image_id))
@@ -242,7 +242,7 @@ async def _predict(server: Server, image_id: str, body: PromptBody, user: str) -
     )
 
 
-def _image_hw(server: Server, image_id: str) -> tuple[int, int]:
+def _image_hw(server: Clicks, image_id: str) -> tuple[int, int]:
     return server.sessions.pictures.get(int(image_id)).image_hw
 
 

@@ -85,6 +85,17 @@ export class Api {
   }
 
   /**
+   * Send a file.
+   * @param {string} path
+   * @param {Blob} file
+   * @returns {Promise<any>}
+   */
+  async send(path, file) {
+    const headers = { "Content-Type": "application/octet-stream", ...this.#headers() };
+    return (await this.#askLoggedIn(path, () => ({ method: "POST", body: file, headers }))).json();
+  }
+
+  /**
    * Ask, and once more after the login was renewed.
    * @param {string} path
    * @param {() => RequestInit} options

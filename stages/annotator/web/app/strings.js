@@ -284,6 +284,25 @@ export const text = {
     needed: "This page is for leads.",
   },
 
+  demo: {
+    title: "gigamask demo",
+    promise: "Nothing you show here is stored",
+    open: "Open a photo",
+    ask: "Open a photo, drop one here, or paste one. It stays in the server's memory for a while and is written nowhere.",
+    everything: "Everything",
+    everythingHint: "Find all masks of the photo, as the fully automatic stage does",
+    finding: "Finding …",
+    found: (/** @type {number} */ count) => `${count} masks. A accepts the selected one, R rejects it, a click refines it.`,
+    save: "Save masks",
+    saveHint: "Save the masks as a file on this machine (Ctrl Enter)",
+    sending: "Sending the photo",
+    tooLarge: (/** @type {number} */ bytes) => `This file is too large; at most ${Math.floor(bytes / 1e6)} MB are taken.`,
+    gone: "The server has let go of this photo. Open it again.",
+    offline: "The server does not answer. Try again in a moment.",
+    guide:
+      "Click an object, or press X and drag a box around it. A second click adds, a right click takes away. Enter keeps the mask. Everything finds all masks at once.",
+  },
+
   error: {
     title: "That did not work",
     unexpected: (/** @type {string} */ message) => `The page made a mistake: ${message}. Your work is kept; reload the page.`,

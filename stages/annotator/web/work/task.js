@@ -14,8 +14,8 @@
  * @property {string} model_id
  * @property {string} expires_at
  * @typedef {{given: TaskMask[], operations: import("../masks/fold.js").FoldedOperation[]}} ServerLine
- * @typedef {import("../safe/store.js").Store} Store
- * @typedef {import("../safe/outbox.js").Outbox} Outbox
+ * @typedef {Pick<import("../safe/store.js").Store, "saveDraft" | "draftOf" | "operationsOf">} Store
+ * @typedef {EventTarget & Pick<import("../safe/outbox.js").Outbox, "add" | "setToken">} Outbox
  */
 
 import { Line } from "../masks/fold.js";
