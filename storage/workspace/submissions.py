@@ -12,7 +12,7 @@ from storage.workspace.database import Database
 from storage.workspace.operations import state_of
 from storage.workspace.records import Round, RoundState, Submission, Verdict
 from storage.workspace.rounds import check_state, locked_round
-from storage.workspace.schema import ASSIGNMENTS, SLOTS, SUBMISSIONS, TASKS, VERDICTS
+from storage.workspace.schema import ASSIGNMENTS, ROUNDS, SLOTS, SUBMISSIONS, TASKS, VERDICTS
 
 RESERVED_S = 24 * 3600
 """Seconds for which a task that was sent back is kept for its annotator."""
@@ -101,6 +101,24 @@ class Submissions:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(SUBMISSIONS.c.submission_id)).mappings().all()
         return [_submission(row) for row in rows]
+
+    def read_waiting(self, *, round_id: str | None = None) -> list[Submission]:
+        """Read the submissions that a reviewer may accept, fix or send back, oldest first; of one round, or all.
+
+        Those of a round that is closed or cancelled wait no more, nor do those whose place a fix took.
+        """
+        query = (
+            select(SUBMISSIONS)
+            .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
+            .join(ROUNDS, ROUNDS.c.round_id == TASKS.c.round_id)
+            .where(ROUNDS.c.state.in_(_UNFINISHED), SUBMISSIONS.c.state.in_(COUNTED))
+            .order_by(SUBMISSIONS.c.submission_id)
+        )
+        query = query if round_id is None else query.where(ROUNDS.c.round_id == round_id)
+        with self._database.read() as connection:
+            counted = [_submission(row) for row in connection.execute(query).mappings()]
+        fixed = replaced_by_fixes(counted)
+        return [each for each in counted if each.state == "submitted" and each.submission_id not in fixed]
 
     def accept(self, submission_id: int, *, actor: str) -> None:
         """Mark a submission as reviewed and good.

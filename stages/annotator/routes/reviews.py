@@ -20,7 +20,6 @@ from stages.annotator.schemas import (
 from stages.annotator.server import Server, TheServer
 from storage.workspace.fold import TaskState
 from storage.workspace.records import Submission, Verdict
-from storage.workspace.submissions import replaced_by_fixes
 
 router = APIRouter(prefix="/api", tags=["reviews"])
 
@@ -70,7 +69,7 @@ def read_review_queue(
     round_id: RoundFilter = None,
     count: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> list[ReviewItem]:
-    """Read the next questions for this reviewer about others' submissions, each asked once.
+    """Read the next questions for this reviewer about others' submissions in open and paused rounds, each asked once.
 
     Where the dataset has a mask verifier, the image with the most doubtful mask comes first; else the oldest.
     """
@@ -80,13 +79,7 @@ def read_review_queue(
         for verdict in submissions.verdicts(round_id=round_id)
         if verdict.reviewer == user.name and verdict.question == question
     }
-    everything = submissions.read(round_id=round_id)
-    fixed = replaced_by_fixes(everything)
-    waiting = [
-        each
-        for each in everything
-        if each.state == "submitted" and each.annotator != user.name and each.submission_id not in fixed
-    ]
+    waiting = [each for each in submissions.read_waiting(round_id=round_id) if each.annotator != user.name]
     known = server.doubts.probabilities(waiting)
     waiting.sort(key=lambda each: min(known.get(each.submission_id, {}).values(), default=1.0))
     items: list[ReviewItem] = []

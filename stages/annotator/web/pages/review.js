@@ -45,12 +45,7 @@ class Review {
   /** @param {Question} question */
   async ask(question) {
     this.question = question;
-    this.items = [];
-    for (const round of await this.app.api.get("/api/rounds")) {
-      if (!["open", "paused"].includes(round.state) || this.items.length >= AHEAD) continue; // others change no more
-      const path = `/api/reviews/${question}?count=${AHEAD}&round_id=${encodeURIComponent(round.round_id)}`;
-      this.items.push(...(await this.app.api.get(path)));
-    }
+    this.items = await this.app.api.get(`/api/reviews/${question}?count=${AHEAD}`);
     await this.show();
   }
 
@@ -129,7 +124,8 @@ class Review {
   /** Go on with the picture as its annotator would. */
   async fix() {
     const [item] = this.items;
-    if (item && (await this.#did(`/api/submissions/${item.submission.submission_id}/fix`))) location.hash = "#work";
+    const lease = item && (await this.#did(`/api/submissions/${item.submission.submission_id}/fix`));
+    if (lease) location.hash = `#work/${lease.task_id}`; // the reviewer may hold older tasks
   }
 
   /** Have the annotator go on with the picture, with a reason. */
@@ -152,14 +148,13 @@ class Review {
     else await this.ask(this.question);
   }
 
-  /** Post, and tell what went wrong. @param {string} path @param {object} [body] */
+  /** Post and return the answer, or null after telling what went wrong. @param {string} path @param {object} [body] */
   async #did(path, body = {}) {
     try {
-      await this.app.api.post(path, body);
-      return true;
+      return await this.app.api.post(path, body);
     } catch (error) {
       this.app.say(/** @type {Error} */ (error).message);
-      return false;
+      return null;
     }
   }
 

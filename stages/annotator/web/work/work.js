@@ -21,7 +21,7 @@ const RETRY_MS = 3000;
 /** @type {(root: HTMLElement, app: App) => Promise<() => unknown>} */
 export async function openPage(root, app) {
   const work = new Work(root, app);
-  await work.next();
+  await work.next(Number(location.hash.split("/")[1]));
   return () => work.close();
 }
 
@@ -56,12 +56,17 @@ class Work {
     await this.#leave();
   }
 
-  /** Open the next task. */
-  async next() {
+  /**
+   * Open the next task.
+   * @param {number} [taskId] Task to open before any other, if this annotator holds it.
+   */
+  async next(taskId) {
     await this.#leave();
+    // The task that the address named is done
+    if (!taskId && location.hash.startsWith("#work/")) history.replaceState(null, "", "#work");
     const loading = setTimeout(() => this.#notice(text.task.loading, ""), 300); // sooner would only flicker
     try {
-      const ready = await this.queue.next();
+      const ready = (taskId && (await this.queue.again(taskId))) || (await this.queue.next());
       if (ready) await this.#open(ready);
       else this.#notice(text.task.none, text.task.noneHint, [text.task.tryAgain, () => this.next()]);
     } catch (error) {

@@ -152,6 +152,23 @@ def test_a_reviewer_fixes_a_submission_and_is_asked_about_it_no_more(
     assert error_of(rita.post("/api/submissions/999/fix"), 404) == "not_found"
 
 
+def test_a_round_that_has_ended_is_not_reviewed_one_that_is_paused_is(
+    site: Site, ann: TestClient, rita: TestClient, lea: TestClient
+) -> None:
+    round_id = site.open_round()
+    submission = submitted(ann, "a")["submission_id"]
+
+    def asked(**more: str) -> list[int]:
+        queues = [rita.get(f"/api/reviews/{name}", params=more).json() for name in ("mask_good", "nothing_missing")]
+        return [item["submission"]["submission_id"] for queue in queues for item in queue]
+
+    for act, expected in (("pause", [submission] * 2), ("cancel", []), ("reopen", [submission] * 2)):
+        assert lea.post(f"/api/rounds/{round_id}/{act}").status_code == 200
+        assert asked() == asked(round_id=round_id) == expected
+    site.server.workspace.rounds.begin_closing(round_id)
+    assert asked() == asked(round_id=round_id) == []
+
+
 def test_a_reviewer_is_not_asked_about_their_own_work(site: Site, rita: TestClient) -> None:
     site.open_round()
     submitted(rita, "a")

@@ -78,6 +78,27 @@ def test_a_reviewer_fixes_a_mask(site: PageSite, person: Make) -> None:
     assert found["fixer"].fixes == found["fixed-ann"].submission_id
 
 
+def test_a_fix_opens_its_picture_before_a_task_that_the_reviewer_held_already(site: PageSite, person: Make) -> None:
+    rev = person("fixer-at-work", "reviewer")
+    round_id = site.open_round("nuts_0")
+    with site.workspace() as workspace:
+        (older,) = workspace.leases.claim("fixer-at-work")
+    site.open_round("places", prefill=prefilled((10, 10, 60, 60)))
+    with site.workspace() as workspace:
+        workspace.rounds.reopen(round_id)
+    task = submit(person("ann-before"))
+    page = rev.open("/#review", wait_for=".answers")
+    page.get_by_text("Fix it myself").click()
+    page.wait_for_selector("canvas.picture")
+    for _ in range(2):
+        assert rev.task_id(page) == task
+        page.reload()
+        page.wait_for_selector("canvas.picture")
+    page.keyboard.press("Control+Enter")
+    page.locator(f"html[data-task='{older.task.task_id}']").wait_for(state="attached")
+    assert page.url.endswith("#work")
+
+
 def test_a_lead_pauses_reopens_and_closes_a_round(site: PageSite, person: Make) -> None:
     round_id = site.open_round("places", prefill=prefilled((10, 10, 60, 60)))
     submit(person("closed-ann"))
