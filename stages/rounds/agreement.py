@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from storage import rle
 from storage.rle import Rle
+from storage.workspace.records import SHOW_NOTES
 
 MATCH_IOU = 0.5
 """IoU from which two masks are the same object."""
@@ -53,7 +54,10 @@ class Partners:
 class Estimate:
     """Mean over images or over masks, with the interval that a bootstrap over the images gives."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     mean: float
+    """Mean, over images or over masks."""
     low: float
     """Lower end of the 95 % interval."""
     high: float

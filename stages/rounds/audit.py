@@ -19,7 +19,7 @@ from stages.rounds.choose import Order, choose_images
 from stages.rounds.prefill_sources import masks_of_dataset
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
-from storage.workspace.records import ClientRequest, Origin, Round, RoundSpec, RoundState, TaskSpec
+from storage.workspace.records import SHOW_NOTES, ClientRequest, Origin, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.workspace import Workspace
 
 PAPER_IMAGES = 500
@@ -54,6 +54,8 @@ class AuditRequest:
 class AuditFigures:
     """Comparison of masks before and after people improved them. A mask that they rejected counts with an IoU of 0."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     images: int
     """Number of images that were answered and began with masks."""
     masks: int
@@ -61,12 +63,15 @@ class AuditFigures:
     unchanged: int
     """Number of masks that were left as they were."""
     rejected: int
+    """Number of masks that were rejected."""
     added: int
     """Number of masks that annotators made anew; they are not compared."""
     above_90: Estimate | None
     """Fraction of the masks with an IoU above 0.9; None without masks."""
     above_75: Estimate | None
+    """Fraction of the masks with an IoU above 0.75; None without masks."""
     mean_iou: Estimate | None
+    """Mean IoU of the masks before and after; None without masks."""
     histogram: tuple[int, ...]
     """Number of masks in each of `BINS` equal bins of IoU, from 0 to 1."""
 

@@ -21,7 +21,7 @@ from storage.errors import InvalidInput, StoreError
 from storage.protocol.inputs import ImageSet, MaskKey, PlanKind, ShardAddress, image_inputs, withdrawn_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_key
-from storage.workspace.records import Round
+from storage.workspace.records import SHOW_NOTES, Round
 from storage.workspace.workspace import Workspace
 
 MAX_IMAGES = 256
@@ -32,7 +32,10 @@ MAX_IMAGES = 256
 class ClosedRound:
     """Result of closing a round."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     round_id: str
+    """Id of the round."""
     plan_id: str
     """Id of the plan whose shards hold the masks; empty for a round without submissions."""
     images: int

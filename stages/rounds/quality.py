@@ -15,7 +15,7 @@ from stages.rounds.agreement import Estimate, estimate, match
 from stages.rounds.answers import Answer, choose_submissions, read_answers
 from stages.rounds.audit import AuditFigures, compare
 from stages.rounds.review import ReviewFigures, count_review
-from storage.workspace.records import Origin, Round, RoundProgress
+from storage.workspace.records import SHOW_NOTES, Origin, Round, RoundProgress
 from storage.workspace.workspace import Workspace
 
 
@@ -23,12 +23,18 @@ from storage.workspace.workspace import Workspace
 class Figures:
     """Numbers of a set of answers: those of an annotator, of a round, or of the images that began empty."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     answers: int
     """Number of submissions that count."""
     masks_made: int
+    """Number of masks that annotators made anew."""
     prefill_accepted: int
+    """Number of prefilled masks that were kept as they were."""
     prefill_edited: int
+    """Number of prefilled masks that were changed."""
     prefill_rejected: int
+    """Number of prefilled masks that were rejected."""
     active_s: float
     """Active seconds, gaps between inputs capped."""
     masks_per_hour: float | None
@@ -38,13 +44,17 @@ class Figures:
     mean_s: float | None
     """Mean active seconds of a made mask alone, without the search for it; None where none was made."""
     median_s: float | None
+    """Median of the active seconds of a made mask alone; None where none was made."""
     p90_s: float | None
+    """90th percentile of the active seconds of a made mask alone; None where none was made."""
     masks_per_image: float | None
     """Masks of an answer that were made or kept; None without answers."""
     seconds_per_image: float | None
     """Active seconds of an answer, whatever was done; with the masks per image, what prefilling saves or costs."""
     clicks_per_mask: float | None
+    """Clicks of a made mask; None where none was made."""
     strokes_per_mask: float | None
+    """Brush strokes of a made mask; None where none was made."""
     simulated: bool
     """Whether any of the seconds are those of a simulated annotator's time model."""
 
@@ -53,9 +63,14 @@ class Figures:
 class AnnotatorFigures:
     """Numbers of one annotator in a round."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     annotator: str
+    """Name of the annotator."""
     figures: Figures
+    """Numbers of the annotator's answers."""
     skips: int
+    """Number of tasks that the annotator skipped."""
     skip_rate: float
     """Fraction of the annotator's tasks that were skipped, in [0, 1]."""
     agreement: Estimate | None
@@ -68,17 +83,26 @@ class AnnotatorFigures:
 class RoundReport:
     """All numbers of a round."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     round_id: str
+    """Id of the round."""
     stage: str
+    """Stage of the engine: assisted_manual or semi_automatic."""
     name: str
+    """Name for people; empty for none."""
     state: str
+    """State of the round: open, paused, closing, closed or cancelled."""
     progress: RoundProgress
+    """Tasks and slots, by what became of them."""
     total: Figures
+    """Numbers of all answers."""
     prefilled: Figures | None
     """Numbers of the images that began with masks; None where none did."""
     empty: Figures | None
     """Numbers of the images that began empty, in a round where others did not; None in other rounds."""
     annotators: tuple[AnnotatorFigures, ...]
+    """Numbers of each annotator, by name."""
     agreement: Estimate | None
     """Fraction of masks that have a partner, over pairs of annotators; None without overlapped images."""
     matched_iou: Estimate | None

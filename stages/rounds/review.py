@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.rounds.answers import Answer
+from storage.workspace.records import SHOW_NOTES
 from storage.workspace.workspace import Workspace
 
 
@@ -12,17 +13,22 @@ from storage.workspace.workspace import Workspace
 class ReviewFigures:
     """Numbers of the review of a round. Of several answers of a reviewer to one question, the newest counts."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     accepted: int
     """Number of submissions that were accepted as they are."""
     fixed: int
     """Number of submissions that a reviewer's fix took the place of."""
     sent_back: int
+    """Number of submissions that were sent back."""
     good_masks: int
     """Number of verdicts that a mask is good."""
     bad_masks: int
+    """Number of verdicts that a mask is not good."""
     complete_images: int
     """Number of verdicts that no object is missing."""
     incomplete_images: int
+    """Number of verdicts that an object is missing."""
     unsure: int
     """Number of verdicts that say neither yes nor no."""
     fix_s: float

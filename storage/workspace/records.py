@@ -8,6 +8,9 @@ from typing import Any
 
 from storage.rle import Rle
 
+SHOW_NOTES: Mapping[str, bool] = {"use_attribute_docstrings": True}
+"""Settings by which pydantic tells the notes under the fields of a dataclass, as in the HTTP interface's document."""
+
 
 class Role(StrEnum):
     """Role of a user; each role may do all that the roles before it may."""
@@ -60,8 +63,12 @@ class Origin(StrEnum):
 class User:
     """Account of a person or of a simulated annotator."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     name: str
+    """Name of the account, unique."""
     role: Role
+    """Role, which says what the account may do."""
     has_password: bool
     """Whether a password opens the account; False for the one user of a laptop and for simulated annotators."""
     disabled: bool
@@ -69,6 +76,7 @@ class User:
     paused: bool
     """Whether the user gets no new tasks for now; tasks that the user holds can still be finished."""
     created_at: datetime
+    """Time at which the account was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +167,14 @@ class Round:
 class RoundProgress:
     """Numbers of a round's tasks and slots. A task with an overlap of three has three slots."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     round_id: str
+    """Id of the round."""
     tasks: int
+    """Number of images."""
     slots: int
+    """Number of answers that the round wants."""
     done: int
     """Number of slots that hold a submission."""
     leased: int
@@ -247,6 +260,8 @@ class StoredOperation(Operation):
 class AppendResult:
     """Result of storing operations."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     stored: tuple[str, ...]
     """Ids of the operations that were new."""
     known: tuple[str, ...]
@@ -265,32 +280,48 @@ class AppendResult:
 class Branch:
     """Line of late work: operations that came with a stale token or a stale revision."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     branch: str
+    """Name of the branch, unique."""
     task_id: int
+    """Task that was worked on."""
     annotator: str
+    """Annotator who did the work."""
     session: str
+    """Name of the page or program that sent the operations."""
     reason: str
     """Reason why the operations could not join the annotator's main line."""
     fork_revision: int
     """Revision of the main line that the branch continues."""
     revision: int
+    """Revision of the branch, counted on from where it began."""
     state: str
     """State: open, merged or dismissed."""
     created_at: datetime
+    """Time at which the first of the operations came."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """Finished work of one annotator on one task: the main line up to a revision."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     submission_id: int
+    """Id of the submission."""
     task_id: int
+    """Task that was worked on."""
     annotator: str
+    """Annotator who did the work."""
     revision: int
+    """Revision of the main line that was submitted."""
     submitted_at: datetime
+    """Time of submitting."""
     state: str
     """State: submitted, accepted, sent_back or withdrawn."""
     masks: int
+    """Number of masks."""
     fixes: int | None
     """Submission that this one takes the place of, as a reviewer's fix; None for an annotator's own work."""
 
@@ -299,26 +330,41 @@ class Submission:
 class Verdict:
     """Answer of a reviewer to one question about a submission."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     verdict_id: int
+    """Id of the verdict."""
     submission_id: int
+    """Submission that the verdict is about."""
     mask: str
     """Name of the mask; empty for a verdict about the whole image."""
     reviewer: str
+    """Reviewer who answered."""
     question: str
     """Question: mask_good or nothing_missing."""
     answer: str
     """Answer: yes, no or unsure."""
     note: str
+    """Remark of the reviewer; empty for none."""
     created_at: datetime
+    """Time of the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEntry:
     """Entry of the audit log: who did what to what."""
 
+    __pydantic_config__ = SHOW_NOTES
+
     number: int
+    """Place in the log, from 1."""
     at: datetime
+    """Time of the act."""
     actor: str
+    """Account that acted, or `command line`."""
     action: str
+    """What was done."""
     subject: str
+    """What it was done to."""
     details: Mapping[str, Any]
+    """Further facts, by the kind of the act."""

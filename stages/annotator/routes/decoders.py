@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from engine.interactive import batched, refine, zoom
 from stages.annotator.access import Annotator
 from stages.annotator.decoders import find_runtime
 from stages.annotator.routes.images import keep_for_ever
-from stages.annotator.schemas import ShortText
+from stages.annotator.schemas import ShortText, View
 from stages.annotator.server import TheClicks
 from storage.errors import NotFound
 
@@ -20,10 +20,11 @@ router = APIRouter(prefix="/api/decoder", tags=["decoders"])
 ModelId = Annotated[ShortText | None, Query(description="Model; the server's default if left out.")]
 
 
-class DecoderView(BaseModel):
+class DecoderView(View):
     """A model's decoder, and the constants of the prediction around it."""
 
     model_id: str
+    """Model version that the decoder belongs to."""
     sha256: str = Field(description="SHA-256 of the ONNX model; empty where prompts are decoded on the server alone.")
     runtime: str = Field(description="Path of onnxruntime-web; empty where the server was built without it.")
     reason: str = Field(description="Why prompts are decoded on the server alone; empty where they need not be.")

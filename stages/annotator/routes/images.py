@@ -6,11 +6,11 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from stages.annotator.access import Annotator
 from stages.annotator.errors import Refusal
-from stages.annotator.schemas import Body, ImageId, ShortText
+from stages.annotator.schemas import Body, ImageId, ShortText, View
 from stages.annotator.server import TheClicks
 
 router = APIRouter(prefix="/api/images", tags=["images"])
@@ -20,14 +20,18 @@ MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 ModelId = Annotated[ShortText | None, Query(description="Model; the server's default if left out.")]
 
 
-class ImageView(BaseModel):
+class ImageView(View):
     """Facts about an image, and the windows on which a model sees it."""
 
     image_id: str
+    """Id of the image."""
     width: int
+    """Width of the image, in pixels."""
     height: int
+    """Height of the image, in pixels."""
     sha256: str = Field(description="SHA-256 of the stored file, which answers and embeddings carry as well.")
     model_id: str
+    """Model version that the windows and the embedding belong to."""
     input_side: int = Field(description="Side of the model's input, in pixels.")
     embedding_shape: list[int] = Field(description="Channels, height and width of an embedding.")
     windows: list[list[int]] = Field(description="Windows x0, y0, x1, y1 in pixels; the first is the whole image.")
@@ -41,10 +45,11 @@ class PrepareBody(Body):
     model: ShortText | None = Field(default=None, description="Model; the server's default if left out.")
 
 
-class PrepareView(BaseModel):
+class PrepareView(View):
     """Whether an image is encoded already."""
 
     is_ready: bool
+    """Whether a first click is answered at once."""
 
 
 @router.get("/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})

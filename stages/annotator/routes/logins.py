@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from stages.annotator.access import CurrentLogin, Login
-from stages.annotator.schemas import Body, Done, ShortText
+from stages.annotator.schemas import Body, Done, ShortText, View
 from stages.annotator.server import Server, TheServer
 
 router = APIRouter(prefix="/api", tags=["logins"])
@@ -16,31 +16,39 @@ class PasswordBody(Body):
     """Name and password of an account."""
 
     name: ShortText
+    """Name of the account."""
     password: ShortText
+    """Password of the account."""
 
 
 class LinkBody(Body):
     """One-time token of the link that `gigamask annotate` prints."""
 
     token: ShortText
+    """Token of the link."""
 
 
-class LoginView(BaseModel):
+class LoginView(View):
     """Who is logged in."""
 
     name: str
+    """Name of the account."""
     role: str
+    """Role of the account: annotator, reviewer or lead."""
     mode: str = Field(description="laptop: one account without a password; team: accounts.")
     csrf_token: str = Field(description="Value of the header X-CSRF-Token of every request that changes something.")
 
 
-class HealthView(BaseModel):
+class HealthView(View):
     """Whether the server answers, and how much waits."""
 
     healthy: bool
+    """True: the server answers."""
     models: list[str] = Field(description="Ids of the models, the default first.")
     prompts_waiting: int
+    """Number of prompts that wait to be decoded."""
     images_waiting: int
+    """Number of images that wait to be encoded."""
 
 
 @router.post("/login")

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from engine.interactive import edits
 from engine.interactive.segment import Click
 from stages.annotator.access import Annotator
-from stages.annotator.schemas import Body, Coordinate, ImageId, MaskBody, MaskView, ShortText
+from stages.annotator.schemas import Body, Coordinate, ImageId, MaskBody, MaskView, ShortText, View
 from stages.annotator.server import Clicks, TheClicks
 from stages.annotator.sessions import AskedPrompt, Basis, Continued, Prediction, Scribble, merge
 from storage.errors import InvalidInput
@@ -29,7 +29,9 @@ class ClickBody(Body):
     """One click, in image pixels; the middle of the pixel in column c is c + 0.5."""
 
     x: Coordinate
+    """Distance from the image's left edge, in pixels."""
     y: Coordinate
+    """Distance from the image's upper edge, in pixels."""
     positive: bool = Field(default=True, description="False marks a place that does not belong to the object.")
 
 
@@ -40,24 +42,30 @@ class ScribbleBody(Body):
         list[Annotated[list[Coordinate], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=10_000)
     ] = Field(description="Points [x, y] along the stroke, in image pixels.")
     positive: bool = True
+    """False marks a place that does not belong to the object."""
 
 
 class ContinuedBody(Body):
     """Candidate of an earlier prediction, whose logits the prompt continues."""
 
     prediction_id: ShortText
+    """Id of the prediction."""
     candidate: int = Field(ge=0, le=10)
+    """Place of the candidate among those of the prediction, from 0."""
 
 
 class PromptBody(Body):
     """Prompt for one object."""
 
     clicks: Annotated[list[ClickBody], Field(max_length=64)] = Field(default=[])
+    """Clicks on the object and beside it."""
     box: Annotated[list[Coordinate], Field(min_length=4, max_length=4)] | None = Field(
         default=None, description="x0, y0, x1, y1 in image pixels."
     )
     scribbles: Annotated[list[ScribbleBody], Field(max_length=64)] = Field(default=[])
+    """Scribbles on the object and beside it."""
     continued: ContinuedBody | None = None
+    """Candidate to continue; null for a first prompt."""
     mask: MaskBody | None = Field(
         default=None, description="Mask to refine; used where `continued` is left out or its logits are gone."
     )
@@ -81,29 +89,37 @@ class RefineBody(PromptBody):
     """Prompt that refines a mask."""
 
     mask: MaskBody
+    """Mask to refine."""
 
 
-class CandidateView(BaseModel):
+class CandidateView(View):
     """One mask offered for a prompt."""
 
     rle: MaskView
+    """Pixels of the mask."""
     predicted_iou: float
+    """The model's own estimate of the mask's IoU, in [0, 1]."""
     stability_score: float
+    """Stability of the mask, in [0, 1]."""
 
 
-class PredictionView(BaseModel):
+class PredictionView(View):
     """Answer to a prompt."""
 
     prediction_id: str = Field(description="To continue this prediction with the next click.")
     image_sha256: str
+    """SHA-256 of the image's stored file."""
     model_id: str
+    """Model version that answered."""
     candidates: list[CandidateView] = Field(
         description="Masks, best first: three for a lone click. A refined mask comes first as changed around the "
         "clicks alone, then as the model sees the whole of it."
     )
     basis: Basis = Field(description="What the prediction continued: none, logits of a prediction, or a mask.")
     waited_ms: float
+    """Time that the prompt waited for its turn, in milliseconds."""
     decoded_ms: float
+    """Time that decoding took, in milliseconds."""
     batch: int = Field(description="Number of prompts that were decoded together.")
 
 
@@ -111,7 +127,9 @@ class WandBody(Body):
     """A point in a flat region."""
 
     x: Coordinate
+    """Distance from the image's left edge, in pixels."""
     y: Coordinate
+    """Distance from the image's upper edge, in pixels."""
     tolerance: int = Field(default=12, ge=0, le=edits.MAX_TOLERANCE, description="Grey levels of each channel.")
 
 
@@ -119,19 +137,23 @@ class MasksBody(Body):
     """Several masks of the image."""
 
     masks: Annotated[list[MaskBody], Field(min_length=2, max_length=MAX_MASKS)]
+    """The masks."""
 
 
 class SubtractBody(Body):
     """A mask, and what is taken from it."""
 
     mask: MaskBody
+    """Mask to take from."""
     other: MaskBody
+    """Mask to take away."""
 
 
 class OneMaskBody(Body):
     """A mask of the image."""
 
     mask: MaskBody
+    """The mask."""
 
 
 class CleanBody(OneMaskBody):

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from fastapi.encoders import jsonable_encoder
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, Field
 
 from stages.annotator.access import Annotator
 from stages.annotator.errors import Refusal
 from stages.annotator.routes.tasks import TokenBody
-from stages.annotator.schemas import Body, Done, ShortText, TaskId, TaskMaskView, TaskStateView
+from stages.annotator.schemas import Body, Done, ShortText, TaskId, TaskMaskView, TaskStateView, View
 from stages.annotator.server import Server, TheServer
 from storage.errors import NotFound
 from storage.workspace.checking import MAX_OPERATIONS
@@ -29,10 +29,15 @@ class OperationBody(Body):
     op_id: ShortText = Field(description="UUID of version 7, made by the client; sending it twice is harmless.")
     session: ShortText = Field(description="Name of the page, new each time that it is opened.")
     sequence: int = Field(ge=0, le=2**31 - 1)
+    """Number of the operation within its session, from 0."""
     base_revision: int = Field(ge=0, le=2**31 - 1)
+    """Revision of the line that the operation was made on."""
     kind: Kind
+    """Kind of the operation."""
     payload: dict[str, Any] = Field(default={})
+    """Content, which depends on the kind."""
     client_time: AwareDatetime
+    """Time of the action by the client's clock."""
 
     def operation(self) -> Operation:
         """Return the operation for the workspace, which checks it against its task."""
@@ -43,31 +48,41 @@ class OperationsBody(Body):
     """Operations of a lease, in their order."""
 
     token: ShortText
+    """Secret of the lease."""
     operations: Annotated[list[OperationBody], Field(min_length=1, max_length=MAX_OPERATIONS)]
+    """Operations, oldest first."""
 
 
-class LineOperation(BaseModel):
+class LineOperation(View):
     """An operation of an annotator's line; those that change no mask are left out."""
 
     op_id: str
+    """Id of the operation."""
     kind: str
+    """Kind of the operation."""
     payload: dict[str, Any]
+    """Content, which depends on the kind."""
     revision: int = Field(description="Revision of the line after the operation.")
 
 
-class LineView(BaseModel):
+class LineView(View):
     """Prefilled masks and operations, from which a client computes every state of a line, for undo without asking."""
 
     task_id: int
+    """Id of the task."""
     given: list[TaskMaskView]
+    """Masks that the line begins with."""
     operations: list[LineOperation]
+    """Operations, oldest first."""
 
 
-class BranchComparison(BaseModel):
+class BranchComparison(View):
     """A branch beside the main line, for the merge view."""
 
     branch: TaskStateView
+    """State of the branch."""
     main: TaskStateView
+    """State of the annotator's main line."""
     common: TaskStateView = Field(description="State of the main line where the branch began.")
 
 

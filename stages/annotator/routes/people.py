@@ -46,7 +46,9 @@ def read_leases_of_user(name: UserName, user: Lead, server: TheServer) -> list[L
 
 @router.get("/audit")
 def read_audit_log(
-    user: Lead, server: TheServer, newest: Annotated[int, Query(ge=1, le=10_000)] = 100
+    user: Lead,
+    server: TheServer,
+    newest: Annotated[int, Query(ge=1, le=10_000, description="Largest number of entries.")] = 100,
 ) -> list[AuditEntry]:
     """Read the newest entries of the audit log, oldest first."""
     return server.workspace.audit_log(newest=newest)

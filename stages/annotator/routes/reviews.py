@@ -6,17 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from stages.annotator.access import Reviewer
-from stages.annotator.schemas import (
-    Body,
-    Done,
-    LeaseView,
-    ShortText,
-    TaskMaskView,
-    TaskStateView,
-)
+from stages.annotator.schemas import Body, Done, LeaseView, ShortText, TaskMaskView, TaskStateView, View
 from stages.annotator.server import Server, TheServer
 from storage.workspace.fold import TaskState
 from storage.workspace.records import Submission, Verdict
@@ -24,18 +17,24 @@ from storage.workspace.records import Submission, Verdict
 router = APIRouter(prefix="/api", tags=["reviews"])
 
 Question = Literal["mask_good", "nothing_missing"]
-SubmissionId = Annotated[int, Path(ge=1, le=2**53)]
+QuestionAsked = Annotated[Question, Path(description="Question of the queue.")]
+SubmissionId = Annotated[int, Path(ge=1, le=2**53, description="Id of a submission.")]
 RoundFilter = Annotated[ShortText | None, Query(description="Only submissions of this round; all if left out.")]
 
 
-class ReviewItem(BaseModel):
+class ReviewItem(View):
     """One question about one submission."""
 
     submission: Submission
+    """Submission in question."""
     image_id: str
+    """Id of the submission's image."""
     height: int
+    """Height of the image, in pixels."""
     width: int
+    """Width of the image, in pixels."""
     question: Question
+    """The question."""
     mask: TaskMaskView | None = Field(description="Mask in question; null where the whole image is.")
     masks: list[TaskMaskView] = Field(description="All masks of the image; empty where one mask is in question.")
     probability: float | None = Field(
@@ -47,27 +46,32 @@ class VerdictBody(Body):
     """Answer to one question; the newest answer of a reviewer counts."""
 
     submission_id: int = Field(ge=1, le=2**53)
+    """Submission that the answer is about."""
     question: Question
+    """The question."""
     answer: Literal["yes", "no", "unsure"]
+    """The answer."""
     mask: Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")] = Field(
         default="", description="Name of the mask; empty for the whole image."
     )
     note: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] = ""
+    """Remark for others; empty for none."""
 
 
 class ReasonBody(Body):
     """Why a submission is sent back."""
 
     reason: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+    """Reason, which the annotator is shown."""
 
 
 @router.get("/reviews/{question}")
 def read_review_queue(
-    question: Question,
+    question: QuestionAsked,
     user: Reviewer,
     server: TheServer,
     round_id: RoundFilter = None,
-    count: Annotated[int, Query(ge=1, le=100)] = 10,
+    count: Annotated[int, Query(ge=1, le=100, description="Largest number of questions.")] = 10,
 ) -> list[ReviewItem]:
     """Read the next questions for this reviewer about others' submissions in open and paused rounds, each asked once.
 

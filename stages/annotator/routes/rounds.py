@@ -57,15 +57,20 @@ class OpenBody(RequestBody):
         default="assisted_manual", description="A semi-automatic round begins with the fully automatic masks."
     )
     name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
+    """Name for people; empty for none."""
     guidelines: LongText = Field(default="", description="Text that annotators are shown; the stage's own if empty.")
     images: int = Field(default=100, ge=1, le=MAX_IMAGES)
+    """Largest number of images."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of what is random: the order, and which images are overlapped."""
     overlap: int = Field(default=1, ge=1, le=20, description="Number of annotators who see an overlapped image.")
     overlap_fraction: float = Field(default=1.0, ge=0, le=1)
+    """Fraction of the images that are overlapped."""
     empty_fraction: float = Field(
         default=0.0, ge=0, le=0.99, description="Fraction of a semi-automatic round's images that begin empty."
     )
     priority: int = Field(default=0, ge=-1000, le=1000)
+    """Priority among open rounds; tasks of higher priorities are given out first."""
     model: ShortText | None = Field(default=None, description="Model that answers prompts; the default if left out.")
 
 
@@ -73,6 +78,7 @@ class ExtendBody(RequestBody):
     """How many images to add to a round, chosen and overlapped as the round's first ones."""
 
     images: int = Field(ge=1, le=MAX_IMAGES)
+    """Largest number of images to add."""
 
 
 @router.get("")

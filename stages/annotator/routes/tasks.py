@@ -36,12 +36,14 @@ class TokenBody(Body):
     """Token of a lease."""
 
     token: ShortText
+    """Secret of the lease."""
 
 
 class SkipBody(TokenBody):
     """Token of a lease, and why its task is skipped."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
+    """Reason for skipping, which the lead can read."""
 
 
 class SubmitBody(TokenBody):
