@@ -93,15 +93,15 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
 
 
 @flow(name="masks")
-def mask_dataset(config: RunSettings) -> RunResult:
-    """Run the fully automatic stage on the images that a dataset holds.
+def mask_dataset(config: RunSettings, *, only_unmasked: bool = False) -> RunResult:
+    """Run the fully automatic stage on the images that a dataset holds, or on those that no model has masked.
 
     Raises:
         ShardsMissing: Some mask shards failed. The error is raised after all other work is done.
     """
     started = time.monotonic()
     try:
-        results = masks(config)
+        results = masks(config, only_unmasked=only_unmasked)
     finally:
         fold(config.dataset)
     page = report(config.dataset)
@@ -143,14 +143,14 @@ def ingest(photos: list[str], config: RunConfig) -> IngestReport:
 
 
 @task(name="masks")
-def masks(config: RunConfig) -> list[PlanResult]:
+def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]:
     """Turn image shards into mask shards with Ray.
 
     Returns:
         Result of each plan, which names the shards that failed.
     """
     dataset = Dataset.open(config.dataset)
-    plans, pool = _plan(dataset, config)
+    plans, pool = _plan(dataset, config, only_unmasked=only_unmasked)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
     with reporter("masks") as progress:
         watch = _Watch(dataset, progress)
@@ -170,11 +170,12 @@ def report(dataset_uri: str) -> str:
     return str(write_report(dataset, report_path(dataset)))
 
 
-def _plan(dataset: Dataset, config: RunConfig) -> tuple[list[Plan], PoolConfig]:
+def _plan(dataset: Dataset, config: RunConfig, *, only_unmasked: bool = False) -> tuple[list[Plan], PoolConfig]:
     """Plan the mask shards and tell the pool how much memory the model needs; the model is freed on return."""
     model = load_model(config.model)
     needed = config.pool.worker_memory_bytes or expected_memory_bytes(model)
-    return plan_masks(dataset, model, config.generate), replace(config.pool, worker_memory_bytes=needed)
+    plans = plan_masks(dataset, model, config.generate, only_unmasked=only_unmasked)
+    return plans, replace(config.pool, worker_memory_bytes=needed)
 
 
 class _Watch:

@@ -30,6 +30,7 @@ from flows.cli import (
     rounds,
     run,
     scenes,
+    serve,
     train_seed,
     training,
     users,
@@ -51,6 +52,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.upgrade,
     ],
     "Models": [evaluate.evaluate, training.train, retrain.retrain, loop.loop, lineage.lineage, train_seed.train_seed],
+    "Run the engine": [serve.serve],
     "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }

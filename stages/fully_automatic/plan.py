@@ -26,7 +26,12 @@ BATCH_SETTINGS = ("points_per_batch", "crops_per_batch")
 
 
 def plan_masks(
-    dataset: Dataset, model: Model, config: GenerateConfig, *, images_per_shard: int | None = None
+    dataset: Dataset,
+    model: Model,
+    config: GenerateConfig,
+    *,
+    images_per_shard: int | None = None,
+    only_unmasked: bool = False,
 ) -> list[Plan]:
     """Return the plans that mask every image of the dataset with this model and config, oldest first.
 
@@ -34,21 +39,42 @@ def plan_masks(
     plan covers get a new plan. Unless `images_per_shard` is given, the number of photos that were planned together with
     an image shard decides the length of its ranges. For example, 20 photos make 20 mask shards, 1,000 photos make 63
     shards of 16 images, and 16,384 or more photos make shards of 256. Copies of images that another shard holds are
-    left out, as are erased images.
+    left out, as are erased images, and with `only_unmasked` the images that another model or other settings masked.
     """
     dataset.fold()  # decides which images are copies
     settings = plan_settings(model, config)
-    plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS and plan.settings == settings]
-    fresh = _uncovered(dataset, plans, images_per_shard)
+    every = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS]
+    plans = [plan for plan in every if plan.settings == settings]
+    masked = _finished_shards(dataset, [plan for plan in every if plan not in plans]) if only_unmasked else []
+    fresh = _uncovered(dataset, [shard for plan in plans for shard in plan.shards] + masked, images_per_shard)
     if fresh:
         plans.append(dataset.new_plan(PlanKind.MASKS, [PlannedShard.from_inputs(images) for images in fresh], settings))
     return plans
 
 
-def _uncovered(dataset: Dataset, plans: Sequence[Plan], images_per_shard: int | None) -> list[ImageRange | ImageSet]:
-    """List the images that none of the plans masks, cut into the inputs of mask shards."""
+def count_unmasked_images(dataset: Dataset) -> int:
+    """Count the images without finished masks of the fully automatic stage, whatever the model and the settings."""
+    dataset.fold()
+    plans = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS]
+    return sum(len(images.places) for images in _uncovered(dataset, _finished_shards(dataset, plans), None))
+
+
+def _finished_shards(dataset: Dataset, plans: Sequence[Plan]) -> list[PlannedShard]:
+    """List the shards of the fully automatic stage that are made."""
+    automatic = [plan for plan in plans if plan.settings.get("stage") == Stage.FULLY_AUTOMATIC]
+    finished: list[PlannedShard] = []
+    for plan in automatic:
+        missing = {(shard.name, shard.generation) for shard in dataset.missing(plan)}
+        finished += [shard for shard in plan.shards if (shard.name, shard.generation) not in missing]
+    return finished
+
+
+def _uncovered(
+    dataset: Dataset, shards: Sequence[PlannedShard], images_per_shard: int | None
+) -> list[ImageRange | ImageSet]:
+    """List the images that none of the shards masks, cut into the inputs of mask shards."""
     planned: dict[str, list[Images]] = {}
-    for images in (images for plan in plans for shard in plan.shards for images in image_inputs(shard.inputs)):
+    for images in (images for shard in shards for images in image_inputs(shard.inputs)):
         planned.setdefault(image_shard(images).lineage, []).append(images)
     duplicates, erasures = dataset.duplicates(), dataset.erasures()
     uncovered: list[ImageRange | ImageSet] = []

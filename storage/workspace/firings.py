@@ -24,8 +24,8 @@ LEASE_S = 60.0
 """Seconds that the lease of a firing lasts after it was taken or extended."""
 RETRY_S = 600.0
 """Seconds after which work that failed may be taken again."""
-MAX_ATTEMPTS = 3
-"""Number of times that the work of one key is begun."""
+MAX_ATTEMPTS = 10
+"""Number of times that the work of one key is begun, if its process is killed or it fails."""
 
 
 class FiringState(StrEnum):
@@ -125,6 +125,14 @@ class Firings:
         with self._database.write() as connection:
             done = update(FIRINGS).where(mine).values(state=state, ended_at=now(), result=dict(result))
             return connection.execute(done).rowcount == 1
+
+    def release(self, token: str) -> None:
+        """Give up work that was stopped on purpose: others may take it at once, and this attempt does not count."""
+        mine = and_(FIRINGS.c.token == token, FIRINGS.c.state == FiringState.RUNNING)
+        with self._database.write() as connection:
+            connection.execute(
+                update(FIRINGS).where(mine).values(state=FiringState.LOST, attempts=FIRINGS.c.attempts - 1)
+            )
 
     def find(self, job: str, key: str) -> Firing | None:
         """Read one firing; None where nobody took the key."""

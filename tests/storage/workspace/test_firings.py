@@ -57,9 +57,9 @@ def test_killed_work_is_lost_and_may_be_taken_again_a_few_times(workspace: Works
     assert second not in (None, first)
     assert not workspace.firings.extend(first), "the first has lost its lease"
     assert not workspace.firings.end(first, {"model": "late"})
-    assert take("retraining", "k", "third", lease_s=-1) is not None
-    assert MAX_ATTEMPTS == 3
-    assert take("retraining", "k", "fourth") is None
+    for _ in range(MAX_ATTEMPTS - 2):
+        assert take("retraining", "k", "next", lease_s=-1) is not None
+    assert take("retraining", "k", "one too many") is None
     assert workspace.firings.lost() == []
     assert workspace.firings.find("retraining", "k").state is FiringState.LOST
 
@@ -79,3 +79,11 @@ def test_failed_work_is_tried_again_after_a_while(workspace: Workspace) -> None:
     assert again is not None
     assert workspace.firings.extend(again)
     assert workspace.firings.find("retraining", "k").attempts == 2
+
+
+def test_work_that_was_stopped_on_purpose_may_be_taken_at_once_and_as_often_as_wanted(workspace: Workspace) -> None:
+    for _ in range(MAX_ATTEMPTS + 1):
+        token = workspace.firings.take("retraining", "k", "a")
+        assert token is not None
+        workspace.firings.release(token)
+    assert [each.key for each in workspace.firings.lost()] == ["k"]

@@ -1,0 +1,190 @@
+"""The data engine as one straight line: what comes next, from the state of the dataset and the workspace alone.
+
+state -> next step -> the flow that does it
+
+No process waits for people: each call does at most one thing, and the next call sees what became of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from prefect import flow
+
+from flows.config.serve import EnginePolicy, ServeSettings
+from flows.firing import Fired, fire
+from flows.jobs import (
+    MASKS,
+    RETRAINING,
+    SettingsOfJobs,
+    count_accepted_masks,
+    has_unmasked_images,
+    mask_with,
+    masks_at_last_retraining,
+    retrain_with,
+)
+from storage.dataset import Dataset
+from storage.workspace.records import RoundState
+from storage.workspace.workspace import Workspace
+
+ENGINE = "engine"
+"""Name of the job that opens and closes rounds."""
+
+
+class Step(StrEnum):
+    """Step of the engine."""
+
+    INGEST = "ingest"
+    """Waiting for photos: the dataset holds no image."""
+    CLOSE = "close"
+    """Closing a round whose tasks are all done."""
+    RETRAIN = "retrain"
+    WAIT = "wait"
+    """Waiting for people: tasks of a round are left."""
+    ASSISTED_MANUAL = "assisted_manual"
+    """Opening an assisted-manual round."""
+    SEMI_AUTOMATIC = "semi_automatic"
+    """Opening a semi-automatic round."""
+    FULLY_AUTOMATIC = "fully_automatic"
+    """Making automatic masks on the images that have none."""
+    STOP = "stop"
+    """Nothing is left to do until photos or a larger budget come."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineState:
+    """State of the dataset and the workspace, as far as the next step depends on it."""
+
+    images: int
+    """Number of images of the dataset."""
+    unasked_images: int
+    """Number of images that no round asks about."""
+    unmasked_images: bool
+    """Whether the fully automatic stage has images left."""
+    accepted_masks: int
+    """Number of masks that people made or kept in closed rounds."""
+    masks_at_last_retraining: int
+    """Number of accepted masks when the last retraining began; 0 before the first."""
+    finished_rounds: tuple[str, ...]
+    """Ids of open rounds whose tasks are all done."""
+    tasks_left: int
+    """Number of answers that other open rounds want."""
+    person_hours: float
+    """Active time of people in closed rounds, in hours; simulated annotators are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """Next step of the engine, and why."""
+
+    step: Step
+    reason: str
+    round_id: str = ""
+    """Id of the round to close."""
+
+
+def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
+    """Decide what comes next."""
+    # People's work is taken home first, and teaches the model
+    if not state.images:
+        return NextStep(step=Step.INGEST, reason="the dataset holds no image; `gigamask ingest PHOTOS` adds some")
+    if state.finished_rounds:
+        return NextStep(step=Step.CLOSE, reason="all its tasks are done", round_id=state.finished_rounds[0])
+    new = state.accepted_masks - state.masks_at_last_retraining
+    if new >= policy.retrain_after:
+        return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
+    if state.tasks_left:
+        return NextStep(
+            step=Step.WAIT, reason=f"{state.tasks_left} answers are wanted; `gigamask annotate` serves them"
+        )
+
+    # The next round, until people have made enough masks, or the budget or the images end
+    why_no_round = _why_no_round(state, policy)
+    if not why_no_round:
+        stage = Step.ASSISTED_MANUAL if state.accepted_masks < policy.semi_automatic_after else Step.SEMI_AUTOMATIC
+        return NextStep(
+            step=stage, reason=f"{state.accepted_masks} masks are accepted, {state.unasked_images} images left"
+        )
+
+    # The rest is automatic
+    if state.unmasked_images:
+        return NextStep(step=Step.FULLY_AUTOMATIC, reason=f"no further round: {why_no_round}")
+    return NextStep(step=Step.STOP, reason=f"every image has automatic masks, and no further round: {why_no_round}")
+
+
+@flow(name="data-engine")
+def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
+    """Do the next thing, once, whoever asks for it.
+
+    Raises:
+        ValueError: The step failed; the message says why.
+        StoreError: The dataset or the workspace cannot be read or written.
+    """
+    dataset = Dataset.open(settings.dataset)
+    with Workspace.open(settings.workspace) as workspace:
+        state = read_state(dataset, workspace)
+        chosen = decide(state, settings.engine)
+        if chosen.step in (Step.INGEST, Step.WAIT, Step.STOP):
+            return Fired(job=ENGINE, key="", outcome="not due", reason=f"{chosen.step}: {chosen.reason}")
+        if chosen.step is Step.RETRAIN:
+            reached = state.masks_at_last_retraining + settings.engine.retrain_after
+            return fire(workspace, RETRAINING, f"masks:{reached}", lambda: retrain_with(settings))
+        if chosen.step is Step.FULLY_AUTOMATIC:
+            return fire(workspace, MASKS, f"engine:{state.images} images", lambda: mask_with(settings))
+        name = chosen.round_id or f"after {len(workspace.rounds.read_all())} rounds"
+        return fire(
+            workspace, ENGINE, f"{chosen.step}:{name}", lambda: _change_rounds(workspace, settings, chosen, name)
+        )
+
+
+def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
+    """Read the state that `decide` needs."""
+    from stages.rounds.open import asked_about
+
+    accepted = count_accepted_masks(dataset)  # folds
+    images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
+    sql = "SELECT coalesce(sum(active_s + search_s), 0) AS seconds FROM annotations WHERE NOT simulated"
+    (row,) = dataset.query(sql).to_pylist()
+    unfinished = (RoundState.OPEN, RoundState.PAUSED)
+    rounds = [each for each in workspace.rounds.read_all() if each.state in unfinished and "audit" not in each.settings]
+    progress = [workspace.rounds.progress(each.round_id) for each in rounds]
+    closing = [each.round_id for each in workspace.rounds.read_all() if each.state is RoundState.CLOSING]
+    return EngineState(
+        images=len(images),
+        unasked_images=len(images - asked_about(workspace)),
+        unmasked_images=has_unmasked_images(dataset),
+        accepted_masks=accepted,
+        masks_at_last_retraining=masks_at_last_retraining(workspace),
+        finished_rounds=(*closing, *(each.round_id for each in progress if each.done == each.slots)),
+        tasks_left=sum(each.slots - each.done for each in progress),
+        person_hours=row["seconds"] / 3600,
+    )
+
+
+def _why_no_round(state: EngineState, policy: EnginePolicy) -> str:
+    """Say why no further round is to be opened; empty where one is."""
+    if state.accepted_masks >= policy.fully_automatic_after:
+        return f"{state.accepted_masks} masks are accepted, {policy.fully_automatic_after} were wanted"
+    if policy.max_person_hours and state.person_hours >= policy.max_person_hours:
+        return f"people worked {state.person_hours:.1f} h, the budget was {policy.max_person_hours:g} h"
+    return "" if state.unasked_images else "every image was asked about"
+
+
+def _change_rounds(workspace: Workspace, settings: ServeSettings, chosen: NextStep, name: str) -> Mapping[str, Any]:
+    """Close a round, or open one under a name by which a second attempt finds it."""
+    from flows.assisted_manual import assisted_manual, close_round
+    from flows.semi_automatic import semi_automatic
+    from stages.rounds.open import RoundRequest
+
+    if chosen.step is Step.CLOSE:
+        return asdict(close_round(settings.dataset, settings.workspace, chosen.round_id))
+    there = [each for each in workspace.rounds.read_all() if each.name == name]
+    if there:
+        return {"round_id": there[0].round_id, "reason": "it was open already"}
+    request = RoundRequest(
+        stage=str(chosen.step), images=settings.engine.images_per_round, prefill=settings.prefill.prefill, name=name
+    )
+    if chosen.step is Step.SEMI_AUTOMATIC:
+        return asdict(semi_automatic(settings.dataset, settings.workspace, request))
+    return asdict(assisted_manual(settings.dataset, settings.workspace, request))

@@ -1,0 +1,189 @@
+"""The deployments of the engine: which flow runs when, for `gigamask serve` and for prefect.yaml.
+
+settings -> deployments -> Prefect's scheduler -> flows/jobs.py
+
+Prefect decides when a flow is called; our workspace decides whether it does anything (flows/firing.py).
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from httpx import HTTPError
+from prefect import Flow
+from prefect.deployments import run_deployment
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import PrefectException
+from prefect.runner import Runner
+from prefect.schedules import Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from flows import data_engine, jobs
+from flows.config.load import to_tree
+from flows.config.serve import ServeSettings
+from flows.progress import log
+from storage.dataset import Dataset
+from storage.errors import StoreError
+from storage.workspace.records import RoundState
+from storage.workspace.workspace import Workspace
+
+ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
+"""Time from which intervals are counted, so that a redeploy does not move the ticks."""
+QUERY_S = 5
+"""Seconds between two looks of the scheduler for due runs."""
+WATCH_S = 5.0
+"""Seconds between two looks for rounds that were closed and for work that was killed."""
+MAX_RUNS = 4
+"""Largest number of flow runs at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduled:
+    """One deployment: a flow with its schedule."""
+
+    name: str
+    flow: Flow[Any, Any]
+    cron: str = ""
+    """Times as a cron line; empty for an interval."""
+    every_s: float = 0.0
+    """Interval in seconds."""
+    job: str
+    """Name of the job whose killed work this deployment takes up."""
+    counts: bool = False
+    """Whether the flow counts masks, so that its schedule is only how often it looks."""
+
+    def parameters(self, settings: ServeSettings) -> dict[str, Any]:
+        """Return the parameters of the flow."""
+        schedule = {} if self.counts else {"cron": self.cron, "every_s": self.every_s}
+        return {"settings": to_tree(settings), **schedule}
+
+
+def list_deployments(settings: ServeSettings) -> list[Scheduled]:
+    """List the deployments that the settings ask for."""
+    retraining, masks, prefill = settings.retraining, settings.masks, settings.prefill
+    check_every_s = retraining.check_every_s if retraining.after_masks else 0.0
+    every = [
+        Scheduled(name="retrain-by-cron", flow=jobs.retrain, cron=retraining.cron, job=jobs.RETRAINING),
+        Scheduled(name="retrain-by-interval", flow=jobs.retrain, every_s=retraining.every_s, job=jobs.RETRAINING),
+        Scheduled(
+            name="retrain-after-masks",
+            flow=jobs.retrain_after_masks,
+            every_s=check_every_s,
+            job=jobs.RETRAINING,
+            counts=True,
+        ),
+        Scheduled(name="masks-by-cron", flow=jobs.mask_new_images, cron=masks.cron, job=jobs.MASKS),
+        Scheduled(name="masks-by-interval", flow=jobs.mask_new_images, every_s=masks.every_s, job=jobs.MASKS),
+        Scheduled(name="next-round-by-cron", flow=jobs.open_next_round, cron=prefill.cron, job=jobs.PREFILL),
+        Scheduled(name="next-round-by-interval", flow=jobs.open_next_round, every_s=prefill.every_s, job=jobs.PREFILL),
+        Scheduled(name="verify", flow=jobs.verify, cron=settings.verify.cron, job=jobs.VERIFY),
+        Scheduled(name="audit", flow=jobs.draw_audit, cron=settings.audit.cron, job=jobs.AUDIT),
+        Scheduled(
+            name="data-engine",
+            flow=data_engine.data_engine,
+            every_s=settings.engine.every_s,
+            job=data_engine.ENGINE,
+            counts=True,
+        ),
+    ]
+    return [each for each in every if each.cron or each.every_s]
+
+
+def make_deployment(each: Scheduled, settings: ServeSettings) -> RunnerDeployment:
+    """Make the deployment for Prefect.
+
+    Raises:
+        ValueError: A cron line or the time zone is wrong.
+    """
+    try:
+        if each.cron:
+            schedule = Schedule(cron=each.cron, timezone=settings.timezone)
+        else:
+            schedule = Schedule(interval=timedelta(seconds=each.every_s), timezone="UTC", anchor_date=ANCHOR)
+        return RunnerDeployment.from_flow(
+            each.flow,
+            each.name,
+            schedule=schedule,
+            parameters=each.parameters(settings),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+    except ValueError as error:
+        wanted = f"cron {each.cron!r} in {settings.timezone}" if each.cron else f"every {each.every_s} s"
+        raise ValueError(f"{each.name}: {wanted}: {' '.join(str(error).split())}") from error
+
+
+def serve_deployments(settings: ServeSettings, ready: Callable[[], None]) -> None:
+    """Run the deployments in this process until it is stopped.
+
+    Args:
+        settings: The settings.
+        ready: Function that is called once the schedules are registered.
+
+    Raises:
+        ValueError: A cron line or the time zone is wrong.
+    """
+    listed = list_deployments(settings)
+    made = [make_deployment(each, settings) for each in listed]
+    asyncio.run(_serve(settings, listed, made, ready))
+
+
+class _Scheduler(Runner):
+    """Runner that ends on SIGTERM as it ends on Ctrl+C; Prefect's own handler leaves its coroutine waiting (3.8)."""
+
+    def handle_sigterm(self, *_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+async def _serve(
+    settings: ServeSettings, listed: list[Scheduled], made: list[RunnerDeployment], ready: Callable[[], None]
+) -> None:
+    runner = _Scheduler(name="gigamask", query_seconds=QUERY_S, limit=MAX_RUNS, pause_on_shutdown=False)
+    for deployment in made:
+        await runner.aadd_deployment(deployment)
+    ready()
+    async with asyncio.TaskGroup() as group:  # a watcher that fails ends the scheduler, instead of ending in silence
+        watching = group.create_task(_watch(settings, listed))
+        await runner.start()
+        watching.cancel()
+
+
+async def _watch(settings: ServeSettings, listed: list[Scheduled]) -> None:
+    """Start a retraining once closing a round has brought enough masks, and take up work that was killed."""
+    closed: frozenset[str] = frozenset()
+    while True:
+        try:
+            now_closed, wanted = await asyncio.to_thread(_look, settings, listed, closed)
+            for each, key, attempt in wanted:
+                await run_deployment(  # type: ignore[misc]  # a coroutine here
+                    f"{each.flow.name}/{each.name}",
+                    parameters={"key": key},
+                    idempotency_key=f"{each.job}:{key}:{attempt}",
+                    timeout=0,
+                    as_subflow=False,
+                )
+            closed = now_closed
+        except (StoreError, OSError, HTTPError, PrefectException) as error:
+            log(f"serve: next look in {WATCH_S:g} s ({error})")
+        await asyncio.sleep(WATCH_S)
+
+
+def _look(
+    settings: ServeSettings, listed: list[Scheduled], closed: frozenset[str]
+) -> tuple[frozenset[str], list[tuple[Scheduled, str, int]]]:
+    """Find what is due now: the deployment, its key, and how often its work was begun."""
+    by_job = {each.job: each for each in listed}
+    counting = next((each for each in listed if each.flow is jobs.retrain_after_masks), None)
+    with Workspace.open(settings.workspace) as workspace:
+        newest = {each.job: each.key for each in workspace.firings.read_all()}
+        lost = [each for each in workspace.firings.lost() if newest[each.job] == each.key and each.job in by_job]
+        wanted = [(by_job[each.job], each.key, each.attempts) for each in lost]
+        rounds = workspace.rounds.read_all()
+        now_closed = frozenset(each.round_id for each in rounds if each.state is RoundState.CLOSED)
+        if counting is not None and now_closed != closed:
+            due = jobs.find_due_masks(Dataset.open(settings.dataset), workspace, settings.retraining.after_masks)
+            if due and workspace.firings.find(jobs.RETRAINING, due) is None:
+                wanted.append((counting, due, 0))
+    return now_closed, wanted

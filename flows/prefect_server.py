@@ -1,0 +1,105 @@
+"""A private Prefect server for one scheduler: a process on this machine with its history in an SQLite file.
+
+A team sets PREFECT_API_URL to a shared server on PostgreSQL instead, and no private one is started.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from stages.training.work_folder import exclusive_lock
+
+START_S = 180.0
+"""Longest time that a server has to answer after its start, in seconds: making a database took 15 s, more on a busy
+machine."""
+STOP_S = 30.0
+"""Longest time that a server has to end, in seconds."""
+MAX_SERVERS = 16
+"""Largest number of private servers side by side in one folder."""
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+@contextmanager
+def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
+    """Run a server during the block, and give the address of its API.
+
+    Each server has a folder of its own, which is used again by the next one. It ends with this process, however that
+    ends.
+
+    Args:
+        folder: Folder of the servers' histories and logs.
+        port: Port on loopback; 0 takes a free one.
+
+    Raises:
+        RuntimeError: The server does not start; the message names its log.
+        ValueError: `MAX_SERVERS` servers run already.
+    """
+    with _own_folder(folder) as home:
+        port = port or _free_port()
+        url = f"http://127.0.0.1:{port}/api"
+        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "5"]
+        environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_UI_API_URL": url}
+        environment.pop("PREFECT_API_URL", None)
+        log = home / "server.log"
+        with log.open("ab") as output:
+            server = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment, preexec_fn=_end_with_parent
+            )
+            try:
+                _wait_for(url, server, log)
+                yield url
+            finally:
+                server.terminate()
+                try:
+                    server.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    server.wait()
+
+
+@contextmanager
+def _own_folder(folder: Path) -> Iterator[Path]:
+    """Hold the first folder that no other scheduler holds: two servers on one SQLite file would lock each other out."""
+    for number in range(MAX_SERVERS):
+        with ExitStack() as stack:
+            home = folder / f"server-{number}"
+            try:
+                stack.enter_context(exclusive_lock(home))
+            except ValueError:
+                continue
+            yield home
+            return
+    raise ValueError(f"{folder}: {MAX_SERVERS} schedulers run already, or this file system locks no files")
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process with its parent (Linux), so that a killed scheduler leaves no server behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"Prefect's server ended with {server.returncode}; see {log}") from None
+            time.sleep(0.1)
+    raise RuntimeError(f"Prefect's server did not answer for {START_S:.0f} s; see {log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,112 @@
+"""What comes next, case by case; and the state that it is decided from, of a real dataset and workspace."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.config.serve import EnginePolicy
+from flows.data_engine import EngineState, NextStep, Step, decide, read_state
+from storage.workspace.workspace import Workspace
+from tests.small_dataset import small_dataset
+from tests.stages.rounds.answering import answer_all, image_ids, small_round
+
+POLICY = EnginePolicy(semi_automatic_after=1000, fully_automatic_after=5000, retrain_after=500, max_person_hours=10)
+IDLE = EngineState(
+    images=200,
+    unasked_images=150,
+    unmasked_images=True,
+    accepted_masks=0,
+    masks_at_last_retraining=0,
+    finished_rounds=(),
+    tasks_left=0,
+    person_hours=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [
+        pytest.param(replace(IDLE, images=0), Step.INGEST, id="no images"),
+        pytest.param(IDLE, Step.ASSISTED_MANUAL, id="begin"),
+        pytest.param(replace(IDLE, tasks_left=3), Step.WAIT, id="people are at work"),
+        pytest.param(replace(IDLE, tasks_left=3, finished_rounds=("r1",)), Step.CLOSE, id="one of two rounds is done"),
+        pytest.param(replace(IDLE, accepted_masks=499), Step.ASSISTED_MANUAL, id="one mask too few to retrain"),
+        pytest.param(replace(IDLE, accepted_masks=500), Step.RETRAIN, id="enough masks to retrain"),
+        pytest.param(replace(IDLE, accepted_masks=500, tasks_left=9), Step.RETRAIN, id="retrain while people work"),
+        pytest.param(
+            replace(IDLE, accepted_masks=999, masks_at_last_retraining=900), Step.ASSISTED_MANUAL, id="just before"
+        ),
+        pytest.param(
+            replace(IDLE, accepted_masks=1000, masks_at_last_retraining=900), Step.SEMI_AUTOMATIC, id="semi-automatic"
+        ),
+        pytest.param(
+            replace(IDLE, accepted_masks=5000, masks_at_last_retraining=4900),
+            Step.FULLY_AUTOMATIC,
+            id="people are done",
+        ),
+        pytest.param(
+            replace(IDLE, accepted_masks=5000, masks_at_last_retraining=4000), Step.RETRAIN, id="retrain before the end"
+        ),
+        pytest.param(replace(IDLE, unasked_images=0), Step.FULLY_AUTOMATIC, id="every image was asked about"),
+        pytest.param(replace(IDLE, person_hours=10), Step.FULLY_AUTOMATIC, id="the budget is spent"),
+        pytest.param(
+            replace(IDLE, person_hours=10, finished_rounds=("r1",)), Step.CLOSE, id="spent, but work is there"
+        ),
+        pytest.param(replace(IDLE, person_hours=10, unmasked_images=False), Step.STOP, id="nothing is left"),
+    ],
+)
+def test_the_next_step_follows_from_the_state(state: EngineState, step: Step) -> None:
+    assert decide(state, POLICY).step is step
+
+
+def test_without_a_budget_hours_do_not_count() -> None:
+    assert decide(replace(IDLE, person_hours=1e6), replace(POLICY, max_person_hours=0)).step is Step.ASSISTED_MANUAL
+
+
+def test_each_step_says_why_and_which_round_to_close() -> None:
+    chosen = decide(replace(IDLE, finished_rounds=("r7", "r8")), POLICY)
+    assert chosen == NextStep(step=Step.CLOSE, reason="all its tasks are done", round_id="r7")
+    stopped = decide(replace(IDLE, person_hours=12, unmasked_images=False), POLICY)
+    assert "people worked 12.0 h, the budget was 10 h" in stopped.reason
+
+
+def test_the_policy_comes_to_an_end_and_passes_every_stage_once() -> None:
+    state, seen = IDLE, list[Step]()
+    while (step := decide(state, POLICY).step) is not Step.STOP:
+        seen.append(step)
+        if step is Step.RETRAIN:
+            state = replace(state, masks_at_last_retraining=state.accepted_masks)
+        elif step is Step.FULLY_AUTOMATIC:
+            state = replace(state, unmasked_images=False)
+        else:
+            state = replace(state, accepted_masks=state.accepted_masks + 400, unasked_images=state.unasked_images - 5)
+    changes = [step for step, before in zip(seen, [None, *seen], strict=False) if step is not before]
+    stages = [step for step in changes if step is not Step.RETRAIN]
+    assert list(dict.fromkeys(stages)) == [Step.ASSISTED_MANUAL, Step.SEMI_AUTOMATIC, Step.FULLY_AUTOMATIC]
+    assert seen[-1] is Step.FULLY_AUTOMATIC
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace.open(tmp_path / "workspace.sqlite", max_held=100) as opened:
+        opened.users.add("ann", "annotator")
+        yield opened
+
+
+def test_the_state_is_read_from_dataset_and_workspace(tmp_path: Path, workspace: Workspace) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    ids = image_ids(dataset)
+    empty = read_state(dataset, workspace)
+    assert (empty.images, empty.unasked_images, empty.accepted_masks) == (len(ids), len(ids), 0)
+    first = small_round(workspace, ids[:2])
+    working = read_state(dataset, workspace)
+    assert (working.unasked_images, working.tasks_left, working.finished_rounds) == (len(ids) - 2, 2, ())
+    answer_all(workspace, "ann", squares=2)
+    second = small_round(workspace, ids[2:3])
+    finished = read_state(dataset, workspace)
+    assert (finished.tasks_left, finished.finished_rounds) == (1, (first.round_id,))
+    workspace.rounds.begin_closing(second.round_id)
+    assert second.round_id in read_state(dataset, workspace).finished_rounds, "closing that was cut off goes on"
