@@ -9,13 +9,18 @@
  * @property {"mask" | "origin" | "iou"} colourBy
  * @property {"made" | "area" | "iou"} sortBy
  * @property {number} brush Diameter in image pixels.
+ * @property {number} tolerance Of the wand, in grey levels.
+ * @property {boolean} preview Whether the mask that a click would give is outlined under a resting pointer.
  * @property {Record<string, string>} keys Keys that were changed, by their act.
  */
 
 const KEY = "gigamask settings";
 
 /** @type {Settings} */
-const DEFAULTS = { theme: "", opacity: 0.45, outlines: true, filled: true, colourBy: "mask", sortBy: "made", brush: 16, keys: {} };
+const DEFAULTS = {
+  ...{ theme: "", opacity: 0.45, outlines: true, filled: true, colourBy: "mask", sortBy: "made" },
+  ...{ brush: 16, tolerance: 12, preview: true, keys: {} },
+};
 
 /** @returns {Settings} */
 function load() {

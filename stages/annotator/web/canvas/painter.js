@@ -4,11 +4,15 @@
  * @typedef {import("../masks/bitmap.js").Bitmap} Bitmap
  * @typedef {import("./picture.js").Picture} Picture
  * @typedef {{x: number, y: number, positive: boolean}} Click
+ * @typedef {import("../decoder/scribble.js").Scribble} Scribble
  * @typedef {object} Overlay What is drawn above the masks.
  * @property {Bitmap | null} draft Mask in the making.
  * @property {Bitmap[]} selected
  * @property {Bitmap | null} hovered
  * @property {Click[]} clicks
+ * @property {Scribble[]} scribbles
+ * @property {Scribble | null} stroke Scribble in the making.
+ * @property {{bitmap: Bitmap, since: number} | null} preview Mask that a click would give.
  * @property {{x0: number, y0: number, x1: number, y1: number} | null} box
  * @property {{x: number, y: number}[]} corners Corners of a polygon in the making.
  * @property {{x: number, y: number, diameter: number} | null} brush Tip of brush or eraser.
@@ -24,6 +28,9 @@ const POSITIVE = "#1fbf75";
 const NEGATIVE = "#ff4d5e";
 /** Device pixels of an image pixel from which the grid of pixels is drawn. */
 const GRID_SCALE = 16;
+const FADE_MS = 160;
+
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** @type {WeakMap<Bitmap, {outline: Path2D, fill: OffscreenCanvas}>} */
 const shapes = new WeakMap();
@@ -31,7 +38,10 @@ const shapes = new WeakMap();
 /** Painter of one canvas and one picture. */
 export class Painter {
   /** @type {Overlay} */
-  overlay = { draft: null, selected: [], hovered: null, clicks: [], box: null, corners: [], brush: null, cursor: null };
+  overlay = {
+    ...{ draft: null, selected: [], hovered: null, preview: null },
+    ...{ clicks: [], scribbles: [], stroke: null, box: null, corners: [], brush: null, cursor: null },
+  };
   showsMasks = true;
   selectedColour = "#fff";
   /** Number of frames drawn, and milliseconds spent on them. */
@@ -132,6 +142,7 @@ export class Painter {
 
   #drawOverlay() {
     const { draft, selected, hovered, box, corners } = this.overlay;
+    this.#drawPreview();
     if (hovered) this.#line(shapeOf(hovered).outline, "rgba(255, 255, 255, 0.9)", 1.5);
     for (const each of selected) this.#outlined(each, this.selectedColour);
     if (draft?.area) {
@@ -156,8 +167,35 @@ export class Painter {
     this.#drawPointers();
   }
 
+  /** Outline the mask that a click would give; it fades in, unless motion is to be reduced. */
+  #drawPreview() {
+    const { preview } = this.overlay;
+    if (!preview?.bitmap.area) return;
+    const grown = stillness.matches ? 1 : Math.min(1, (performance.now() - preview.since) / FADE_MS);
+    if (grown < 1) this.ask();
+    const { outline } = shapeOf(preview.bitmap);
+    this.context.globalAlpha = 0.75 * grown;
+    this.#line(outline, "rgba(0, 0, 0, 0.6)", 3);
+    this.#line(outline, "#fff", 1.25);
+    this.context.globalAlpha = 1;
+  }
+
+  #drawScribbles() {
+    const { scribbles, stroke } = this.overlay;
+    for (const { points, positive } of stroke ? [...scribbles, stroke] : scribbles) {
+      const path = new Path2D();
+      const [[x, y]] = points;
+      path.moveTo(x, y);
+      for (const [x, y] of points) path.lineTo(x, y);
+      this.#line(path, "rgba(0, 0, 0, 0.75)", 8);
+      this.#line(path, "#fff", 6);
+      this.#line(path, positive ? POSITIVE : NEGATIVE, 3.5);
+    }
+  }
+
   #drawPointers() {
     const { clicks, brush, cursor } = this.overlay;
+    this.#drawScribbles();
     for (const click of clicks) {
       this.#disc(click, 6, click.positive ? POSITIVE : NEGATIVE);
       const { x, y } = this.view.toCanvas(click.x, click.y);

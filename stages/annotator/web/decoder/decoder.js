@@ -22,6 +22,9 @@ const KEY = "gigamask decoding";
 const PROBES = 5;
 /** Milliseconds that a new task has for its picture before the embeddings are fetched. */
 const DELAY_MS = 300;
+/** Answers after which the server is known to be quick, and the p50 up to which it is, in milliseconds. */
+const MIN_TIMES = 3;
+const QUICK_MS = 200;
 /** Latest times that the figures are computed from. */
 const MAX_TIMES = 200;
 
@@ -121,7 +124,7 @@ export class Decoder {
    */
   async predict(lease, body, askServer) {
     const { place } = this;
-    if (place === "browser" && !hasScribbles(body)) {
+    if (place === "browser") {
       try {
         return await this.#timed("browser", () => this.#inBrowser(lease, body));
       } catch (error) {
@@ -133,15 +136,33 @@ export class Decoder {
       return await this.#timed("server", () => askServer(onlyOf("server", body)));
     } catch (error) {
       const isOffline = error instanceof ApiError && error.code === "offline";
-      if (!isOffline || !this.isReady || place === "browser" || hasScribbles(body)) throw error;
+      if (!isOffline || !this.isReady || place === "browser") throw error;
       return this.#timed("browser", () => this.#inBrowser(lease, body)).catch(() => Promise.reject(error));
     }
   }
 
+  /** Whether a mask comes soon enough to be shown before anybody has clicked, as measured in this session. */
+  get isQuick() {
+    const { place } = this;
+    const times = this.times[place];
+    return place === "browser" || (times.length >= MIN_TIMES && percentile(times, 0.5) <= QUICK_MS);
+  }
+
+  /**
+   * Answer a prompt where it is decoded now, for a preview: it counts in no figure, and is asked once.
+   * @param {Lease} lease
+   * @param {Prompt} prompt
+   * @param {AskServer} askServer
+   * @returns {Promise<any>}
+   */
+  preview(lease, prompt, askServer) {
+    return this.place === "browser" ? this.#inBrowser(lease, prompt) : askServer({ ...prompt, model: lease.model_id });
+  }
+
   /** @param {Lease} lease @param {Prompt} body */
   #inBrowser(lease, body) {
-    const { clicks, box, continued, mask } = onlyOf("browser", body);
-    return this.#worker.predict(lease.model_id, lease.image_id, { clicks, box, continued, mask });
+    const { clicks, box, scribbles, continued, mask } = onlyOf("browser", body);
+    return this.#worker.predict(lease.model_id, lease.image_id, { clicks, box, scribbles, continued, mask });
   }
 
   /** Click into the middle of the picture, in turn here and there, and take the faster place. */
@@ -212,11 +233,6 @@ export class Decoder {
 function onlyOf(place, body) {
   const madeIn = body.continued?.prediction_id.startsWith(ID_PREFIX) ? "browser" : "server";
   return body.continued && madeIn !== place ? { ...body, continued: null } : body;
-}
-
-/** @param {any} body */
-function hasScribbles(body) {
-  return Boolean(body.scribbles?.length);
 }
 
 /** @param {number[]} values @param {number} fraction */

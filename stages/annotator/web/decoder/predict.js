@@ -32,6 +32,7 @@
  * @typedef {object} Prompt What the page asks the server, too.
  * @property {Click[]} clicks
  * @property {Crop | null} box
+ * @property {import("./scribble.js").Scribble[]} [scribbles]
  * @property {{prediction_id: string, candidate: number} | null} continued
  * @property {Rle | null} mask
  * @typedef {{clicks: Click[], box: Crop | null, logits: Float32Array | null, crop: Crop | null}} PlacedPrompt
@@ -48,12 +49,15 @@ import { bitmapOf, rleOf } from "../masks/bitmap.js";
 import { writeRuns } from "../masks/rle.js";
 import { Frame, holds, isSameCrop, nearest, windowAround } from "./frame.js";
 import { changeAroundClicks, maskLogits, toWhole } from "./mask_prompt.js";
+import { alongScribble } from "./scribble.js";
 import { upsample } from "./upsample.js";
 
 /** Labels of tokens, from engine/model/onnx_decoder.py. */
 const LABEL = { padding: -1, background: 0, foreground: 1, firstCorner: 2, secondCorner: 3 };
 const LAYERS = [1, 2];
 const MAX_KEPT = 64;
+/** Largest number of clicks of one prompt, those of its scribbles included. */
+const MAX_CLICKS = 64;
 /** Begins the ids of predictions that were made in a browser. */
 export const ID_PREFIX = "browser-";
 
@@ -79,10 +83,11 @@ export class Predictor {
    * @returns {Promise<Answer>}
    */
   async predict(image, asked) {
-    checkPrompt(asked, image.size);
+    const clicks = [...asked.clicks, ...(asked.scribbles ?? []).flatMap(alongScribble)];
+    checkPrompt({ clicks, box: asked.box }, image.size);
     const continued = asked.continued && this.#kept.get(asked.continued.prediction_id)?.[asked.continued.candidate];
     /** @type {PlacedPrompt} */
-    let prompt = { clicks: asked.clicks, box: asked.box, logits: null, crop: null };
+    let prompt = { clicks, box: asked.box, logits: null, crop: null };
     /** @type {Answer["basis"]} */
     let basis = "none";
     if (continued) {
@@ -246,9 +251,12 @@ function isCut(/** @type {Predicted} */ { area, box, crop }, /** @type {Size} */
   );
 }
 
-/** @param {Prompt} prompt @param {Size} size */
+/** @param {Pick<Prompt, "clicks" | "box">} prompt @param {Size} size */
 function checkPrompt({ clicks, box }, [height, width]) {
   const image = `the ${width}x${height} image`;
+  if (clicks.length > MAX_CLICKS) {
+    throw new WrongPrompt(`got ${clicks.length} clicks, those of scribbles included, expected at most ${MAX_CLICKS}`);
+  }
   if (!clicks.length && !box) throw new WrongPrompt("got a prompt without clicks and without a box, expected at least one of them");
   for (const { x, y } of clicks) {
     if (!holds([0, 0, width, height], x, y)) throw new WrongPrompt(`got a click at x ${x}, y ${y}, expected it inside ${image}`);

@@ -20,7 +20,7 @@ class DemoApi extends Api {
   /** Send the photo again, and return its new name. @type {(image: string) => Promise<string>} */
   resend = async (image) => image;
 
-  /** @param {string} path @param {object} [body] @param {number} [timeoutMs] @returns {Promise<any>} */
+  /** @override @param {string} path @param {object} [body] @param {number} [timeoutMs] @returns {Promise<any>} */
   async post(path, body, timeoutMs) {
     try {
       return await super.post(path, body, timeoutMs);

@@ -23,8 +23,8 @@ const MAX_GAPS = 8;
 /** @type {Record<string, Act>} */
 const ACTS = {
   tool: (bench, tool) => bench.setTool(/** @type {import("./bench.js").Tool} */ (tool)),
-  smaller: (bench) => resizeBrush(bench, 1 / 1.25),
-  larger: (bench) => resizeBrush(bench, 1.25),
+  smaller: (bench) => (bench.tool === "wand" ? bench.tools.wand.adjust(false) : resizeBrush(bench, 1 / 1.25)),
+  larger: (bench) => (bench.tool === "wand" ? bench.tools.wand.adjust(true) : resizeBrush(bench, 1.25)),
   positive: (bench) => clickAtCursor(bench, true),
   negative: (bench) => clickAtCursor(bench, false),
   nextCandidate: (bench) => choose(bench, (bench.task.draft?.step.chosen ?? 0) + 1),
@@ -69,6 +69,10 @@ const ACTS = {
     bench.solo = bench.solo ? "" : (bench.selected[0] ?? "");
     bench.refresh();
   },
+  preview: (bench) => {
+    bench.style({ preview: !settings.preview });
+    bench.parts.say(settings.preview ? text.masks.previewOn : text.masks.previewOff);
+  },
   outlines: (bench) => bench.style({ filled: !settings.filled, outlines: true }),
   fainter: (bench) => bench.style({ opacity: Math.max(0.1, settings.opacity - 0.1) }),
   stronger: (bench) => bench.style({ opacity: Math.min(0.9, settings.opacity + 0.1) }),
@@ -90,6 +94,7 @@ export function runAct(bench, act, event) {
 
 function accept(/** @type {Bench} */ bench) {
   if (bench.painter.overlay.corners.length) return bench.tools.closePolygon();
+  if (bench.tools.stroke.isBegun) return bench.tools.stroke.end();
   return bench.prompter.after(() => {
     if (!bench.task.draft) return;
     bench.selected = []; // the next click begins another mask
@@ -103,6 +108,7 @@ function drop(/** @type {Bench} */ bench) {
     bench.painter.overlay.corners = [];
     return bench.painter.ask();
   }
+  if (bench.tools.stroke.isBegun) return bench.tools.stroke.drop();
   if (bench.task.draft) return bench.task.drop();
   bench.solo = "";
   return bench.select("");
@@ -229,7 +235,11 @@ function resizeBrush(/** @type {Bench} */ bench, /** @type {number} */ factor) {
 
 function clickAtCursor(/** @type {Bench} */ bench, /** @type {boolean} */ positive) {
   const at = bench.painter.overlay.cursor ?? bench.tools.over;
-  if (at) bench.tools.click(at, positive);
+  if (!at) return;
+  if (bench.tool !== "scribble") return bench.tools.click(at, positive);
+  const { stroke } = bench.tools;
+  if (stroke.isBegun) stroke.end();
+  else stroke.begin(at, positive);
 }
 
 /**
@@ -248,6 +258,8 @@ function moveCursor(bench, _, event) {
   const x = Math.min(width - 1, Math.max(0, Math.floor(begin.x) + along[0])) + 0.5;
   const y = Math.min(height - 1, Math.max(0, Math.floor(begin.y) + along[1])) + 0.5;
   overlay.cursor = { x, y };
+  if (bench.tools.stroke.isBegun) bench.tools.stroke.goOn(overlay.cursor);
+  bench.tools.preview.follow(overlay.cursor);
   const seen = view.toCanvas(x, y);
   view.pan(panNeeded(seen.x, view.width), panNeeded(seen.y, view.height));
   painter.ask();

@@ -4,7 +4,7 @@
  * @typedef {import("./task.js").Task} Task
  * @typedef {import("../masks/fold.js").TaskMask} TaskMask
  * @typedef {import("../masks/drawing.js").Point} Point
- * @typedef {"click" | "select" | "box" | "brush" | "eraser" | "polygon"} Tool
+ * @typedef {"click" | "scribble" | "box" | "wand" | "brush" | "eraser" | "polygon" | "select"} Tool
  */
 
 import { ApiError } from "../app/api.js";
@@ -15,16 +15,16 @@ import { Painter } from "../canvas/painter.js";
 import { bitmapOf } from "../masks/bitmap.js";
 import { colourOf } from "../masks/palette.js";
 import { Activity } from "../safe/activity.js";
+import { Tools } from "../tools/pointer.js";
 import { runAct } from "./acts.js";
 import { Choices } from "./choices.js";
 import { actOf, keyOf, pretty } from "./keys.js";
 import { Nudge } from "./nudge.js";
 import { Prompter } from "./prompting.js";
 import { Side } from "./side.js";
-import { Tools } from "./tools.js";
 
 /** @type {Tool[]} */
-const TOOLS = ["click", "box", "brush", "eraser", "polygon", "select"];
+const TOOLS = ["click", "scribble", "box", "wand", "brush", "eraser", "polygon", "select"];
 
 /** Bench of one task. */
 export class Bench {
@@ -75,6 +75,7 @@ export class Bench {
   async close() {
     this.#stop.abort();
     this.prompter.cancel();
+    this.tools.preview.close();
     this.nudge.close();
     await this.activity.flush();
     this.activity.close();
@@ -108,12 +109,15 @@ export class Bench {
     const { overlay } = this.painter;
     const draft = this.task.draft;
     overlay.draft = draft?.bitmap ?? null;
-    overlay.clicks = [...(draft?.step.clicks ?? []), ...this.prompter.waiting];
+    const { waiting } = this.prompter;
+    overlay.clicks = [...(draft?.step.clicks ?? []), ...waiting.flatMap(({ click }) => click ?? [])];
+    overlay.scribbles = [...(draft?.step.scribbles ?? []), ...waiting.flatMap(({ scribble }) => scribble ?? [])];
     const box = draft?.step.box;
     overlay.box = box ? { x0: box[0], y0: box[1], x1: box[2], y1: box[3] } : null;
     overlay.selected = draft ? [] : this.selected.map((name) => bitmapOf(/** @type {TaskMask} */ (this.task.line.find(name)).rle));
     this.choices.refresh();
     this.side.refresh();
+    this.tools?.preview.refresh();
     this.#showTool();
     this.showStatus();
     this.painter.ask();
@@ -122,14 +126,18 @@ export class Bench {
   /** Tell what a click does now, or what to do next. */
   showStatus() {
     const { draft } = this.task;
+    /** @type {[string, string]} */
+    const sizes = [pretty(keyOf("smaller")), pretty(keyOf("larger"))];
     let message = text.hint.begin;
     if (this.prompter.waiting.length) message = text.hint.asking;
     else if (this.nudge.isDue) message = text.hint.nudge;
+    else if (draft && this.tool === "wand") message = text.hint.acceptWand(pretty(keyOf("accept")), settings.tolerance, ...sizes);
     else if (draft) message = text.hint.accept(pretty(keyOf("accept")), pretty(keyOf("nextCandidate")));
     else if (this.selected.length > 1) message = text.hint.selected(this.selected.length);
     else if (this.refined && this.tool !== "polygon") message = text.hint.refine(this.side.nameOf(this.refined.mask));
-    else if (this.tool === "polygon" || this.tool === "box") message = text.hint[this.tool];
-    else if (this.tool === "brush" || this.tool === "eraser") message = text.hint[this.tool](pretty(keyOf("smaller")), pretty(keyOf("larger")));
+    else if (this.tool === "polygon" || this.tool === "box" || this.tool === "scribble") message = text.hint[this.tool];
+    else if (this.tool === "brush" || this.tool === "eraser") message = text.hint[this.tool](...sizes);
+    else if (this.tool === "wand") message = text.hint.wand(settings.tolerance, ...sizes);
     if (this.status.textContent !== message) this.status.textContent = message;
     this.status.classList.toggle("nudge", this.nudge.isDue);
   }
@@ -152,6 +160,8 @@ export class Bench {
   setTool(tool) {
     this.tool = tool;
     this.painter.overlay.corners = [];
+    this.tools.stroke.drop();
+    this.tools.preview.look();
     this.tools.showTip();
     this.refresh();
   }
@@ -189,7 +199,8 @@ export class Bench {
   style(change) {
     saveSettings(change);
     this.painter.labels.setStyle({ opacity: settings.opacity, outlines: settings.outlines, filled: settings.filled });
-    this.side.opacity.value = String(settings.opacity);
+    this.side.follow();
+    this.tools.preview.look();
     this.painter.ask();
   }
 

@@ -4,18 +4,22 @@
  * @typedef {import("../masks/rle.js").Rle} Rle
  * @typedef {import("../masks/bitmap.js").Bitmap} Bitmap
  * @typedef {{x: number, y: number, positive: boolean}} Click
+ * @typedef {import("../decoder/scribble.js").Scribble} Scribble
  * @typedef {{rle: Rle, predicted_iou: number, stability_score: number}} Candidate
  * @typedef {object} Step State after one act; plain values, so that the browser can keep it.
  * @property {Click[]} clicks Clicks since the mask was last drawn by hand.
  * @property {[number, number, number, number] | null} box
+ * @property {Scribble[]} scribbles Scribbles since then.
  * @property {string} prediction_id
  * @property {string} model_id
  * @property {Candidate[]} candidates
  * @property {number} chosen
  * @property {Rle | null} drawn Mask as drawn by hand; null where a candidate is the mask.
- * @property {number} clickCount Clicks and boxes so far.
+ * @property {number} clickCount Clicks, boxes and scribbles so far.
  * @property {number} strokeCount
- * @typedef {Click | {box: [number, number, number, number]}} Asked One prompt, as it is stored with the mask.
+ * @typedef {Click | {box: [number, number, number, number]} | {scribble: [number, number][], positive: boolean}} Asked One
+ *   prompt, as it is stored with the mask.
+ * @typedef {{click?: Click, box?: [number, number, number, number], scribble?: Scribble}} Added What an annotator adds.
  * @typedef {{mask: string, refines: string, steps: Step[], at: number}} KeptDraft
  */
 
@@ -36,13 +40,14 @@ export class Draft {
     this.mask = refines || `m-${uuid7().slice(0, 23)}`;
     this.refines = refines;
     this.steps = [
-      { clicks: [], box: null, prediction_id: "", model_id: "", candidates: [], chosen: 0, drawn: rle, clickCount: 0, strokeCount: 0 },
+      { clicks: [], box: null, scribbles: [], prediction_id: "", model_id: "", candidates: [], chosen: 0, drawn: rle, clickCount: 0, strokeCount: 0 },
     ];
   }
 
   /** @param {KeptDraft} kept */
   static restore({ mask, refines, steps, at }) {
-    return Object.assign(new Draft({ refines }), { mask, steps, at });
+    const complete = steps.map((each) => ({ ...each, scribbles: each.scribbles ?? [] })); // kept by an earlier page
+    return Object.assign(new Draft({ refines }), { mask, steps: complete, at });
   }
 
   /** @returns {KeptDraft} */
@@ -87,14 +92,15 @@ export class Draft {
 
   /**
    * Prompt for the model: all prompts since the mask was last drawn, and what to continue.
-   * @param {{click?: Click, box?: [number, number, number, number]}} added
+   * @param {Added} added
    */
-  prompt({ click, box }) {
-    const { clicks, box: earlier, candidates, chosen, prediction_id, drawn } = this.step;
+  prompt({ click, box, scribble }) {
+    const { clicks, box: earlier, scribbles, candidates, chosen, prediction_id, drawn } = this.step;
     const rle = this.rle;
     return {
       clicks: click ? [...clicks, click] : clicks,
       box: box ?? earlier,
+      scribbles: scribble ? [...scribbles, scribble] : scribbles,
       continued: !drawn && candidates.length ? { prediction_id, candidate: chosen } : null,
       mask: rle && !box ? { size: rle.size, counts: rle.counts } : null,
     };
@@ -109,6 +115,7 @@ export class Draft {
     this.#push({
       clicks: prompt.clicks,
       box: prompt.box,
+      scribbles: prompt.scribbles,
       prediction_id,
       model_id,
       candidates: candidates.map((each) => ({ ...each, rle: { size: each.rle.size, counts: each.rle.counts } })),
@@ -127,7 +134,13 @@ export class Draft {
 
   /** Take a mask that was drawn by hand. @param {Rle} drawn @param {number} strokes */
   drew(drawn, strokes = 1) {
-    this.#push({ clicks: [], box: null, candidates: [], chosen: 0, prediction_id: "", drawn, strokeCount: this.step.strokeCount + strokes });
+    const nothing = { clicks: [], box: null, scribbles: [], candidates: [], chosen: 0, prediction_id: "" };
+    this.#push({ ...nothing, drawn, strokeCount: this.step.strokeCount + strokes });
+  }
+
+  /** Take another mask in place of the one that was drawn last. @param {Rle} drawn */
+  drewAgain(drawn) {
+    this.steps.splice(this.at, Infinity, { ...this.step, drawn });
   }
 
   /** What the operation says about the mask. */
@@ -148,10 +161,13 @@ export class Draft {
 
   /** Prompts so far, in their order; steps that asked the model nothing have none. */
   #prompts() {
-    return this.steps.slice(1, this.at + 1).flatMap(({ clicks, box, clickCount }, before) => {
+    return this.steps.slice(1, this.at + 1).flatMap(({ clicks, box, scribbles, clickCount }, before) => {
       const earlier = this.steps[before];
+      const last = scribbles.at(-1);
       /** @type {Asked[]} */
-      const added = box !== earlier.box && box ? [{ box }] : clicks.slice(-1);
+      let added = clicks.slice(-1);
+      if (box !== earlier.box && box) added = [{ box }];
+      else if (last && scribbles.length > earlier.scribbles.length) added = [{ scribble: last.points, positive: last.positive }];
       return clickCount === earlier.clickCount ? [] : added;
     });
   }

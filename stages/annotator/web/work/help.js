@@ -30,6 +30,7 @@ export function showKeys() {
     words.title,
     [
       h("p.quiet", {}, words.mouse),
+      h("p.quiet", {}, words.touch),
       h("p.quiet", {}, words.change),
       problem,
       groups,

@@ -14,7 +14,9 @@ import { text } from "../app/strings.js";
 /** @type {Shortcut[]} */
 export const SHORTCUTS = [
   { group: "make", keys: ["Q"], act: "tool:click" },
+  { group: "make", keys: ["L"], act: "tool:scribble" },
   { group: "make", keys: ["X"], act: "tool:box" },
+  { group: "make", keys: ["Y"], act: "tool:wand" },
   { group: "make", keys: ["B"], act: "tool:brush" },
   { group: "make", keys: ["E"], act: "tool:eraser" },
   { group: "make", keys: ["P"], act: "tool:polygon" },
@@ -51,6 +53,7 @@ export const SHORTCUTS = [
   { group: "view", keys: ["W"], act: "nextGap" },
   { group: "view", keys: ["H"], act: "hide" },
   { group: "view", keys: ["S"], act: "solo" },
+  { group: "view", keys: ["Shift+H"], act: "preview" },
   { group: "view", keys: ["O"], act: "outlines" },
   { group: "view", keys: [","], act: "fainter" },
   { group: "view", keys: ["."], act: "stronger" },

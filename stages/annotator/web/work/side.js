@@ -26,6 +26,7 @@ export class Side {
   constructor(bench, guidelines) {
     this.bench = bench;
     this.title = h("h2", { id: "masks-title" });
+    this.checks = { outlines: this.#check("outlines"), filled: this.#check("filled"), preview: this.#check("preview") };
     this.list = h("ul.masks", { role: "listbox", "aria-labelledby": "masks-title", "aria-multiselectable": "true", tabindex: 0 });
     this.empty = h("p.quiet", {}, text.masks.none);
     this.actions = h("div.actions");
@@ -63,6 +64,12 @@ export class Side {
     if (last) this.list.setAttribute("aria-activedescendant", `row-${last}`);
     else this.list.removeAttribute("aria-activedescendant");
     this.#showActions();
+  }
+
+  /** Show settings that were changed elsewhere. */
+  follow() {
+    this.opacity.value = String(settings.opacity);
+    for (const [setting, box] of Object.entries(this.checks)) box.checked = settings[/** @type {keyof Side["checks"]} */ (setting)];
   }
 
   /** Bring a mask's row into sight. @param {string} mask */
@@ -137,15 +144,17 @@ export class Side {
       {},
       this.#select(text.masks.colour, "colourBy", text.masks.colours),
       h("label", {}, text.masks.opacity, opacity),
-      this.#check(text.masks.outlines, "outlines"),
-      this.#check(text.masks.fill, "filled"),
+      h("label.check", {}, this.checks.outlines, text.masks.outlines),
+      h("label.check", {}, this.checks.filled, text.masks.fill),
+      h("label.check", { title: text.masks.previewHint }, this.checks.preview, text.masks.preview),
     );
   }
 
-  #check(/** @type {string} */ label, /** @type {"outlines" | "filled"} */ setting) {
+  #check(/** @type {"outlines" | "filled" | "preview"} */ setting) {
+    /** @type {HTMLInputElement} */
     const box = h("input", { type: "checkbox", checked: settings[setting] });
     box.addEventListener("change", () => this.bench.style({ [setting]: box.checked }));
-    return h("label.check", {}, box, label);
+    return box;
   }
 
   #select(/** @type {string} */ label, /** @type {"sortBy" | "colourBy"} */ setting, /** @type {Record<string, string>} */ options) {

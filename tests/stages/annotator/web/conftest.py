@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.paths import PHOTOS
 from tests.stages.annotator.web.page_site import PageSite, Person, make_site
+from tests.stages.annotator.web.places import HEIGHT, WIDTH, flat_regions
 
 ARGUMENTS = [
     "--headless",
@@ -37,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageSite]:
-    """A team's server over two photos, a large one, and a picture whose pixels say where they are."""
+    """A team's server over three photos, one of them large, and the pictures of `places`."""
     folder = tmp_path_factory.mktemp("page")
     photos = folder / "photos"
     photos.mkdir()
@@ -45,9 +46,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageSite]:
         shutil.copy(PHOTOS / name, photos / Path(name).name.replace("coco_000000458756", "desk"))
     large = cv2.resize(cv2.imread(str(PHOTOS / "nuts/nuts_1.jpg")), (2400, 1700), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(photos / "large.jpg"), large, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    rows, columns = np.mgrid[:192, :256]
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     places_BGR = np.stack([(rows + columns) % 2 * 255, rows, columns], axis=-1).astype(np.uint8)
     cv2.imwrite(str(photos / "places.png"), places_BGR)
+    cv2.imwrite(str(photos / "flats.png"), flat_regions())
     made = make_site(folder, photos)
     made.start()
     yield made

@@ -92,9 +92,19 @@ class PageSite:
             return workspace.rounds.open(spec).round_id
 
     def person(
-        self, browser: Browser, name: str, role: str = "annotator", *, decoding: str = "server", **options: Any
+        self,
+        browser: Browser,
+        name: str,
+        role: str = "annotator",
+        *,
+        decoding: str = "server",
+        preview: bool = False,
+        **options: Any,
     ) -> "Person":
-        """A person with an account, logged in, in a browser of their own, with clicks decoded where `decoding` says."""
+        """A person with an account, logged in, in a browser of their own, with clicks decoded where `decoding` says.
+
+        Previews are off unless asked for, so that every request for a mask is that of a click.
+        """
         with self.workspace() as workspace:
             if name not in [user.name for user in workspace.users.read_all()]:
                 workspace.users.add(name, Role(role))
@@ -102,6 +112,8 @@ class PageSite:
         context = browser.new_context(**{"viewport": SIZE, "base_url": self.url, **options})
         context.add_cookies([{"name": COOKIE, "value": token, "url": self.url}])
         context.add_init_script(f"localStorage['gigamask decoding'] ??= '{decoding}'")
+        settings = json.dumps({"preview": preview})
+        context.add_init_script(f"localStorage['gigamask settings'] ??= '{settings}'")
         return Person(site=self, name=name, context=context)
 
 

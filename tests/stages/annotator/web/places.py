@@ -75,6 +75,19 @@ def rectangle_HW(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     return mask_HW
 
 
+FLATS = {"left": (20, 30, 100, 150), "right": (100, 30, 180, 150), "hole": (40, 60, 70, 90)}
+"""Regions of the picture "flats", as x0, y0, x1, y1; `hole` lies in `left`."""
+
+
+def flat_regions() -> np.ndarray:
+    """The picture "flats": grey levels of 40 around, of 120 left, of 130 right, and of 200 in the hole; uint8 BGR."""
+    picture_HW3 = np.full((HEIGHT, WIDTH, 3), 40, dtype=np.uint8)
+    for name, level in (("left", 120), ("right", 130), ("hole", 200)):
+        x0, y0, x1, y1 = FLATS[name]
+        picture_HW3[y0:y1, x0:x1] = level
+    return picture_HW3
+
+
 def prefilled(*boxes: tuple[int, int, int, int]) -> list[GivenMask]:
     """Prefilled masks named p-0, p-1, ...; each a rectangle x0, y0, x1, y1 of the picture."""
     return [

@@ -34,7 +34,8 @@ async ([image, model, prompts]) => {
     const idOf = (place) => found[after][place].prediction_id;
     const of = (place) => after === undefined ? null : { prediction_id: idOf(place), candidate: 0 };
     const mask = prompt.mask === undefined ? null : found[prompt.mask].server.candidates.at(-1).rle;
-    const body = { clicks: [], box: null, ...prompt, mask: mask && { size: mask.size, counts: mask.counts } };
+    const given = mask && { size: mask.size, counts: mask.counts };
+    const body = { clicks: [], box: null, scribbles: [], ...prompt, mask: given };
     const server = await api.post(`/api/images/${image}/predict`, { ...body, continued: of("server"), model });
     const browser = await worker.predict(model, image, { ...body, continued: of("browser") });
     found.push({ server, browser });
@@ -63,6 +64,9 @@ def prompts_on(height: int, width: int) -> list[Prompt]:
     def box(x0: float, y0: float, x1: float, y1: float) -> list[float]:
         return [x0 * width, y0 * height, x1 * width, y1 * height]
 
+    def scribble(*points: tuple[float, float], positive: bool = True) -> dict[str, Any]:
+        return {"points": [(x * width, y * height) for x, y in points], "positive": positive}
+
     beside = at(0.45, 0.62, positive=False)
     return [
         {"clicks": [at(0.5, 0.5)]},
@@ -85,6 +89,13 @@ def prompts_on(height: int, width: int) -> list[Prompt]:
         {"clicks": [at(0.7, 0.7), beside], "after": 15},
         {"clicks": [at(0.15, 0.2)], "mask": 8},
         {"box": box(0.25, 0.25, 0.75, 0.85), "mask": 7},
+        {"scribbles": [scribble((0.3, 0.3), (0.5, 0.32), (0.52, 0.7))]},
+        {
+            "scribbles": [scribble((0.3, 0.3), (0.5, 0.32)), scribble((0.1, 0.9), (0.9, 0.9), positive=False)],
+            "after": 20,
+        },
+        {"clicks": [at(0.5, 0.5)], "scribbles": [scribble((0.4, 0.4))]},
+        {"scribbles": [scribble((0.2, 0.2), (0.22, 0.2))], "mask": 0},
     ]
 
 
@@ -99,7 +110,7 @@ def test_browser_and_server_give_the_same_masks(site: PageSite, person: Make, ph
     page = person(f"parity-{photo}").open("/#rounds", wait_for="#page > *")
     model_id = page.evaluate("fetch('/api/decoder').then((answer) => answer.json())")["model_id"]
     found = page.evaluate(BOTH, [str(image_id), model_id, prompts_on(height, width)])
-    assert len(found) == 20
+    assert len(found) == 24
     for number, pair in enumerate(found):
         server, browser = pair["server"], pair["browser"]
         for name in ("basis", "model_id", "image_sha256"):
@@ -213,6 +224,24 @@ def test_bytes_that_are_not_the_servers_are_refused_and_the_server_decodes(site:
     expect(page.locator(".decoding")).to_contain_text("do not have the SHA-256", timeout=60_000)
     with page.expect_response("**/predict"):
         click_at(page, 0, 0, suggestions=3)
+
+
+def test_a_preview_comes_from_the_browser_where_it_decodes(site: PageSite, person: Make) -> None:
+    site.open_round("desk")
+    ann = person("preview-browser", decoding="browser", preview=True)
+    page = ann.open()
+    page.locator(".decoding[data-state=ready]").wait_for(timeout=60_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    canvas = page.locator("canvas.picture")
+    page.mouse.move(*middle(page, 20, 10))
+    before = canvas.screenshot()
+    for _ in range(100):
+        if canvas.screenshot() != before:
+            break
+        page.wait_for_timeout(100)
+    assert canvas.screenshot() != before
+    assert not [url for url in asked if "/predict" in url]
 
 
 def test_embeddings_of_the_next_task_are_fetched_too(site: PageSite, person: Make) -> None:

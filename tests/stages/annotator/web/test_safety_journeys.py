@@ -78,7 +78,7 @@ def test_a_click_that_nobody_can_answer_is_not_taken_and_the_page_says_so(site: 
     page = ann.open()
     ann.context.set_offline(True)
     page.mouse.click(*middle(page, 30, 30))
-    expect(page.locator("#says")).to_contain_text("the model was not asked. Click again")
+    expect(page.locator("#says")).to_contain_text("your click was not taken. Click again")
     expect(page.locator(".status")).to_have_text("Click an object")
     paint(page, -60)
     expect(page.locator(".masks li")).to_have_count(1)
@@ -88,7 +88,7 @@ def test_a_click_that_nobody_can_answer_is_not_taken_and_the_page_says_so(site: 
     drag(page, (60, -20), (60, 20))
     page.keyboard.press("q")
     page.mouse.click(*middle(page, 60, 0))
-    expect(page.locator("#says")).to_contain_text("the model was not asked")
+    expect(page.locator("#says")).to_contain_text("your click was not taken")
     page.keyboard.press("Enter")
     expect(page.locator(".masks li")).to_have_count(2)
 

@@ -162,7 +162,7 @@ def test_brush_and_eraser_change_exactly_their_pixels_and_holes_are_filled(site:
     ann = person("brush-ann")
     page = ann.open()
     places = Places.open(page)
-    page.evaluate("localStorage.setItem('gigamask settings', JSON.stringify({ brush: 1 }))")
+    page.evaluate("localStorage.setItem('gigamask settings', JSON.stringify({ brush: 1, preview: false }))")
     page.reload()
     page.wait_for_selector("canvas.picture")
     places = Places.open(page)

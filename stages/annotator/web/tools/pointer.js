@@ -1,11 +1,13 @@
 /**
- * Tools of the pointer: what a mouse, a pen or a finger does on the canvas.
+ * Tools of the pointer: what a mouse, a pen or a finger does on the canvas. A pen's pressure changes nothing; its eraser
+ * does what the right button does, and so does a finger that is held.
  *
- * @typedef {import("./bench.js").Bench} Bench
+ * @typedef {import("../work/bench.js").Bench} Bench
  * @typedef {import("../masks/drawing.js").Point} Point
  * @typedef {object} Press A pointer that is down.
  * @property {number} id
- * @property {number} button
+ * @property {boolean} isOther Whether it takes away: right button, Shift, a pen's eraser, or a finger that was held.
+ * @property {number} since
  * @property {Point} start In image pixels.
  * @property {Point} last
  * @property {Point} screen On the canvas, in CSS pixels.
@@ -16,10 +18,18 @@
 
 import { rleOf } from "../masks/bitmap.js";
 import { fillPolygon, Pad } from "../masks/drawing.js";
+import { Fingers } from "./fingers.js";
+import { Preview } from "./preview.js";
+import { Stroke } from "./stroke.js";
+import { Wand } from "./wand.js";
 
-/** Pixels on the screen that a pointer may move while a press is still a click. */
-const CLICK_PX = 4;
-const CLOSE_PX = 9;
+/** Pixels on the screen that a pointer may move while a press is still a click; a finger is less steady. */
+const CLICK_PX = { mouse: 4, pen: 6, touch: 10 };
+const CLOSE_PX = { mouse: 9, pen: 12, touch: 24 };
+/** Milliseconds after which a finger that has not moved counts as held. */
+const HOLD_MS = 500;
+const RIGHT = 2;
+const PEN_ERASER = 5;
 
 /** Pointer handling of one bench. */
 export class Tools {
@@ -28,12 +38,14 @@ export class Tools {
   /** @type {Point | null} Place of the pointer over the picture, in image pixels. */
   over = null;
   isSpaceDown = false;
-  /** @type {Map<number, Point>} Fingers on the canvas, for pinching. */
-  #fingers = new Map();
 
   /** @param {Bench} bench */
   constructor(bench) {
     this.bench = bench;
+    this.wand = new Wand(bench);
+    this.stroke = new Stroke(bench);
+    this.preview = new Preview(bench);
+    this.fingers = new Fingers(bench.painter.view);
     const { canvas } = bench.painter;
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -60,65 +72,94 @@ export class Tools {
    * @param {boolean} positive
    */
   click(at, positive) {
-    if (this.#isInside(at)) this.bench.prompt({ click: { x: at.x, y: at.y, positive } });
+    if (!this.#isInside(at)) return;
+    if (this.bench.tool === "wand") this.wand.click(at, positive);
+    else this.bench.prompt({ click: { x: at.x, y: at.y, positive } });
   }
 
   #down(/** @type {PointerEvent} */ event) {
     const { bench } = this;
+    if (this.fingers.isPalm(event)) return;
     const screen = this.#screen(event);
-    if (event.pointerType === "touch" && this.#pinches(event, screen)) return;
+    if (this.fingers.add(event, screen)) return this.#takeBack();
     bench.painter.canvas.focus({ preventScroll: true });
     bench.painter.canvas.setPointerCapture(event.pointerId);
     bench.painter.overlay.cursor = null;
     const start = bench.painter.view.toImage(screen.x, screen.y);
     const isPan = event.button === 1 || this.isSpaceDown;
-    this.#press = { id: event.pointerId, button: event.button, start, last: start, screen, isPan, pad: null, moved: false };
+    const isOther = event.button === RIGHT || event.button === PEN_ERASER || event.shiftKey;
+    this.#press = { id: event.pointerId, isOther, since: event.timeStamp, start, last: start, screen, isPan, pad: null, moved: false };
+    this.preview.follow(null);
     if (isPan || event.ctrlKey || event.metaKey) return;
-    if (bench.tool === "brush" || bench.tool === "eraser") this.#beginStroke(this.#press, event);
+    if (bench.tool === "brush" || bench.tool === "eraser") this.#beginPainting(this.#press, event);
+    if (bench.tool === "scribble") this.stroke.begin(start, !isOther);
   }
 
   #move(/** @type {PointerEvent} */ event) {
-    const { painter, tool } = this.bench;
+    const { painter } = this.bench;
+    if (this.fingers.isPalm(event)) return;
     const screen = this.#screen(event);
-    const before = this.#fingers.get(event.pointerId);
-    if (before && this.#fingers.size === 2) return this.#pinch(event.pointerId, before, screen);
+    if (this.fingers.pinch(event.pointerId, screen)) return painter.ask();
     this.over = painter.view.toImage(screen.x, screen.y);
     const press = this.#press;
-    if (press && press.id === event.pointerId) {
-      press.moved ||= Math.hypot(screen.x - press.screen.x, screen.y - press.screen.y) > CLICK_PX;
-      if (press.isPan || (press.moved && tool === "select")) this.#pan(press, screen);
-      else if (press.pad) for (const each of coalesced(event)) this.#paint(press, this.#screen(each));
-      else if (tool === "box" && press.moved) painter.overlay.box = this.#box(press.start, this.over);
-    }
+    if (press && press.id === event.pointerId) this.#drag(press, event, screen);
     this.showTip();
     this.bench.hover(press ? null : this.over);
+    this.preview.follow(press || event.pointerType === "touch" || !this.#isInside(this.over) ? null : this.over);
     painter.ask();
   }
 
+  /** Follow a pointer that is down. */
+  #drag(/** @type {Press} */ press, /** @type {PointerEvent} */ event, /** @type {Point} */ screen) {
+    const { painter, tool } = this.bench;
+    const wasMoved = press.moved;
+    press.moved ||= Math.hypot(screen.x - press.screen.x, screen.y - press.screen.y) > limitOf(CLICK_PX, event);
+    if (press.moved && !wasMoved) this.#noteHold(press, event);
+    if (press.isPan || (press.moved && tool === "select")) this.#pan(press, screen);
+    else if (press.pad) for (const each of coalesced(event)) this.#paint(press, this.#screen(each));
+    else if (this.stroke.isBegun) for (const each of coalesced(event)) this.stroke.goOn(this.#imagePoint(each));
+    else if (tool === "box" && press.moved) painter.overlay.box = this.#box(press.start, painter.view.toImage(screen.x, screen.y));
+  }
+
   #up(/** @type {PointerEvent} */ event) {
-    this.#fingers.delete(event.pointerId);
+    this.fingers.remove(event.pointerId);
     const { bench } = this;
     const press = this.#press;
     if (!press || press.id !== event.pointerId) return;
     this.#press = null;
+    if (!press.moved) this.#noteHold(press, event);
     const screen = this.#screen(event);
     const at = bench.painter.view.toImage(screen.x, screen.y);
     if (press.isPan) return;
     if (press.pad) return this.#give(press.pad.bitmap(), false);
     if (event.ctrlKey || event.metaKey) return bench.pick(press.start, true);
+    if (this.stroke.isBegun) return this.stroke.end();
     if (bench.tool === "select") return press.moved ? undefined : bench.pick(press.start, event.shiftKey);
-    if (bench.tool === "polygon") return this.#corner(screen);
+    if (bench.tool === "polygon") return this.#corner(screen, limitOf(CLOSE_PX, event));
     if (bench.tool === "box" && press.moved) {
       const { x0, y0, x1, y1 } = this.#box(press.start, at);
       if (x1 - x0 >= 1 && y1 - y0 >= 1) bench.prompt({ box: [x0, y0, x1, y1] });
       return;
     }
-    this.click(press.start, !(press.button === 2 || event.shiftKey));
+    this.click(press.start, !(press.isOther || event.shiftKey));
+  }
+
+  /** A finger that was held takes away. */
+  #noteHold(/** @type {Press} */ press, /** @type {PointerEvent} */ event) {
+    if (event.pointerType !== "touch" || event.timeStamp - press.since < HOLD_MS) return;
+    press.isOther = true;
+    this.stroke.turnNegative();
   }
 
   #cancel(/** @type {PointerEvent} */ event) {
-    this.#fingers.delete(event.pointerId);
+    this.fingers.remove(event.pointerId);
+    this.#takeBack();
+  }
+
+  /** Forget what a pointer that is down has begun. */
+  #takeBack() {
     this.#press = null;
+    this.stroke.drop();
     this.bench.painter.overlay.box = null;
     this.bench.refresh();
   }
@@ -127,6 +168,7 @@ export class Tools {
     this.over = null;
     this.bench.painter.overlay.brush = null;
     this.bench.hover(null);
+    this.preview.follow(null);
     this.bench.painter.ask();
   }
 
@@ -135,9 +177,11 @@ export class Tools {
     const { view } = this.bench.painter;
     const { x, y } = this.#screen(event);
     const lines = event.deltaMode === 1 ? 16 : 1;
+    if (event.altKey) return void this.bench.run(event.deltaY < 0 ? "larger" : "smaller");
     if (event.shiftKey) view.pan(-(event.deltaX || event.deltaY) * lines, 0);
     else view.zoomTo(view.scale * Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.002)), x, y);
     this.over = view.toImage(x, y);
+    this.preview.follow(this.#press || !this.#isInside(this.over) ? null : this.over);
     this.showTip();
     this.bench.painter.ask();
   }
@@ -149,7 +193,7 @@ export class Tools {
     painter.overlay.brush = isBrush && this.over ? { x: this.over.x, y: this.over.y, diameter } : null;
   }
 
-  #beginStroke(/** @type {Press} */ press, /** @type {PointerEvent} */ event) {
+  #beginPainting(/** @type {Press} */ press, /** @type {PointerEvent} */ event) {
     const { bench } = this;
     press.pad = new Pad(bench.present, bench.task.size);
     this.#paint(press, this.#screen(event));
@@ -158,7 +202,7 @@ export class Tools {
   #paint(/** @type {Press} */ press, /** @type {Point} */ screen) {
     const { painter, tool, diameter } = this.bench;
     const at = painter.view.toImage(screen.x, screen.y);
-    const isErasing = (tool === "eraser") !== (press.button === 2);
+    const isErasing = (tool === "eraser") !== press.isOther;
     press.pad?.stroke(press.last, at, diameter, isErasing ? 0 : 1);
     press.last = at;
     painter.overlay.draft = press.pad?.bitmap() ?? null;
@@ -174,12 +218,12 @@ export class Tools {
     void bench.task.saveDraft();
   }
 
-  #corner(/** @type {Point} */ screen) {
+  #corner(/** @type {Point} */ screen, /** @type {number} */ closePx) {
     const { painter } = this.bench;
     const { corners } = painter.overlay;
     if (corners.length >= 3) {
       const first = painter.view.toCanvas(corners[0].x, corners[0].y);
-      if (Math.hypot(first.x - screen.x, first.y - screen.y) < CLOSE_PX) return this.closePolygon();
+      if (Math.hypot(first.x - screen.x, first.y - screen.y) < closePx) return this.closePolygon();
     }
     painter.overlay.corners = [...corners, painter.view.toImage(screen.x, screen.y)];
     painter.ask();
@@ -188,24 +232,6 @@ export class Tools {
   #pan(/** @type {Press} */ press, /** @type {Point} */ screen) {
     this.bench.painter.view.pan(screen.x - press.screen.x, screen.y - press.screen.y);
     press.screen = screen;
-  }
-
-  #pinches(/** @type {PointerEvent} */ event, /** @type {Point} */ screen) {
-    this.#fingers.set(event.pointerId, screen);
-    if (this.#fingers.size < 2) return false;
-    this.#press = null;
-    return true;
-  }
-
-  #pinch(/** @type {number} */ id, /** @type {Point} */ before, /** @type {Point} */ now) {
-    const other = [...this.#fingers].find(([each]) => each !== id)?.[1];
-    if (!other) return;
-    const { view } = this.bench.painter;
-    const grown = Math.hypot(now.x - other.x, now.y - other.y) / Math.max(1, Math.hypot(before.x - other.x, before.y - other.y));
-    view.zoomTo(view.scale * grown, (now.x + other.x) / 2, (now.y + other.y) / 2);
-    view.pan((now.x - before.x) / 2, (now.y - before.y) / 2);
-    this.#fingers.set(id, now);
-    this.bench.painter.ask();
   }
 
   #box(/** @type {Point} */ one, /** @type {Point} */ other) {
@@ -225,6 +251,11 @@ export class Tools {
     return x >= 0 && y >= 0 && x < width && y < height;
   }
 
+  #imagePoint(/** @type {PointerEvent} */ event) {
+    const { x, y } = this.#screen(event);
+    return this.bench.painter.view.toImage(x, y);
+  }
+
   /**
    * Place of an event on the canvas, in CSS pixels. A mouse points at a whole pixel of the screen, and its event names
    * that pixel's corner; the middle is meant, else a click on the border of an image pixel could hit its neighbour.
@@ -242,4 +273,9 @@ export class Tools {
 function coalesced(event) {
   const all = event.getCoalescedEvents?.() ?? [];
   return all.length ? all : [event];
+}
+
+/** @param {Record<string, number>} limits By kind of pointer. @param {PointerEvent} event */
+function limitOf(limits, { pointerType }) {
+  return limits[pointerType] ?? limits.mouse;
 }
