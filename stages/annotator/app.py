@@ -14,7 +14,18 @@ from starlette.middleware.base import RequestResponseEndpoint
 from stages.annotator.decoders import WEB
 from stages.annotator.errors import ERRORS, Refusal, add_error_handlers, error_response
 from stages.annotator.limits import BodyLimit
-from stages.annotator.routes import decoders, images, logins, masks, operations, people, reviews, rounds, tasks
+from stages.annotator.routes import (
+    decoders,
+    images,
+    logins,
+    masks,
+    operations,
+    people,
+    reviews,
+    rounds,
+    tasks,
+    tutorial,
+)
 from stages.annotator.server import Server
 
 MAX_BODY_BYTES = 32_000_000
@@ -51,7 +62,7 @@ def make_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     add_error_handlers(app)
-    for group in (logins, rounds, tasks, operations, images, decoders, masks, reviews, people):
+    for group in (logins, rounds, tasks, operations, images, decoders, masks, reviews, people, tutorial):
         app.include_router(group.router)
     _add_page(app)
     app.middleware("http")(_add_headers)

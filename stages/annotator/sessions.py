@@ -30,6 +30,7 @@ from stages.annotator.decoding import Decoded, DecodeQueue, PrepareQueue
 from stages.annotator.embeddings import EmbeddingCache
 from stages.annotator.models import EncodedPicture, Encoder, Models
 from stages.annotator.pictures import Picture, Pictures, PictureSource
+from stages.annotator.tutorial import WithTutorial
 from storage import rle
 from storage.dataset import Dataset
 from storage.errors import InvalidInput, NotFound, StoreError
@@ -140,7 +141,7 @@ class Sessions:
         """
         dataset = source if isinstance(source, Dataset) else None
         self.models = Models(models, dataset)
-        self.pictures: PictureSource = (
+        self.pictures = WithTutorial(
             Pictures(source, max_bytes=config.image_bytes) if isinstance(source, Dataset) else source
         )
         self.encoder = Encoder(

@@ -16,7 +16,7 @@ from stages.annotator.demo import routes
 from stages.annotator.demo.visitors import Arrival, Demo, find_visitor
 from stages.annotator.errors import ERRORS, Refusal, add_error_handlers, error_response
 from stages.annotator.limits import BodyLimit
-from stages.annotator.routes import decoders, images, masks
+from stages.annotator.routes import decoders, images, masks, tutorial
 
 DECODER_PATH = "/api/decoder/onnx"
 """Route whose answer browsers may keep: it holds no visitor's photo."""
@@ -28,7 +28,7 @@ def make_demo_app(demo: Demo) -> FastAPI:
     app.state.server = demo
     app.dependency_overrides[find_annotator] = find_visitor
     add_error_handlers(app)
-    for group in (images, decoders, masks, routes):
+    for group in (images, decoders, masks, tutorial, routes):
         app.include_router(group.router)
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)

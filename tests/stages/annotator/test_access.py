@@ -47,6 +47,7 @@ ROLES = {
     "POST /api/branches/{branch}/merge": ANNOTATOR,
     "POST /api/branches/{branch}/settle": ANNOTATOR,
     "POST /api/branches/{branch}/dismiss": ANNOTATOR,
+    "GET /api/tutorial": ANNOTATOR,
     "GET /api/images/{image_id}": ANNOTATOR,
     "GET /api/images/{image_id}/facts": ANNOTATOR,
     "POST /api/images/{image_id}/prepare": ANNOTATOR,

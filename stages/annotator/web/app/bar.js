@@ -12,6 +12,7 @@ const LINKS = [
   ["rounds", "annotator"],
   ["review", "reviewer"],
   ["lead", "lead"],
+  ["tutorial", "annotator"],
 ];
 
 /** The bar of one login. */

@@ -25,6 +25,7 @@ const PAGES = {
   rounds: () => import("../pages/rounds.js"),
   review: () => import("../pages/review.js"),
   lead: () => import("../pages/lead.js"),
+  tutorial: () => import("../tutorial/tutorial.js"),
 };
 const LAST_ACCOUNT = "gigamask account";
 const ASK_AGAIN_MS = 60_000;

@@ -2,7 +2,7 @@
 
 export const text = {
   product: "gigamask",
-  pages: { work: "Annotate", rounds: "Rounds", review: "Review", lead: "Lead" },
+  pages: { work: "Annotate", rounds: "Rounds", review: "Review", lead: "Lead", tutorial: "Tutorial" },
   mainMenu: "Pages",
   theme: "Dark or light",
   logOut: "Log out",
@@ -167,6 +167,7 @@ export const text = {
       redo: "Redo",
       "tool:select": "Select tool",
       nextMask: "Next mask",
+      alsoNextMask: "Select the next mask as well",
       previousMask: "Previous mask",
       nextUndecided: "Next undecided mask",
       acceptMask: "Accept prefilled mask, go to the next",
@@ -309,6 +310,32 @@ export const text = {
     needed: "This page is for leads.",
   },
 
+  tutorial: {
+    progress: (/** @type {number} */ number, /** @type {number} */ count) => `${number} of ${count}`,
+    stepsDone: (/** @type {number} */ done, /** @type {number} */ count) => `${done} of ${count} done`,
+    skip: "Skip step",
+    stop: "Leave",
+    leave: "Start to annotate",
+    again: "Once more",
+    safe: "Nothing of this is stored.",
+    done: "Well done",
+    doneHint: (/** @type {(act: string) => string} */ key) =>
+      `On a real picture ${key("submit")} submits and brings the next one, ${key("skip")} skips it with a reason, and ${key("help")} lists all keys.`,
+    /** @type {Record<string, [string, (key: (act: string) => string) => string]>} Title of each step, and what is to be done. */
+    steps: {
+      click: ["Click", () => "Click the leaf."],
+      part: ["Part or whole", (key) => `One click can mean several things. ${key("candidate:1")} takes the second suggestion, ${key("nextCandidate")} the next one.`],
+      away: ["Take away", (key) => `Right click what does not belong to the mask, the dark half, say. By keyboard: arrows, then ${key("negative")}.`],
+      keep: ["Keep it", (key) => `${key("accept")} keeps the mask.`],
+      box: ["Box", (key) => `${key("tool:box")}, then drag a box around the cup and its saucer. ${key("accept")} keeps it. By keyboard: click them with ${key("positive")}.`],
+      mend: ["Mend a mask", (key) => `The orange's mask lacks a bite. Ctrl and click the orange (by keyboard ${key("nextMask")}), ${key("tool:brush")}, paint the bite, ${key("accept")}. ${key("larger")} makes the brush larger; a click mends, too.`],
+      decide: ["Accept, reject", (key) => `${key("nextUndecided")} goes to a mask that the model has made. ${key("acceptMask")} accepts the pebble and goes on; ${key("rejectMask")} rejects the mask of nothing.`],
+      merge: ["Merge", (key) => `The pencil has two masks. ${key("drop")}, then Ctrl and click both (by keyboard ${key("nextMask")}, then ${key("alsoNextMask")}), ${key("merge")} makes them one.`],
+      undo: ["Undo", (key) => `${key("undo")} takes back anything, step by step: take back the merge.`],
+      find: ["What is missing", (key) => `${key("nextGap")} leads to a place without a mask. Mask the coin there: click it, or ${key("positive")} at the cursor, and ${key("accept")}.`],
+    },
+  },
+
   demo: {
     title: "gigamask demo",
     promise: "Nothing you show here is stored",
@@ -322,6 +349,7 @@ export const text = {
     saveHint: "Save the masks as a file on this machine (Ctrl Enter)",
     sending: "Sending the photo",
     tooLarge: (/** @type {number} */ bytes) => `This file is too large; at most ${Math.floor(bytes / 1e6)} MB are taken.`,
+    back: "Back to the photo",
     gone: "The server has let go of this photo. Open it again.",
     offline: "The server does not answer. Try again in a moment.",
     guide:

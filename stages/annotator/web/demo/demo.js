@@ -6,9 +6,9 @@ import { applyTheme, switchTheme } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { Picture } from "../canvas/picture.js";
 import { Bench } from "../work/bench.js";
-import { prefilledMasks, taskInMemory } from "./memory.js";
+import { prefilledMask, taskInMemory } from "../work/memory.js";
 
-/** @typedef {import("./memory.js").Photo} Photo */
+/** @typedef {import("../work/memory.js").Photo} Photo */
 
 const SAID_MS = 8000;
 
@@ -35,12 +35,14 @@ class DemoApi extends Api {
 class Demo {
   /** @type {Bench | null} */
   bench = null;
-  /** Masks that the photo began with. @type {import("./memory.js").TaskMask[]} */
+  /** Masks that the photo began with. @type {import("../work/memory.js").TaskMask[]} */
   given = [];
   api = new DemoApi();
   #stop = new AbortController();
   #maxFileBytes = Infinity;
   #turn = Promise.resolve();
+  /** @type {import("../tutorial/tutorial.js").Tutorial | null} */
+  #tutorial = null;
 
   constructor() {
     this.api.resend = () => this.#resend();
@@ -60,6 +62,7 @@ class Demo {
         "div.actions",
         {},
         this.file,
+        h("button.plain", { type: "button", onclick: () => void this.learn() }, text.pages.tutorial),
         this.save,
         this.everything,
         h("button.primary", { type: "button", onclick: () => this.file.click() }, text.demo.open),
@@ -97,6 +100,31 @@ class Demo {
     return this.#turn;
   }
 
+  /** Open the tutorial; the next photo ends it. */
+  async learn() {
+    try {
+      const { Tutorial } = await import("../tutorial/tutorial.js");
+      const picture = this.bench?.painter.picture;
+      const before = this.bench?.task;
+      await this.bench?.close();
+      this.bench = null;
+      for (const button of [this.everything, this.save]) button.disabled = true;
+      const leave = () => this.#leave(before, picture);
+      this.#tutorial = await Tutorial.open(root, { api: this.api, say, leave, leaveLabel: before ? text.demo.back : text.demo.open });
+    } catch (error) {
+      say(messageOf(error));
+    }
+  }
+
+  /** Leave the tutorial, and go on with the photo before it, if any. @param {import("../work/task.js").Task} [task] @param {Picture} [picture] */
+  async #leave(task, picture) {
+    await this.#tutorial?.close();
+    this.#tutorial = null;
+    if (!task || !picture) return this.#ask();
+    this.#bench(task, picture);
+    this.#setBusy(false);
+  }
+
   /** Find all masks of the photo; those made by hand stay. */
   async findEverything() {
     const bench = this.bench;
@@ -107,7 +135,8 @@ class Demo {
       const found = await this.api.post(`/api/images/${lease.image_id}/everything`, {}, 600_000);
       if (this.bench !== bench) return; // another photo was opened meanwhile
       const { draft } = bench.task;
-      this.given = prefilledMasks(found, lease.model_id);
+      // The list shows the newest first, so the most certain comes last
+      this.given = found.toReversed().map((/** @type {import("../work/draft.js").Candidate} */ each, /** @type {number} */ at) => prefilledMask(`e-${at}`, each, lease.model_id));
       await bench.close();
       const task = taskInMemory(lease, this.given, bench.task.operations);
       task.draft = draft;
@@ -137,7 +166,8 @@ class Demo {
   async #open(photo, blob) {
     const picture = await Picture.from(blob);
     await this.bench?.close();
-    this.bench?.painter.picture.close();
+    await this.#tutorial?.close();
+    this.#tutorial = null;
     this.given = [];
     this.#bench(taskInMemory(photo), picture);
     document.documentElement.dataset.photo = photo.image_id;
@@ -169,7 +199,8 @@ class Demo {
     this.#setBusy(false);
     for (const button of [this.everything, this.save]) button.disabled = true;
     const button = h("button.primary", { type: "button", onclick: () => this.file.click() }, text.demo.open);
-    root.replaceChildren(h("section.notice", {}, h("h1", {}, text.demo.title), h("p", {}, message || text.demo.ask), button));
+    const learn = h("button", { type: "button", onclick: () => void this.learn() }, text.pages.tutorial);
+    root.replaceChildren(h("section.notice", {}, h("h1", {}, text.demo.title), h("p", {}, message || text.demo.ask), h("div.row", {}, button, learn)));
     button.focus();
   }
 

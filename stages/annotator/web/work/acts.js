@@ -38,6 +38,7 @@ const ACTS = {
   redo: (bench) => bench.task.redo(),
   nextMask: (bench) => step(bench, 1),
   previousMask: (bench) => step(bench, -1),
+  alsoNextMask: (bench) => step(bench, 1, true),
   nextUndecided: (bench) => selectUndecided(bench),
   acceptMask: (bench) => decide(bench, "accept"),
   rejectMask: (bench) => decide(bench, "reject"),
@@ -121,12 +122,13 @@ function choose(/** @type {Bench} */ bench, /** @type {number} */ number) {
   return bench.task.saveDraft();
 }
 
-function step(/** @type {Bench} */ bench, /** @type {number} */ by) {
+function step(/** @type {Bench} */ bench, /** @type {number} */ by, isMore = false) {
   const masks = sorted(bench.task.masks);
   if (!masks.length) return;
   const here = masks.findIndex((each) => each.mask === bench.selected.at(-1));
   const there = here < 0 ? (by > 0 ? 0 : masks.length - 1) : (here + by + masks.length) % masks.length;
-  selectAndShow(bench, masks[there].mask);
+  if (isMore && bench.selected.length) bench.select(masks[there].mask, !bench.selected.includes(masks[there].mask));
+  else selectAndShow(bench, masks[there].mask);
 }
 
 function selectUndecided(/** @type {Bench} */ bench) {

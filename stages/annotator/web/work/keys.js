@@ -35,6 +35,7 @@ export const SHORTCUTS = [
   { group: "masks", keys: ["V"], act: "tool:select" },
   { group: "masks", keys: ["J"], act: "nextMask" },
   { group: "masks", keys: ["K"], act: "previousMask" },
+  { group: "masks", keys: ["Shift+J"], act: "alsoNextMask" },
   { group: "masks", keys: ["N"], act: "nextUndecided" },
   { group: "masks", keys: ["A"], act: "acceptMask" },
   { group: "masks", keys: ["R"], act: "rejectMask" },

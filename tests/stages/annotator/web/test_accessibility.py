@@ -66,7 +66,7 @@ def test_axe_finds_nothing_on_the_other_pages(site: PageSite, person: Make, axe:
     expect(page.locator("#page h1")).to_have_text("Nothing is left to annotate")
     assert findings(page, axe) == []
     lea = person(f"axe-lea-{theme}", "lead", color_scheme=theme, reduced_motion="reduce")
-    for name in ("rounds", "lead", "review"):
+    for name in ("tutorial", "rounds", "lead", "review"):
         page = lea.open(f"/#{name}", wait_for="#page h1")
         assert findings(page, axe) == []
     page.locator(".tabs button").nth(1).click()

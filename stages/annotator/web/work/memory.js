@@ -5,7 +5,7 @@
  * @typedef {{image_id: string, width: number, height: number, model_id: string}} Photo
  */
 
-import { Task } from "../work/task.js";
+import { Task } from "./task.js";
 
 /** What a task keeps its work in, without keeping it. */
 class Memory extends EventTarget {
@@ -33,15 +33,15 @@ export function taskInMemory({ image_id, width, height, model_id }, given = [], 
 }
 
 /**
- * Make masks of the model's suggestions; they are undecided until they are accepted.
- * @param {import("../work/draft.js").Candidate[]} candidates
+ * Make a mask that a task begins with; it is undecided until it is accepted.
+ * @param {string} mask Its name.
+ * @param {import("./draft.js").Candidate} found
  * @param {string} model_id
- * @returns {TaskMask[]}
+ * @returns {TaskMask}
  */
-export function prefilledMasks(candidates, model_id) {
-  // The list shows the newest first, so the most certain comes last
-  return candidates.toReversed().map(({ rle, predicted_iou, stability_score }, index) => ({
-    mask: `e-${index}`,
+export function prefilledMask(mask, { rle, predicted_iou, stability_score }, model_id) {
+  return {
+    mask,
     rle: { size: rle.size, counts: rle.counts },
     origin: "prefill_accepted",
     decided: false,
@@ -52,5 +52,5 @@ export function prefilledMasks(candidates, model_id) {
     strokes: 0,
     edits: 0,
     source: "",
-  }));
+  };
 }
