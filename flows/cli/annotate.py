@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.checks import check_dataset_place, check_photos, find_model, workspace_place
 from flows.cli.options import DEFAULT_DATASET, DatasetUri, RayAddress, WorkspacePlace
+from flows.cli.stopping import stopping
 from flows.progress import log
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def annotate(
 ) -> None:
     """Start the annotation server and print its link. With PHOTOS, ingest them and ask about them first.
 
-    Without --team there is one account and only this machine reaches the server. Ctrl+C stops it; nothing is lost.
+    Without --team there is one account and only this machine reaches the server. Ctrl+C and SIGTERM stop it within ten
+    seconds; nothing is lost.
     """
     log(f"annotate: {dataset} on http{'s' if tls_certificate else ''}://{host}:{port}")
 
@@ -98,17 +100,17 @@ def annotate(
     place = workspace_place(dataset, workspace)
 
     # Open everything, then listen
-    opened = _open_dataset(dataset, photos)
-    with Workspace.open(place) as space, listen(config) as listening:
-        config = replace(config, port=listening.getsockname()[1])
-        _ask_about_photos(opened, space, is_wanted=bool(photos))
-        with open_server(opened, space, models, cache or _default_cache(), config) as server:
-            token = server.access.link_token
-            print(f"{config.url}/link?token={token}" if token else config.url, flush=True)
-            log("open this link in a browser on this machine; it works once" if token else "log in there")
-            with _encoding_ahead(server, models, workers, ray_address):
-                serve(server, config, listening)
-    log("stopped; the same command continues")
+    with stopping("stopped; the same command continues") as stop:
+        opened = _open_dataset(dataset, photos)
+        with Workspace.open(place) as space, listen(config) as listening:
+            config = replace(config, port=listening.getsockname()[1])
+            _ask_about_photos(opened, space, is_wanted=bool(photos))
+            with open_server(opened, space, models, cache or _default_cache(), config) as server:
+                token = server.access.link_token
+                print(f"{config.url}/link?token={token}" if token else config.url, flush=True)
+                log("open this link in a browser on this machine; it works once" if token else "log in there")
+                with _encoding_ahead(server, models, workers, ray_address):
+                    serve(server, config, listening, when_told_to_stop=stop.begin)
 
 
 @contextmanager

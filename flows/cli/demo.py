@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.checks import check_model, check_photos
+from flows.cli.stopping import stopping
 from flows.progress import log
 
 
@@ -59,9 +60,11 @@ def demo(
     data = read_file(photo, config.max_file_bytes) if photo is not None else None
 
     # Listen, then load: who opens the address at once waits for the model
-    with listen(ServeConfig(host=host, port=port)) as listening:
+    with (
+        stopping("stopped; nothing was stored") as stop,
+        listen(ServeConfig(host=host, port=port)) as listening,
+    ):
         config = replace(config, port=listening.getsockname()[1])
         with open_demo(model, data, config) as opened:
             print(config.url, flush=True)
-            serve_demo(opened, config, listening)
-    log("stopped; nothing was stored")
+            serve_demo(opened, config, listening, when_told_to_stop=stop.begin)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -141,10 +143,23 @@ def listen(config: ServeConfig) -> socket.socket:
     return opened
 
 
-def serve(server: Server, config: ServeConfig, listening: socket.socket) -> None:
-    """Answer requests until the process is told to stop.
+def serve(
+    server: Server,
+    config: ServeConfig,
+    listening: socket.socket,
+    *,
+    when_told_to_stop: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Answer requests until SIGINT or SIGTERM tells the process to stop.
 
-    Requests in progress are finished first.
+    Requests in progress are finished first, for at most STOP_S seconds. Then the signal is raised again, for the
+    handler that was there before.
+
+    Args:
+        server: The server.
+        config: Its settings.
+        listening: The open port.
+        when_told_to_stop: Function that is called at once with the number of the signal.
     """
     settings = uvicorn.Config(
         make_app(server),
@@ -156,4 +171,18 @@ def serve(server: Server, config: ServeConfig, listening: socket.socket) -> None
         ssl_certfile=config.tls_certificate,
         ssl_keyfile=config.tls_key,
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    StoppableServer(settings, when_told_to_stop).run(sockets=[listening])
+
+
+class StoppableServer(uvicorn.Server):
+    """Server of uvicorn that tells at once that a signal has come, which it raises again when it has stopped."""
+
+    def __init__(self, settings: uvicorn.Config, when_told_to_stop: Callable[[int], None]) -> None:
+        super().__init__(settings)
+        self._when_told_to_stop = when_told_to_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; what is cut off then is no error to log, and its client sends it again."""
+        self._when_told_to_stop(sig)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().handle_exit(sig, frame)

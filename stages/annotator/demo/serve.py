@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -12,7 +12,7 @@ from stages.annotator.demo.app import make_demo_app
 from stages.annotator.demo.config import DemoConfig
 from stages.annotator.demo.photos import Photos
 from stages.annotator.demo.visitors import Demo
-from stages.annotator.serve import STOP_S
+from stages.annotator.serve import STOP_S, StoppableServer
 from stages.annotator.sessions import Sessions
 
 MAX_CONNECTIONS = 512
@@ -43,8 +43,14 @@ def open_demo(model: str, photo: bytes | None, config: DemoConfig) -> Iterator[D
         sessions.close()
 
 
-def serve_demo(demo: Demo, config: DemoConfig, listening: socket.socket) -> None:
-    """Answer requests until the process is told to stop."""
+def serve_demo(
+    demo: Demo,
+    config: DemoConfig,
+    listening: socket.socket,
+    *,
+    when_told_to_stop: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Answer requests until the process is told to stop, as `serve` does."""
     settings = uvicorn.Config(
         make_demo_app(demo),
         log_level="warning",
@@ -57,4 +63,4 @@ def serve_demo(demo: Demo, config: DemoConfig, listening: socket.socket) -> None
         ssl_certfile=config.tls_certificate,
         ssl_keyfile=config.tls_key,
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    StoppableServer(settings, when_told_to_stop).run(sockets=[listening])
