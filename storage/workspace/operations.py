@@ -104,15 +104,27 @@ class Operations:
         with self._database.read() as connection:
             return state_of(connection, task_id, annotator, branch=branch, revision=revision)
 
-    def branches(self, task_id: int, *, annotator: str | None = None, state: str | None = "open") -> list[Branch]:
-        """Read the branches of a task, oldest first.
+    def branches(
+        self,
+        task_id: int | None = None,
+        *,
+        round_id: str | None = None,
+        annotator: str | None = None,
+        state: str | None = "open",
+    ) -> list[Branch]:
+        """Read branches, oldest first.
 
         Args:
-            task_id: The task.
+            task_id: Only branches of this task; None for all.
+            round_id: Only branches of tasks of this round; None for all.
             annotator: Only branches of this annotator; None for all.
             state: Only branches in this state: open, merged or dismissed; None for all.
         """
-        query = select(BRANCHES).where(BRANCHES.c.task_id == task_id).order_by(BRANCHES.c.created_at)
+        query = select(BRANCHES).order_by(BRANCHES.c.created_at)
+        if task_id is not None:
+            query = query.where(BRANCHES.c.task_id == task_id)
+        if round_id is not None:
+            query = query.where(BRANCHES.c.task_id.in_(select(TASKS.c.task_id).where(TASKS.c.round_id == round_id)))
         if annotator is not None:
             query = query.where(BRANCHES.c.annotator == annotator)
         if state is not None:

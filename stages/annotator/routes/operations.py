@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path, Query
 from fastapi.encoders import jsonable_encoder
 from pydantic import AwareDatetime, Field
 
-from stages.annotator.access import Annotator
+from stages.annotator.access import Annotator, Lead
 from stages.annotator.errors import Refusal
+from stages.annotator.routes.rounds import RoundId
 from stages.annotator.routes.tasks import TokenBody
 from stages.annotator.schemas import Body, Done, ShortText, TaskId, TaskMaskView, TaskStateView, View
 from stages.annotator.server import Server, TheServer
@@ -76,6 +77,15 @@ class LineView(View):
     """Operations, oldest first."""
 
 
+class LateLine(View):
+    """An open branch of a round, and the image that was worked on."""
+
+    branch: Branch
+    """Branch, without its operations."""
+    image_id: str
+    """Id of the image, as a text of digits."""
+
+
 class BranchComparison(View):
     """A branch beside the main line, for the merge view."""
 
@@ -117,6 +127,14 @@ def read_line(task_id: TaskId, user: Annotator, server: TheServer) -> LineView:
             if each.kind not in PASSIVE
         ],
     )
+
+
+@router.get("/rounds/{round_id}/branches")
+def read_branches_of_round(round_id: RoundId, user: Lead, server: TheServer) -> list[LateLine]:
+    """Read the open branches of a round, oldest first."""
+    server.workspace.rounds.get(round_id)
+    found = server.workspace.operations.branches(round_id=round_id)
+    return [LateLine(branch=each, image_id=str(server.workspace.rounds.task(each.task_id).image_id)) for each in found]
 
 
 @router.get("/branches/{branch}")

@@ -43,6 +43,7 @@ ROLES = {
     "GET /api/tasks/{task_id}/branches": ANNOTATOR,
     "GET /api/tasks/{task_id}/line": ANNOTATOR,
     "POST /api/operations": ANNOTATOR,
+    "GET /api/rounds/{round_id}/branches": LEAD,
     "GET /api/branches/{branch}": ANNOTATOR,
     "POST /api/branches/{branch}/merge": ANNOTATOR,
     "POST /api/branches/{branch}/settle": ANNOTATOR,

@@ -308,6 +308,23 @@ export const text = {
     closed: (/** @type {number} */ masks, /** @type {number} */ images) => `Closed: ${masks} masks on ${images} images went into the dataset.`,
     updated: "updates every 5 seconds",
     needed: "This page is for leads.",
+    late: (/** @type {number} */ count) => (count === 1 ? "1 late line …" : `${count} late lines …`),
+  },
+
+  late: {
+    title: "Late work",
+    hint: "Work that arrived after its lease had ended, or beside other work of the same person. It is stored; its author is asked about it when the picture is opened again. Dismiss what is not wanted.",
+    none: "No late work is open in this round.",
+    back: "Back",
+    line: (/** @type {string} */ name, /** @type {number} */ task, /** @type {string} */ time) => `${name} · picture ${task} · ${time}`,
+    reason: (/** @type {string} */ reason) => `Why it is late: ${reason}.`,
+    main: "On the server",
+    branch: "Late",
+    dismiss: "Dismiss …",
+    sure: (/** @type {string} */ name) => `Dismiss this late work of ${name}?`,
+    sureHint: "It stays stored, and nobody is asked about it again.",
+    keep: "Keep it",
+    dismissNow: "Dismiss",
   },
 
   tutorial: {

@@ -2,6 +2,7 @@
 
 import { h, openDialog } from "../app/dom.js";
 import { text } from "../app/strings.js";
+import { openLateWork } from "./late.js";
 import { progress } from "./rounds.js";
 
 /**
@@ -38,6 +39,8 @@ export async function openPage(root, app) {
     root.replaceChildren(h("section.notice", {}, h("h1", {}, words.needed)));
     return () => undefined;
   }
+  const [, view, roundId] = location.hash.split("/");
+  if (view === "late" && roundId) return openLateWork(root, app, decodeURIComponent(roundId));
   const lead = new Lead(app);
   root.replaceChildren(
     h("div.sheet", {}, h("div.row", {}, h("h1", {}, words.title), h("p.quiet", {}, words.updated)), lead.list),
@@ -94,6 +97,8 @@ class Lead {
         h("span.fill"),
         state === "open" && this.#button(report, words.pause, "pause"),
         state === "paused" && this.#button(report, words.reopen, "reopen"),
+        report.progress.open_branches > 0 &&
+          h("a.button", { href: `#lead/late/${encodeURIComponent(report.round_id)}` }, words.late(report.progress.open_branches)),
         this.#button(report, words.close, "close"),
       ),
       progress(report.progress),

@@ -4,7 +4,7 @@ import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { bitmapOf } from "../masks/bitmap.js";
 import { canKeepBoth } from "../work/merging.js";
-import { still } from "./still.js";
+import { makePair } from "./pair.js";
 
 /**
  * @typedef {import("../masks/fold.js").TaskMask} TaskMask
@@ -20,13 +20,8 @@ import { still } from "./still.js";
  * @param {{picture: import("../canvas/picture.js").Picture, reason: string}} about
  * @returns {Promise<void>}
  */
-export function showMerge(root, { branch, main }, differences, { picture, reason }) {
-  const side = (/** @type {"main" | "branch"} */ name, /** @type {TaskMask[]} */ masks) => {
-    const selected = differences.map((each) => each[name]).filter((each) => each !== undefined);
-    const caption = `${text.merge[name]}: ${text.masks.title(masks.length)}, ${text.merge.differ(selected.length)}`;
-    return { name, selected, shown: still(picture, caption, { masks, selected }) };
-  };
-  const sides = [side("main", main.masks), side("branch", branch.masks)];
+export function showMerge(root, lines, differences, { picture, reason }) {
+  const pair = makePair(lines, differences, picture, text.merge);
   return new Promise((resolve) => {
     const keep = h("button.primary", { type: "button", onclick: () => resolve() }, text.merge.keep);
     const all = (/** @type {Choice} */ choice, /** @type {string} */ label) =>
@@ -38,19 +33,12 @@ export function showMerge(root, { branch, main }, differences, { picture, reason
         {},
         h("h1", {}, text.merge.title),
         h("p.quiet", {}, text.merge.reason(reason)),
-        h("div.pair", {}, ...sides.map((each) => each.shown.figure)),
+        pair.element,
         list,
         h("div.buttons", {}, all("main", text.merge.allMain), all("branch", text.merge.allBranch), keep),
       ),
     );
-    const painters = sides.map(({ name, selected, shown }) => ({ name, selected, painter: shown.show() }));
-    const point = (/** @type {Difference | null} */ difference) => {
-      for (const { name, selected, painter } of painters) {
-        const pointed = difference ? [difference[name]].filter((each) => each !== undefined) : selected;
-        painter.overlay.selected = pointed.map((mask) => bitmapOf(mask.rle));
-        painter.ask();
-      }
-    };
+    const point = pair.show();
     list.append(...differences.map((each, at) => choiceOf(each, at, point)));
     keep.focus({ preventScroll: true });
   });

@@ -123,8 +123,15 @@ def test_work_after_the_lease_ended_is_kept_on_a_branch(site: Site, ann: TestCli
     branch = late.json()["details"]["branch"]
     both = ann.get(f"/api/branches/{branch}", params={"task_id": lease["task_id"]}).json()
     assert [mask["mask"] for mask in both["branch"]["masks"]] == ["m1", "m2"]
+    (line,) = lea.get(f"/api/rounds/{lease['round_id']}/branches").json()
+    assert (line["branch"]["branch"], line["branch"]["annotator"], line["image_id"]) == (
+        branch,
+        "ann",
+        lease["image_id"],
+    )
     dismissed = ann.post(f"/api/branches/{branch}/dismiss", params={"task_id": lease["task_id"]})
     assert dismissed.status_code == 200
+    assert lea.get(f"/api/rounds/{lease['round_id']}/branches").json() == []
     settled = ann.post(f"/api/branches/{branch}/settle", params={"task_id": lease["task_id"]})
     assert settled.status_code == 200
     (stored,) = site.server.workspace.operations.branches(lease["task_id"], state="merged")

@@ -91,6 +91,10 @@ def test_axe_finds_nothing_on_the_merge_view(site: PageSite, person: Make, axe: 
     work_late(site, ann, page, elsewhere=person(ann.name))
     ann.context.set_offline(False)
     page.wait_for_selector(".merge .differences", timeout=30_000)
+    late = person("axe-late-lea", "lead").open("/#lead", wait_for=".card")
+    late.get_by_text("1 late line …").click()
+    late.wait_for_selector(".view figure")
     for theme in ("dark", "light"):
-        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        assert findings(page, axe) == []
+        for each in (page, late):
+            each.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            assert findings(each, axe) == []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
+from tests.stages.annotator.web.late_work import paint, tolerant, work_late
 from tests.stages.annotator.web.page_site import PageSite, Person, click, wait_until_saved
 from tests.stages.annotator.web.places import prefilled, stored
 
@@ -119,6 +120,47 @@ def test_a_lead_pauses_reopens_and_closes_a_round(site: PageSite, person: Make) 
     expect(page.locator(".card")).to_have_count(0)
     with site.workspace() as workspace:
         assert workspace.rounds.get(round_id).state == "closed"
+
+
+def test_a_lead_looks_at_late_work_and_dismisses_it(site: PageSite, person: Make) -> None:
+    round_id = site.open_round("places")
+    ann = tolerant(person("late-author"))
+    page = ann.open()
+    task = ann.task_id(page)
+    paint(page, -60)
+    wait_until_saved(page)
+    work_late(site, ann, page, elsewhere=person(ann.name))
+    ann.context.set_offline(False)
+    page.wait_for_selector(".merge .differences", timeout=30_000)
+    page.close()
+    main = ann.state(task)
+
+    lea = person("late-lead", "lead")
+    page = lea.open("/#lead", wait_for=".card")
+    page.get_by_text("1 late line …").click()
+    line = page.locator(".lines button")
+    expect(line).to_contain_text(f"late-author · picture {task} ·")
+    expect(line).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".view")).to_contain_text("the lease has ended")
+    captions = page.locator("figcaption")
+    expect(captions.first).to_have_text("On the server: 1 mask, 1 differs")
+    expect(captions.last).to_have_text("Late: 2 masks, 2 differ")
+    sides = [canvas.screenshot() for canvas in page.locator("canvas.still").all()]
+    assert sides[0] != sides[1]
+
+    # Thinking better of it changes nothing; dismissed, the operations stay
+    for answer in ("Keep it", "Dismiss"):
+        page.get_by_text("Dismiss …").click()
+        page.locator("dialog").get_by_role("button", name=answer).click()
+    expect(page.locator(".view")).to_have_text("No late work is open in this round.")
+    page.get_by_role("link", name="Back").click()
+    page.wait_for_selector(".card")
+    expect(page.get_by_text("late line …")).to_have_count(0)
+    with site.workspace() as workspace:
+        (branch,) = workspace.operations.branches(round_id=round_id, state=None)
+        drawn = workspace.operations.state(task, ann.name, branch=branch.branch).masks
+    assert (branch.state, len(drawn)) == ("dismissed", 2)
+    assert ann.state(task) == main
 
 
 def test_a_key_is_changed_in_the_help_and_shown_everywhere(site: PageSite, person: Make) -> None:
