@@ -1,6 +1,7 @@
 """The command `annotate`: the annotation server, from photos to the open page."""
 
 import os
+import webbrowser
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
     from stages.annotator.ahead import Embeddings, ToEncode
     from stages.annotator.server import Server
-    from storage.dataset import Dataset
-    from storage.workspace.workspace import Workspace
-
-ROUND_NAME = "photos"
-"""Name of the round that `annotate PHOTOS` opens, and extends when it is called again."""
 
 
 def annotate(
@@ -67,8 +63,11 @@ def annotate(
     allow_no_accounts: Annotated[
         bool, typer.Option("--allow-no-accounts", help="Serve other machines without accounts.")
     ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
 ) -> None:
-    """Start the annotation server and print its link. With PHOTOS, ingest them and ask about them first.
+    """Start the annotation server and print its link. With PHOTOS, ingest them and ask about them.
+
+    The page opens after the first photos; the others are ingested while people work.
 
     Without --team there is one account and only this machine reaches the server. Ctrl+C and SIGTERM stop it within ten
     seconds; nothing is lost.
@@ -84,7 +83,9 @@ def annotate(
         find_model(name, dataset)
     from dataclasses import replace
 
+    from flows.cli.photos import PhotosToTasks
     from stages.annotator.serve import ServeConfig, check_exposure, listen, open_server, serve
+    from storage.dataset import Dataset
     from storage.workspace.workspace import Workspace
 
     config = ServeConfig(
@@ -101,15 +102,19 @@ def annotate(
 
     # Open everything, then listen
     with stopping("stopped; the same command continues") as stop:
-        opened = _open_dataset(dataset, photos)
+        opened = Dataset.open_or_create(dataset) if photos else Dataset.open(dataset)
         with Workspace.open(place) as space, listen(config) as listening:
             config = replace(config, port=listening.getsockname()[1])
-            _ask_about_photos(opened, space, is_wanted=bool(photos))
+            tasks = PhotosToTasks(opened, space, photos or [])
+            tasks.begin()
             with open_server(opened, space, models, cache or _default_cache(), config) as server:
                 token = server.access.link_token
-                print(f"{config.url}/link?token={token}" if token else config.url, flush=True)
+                link = f"{config.url}/link?token={token}" if token else config.url
+                print(link, flush=True)
                 log("open this link in a browser on this machine; it works once" if token else "log in there")
-                with _encoding_ahead(server, models, workers, ray_address):
+                if open_page and not webbrowser.open(link):
+                    log("no browser was found to open the link in")
+                with tasks.in_background(), _encoding_ahead(server, models, workers, ray_address):
                     serve(server, config, listening, when_told_to_stop=stop.begin)
 
 
@@ -139,46 +144,6 @@ def _encoding_ahead(
         yield
     finally:
         ahead.close()
-
-
-def _open_dataset(uri: str, photos: list[Path] | None) -> "Dataset":
-    """Open the dataset, and ingest photos into it.
-
-    Raises:
-        NotFound: There is no dataset, and no photos to make one of.
-    """
-    from stages.ingest.ingest import ingest_photos
-    from storage.dataset import Dataset
-
-    if not photos:
-        return Dataset.open(uri)
-    dataset = Dataset.open_or_create(uri)
-    report = ingest_photos(photos, dataset)
-    dataset.fold()
-    log(f"ingest: {report.images} images, {len(report.rejects)} rejects")
-    return dataset
-
-
-def _ask_about_photos(dataset: "Dataset", workspace: "Workspace", *, is_wanted: bool) -> None:
-    """Open a round over the images that no round has, or extend the one opened before."""
-    from stages.assisted_manual.guidelines import GUIDELINES
-    from storage.workspace.records import RoundSpec, RoundState, TaskSpec
-
-    if not is_wanted:
-        return
-    rounds = [each for each in workspace.rounds.read_all() if each.state is not RoundState.CANCELLED]
-    asked = {task.image_id for each in rounds for task in workspace.rounds.tasks(each.round_id)}
-    rows = dataset.query("SELECT image_id, height, width FROM images ORDER BY source").to_pylist()
-    tasks = tuple(TaskSpec(**row) for row in rows if row["image_id"] not in asked)
-    if not tasks:
-        return
-    mine = [each for each in rounds if each.name == ROUND_NAME and each.state is RoundState.OPEN]
-    if mine:
-        workspace.rounds.extend(mine[-1].round_id, tasks)
-    else:
-        spec = RoundSpec(stage="assisted_manual", name=ROUND_NAME, guidelines=GUIDELINES, tasks=tasks)
-        workspace.rounds.open(spec)
-    log(f"round {ROUND_NAME!r}: {len(tasks)} images more")
 
 
 def _default_cache() -> Path:

@@ -85,8 +85,17 @@ def ingest_photos(
     dataset: Dataset,
     config: IngestConfig | None = None,
     progress: Callable[[IngestProgress], None] | None = None,
+    *,
+    max_new: int | None = None,
 ) -> IngestReport:
     """Ingest the photos under `paths` (folders and files); a second call continues where the first call stopped.
+
+    Args:
+        paths: Folders and files.
+        dataset: Dataset that gets the images.
+        config: Settings; None for the default ones.
+        progress: Function that is called after each photo; what it raises stops the ingest.
+        max_new: Maximum number of photos that no plan names yet; a further call ingests the next ones. None for all.
 
     Raises:
         ValueError: A path does not exist, there is no photo under the paths, or so many planned photos are gone that
@@ -99,7 +108,7 @@ def ingest_photos(
     # Find the photos and plan those that no plan names yet
     found, other_files = find_photos(paths)
     at_hand = PhotosAtHand(found, paths)
-    plans = plan_photos(dataset, found, config, at_hand)
+    plans = plan_photos(dataset, found, config, at_hand, max_new=max_new)
 
     # Ingest the missing shards that hold any of them; one with photos that were not looked for stays missing
     todo = [

@@ -10,14 +10,19 @@ from storage.protocol.plans import Plan, PlannedShard
 
 
 def plan_photos(
-    dataset: Dataset, found: Sequence[FoundPhoto], config: IngestConfig, at_hand: PhotosAtHand
+    dataset: Dataset,
+    found: Sequence[FoundPhoto],
+    config: IngestConfig,
+    at_hand: PhotosAtHand,
+    *,
+    max_new: int | None = None,
 ) -> list[Plan]:
     """Return the earlier plans with these settings that cover found photos, and a new plan for photos not covered.
 
     A shard of an earlier plan covers its photos if the shard is committed, or if all its photos were searched for now.
     Suppose an ingest of the folders `A` and `B` stopped before a shard with photos of both folders was committed. An
     ingest of `A` alone then plans the photos of `A` again and leaves `B` alone. A shard that was given up is planned
-    again as a redo.
+    again as a redo. The new plan has the first `max_new` photos, if that is given.
     """
     plans: dict[str, Plan] = {}
     covered: set[PhotoKey] = set()
@@ -40,7 +45,7 @@ def plan_photos(
         if again:
             redo = dataset.maintenance.plan_redo(plan, again)
             plans[redo.plan_id] = redo
-    fresh = [photo for photo in found if photo.key not in covered]
+    fresh = [photo for photo in found if photo.key not in covered][:max_new]
     if fresh:
         groups = _group(fresh, config.images_per_shard, config.shard_bytes)
         shards = [PlannedShard.from_inputs(*(photo.key for photo in group)) for group in groups]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.photos import FIRST_PHOTOS
 from storage.dataset import Dataset
 from storage.workspace.workspace import Workspace
 from tests.conftest import Gigamask
@@ -40,6 +41,40 @@ def test_one_command_goes_from_photos_to_an_open_link_and_again_to_what_is_new(t
         with Workspace.open(tmp_path / "data" / "workspace.sqlite") as workspace:
             (found,) = workspace.rounds.read_all()
             assert len(workspace.rounds.tasks(found.round_id)) == number + 1
+
+
+@pytest.mark.slow
+def test_the_page_opens_after_the_first_photos_and_the_others_follow(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(FIRST_PHOTOS + 3):
+        (tmp_path / "photos" / f"{number:02}.png").write_bytes(encoded(picture(number), "PNG"))
+    (tmp_path / "photos" / "00.jpg").write_bytes(b"no photo")
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    options = ["--dataset", "data", "--port", "0", "--model", str(save_tiny_model(tmp_path)), "--cache", "cache"]
+    command = [sys.executable, "-m", "flows.cli", "annotate", "photos", *options, "--open"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "BROWSER": str(browser)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, env=environment, **pipes) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stderr is not None
+            link = server.stdout.readline().strip()
+            said: list[str] = []
+            while not said or "ingest:" not in said[-1]:
+                said.append(server.stderr.readline())
+                assert said[-1], said
+            assert (tmp_path / "opened").read_text().strip() == link
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(60) in (0, 130)
+    added = [int(count) for count in re.findall(r"round 'photos': (\d+) images more", "".join(said))]
+    assert added == [FIRST_PHOTOS - 1, 4]  # one of the first is no photo
+    assert f"ingest: {FIRST_PHOTOS + 3} images, 1 rejects (1 not_an_image)" in said[-1]
+    with Workspace.open(tmp_path / "data" / "workspace.sqlite") as workspace:
+        (found,) = workspace.rounds.read_all()
+        assert len(workspace.rounds.tasks(found.round_id)) == FIRST_PHOTOS + 3
 
 
 def log_in_and_stop(folder: Path, model: Path) -> None:

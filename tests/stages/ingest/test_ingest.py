@@ -106,6 +106,14 @@ def test_the_same_command_again_does_nothing_and_says_the_same(dataset: Dataset,
     assert len(dataset.plans()) == 1
 
 
+def test_portions_of_new_photographs_make_the_images_of_one_call(dataset: Dataset, photo_folder: Path) -> None:
+    new = [ingest_photos([photo_folder], dataset, max_new=3) for _ in range(4)]
+    assert [report.images for report in new] == [3, 6, 8, 8]
+    assert [report.new_shards for report in new] == [1, 1, 1, 0]
+    assert new[-1].rejects == ()
+    assert sorted(stored(dataset)) == [f"photos/{number}.png" for number in range(8)]
+
+
 def test_the_number_of_threads_changes_no_byte(tmp_path: Path, photo_folder: Path) -> None:
     (photo_folder / "copy.png").write_bytes((photo_folder / "3.png").read_bytes())
     parts = []
