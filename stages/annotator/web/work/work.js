@@ -237,7 +237,11 @@ class Work {
     const { lease } = this.bench.task;
     const others = this.queue.leases.filter((each) => each.task_id !== lease.task_id);
     const isOver = !(await this.#extend(lease));
-    for (const each of others) if (!(await this.#extend(each))) this.queue.drop(each);
+    for (const each of others) {
+      if (await this.#extend(each)) continue;
+      this.queue.drop(each);
+      await this.queue.fetchAhead().catch(() => undefined); // another one in its place
+    }
     if (isOver && this.bench?.task.lease === lease) await this.#reopen(lease.task_id);
   }
 

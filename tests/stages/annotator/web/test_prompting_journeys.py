@@ -304,4 +304,8 @@ def test_the_preview_fades_in_unless_motion_is_reduced(site: PageSite, person: M
         rest(page, -60 if motion == "reduce" else -30, 40)
         frames[motion] = page.evaluate("frames")
         page.evaluate("frames = 0")
+
+    # The keyboard's cursor rests as well
+    with page.expect_response("**/predict"):
+        page.keyboard.press("ArrowRight")
     assert frames["reduce"] <= 4 < frames["no-preference"]
