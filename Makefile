@@ -10,7 +10,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Test processes side by side. Many tests wait for a process or a server, so two pay even on one core.
 JOBS ?= 2
-PAGE_TESTS := tests/stages/annotator/web
+PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help run test quick page page-types journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
@@ -39,7 +39,7 @@ page: $(VENV)/.ready-dev  ## onnxruntime-web for the annotation page, by npm; a 
 	$(BIN)/python hatch_build.py
 
 page-types:  ## the types of the annotation page's JavaScript, by the pinned TypeScript; skipped where npm is not at hand
-	@cd $(PAGE_TESTS); \
+	@cd $(PAGE_NPM); \
 	if ! command -v npm >/dev/null; then \
 		echo "page-types: skipped, there is no npm here; install Node.js to check the types of the page"; \
 	elif ! test node_modules/.package-lock.json -nt package-lock.json && \

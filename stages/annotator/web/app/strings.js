@@ -63,7 +63,8 @@ export const text = {
   hint: {
     begin: "Click an object",
     refine: (/** @type {string} */ name) => `Click to refine ${name}`,
-    accept: (/** @type {string} */ accept, /** @type {string} */ next) => `${accept} accepts · ${next} next suggestion · right click takes away`,
+    accept: (/** @type {string} */ accept, /** @type {string} */ next) =>
+      [`${accept} accepts`, next && `${next} next suggestion`, "right click takes away"].filter(Boolean).join(" · "),
     first: "Accept or drop the open mask first.",
     asking: "…",
     polygon: "Click corners, Enter closes",

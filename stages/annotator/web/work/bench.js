@@ -132,7 +132,7 @@ export class Bench {
     if (this.prompter.waiting.length) message = text.hint.asking;
     else if (this.nudge.isDue) message = text.hint.nudge;
     else if (draft && this.tool === "wand") message = text.hint.acceptWand(pretty(keyOf("accept")), settings.tolerance, ...sizes);
-    else if (draft) message = text.hint.accept(pretty(keyOf("accept")), pretty(keyOf("nextCandidate")));
+    else if (draft) message = text.hint.accept(pretty(keyOf("accept")), draft.hasChoice ? pretty(keyOf("nextCandidate")) : "");
     else if (this.selected.length > 1) message = text.hint.selected(this.selected.length);
     else if (this.refined && this.tool !== "polygon") message = text.hint.refine(this.side.nameOf(this.refined.mask));
     else if (this.tool === "polygon" || this.tool === "box" || this.tool === "scribble") message = text.hint[this.tool];

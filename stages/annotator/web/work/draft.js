@@ -77,6 +77,11 @@ export class Draft {
     return this.rle && bitmapOf(this.rle);
   }
 
+  /** Whether there is more than one suggestion. */
+  get hasChoice() {
+    return !this.step.drawn && this.step.candidates.length > 1;
+  }
+
   /** Whether anything was done. */
   get isBegun() {
     return this.at > 0;
@@ -128,7 +133,7 @@ export class Draft {
   /** Choose another candidate. @param {number} chosen */
   choose(chosen) {
     const { candidates } = this.step;
-    if (candidates.length < 2 || this.step.drawn) return;
+    if (!this.hasChoice) return;
     this.#push({ chosen: (chosen + candidates.length) % candidates.length });
   }
 

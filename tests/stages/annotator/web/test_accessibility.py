@@ -13,20 +13,20 @@ from tests.stages.annotator.web.page_site import PageSite, Person, click, wait_u
 from tests.stages.annotator.web.places import prefilled
 
 Make = Callable[..., Person]
-HERE = Path(__file__).parent
+NPM = Path(__file__).parent / "npm"
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
     """The source of axe-core, as package-lock.json pins it."""
-    source = HERE / "node_modules" / "axe-core" / "axe.min.js"
+    source = NPM / "node_modules" / "axe-core" / "axe.min.js"
     if not source.exists():
         npm = shutil.which("npm")
         if npm is None:
             pytest.skip("no npm on this machine (install Node.js): axe-core cannot be fetched")
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=NPM, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             pytest.skip(f"npm cannot fetch axe-core: {done.stderr.strip()[:300]}")
     return source.read_text()
