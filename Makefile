@@ -85,8 +85,8 @@ faults-rounds: $(VENV)/.ready-dev  ## 700 faults upon annotation rounds in SQLit
 annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --minutes 10 --database sqlite --kills 2"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)
 
-engine: $(VENV)/.ready-dev  ## a whole loop with simulated annotators, and a retraining that is killed: minutes each
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flows/loop/whole_loop.py tests/flows/cli/killed_retraining.py $(ARGS)
+engine: $(VENV)/.ready-dev  ## a whole loop with simulated annotators, a retraining that is killed, schedules on real Prefect servers: minutes each
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flows/loop/whole_loop.py tests/flows/cli/killed_retraining.py tests/flows/served_engine.py $(ARGS)
 
 clean:  ## remove virtual environments, caches and build folders
 	rm -rf .venv .venv-* build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
