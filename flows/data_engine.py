@@ -13,17 +13,9 @@ from typing import Any
 from prefect import flow
 
 from flows.config.serve import EnginePolicy, ServeSettings
+from flows.engine_state import MASKS, RETRAINING, count_accepted_masks, masks_at_last_retraining
 from flows.firing import Fired, fire
-from flows.jobs import (
-    MASKS,
-    RETRAINING,
-    SettingsOfJobs,
-    count_accepted_masks,
-    has_unmasked_images,
-    mask_with,
-    masks_at_last_retraining,
-    retrain_with,
-)
+from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, retrain_with
 from storage.dataset import Dataset
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
@@ -142,7 +134,7 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
     """Read the state that `decide` needs."""
     from stages.rounds.open import asked_about
 
-    accepted = count_accepted_masks(dataset)  # folds
+    dataset.fold()
     images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
     sql = "SELECT coalesce(sum(active_s + search_s), 0) AS seconds FROM annotations WHERE NOT simulated"
     (row,) = dataset.query(sql).to_pylist()
@@ -154,7 +146,7 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
         images=len(images),
         unasked_images=len(images - asked_about(workspace)),
         unmasked_images=has_unmasked_images(dataset),
-        accepted_masks=accepted,
+        accepted_masks=count_accepted_masks(dataset),
         masks_at_last_retraining=masks_at_last_retraining(workspace),
         finished_rounds=(*closing, *(each.round_id for each in progress if each.done == each.slots)),
         tasks_left=sum(each.slots - each.done for each in progress),

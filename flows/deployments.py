@@ -21,7 +21,7 @@ from prefect.runner import Runner
 from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows import data_engine, jobs
+from flows import data_engine, engine_state, jobs
 from flows.config.load import to_tree
 from flows.config.serve import ServeSettings
 from flows.progress import log
@@ -66,21 +66,25 @@ def list_deployments(settings: ServeSettings) -> list[Scheduled]:
     retraining, masks, prefill = settings.retraining, settings.masks, settings.prefill
     check_every_s = retraining.check_every_s if retraining.after_masks else 0.0
     every = [
-        Scheduled(name="retrain-by-cron", flow=jobs.retrain, cron=retraining.cron, job=jobs.RETRAINING),
-        Scheduled(name="retrain-by-interval", flow=jobs.retrain, every_s=retraining.every_s, job=jobs.RETRAINING),
+        Scheduled(name="retrain-by-cron", flow=jobs.retrain, cron=retraining.cron, job=engine_state.RETRAINING),
+        Scheduled(
+            name="retrain-by-interval", flow=jobs.retrain, every_s=retraining.every_s, job=engine_state.RETRAINING
+        ),
         Scheduled(
             name="retrain-after-masks",
             flow=jobs.retrain_after_masks,
             every_s=check_every_s,
-            job=jobs.RETRAINING,
+            job=engine_state.RETRAINING,
             counts=True,
         ),
-        Scheduled(name="masks-by-cron", flow=jobs.mask_new_images, cron=masks.cron, job=jobs.MASKS),
-        Scheduled(name="masks-by-interval", flow=jobs.mask_new_images, every_s=masks.every_s, job=jobs.MASKS),
-        Scheduled(name="next-round-by-cron", flow=jobs.open_next_round, cron=prefill.cron, job=jobs.PREFILL),
-        Scheduled(name="next-round-by-interval", flow=jobs.open_next_round, every_s=prefill.every_s, job=jobs.PREFILL),
-        Scheduled(name="verify", flow=jobs.verify, cron=settings.verify.cron, job=jobs.VERIFY),
-        Scheduled(name="audit", flow=jobs.draw_audit, cron=settings.audit.cron, job=jobs.AUDIT),
+        Scheduled(name="masks-by-cron", flow=jobs.mask_new_images, cron=masks.cron, job=engine_state.MASKS),
+        Scheduled(name="masks-by-interval", flow=jobs.mask_new_images, every_s=masks.every_s, job=engine_state.MASKS),
+        Scheduled(name="next-round-by-cron", flow=jobs.open_next_round, cron=prefill.cron, job=engine_state.PREFILL),
+        Scheduled(
+            name="next-round-by-interval", flow=jobs.open_next_round, every_s=prefill.every_s, job=engine_state.PREFILL
+        ),
+        Scheduled(name="verify", flow=jobs.verify, cron=settings.verify.cron, job=engine_state.VERIFY),
+        Scheduled(name="audit", flow=jobs.draw_audit, cron=settings.audit.cron, job=engine_state.AUDIT),
         Scheduled(
             name="data-engine",
             flow=data_engine.data_engine,
@@ -183,7 +187,9 @@ def _look(
         rounds = workspace.rounds.read_all()
         now_closed = frozenset(each.round_id for each in rounds if each.state is RoundState.CLOSED)
         if counting is not None and now_closed != closed:
-            due = jobs.find_due_masks(Dataset.open(settings.dataset), workspace, settings.retraining.after_masks)
-            if due and workspace.firings.find(jobs.RETRAINING, due) is None:
+            due = engine_state.find_due_masks(
+                Dataset.open(settings.dataset), workspace, settings.retraining.after_masks
+            )
+            if due and workspace.firings.find(engine_state.RETRAINING, due) is None:
                 wanted.append((counting, due, 0))
     return now_closed, wanted

@@ -19,9 +19,10 @@ from typing import Any
 from prefect.runtime import flow_run
 from prefect.server.schemas.schedules import CronSchedule
 
+from flows.engine_state import describe_newest
 from flows.progress import log
 from storage.errors import StoreError
-from storage.workspace.firings import LEASE_S, Firing
+from storage.workspace.firings import LEASE_S
 from storage.workspace.workspace import Workspace
 
 MAX_LATE_TICKS = 1000
@@ -95,16 +96,6 @@ def fire(workspace: Workspace, job: str, key: str, work: Callable[[], Mapping[st
     if not workspace.firings.end(token, result):
         log(f"{job}: {key} was taken by another process in the meantime, which records the result")
     return Fired(job=job, key=key, outcome="done", result=result)
-
-
-def describe_newest(firings: list[Firing]) -> str:
-    """Say what became of the newest firing of a job, for people."""
-    if not firings:
-        return "never fired"
-    newest = firings[-1]
-    attempts = f", attempt {newest.attempts}" if newest.attempts > 1 else ""
-    when = newest.ended_at or newest.taken_at
-    return f"{newest.state} at {when:%Y-%m-%d %H:%M} UTC by {newest.owner}{attempts}"
 
 
 def _is_scheduled() -> bool:

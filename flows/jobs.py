@@ -16,16 +16,22 @@ from pydantic import BeforeValidator
 
 from flows.config.load import to_tree, validated
 from flows.config.serve import ServeSettings, parse_serve_settings
+from flows.engine_state import (
+    AUDIT,
+    MASKS,
+    PREFILL,
+    RETRAINING,
+    VERIFY,
+    count_accepted_masks,
+    count_free,
+    find_due_masks,
+)
 from flows.firing import Fired, fire, key_of_run
 from flows.progress import log
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
-from storage.workspace.firings import FiringState
-from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
-RETRAINING, MASKS, PREFILL, VERIFY, AUDIT = "retraining", "masks", "prefill", "verify", "audit"
-"""Names of the jobs: at most one firing of a job runs at a time."""
 MADE_BY = "gigamask serve"
 """Who retrains and promotes, for the record."""
 SettingsOfJobs = Annotated[ServeSettings, BeforeValidator(parse_serve_settings)]
@@ -117,25 +123,6 @@ def draw_audit(settings: SettingsOfJobs, cron: str = "", every_s: float = 0.0, k
         return fire(workspace, AUDIT, key, lambda: _draw_audit(workspace, settings, key))
 
 
-def count_accepted_masks(dataset: Dataset) -> int:
-    """Count the masks that people made or kept in closed rounds."""
-    dataset.fold()
-    (row,) = dataset.query("SELECT count(*) AS masks FROM annotations WHERE in_masks AND NOT gold").to_pylist()
-    return int(row["masks"])
-
-
-def masks_at_last_retraining(workspace: Workspace) -> int:
-    """Return how many accepted masks there were when the last retraining that ended well began; 0 before the first."""
-    done = [each for each in workspace.firings.read_all(RETRAINING) if each.state is FiringState.DONE]
-    return int(done[-1].result["accepted_masks"]) if done else 0
-
-
-def find_due_masks(dataset: Dataset, workspace: Workspace, after_masks: int) -> str:
-    """Return the key of the number of accepted masks that was reached since the last retraining; empty if none was."""
-    threshold = masks_at_last_retraining(workspace) + after_masks
-    return f"masks:{threshold}" if after_masks and count_accepted_masks(dataset) >= threshold else ""
-
-
 def has_unmasked_images(dataset: Dataset) -> bool:
     """Tell whether the automatic stage has images to mask that no model masked."""
     from stages.fully_automatic.plan import count_unmasked_images
@@ -143,18 +130,14 @@ def has_unmasked_images(dataset: Dataset) -> bool:
     return count_unmasked_images(dataset) > 0
 
 
-def count_free(workspace: Workspace) -> int:
-    """Count the tasks of open rounds that annotators can claim now; audits are no work to prefill ahead of."""
-    rounds = [each for each in workspace.rounds.read_all() if each.state is RoundState.OPEN]
-    return sum(workspace.rounds.progress(each.round_id).free for each in rounds if "audit" not in each.settings)
-
-
 def retrain_with(settings: ServeSettings) -> Mapping[str, Any]:
     """Retrain the promoted model; the result says how many masks were accepted when it began."""
     from flows.config.retrain import RetrainSettings
     from flows.retraining import RetrainRequest, retraining
 
-    accepted = count_accepted_masks(Dataset.open(settings.dataset))
+    dataset = Dataset.open(settings.dataset)
+    dataset.fold()
+    accepted = count_accepted_masks(dataset)
     request = RetrainRequest(
         dataset=settings.dataset,
         data=settings.retraining.data,

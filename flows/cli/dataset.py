@@ -1,16 +1,20 @@
 """The commands `query`, `status`, `snapshot`, `verify` and `report`. Only `snapshot` and `report` write."""
 
+import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
+from flows.cli.checks import workspace_place
+from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
 from flows.progress import LINE_EVERY_S, log
 
 if TYPE_CHECKING:
+    from storage.dataset import Dataset
     from storage.verification.verify import VerifyProgress
 
 
@@ -41,13 +45,42 @@ def query(
     write_rows(Dataset.open(dataset).query(sql, snapshot=snapshot, limits=limits), form, output)
 
 
-def status(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:
-    """List the plans: how many of their shards are done, and which are missing or were given up (`gc --close`)."""
+def status(
+    dataset: DatasetUri = DEFAULT_DATASET,
+    workspace: WorkspacePlace = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Show the engine without the plans; --json prints it as one object.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the plans, then the engine at a glance: rounds, people, jobs, the promoted model, what waits for whom.
+
+    For each plan: how many of its shards are done, and which are missing or were given up (`gc --close`). With --json,
+    the plans alone are printed, and with --engine the engine.
+    """
     from flows.cli.output import print_rows
     from storage.dataset import Dataset
 
-    empty = f"{dataset}: no plan yet; `gigamask run PHOTOS` makes the first"
-    print_rows(Dataset.open(dataset).status(), as_json, empty)
+    opened = Dataset.open(dataset)
+    if not engine:
+        print_rows(opened.status(), as_json, f"{dataset}: no plan yet; `gigamask run PHOTOS` makes the first")
+        if as_json:
+            return
+        if workspace is None and "://" in dataset:
+            log("give --workspace to see rounds, people and jobs, too")
+            return
+        print()
+    _print_engine(opened, workspace_place(dataset, workspace), as_json)
+
+
+def _print_engine(dataset: "Dataset", place: str, as_json: bool) -> None:
+    from flows.engine_status import read_engine_status, render_engine_status
+    from storage.workspace.workspace import Workspace
+
+    is_there = "://" in place or Path(place).exists()
+    with Workspace.open(place) if is_there else nullcontext() as space:
+        found = read_engine_status(dataset, space)
+    print(json.dumps(found.to_json(), default=str) if as_json else render_engine_status(found))
 
 
 def snapshot(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:

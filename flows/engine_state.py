@@ -1,0 +1,44 @@
+"""State of the engine, as schedules and `gigamask status` read it: accepted masks, firings, free tasks. No Prefect."""
+
+from storage.dataset import Dataset
+from storage.workspace.firings import Firing, FiringState
+from storage.workspace.records import RoundState
+from storage.workspace.workspace import Workspace
+
+RETRAINING, MASKS, PREFILL, VERIFY, AUDIT = "retraining", "masks", "prefill", "verify", "audit"
+"""Names of the jobs: at most one firing of a job runs at a time."""
+
+
+def count_accepted_masks(dataset: Dataset) -> int:
+    """Count the masks that people made or kept in closed rounds, as far as they are folded."""
+    (row,) = dataset.query("SELECT count(*) AS masks FROM annotations WHERE in_masks AND NOT gold").to_pylist()
+    return int(row["masks"])
+
+
+def masks_at_last_retraining(workspace: Workspace) -> int:
+    """Return how many accepted masks there were when the last retraining that ended well began; 0 before the first."""
+    done = [each for each in workspace.firings.read_all(RETRAINING) if each.state is FiringState.DONE]
+    return int(done[-1].result["accepted_masks"]) if done else 0
+
+
+def find_due_masks(dataset: Dataset, workspace: Workspace, after_masks: int) -> str:
+    """Return the key of the number of accepted masks that was reached since the last retraining; empty if none was."""
+    dataset.fold()
+    threshold = masks_at_last_retraining(workspace) + after_masks
+    return f"masks:{threshold}" if after_masks and count_accepted_masks(dataset) >= threshold else ""
+
+
+def count_free(workspace: Workspace) -> int:
+    """Count the tasks of open rounds that annotators can claim now; audits are no work to prefill ahead of."""
+    rounds = [each for each in workspace.rounds.read_all() if each.state is RoundState.OPEN]
+    return sum(workspace.rounds.progress(each.round_id).free for each in rounds if "audit" not in each.settings)
+
+
+def describe_newest(firings: list[Firing]) -> str:
+    """Say what became of the newest firing of a job, for people."""
+    if not firings:
+        return "never fired"
+    newest = firings[-1]
+    attempts = f", attempt {newest.attempts}" if newest.attempts > 1 else ""
+    when = newest.ended_at or newest.taken_at
+    return f"{newest.state} at {when:%Y-%m-%d %H:%M} UTC by {newest.owner}{attempts}"
