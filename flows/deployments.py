@@ -6,8 +6,8 @@ Prefect decides when a flow is called; our workspace decides whether it does any
 """
 
 import asyncio
-import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -131,14 +131,18 @@ def serve_deployments(settings: ServeSettings, ready: Callable[[], None]) -> Non
     """
     listed = list_deployments(settings)
     made = [make_deployment(each, settings) for each in listed]
-    asyncio.run(_serve(settings, listed, made, ready))
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):  # how a scheduler is stopped
+        asyncio.run(_serve(settings, listed, made, ready))
 
 
 class _Scheduler(Runner):
-    """Runner that ends on SIGTERM as it ends on Ctrl+C; Prefect's own handler leaves its coroutine waiting (3.8)."""
+    """Runner that ends on SIGTERM as it ends on Ctrl+C; Prefect's own handler never awaits its coroutine (3.8)."""
+
+    end: Callable[[], object] = staticmethod(lambda: None)
+    """Function that ends the scheduler, from a signal handler."""
 
     def handle_sigterm(self, *_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
+        self.end()
 
 
 async def _serve(
@@ -148,6 +152,9 @@ async def _serve(
     for deployment in made:
         await runner.aadd_deployment(deployment)
     ready()
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    assert main is not None, "this is a coroutine"
+    runner.end = lambda: loop.call_soon_threadsafe(main.cancel)
     async with asyncio.TaskGroup() as group:  # a watcher that fails ends the scheduler, instead of ending in silence
         watching = group.create_task(_watch(settings, listed))
         await runner.start()

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,8 +82,7 @@ def serve(
             print(page, flush=True)
             log(f"ready after {time.monotonic() - started:.1f} s: {count} schedules, page {page}")
 
-        with suppress(KeyboardInterrupt):  # how a scheduler is stopped
-            serve_deployments(settings, tell)
+        serve_deployments(settings, tell)
     log("stopped; the same command continues")
 
 
