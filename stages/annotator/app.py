@@ -14,6 +14,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from stages.annotator.decoders import WEB
 from stages.annotator.errors import ERRORS, Refusal, add_error_handlers, error_response
 from stages.annotator.limits import BodyLimit
+from stages.annotator.metrics import add_metrics
 from stages.annotator.routes import (
     decoders,
     images,
@@ -64,6 +65,7 @@ def make_app(server: Server) -> FastAPI:
     add_error_handlers(app)
     for group in (logins, rounds, tasks, operations, images, decoders, masks, reviews, people, tutorial):
         app.include_router(group.router)
+    add_metrics(app, server)
     _add_page(app)
     app.middleware("http")(_add_headers)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from prometheus_client import Histogram
 
 from engine.interactive import edits
 from engine.interactive.batched import ImageViews, along_scribble, predict_many, windows_of
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CLICKS = 64
 """Largest number of clicks of one prompt, those of its scribbles included."""
+LATENCY_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the bins in which times from click to mask are counted, in seconds."""
 
 Basis = Literal["none", "logits", "mask"]
 """Earlier mask that a prediction continued: none, the logits of a prediction, or a bitmap."""
@@ -148,6 +152,12 @@ class Sessions:
             EmbeddingCache(cache, max_disk_bytes=config.cache_bytes, max_memory_bytes=config.cache_memory_bytes)
         )
         self.decoders = Decoders(cache)
+        self.latency = Histogram(
+            "gigamask_click_seconds",
+            "Time from a prompt's arrival to its masks, encoding included",
+            buckets=LATENCY_BOUNDS_S,
+            registry=None,
+        )
         self._decoding = DecodeQueue(config)
         self._preparing = PrepareQueue(self.encoder, self._decoding, max_waiting=config.max_preparing)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -226,6 +236,7 @@ class Sessions:
             Busy: Too many prompts wait already.
         """
         # The prompt, with the earlier mask that it continues
+        begun = time.perf_counter()
         encoded = self.open(image_id, model)
         prompt = ObjectPrompt(clicks=_clicks(asked), box_xyxy=asked.box_xyxy)
         kept, basis = self._find_kept(encoded, asked), _NONE
@@ -247,6 +258,7 @@ class Sessions:
                 return
             try:
                 answer.set_result(self._prediction(encoded, prompt, decoded.result(), refined, basis))
+                self.latency.observe(time.perf_counter() - begun)
             except Exception as failure:  # passed on to whoever waits
                 answer.set_exception(failure)
 

@@ -21,6 +21,7 @@ ROLES = {
     "POST /api/login": NOBODY,
     "POST /api/login/link": NOBODY,
     "GET /link": NOBODY,
+    "GET /metrics": NOBODY,
     "POST /api/logout": ANNOTATOR,
     "GET /api/me": ANNOTATOR,
     "GET /api/rounds": ANNOTATOR,
