@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -112,8 +112,9 @@ def reporter(stage: str) -> Iterator[Reporter]:
 
 
 def log(text: str) -> None:
-    """Print one line on stderr, for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line on stderr, for the person at the terminal; where nobody reads any more, the work goes on."""
+    with suppress(BrokenPipeError):  # the scheduler that started this process was killed
+        print(text, file=sys.stderr, flush=True)
 
 
 def _workers(workers: Sequence[WorkerCounts]) -> str:

@@ -1,8 +1,12 @@
 import io
+import os
+import subprocess
+import sys
 
 from rich.console import Console
 
 from flows.progress import Counts, Reporter, WorkerCounts
+from tests.paths import ROOT
 
 
 def line(workers: list[WorkerCounts]) -> str:
@@ -28,3 +32,12 @@ def test_a_few_workers_are_shown_with_the_rate_of_each() -> None:
 
 def test_of_many_workers_the_range_and_the_slowest_are_shown() -> None:
     assert line(rated(0.3, 0.4, 0.2, 0.5, 0.6, 0.3)).endswith(", 6 workers: 0.20 to 0.60 each, host2:7 slowest\n")
+
+
+def test_work_goes_on_where_nobody_reads_its_lines() -> None:
+    program = "from flows.progress import log\nfor _ in range(3): log('line')\nprint('done')"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer, text=True, cwd=ROOT)
+    os.close(writer)
+    assert (done.stdout, done.returncode) == ("done\n", 0)
