@@ -82,7 +82,7 @@ faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` 
 faults-rounds: $(VENV)/.ready-dev  ## 700 faults upon annotation rounds in SQLite and 300 in PostgreSQL (Debian: postgresql), as JSON lines
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.rounds.harness --faults 700 --postgresql-faults 300 $(ARGS)
 
-annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --minutes 10 --database sqlite --kills 2"
+annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --reviewers 5 --minutes 10 --database sqlite --kills 2"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)
 
 engine: $(VENV)/.ready-dev  ## a whole loop with simulated annotators, a retraining that is killed, schedules on real Prefect servers: minutes each

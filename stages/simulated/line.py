@@ -84,7 +84,8 @@ class Line:
         """Send what waits, and submit the task."""
         self.send()
         done = self._client.post("/api/tasks/submit", {"token": self._token, "revision": self.revision})
-        self._client.log.write("submitted", task_id=self.task_id, revision=self.revision, masks=done["masks"])
+        facts = {name: done[name] for name in ("submission_id", "masks")}
+        self._client.log.write("submitted", task_id=self.task_id, revision=self.revision, **facts)
 
     def skip(self, reason: str) -> None:
         """Send what waits, and skip the task."""

@@ -66,7 +66,10 @@ class SimulatedReviewer:
             if not items:
                 break
             try:
-                ended[self._review(items[0])] += 1
+                outcome = self._review(items[0])
+                submission_id = int(items[0]["submission"]["submission_id"])
+                self._client.log.write("reviewed", submission_id=submission_id, outcome=outcome)
+                ended[outcome] += 1
             except Refused as refused:
                 if refused.code not in (*GIVEN_UP, "conflict", "invalid"):  # another reviewer was faster
                     raise
@@ -107,4 +110,4 @@ class SimulatedReviewer:
             is_yes = not is_yes
         body = {"submission_id": submission, "question": question, "answer": "yes" if is_yes else "no"}
         self._client.post("/api/reviews/verdicts", body | ({"mask": mask} if mask else {}))
-        self._client.log.write("verdict", **body)
+        self._client.log.write("verdict", mask=mask, **body)

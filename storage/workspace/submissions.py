@@ -121,14 +121,15 @@ class Submissions:
         return [each for each in counted if each.state == "submitted" and each.submission_id not in fixed]
 
     def accept(self, submission_id: int, *, actor: str) -> None:
-        """Mark a submission as reviewed and good.
+        """Mark a submission as reviewed and good. Repeating this does no harm.
 
         Raises:
             NotFound: There is no such submission.
             ValueError: It was sent back, withdrawn or fixed, or the round is no longer open.
         """
         with self._database.write() as connection:
-            lock_for_review(connection, submission_id)
+            if lock_for_review(connection, submission_id).state == "accepted":
+                return
             _set(connection, submission_id, "accepted")
             audit.record(connection, actor, "accept submission", f"submission {submission_id}")
 
@@ -193,6 +194,8 @@ class Submissions:
     ) -> Verdict:
         """Store a reviewer's answer to a question about a submission; the newest answer of a reviewer counts.
 
+        Repeating the newest answer, as after a lost reply, gives the verdict that is there.
+
         Raises:
             NotFound: There is no such submission.
             ValueError: Question, answer or note is malformed, or the submission has no such mask.
@@ -208,12 +211,16 @@ class Submissions:
                 f"verdict {question!r}: mask_good names a mask, nothing_missing is about the whole image"
             )
         with self._database.write() as connection:
-            found = submission_of(connection, submission_id)
+            found = submission_of(connection, submission_id, lock=True)
             if mask:
                 state = state_of(connection, found.task_id, found.annotator, revision=found.revision)
                 if mask not in {each.mask for each in state.masks}:
                     raise InvalidInput(f"submission {submission_id} has no mask {mask!r}")
             row = {"submission_id": submission_id, "mask": mask, "reviewer": reviewer, "question": question}
+            query = select(VERDICTS).filter_by(**row).order_by(VERDICTS.c.verdict_id.desc()).limit(1)
+            newest = connection.execute(query).mappings().one_or_none()
+            if newest is not None and (newest["answer"], newest["note"]) == (answer, note):
+                return Verdict(**newest)
             stored = insert(VERDICTS).values(created_at=now(), answer=answer, note=note, **row).returning(VERDICTS)
             return Verdict(**connection.execute(stored).mappings().one())
 

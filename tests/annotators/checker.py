@@ -3,7 +3,7 @@
     python tests/annotators/checker.py LOGS DATABASE
 
 prints one JSON object. These must be 0: lost, doubled, foreign, changed, unconfirmed, gaps, tasks_given_twice,
-claims_not_stored and submissions_lost.
+claims_not_stored, submissions_lost, verdicts_lost, verdicts_doubled, reviews_lost and reviews_doubled.
 """
 
 import collections
@@ -14,12 +14,16 @@ import re
 import sqlite3
 import statistics
 import sys
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
 Row = tuple[Any, ...]
 
 PASSIVE = ("activity", "note")
+COUNTED = ("submitted", "accepted")
+OF_THE_SERVER = "fix"
+"""Kind of the operations that the server makes, when a reviewer begins to fix a submission."""
 
 
 class Database:
@@ -42,7 +46,11 @@ class Database:
 
 def check(logs: Path, place: str) -> dict[str, Any]:
     """Count what was sent, stored, lost and doubled."""
-    events = [json.loads(line) for path in sorted(logs.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    events = [
+        {"who": path.stem, **json.loads(line)}
+        for path in sorted(logs.glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     by_kind: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for event in events:
         by_kind[event["event"]].append(event)
@@ -51,6 +59,7 @@ def check(logs: Path, place: str) -> dict[str, Any]:
     return {
         **check_operations(database, by_kind),
         **check_tasks(database, by_kind),
+        **check_reviews(database, by_kind),
         "clicks": len(clicks),
         "click_to_mask_p50_ms": quantile(clicks, 0.5),
         "click_to_mask_p95_ms": quantile(clicks, 0.95),
@@ -67,10 +76,14 @@ def check_operations(database: Database, events: dict[str, list[dict[str, Any]]]
     stored: dict[str, tuple[Row, str]] = {}
     copies = collections.Counter[str]()
     places = collections.Counter[tuple[str, int]]()
+    fixes: list[Row] = []
     columns = "op_id, task_id, annotator, session, sequence, kind, payload, branch, revision, base_revision"
     for row in database.rows(f"SELECT {columns} FROM operations"):
         if row[3].startswith("branch-"):
             continue  # the copy that merging a branch made; its original is counted
+        if row[5] == OF_THE_SERVER:
+            fixes.append(row)
+            continue
         payload = json.loads(row[6]) if isinstance(row[6], str) else row[6]
         stored[row[0]] = row, digest(payload)
         copies[row[0]] += 1
@@ -90,7 +103,7 @@ def check_operations(database: Database, events: dict[str, list[dict[str, Any]]]
         "foreign": len(set(stored) - set(sent)),
         "changed": len(changed),
         "unconfirmed": len(set(sent) - confirmed),
-        "gaps": count_gaps([row for row, _ in stored.values()]),
+        "gaps": count_gaps([*fixes, *(row for row, _ in stored.values())]),
     }
 
 
@@ -105,7 +118,7 @@ def count_gaps(rows: list[Row]) -> int:
 
 
 def check_tasks(database: Database, events: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
-    """Look for tasks that two annotators held at the same time, or that were submitted twice."""
+    """Look for tasks that two annotators held at the same time, or that two submissions answer."""
     held: dict[int, list[tuple[float, float, str]]] = collections.defaultdict(list)
     for task_id, annotator, granted_at, ended_at in database.rows(
         "SELECT task_id, annotator, granted_at, ended_at FROM leases"
@@ -115,20 +128,58 @@ def check_tasks(database: Database, events: dict[str, list[dict[str, Any]]]) -> 
     for leases in held.values():
         leases.sort()
         twice += sum(first[1] > second[0] for first, second in itertools.pairwise(leases))
-    submissions = database.rows("SELECT task_id, annotator, masks FROM submissions")
-    per_task = collections.Counter(row[0] for row in submissions)
-    twice += sum(count - 1 for count in per_task.values())
+    submissions = database.rows("SELECT submission_id, task_id, masks, token, state, fixes FROM submissions")
+    counted = [row for row in submissions if row[4] in COUNTED]
+    twice += too_many(task_id for _, task_id, _, _, _, fixes in counted if fixes is None)
+    twice += too_many(token for _, _, _, token, _, _ in submissions)
+    replaced = {fixes for *_, fixes in counted}
     tokens = {row[0] for row in database.rows("SELECT token FROM leases")}
     claims = [event["token"] for event in events["claimed"]]
     twice += len(claims) - len(set(claims))
-    logged = {(event["task_id"], event["masks"]) for event in events["submitted"]}
+    logged = {(event["submission_id"], event["task_id"], event["masks"]) for event in events["submitted"]}
     return {
         "tasks_given_twice": twice,
         "claims_not_stored": len(set(claims) - tokens),
         "submissions": len(submissions),
-        "submissions_lost": len(logged - {(row[0], row[2]) for row in submissions}),
-        "masks": sum(row[2] for row in submissions),
+        "submissions_lost": len(logged - {row[:3] for row in submissions}),
+        "masks": sum(row[2] for row in counted if row[0] not in replaced),
     }
+
+
+def check_reviews(database: Database, events: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
+    """Compare verdicts, and what reviewers did with submissions, by what each reviewer was told is done."""
+    # Verdicts: a reviewer is asked each question once
+    columns = ("reviewer", "submission_id", "question", "mask", "answer")
+    verdicts = database.rows(f"SELECT {', '.join(columns)} FROM verdicts")
+    given = {tuple(event["who" if name == "reviewer" else name] for name in columns) for event in events["verdict"]}
+
+    # Submissions accepted, sent back and fixed
+    log = database.rows("SELECT actor, action, subject FROM audit_log")
+    accepted = {subject for _, action, subject in log if action == "accept submission"}
+    sent_back = [(actor, subject) for actor, action, subject in log if action == "send back"]
+    rows = database.rows("SELECT annotator, fixes, state FROM submissions WHERE fixes IS NOT NULL")
+    fixed = {(annotator, f"submission {fixes}") for annotator, fixes, _ in rows}
+    outcomes = collections.Counter(event["outcome"] for event in events["reviewed"])
+    lost = 0
+    for event in events["reviewed"]:
+        subject = f"submission {event['submission_id']}"
+        act = (event["who"], subject)
+        done = {"accepted": subject in accepted, "sent_back": act in sent_back, "fixed": act in fixed}
+        lost += not done[event["outcome"]]
+    return {
+        "verdicts": len(verdicts),
+        "verdicts_lost": len(given - set(verdicts)),
+        "verdicts_doubled": too_many(row[:4] for row in verdicts),
+        **{name: outcomes[name] for name in ("accepted", "sent_back", "fixed")},
+        "reviews_lost": lost,
+        "reviews_doubled": too_many(subject for _, subject in sent_back)
+        + too_many(fixes for _, fixes, state in rows if state in COUNTED),
+    }
+
+
+def too_many(values: Iterable[Hashable]) -> int:
+    """Count the values that are there again."""
+    return sum(count - 1 for count in collections.Counter(values).values())
 
 
 def route_times(requests: list[dict[str, Any]]) -> dict[str, list[float]]:

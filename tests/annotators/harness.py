@@ -1,6 +1,6 @@
-"""Many simulated annotators against one server, which is killed meanwhile; then an outside checker compares.
+"""Many simulated annotators and reviewers against one server, which is killed meanwhile; an outside checker compares.
 
-    python -m tests.annotators.harness --annotators 50 --minutes 10 --database sqlite --kills 2
+    python -m tests.annotators.harness --annotators 50 --reviewers 5 --minutes 10 --database sqlite --kills 2
 
 The last line on stdout is a JSON object. Exit status 1 if anything was lost, doubled or given twice.
 """
@@ -26,13 +26,14 @@ from storage.dataset import Dataset
 from storage.workspace.records import RoundSpec, TaskSpec
 from storage.workspace.workspace import Workspace
 from tests import postgresql_server
-from tests.annotators.clients import PASSWORD
+from tests.annotators.clients import PASSWORD, REVIEWER
 from tests.annotators.photos import make_photos, write_truth
 from tests.paths import ROOT
 
 MUST_BE_ZERO = (
     *("lost", "doubled", "foreign", "changed", "unconfirmed", "gaps"),
     *("tasks_given_twice", "claims_not_stored", "submissions_lost"),
+    *("verdicts_lost", "verdicts_doubled", "reviews_lost", "reviews_doubled"),
 )
 START_S = 120
 
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotators", type=int, default=50)
+    parser.add_argument("--reviewers", type=int, default=5, help="people who review what the annotators submit")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--kills", type=int, default=2)
@@ -77,10 +79,12 @@ def run(arguments: argparse.Namespace, folder: Path, place: str) -> dict[str, An
     dataset = Dataset.create(folder / "data")
     ingest_photos([folder / "photos"], dataset)
     dataset.fold()
-    names = [f"a{number:03d}" for number in range(arguments.annotators)]
+    annotators = [f"a{number:03d}" for number in range(arguments.annotators)]
+    reviewers = [f"{REVIEWER}{number:03d}" for number in range(arguments.reviewers)]
+    names = [*annotators, *reviewers]
     with Workspace.open(place) as workspace:
         for name in names:
-            workspace.users.add(name, "annotator", password=PASSWORD)
+            workspace.users.add(name, "reviewer" if name in reviewers else "annotator", password=PASSWORD)
         open_rounds(dataset, workspace, arguments.rounds)
 
     # Annotators at work
@@ -106,7 +110,9 @@ def run(arguments: argparse.Namespace, folder: Path, place: str) -> dict[str, An
     found["failed"] += [
         f"process {number} of annotators ended with {code}" for number, code in enumerate(codes) if code
     ]
-    facts = {name: getattr(arguments, name) for name in ("annotators", "minutes", "database", "kills", "pace")}
+    facts = {
+        name: getattr(arguments, name) for name in ("annotators", "reviewers", "minutes", "database", "kills", "pace")
+    }
     return {**facts, **found, "masks_per_minute": round(found["masks"] / arguments.minutes, 1)}
 
 

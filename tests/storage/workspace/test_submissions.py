@@ -84,6 +84,24 @@ def test_verdicts_are_about_masks_and_images_of_a_submission(workspace: Workspac
         add(999, reviewer="rita", question="nothing_missing", answer="yes")
 
 
+def test_what_a_reviewer_sends_again_changes_nothing(workspace: Workspace, lease: Lease) -> None:
+    number = workspace.submissions.submit(lease.token, 0).submission_id
+
+    def answer(word: str, note: str = "", reviewer: str = "rita") -> int:
+        about = {"reviewer": reviewer, "question": "nothing_missing", "answer": word, "note": note}
+        return workspace.submissions.add_verdict(number, **about).verdict_id
+
+    first = answer("no")
+    assert answer("no") == first
+    changed = [answer("no", "a cup"), answer("yes"), answer("no"), answer("no", reviewer="lea")]
+    assert len({first, *changed}) == 5
+    assert answer("no") == changed[2]
+    assert len(workspace.submissions.verdicts(submission_id=number)) == 5
+    for _ in range(2):
+        workspace.submissions.accept(number, actor="rita")
+    assert [entry.action for entry in workspace.audit_log()].count("accept submission") == 1
+
+
 def test_everything_derived_can_be_computed_again_from_the_operations(workspace: Workspace) -> None:
     random_numbers = random.Random(7)
     open_round(workspace, images=4, prefill=2, overlap=2)
