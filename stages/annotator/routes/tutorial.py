@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from stages.annotator.access import Annotator
-from stages.annotator.schemas import MaskView
+from stages.annotator.schemas import MaskView, View
 from stages.annotator.server import TheClicks
 from stages.annotator.tutorial import TUTORIAL_ID, tutorial
 
 router = APIRouter(tags=["tutorial"])
 
 
-class TutorialView(BaseModel):
+class TutorialView(View):
     """A picture to learn on."""
 
     image_id: str
+    """Id of the picture."""
     width: int
+    """Width of the picture, in pixels."""
     height: int
+    """Height of the picture, in pixels."""
     model_id: str
+    """Model version that answers prompts."""
     things: dict[str, MaskView] = Field(description="Visible pixels of each thing in the picture, by name.")
     given: dict[str, MaskView] = Field(description="Masks that the tutorial begins with, by name.")
 
