@@ -22,7 +22,7 @@ from storage.protocol.promotions import Decided, Decision
 from storage.workspace.firings import FiringState
 from tests import postgresql_server
 from tests.flows.scheduling import TINY_TRAINING, Engine, wait_until
-from tests.stages.rounds.answering import image_ids
+from tests.stages.rounds.answering import answer_all, image_ids
 from tests.stages.training.rounds_to_train import close_new_round
 
 pytestmark = pytest.mark.timeout(900)
@@ -133,6 +133,33 @@ def test_a_process_worker_runs_a_deployment_of_prefect_yaml_with_a_server_on_pos
     (firing,) = engine.fired("verify")
     assert firing.key.startswith("by hand:")
     assert firing.result["faults"] == 0
+
+
+def test_the_data_engine_retrains_opens_closes_and_comes_to_its_end(engine: Engine) -> None:
+    policy = ("engine.every_s=10", "engine.images_per_round=4", "engine.retrain_after=8", *TINY_TRAINING)
+    engine.serve(*policy)
+
+    # Twelve masks are there: it retrains, then asks about the four images that no round had
+    wait_until(lambda: [each for each in engine.workspace.rounds.read_all() if each.state == "open"], 200)
+    (opened,) = [each for each in engine.workspace.rounds.read_all() if each.state == "open"]
+    assert (opened.stage, len(engine.workspace.rounds.tasks(opened.round_id))) == ("assisted_manual", 4)
+    time.sleep(25)
+    assert len(engine.workspace.rounds.read_all()) == 2, "people are at work"
+
+    # Once they are done it closes the round, and retrains on it
+    answer_all(engine.workspace, "ann", squares=2)
+    wait_until(lambda: engine.workspace.firings.find("retraining", "masks:20"), 200)
+    wait_until(lambda: engine.workspace.firings.find("retraining", "masks:20").state is FiringState.DONE, 200)
+    time.sleep(25)
+    keys = [(each.job, each.key.partition(":")[0]) for each in engine.workspace.firings.read_all()]
+    assert keys[:4] == [
+        ("retraining", "masks"),
+        ("engine", "assisted_manual"),
+        ("engine", "close"),
+        ("retraining", "masks"),
+    ]
+    assert {each.state for each in engine.workspace.firings.read_all()} == {FiringState.DONE}
+    assert len(engine.workspace.rounds.read_all()) == 2, "no image is left to ask about"
 
 
 def test_a_promotion_and_a_rollback_reach_a_running_annotation_server_within_a_minute(

@@ -7,7 +7,7 @@ import pytest
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import Model
-from stages.fully_automatic.plan import _cut, count_images, plan_masks
+from stages.fully_automatic.plan import _cut, count_images, count_unmasked_images, plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
@@ -83,6 +83,27 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
     assert row["masks"] == sum(
         commit.masks for plan in plan_masks(dataset, model, CONFIG) for commit in dataset.commits(plan)
     )
+
+
+def test_images_that_another_model_masked_are_left_out_if_that_is_wanted(
+    photographed: Dataset, tiny_model: Path, model: Model, photo_folder: Path
+) -> None:
+    other = replace(CONFIG, points_per_side=CONFIG.points_per_side + 1)
+    assert count_unmasked_images(photographed) == 8
+    worker = ShardWorker(tiny_model, CONFIG, photographed.uri)
+    (plan,) = plan_masks(photographed, model, CONFIG)
+    for shard in plan.shards[1:]:
+        worker.mask_shard(plan.plan_id, shard.name)
+    assert count_unmasked_images(photographed) == 1, "a planned shard that is not made masks nothing"
+    (rest,) = plan_masks(photographed, model, other, only_unmasked=True)
+    assert rest.shards[0].inputs == plan.shards[0].inputs
+    worker.mask_shard(plan.plan_id, plan.shards[0].name)
+    (photo_folder / "late.png").write_bytes((photo_folder / "0.png").read_bytes() + b"\0")
+    ingest_photos([photo_folder], photographed)
+    assert count_unmasked_images(photographed) == 1
+    assert [count_images(shard) for shard in plan_masks(photographed, model, other, only_unmasked=True)[-1].shards] == [
+        1
+    ]
 
 
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
