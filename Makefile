@@ -13,7 +13,7 @@ JOBS ?= 2
 PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page page-types journeys lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
+.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -51,6 +51,9 @@ page-types:  ## the types of the annotation page's JavaScript, by the pinned Typ
 
 journeys: $(VENV)/.ready-dev  ## the annotation page in a real Chromium, alone: what annotators, reviewers and leads do
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/annotator/web $(ARGS)
+
+page-pictures: $(VENV)/.ready-dev  ## pictures of every page in build/pages, dark and light, on a small and a large screen: look at them
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/page_pictures.py build/pages
 
 coverage: $(VENV)/.ready-dev  ## the whole suite again, with the fraction of lines and branches it runs; subprocesses included
 	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)

@@ -16,7 +16,7 @@ export const text = {
     submit: "Log in",
     later: "Not now",
     offline: "The server does not answer. Try again in a moment.",
-    laptop: "Open the link that `gigamask annotate` printed. It works once; run the command again for a new one.",
+    laptop: "Working alone? Open the link that gigamask annotate printed. It works once; run the command again for a new one.",
   },
 
   saved: {

@@ -28,8 +28,16 @@ export function still(picture, caption, { masks = [], selected = [], near }) {
     if (near) painter.view.show(bitmapOf(near.rle));
     painter.draw();
     let from = { x: 0, y: 0 };
+    let isMoved = false;
+    const center = () => {
+      if (!near || isMoved) return;
+      painter.view.show(bitmapOf(near.rle));
+      painter.ask();
+    };
+    new ResizeObserver(center).observe(canvas); // after the painter's own, which knows the new size
     canvas.addEventListener("wheel", (/** @type {WheelEvent} */ event) => {
       event.preventDefault();
+      isMoved = true;
       const { left, top } = canvas.getBoundingClientRect();
       painter.view.zoomTo(painter.view.scale * Math.exp(-event.deltaY * 0.002), event.clientX - left, event.clientY - top);
       painter.ask();
@@ -40,6 +48,7 @@ export function still(picture, caption, { masks = [], selected = [], near }) {
     });
     canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
       if (!canvas.hasPointerCapture(event.pointerId)) return;
+      isMoved = true;
       painter.view.pan(event.clientX - from.x, event.clientY - from.y);
       from = { x: event.clientX, y: event.clientY };
       painter.ask();
