@@ -50,7 +50,8 @@ class DemoConfig:
     max_everything: int = 4
     """Largest number of such requests that wait while one is computed; further ones are refused as busy."""
 
-    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    sessions: SessionsConfig = field(default_factory=lambda: SessionsConfig(max_preparing=8))
+    """Settings of the part that turns clicks into masks; photos that wait to be encoded ahead stay in memory."""
 
     @property
     def is_loopback(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -9,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from stages.annotator.access import Annotator
+from stages.annotator.decoding import Busy
 from stages.annotator.demo.visitors import PHOTOS_PATH, Demo, find_demo
 from stages.annotator.errors import Refusal
 from stages.annotator.pictures import Picture
@@ -63,7 +65,8 @@ async def send_photo(user: Annotator, request: Request, demo: TheDemo) -> PhotoV
     except Unusable as error:
         status = 413 if error.reason == "too_large" else 422
         raise Refusal(status, error.reason, f"this photo cannot be used: {error.detail}") from error
-    await run_in_threadpool(demo.sessions.prepare, picture.record.image_id)
+    with suppress(Busy):  # the first click encodes it
+        await run_in_threadpool(demo.sessions.prepare, picture.record.image_id)
     return PhotoView.of(picture, demo)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import gigamask
+from stages.annotator.config import SessionsConfig
 from stages.annotator.demo.app import make_demo_app
 from stages.annotator.demo.config import DemoConfig, check_config
 from stages.annotator.demo.serve import open_demo
@@ -113,6 +115,16 @@ def test_only_the_last_photos_stay_in_memory_and_the_first_one_always(
         assert client.get(f"/api/images/{first}").content == photo
 
 
+def test_photos_are_taken_while_others_wait_to_be_encoded(photo: bytes) -> None:
+    config = DemoConfig(sessions=SessionsConfig(max_preparing=1))
+    with open_demo("seed", None, config) as opened:  # it encodes 21 windows of a photo, slower than photos come
+        client = visitor(opened)
+        ids = {send(client, photo)["image_id"] for _ in range(6)}
+        assert opened.sessions.preparing == 1
+        clicked = client.post(f"/api/images/{min(ids)}/predict", json={"clicks": [{"x": 40, "y": 30}]})
+        assert clicked.status_code == 200
+
+
 def test_embeddings_stay_in_memory_up_to_their_limit(demo: Demo, photo: bytes) -> None:
     client = visitor(demo)
     image_id = send(client, photo)["image_id"]
@@ -156,7 +168,8 @@ def test_photos_on_their_way_are_limited_in_number_and_time() -> None:
 
     received: list[str] = []
     answers: list[dict[str, Any]] = []
-    asyncio.run(two_at_once())
+    with ThreadPoolExecutor(1) as thread:  # a browser of another test may have a loop in this one
+        thread.submit(asyncio.run, two_at_once()).result()
     assert received == ["http.disconnect"]  # the first one took too long
     assert answers[0]["status"] == 503  # the second one was one too many
 
