@@ -11,7 +11,7 @@ from stages.rounds import answers, close
 from storage.workspace import leases, operations, submissions
 from storage.workspace.columns import seconds_from_now
 from storage.workspace.operations import Line, Operations
-from storage.workspace.records import AppendResult, Operation, Round, RoundSpec
+from storage.workspace.records import AppendResult, ClientRequest, Operation, Round, RoundSpec
 from storage.workspace.rounds import Rounds
 from storage.workspace.submissions import Submissions
 from tests.faults.rounds.clients import uuid7
@@ -46,14 +46,14 @@ def store_a_batch_in_pieces(patch: Patch) -> None:
 
 def open_in_pieces(patch: Patch) -> None:
     """A round is opened with one image, and the others are added."""
-    real = Rounds.open
+    real = Rounds.open_once
 
-    def open_round(self: Rounds, spec: RoundSpec, **more: Any) -> Round:
-        opened = real(self, replace(spec, tasks=spec.tasks[:1]), **more)
+    def open_once(self: Rounds, spec: RoundSpec, request: ClientRequest | None, **more: Any) -> tuple[Round, bool]:
+        opened, is_new = real(self, replace(spec, tasks=spec.tasks[:1]), request, **more)
         self.extend(opened.round_id, spec.tasks[1:])
-        return opened
+        return opened, is_new
 
-    patch(Rounds, "open", open_round)
+    patch(Rounds, "open_once", open_once)
 
 
 def end_closing_too_early(patch: Patch) -> None:
