@@ -1,14 +1,15 @@
 """What leads do to a round: open, extend, cancel, reopen and close it, and take the work of an annotator back."""
 
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from stages.rounds.close import close_round
 from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, request_of
 from stages.rounds.withdraw import withdraw_work
-from storage.workspace.records import RoundSpec, RoundState
+from storage.workspace.records import ClientRequest, RoundSpec, RoundState
 from tests.faults import truth
-from tests.faults.checks.findings import Finding
+from tests.faults.checks.findings import DOUBLED, Finding
 from tests.faults.rounds.checks.workspace_rows import COUNTED, Tables, lost
 from tests.faults.rounds.clients import made
 from tests.faults.rounds.promises import Promises
@@ -41,10 +42,12 @@ def reopen(opened: Opened, promises: Promises) -> None:
 
 def open_another(opened: Opened, promises: Promises) -> None:
     query = "SELECT image_id FROM images ORDER BY image_id"
+    asked = ClientRequest(request_id=str(uuid.UUID(int=1)), content={"name": "opened"})
     request = RoundRequest(stage="semi_automatic", images=4, query=query, name="opened", overlap=2)
     images = choose_for(opened.dataset, opened.workspace, request)
     prefilled = {each.image_id: prefill_of(opened.dataset, each.image_id) for each in images}
-    open_round(opened.workspace, request, make_tasks(opened.dataset, request, images, prefilled))
+    tasks = make_tasks(opened.dataset, request, images, prefilled)
+    open_round(opened.workspace, request, tasks, client_request=asked)
 
 
 def extend(opened: Opened, promises: Promises) -> None:
@@ -53,7 +56,8 @@ def extend(opened: Opened, promises: Promises) -> None:
     found = opened.workspace.rounds.get(opened.world.round_id)
     request = request_of(found, query=query)
     tasks = make_tasks(opened.dataset, request, choose_for(opened.dataset, opened.workspace, request))
-    opened.workspace.rounds.extend(opened.world.round_id, tasks)
+    asked = ClientRequest(request_id=str(uuid.UUID(int=2)), content={"query": query})
+    opened.workspace.rounds.extend(opened.world.round_id, tasks, request=asked)
 
 
 def further_images() -> list[int]:
@@ -105,10 +109,12 @@ def is_taken_back(world: World, tables: Tables) -> Iterable[Finding]:
 
 
 def is_opened(world: World, tables: Tables) -> Iterable[Finding]:
-    """Each round that was opened is whole."""
+    """One round was opened, however often it was asked for, and is whole."""
     rounds = [row["round_id"] for row in tables.rounds if row["name"] == "opened"]
     if not rounds:
         yield lost("round", "was not opened")
+    if len(rounds) > 1:
+        yield Finding(kind=DOUBLED, thing="round", what=f"was opened {len(rounds)} times by one request")
     for round_id in rounds:
         yield from whole(tables, round_id, tasks=4, slots=8, given=12)
 

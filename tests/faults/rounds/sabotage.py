@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.rounds import answers, close
-from storage.workspace import leases, operations, submissions
+from storage.workspace import leases, operations, rounds, submissions
 from storage.workspace.columns import seconds_from_now
 from storage.workspace.operations import Line, Operations
 from storage.workspace.records import AppendResult, ClientRequest, Operation, Round, RoundSpec
@@ -50,10 +50,16 @@ def open_in_pieces(patch: Patch) -> None:
 
     def open_once(self: Rounds, spec: RoundSpec, request: ClientRequest | None, **more: Any) -> tuple[Round, bool]:
         opened, is_new = real(self, replace(spec, tasks=spec.tasks[:1]), request, **more)
-        self.extend(opened.round_id, spec.tasks[1:])
+        if is_new:
+            self.extend(opened.round_id, spec.tasks[1:])
         return opened, is_new
 
     patch(Rounds, "open_once", open_once)
+
+
+def forget_requests(patch: Patch) -> None:
+    """A request to open a round is not stored, so that it counts again when it comes again."""
+    patch(rounds, "store_request", lambda *some, **more: None)
 
 
 def end_closing_too_early(patch: Patch) -> None:
@@ -147,6 +153,7 @@ KINDS = {
     "leases": Sabotage(install=write_with_ended_leases, job="append", how=OVERTAKEN),
     "batches": Sabotage(install=store_a_batch_in_pieces, job="append", how=KILLED),
     "opening": Sabotage(install=open_in_pieces, job="open", how=KILLED),
+    "asking": Sabotage(install=forget_requests, job="open", how=KILLED),
     "ending": Sabotage(install=end_closing_too_early, job="close", how=KILLED),
     "withdrawing": Sabotage(install=withdraw_nothing, job="close", how=KILLED),
     "counting": Sabotage(install=count_what_was_withdrawn, job="withdraw before closing", how=KILLED),
