@@ -175,14 +175,14 @@ def serve(
 
 
 class StoppableServer(uvicorn.Server):
-    """Server of uvicorn that tells at once that a signal has come, which it raises again when it has stopped."""
+    """Server of uvicorn that reports a signal at once. As before, it raises the signal again after it has stopped."""
 
     def __init__(self, settings: uvicorn.Config, when_told_to_stop: Callable[[int], None]) -> None:
         super().__init__(settings)
         self._when_told_to_stop = when_told_to_stop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; what is cut off then is no error to log, and its client sends it again."""
+        """Begin to stop. Requests cut off from now on are not logged as errors; their clients send them again."""
         self._when_told_to_stop(sig)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         super().handle_exit(sig, frame)

@@ -147,7 +147,7 @@ def read_answers(workspace: Workspace, chosen: Sequence[ChosenSubmission]) -> It
 
 
 def _newest_fix(submission: Submission, fixes: Mapping[int, Submission]) -> Submission | None:
-    """Follow the fixes of a submission, and the fixes of these, to the newest; None without one."""
+    """Return the newest fix of a submission, or of one of its fixes; None without a fix."""
     fix = fixes.get(submission.submission_id)
     return None if fix is None else _newest_fix(fix, fixes) or fix
 

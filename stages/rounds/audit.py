@@ -79,7 +79,7 @@ class AuditFigures:
 def open_audit(
     dataset: Dataset, workspace: Workspace, request: AuditRequest, *, actor: str = "command line"
 ) -> tuple[Round, bool]:
-    """Return the round of an audit and whether it is new: the one that was opened for the same request, if there is.
+    """Find the round that was opened for the same request, or open one; return it, and whether it is new.
 
     Of two that ask for the same audit at the same moment, one opens it and the other finds it.
 

@@ -232,7 +232,7 @@ def _figures(answers: Sequence[Answer]) -> Figures:
 
 
 def _forecast(found: Round, progress: RoundProgress, answers: Sequence[Answer]) -> datetime | None:
-    """Extend the pace from the round's opening to its newest submission to the slots that are left."""
+    """Forecast the end of a round at its pace between its opening and its newest submission."""
     left = progress.slots - progress.done
     if not answers or not left or found.closed_at is not None:
         return None

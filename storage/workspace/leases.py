@@ -181,7 +181,7 @@ class Leases:
 def _claims(
     connection: Connection, annotator: str, token: str, lease_s: float, round_id: str | None
 ) -> Iterator[Update]:
-    """Yield the statements that each try to take a slot: sent back, begun by the annotator, then of each open round."""
+    """Yield statements that each try to take a slot: one sent back, then one begun, then one of each open round."""
     query = select(ROUNDS.c.round_id).where(ROUNDS.c.state == RoundState.OPEN)
     if round_id is not None:
         query = query.where(ROUNDS.c.round_id == round_id)
@@ -300,7 +300,7 @@ def extend(connection: Connection, token: str, lease_s: float) -> None:
 
 
 def end(connection: Connection, token: str, outcome: str, *, free: bool) -> None:
-    """End a lease: free the slot, or mark it as done. A slot that was done stays so: a fix of its work ends."""
+    """End a lease, and free its slot or mark it as done. A slot that is done stays done: the lease was a fix."""
     values: dict[str, Any] = {"token": None, "expires_at": None}
     values |= {"annotator": case((SLOTS.c.done, SLOTS.c.annotator), else_=None)} if free else {"done": True}
     connection.execute(update(SLOTS).where(SLOTS.c.token == token).values(**values))
@@ -308,7 +308,7 @@ def end(connection: Connection, token: str, outcome: str, *, free: bool) -> None
 
 
 def end_on_slots(connection: Connection, slots: ColumnElement[bool], outcome: str) -> None:
-    """End the leases that slots hold, and lock the slots, which others are to have."""
+    """End the leases of some slots, and lock these slots until the transaction ends."""
     tokens = connection.execute(select(SLOTS.c.token).where(slots).with_for_update()).scalars().all()
     ending = update(LEASES).where(LEASES.c.token.in_(tokens), LEASES.c.ended_at.is_(None))
     connection.execute(ending.values(ended_at=now(), outcome=outcome))

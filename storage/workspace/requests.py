@@ -22,7 +22,7 @@ class RequestReused(Conflict):
 def find_request(
     connection: Connection, request: ClientRequest | None, action: str, round_id: str | None = None
 ) -> Row[Any] | None:
-    """Find the row of a request that was answered before; None for a new request, and for one without an id.
+    """Find the row of a request that was answered before; None for a new request, or without a request.
 
     Args:
         connection: The transaction.

@@ -4,12 +4,13 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, distinct, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now
+from storage.workspace.counts import count_prefilled, count_progress
 from storage.workspace.database import Database
 from storage.workspace.records import (
     ClientRequest,
@@ -22,7 +23,7 @@ from storage.workspace.records import (
     TaskSpec,
 )
 from storage.workspace.requests import find_request, store_request
-from storage.workspace.schema import ASSIGNMENTS, BRANCHES, GIVEN_MASKS, ROUNDS, SLOTS, TASKS
+from storage.workspace.schema import ROUNDS, TASKS
 from storage.workspace.tasks import check_tasks, insert_tasks, read_given, task_from
 
 _SYSTEM = "command line"
@@ -85,7 +86,7 @@ class Rounds:
             return found, False
 
     def opened_by(self, request: ClientRequest | None) -> Round | None:
-        """Find the round that a request opened before; None for a new request, and for none.
+        """Find the round that a request opened before; None for a new request, or without a request.
 
         Raises:
             RequestReused: Another request has the request's id.
@@ -132,7 +133,7 @@ class Rounds:
             return added
 
     def extended_by(self, round_id: str, request: ClientRequest | None) -> int | None:
-        """Find the number of images by which a request extended a round before; None for a new request, and for none.
+        """Find how many images a request added before; None for a new request, or without a request.
 
         Raises:
             RequestReused: Another request has the request's id.
@@ -186,7 +187,7 @@ class Rounds:
         return self.get(round_id)
 
     def set_plan(self, round_id: str, plan_id: str) -> str:
-        """Name the plan that takes the round's masks, unless it has one, and return the plan that it has.
+        """Give a round the plan of its masks, unless it has one; return the plan that it has then.
 
         Raises:
             NotFound: There is no such round.
@@ -233,29 +234,9 @@ class Rounds:
         Raises:
             NotFound: There is no such round.
         """
-        free = and_(~SLOTS.c.done, (SLOTS.c.token.is_(None)) | (SLOTS.c.expires_at < now()))
-        of_round = TASKS.c.round_id == round_id
-        slots = select(
-            func.count(SLOTS.c.task_id.distinct()).label("tasks"),
-            func.count().label("slots"),
-            func.count().filter(SLOTS.c.done).label("done"),
-            func.count().filter(free).label("free"),
-        ).join_from(TASKS, SLOTS, TASKS.c.task_id == SLOTS.c.task_id)
-        skips = select(func.count()).select_from(ASSIGNMENTS).join(TASKS, TASKS.c.task_id == ASSIGNMENTS.c.task_id)
-        branches = select(func.count()).select_from(BRANCHES).join(TASKS, TASKS.c.task_id == BRANCHES.c.task_id)
         with self._database.read() as connection:
             _round_of(connection, round_id)
-            counts = connection.execute(slots.where(of_round)).one()
-            return RoundProgress(
-                round_id=round_id,
-                tasks=counts.tasks,
-                slots=counts.slots,
-                done=counts.done,
-                leased=counts.slots - counts.done - counts.free,
-                free=counts.free,
-                skips=connection.execute(skips.where(of_round, ASSIGNMENTS.c.state == "skipped")).scalar_one(),
-                open_branches=connection.execute(branches.where(of_round, BRANCHES.c.state == "open")).scalar_one(),
-            )
+            return count_progress(connection, round_id)
 
     def tasks(self, round_id: str) -> list[Task]:
         """Read the tasks of a round, in the order of its images.
@@ -287,13 +268,8 @@ class Rounds:
 
     def count_prefilled(self, round_id: str) -> tuple[int, int]:
         """Count the images of a round that begin with masks, and these masks."""
-        query = select(func.count(distinct(GIVEN_MASKS.c.task_id)), func.count()).join_from(
-            TASKS, GIVEN_MASKS, TASKS.c.task_id == GIVEN_MASKS.c.task_id
-        )
         with self._database.read() as connection:
-            of_round = query.where(TASKS.c.round_id == round_id, GIVEN_MASKS.c.purpose == "prefill")
-            images, masks = connection.execute(of_round).one()
-        return images, masks
+            return count_prefilled(connection, round_id)
 
     def gold(self, task_id: int) -> tuple[GivenMask, ...]:
         """Read the known good masks of a gold task; empty for any other task. Annotators never see them."""
