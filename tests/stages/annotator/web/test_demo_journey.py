@@ -47,11 +47,10 @@ class DemoSite:
         return started
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[DemoSite]:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoSite]:
     """A demo over a photo of a desk; at its end nothing may have been written."""
-    site = DemoSite(folder=tmp_path / "watched")
-    site.folder.mkdir()
+    site = DemoSite(folder=tmp_path_factory.mktemp("watched"))
     process = site.start(str(DESK))
     yield site
     process.terminate()
