@@ -65,10 +65,14 @@ def test_every_tick_fires_once_across_two_schedulers_a_redeploy_and_a_restart(
         runs = _runs(url, "scheduled-verify")
         engine.stop(restarted)
 
-    # Every tick is a minute, done once, at the first attempt; of the late ticks only the newest was done
+    # Every tick is a minute, done once; one that was killed at work may be lost to the next; of late ticks one was done
     minutes = [re.fullmatch(r"cron \* \* \* \* \*:(....-..-..T..:..):00Z", each.key)[1] for each in fired]
     assert len(set(minutes)) == len(minutes)
-    assert {(each.state, each.attempts) for each in fired} == {(FiringState.DONE, 1)}
+    done = [each for each in fired if each.state is FiringState.DONE]
+    assert len(done) >= 3
+    assert {each.attempts for each in done} == {1}
+    assert {each.state for each in fired} <= {FiringState.DONE, FiringState.LOST}
+    assert fired[-1].state is FiringState.DONE
     new = [each for each in fired if each.key not in seen]
     assert len(new) <= 2, f"late ticks were worked off one by one: {new}"
     late = [run for run in runs if run["state_type"] == "COMPLETED"]
