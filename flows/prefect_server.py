@@ -24,6 +24,7 @@ STOP_S = 30.0
 """Longest time that a server has to end, in seconds."""
 MAX_SERVERS = 16
 """Largest number of private servers side by side in one folder."""
+_NO_REPORTS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -47,7 +48,7 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}/api"
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "5"]
-        environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_UI_API_URL": url}
+        environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_UI_API_URL": url, **_NO_REPORTS}
         environment.pop("PREFECT_API_URL", None)
         log = home / "server.log"
         with log.open("ab") as output:
