@@ -14,6 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from flows.config.serve import EnginePolicy
+from flows.data_engine import Step, decide, read_state
 from flows.loop.crew import serving
 from flows.loop.split import PhotoSet
 from flows.prefect_server import serving_prefect
@@ -150,19 +152,19 @@ def test_the_data_engine_retrains_opens_closes_and_comes_to_its_end(engine: Engi
     time.sleep(25)
     assert len(engine.workspace.rounds.read_all()) == 2, "people are at work"
 
-    # Once they are done it closes the round, and retrains on it
+    # Once they are done it closes the round, retrains on it,
     answer_all(engine.workspace, "ann", squares=2)
-    wait_until(lambda: engine.workspace.firings.find("retraining", "masks:20"), 200)
-    wait_until(lambda: engine.workspace.firings.find("retraining", "masks:20").state is FiringState.DONE, 200)
-    time.sleep(25)
-    keys = [(each.job, each.key.partition(":")[0]) for each in engine.workspace.firings.read_all()]
-    assert keys[:4] == [
-        ("retraining", "masks"),
-        ("engine", "assisted_manual"),
-        ("engine", "close"),
-        ("retraining", "masks"),
+    # and makes automatic masks on what is left; then it stops
+    wait_until(lambda: [each for each in engine.fired("masks") if each.state is FiringState.DONE], 400)
+    fired = engine.workspace.firings.read_all()
+    assert [(each.job, each.key.partition(":")[0], each.state) for each in fired] == [
+        ("retraining", "masks", FiringState.DONE),
+        ("engine", "assisted_manual", FiringState.DONE),
+        ("engine", "close", FiringState.DONE),
+        ("retraining", "masks", FiringState.DONE),
+        ("masks", "engine", FiringState.DONE),
     ]
-    assert {each.state for each in engine.workspace.firings.read_all()} == {FiringState.DONE}
+    assert decide(read_state(engine.dataset, engine.workspace), EnginePolicy(retrain_after=8)).step is Step.STOP
     assert len(engine.workspace.rounds.read_all()) == 2, "no image is left to ask about"
 
 
