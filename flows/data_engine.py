@@ -58,6 +58,8 @@ class EngineState:
     """Number of masks that people made or kept in closed rounds."""
     masks_at_last_retraining: int
     """Number of accepted masks when the last retraining began; 0 before the first."""
+    rounds: int
+    """Number of rounds, by which two calls that see the same state name the next round alike."""
     finished_rounds: tuple[str, ...]
     """Ids of open rounds whose tasks are all done."""
     tasks_left: int
@@ -124,7 +126,7 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
             return fire(workspace, RETRAINING, f"masks:{reached}", lambda: retrain_with(settings))
         if chosen.step is Step.FULLY_AUTOMATIC:
             return fire(workspace, MASKS, f"engine:{state.images} images", lambda: mask_with(settings))
-        name = chosen.round_id or f"after {len(workspace.rounds.read_all())} rounds"
+        name = chosen.round_id or f"after {state.rounds} rounds"
         return fire(
             workspace, ENGINE, f"{chosen.step}:{name}", lambda: _change_rounds(workspace, settings, chosen, name)
         )
@@ -138,16 +140,18 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
     images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
     sql = "SELECT coalesce(sum(active_s + search_s), 0) AS seconds FROM annotations WHERE NOT simulated"
     (row,) = dataset.query(sql).to_pylist()
+    every = workspace.rounds.read_all()
     unfinished = (RoundState.OPEN, RoundState.PAUSED)
-    rounds = [each for each in workspace.rounds.read_all() if each.state in unfinished and "audit" not in each.settings]
+    rounds = [each for each in every if each.state in unfinished and "audit" not in each.settings]
     progress = [workspace.rounds.progress(each.round_id) for each in rounds]
-    closing = [each.round_id for each in workspace.rounds.read_all() if each.state is RoundState.CLOSING]
+    closing = [each.round_id for each in every if each.state is RoundState.CLOSING]
     return EngineState(
         images=len(images),
         unasked_images=len(images - asked_about(workspace)),
         unmasked_images=has_unmasked_images(dataset),
         accepted_masks=count_accepted_masks(dataset),
         masks_at_last_retraining=masks_at_last_retraining(workspace),
+        rounds=len(every),
         finished_rounds=(*closing, *(each.round_id for each in progress if each.done == each.slots)),
         tasks_left=sum(each.slots - each.done for each in progress),
         person_hours=row["seconds"] / 3600,

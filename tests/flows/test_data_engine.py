@@ -19,6 +19,7 @@ IDLE = EngineState(
     unmasked_images=True,
     accepted_masks=0,
     masks_at_last_retraining=0,
+    rounds=0,
     finished_rounds=(),
     tasks_left=0,
     person_hours=0,
@@ -104,6 +105,7 @@ def test_the_state_is_read_from_dataset_and_workspace(tmp_path: Path, workspace:
     first = small_round(workspace, ids[:2])
     working = read_state(dataset, workspace)
     assert (working.unasked_images, working.tasks_left, working.finished_rounds) == (len(ids) - 2, 2, ())
+    assert (empty.rounds, working.rounds) == (0, 1)
     answer_all(workspace, "ann", squares=2)
     second = small_round(workspace, ids[2:3])
     finished = read_state(dataset, workspace)
