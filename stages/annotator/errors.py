@@ -17,7 +17,7 @@ from storage.errors import Conflict, InvalidInput, NotFound, StoreError
 from storage.workspace.checking import InvalidOperation
 from storage.workspace.database import WorkspaceUnavailable
 from storage.workspace.leases import StaleLease
-from storage.workspace.operations import OutOfOrder
+from storage.workspace.lines import OutOfOrder
 from storage.workspace.requests import RequestReused
 from storage.workspace.submissions import StaleRevision
 

@@ -18,7 +18,7 @@ from storage.workspace import audit, leases, submissions
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
 from storage.workspace.fold import fix_payload
-from storage.workspace.operations import Line, state_of
+from storage.workspace.lines import Line, state_of
 from storage.workspace.records import Kind, Lease, Operation, Submission
 from storage.workspace.schema import OPERATIONS, SLOTS
 

@@ -9,7 +9,7 @@ from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit, leases
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
-from storage.workspace.operations import state_of
+from storage.workspace.lines import state_of
 from storage.workspace.records import Round, RoundState, Submission, Verdict
 from storage.workspace.rounds import check_state, locked_round
 from storage.workspace.schema import ASSIGNMENTS, ROUNDS, SLOTS, SUBMISSIONS, TASKS, VERDICTS

@@ -10,7 +10,8 @@ from typing import Any
 from stages.rounds import answers, close
 from storage.workspace import leases, operations, rounds, submissions
 from storage.workspace.columns import seconds_from_now
-from storage.workspace.operations import Line, Operations
+from storage.workspace.lines import Line
+from storage.workspace.operations import Operations
 from storage.workspace.records import AppendResult, ClientRequest, Operation, Round, RoundSpec
 from storage.workspace.rounds import Rounds
 from storage.workspace.submissions import Submissions

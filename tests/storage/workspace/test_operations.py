@@ -5,7 +5,7 @@ import pytest
 
 from storage.errors import NotFound
 from storage.workspace.checking import InvalidOperation
-from storage.workspace.operations import OutOfOrder
+from storage.workspace.lines import OutOfOrder
 from storage.workspace.records import Lease
 from storage.workspace.workspace import Workspace
 from tests.workspaces import Page, made, open_round, operation, rectangle

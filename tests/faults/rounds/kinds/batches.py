@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from storage.workspace.checking import InvalidOperation
-from storage.workspace.operations import OutOfOrder
+from storage.workspace.lines import OutOfOrder
 from storage.workspace.records import Operation, RoundSpec
 from tests.faults import truth
 from tests.faults.rounds.clients import Page, claim, made
