@@ -21,9 +21,7 @@ def train_seed(
     fill: Annotated[
         int | None, typer.Option(metavar="CHUNKS", help="Only make this many chunks of scenes, and stop.", min=1)
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="cpu: the shipped model; gpu: a wider network and a million images.")
-    ] = "cpu",
+    recipe: Annotated[str, typer.Option(help="cpu: a network of half the size; gpu: the shipped model.")] = "cpu",
     device: Device = None,
     processes: Annotated[
         int | None, typer.Option(help="Processes that share every batch.", min=1, show_default="2 on a CPU, 1 on a GPU")
