@@ -152,7 +152,7 @@ function legend({ progress: { done, slots, leased, free }, ends_at }) {
 function numbers({ progress: { skips, open_branches }, total, agreement, gold_found }) {
   /** @type {[string, string][]} */
   const shown = [
-    [String(total.masks_made + total.prefill_accepted + total.prefill_edited), words.figures.masks],
+    [String(delivered(total)), words.figures.masks],
     [decimal(total.seconds_per_mask, 1), words.figures.seconds],
     [decimal(total.masks_per_hour, 0), words.figures.pace],
     [decimal(total.masks_per_image, 1), words.figures.perPicture],
@@ -164,12 +164,20 @@ function numbers({ progress: { skips, open_branches }, total, agreement, gold_fo
   return h("dl.numbers", {}, ...shown.map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
+/**
+ * Masks that an answer holds in the end: made, and prefilled ones kept or changed.
+ * @param {Figures} figures
+ */
+function delivered(figures) {
+  return figures.masks_made + figures.prefill_accepted + figures.prefill_edited;
+}
+
 /** @param {Report["annotators"]} people */
 function table(people) {
   const rows = people.map(({ annotator, figures, skips, agreement, gold_found }) => {
     const cells = [
       String(figures.answers),
-      String(figures.masks_made),
+      String(delivered(figures)),
       decimal(figures.seconds_per_mask, 1),
       decimal(figures.masks_per_image, 1),
       percent(agreement),
