@@ -4,7 +4,8 @@
  */
 
 const MOVE_MS = 500;
-const SEND_MS = 20_000;
+/** A page that is reloaded or killed loses no more than this of the times. */
+const SEND_MS = 5_000;
 
 /** Recorder of one task's inputs. */
 export class Activity {

@@ -55,7 +55,9 @@ export class Bench {
     this.choices = new Choices(this);
     this.side = new Side(this, parts.guidelines);
     this.toolbar = this.#makeToolbar();
-    root.replaceChildren(h("div.stage", {}, h("h1.unseen", {}, text.pages.work), canvas, this.toolbar, h("div.foot", {}, this.choices.element, this.status)), this.side.element);
+    this.answer = this.#makeAnswer();
+    const foot = h("div.foot", {}, this.choices.element, h("div.say", {}, this.status, this.answer));
+    root.replaceChildren(h("div.stage", {}, h("h1.unseen", {}, text.pages.work), canvas, this.toolbar, foot), this.side.element);
     this.painter = new Painter(canvas, picture);
     this.painter.labels.setStyle(settings);
     this.prompter = new Prompter(task, parts.api, (error) => this.#promptFailed(error));
@@ -116,6 +118,7 @@ export class Bench {
     overlay.box = box ? { x0: box[0], y0: box[1], x1: box[2], y1: box[3] } : null;
     overlay.selected = draft ? [] : this.selected.map((name) => bitmapOf(/** @type {TaskMask} */ (this.task.line.find(name)).rle));
     this.choices.refresh();
+    this.answer.hidden = !draft;
     this.side.refresh();
     this.tools?.preview.refresh();
     this.#showTool();
@@ -134,7 +137,7 @@ export class Bench {
     else if (draft && this.tool === "wand") message = text.hint.acceptWand(pretty(keyOf("accept")), settings.tolerance, ...sizes);
     else if (draft) message = text.hint.accept(pretty(keyOf("accept")), draft.hasChoice ? pretty(keyOf("nextCandidate")) : "");
     else if (this.selected.length > 1) message = text.hint.selected(this.selected.length);
-    else if (this.refined && this.tool !== "polygon") message = text.hint.refine(this.side.nameOf(this.refined.mask));
+    else if (this.refined && ["click", "scribble", "box", "wand"].includes(this.tool)) message = text.hint.refine(this.side.nameOf(this.refined.mask));
     else if (this.tool === "polygon" || this.tool === "box" || this.tool === "scribble") message = text.hint[this.tool];
     else if (this.tool === "brush" || this.tool === "eraser") message = text.hint[this.tool](...sizes);
     else if (this.tool === "wand") message = text.hint.wand(settings.tolerance, ...sizes);
@@ -211,6 +214,9 @@ export class Bench {
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
     document.addEventListener("keyup", (event) => event.key === " " && (this.tools.isSpaceDown = false), { signal });
     addEventListener("blur", () => (this.tools.isSpaceDown = false), { signal });
+    for (const part of [this.toolbar, this.choices.element, this.answer]) {
+      part.addEventListener("click", (/** @type {MouseEvent} */ event) => this.#pressed(event), { signal });
+    }
   }
 
   #changed() {
@@ -228,6 +234,12 @@ export class Bench {
     if (!act || document.querySelector("dialog[open]")) return;
     event.preventDefault();
     void this.run(act, event);
+  }
+
+  /** A button that was pressed by pointer lets the keys go on working on the picture; Enter would press it again. */
+  #pressed(/** @type {MouseEvent} */ event) {
+    const isByPointer = event.detail > 0;
+    if (isByPointer && !document.querySelector("dialog[open]")) this.painter.canvas.focus({ preventScroll: true });
   }
 
   #promptFailed(/** @type {ApiError} */ error) {
@@ -249,6 +261,16 @@ export class Bench {
       button(text.buttons.fit, "fit", "fit"),
       button(text.buttons.hide, "eye", "hide"),
       button(text.buttons.help, "help", "help"),
+    );
+  }
+
+  /** Buttons for an open mask, for those without a keyboard at hand. */
+  #makeAnswer() {
+    return h(
+      "div.answer",
+      { role: "group", "aria-label": text.masks.answer, hidden: true },
+      h("button.primary", { type: "button", title: text.keys.does.accept, onclick: () => this.run("accept") }, text.masks.accept),
+      h("button", { type: "button", title: text.keys.does.drop, onclick: () => this.run("drop") }, text.masks.drop),
     );
   }
 

@@ -67,8 +67,9 @@ class Work {
     const loading = setTimeout(() => this.#notice(text.task.loading, ""), 300); // sooner would only flicker
     try {
       const ready = (taskId && (await this.queue.again(taskId))) || (await this.queue.next());
-      if (ready) await this.#open(ready);
-      else this.#notice(text.task.none, text.task.noneHint, [text.task.tryAgain, () => this.next()]);
+      if (ready) return await this.#open(ready);
+      this.app.bar.title.textContent = "";
+      this.#notice(text.task.none, text.task.noneHint, [text.task.tryAgain, () => this.next()]);
     } catch (error) {
       this.#failed(/** @type {Error} */ (error));
     } finally {
@@ -97,10 +98,21 @@ class Work {
       submit: () => void this.#submit(),
       skip: () => void this.#skip(),
     });
-    app.bar.title.textContent = round ? text.task.round(round.name || round.stage, round.done, round.slots) : "";
+    void this.#showProgress(round);
     this.#showActions();
     document.documentElement.dataset.task = String(task_id);
     performance.mark("task shown");
+  }
+
+  /** Show how far the round is: as it was when the task was fetched, then as it is now. */
+  async #showProgress(/** @type {any} */ round) {
+    const { app, bench } = this;
+    const show = (/** @type {any} */ found) => (app.bar.title.textContent = text.task.round(found.name || found.stage, found.done, found.slots));
+    app.bar.title.textContent = "";
+    if (!round) return;
+    show(round);
+    const now = await app.api.get(`/api/rounds/${encodeURIComponent(round.round_id)}`).catch(() => null); // not while offline
+    if (now && this.bench === bench) show(now);
   }
 
   #showActions() {

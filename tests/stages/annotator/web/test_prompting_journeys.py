@@ -309,3 +309,23 @@ def test_the_preview_fades_in_unless_motion_is_reduced(site: PageSite, person: M
     with page.expect_response("**/predict"):
         page.keyboard.press("ArrowRight")
     assert frames["reduce"] <= 4 < frames["no-preference"]
+
+
+def test_a_mask_is_accepted_by_its_button_and_by_enter_after_a_suggestion_was_pressed(
+    site: PageSite, person: Make
+) -> None:
+    site.open_round("places")
+    ann = person("button-ann")
+    page = ann.open()
+    places = Places.open(page)
+    prompted(page, lambda: places.click(100, 100))
+    page.locator("button.choice").nth(1).click()
+    expect(page.locator("canvas.picture")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert len(stored_masks(ann, page, revision=1)) == 1
+
+    prompted(page, lambda: places.click(200, 60))
+    open_mask = page.get_by_role("group", name="The open mask")
+    open_mask.get_by_role("button", name="Accept").click()
+    assert len(stored_masks(ann, page, revision=2)) == 2
+    expect(open_mask).to_be_hidden()
