@@ -10,7 +10,11 @@ RETRAINING, MASKS, PREFILL, VERIFY, AUDIT = "retraining", "masks", "prefill", "v
 
 
 def count_accepted_masks(dataset: Dataset) -> int:
-    """Count the masks that people made or kept in closed rounds, as far as they are folded."""
+    """Count the masks that people made or kept in closed rounds so far, as far as they are folded.
+
+    Masks that were withdrawn or edited since are counted too, so that the number only grows and each threshold is
+    reached once.
+    """
     (row,) = dataset.query("SELECT count(*) AS masks FROM annotations WHERE in_masks AND NOT gold").to_pylist()
     return int(row["masks"])
 

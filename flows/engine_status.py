@@ -91,7 +91,7 @@ class EngineStatus:
     images: int
     masks: int
     accepted_masks: int
-    """Number of masks that people made or kept in closed rounds."""
+    """Number of masks that people made or kept in closed rounds so far, those withdrawn since included."""
     masks_since_retraining: int
     """Number of accepted masks since the last retraining that a schedule started."""
     rounds: tuple[RoundGlance, ...]
@@ -138,7 +138,8 @@ def render_engine_status(status: EngineStatus) -> str:
     promoted = status.promoted
     lines = [
         f"dataset    {status.dataset}: {status.images:,} images, {status.masks:,} masks, "
-        f"{status.accepted_masks:,} accepted in rounds ({status.masks_since_retraining:,} since the last retraining)",
+        f"{status.accepted_masks:,} accepted in rounds so far "
+        f"({status.masks_since_retraining:,} since the last retraining)",
         f"promoted   {promoted.model_id or 'seed, nothing was promoted yet'}"
         + (f" since generation {promoted.generation}" if promoted.model_id else ""),
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="SQL over the tables images, masks, shards and rejects.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the tables images, masks, shards, rejects and annotations.")],
     dataset: DatasetUri = DEFAULT_DATASET,
     snapshot: Annotated[str | None, typer.Option(help="Snapshot to query.", show_default="the newest state")] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",

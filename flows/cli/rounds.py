@@ -58,6 +58,22 @@ class RoundStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnnotatorRow:
+    """One annotator, as `gigamask round report` shows them; the page and --json have the rest."""
+
+    annotator: str
+    answers: int
+    made: int
+    accepted: int
+    edited: int
+    rejected: int
+    s_per_mask: float | None
+    skips: int
+    agreement: float | None
+    gold_found: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChangedRound:
     """Result of a command that changes the state of a round."""
 
@@ -283,6 +299,8 @@ def round_withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Take the masks of one annotator of a round back, before or after it was closed."""
+    if not reason.strip():
+        raise typer.BadParameter("got an empty reason; people will read it later", param_hint="--reason")
     from flows.cli.output import print_result
     from stages.rounds.withdraw import withdraw_work
     from storage.dataset import Dataset
@@ -337,4 +355,19 @@ def _print_report(report: "RoundReport") -> None:
 
     print_result(report.total, as_json=False)
     print()
-    print_rows([each.figures for each in report.annotators], as_json=False, empty="no answer yet")
+    rows = [
+        AnnotatorRow(
+            annotator=each.annotator,
+            answers=each.figures.answers,
+            made=each.figures.masks_made,
+            accepted=each.figures.prefill_accepted,
+            edited=each.figures.prefill_edited,
+            rejected=each.figures.prefill_rejected,
+            s_per_mask=each.figures.seconds_per_mask,
+            skips=each.skips,
+            agreement=None if each.agreement is None else each.agreement.mean,
+            gold_found=None if each.gold_found is None else each.gold_found.mean,
+        )
+        for each in report.annotators
+    ]
+    print_rows(rows, as_json=False, empty="no answer yet")

@@ -13,6 +13,7 @@ from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import ClientRequest, GivenMask, Round, RoundSpec, RoundState, TaskSpec
+from storage.workspace.rounds import check_state
 from storage.workspace.workspace import Workspace
 
 _STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction", "model")
@@ -63,7 +64,11 @@ def request_of(found: Round, *, images: int | None = None, query: str = "") -> R
     """Make the request that extends a round by further images, with the round's own settings.
 
     Gold images are not added again.
+
+    Raises:
+        ValueError: The round is closed or cancelled; told before images are chosen and prefilled, which may take long.
     """
+    check_state(found, (RoundState.OPEN, RoundState.PAUSED))
     kept = {name: found.settings[name] for name in _STORED if name in found.settings and name not in ("query", "gold")}
     return RoundRequest(stage=found.stage, images=images, query=query, **kept)
 

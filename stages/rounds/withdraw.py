@@ -39,7 +39,7 @@ def withdraw_work(
         taken = (
             []
             if found.state is RoundState.CANCELLED
-            else workspace.submissions.withdraw(round_id, annotator, actor=actor)
+            else workspace.submissions.withdraw(round_id, annotator, actor=actor, reason=reason)
         )
         return WithdrawnWork(round_id=round_id, annotator=annotator, submissions=len(taken), masks=0)
     dataset.fold()

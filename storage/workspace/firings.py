@@ -104,6 +104,7 @@ class Firings:
                         "taken_at": now(),
                         "expires_at": seconds_from_now(lease_s),
                         "ended_at": None,
+                        "result": {},
                     },
                     where=and_(may_retry, FIRINGS.c.attempts < MAX_ATTEMPTS),
                 ).returning(FIRINGS.c.token)

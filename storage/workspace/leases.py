@@ -173,7 +173,10 @@ class Leases:
         return self.get(token)
 
     def _holds_enough(self, connection: Connection, annotator: str) -> bool:
-        query = select(SLOTS.c.task_id).where(SLOTS.c.annotator == annotator, ~SLOTS.c.done)
+        # Tasks of a round that was closed or cancelled meanwhile are no work any more.
+        query = select(SLOTS.c.task_id).join(ROUNDS, ROUNDS.c.round_id == SLOTS.c.round_id)
+        query = query.where(SLOTS.c.annotator == annotator, ~SLOTS.c.done)
+        query = query.where(ROUNDS.c.state.in_((RoundState.OPEN, RoundState.PAUSED)))
         held = query.where(SLOTS.c.token.is_not(None), SLOTS.c.expires_at > now())
         return len(connection.execute(held).all()) >= self.max_held
 

@@ -152,7 +152,7 @@ class Submissions:
             leases.set_assignment(connection, found.task_id, found.annotator, state="sent_back", reason=reason)
             audit.record(connection, actor, "send back", f"submission {submission_id}", {"reason": reason})
 
-    def withdraw(self, round_id: str, annotator: str, *, actor: str) -> list[Submission]:
+    def withdraw(self, round_id: str, annotator: str, *, actor: str, reason: str = "") -> list[Submission]:
         """Take an annotator's submissions of a round back, so that closing leaves them out; return them.
 
         Their tasks are free for others. Fixes of an annotator's submissions go with them. Without a reviewer's fix, the
@@ -178,7 +178,7 @@ class Submissions:
                 leases.end_on_slots(connection, mine, "withdrawn")  # a fix in progress
                 freed = {"done": False, "token": None, "expires_at": None, "annotator": None}
                 connection.execute(update(SLOTS).where(mine).values(**freed))
-            details = {"annotator": annotator, "submissions": len(found)}
+            details = {"annotator": annotator, "submissions": len(found), "reason": reason}
             audit.record(connection, actor, "withdraw submissions", round_id, details)
         return found
 
