@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,7 +63,8 @@ def tick_key(cron: str, every_s: float, timezone: str, *, scheduled: datetime, n
         newest = datetime.fromtimestamp(until.timestamp() // every_s * every_s, UTC)
         return f"every {every_s:g} s:{newest:%Y-%m-%dT%H:%M:%S}Z"
     ticks = CronSchedule(cron=cron, timezone=timezone).get_dates(MAX_LATE_TICKS, start=scheduled, end=until)
-    newest = max([scheduled, *asyncio.run(ticks)]).astimezone(UTC)
+    with ThreadPoolExecutor(1) as pool:  # this thread may run an event loop already
+        newest = max([scheduled, *pool.submit(asyncio.run, ticks).result()]).astimezone(UTC)
     return f"cron {cron}:{newest:%Y-%m-%dT%H:%M:%S}Z"
 
 

@@ -1,7 +1,9 @@
 """Keys of ticks, and that a flow does its work once for each."""
 
+import asyncio
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,6 +37,14 @@ def test_a_run_is_about_the_newest_tick_that_is_due(scheduled: datetime, now: da
 def test_a_cron_line_is_read_in_its_time_zone() -> None:
     key = tick_key("0 2 * * *", 0, "Europe/Berlin", scheduled=at(1, 0), now=at(1, 0))
     assert key == "cron 0 2 * * *:2026-03-02T01:00:00Z"
+
+
+def test_ticks_are_found_where_an_event_loop_runs() -> None:
+    async def name() -> str:
+        return tick_key("0 2 * * *", 0, "UTC", scheduled=at(2, 0), now=at(2, 0))
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: asyncio.run(name())).result() == "cron 0 2 * * *:2026-03-02T02:00:00Z"
 
 
 def test_ticks_of_an_interval_do_not_depend_on_when_it_was_deployed() -> None:

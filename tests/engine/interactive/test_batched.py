@@ -82,7 +82,9 @@ def test_logits_of_a_window_are_fed_back_as_the_zooming_segmenter_does(model: Mo
         ((found,),) = predict_many(model, [(views, prompt)])
         (wanted,) = zoomed.segment([prompt])
         assert found.predicted_iou == pytest.approx(float(wanted.predicted_iou_M[0]), abs=1e-4)
-        assert rle.iou(found.rle, rle.encode(wanted.masks_MHW[0])) > 0.999
+        wanted_HW = wanted.masks_MHW[0]
+        assert wanted_HW.any() or not click.positive
+        assert np.sum(rle.decode(found.rle) != wanted_HW) <= 0.001 * wanted_HW.sum()
 
 
 def test_a_model_that_does_not_zoom_decodes_on_the_whole_image_alone() -> None:
