@@ -222,7 +222,7 @@ def test_a_resting_pointer_shows_the_mask_of_a_click_and_leaves_no_trace(site: P
     ann = person("preview-ann", preview=True)
     page = ann.open()
     asked: list[str] = []
-    page.on("request", lambda request: "/predict" in request.url and asked.append(request.url))
+    page.on("request", lambda request: request.url.endswith("/predict") and asked.append(request.url))
 
     # Nothing is asked before the server is known to be quick
     page.mouse.move(*middle(page, 40, 20))
