@@ -13,6 +13,8 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Ray's own handler aborts the process on SIGTERM, in place of ours, which ends a command in one line
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
 
 
