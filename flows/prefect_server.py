@@ -6,20 +6,15 @@ A team sets PREFECT_API_URL to a shared server on PostgreSQL instead, and no pri
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from flows.local_server import find_free_port, wait_for_server
 from stages.training.work_folder import exclusive_lock
 
-START_S = 180.0
-"""Longest time that a server has to answer after its start, in seconds: making a database took 15 s, more on a busy
-machine."""
 STOP_S = 30.0
 """Longest time that a server has to end, in seconds."""
 MAX_SERVERS = 16
@@ -44,7 +39,7 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
         ValueError: `MAX_SERVERS` servers run already.
     """
     with _own_folder(folder) as home:
-        port = port or _free_port()
+        port = port or find_free_port()
         url = f"http://127.0.0.1:{port}/api"
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "5"]
@@ -56,7 +51,7 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
                 command, stdout=output, stderr=output, env=environment, preexec_fn=_end_with_parent
             )
             try:
-                _wait_for(url, server, log)
+                wait_for_server("Prefect's server", f"{url}/health", server, log)
                 yield url
             finally:
                 server.terminate()
@@ -85,22 +80,3 @@ def _own_folder(folder: Path) -> Iterator[Path]:
 def _end_with_parent() -> None:
     """Let the kernel end this process with its parent (Linux), so that a killed scheduler leaves no server behind."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except OSError:
-            if server.poll() is not None:
-                raise RuntimeError(f"Prefect's server ended with {server.returncode}; see {log}") from None
-            time.sleep(0.1)
-    raise RuntimeError(f"Prefect's server did not answer for {START_S:.0f} s; see {log}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

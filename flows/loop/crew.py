@@ -1,18 +1,16 @@
 """A crew of simulated annotators at a real annotation server, which is started for them and stopped after."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from flows.local_server import find_free_port, wait_for_server
 from flows.loop.config import LoopSettings
 from flows.loop.split import PhotoSet
 from stages.simulated.annotator import SimulatedAnnotator
@@ -21,8 +19,6 @@ from stages.simulated.client import Client, Log
 from storage.workspace.workspace import Workspace
 
 PASSWORD = "simulated annotators have no secrets"
-START_S = 180.0
-"""Longest time that a server has to answer after its start, in seconds."""
 STOP_S = 60.0
 """Longest time that a server has to end, in seconds."""
 PACE = 1e6
@@ -46,7 +42,7 @@ def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Pat
     Raises:
         RuntimeError: The server does not start; the message names its log.
     """
-    port = _free_port()
+    port = find_free_port()
     command = [sys.executable, "-m", "flows.cli", "annotate", "--dataset", photos.dataset.uri, "--team"]
     command += ["--workspace", workspace, "--port", str(port), "--cache", str(folder / "embeddings")]
     command += [part for model in models for part in ("--model", model)]
@@ -55,7 +51,7 @@ def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Pat
     with log.open("ab") as errors:
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=dict(os.environ))
         try:
-            _wait_for(url, server, log)
+            wait_for_server("the annotation server", f"{url}/api/health", server, log)
             yield url
         finally:
             server.terminate()
@@ -103,22 +99,3 @@ def let_work(url: str, names: Sequence[str], photos: PhotoSet, settings: LoopSet
         thread.join()
     if failed:
         raise RuntimeError("; ".join(failed))
-
-
-def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        try:
-            with urllib.request.urlopen(f"{url}/api/health", timeout=5):
-                return
-        except OSError:
-            if server.poll() is not None:
-                raise RuntimeError(f"the annotation server ended with {server.returncode}; see {log}") from None
-            time.sleep(0.2)
-    raise RuntimeError(f"the annotation server did not answer for {START_S:.0f} s; see {log}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

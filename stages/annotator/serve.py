@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from stages.annotator.access import LAPTOP_USER, Access, AccessConfig, Mode
+from stages.annotator.address import Address, check_encrypted, check_tls_files
 from stages.annotator.app import make_app
 from stages.annotator.config import SessionsConfig
 from stages.annotator.server import Server
@@ -30,40 +30,15 @@ STOP_S = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(Address):
     """Settings of a server process."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
     port: int = 8765
     """Port to listen on; 0 takes a free one."""
     mode: Mode = "laptop"
-    tls_certificate: Path | None = None
-    """File of the TLS certificate; None means plain HTTP."""
-    tls_key: Path | None = None
-    """File of the certificate's key; None where the certificate's file holds it."""
-    allow_plain_http: bool = False
-    """Whether passwords and sessions may cross a network in the clear, as behind a proxy that does TLS."""
     allow_no_accounts: bool = False
     """Whether anyone with the link may reach a server without accounts over a network."""
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only programs on this machine reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def url(self) -> str:
-        """Address of the server, for people."""
-        scheme = "https" if self.tls_certificate else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}"
 
 
 def check_exposure(config: ServeConfig) -> None:
@@ -72,21 +47,13 @@ def check_exposure(config: ServeConfig) -> None:
     Raises:
         ValueError: It has not, or a file of TLS is missing.
     """
-    for file in (config.tls_certificate, config.tls_key):
-        if file is not None and not file.is_file():
-            raise ValueError(f"{file}: no such file; expected the TLS certificate and its key in PEM form")
-    if config.is_loopback:
-        return
-    if config.mode == "laptop" and not config.allow_no_accounts:
+    check_tls_files(config)
+    if not config.is_loopback and config.mode == "laptop" and not config.allow_no_accounts:
         raise ValueError(
             f"--host {config.host} lets other machines reach a server without accounts; add --team, keep to "
             "127.0.0.1, or say --allow-no-accounts if everyone on that network may see and change everything"
         )
-    if config.tls_certificate is None and not config.allow_plain_http:
-        raise ValueError(
-            f"--host {config.host} without TLS sends passwords and sessions in the clear; give --tls-certificate and "
-            "--tls-key, or say --allow-plain-http if a proxy in front does TLS"
-        )
+    check_encrypted(config, "passwords and sessions")
 
 
 @contextmanager

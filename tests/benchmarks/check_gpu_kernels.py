@@ -17,8 +17,7 @@ from torch import nn
 from engine.kernels.decoder_attention import Cells, attend_to_cells, attend_to_tokens
 from engine.kernels.nms import box_nms
 from engine.kernels.upsample_runs import needed_low_hw
-from tests.engine.kernels.test_upsample_runs import GEOMETRIES
-from tests.engine.kernels.upsampling import Geometry, assert_same, make_frame, run
+from tests.engine.kernels.upsampling import GEOMETRIES, Geometry, assert_same, make_frame, run
 
 ATTENTION = [(2, 75, 128, 4), (64, 1600, 128, 4), (64, 4096, 256, 8), (3, 4131, 256, 8)]
 """Points, cells, channels and heads."""

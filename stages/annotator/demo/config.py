@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from stages.annotator.address import Address, check_encrypted, check_tls_files
 from stages.annotator.config import SessionsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Address):
     """Settings of a demo."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
     port: int = 8766
     """Port to listen on; 0 takes a free one."""
     proxy: str = ""
     """Address of the proxy whose X-Forwarded-For names the visitors; empty means that visitors connect themselves."""
-    tls_certificate: Path | None = None
-    """File of the TLS certificate; None means plain HTTP."""
-    tls_key: Path | None = None
-    """File of the certificate's key; None where the certificate's file holds it."""
-    allow_plain_http: bool = False
-    """Whether photos may cross a network in the clear, as behind a proxy that does TLS."""
 
     max_file_bytes: int = 12_000_000
     """Largest photo file, in bytes."""
@@ -53,23 +45,6 @@ class DemoConfig:
     sessions: SessionsConfig = field(default_factory=lambda: SessionsConfig(max_preparing=8))
     """Settings of the part that turns clicks into masks; photos that wait to be encoded ahead stay in memory."""
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only programs on this machine reach the demo."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def url(self) -> str:
-        """Address of the demo, for people."""
-        scheme = "https" if self.tls_certificate else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}"
-
 
 def check_config(config: DemoConfig) -> None:
     """Check that a demo which other machines reach has TLS, or was asked to do without.
@@ -77,16 +52,10 @@ def check_config(config: DemoConfig) -> None:
     Raises:
         ValueError: It has not, a file of TLS is missing, or the proxy is no address.
     """
-    for file in (config.tls_certificate, config.tls_key):
-        if file is not None and not file.is_file():
-            raise ValueError(f"{file}: no such file; expected the TLS certificate and its key in PEM form")
+    check_tls_files(config)
     if config.proxy:
         try:
             ipaddress.ip_address(config.proxy)
         except ValueError:
             raise ValueError(f"--proxy: got {config.proxy!r}, expected an IP address such as 127.0.0.1") from None
-    if not config.is_loopback and config.tls_certificate is None and not config.allow_plain_http:
-        raise ValueError(
-            f"--host {config.host} without TLS sends visitors' photos in the clear; give --tls-certificate and "
-            "--tls-key, or say --allow-plain-http if a proxy in front does TLS"
-        )
+    check_encrypted(config, "visitors' photos")

@@ -12,23 +12,7 @@ from engine.images import Frame
 from engine.kernels import upsample_runs as module
 from engine.kernels.upsample_runs import Backend, needed_low_hw, upsample_runs
 from storage import rle
-from tests.engine.kernels.upsampling import Geometry, assert_same, make_frame, run
-
-GEOMETRIES: dict[str, Geometry] = {
-    "landscape": ((300, 451), None, 128, 32),
-    "portrait": ((451, 300), None, 128, 32),
-    "square, as large as the model": ((128, 128), None, 128, 32),
-    "smaller than the model": ((37, 23), None, 128, 32),
-    "one pixel wide": ((200, 1), None, 128, 32),
-    "one pixel high": ((1, 200), None, 128, 32),
-    "one pixel": ((1, 1), None, 128, 32),
-    "crop at the upper left": ((300, 451), (0, 0, 260, 170), 128, 32),
-    "crop inside": ((300, 451), (51, 33, 280, 211), 128, 32),
-    "crop at the lower right": ((300, 451), (200, 90, 451, 300), 128, 32),
-    "crop of full height": ((300, 451), (100, 0, 300, 300), 128, 32),
-    "odd sizes": ((331, 777), (13, 7, 600, 330), 100, 25),
-    "the seed's grid": ((534, 800), None, 640, 160),
-}
+from tests.engine.kernels.upsampling import GEOMETRIES, assert_same, make_frame, run
 
 
 def logits(kind: str, side: int, *, seed: int = 0) -> torch.Tensor:

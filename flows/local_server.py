@@ -1,0 +1,42 @@
+"""What commands that start a server on this machine share: a free port, and the wait until it answers."""
+
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+START_S = 180.0
+"""Longest time that a server has to answer after its start, in seconds: Prefect's took 15 s to make a database, more on
+a busy machine."""
+
+
+def find_free_port() -> int:
+    """Find a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_server(name: str, health_url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a server answers at the URL of its health.
+
+    Args:
+        name: What people call the server.
+        health_url: URL that the server answers once it is ready.
+        server: Its process.
+        log: Its log, which the error names.
+
+    Raises:
+        RuntimeError: The server ended, or did not answer within `START_S`.
+    """
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(health_url, timeout=5):
+                return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"{name} ended with {server.returncode}; see {log}") from None
+            time.sleep(0.1)
+    raise RuntimeError(f"{name} did not answer for {START_S:.0f} s; see {log}")
