@@ -25,8 +25,9 @@ def withdraw_work(
 ) -> WithdrawnWork:
     """Withdraw an annotator's masks of a round. Doing so again does no harm.
 
-    In an open round the submissions are taken back, and their images are free for others. After closing, the masks are
-    withdrawn from the dataset; masks that the annotator only accepted stay, because somebody else made them.
+    In an open or cancelled round the submissions are taken back, and their images are free for others. After closing,
+    the masks are withdrawn from the dataset; masks that the annotator only accepted stay, because somebody else made
+    them.
 
     Raises:
         NotFound: There is no such round or user, or the round is being closed.
@@ -36,11 +37,7 @@ def withdraw_work(
     if found.state is RoundState.CLOSING:
         raise NotFound(f"round {round_id} is being closed; finish that with `gigamask round close` first")
     if found.state is not RoundState.CLOSED:
-        taken = (
-            []
-            if found.state is RoundState.CANCELLED
-            else workspace.submissions.withdraw(round_id, annotator, actor=actor, reason=reason)
-        )
+        taken = workspace.submissions.withdraw(round_id, annotator, actor=actor, reason=reason)
         return WithdrawnWork(round_id=round_id, annotator=annotator, submissions=len(taken), masks=0)
     dataset.fold()
     own = f"round_id = {_quoted(round_id)} AND annotator_id = {_quoted(annotator)}"

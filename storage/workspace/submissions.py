@@ -160,10 +160,10 @@ class Submissions:
 
         Raises:
             NotFound: There is no such round.
-            ValueError: The round is no longer open: withdraw the masks from the dataset instead.
+            ValueError: The round is closed or being closed: withdraw the masks from the dataset instead.
         """
         with self._database.write() as connection:
-            locked_round(connection, round_id, _UNFINISHED)
+            locked_round(connection, round_id, (*_UNFINISHED, RoundState.CANCELLED))  # which may be reopened
             query = (
                 select(SUBMISSIONS)
                 .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)

@@ -65,6 +65,9 @@ def test_an_assisted_manual_round_from_opening_to_sql(gigamask: Gigamask, comman
     assert re.search(r'id="masks-made">12<', html)
     assert "ann" in html
 
+    table = gigamask("round", "report", round_id, "--dataset", "data", cwd=home).stdout
+    assert [line.split()[0] for line in table.splitlines()[-2:]] == ["ann", "bob"]
+
     backup = command("workspace", "backup", "backup.gz")
     assert backup["operations"] == 20
     restored = gigamask("workspace", "restore", "backup.gz", "--workspace", "restored.sqlite", "--json", cwd=home)
@@ -80,6 +83,12 @@ def test_an_assisted_manual_round_from_opening_to_sql(gigamask: Gigamask, comman
     withdrawn = command("round", "withdraw", round_id, "--annotator", "ann", "--reason", "left the team")
     assert withdrawn["masks"] == 8
     assert command("round", "withdraw", round_id, "--annotator", "ann", "--reason", "left the team")["masks"] == 0
+
+
+def test_withdrawing_without_a_reason_is_refused(gigamask: Gigamask, tmp_path: Path) -> None:
+    refused = gigamask("round", "withdraw", "round-0", "--annotator", "ann", "--reason", " ", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "empty reason" in refused.stderr
 
 
 def test_a_semi_automatic_round_begins_with_masks_of_the_dataset(command: Any, home: Path) -> None:

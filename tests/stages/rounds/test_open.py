@@ -1,7 +1,7 @@
 import pytest
 
 from stages.rounds.choose import choose_images, random_order, sql_order
-from stages.rounds.open import GOLD_VIEWS, RoundRequest, choose_for, make_tasks, open_round
+from stages.rounds.open import GOLD_VIEWS, RoundRequest, choose_for, make_tasks, open_round, request_of
 from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
 from storage.dataset import Dataset
 from storage.workspace.workspace import Workspace
@@ -44,6 +44,16 @@ def test_a_random_round_passes_over_images_of_other_rounds(dataset: Dataset, wor
     assert not {image.image_id for image in first} & {image.image_id for image in second}
     workspace.rounds.cancel(opened.round_id)
     assert choose_for(dataset, workspace, request) == first
+
+
+def test_extending_a_round_that_has_ended_is_refused_before_images_are_chosen(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    request = RoundRequest(stage="assisted_manual", images=1)
+    opened = open_round(workspace, request, make_tasks(dataset, request, choose_for(dataset, workspace, request)))
+    workspace.rounds.cancel(opened.round_id)
+    with pytest.raises(ValueError, match="is cancelled; expected open or paused"):
+        request_of(workspace.rounds.get(opened.round_id), images=1)
 
 
 def test_a_fraction_of_the_images_is_overlapped(dataset: Dataset, workspace: Workspace) -> None:

@@ -79,6 +79,7 @@ def test_failed_work_is_tried_again_after_a_while(workspace: Workspace) -> None:
     assert again is not None
     assert workspace.firings.extend(again)
     assert workspace.firings.find("retraining", "k").attempts == 2
+    assert workspace.firings.find("retraining", "k").result == {}  # that of the attempt before is no news
 
 
 def test_work_that_was_stopped_on_purpose_may_be_taken_at_once_and_as_often_as_wanted(workspace: Workspace) -> None:

@@ -65,6 +65,16 @@ def test_no_more_tasks_are_given_than_one_may_hold(place: str) -> None:
         assert [lease.task.image_id for lease in workspace.leases.held("ann")] == [1, 2]
 
 
+def test_tasks_of_a_round_that_was_cancelled_keep_nobody_from_other_tasks(place: str) -> None:
+    with Workspace.open(place, max_held=1) as workspace:
+        workspace.users.add("ann", "annotator")
+        ended = open_round(workspace, images=1, first=1)
+        assert len(workspace.leases.claim("ann")) == 1
+        workspace.rounds.cancel(ended.round_id)
+        open_round(workspace, images=1, first=2)
+        assert [lease.task.image_id for lease in workspace.leases.claim("ann")] == [2]
+
+
 def test_an_expired_lease_goes_to_the_next_annotator(place: str) -> None:
     with Workspace.open(place, lease_s=0.2) as workspace:
         for name in ("ann", "bob"):

@@ -64,6 +64,20 @@ def test_withdrawing_frees_the_tasks_for_others(workspace: Workspace, lease: Lea
     assert workspace.submissions.withdraw(lease.task.round_id, "ann", actor="lea") == []
 
 
+def test_withdrawing_from_a_cancelled_round_holds_when_it_is_reopened_and_keeps_its_reason(
+    workspace: Workspace, lease: Lease
+) -> None:
+    round_id = lease.task.round_id
+    workspace.submissions.submit(lease.token, 0)
+    workspace.rounds.cancel(round_id)
+    assert len(workspace.submissions.withdraw(round_id, "ann", actor="lea", reason="left the team")) == 1
+    workspace.rounds.reopen(round_id)
+    assert [each.state for each in workspace.submissions.read()] == ["withdrawn"]
+    assert len(workspace.leases.claim("bob", 2)) == 2
+    (noted,) = [each for each in workspace.audit_log() if each.action == "withdraw submissions"]
+    assert noted.details["reason"] == "left the team"
+
+
 def test_verdicts_are_about_masks_and_images_of_a_submission(workspace: Workspace, lease: Lease) -> None:
     workspace.operations.append(lease.token, [operation("add", made("a"))])
     submission = workspace.submissions.submit(lease.token, 1).submission_id
