@@ -38,7 +38,7 @@ export class Preview {
   /** Show nothing, and look again once the pointer has rested. */
   look() {
     this.#hide();
-    if (this.#at && this.#isWanted) this.#timer = setTimeout(() => void this.#ask(), REST_MS);
+    if (this.#at && this.#isWanted && !this.#isPaused) this.#timer = setTimeout(() => void this.#ask(), REST_MS);
   }
 
   /** Show nothing where the next click no longer begins a mask. */
@@ -58,16 +58,20 @@ export class Preview {
     painter.overlay.preview = null;
   }
 
-  /** Whether the next click begins a mask, and a preview would come soon enough. */
+  /** Whether the next click begins a mask, where masks come quickly. */
   get #isWanted() {
     const { bench } = this;
     const isFree = bench.tool === "click" && !bench.task.draft && !bench.selected.length && !bench.prompter.waiting.length;
-    return settings.preview && isFree && bench.prompter.decoder.isQuick && performance.now() > this.#pausedUntil;
+    return settings.preview && isFree && bench.prompter.decoder.isQuick;
+  }
+
+  get #isPaused() {
+    return performance.now() <= this.#pausedUntil;
   }
 
   async #ask() {
     const at = this.#at;
-    if (!at || !this.#isWanted || this.#isAsking || document.hidden || document.querySelector("dialog[open]")) return;
+    if (!at || !this.#isWanted || this.#isPaused || this.#isAsking || document.hidden || document.querySelector("dialog[open]")) return;
     this.#isAsking = true;
     const began = performance.now();
     try {

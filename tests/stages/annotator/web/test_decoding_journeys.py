@@ -234,13 +234,22 @@ def test_a_preview_comes_from_the_browser_where_it_decodes(site: PageSite, perso
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     canvas = page.locator("canvas.picture")
-    page.mouse.move(*middle(page, 20, 10))
+
+    # The pointer rests outside the picture first: nothing is shown, and a first answer, however slow, is shown
     before = canvas.screenshot()
-    for _ in range(100):
+    page.mouse.move(*middle(page, 20, 10))
+    for _ in range(300):
         if canvas.screenshot() != before:
             break
         page.wait_for_timeout(100)
     assert canvas.screenshot() != before
+    page.keyboard.press("Shift+H")
+    expect(page.get_by_label("Preview")).not_to_be_checked()
+    for _ in range(300):
+        if canvas.screenshot() == before:
+            break
+        page.wait_for_timeout(100)
+    assert canvas.screenshot() == before
     assert not [url for url in asked if "/predict" in url]
 
 
