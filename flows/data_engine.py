@@ -14,8 +14,8 @@ from prefect import flow
 
 from flows.config.serve import EnginePolicy, ServeSettings
 from flows.engine_state import MASKS, RETRAINING, count_accepted_masks, masks_at_last_retraining
-from flows.firing import Fired, fire
 from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, retrain_with
+from flows.schedules.firing import Fired, fire
 from storage.dataset import Dataset
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace

@@ -1,8 +1,10 @@
 """The Prefect flows that schedules start: each asks our own state whether it is due, then calls the flow that does it.
 
-is it due? -> key -> flows/firing.py -> the flow of the engine
+is it due? -> key -> flows/schedules/firing.py -> the flow of the engine
 
 Heavy libraries are imported by the work itself, so that the scheduler, which imports this file, stays small.
+
+Deployments and prefect.yaml files of users hold the paths of these functions and of `data_engine`: they stay as they are.
 """
 
 import zlib
@@ -26,8 +28,8 @@ from flows.engine_state import (
     count_free,
     find_due_masks,
 )
-from flows.firing import Fired, fire, key_of_run
 from flows.progress import log
+from flows.schedules.firing import Fired, fire, key_of_run
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.workspace.workspace import Workspace

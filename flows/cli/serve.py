@@ -61,7 +61,7 @@ def serve(
         _show(settings)
         return
     if prefect_yaml is not None:
-        from flows.prefect_yaml import render_prefect_yaml
+        from flows.schedules.prefect_yaml import render_prefect_yaml
 
         prefect_yaml.write_text(render_prefect_yaml(settings, pool), encoding="utf-8")
         log(f"{prefect_yaml}: next: prefect work-pool create {pool} --type process; prefect deploy --all")
@@ -71,11 +71,11 @@ def serve(
     check_dataset(settings.dataset)
     with ExitStack() as stack:
         if not os.environ.get("PREFECT_API_URL"):
-            from flows.prefect_server import serving_prefect
+            from flows.schedules.prefect_server import serving_prefect
 
             url = stack.enter_context(serving_prefect(Path(settings.work_folder) / "prefect", port=port))
             os.environ["PREFECT_API_URL"] = url
-        from flows.deployments import list_deployments, serve_deployments
+        from flows.schedules.deployments import list_deployments, serve_deployments
 
         def tell() -> None:
             page, count = os.environ["PREFECT_API_URL"].removesuffix("/api"), len(list_deployments(settings))
@@ -120,7 +120,7 @@ def _build_retrain_settings(given: dict[str, Any]) -> None:
 
 def _show(settings: "ServeSettings") -> None:
     from flows.config.load import to_tree
-    from flows.deployments import list_deployments, make_deployment
+    from flows.schedules.deployments import list_deployments, make_deployment
 
     print(json.dumps(to_tree(settings), indent=2))
     for each in list_deployments(settings):

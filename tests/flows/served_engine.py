@@ -18,7 +18,7 @@ from flows.config.serve import EnginePolicy
 from flows.data_engine import Step, decide, read_state
 from flows.loop.crew import serving
 from flows.loop.split import PhotoSet
-from flows.prefect_server import serving_prefect
+from flows.schedules.prefect_server import serving_prefect
 from stages.promoted import PROMOTED
 from storage.protocol.promotions import Decided, Decision
 from storage.workspace.firings import FiringState

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.firing import fire, tick_key
+from flows.schedules.firing import fire, tick_key
 from storage.workspace.firings import FiringState
 from storage.workspace.workspace import Workspace
 

@@ -2,7 +2,7 @@
 
 settings -> deployments -> Prefect's scheduler -> flows/jobs.py
 
-Prefect decides when a flow is called; our workspace decides whether it does anything (flows/firing.py).
+Prefect decides when a flow is called; our workspace decides whether it does anything (flows/schedules/firing.py).
 """
 
 import asyncio

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from flows.config.serve import ServeSettings, load_serve_settings
-from flows.deployments import list_deployments, make_deployment
-from flows.prefect_yaml import render_prefect_yaml
+from flows.schedules.deployments import list_deployments, make_deployment
+from flows.schedules.prefect_yaml import render_prefect_yaml
 from tests.paths import ROOT
 
 
@@ -25,6 +25,22 @@ def test_a_deployment_names_an_entrypoint_that_any_worker_can_import() -> None:
     for each in list_deployments(ServeSettings()):
         module, _, function = str(make_deployment(each, ServeSettings()).entrypoint).rpartition(".")
         assert getattr(importlib.import_module(module), function) is each.flow
+
+
+def test_deployments_that_were_made_before_still_find_their_flows() -> None:
+    every = [
+        f"{job}.{kind}" for job in ("retraining", "masks", "prefill") for kind in ("cron='0 1 * * *'", "every_s=60")
+    ]
+    listed = list_deployments(load_serve_settings(assignments=[*every, "engine.every_s=60"]))
+    assert {str(make_deployment(each, ServeSettings()).entrypoint) for each in listed} == {
+        "flows.jobs.retrain",
+        "flows.jobs.retrain_after_masks",
+        "flows.jobs.mask_new_images",
+        "flows.jobs.open_next_round",
+        "flows.jobs.verify",
+        "flows.jobs.draw_audit",
+        "flows.data_engine.data_engine",
+    }, "Prefect servers and prefect.yaml files of users hold these"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from flows.config.serve import ServeSettings
-from flows.deployments import ANCHOR, Scheduled, list_deployments
+from flows.schedules.deployments import ANCHOR, Scheduled, list_deployments
 
 HEADER = """\
 # The deployments of the engine, for a work pool and a shared Prefect server. Written by
