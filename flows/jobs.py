@@ -4,7 +4,7 @@ is it due? -> key -> flows/schedules/firing.py -> the flow of the engine
 
 Heavy libraries are imported by the work itself, so that the scheduler, which imports this file, stays small.
 
-Deployments and prefect.yaml files of users hold the paths of these functions and of `data_engine`: they stay as they are.
+Users' deployments and prefect.yaml files hold the paths of these functions and of `data_engine`; they stay as they are.
 """
 
 import zlib
