@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.engine_state import count_accepted_masks, masks_at_last_retraining
 from flows.words import moment
+from stages.simulated.accounts import is_account_lease
 from storage.dataset import Dataset
 from storage.protocol.promotions import moved_by
 from storage.workspace.firings import Firing, FiringState
@@ -201,7 +202,7 @@ def _read_people(workspace: Workspace) -> tuple[PersonGlance, ...]:
 
 
 def _read_jobs(firings: list[Firing]) -> tuple[JobGlance, ...]:
-    newest = {each.job: each for each in firings}
+    newest = {each.job: each for each in firings if not is_account_lease(each.job)}
     return tuple(
         JobGlance(
             job=each.job,

@@ -6,11 +6,9 @@ accounts -> threads -> claim, click, submit -> accounts closed
 from __future__ import annotations
 
 import os
-import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,16 +16,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from stages.simulated.accounts import PREFIX, open_accounts
 from stages.simulated.annotator import SimulatedAnnotator
 from stages.simulated.behaviour import Behaviour
 from stages.simulated.client import Client, Log, Refused
 from stages.simulated.truth import Views, as_seen_by
-from storage.errors import NotFound
-from storage.workspace.records import Role, RoundState
+from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
-PREFIX = "simulated-"
-"""Beginning of the names of the accounts that simulated annotators have."""
 _HEALTH_S = 10.0
 
 
@@ -84,7 +80,7 @@ def simulate_round(
     config = config or CrewConfig()
     without_truth = _check_round(workspace, round_id, truth)
     _check_server(url)
-    with _accounts(workspace, config.annotators) as passwords:
+    with open_accounts(workspace, config.annotators) as passwords:
         _work(url, round_id, passwords, truth, config)
     progress = workspace.rounds.progress(round_id)
     answers = workspace.submissions.read(round_id=round_id)
@@ -120,25 +116,6 @@ def _check_server(url: str) -> None:
         raise ValueError(
             f"{url}: no annotation server answers there ({error or type(error).__name__}); {start}"
         ) from error
-
-
-@contextmanager
-def _accounts(workspace: Workspace, number: int) -> Iterator[Mapping[str, str]]:
-    """Open accounts with new passwords, by name, and close them at the end."""
-    passwords = {f"{PREFIX}{each + 1}": secrets.token_urlsafe(24) for each in range(number)}
-    try:
-        for name, password in passwords.items():
-            try:
-                workspace.users.get(name)
-            except NotFound:
-                workspace.users.add(name, Role.ANNOTATOR, password=password)
-            else:
-                workspace.users.set_password(name, password)
-                workspace.users.disable(name, disabled=False)
-        yield passwords
-    finally:
-        for name in {user.name for user in workspace.users.read_all()} & passwords.keys():
-            workspace.users.disable(name)
 
 
 def _work(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from flows.cli.main import make_app
 from flows.engine_status import read_engine_status, render_engine_status
 from stages.rounds.close import close_round
+from stages.simulated.accounts import open_accounts
 from storage.dataset import Dataset
 from storage.protocol.promotions import Decided, Decision
 from storage.workspace.workspace import Workspace
@@ -78,6 +79,8 @@ def test_jobs_and_the_promoted_model_are_told(dataset: Dataset, workspace: Works
     workspace.firings.end(token, {"error": "ValueError: too few images"}, failed=True)
     workspace.firings.take("verify", "cron:1", "host:2", lease_s=-1)
     workspace.firings.take("verify", "cron:2", "host:2")
+    with open_accounts(workspace, 1):
+        pass
     status = read_engine_status(dataset, workspace)
     assert (status.promoted.model_id, status.promoted.generation, status.promoted.about) == ("seed-1", 1, "seed-2")
     assert [(each.job, each.key, each.state) for each in status.jobs] == [

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +92,42 @@ def test_a_crew_answers_its_round_and_no_other_and_closes_its_accounts(
     for submission in workspace.submissions.read(round_id=opened.round_id):
         line = workspace.operations.read(submission.task_id, submission.annotator)
         assert [each.payload["simulated"] for each in line if each.kind == "activity"] == [True]
+
+
+class _SlowTruth(dict[int, Views]):
+    """Ground truth that is looked up only once `go` is set; `asked` tells that somebody waits for it."""
+
+    def __init__(self, truth: Mapping[int, Views]) -> None:
+        super().__init__(truth)
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def get(self, image_id: int, default: Views | None = None) -> Views | None:  # type: ignore[override]
+        self.asked.set()
+        self.go.wait()
+        return super().get(image_id, default)
+
+
+def test_two_crews_at_once_have_accounts_of_their_own_and_both_end_well(
+    filled: Dataset, workspace: Workspace, tiny_model: Path
+) -> None:
+    first, second = (open_round(filled, workspace, images=2) for _ in range(2))
+    slow = _SlowTruth(truth_of(workspace, first, known=2))
+    with serving(filled, workspace, tiny_model) as url, ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(simulate_round, workspace, first.round_id, slow, url, QUICK)
+        try:
+            while not slow.asked.wait(1):
+                assert not under_way.done(), under_way.exception()
+            truth = truth_of(workspace, second, known=2)
+            assert simulate_round(workspace, second.round_id, truth, url, QUICK).simulated_answers == 2
+        finally:
+            slow.go.set()
+        assert under_way.result().simulated_answers == 2
+    crews = [
+        {each.annotator for each in workspace.submissions.read(round_id=opened.round_id)} for opened in (first, second)
+    ]
+    assert crews[0] <= {"simulated-1", "simulated-2"}
+    assert crews[1] <= {"simulated-3", "simulated-4"}
+    assert [user.name for user in workspace.users.read_all() if not user.disabled] == ["lead"]
 
 
 def test_wrong_use_is_said_before_anybody_works(filled: Dataset, workspace: Workspace, tiny_model: Path) -> None:
