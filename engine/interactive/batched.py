@@ -9,7 +9,7 @@ side of the embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,7 +87,8 @@ def predict_many(model: Model, requests: Sequence[tuple[ImageViews, ObjectPrompt
         check_prompt(prompt, views.image_hw)
     lone = [number for number, (_, prompt) in enumerate(requests) if prompt.is_ambiguous]
     other = [number for number, (_, prompt) in enumerate(requests) if not prompt.is_ambiguous]
-    found = dict(zip(other, _decode(model, [_in_one_view(model, *requests[number]) for number in other]), strict=True))
+    decoded = _decode(model, [_in_one_view(model, *requests[number]) for number in other])
+    found = {number: each.masks() for number, each in zip(other, decoded, strict=True)}
     found.update(zip(lone, _predict_lone(model, [requests[number] for number in lone]), strict=True))
     return [found[number] for number in range(len(requests))]
 
@@ -99,33 +100,68 @@ class _Placed:
     views: ImageViews
     crop_xyxy: CropXyxy
     prompt: ObjectPrompt
-    min_iou: float = -math.inf
-    """Predicted IoU up to which candidates are left out, before the costly upsampling."""
 
     def frame(self, model: Model) -> Frame:
         return Frame(crop_xyxy=self.crop_xyxy, image_hw=self.views.image_hw, model_side=model.sam.config.input_side)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Decoded:
+    """Candidates of one prompt, before their upsampling."""
+
+    logits_MLL: torch.Tensor
+    iou_M: np.ndarray
+    frame: Frame
+
+    def masks(self, min_iou: float = -math.inf) -> list[Predicted]:
+        """Upsample the candidates whose predicted IoU is above `min_iou` to the image; upsampling is costly."""
+        is_wanted_M = self.iou_M > min_iou
+        return _upsampled(self.logits_MLL[is_wanted_M], self.iou_M[is_wanted_M], self.frame)
+
+
 def _predict_lone(model: Model, requests: Sequence[tuple[ImageViews, ObjectPrompt]]) -> list[list[Predicted]]:
-    """Decode lone clicks on the whole image, then on the nearest window of each layer; keep the three best."""
+    """Decode lone clicks on the whole image and on the nearest window of each layer; keep the three best.
+
+    The whole image and the window of the first layer share one call of the decoder. The second layer is decoded where
+    the best three so far have a small mask.
+    """
+    # The whole image and the first layer
     whole = [_Placed(views=views, crop_xyxy=views.windows[0].xyxy, prompt=prompt) for views, prompt in requests]
-    best = [sorted(masks, key=lambda mask: -mask.predicted_iou) for masks in _decode(model, whole)]
-    for layer in range(1, LAYERS + 1):
-        asked, placed = [], []
-        for number, (views, prompt) in enumerate(requests):
-            windows = [window for window in views.windows if window.layer == layer]
-            if windows and (layer == 1 or _is_small(best[number])):
-                asked.append(number)
-                crop, worst = nearest(windows, prompt).xyxy, best[number][-1].predicted_iou
-                placed.append(_Placed(views=views, crop_xyxy=crop, prompt=prompt, min_iou=worst + WINDOW_HANDICAP))
-        for number, masks in zip(asked, _decode(model, placed), strict=True):
-            best[number] = _best_three(best[number], masks)
+    asked, placed = _in_layer(1, requests, range(len(requests)))
+    decoded = _decode(model, whole + placed)
+    best = [sorted(each.masks(), key=lambda mask: -mask.predicted_iou) for each in decoded[: len(whole)]]
+    _improve(best, asked, decoded[len(whole) :])
+
+    # Further layers
+    for layer in range(2, LAYERS + 1):
+        asked, placed = _in_layer(layer, requests, [number for number in asked if _is_small(best[number])])
+        _improve(best, asked, _decode(model, placed))
     return best
 
 
-def _decode(model: Model, placed: Sequence[_Placed]) -> list[list[Predicted]]:
+def _in_layer(
+    layer: int, requests: Sequence[tuple[ImageViews, ObjectPrompt]], numbers: Iterable[int]
+) -> tuple[list[int], list[_Placed]]:
+    """Place those of the numbered requests on a layer whose images have it; return their numbers, too."""
+    asked, placed = [], []
+    for number in numbers:
+        views, prompt = requests[number]
+        if windows := [window for window in views.windows if window.layer == layer]:
+            asked.append(number)
+            placed.append(_Placed(views=views, crop_xyxy=nearest(windows, prompt).xyxy, prompt=prompt))
+    return asked, placed
+
+
+def _improve(best: list[list[Predicted]], numbers: Sequence[int], decoded: Sequence[_Decoded]) -> None:
+    """Put candidates of windows among the best three of the numbered requests."""
+    for number, each in zip(numbers, decoded, strict=True):
+        min_iou = best[number][-1].predicted_iou + WINDOW_HANDICAP
+        best[number] = _best_three(best[number], each.masks(min_iou))
+
+
+def _decode(model: Model, placed: Sequence[_Placed]) -> list[_Decoded]:
     """Decode each prompt on its window, with one call of the decoder for each kind of prompt."""
-    answers: dict[int, list[Predicted]] = {}
+    answers: dict[int, _Decoded] = {}
     kinds: dict[tuple[int, bool, bool], list[int]] = {}
     for number, each in enumerate(placed):
         prompt = each.prompt
@@ -137,7 +173,7 @@ def _decode(model: Model, placed: Sequence[_Placed]) -> list[list[Predicted]]:
     return [answers[number] for number in range(len(placed))]
 
 
-def _decode_alike(model: Model, placed: Sequence[_Placed]) -> list[list[Predicted]]:
+def _decode_alike(model: Model, placed: Sequence[_Placed]) -> list[_Decoded]:
     """Decode prompts of one kind with one call of the decoder."""
     # Each distinct window once, and for every prompt the number of its window
     views = list(dict.fromkeys((id(each.views), each.crop_xyxy) for each in placed))
@@ -155,11 +191,9 @@ def _decode_alike(model: Model, placed: Sequence[_Placed]) -> list[list[Predicte
             embeddings_BCEE.to(device), prompts, outputs=outputs, image_index_P=index_P.to(device)
         )
     logits_PMLL, iou_PM = decoded.logits_PMLL.float(), decoded.iou_PM.float().cpu().numpy()
-
-    # Upsample each prompt's masks to its image
     return [
-        _upsampled(logits_MLL[iou_M > each.min_iou], iou_M[iou_M > each.min_iou], frame)
-        for each, logits_MLL, iou_M, frame in zip(placed, logits_PMLL, iou_PM, frames, strict=True)
+        _Decoded(logits_MLL=logits_MLL, iou_M=iou_M, frame=frame)
+        for logits_MLL, iou_M, frame in zip(logits_PMLL, iou_PM, frames, strict=True)
     ]
 
 

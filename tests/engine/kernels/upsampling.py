@@ -18,6 +18,7 @@ GEOMETRIES: dict[str, Geometry] = {
     "one pixel wide": ((200, 1), None, 128, 32),
     "one pixel high": ((1, 200), None, 128, 32),
     "one pixel": ((1, 1), None, 128, 32),
+    "ten times as large as the model": ((210, 330), None, 32, 8),
     "crop at the upper left": ((300, 451), (0, 0, 260, 170), 128, 32),
     "crop inside": ((300, 451), (51, 33, 280, 211), 128, 32),
     "crop at the lower right": ((300, 451), (200, 90, 451, 300), 128, 32),
