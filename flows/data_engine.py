@@ -6,7 +6,7 @@ No process waits for people: each call does at most one thing, and the next call
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -61,11 +61,14 @@ class EngineState:
     rounds: int
     """Number of rounds, by which two calls that see the same state name the next round alike."""
     finished_rounds: tuple[str, ...]
-    """Ids of open rounds whose tasks are all done."""
+    """Ids of open rounds of which nothing is held and nothing can be claimed: all is done, or given up."""
     tasks_left: int
-    """Number of answers that other open rounds want."""
+    """Number of answers of other rounds that somebody holds or can claim."""
     person_hours: float
     """Active time of people in closed rounds, in hours; simulated annotators are left out."""
+    given_up: Mapping[str, int] = field(default_factory=dict)
+    """Number of answers that nobody can give any more, by id of a finished round that wants such: everybody with an
+    account skipped or answered the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,10 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     if not state.images:
         return NextStep(step=Step.INGEST, reason="the dataset holds no image; `gigamask ingest PHOTOS` adds some")
     if state.finished_rounds:
-        return NextStep(step=Step.CLOSE, reason="all its tasks are done", round_id=state.finished_rounds[0])
+        finished = state.finished_rounds[0]
+        given_up = state.given_up.get(finished, 0)
+        reason = f"nobody is left to give its last {given_up} answers" if given_up else "all its tasks are done"
+        return NextStep(step=Step.CLOSE, reason=reason, round_id=finished)
     new = state.accepted_masks - state.masks_at_last_retraining
     if new >= policy.retrain_after:
         return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
@@ -144,6 +150,7 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
     unfinished = (RoundState.OPEN, RoundState.PAUSED)
     rounds = [each for each in every if each.state in unfinished and "audit" not in each.settings]
     progress = [workspace.rounds.progress(each.round_id) for each in rounds]
+    finished = [each for each in progress if not each.leased + each.claimable]
     closing = [each.round_id for each in every if each.state is RoundState.CLOSING]
     return EngineState(
         images=len(images),
@@ -152,9 +159,10 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
         accepted_masks=count_accepted_masks(dataset),
         masks_at_last_retraining=masks_at_last_retraining(workspace),
         rounds=len(every),
-        finished_rounds=(*closing, *(each.round_id for each in progress if each.done == each.slots)),
-        tasks_left=sum(each.slots - each.done for each in progress),
+        finished_rounds=(*closing, *(each.round_id for each in finished)),
+        tasks_left=sum(each.leased + each.claimable for each in progress),
         person_hours=row["seconds"] / 3600,
+        given_up={each.round_id: each.free for each in finished if each.free},
     )
 
 

@@ -33,9 +33,9 @@ def find_due_masks(dataset: Dataset, workspace: Workspace, after_masks: int) -> 
 
 
 def count_free(workspace: Workspace) -> int:
-    """Count the tasks of open rounds that annotators can claim now; audits are no work to prefill ahead of."""
+    """Count the answers of open rounds that somebody can still claim; audits are no work to prefill ahead of."""
     rounds = [each for each in workspace.rounds.read_all() if each.state is RoundState.OPEN]
-    return sum(workspace.rounds.progress(each.round_id).free for each in rounds if "audit" not in each.settings)
+    return sum(workspace.rounds.progress(each.round_id).claimable for each in rounds if "audit" not in each.settings)
 
 
 def describe_newest(firings: list[Firing]) -> str:

@@ -35,6 +35,8 @@ class RoundGlance:
     held: int
     """Number of answers that annotators are at work on."""
     free: int
+    claimable: int
+    """Number of free answers that somebody can still give: who neither skipped nor answered the image."""
     late_work: int
     """Number of lines of late work that nobody has merged or dismissed."""
 
@@ -176,6 +178,7 @@ def _glance(found: Round, progress: RoundProgress) -> RoundGlance:
         done=progress.done,
         held=progress.leased,
         free=progress.free,
+        claimable=progress.claimable,
         late_work=progress.open_branches,
     )
 
@@ -186,13 +189,14 @@ def _read_people(workspace: Workspace) -> tuple[PersonGlance, ...]:
     work = [each for round_id in rounds for each in workspace.submissions.read(round_id=round_id)]
     counted = Counter(each.annotator for each in work if each.state in ("submitted", "accepted"))
     newest = {(each.task_id, each.annotator): each for each in work}
+    held = workspace.leases.count_held()
     sent_back = Counter(each.annotator for each in newest.values() if each.state == "sent_back")
     return tuple(
         PersonGlance(
             name=user.name,
             role=user.role,
             paused=user.paused,
-            held=len(workspace.leases.held(user.name)),
+            held=held.get(user.name, 0),
             submitted=counted[user.name],
             sent_back=sent_back[user.name],
         )
@@ -242,14 +246,14 @@ def _list_waits(
     waits = []
     for each in rounds:
         named = f"{each.round_id}{f' ({each.name})' if each.name else ''}"
-        if each.state == RoundState.OPEN and each.free:
-            waits.append(f"{_many(each.free, 'task')} of {named} for annotators: gigamask annotate")
+        if each.state == RoundState.OPEN and each.claimable:
+            waits.append(f"{_many(each.claimable, 'task')} of {named} for annotators: gigamask annotate")
         if each.state == RoundState.PAUSED:
             waits.append(f"{named}, which is paused, for a lead: gigamask round reopen {each.round_id}")
         if each.state == RoundState.CLOSING:
             waits.append(f"{named}, whose closing was cut off, for a lead: gigamask round close {each.round_id}")
-        if each.state in (RoundState.OPEN, RoundState.PAUSED) and each.done == each.answers:
-            waits.append(f"{named}, whose answers are all in, for a lead: gigamask round close {each.round_id}")
+        if each.state in (RoundState.OPEN, RoundState.PAUSED) and not each.held + each.claimable:
+            waits.append(f"{named}, {_why_complete(each)}, for a lead: gigamask round close {each.round_id}")
         if each.state in (RoundState.OPEN, RoundState.PAUSED) and each.late_work:
             waits.append(f"{_many(each.late_work, 'line')} of late work of {named} for the authors or a lead")
     waits += [f"{_many(each.sent_back, 'task')} sent back for {each.name}" for each in people if each.sent_back]
@@ -264,12 +268,20 @@ def _list_waits(
     return waits
 
 
+def _why_complete(each: RoundGlance) -> str:
+    if not each.free:
+        return "whose answers are all in"
+    return f"whose last {_many(each.free, 'answer')} nobody can give, as everybody skipped or answered the image"
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _round_line(each: RoundGlance) -> str:
     parts = f"{each.done}/{each.answers} answers, {each.held} held, {each.free} free"
+    if each.claimable < each.free and each.state in (RoundState.OPEN, RoundState.PAUSED):
+        parts += f" ({each.free - each.claimable} of them for nobody)"
     return f"{each.round_id} {each.stage} {each.state}: {parts}{f', {each.name}' if each.name else ''}"
 
 

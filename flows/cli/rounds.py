@@ -51,6 +51,8 @@ class RoundStatus:
     done: int
     leased: int
     free: int
+    claimable: int
+    """Number of free answers that somebody can still give: who neither skipped nor answered the image."""
     skips: int
     late_work: int
     """Number of lines of late work that nobody has merged or dismissed."""
@@ -174,6 +176,7 @@ def round_status(
                     done=progress.done,
                     leased=progress.leased,
                     free=progress.free,
+                    claimable=progress.claimable,
                     skips=progress.skips,
                     late_work=progress.open_branches,
                     opened_at=found.created_at,

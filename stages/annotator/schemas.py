@@ -116,7 +116,9 @@ class RoundView(View):
     leased: int
     """Number of slots that an annotator holds now."""
     free: int
-    """Number of slots that can be claimed."""
+    """Number of slots that wait for an answer and that nobody holds."""
+    claimable: int
+    """Number of free slots that somebody can take; the others were skipped or answered by everybody."""
     skips: int
     """Number of times that an annotator skipped a task."""
     open_branches: int = Field(description="Number of lines of late work that nobody has merged or dismissed.")

@@ -13,6 +13,7 @@ from storage.dataset import Dataset
 from storage.errors import NotFound
 from storage.records import image_key
 from storage.tables.sql import one_of
+from storage.tables.withdrawals import withdrawn_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Link:
     """One thing that something was made from, or that was made from it."""
 
     kind: str
-    """model, snapshot, round, annotator, image, masks, plan, code, decision or evaluation."""
+    """model, snapshot, round, annotator, image, masks, plan, code, decision, evaluation or withdrawal."""
     id: str
     """Id of the thing, or its number where it has no id."""
     detail: str = ""
@@ -111,12 +112,7 @@ def _of_snapshot(dataset: Dataset, snapshot: str) -> Lineage:
 
 
 def _of_mask(dataset: Dataset, name: str) -> Lineage:
-    image_id, _, mask_id = name.rpartition("/")
-    where = f"mask_id = {mask_id}" + (f" AND image_id = {image_id}" if image_id else "")
-    rows = dataset.query(f"SELECT * FROM masks WHERE {where}").to_pylist()
-    if len(rows) != 1:
-        raise NotFound(f"{dataset.uri}: {len(rows)} masks are called {name}, expected one; give IMAGE_ID/MASK_ID")
-    (row,) = rows
+    row, reason = _find_mask(dataset, name)
     (image,) = dataset.query(f"SELECT source FROM images WHERE image_id = {row['image_id']}").to_pylist()
     made_from = [Link(kind="image", id=image_key(row["image_id"]), detail=image["source"])]
     if row["model_id"]:
@@ -133,7 +129,8 @@ def _of_mask(dataset: Dataset, name: str) -> Lineage:
         for each in dataset.snapshots()
         if dataset.query(f"SELECT mask_id FROM masks WHERE {exact}", each.snapshot_id).num_rows
     ]
-    made_into = [Link(kind="snapshot", id=each) for each in holding]
+    made_into = [] if reason is None else [Link(kind="withdrawal", id=str(row["mask_id"]), detail=reason)]
+    made_into += [Link(kind="snapshot", id=each) for each in holding]
     made_into += [
         Link(kind="model", id=model_id, detail="trained on it")
         for model_id, card in _cards(dataset)
@@ -141,6 +138,38 @@ def _of_mask(dataset: Dataset, name: str) -> Lineage:
     ]
     mask = f"{row['image_id']}/{row['mask_id']}"
     return Lineage(kind="mask", id=mask, made_from=tuple(made_from), made_into=tuple(made_into))
+
+
+def _find_mask(dataset: Dataset, name: str) -> tuple[Mapping[str, Any], str | None]:
+    """Find a mask, or what is known of one that was withdrawn, with the reason; None for a mask that is there.
+
+    Raises:
+        NotFound: No mask or several masks have the name.
+    """
+    image_id, _, mask_id = name.rpartition("/")
+    where = f"mask_id = {mask_id}" + (f" AND image_id = {image_id}" if image_id else "")
+    rows = dataset.query(f"SELECT * FROM masks WHERE {where}").to_pylist()
+    gone = []
+    if not rows:
+        withdrawn = withdrawn_masks(dataset.store, None).to_pylist()
+        gone = [each for each in withdrawn if str(each["mask_id"]) == mask_id.lstrip("0")]
+        gone = [each for each in gone if not image_id or str(each["image_id"]) == image_id.lstrip("0")]
+    if len(rows) + len(gone) != 1:
+        count = len(rows) + len(gone)
+        raise NotFound(f"{dataset.uri}: {count} masks are called {name}, expected one; give IMAGE_ID/MASK_ID")
+    return (rows[0], None) if rows else (_describe_withdrawn(dataset, gone[0]), gone[0]["reason"])
+
+
+def _describe_withdrawn(dataset: Dataset, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fill in what the tables still know of a withdrawn mask: of an annotator's its annotation, else its shard."""
+    known = {"model_id": "", "round_id": "", "annotator_id": "", "stage": "fully_automatic"}
+    here = f"plan IN {one_of([row['plan']])} AND shard IN {one_of([row['shard']])}"
+    exact = f"mask_id = {row['mask_id']} AND image_id = {row['image_id']}"
+    sql = f"SELECT {', '.join(known)} FROM annotations WHERE {exact} AND in_masks AND {here}"
+    found = dataset.query(sql).to_pylist()
+    if not found:
+        found = dataset.query(f"SELECT model_id FROM shards WHERE {here}").to_pylist()
+    return {**row, **known, **(found[0] if found else {})}
 
 
 def _has_trained_on(training: Mapping[str, Any], row: Mapping[str, Any], snapshots: list[str]) -> bool:

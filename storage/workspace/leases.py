@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from storage.errors import InvalidInput, NotFound
 from storage.workspace import audit
 from storage.workspace.columns import now, seconds_from_now
+from storage.workspace.counts import count_held
 from storage.workspace.database import Database
 from storage.workspace.records import Lease, RoundState, Task
 from storage.workspace.schema import ASSIGNMENTS, LEASES, ROUNDS, SLOTS, TASKS
@@ -78,10 +79,18 @@ class Leases:
         return [(task_from(row), str(row["settings"].get("model") or "")) for row in rows]
 
     def held(self, annotator: str) -> list[Lease]:
-        """Read the leases that an annotator holds, oldest first, as after reloading a page."""
+        """Read the leases that an annotator can go on with, oldest first, as after reloading a page.
+
+        One that ran out goes on if nobody took the task meanwhile.
+        """
         query = _lease_query().where(LEASES.c.annotator == annotator, LEASES.c.ended_at.is_(None))
         with self._database.read() as connection:
             return [_lease(row) for row in connection.execute(query.order_by(LEASES.c.granted_at)).mappings()]
+
+    def count_held(self) -> dict[str, int]:
+        """Count the tasks that each person holds now, by name; those of rounds that ended are left out."""
+        with self._database.read() as connection:
+            return count_held(connection)
 
     def get(self, token: str) -> Lease:
         """Read a lease that has not ended.

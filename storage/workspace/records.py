@@ -180,7 +180,10 @@ class RoundProgress:
     leased: int
     """Number of slots that an annotator holds now."""
     free: int
-    """Number of slots that can be claimed."""
+    """Number of slots that wait for an answer and that nobody holds."""
+    claimable: int
+    """Number of free slots that somebody with an account can take. The others were skipped or answered by everybody, or
+    are more than there are people; all are claimable while there is no account."""
     skips: int
     """Number of times that an annotator skipped a task."""
     open_branches: int

@@ -8,9 +8,10 @@ import pytest
 
 from flows.config.serve import EnginePolicy
 from flows.data_engine import EngineState, NextStep, Step, decide, read_state
+from stages.rounds.close import close_round
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
-from tests.stages.rounds.answering import answer_all, image_ids, small_round
+from tests.stages.rounds.answering import answer, answer_all, image_ids, small_round
 
 POLICY = EnginePolicy(semi_automatic_after=1000, fully_automatic_after=5000, retrain_after=500, max_person_hours=10)
 IDLE = EngineState(
@@ -69,6 +70,8 @@ def test_without_a_budget_hours_do_not_count() -> None:
 def test_each_step_says_why_and_which_round_to_close() -> None:
     chosen = decide(replace(IDLE, finished_rounds=("r7", "r8")), POLICY)
     assert chosen == NextStep(step=Step.CLOSE, reason="all its tasks are done", round_id="r7")
+    given_up = decide(replace(IDLE, finished_rounds=("r7",), given_up={"r7": 2}), POLICY)
+    assert (given_up.step, given_up.reason) == (Step.CLOSE, "nobody is left to give its last 2 answers")
     stopped = decide(replace(IDLE, person_hours=12, unmasked_images=False), POLICY)
     assert "people worked 12.0 h, the budget was 10 h" in stopped.reason
 
@@ -112,3 +115,32 @@ def test_the_state_is_read_from_dataset_and_workspace(tmp_path: Path, workspace:
     assert (finished.tasks_left, finished.finished_rounds) == (1, (first.round_id,))
     workspace.rounds.begin_closing(second.round_id)
     assert second.round_id in read_state(dataset, workspace).finished_rounds, "closing that was cut off goes on"
+
+
+def test_a_round_that_nobody_can_finish_is_finished(tmp_path: Path, workspace: Workspace) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    opened = small_round(workspace, image_ids(dataset)[:2])
+    skipped, held = workspace.leases.claim("ann", 2)
+    workspace.leases.skip(skipped.token, "too dark")
+    working = read_state(dataset, workspace)
+    assert (working.tasks_left, working.finished_rounds) == (1, ()), "a task that is held may still be answered"
+    answer(workspace, held)
+    finished = read_state(dataset, workspace)
+    assert (finished.tasks_left, finished.finished_rounds) == (0, (opened.round_id,))
+    assert finished.given_up == {opened.round_id: 1}
+    workspace.users.add("bob", "annotator")
+    assert read_state(dataset, workspace).tasks_left == 1, "a second person can still answer"
+
+
+def test_a_round_of_which_everybody_skipped_everything_is_closed_without_a_mask(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    opened = small_round(workspace, image_ids(dataset)[:1])
+    (lease,) = workspace.leases.claim("ann")
+    workspace.leases.skip(lease.token, "too dark")
+    assert read_state(dataset, workspace).finished_rounds == (opened.round_id,)
+    assert close_round(dataset, workspace, opened.round_id).masks == 0
+    assert read_state(dataset, workspace).finished_rounds == ()

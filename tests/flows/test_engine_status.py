@@ -67,6 +67,40 @@ def test_what_waits_for_whom_is_told_from_the_first_task_to_the_last(dataset: Da
     assert (closed.waits, closed.accepted_masks, closed.masks_since_retraining) == ((), 6, 6)
 
 
+def test_a_round_that_nobody_can_finish_waits_for_a_lead_and_why_is_told(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    opened = small_round(workspace, image_ids(dataset)[:2])
+    for name in ("ann", "bob", "lea"):
+        (first, *_) = workspace.leases.claim(name)
+        workspace.leases.skip(first.token, "too dark")
+    answer_all(workspace, "ann")
+    status = read_engine_status(dataset, workspace)
+    assert status.waits[0] == (
+        f"{opened.round_id}, whose last 1 answer nobody can give, as everybody skipped or answered the image, for a "
+        f"lead: gigamask round close {opened.round_id}"
+    )
+    assert "1/2 answers, 0 held, 1 free (1 of them for nobody)" in render_engine_status(status)
+
+
+def test_people_hold_no_task_whose_lease_ran_out_or_whose_round_has_ended(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    def held() -> dict[str, int]:
+        return {each.name: each.held for each in read_engine_status(dataset, workspace).people if each.held}
+
+    ids = image_ids(dataset)
+    first, second = small_round(workspace, ids[:2]), small_round(workspace, ids[2:4])
+    workspace.leases.claim("ann", 1, round_id=first.round_id)
+    workspace.leases.claim("ann", 2, round_id=second.round_id)
+    workspace.rounds.pause(second.round_id)
+    assert held() == {"ann": 3}, "a task of a paused round can be finished"
+    workspace.rounds.cancel(second.round_id)
+    workspace.leases.lease_s = 0  # what bob claims has run out at once
+    workspace.leases.claim("bob", 1, round_id=first.round_id)
+    assert held() == {"ann": 1}
+
+
 def test_jobs_and_the_promoted_model_are_told(dataset: Dataset, workspace: Workspace) -> None:
     start = Decided(decision=Decision.START, model_id="seed-1", over="", key="start", made_by="test", reason="test")
     refusal = Decided(

@@ -68,3 +68,11 @@ def test_tasks_of_audits_and_of_paused_rounds_are_not_free(dataset: Dataset, wor
     assert count_free(workspace) == 2
     workspace.leases.claim("ann")
     assert count_free(workspace) == 1
+
+
+def test_tasks_that_everybody_skipped_are_not_free(dataset: Dataset, workspace: Workspace) -> None:
+    dataset.fold()
+    small_round(workspace, image_ids(dataset)[:3])
+    (lease,) = workspace.leases.claim("ann")
+    workspace.leases.skip(lease.token, "too dark")
+    assert count_free(workspace) == 2

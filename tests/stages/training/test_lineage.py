@@ -11,6 +11,7 @@ from stages.training.retrain import find_new_rounds, train_on_rounds
 from storage.dataset import Dataset
 from storage.errors import NotFound
 from storage.protocol.promotions import Decided, Decision
+from storage.records import image_key
 from storage.workspace.workspace import Workspace
 from tests.stages.training.rounds_to_train import dataset_with_a_round
 from tests.stages.training.test_retrain import DATA, QUICK
@@ -90,3 +91,23 @@ def test_what_is_not_there_is_refused_with_the_forms(trained: tuple[Dataset, str
 def test_nothing_promoted_yet_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no model was promoted yet"):
         find_lineage(Dataset.create(tmp_path / "empty"), "promoted")
+
+
+def test_a_withdrawn_mask_still_has_a_lineage_that_says_why_it_is_gone(tmp_path: Path) -> None:
+    with Workspace.open(tmp_path / "workspace.sqlite", max_held=100) as workspace:
+        workspace.users.add("ann", "annotator")
+        dataset = dataset_with_a_round(tmp_path, workspace)
+    by_hand, automatic = (
+        dataset.query(f"SELECT * FROM masks WHERE round_id {sign} '' ORDER BY image_id, mask_id").to_pylist()[0]
+        for sign in ("<>", "=")
+    )
+    before = find_lineage(dataset, str(by_hand["mask_id"]))
+    for row in (by_hand, automatic):
+        dataset.withdraw([(row["image_id"], row["mask_id"])], "a person asked for it")
+    name = f"{by_hand['image_id']}/{by_hand['mask_id']}"
+    found = find_lineage(dataset, name)
+    assert (found.kind, found.id, found.made_from) == ("mask", name, before.made_from)
+    assert f"withdrawal {by_hand['mask_id']} (a person asked for it)" in as_text(found)
+    found = find_lineage(dataset, str(automatic["mask_id"]))
+    assert {link.id for link in found.made_from} >= {image_key(automatic["image_id"]), automatic["plan"]}
+    assert found.made_into[0].detail == "a person asked for it"
