@@ -49,7 +49,10 @@ export const text = {
     skipKeep: "Go back",
     draftOpen: "One mask is not accepted yet. Enter accepts it, Esc drops it; then submit.",
     undecided: (/** @type {number} */ count) =>
-      count === 1 ? "1 prefilled mask is undecided; it counts as accepted." : `${count} prefilled masks are undecided; they count as accepted.`,
+      count === 1 ? "1 prefilled mask is undecided" : `${count} prefilled masks are undecided`,
+    undecidedHint: "What is submitted undecided counts as accepted as it is.",
+    keepThem: (/** @type {number} */ count) => (count === 1 ? "Keep it, submit" : "Keep them all, submit"),
+    lookAtThem: (/** @type {number} */ count) => (count === 1 ? "Look at it" : "Look at them"),
     submitted: (/** @type {number} */ count) => `Submitted with ${count} ${count === 1 ? "mask" : "masks"}.`,
     unsentSubmit: "Your work is kept here and is submitted as soon as the server has it.",
     elsewhere: "This picture is open in another tab",

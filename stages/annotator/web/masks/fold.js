@@ -16,7 +16,8 @@
  * @property {number} edits
  * @property {string} source
  * @typedef {{op_id: string, kind: string, payload: any}} FoldedOperation
- * @typedef {{masks: Map<string, TaskMask>, rejected: Map<string, TaskMask>}} Step
+ * @typedef {{masks: Map<string, TaskMask>, rejected: Map<string, TaskMask>, by?: {kind: string, payload: any}}} Step `by` is
+ *   the operation that led to it; none did to the first.
  */
 
 const PASSIVE = new Set(["activity", "note"]);
@@ -52,6 +53,16 @@ export class Line {
 
   get canRedo() {
     return this.here < this.steps.length - 1;
+  }
+
+  /** The operation that undoing takes back; undefined for none. */
+  get last() {
+    return this.steps[this.here].by;
+  }
+
+  /** The operation that redoing brings back; undefined for none. */
+  get next() {
+    return this.steps[this.here + 1]?.by;
   }
 
   /** @param {string} name */
@@ -90,7 +101,7 @@ export class Line {
   #apply(/** @type {string} */ kind, /** @type {any} */ payload) {
     const step = APPLY[kind](this.steps[this.here], payload);
     if (!step) return false;
-    this.steps.splice(this.here + 1, Infinity, step);
+    this.steps.splice(this.here + 1, Infinity, { ...step, by: { kind, payload } });
     this.here++;
     return true;
   }

@@ -31,6 +31,8 @@ export class Draft {
   /** @type {Step[]} */
   steps = [];
   at = 0;
+  /** What the operation says that accepted this draft, once it was undone; null after a change. @type {object | null} */
+  became = null;
 
   /**
    * @param {{refines?: string, rle?: Rle | null}} begin Mask that is refined, if any.
@@ -95,6 +97,11 @@ export class Draft {
     if (this.canRedo) this.at++;
   }
 
+  /** Go to the first thing that was done. */
+  rewind() {
+    this.at = Math.min(1, this.steps.length - 1);
+  }
+
   /**
    * Prompt for the model: all prompts since the mask was last drawn, and what to continue.
    * @param {Added} added
@@ -113,10 +120,11 @@ export class Draft {
 
   /**
    * Take the model's answer to a prompt.
-   * @param {ReturnType<Draft["prompt"]>} prompt
+   * @param {Pick<ReturnType<Draft["prompt"]>, "clicks" | "box" | "scribbles">} prompt
    * @param {{prediction_id: string, model_id: string, candidates: Candidate[]}} answer
+   * @param {number} added Number of clicks, boxes and scribbles that are new.
    */
-  answered(prompt, { prediction_id, model_id, candidates }) {
+  answered(prompt, { prediction_id, model_id, candidates }, added = 1) {
     this.#push({
       clicks: prompt.clicks,
       box: prompt.box,
@@ -126,7 +134,7 @@ export class Draft {
       candidates: candidates.map((each) => ({ ...each, rle: { size: each.rle.size, counts: each.rle.counts } })),
       chosen: 0,
       drawn: null,
-      clickCount: this.step.clickCount + 1,
+      clickCount: this.step.clickCount + added,
     });
   }
 
@@ -145,6 +153,7 @@ export class Draft {
 
   /** Take another mask in place of the one that was drawn last. @param {Rle} drawn */
   drewAgain(drawn) {
+    this.became = null;
     this.steps.splice(this.at, Infinity, { ...this.step, drawn });
   }
 
@@ -168,16 +177,18 @@ export class Draft {
   #prompts() {
     return this.steps.slice(1, this.at + 1).flatMap(({ clicks, box, scribbles, clickCount }, before) => {
       const earlier = this.steps[before];
-      const last = scribbles.at(-1);
       /** @type {Asked[]} */
-      let added = clicks.slice(-1);
-      if (box !== earlier.box && box) added = [{ box }];
-      else if (last && scribbles.length > earlier.scribbles.length) added = [{ scribble: last.points, positive: last.positive }];
+      const added = [
+        ...(box && box !== earlier.box ? [{ box }] : []),
+        ...scribbles.slice(earlier.scribbles.length).map(({ points, positive }) => ({ scribble: points, positive })),
+        ...clicks.slice(earlier.clicks.length),
+      ];
       return clickCount === earlier.clickCount ? [] : added;
     });
   }
 
   #push(/** @type {Partial<Step>} */ change) {
+    this.became = null;
     this.steps.splice(this.at + 1, Infinity, { ...this.step, ...change });
     this.at++;
   }

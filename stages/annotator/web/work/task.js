@@ -20,12 +20,14 @@
 
 import { Line } from "../masks/fold.js";
 import { uuid7 } from "../safe/uuid.js";
+import { Accepted } from "./accepted.js";
 import { Draft } from "./draft.js";
 
 /** State of the task in this tab. Event: "change". */
 export class Task extends EventTarget {
   /** @type {Draft | null} */
   draft = null;
+  accepted = new Accepted();
   /** Name under which the server keeps this page's operations together. */
   session = `page-${uuid7()}`;
   #sequence = 0;
@@ -158,7 +160,7 @@ export class Task extends EventTarget {
     if (!draft?.rle || !draft.bitmap?.area) return "";
     this.draft = null;
     try {
-      if (draft.isBegun) await this.act(draft.refines ? "change" : "add", draft.payload());
+      if (draft.isBegun) await this.act(draft.refines ? "change" : "add", this.accepted.keep(draft));
     } catch (error) {
       this.draft ??= draft; // the disk is full, say
       throw error;
@@ -172,30 +174,51 @@ export class Task extends EventTarget {
     await this.saveDraft();
   }
 
-  async undo() {
-    if (this.draft?.canUndo) {
-      this.draft.undo();
-      if (!this.draft.isBegun && !this.draft.canRedo) this.draft = null;
-      return this.saveDraft();
-    }
-    if (this.draft) return this.drop();
-    return this.#inTurn(async () => (this.line.canUndo ? this.#act("undo") : undefined));
+  /** Take back the last step: a prompt or stroke of the open mask, its acceptance, or another act. */
+  undo() {
+    return this.#inTurn(async () => {
+      if (this.draft?.canUndo) {
+        this.draft.undo();
+        const isEmpty = !this.draft.isBegun && (!this.draft.canRedo || this.#canBecome(this.draft));
+        if (isEmpty) this.draft = null;
+      } else if (this.line.canUndo) {
+        const { last } = this.line;
+        this.draft = null;
+        await this.#act("undo");
+        this.draft ??= this.accepted.draftOf(last, this.line); // a click may have begun one meanwhile
+      }
+      await this.saveDraft();
+    });
   }
 
-  async redo() {
-    if (this.draft?.canRedo) {
-      this.draft.redo();
-      return this.saveDraft();
-    }
-    if (!this.draft) return this.#inTurn(async () => (this.line.canRedo ? this.#act("redo") : undefined));
+  /** Do again what was taken back last, in the same steps. */
+  redo() {
+    return this.#inTurn(async () => {
+      const { draft } = this;
+      const { next } = this.line;
+      if (draft?.canRedo) {
+        draft.redo();
+      } else if (draft ? this.#canBecome(draft) : next) {
+        const again = draft ? null : this.accepted.draftOf(next, this.line);
+        again?.rewind();
+        this.draft = again;
+        if (!again) await this.#act("redo");
+      }
+      await this.saveDraft();
+    });
   }
 
   get canUndo() {
-    return Boolean(this.draft) || this.line.canUndo;
+    return Boolean(this.draft?.canUndo) || this.line.canUndo;
   }
 
   get canRedo() {
-    return this.draft ? this.draft.canRedo : this.line.canRedo;
+    return this.draft ? this.draft.canRedo || this.#canBecome(this.draft) : this.line.canRedo;
+  }
+
+  /** Whether redoing accepts a draft, as it was accepted before. @param {Draft} draft */
+  #canBecome({ became }) {
+    return became !== null && became === this.line.next?.payload;
   }
 
   #changed() {

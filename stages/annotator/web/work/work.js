@@ -30,8 +30,8 @@ class Work {
   bench = null;
   #release = () => {};
   #timer = 0;
-  /** @type {Map<number, number>} Undecided masks of tasks that were submitted here. */
-  #undecided = new Map();
+  /** @type {Set<number>} Tasks that were submitted here, and of which the server has not said that it has them. */
+  #submitted = new Set();
   #stop = new AbortController();
 
   /**
@@ -128,12 +128,17 @@ class Work {
     const bench = this.bench;
     if (!bench) return;
     if (bench.task.draft?.isBegun) return this.app.say(text.task.draftOpen);
-    this.bench = null; // a second press does nothing
     const { task } = bench;
     const undecided = task.masks.filter((each) => originOf(each) === "undecided").length;
+    if (undecided && !(await keepsUndecided(undecided))) {
+      bench.painter.canvas.focus();
+      return void bench.run("nextUndecided");
+    }
+    if (this.bench !== bench) return; // it was lost meanwhile
+    this.bench = null; // a second press does nothing
     await bench.close();
     await task.close();
-    this.#undecided.set(task.lease.task_id, undecided);
+    this.#submitted.add(task.lease.task_id);
     await this.queue.leave(task.lease, { submit: task.line.revision });
     if (["offline", "busy", "login"].includes(this.app.outbox.state)) this.app.say(text.task.unsentSubmit);
     await this.next();
@@ -141,11 +146,7 @@ class Work {
 
   /** The server knows that a task is done: another one can be fetched ahead. @param {{task_id: number, submission: {masks: number} | null}} found */
   async #left({ task_id, submission }) {
-    const undecided = this.#undecided.get(task_id);
-    this.#undecided.delete(task_id);
-    if (submission && undecided !== undefined) {
-      this.app.say([text.task.submitted(submission.masks), undecided && text.task.undecided(undecided)].filter(Boolean).join(" "));
-    }
+    if (this.#submitted.delete(task_id) && submission) this.app.say(text.task.submitted(submission.masks));
     const bench = this.bench;
     await this.queue.fetchAhead().catch(() => undefined); // when the next task is opened, it is tried again
     const { lease } = bench?.task ?? {};
@@ -300,6 +301,20 @@ class Work {
     this.root.replaceChildren(h("section.notice", {}, h("h1", {}, title), h("p", {}, hint), button));
     button?.focus();
   }
+}
+
+/** Ask whether prefilled masks that nobody decided on are to be submitted. @param {number} count */
+async function keepsUndecided(count) {
+  const answer = await openDialog(text.task.undecided(count), [
+    h("p", {}, text.task.undecidedHint),
+    h(
+      "div.buttons",
+      {},
+      h("button", { value: "" }, text.task.lookAtThem(count)),
+      h("button.primary", { value: "keep", autofocus: true }, text.task.keepThem(count)),
+    ),
+  ]);
+  return answer === "keep";
 }
 
 /** Ask why a task is skipped. @returns {Promise<string>} Empty for not at all. */

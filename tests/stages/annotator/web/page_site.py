@@ -206,6 +206,18 @@ def wait_until_saved(page: Page, timeout: float = 30_000) -> None:
     expect(page.locator(".saved")).to_have_attribute("data-unsent", "0", timeout=timeout)
 
 
+def undo(page: Page, masks: int = 1, *, presses: int | None = None) -> None:
+    """Take back masks that were each made by one act: the acceptance, then the act."""
+    for _ in range(presses or 2 * masks):
+        page.keyboard.press("Control+z")
+
+
+def redo(page: Page, masks: int = 1, *, presses: int | None = None) -> None:
+    """Do again what `undo` took back."""
+    for _ in range(presses or 2 * masks):
+        page.keyboard.press("Control+Shift+Z")
+
+
 def rows(page: Page) -> int:
     """Number of masks in the list."""
     return page.locator(".masks li").count()

@@ -10,7 +10,17 @@ from sqlalchemy import delete, update
 from storage.workspace.records import Branch
 from storage.workspace.schema import ASSIGNMENTS, OPERATIONS
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
-from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, middle, rows, wait_until_saved
+from tests.stages.annotator.web.page_site import (
+    PageSite,
+    Person,
+    click,
+    drag,
+    middle,
+    redo,
+    rows,
+    undo,
+    wait_until_saved,
+)
 
 Make = Callable[..., Person]
 
@@ -25,7 +35,7 @@ def test_work_goes_on_offline_and_arrives_when_the_network_is_back(site: PageSit
     ann.context.set_offline(True)
     paint(page, -60)
     paint(page, 60)
-    page.keyboard.press("Control+z")
+    undo(page)
     expect(page.locator(".masks li")).to_have_count(1)
     expect(page.locator(".saved")).to_have_attribute("data-state", "offline")
     expect(page.locator(".saved")).to_contain_text("3 kept here")
@@ -55,15 +65,15 @@ def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSi
     site.kill()
     try:
         paint(page, 60)
-        page.keyboard.press("Control+z")
-        page.keyboard.press("Control+Shift+Z")
+        undo(page)
+        redo(page)
         expect(page.locator(".saved")).to_have_attribute("data-unsent", "3")
         expect(page.locator(".masks li")).to_have_count(2)
         page.reload()  # the browser has the page itself as well
         expect(page.locator(".masks li")).to_have_count(2)
         expect(page.locator(".saved")).to_have_attribute("data-unsent", "3")
-        page.keyboard.press("Control+z")
-        page.keyboard.press("Control+Shift+Z")
+        undo(page)
+        redo(page)
     finally:
         site.start()
     wait_until_saved(page)
@@ -122,10 +132,11 @@ def test_a_reload_brings_back_masks_draft_and_undo(site: PageSite, person: Make)
     expect(page.locator(".masks li")).to_have_count(2)
     page.keyboard.press("Enter")
     expect(page.locator(".masks li")).to_have_count(3)
+    page.keyboard.press("Control+z")  # the chosen suggestion
     for count in (2, 1, 0):
-        page.keyboard.press("Control+z")
+        undo(page)
         expect(page.locator(".masks li")).to_have_count(count)
-    page.keyboard.press("Control+Shift+Z")
+    redo(page)
     wait_until_saved(page)
     state = ann.state(task)
     assert (len(state.masks), state.revision, state.ignored) == (1, 7, 0)
@@ -274,8 +285,8 @@ def test_one_refused_operation_leaves_the_others_alone(site: PageSite, person: M
     ann.context.set_offline(True)
     for dx in (-90, 0, 90):
         paint(page, dx)
-    page.keyboard.press("Control+z")
-    page.keyboard.press("Control+Shift+Z")
+    undo(page)
+    redo(page)
     page.route("**/api/operations", break_the_second)
     ann.context.set_offline(False)
     expect(page.locator("button.refused")).to_have_text("1 refused", timeout=30_000)

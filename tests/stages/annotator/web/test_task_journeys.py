@@ -2,12 +2,39 @@
 
 from collections.abc import Callable
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from storage.workspace.records import Kind
-from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, middle, rows, wait_until_saved
+from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, redo, rows, undo, wait_until_saved
 
 Make = Callable[..., Person]
+
+
+def undo_all(page: Page) -> None:
+    """Undo opens a mask again, with its prompts, then goes through them, and on to the mask before."""
+    masks, open_mask = page.locator(".masks li"), page.get_by_role("group", name="The open mask")
+    undo(page, presses=1)
+    expect(masks).to_have_count(1)
+    expect(open_mask).to_be_visible()
+    undo(page, presses=4)
+    expect(open_mask).to_be_hidden()
+    expect(masks).to_have_count(1)
+    undo(page, presses=1)
+    expect(masks).to_have_count(0)
+    for chosen in (1, 0):
+        expect(page.locator(".choice").nth(chosen)).to_have_attribute("aria-pressed", "true")
+        undo(page, presses=1)
+    expect(page.locator(".choices")).to_be_hidden()
+    expect(page.locator("button[data-act=undo]")).to_be_disabled()
+
+
+def redo_all(page: Page) -> None:
+    """Redo goes the same way forward."""
+    for presses, count in ((2, 0), (1, 1), (4, 1), (1, 2)):
+        redo(page, presses=presses)
+        expect(page.locator(".masks li")).to_have_count(count)
+        expect(page.get_by_role("group", name="The open mask")).to_be_visible(visible=presses > 1)
+    expect(page.locator("button[data-act=redo]")).to_be_disabled()
 
 
 def test_a_task_goes_from_the_claim_to_the_next_picture(site: PageSite, person: Make) -> None:
@@ -34,13 +61,9 @@ def test_a_task_goes_from_the_claim_to_the_next_picture(site: PageSite, person: 
     page.keyboard.press("Enter")
     expect(page.locator(".masks li")).to_have_count(2)
 
-    # Undo and redo go across masks
-    for count in (1, 0):
-        page.keyboard.press("Control+z")
-        expect(page.locator(".masks li")).to_have_count(count)
-    for count in (1, 2):
-        page.keyboard.press("Control+Shift+Z")
-        expect(page.locator(".masks li")).to_have_count(count)
+    # Undo and redo go across masks, and through what each was made of
+    undo_all(page)
+    redo_all(page)
     wait_until_saved(page)
     state = ann.state(task)
     assert [(mask.clicks, mask.strokes) for mask in state.masks] == [(1, 0), (2, 2)]
@@ -72,5 +95,26 @@ def test_a_draft_is_undone_click_by_click_and_dropped(site: PageSite, person: Ma
     expect(page.locator(".choices")).to_be_hidden()
     assert rows(page) == 0
     expect(page.locator("button[data-act=undo]")).to_be_disabled()
-    box = middle(page)
-    assert box[0] > 0
+
+
+def test_after_a_reload_undo_opens_an_accepted_mask_with_all_of_its_prompts(site: PageSite, person: Make) -> None:
+    site.open_round("desk")
+    ann = person("reopened-draft")
+    page = ann.open()
+    task = ann.task_id(page)
+    click(page)
+    click(page, 30, 10, button="right")
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".masks li")).to_have_count(1)
+    page.keyboard.press("Control+z")
+    expect(page.locator(".masks li")).to_have_count(0)
+    expect(page.get_by_role("group", name="The open mask")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(1)
+    wait_until_saved(page)
+    with site.workspace() as workspace:
+        found = [each.payload for each in workspace.operations.read(task, ann.name) if each.kind is Kind.ADD]
+    assert found[0] == found[1]
+    assert [prompt["positive"] for prompt in found[1]["prompts"]] == [True, False]

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from storage import rle
 from storage.workspace.records import Kind
-from tests.stages.annotator.web.page_site import PageSite, Person, click, middle, wait_until_saved
+from tests.stages.annotator.web.page_site import PageSite, Person, click, middle, redo, undo, wait_until_saved
 from tests.stages.annotator.web.places import (
     HEIGHT,
     WIDTH,
@@ -147,12 +147,11 @@ def test_undo_goes_back_over_several_masks(site: PageSite, person: Make) -> None
     page.keyboard.press("Delete")
     expect(page.locator(".masks li")).to_have_count(2)
     np.testing.assert_array_equal(stored_masks(ann, page, revision=4), masks_HW[:2])
-    for _ in range(3):
-        page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")  # the deletion
+    undo(page, 2)
     expect(page.locator(".masks li")).to_have_count(1)
     np.testing.assert_array_equal(stored_masks(ann, page, revision=7), masks_HW[:1])
-    for _ in range(2):
-        page.keyboard.press("Control+Shift+Z")
+    redo(page, 2)
     expect(page.locator(".masks li")).to_have_count(3)
     np.testing.assert_array_equal(stored_masks(ann, page, revision=9), masks_HW)
 
@@ -223,9 +222,25 @@ def test_prefilled_masks_are_accepted_rejected_and_refined(site: PageSite, perso
     assert sorted(found.values())[0] == ("prefill_accepted", False)
     assert [mask.mask for mask in state.rejected] == [second]
 
-    # Undecided ones are named when the picture is submitted
+
+def test_submitting_asks_about_undecided_masks_by_keyboard_alone(site: PageSite, person: Make) -> None:
+    site.open_round("places", prefill=prefilled((10, 10, 60, 60), (80, 10, 130, 60)))
+    page = person("undecided-ann").open()
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#says")).to_contain_text("1 prefilled mask is undecided", timeout=30_000)
+    expect(page.get_by_role("dialog")).to_contain_text("2 prefilled masks are undecided")
+
+    # Look at them
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li[aria-selected=true] .undecided")).to_have_count(1)
+    page.keyboard.press("a")
+    expect(page.locator(".origin.undecided")).to_have_count(1)
+
+    # Keep what is left
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("button", name="Keep it, submit")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#says")).to_contain_text("Submitted with 2 masks.", timeout=30_000)
 
 
 def test_a_key_leads_to_the_largest_place_without_a_mask(site: PageSite, person: Make) -> None:
