@@ -149,6 +149,8 @@ def undo_three(page: Page, places: Places) -> None:
 
 
 def next_image(page: Page, places: Places) -> None:
+    accept_ten(page, places)
+    page.evaluate("Object.assign(effort, { keys: 0, clicks: 0, travel_px: 0 })")
     task = page.locator("html").get_attribute("data-task")
     page.keyboard.press("Control+Enter")
     page.locator(f"html[data-task]:not([data-task='{task}'])").wait_for(state="attached", timeout=60_000)
