@@ -24,7 +24,7 @@ from storage.workspace.records import GivenMask, RoundSpec, TaskSpec
 from tests.paths import PHOTOS, ROOT
 from tests.stages.annotator.web.conftest import ARGUMENTS
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
-from tests.stages.annotator.web.page_site import PageSite, click, free_port, make_site, wait_until_saved
+from tests.stages.annotator.web.page_site import PageSite, click, free_port, keep_undecided, make_site, wait_until_saved
 
 SIZES = ((1366, 768), (2560, 1440))
 THEMES = ("dark", "light")
@@ -96,6 +96,9 @@ def show_work(site: PageSite, browser: Browser, folder: Path) -> None:
     take(page, folder, "task-prefilled")
     task = ann.task_id(page)
     page.keyboard.press("Control+Enter")
+    page.locator("dialog[open]").wait_for()
+    take(page, folder, "undecided")
+    keep_undecided(page)
     page.locator(f"html[data-task]:not([data-task='{task}'])").wait_for(state="attached")
     page.set_viewport_size({"width": 1280, "height": 720})
     page.wait_for_timeout(SETTLE_MS)

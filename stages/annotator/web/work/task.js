@@ -13,6 +13,7 @@
  * @property {string} image_url
  * @property {string} model_id
  * @property {string} expires_at
+ * @property {number | null} fixes Submission that a reviewer fixes; null for an annotator's own work.
  * @typedef {{given: TaskMask[], operations: import("../masks/fold.js").FoldedOperation[]}} ServerLine
  * @typedef {Pick<import("../safe/store.js").Store, "saveDraft" | "draftOf" | "operationsOf">} Store
  * @typedef {EventTarget & Pick<import("../safe/outbox.js").Outbox, "add" | "setToken">} Outbox

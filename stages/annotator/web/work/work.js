@@ -129,7 +129,8 @@ class Work {
     if (!bench) return;
     if (bench.task.draft?.isBegun) return this.app.say(text.task.draftOpen);
     const { task } = bench;
-    const undecided = task.masks.filter((each) => originOf(each) === "undecided").length;
+    // In a fix, what the annotator left as it was counts as accepted already
+    const undecided = task.lease.fixes === null ? task.masks.filter((each) => originOf(each) === "undecided").length : 0;
     if (undecided && !(await keepsUndecided(undecided))) {
       bench.painter.canvas.focus();
       return void bench.run("nextUndecided");

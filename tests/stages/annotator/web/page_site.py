@@ -218,6 +218,12 @@ def redo(page: Page, masks: int = 1, *, presses: int | None = None) -> None:
         page.keyboard.press("Control+Shift+Z")
 
 
+def keep_undecided(page: Page) -> None:
+    """Answer the question about undecided masks: they are submitted as they are."""
+    expect(page.get_by_role("button", name="Keep")).to_be_focused()
+    page.keyboard.press("Enter")
+
+
 def rows(page: Page) -> int:
     """Number of masks in the list."""
     return page.locator(".masks li").count()

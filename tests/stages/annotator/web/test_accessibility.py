@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
-from tests.stages.annotator.web.page_site import PageSite, Person, click, wait_until_saved
+from tests.stages.annotator.web.page_site import PageSite, Person, click, keep_undecided, wait_until_saved
 from tests.stages.annotator.web.places import prefilled
 
 Make = Callable[..., Person]
@@ -63,6 +63,9 @@ def test_axe_finds_nothing_on_the_other_pages(site: PageSite, person: Make, axe:
     site.open_round("places", prefill=prefilled((10, 10, 60, 60)))
     page = person(f"axe-ann-{theme}", color_scheme=theme).open()
     page.keyboard.press("Control+Enter")
+    page.locator("dialog[open]").wait_for()
+    assert findings(page, axe) == []
+    keep_undecided(page)
     expect(page.locator("#page h1")).to_have_text("Nothing is left to annotate")
     assert findings(page, axe) == []
     lea = person(f"axe-lea-{theme}", "lead", color_scheme=theme, reduced_motion="reduce")

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
-from tests.stages.annotator.web.page_site import PageSite, Person, click, wait_until_saved
+from tests.stages.annotator.web.page_site import PageSite, Person, click, keep_undecided, wait_until_saved
 from tests.stages.annotator.web.places import prefilled, stored
 
 Make = Callable[..., Person]
@@ -14,10 +14,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
 
 
 def submit(ann: Person) -> int:
-    """Submit the first task as it is, and return its id."""
+    """Submit the first task as it is, prefilled masks and all, and return its id."""
     page = ann.open()
     task = ann.task_id(page)
     page.keyboard.press("Control+Enter")
+    keep_undecided(page)
     page.locator(f"html:not([data-task='{task}'])").wait_for(state="attached")
     expect(page.locator("#says")).to_contain_text("Submitted", timeout=30_000)
     page.close()

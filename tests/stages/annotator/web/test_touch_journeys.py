@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.stages.annotator.web.page_site import PageSite, Person, rows
+from tests.stages.annotator.web.page_site import PageSite, Person, keep_undecided, rows
 from tests.stages.annotator.web.places import prefilled, rectangle_HW, stored, stored_masks
 
 Make = Callable[..., Person]
@@ -187,6 +187,7 @@ def test_whatever_is_pressed_is_large_enough_for_a_finger(site: PageSite, person
             assert page.evaluate(SMALL_TARGETS, MIN_TARGET_PX) == []
             page.keyboard.press("Escape")
     page.keyboard.press("Control+Enter")
+    keep_undecided(page)
     expect(page.locator("#says")).to_contain_text("Submitted", timeout=30_000)
     lea = person("target-lea", "lead")
     for name in ("rounds", "lead", "review"):
