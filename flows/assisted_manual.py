@@ -13,7 +13,7 @@ from stages.assisted_manual.guidelines import GUIDELINES
 from stages.rounds.choose import ChosenImage
 from stages.rounds.close import ClosedRound
 from stages.rounds.close import close_round as close_stage_round
-from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, with_guidelines
+from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, until_free, with_guidelines
 from storage.dataset import Dataset
 from storage.workspace.records import ClientRequest, GivenMask, Round
 from storage.workspace.workspace import Workspace
@@ -49,8 +49,12 @@ def assisted_manual(dataset: str, workspace: str, request: RoundRequest, request
     earlier = find_opened(dataset, workspace, client_request)
     if earlier is not None:
         return earlier
-    images = choose(dataset, workspace, request)
-    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, {}, client_request)
+
+    def choose_and_ask() -> OpenedRound:
+        images = choose(dataset, workspace, request)
+        return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, {}, client_request)
+
+    return until_free(choose_and_ask)
 
 
 def as_client_request(request: RoundRequest, request_id: str | None) -> ClientRequest | None:

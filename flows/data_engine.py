@@ -140,8 +140,6 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
 
 def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
     """Read the state that `decide` needs."""
-    from stages.rounds.open import asked_about
-
     dataset.fold()
     images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
     sql = "SELECT coalesce(sum(active_s + search_s), 0) AS seconds FROM annotations WHERE NOT simulated"
@@ -154,7 +152,7 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
     closing = [each.round_id for each in every if each.state is RoundState.CLOSING]
     return EngineState(
         images=len(images),
-        unasked_images=len(images - asked_about(workspace)),
+        unasked_images=len(images - workspace.rounds.asked_about()),
         unmasked_images=has_unmasked_images(dataset),
         accepted_masks=count_accepted_masks(dataset),
         masks_at_last_retraining=masks_at_last_retraining(workspace),

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.assisted_manual import OpenedRound, as_client_request, ask, choose, find_opened
 from stages.rounds.choose import ChosenImage
-from stages.rounds.open import RoundRequest, with_guidelines
+from stages.rounds.open import RoundRequest, until_free, with_guidelines
 from stages.semi_automatic.guidelines import GUIDELINES
 from stages.semi_automatic.prefill_round import prefill_round
 from storage.dataset import Dataset
@@ -27,9 +27,13 @@ def semi_automatic(dataset: str, workspace: str, request: RoundRequest, request_
     earlier = find_opened(dataset, workspace, client_request)
     if earlier is not None:
         return earlier
-    images = choose(dataset, workspace, request)
-    prefilled = prefill(dataset, request, images)
-    return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, prefilled, client_request)
+
+    def choose_and_ask() -> OpenedRound:
+        images = choose(dataset, workspace, request)
+        prefilled = prefill(dataset, request, images)
+        return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, prefilled, client_request)
+
+    return until_free(choose_and_ask)
 
 
 @task(name="prefill", cache_policy=NO_CACHE)

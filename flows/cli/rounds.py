@@ -198,7 +198,7 @@ def round_extend(
     request_id = request_id or uuid4()
     log(f"round extend: {round_id}, request {request_id}")
     from stages.rounds.choose import ChosenImage
-    from stages.rounds.open import choose_for, make_tasks, request_of
+    from stages.rounds.open import choose_for, make_tasks, request_of, until_free
     from stages.semi_automatic.prefill_round import prefill_round
     from storage.dataset import Dataset
     from storage.workspace.records import ClientRequest
@@ -209,10 +209,14 @@ def round_extend(
         added = opened.rounds.extended_by(round_id, client_request)
         if added is None:
             request = request_of(opened.rounds.get(round_id), images=images, query=query or "")
-            chosen: list[ChosenImage] = choose_for(data, opened, request)
-            prefilled = prefill_round(data, request, chosen) if request.stage == "semi_automatic" else {}
-            tasks = make_tasks(data, request, chosen, prefilled)
-            added = opened.rounds.extend(round_id, tasks, request=client_request)
+
+            def choose_and_extend() -> int:
+                chosen: list[ChosenImage] = choose_for(data, opened, request)
+                prefilled = prefill_round(data, request, chosen) if request.stage == "semi_automatic" else {}
+                tasks = make_tasks(data, request, chosen, prefilled)
+                return opened.rounds.extend(round_id, tasks, request=client_request, alone=not request.query)
+
+            added = until_free(choose_and_extend)
         log(f"{added} images more")
         _print_changed(opened, round_id, as_json)
 

@@ -3,8 +3,10 @@
 choose -> overlap -> gold -> prefill -> workspace
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,10 +16,12 @@ from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import ClientRequest, GivenMask, Round, RoundSpec, RoundState, TaskSpec
 from storage.workspace.rounds import check_state
+from storage.workspace.tasks import ImagesTaken
 from storage.workspace.workspace import Workspace
 
 _STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction", "model")
 """Fields of a request that are stored as the round's settings; the others have columns of their own."""
+_Taken = TypeVar("_Taken")
 GOLD_VIEWS = 3
 """Number of annotators who see each gold image."""
 
@@ -83,13 +87,16 @@ def choose_for(dataset: Dataset, workspace: Workspace, request: RoundRequest) ->
         raise InvalidInput(f"images {request.images}: expected at least 1")
     dataset.fold()
     order: Order = sql_order(request.query) if request.query else random_order(request.seed)
-    return choose_images(dataset, order, count=request.images, without=() if request.query else asked_about(workspace))
+    return choose_images(
+        dataset, order, count=request.images, without=() if request.query else workspace.rounds.asked_about()
+    )
 
 
-def asked_about(workspace: Workspace) -> set[int]:
-    """List the images of all rounds that are not cancelled."""
-    rounds = [each for each in workspace.rounds.read_all() if each.state is not RoundState.CANCELLED]
-    return {task.image_id for each in rounds for task in workspace.rounds.tasks(each.round_id)}
+def until_free(choose_and_take: Callable[[], _Taken]) -> _Taken:
+    """Choose images and take them for a round, again where a round that was opened meanwhile has one of them."""
+    while True:
+        with suppress(ImagesTaken):
+            return choose_and_take()
 
 
 def make_tasks(
@@ -139,6 +146,7 @@ def open_round(
     """Open the round in the workspace, or return the one that the same request of a client opened before.
 
     Raises:
+        ImagesTaken: The images were chosen at random, and a round that was opened meanwhile has one of them.
         RequestReused: Another request has the id of the client's request.
         ValueError: The stage is unknown, or there are no tasks.
     """
@@ -151,7 +159,7 @@ def open_round(
         priority=request.priority,
         settings=settings,
     )
-    return workspace.rounds.open_once(spec, client_request, actor=actor)[0]
+    return workspace.rounds.open_once(spec, client_request, alone=not request.query, actor=actor)[0]
 
 
 def _gold_tasks(dataset: Dataset, query: str) -> list[TaskSpec]:

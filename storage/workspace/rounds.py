@@ -24,7 +24,15 @@ from storage.workspace.records import (
 )
 from storage.workspace.requests import find_request, store_request
 from storage.workspace.schema import ROUNDS, TASKS
-from storage.workspace.tasks import check_tasks, insert_tasks, read_given, task_from
+from storage.workspace.tasks import (
+    asked_about,
+    check_free,
+    check_tasks,
+    choose_alone,
+    insert_tasks,
+    read_given,
+    task_from,
+)
 
 _SYSTEM = "command line"
 _OPEN, _EXTEND = "open round", "extend round"
@@ -45,11 +53,17 @@ class Rounds:
         """
         return self.open_once(spec, None, actor=actor)[0]
 
-    def open_once(self, spec: RoundSpec, request: ClientRequest | None, *, actor: str = _SYSTEM) -> tuple[Round, bool]:
+    def open_once(
+        self, spec: RoundSpec, request: ClientRequest | None, *, alone: bool = False, actor: str = _SYSTEM
+    ) -> tuple[Round, bool]:
         """Open a round unless the same request opened one before; return the round, and whether it is new.
+
+        With `alone`, no other round may ask about its images, whoever opens one at the same moment; gold images may be
+        shown by several.
 
         Raises:
             RequestReused: Another request has the request's id.
+            ImagesTaken: With `alone`, another round asks about an image.
             ValueError: The round has no tasks, an image twice, an overlap below 1, or masks of another size.
         """
         if spec.stage not in ("assisted_manual", "semi_automatic"):
@@ -71,9 +85,13 @@ class Rounds:
         }
         try:
             with self._database.write() as connection:
+                if alone:
+                    choose_alone(connection)
                 earlier = find_request(connection, request, _OPEN)
                 if earlier is not None:
                     return _round_of(connection, earlier.round_id), False
+                if alone:
+                    check_free(connection, spec.tasks)
                 connection.execute(insert(ROUNDS).values(created_at=now(), **row))
                 store_request(connection, request, _OPEN, round_id, tasks=len(spec.tasks))
                 insert_tasks(connection, round_id, spec.tasks, first=0)
@@ -101,20 +119,24 @@ class Rounds:
         tasks: Sequence[TaskSpec],
         *,
         request: ClientRequest | None = None,
+        alone: bool = False,
         actor: str = _SYSTEM,
     ) -> int:
         """Add images to a round that is open or paused, and return how many were new; images it has are left alone.
 
-        A request that was answered before changes nothing, and gets the same number.
+        A request that was answered before changes nothing, and gets the same number. `alone` is that of `open_once`.
 
         Raises:
             NotFound: There is no such round.
+            ImagesTaken: With `alone`, another round asks about an image.
             RequestReused: Another request has the request's id.
             ValueError: The round is closed or cancelled, or a task is malformed.
         """
         check_tasks(tasks)
         try:
             with self._database.write() as connection:
+                if alone:
+                    choose_alone(connection)
                 earlier = find_request(connection, request, _EXTEND, round_id)
                 if earlier is not None:
                     return int(earlier.tasks)
@@ -122,6 +144,8 @@ class Rounds:
                 query = select(TASKS.c.image_id, TASKS.c.position).where(TASKS.c.round_id == round_id)
                 there = {row.image_id: row.position for row in connection.execute(query)}
                 fresh = [task for task in tasks if task.image_id not in there]
+                if alone:
+                    check_free(connection, fresh)
                 store_request(connection, request, _EXTEND, round_id, tasks=len(fresh))
                 insert_tasks(connection, round_id, fresh, first=max(there.values()) + 1)
                 audit.record(connection, actor, _EXTEND, round_id, {"tasks": len(fresh)})
@@ -248,6 +272,11 @@ class Rounds:
         with self._database.read() as connection:
             _round_of(connection, round_id)
             return [task_from(row) for row in connection.execute(query).mappings()]
+
+    def asked_about(self) -> set[int]:
+        """List the images of all rounds that are not cancelled."""
+        with self._database.read() as connection:
+            return asked_about(connection)
 
     def task(self, task_id: int) -> Task:
         """Read a task.

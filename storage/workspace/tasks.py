@@ -3,12 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from storage.errors import InvalidInput
+from storage.errors import Conflict, InvalidInput
 from storage.workspace.masks import given_from_json, given_to_json
-from storage.workspace.records import GivenMask, Task, TaskSpec
-from storage.workspace.schema import GIVEN_MASKS, SLOTS, TASKS
+from storage.workspace.records import GivenMask, RoundState, Task, TaskSpec
+from storage.workspace.schema import GIVEN_MASKS, ROUNDS, SLOTS, TASKS
+
+_CHOOSING = 0x67696762  # any number of our own: the key of PostgreSQL's advisory lock
+
+
+class ImagesTaken(Conflict):
+    """Refusal of images that another round asks about."""
 
 
 def read_given(connection: Connection, task_id: int, purpose: str) -> tuple[GivenMask, ...]:
@@ -43,6 +49,33 @@ def check_tasks(tasks: Sequence[TaskSpec]) -> None:
                     f"image {task.image_id}: mask {given.mask} is {given.rle.height} x {given.rle.width} pixels, "
                     f"the image is {task.height} x {task.width}"
                 )
+
+
+def asked_about(connection: Connection) -> set[int]:
+    """List the images of all rounds that are not cancelled."""
+    query = select(TASKS.c.image_id).join(ROUNDS, ROUNDS.c.round_id == TASKS.c.round_id)
+    return set(connection.execute(query.where(ROUNDS.c.state != RoundState.CANCELLED)).scalars())
+
+
+def choose_alone(connection: Connection) -> None:
+    """Let no other transaction take images alone until this one ends; SQLite runs one writer at a time anyhow."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_CHOOSING)))
+
+
+def check_free(connection: Connection, tasks: Sequence[TaskSpec]) -> None:
+    """Check that no other round asks about the images of tasks; gold images are shown in many rounds.
+
+    Raises:
+        ImagesTaken: A round that is not cancelled asks about an image.
+    """
+    wanted = {task.image_id for task in tasks if not task.gold}
+    taken = wanted & asked_about(connection)
+    if taken:
+        raise ImagesTaken(
+            f"{len(taken)} of {len(wanted)} chosen images were taken by a round that was opened meanwhile, the first "
+            f"is {min(taken)}; choose again"
+        )
 
 
 def insert_tasks(connection: Connection, round_id: str, tasks: Sequence[TaskSpec], *, first: int) -> None:

@@ -13,12 +13,20 @@ from stages.annotator.schemas import Body, LongText, RoundView, ShortText
 from stages.annotator.server import Server, TheServer
 from stages.assisted_manual import guidelines as assisted_manual
 from stages.rounds.close import ClosedRound, close_round
-from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, request_of, with_guidelines
+from stages.rounds.open import (
+    RoundRequest,
+    choose_for,
+    make_tasks,
+    open_round,
+    request_of,
+    until_free,
+    with_guidelines,
+)
 from stages.rounds.quality import RoundReport, report_round
 from stages.semi_automatic import guidelines as semi_automatic
 from stages.semi_automatic.prefill_round import prefill_round
 from storage.errors import InvalidInput
-from storage.workspace.records import ClientRequest, TaskSpec
+from storage.workspace.records import ClientRequest, Round, TaskSpec
 
 router = APIRouter(prefix="/api/rounds", tags=["rounds"])
 
@@ -100,9 +108,13 @@ def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
     found = server.workspace.rounds.opened_by(client_request)
     if found is None:
         request = _request(server, body)
-        try:
+
+        def choose_and_open() -> Round:
             tasks = _tasks(server, request)
-            found = open_round(server.workspace, request, tasks, client_request=client_request, actor=user.name)
+            return open_round(server.workspace, request, tasks, client_request=client_request, actor=user.name)
+
+        try:
+            found = until_free(choose_and_open)
         except InvalidInput:
             found = server.workspace.rounds.opened_by(client_request)
             if found is None:  # else the same request came at the same moment, and has the last images
@@ -117,8 +129,13 @@ def extend_round(round_id: RoundId, body: ExtendBody, user: Lead, server: TheSer
     rounds = server.workspace.rounds
     if rounds.extended_by(round_id, client_request) is None:
         request = request_of(rounds.get(round_id), images=body.images)
+
+        def choose_and_extend() -> int:
+            tasks = _tasks(server, request)
+            return rounds.extend(round_id, tasks, request=client_request, alone=True, actor=user.name)
+
         try:
-            rounds.extend(round_id, _tasks(server, request), request=client_request, actor=user.name)
+            until_free(choose_and_extend)
         except InvalidInput:
             if rounds.extended_by(round_id, client_request) is None:  # as above
                 raise

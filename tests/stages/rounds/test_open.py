@@ -1,9 +1,11 @@
 import pytest
 
 from stages.rounds.choose import choose_images, random_order, sql_order
-from stages.rounds.open import GOLD_VIEWS, RoundRequest, choose_for, make_tasks, open_round, request_of
+from stages.rounds.open import GOLD_VIEWS, RoundRequest, choose_for, make_tasks, open_round, request_of, until_free
 from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
 from storage.dataset import Dataset
+from storage.workspace.records import Round
+from storage.workspace.tasks import ImagesTaken
 from storage.workspace.workspace import Workspace
 from tests.stages.rounds.answering import image_ids
 
@@ -44,6 +46,28 @@ def test_a_random_round_passes_over_images_of_other_rounds(dataset: Dataset, wor
     assert not {image.image_id for image in first} & {image.image_id for image in second}
     workspace.rounds.cancel(opened.round_id)
     assert choose_for(dataset, workspace, request) == first
+
+
+def test_images_that_another_round_took_after_they_were_chosen_are_chosen_anew(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    request = RoundRequest(stage="assisted_manual", images=4)
+    chosen = make_tasks(dataset, request, choose_for(dataset, workspace, request))
+    first = open_round(workspace, request, chosen)
+    waiting = [chosen]
+
+    def choose_and_open() -> Round:
+        tasks = waiting.pop() if waiting else make_tasks(dataset, request, choose_for(dataset, workspace, request))
+        return open_round(workspace, request, tasks)
+
+    second = until_free(choose_and_open)
+    images = [{task.image_id for task in workspace.rounds.tasks(each.round_id)} for each in (first, second)]
+    assert [len(each) for each in images] == [4, 4]
+    assert not images[0] & images[1]
+    with pytest.raises(ImagesTaken, match="4 of 4 chosen images were taken by a round that was opened meanwhile"):
+        open_round(workspace, request, chosen)
+    named = RoundRequest(stage="assisted_manual", query="SELECT image_id FROM images")
+    assert open_round(workspace, named, chosen), "a query may name the images of other rounds"
 
 
 def test_extending_a_round_that_has_ended_is_refused_before_images_are_chosen(

@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from storage.errors import InvalidInput
 from storage.workspace.records import ClientRequest, RoundSpec, Submission, TaskSpec
+from storage.workspace.tasks import ImagesTaken
 from storage.workspace.workspace import Workspace
 from tests.workspaces import HEIGHT, WIDTH, Page, made, open_round, operation
 
@@ -55,6 +56,35 @@ def open_and_extend(
         barrier.wait(60)
         request = ClientRequest(request_id="second", content={"images": 2})
         results.put((opened.round_id, is_new, workspace.rounds.extend(opened.round_id, tasks[3:], request=request)))
+
+
+def take_first_free(place: str, barrier: Barrier, results: "multiprocessing.Queue[list[int]]") -> None:
+    """Open a round over the two lowest images that no round has, and add a third; all choose before one takes."""
+    with Workspace.open(place) as workspace:
+
+        def choose(count: int) -> tuple[TaskSpec, ...]:
+            free = sorted(set(range(20)) - workspace.rounds.asked_about())[:count]
+            return tuple(TaskSpec(image_id=each, height=HEIGHT, width=WIDTH) for each in free)
+
+        tasks = choose(2)
+        barrier.wait(60)
+        while True:
+            try:
+                opened, _ = workspace.rounds.open_once(
+                    RoundSpec(stage="assisted_manual", tasks=tasks), None, alone=True
+                )
+                break
+            except ImagesTaken:
+                tasks = choose(2)
+        more = choose(1)
+        barrier.wait(60)
+        while True:
+            try:
+                assert workspace.rounds.extend(opened.round_id, more, alone=True) == 1
+                break
+            except ImagesTaken:
+                more = choose(1)
+        results.put([task.image_id for task in workspace.rounds.tasks(opened.round_id)])
 
 
 def run(processes: list[multiprocessing.context.SpawnProcess]) -> None:
@@ -120,6 +150,14 @@ def test_one_request_sent_by_six_processes_at_once_opens_and_extends_one_round(p
         assert sum(is_new for _, is_new, _ in answers) == 1
         assert {added for _, _, added in answers} == {2}
         assert len(workspace.rounds.tasks(found.round_id)) == 5
+
+
+def test_rounds_opened_and_extended_at_once_share_no_image(place: str) -> None:
+    Workspace.open(place).close()
+    barrier, results = SPAWN.Barrier(2), SPAWN.Queue()
+    run([SPAWN.Process(target=take_first_free, args=(place, barrier, results)) for _ in range(2)])
+    taken = [image for _ in range(2) for image in results.get(timeout=60)]
+    assert sorted(taken) == list(range(6))
 
 
 def test_processes_that_open_an_empty_place_at_once_create_it_once(place: str) -> None:
