@@ -63,14 +63,16 @@ def as_client_request(request: RoundRequest, request_id: str | None) -> ClientRe
 
 
 @flow(name="close-round")
-def close_round(dataset: str, workspace: str, round_id: str) -> ClosedRound:
+def close_round(dataset: str, workspace: str, round_id: str, *, discard_unfinished: bool) -> ClosedRound:
     """Close a round of any stage: its answers become masks of the dataset, once.
 
     Raises:
         NotFound: There is no such round.
+        UnansweredRound: Nobody answered the round.
+        UnfinishedRound: People are at work on it, and their work is not to be discarded.
         ValueError: The round is cancelled, or is about another dataset.
     """
-    return collect(dataset, workspace, round_id)
+    return collect(dataset, workspace, round_id, discard_unfinished=discard_unfinished)
 
 
 @task(name="find-opened", cache_policy=NO_CACHE)
@@ -106,10 +108,10 @@ def ask(
 
 
 @task(name="collect", cache_policy=NO_CACHE)
-def collect(dataset: str, workspace: str, round_id: str) -> ClosedRound:
+def collect(dataset: str, workspace: str, round_id: str, *, discard_unfinished: bool) -> ClosedRound:
     """Turn the answers into mask shards, fold them, and mark the round as closed."""
     with Workspace.open(workspace) as opened:
-        return close_stage_round(Dataset.open(dataset), opened, round_id)
+        return close_stage_round(Dataset.open(dataset), opened, round_id, discard_unfinished=discard_unfinished)
 
 
 def _describe(workspace: Workspace, found: Round, dataset: str) -> OpenedRound:

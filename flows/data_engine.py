@@ -30,7 +30,7 @@ class Step(StrEnum):
     INGEST = "ingest"
     """Waiting for photos: the dataset holds no image."""
     CLOSE = "close"
-    """Closing a round whose tasks are all done."""
+    """Closing a round that is complete."""
     RETRAIN = "retrain"
     WAIT = "wait"
     """Waiting for people: tasks of a round are left."""
@@ -61,7 +61,7 @@ class EngineState:
     rounds: int
     """Number of rounds, by which two calls that see the same state name the next round alike."""
     finished_rounds: tuple[str, ...]
-    """Ids of open rounds of which nothing is held and nothing can be claimed: all is done, or given up."""
+    """Ids of the rounds to close: those whose closing was cut off, and open ones that are complete."""
     tasks_left: int
     """Number of answers of other rounds that somebody holds or can claim."""
     person_hours: float
@@ -89,7 +89,7 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     if state.finished_rounds:
         finished = state.finished_rounds[0]
         given_up = state.given_up.get(finished, 0)
-        reason = f"nobody is left to give its last {given_up} answers" if given_up else "all its tasks are done"
+        reason = f"nobody is left to give its last {given_up} answers" if given_up else "it is complete"
         return NextStep(step=Step.CLOSE, reason=reason, round_id=finished)
     new = state.accepted_masks - state.masks_at_last_retraining
     if new >= policy.retrain_after:
@@ -123,7 +123,7 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
     """
     dataset = Dataset.open(settings.dataset)
     with Workspace.open(settings.workspace) as workspace:
-        state = read_state(dataset, workspace)
+        state = read_state(dataset, workspace, wait_for_review=settings.engine.wait_for_review)
         chosen = decide(state, settings.engine)
         if chosen.step in (Step.INGEST, Step.WAIT, Step.STOP):
             return Fired(job=ENGINE, key="", outcome="not due", reason=f"{chosen.step}: {chosen.reason}")
@@ -138,7 +138,7 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
         )
 
 
-def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
+def read_state(dataset: Dataset, workspace: Workspace, *, wait_for_review: bool = False) -> EngineState:
     """Read the state that `decide` needs."""
     dataset.fold()
     images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
@@ -148,8 +148,12 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
     unfinished = (RoundState.OPEN, RoundState.PAUSED)
     rounds = [each for each in every if each.state in unfinished and "audit" not in each.settings]
     progress = [workspace.rounds.progress(each.round_id) for each in rounds]
-    finished = [each for each in progress if not each.leased + each.claimable]
     closing = [each.round_id for each in every if each.state is RoundState.CLOSING]
+    complete = [
+        each.round_id
+        for each in rounds
+        if each.state is RoundState.OPEN and _is_complete(workspace, each.round_id, reviewed=wait_for_review)
+    ]
     return EngineState(
         images=len(images),
         unasked_images=len(images - workspace.rounds.asked_about()),
@@ -157,11 +161,23 @@ def read_state(dataset: Dataset, workspace: Workspace) -> EngineState:
         accepted_masks=count_accepted_masks(dataset),
         masks_at_last_retraining=masks_at_last_retraining(workspace),
         rounds=len(every),
-        finished_rounds=(*closing, *(each.round_id for each in finished)),
+        finished_rounds=(*closing, *complete),
         tasks_left=sum(each.leased + each.claimable for each in progress),
         person_hours=row["seconds"] / 3600,
-        given_up={each.round_id: each.free for each in finished if each.free},
+        given_up={each.round_id: each.free for each in progress if each.round_id in complete and each.free},
     )
+
+
+def _is_complete(workspace: Workspace, round_id: str, *, reviewed: bool) -> bool:
+    """Tell whether nobody is at work on a round any more, or wanted to be.
+
+    No task is held or can be claimed, nobody makes a fix, no late work waits to be merged, and, if that is asked for,
+    no submission waits for a reviewer.
+    """
+    progress, unfinished = workspace.rounds.progress(round_id), workspace.rounds.unfinished(round_id)
+    if progress.leased + progress.claimable or progress.open_branches or unfinished.loses_work:
+        return False
+    return not (reviewed and workspace.submissions.read_waiting(round_id=round_id))
 
 
 def _why_no_round(state: EngineState, policy: EnginePolicy) -> str:
@@ -180,7 +196,8 @@ def _change_rounds(workspace: Workspace, settings: ServeSettings, chosen: NextSt
     from stages.rounds.open import RoundRequest
 
     if chosen.step is Step.CLOSE:
-        return asdict(close_round(settings.dataset, settings.workspace, chosen.round_id))
+        closed = close_round(settings.dataset, settings.workspace, chosen.round_id, discard_unfinished=False)
+        return asdict(closed)
     there = [each for each in workspace.rounds.read_all() if each.name == name]
     if there:
         return {"round_id": there[0].round_id, "reason": "it was open already"}

@@ -43,9 +43,11 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gigamask(prefect_home: Path) -> Gigamask:
     """`gigamask("query", "SELECT 1", cwd=folder)` runs it: the finished process, stdout and stderr as text."""
 
-    def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, cwd: Path, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home)}
         command = [sys.executable, "-m", "flows.cli", *arguments]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=280)
+        return subprocess.run(
+            command, cwd=cwd, stdin=stdin, capture_output=True, text=True, env=environment, timeout=280
+        )
 
     return run

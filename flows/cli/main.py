@@ -27,6 +27,7 @@ from flows.cli import (
     maintenance,
     models,
     retrain,
+    round_close,
     rounds,
     run,
     scenes,
@@ -75,7 +76,7 @@ ROUND_COMMANDS: dict[str, Callable[..., None]] = {
     "reopen": rounds.round_reopen,
     "cancel": rounds.round_cancel,
     "simulate": rounds.round_simulate,
-    "close": rounds.round_close,
+    "close": round_close.round_close,
     "withdraw": rounds.round_withdraw,
     "report": rounds.round_report,
 }

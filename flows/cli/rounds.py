@@ -282,21 +282,6 @@ def round_simulate(
         print_result(simulate_round(opened, round_id, known, url.rstrip("/"), config), as_json)
 
 
-def round_close(
-    round_id: RoundId, dataset: DatasetUri = DEFAULT_DATASET, workspace: WorkspacePlace = None, as_json: AsJson = False
-) -> None:
-    """Take the masks of a round into the dataset and end the round. Closing again changes nothing."""
-    log(f"round close: {round_id} into {dataset}")
-    place = workspace_place(dataset, workspace)
-    check_dataset(dataset)
-    with _open(dataset, workspace) as opened:
-        opened.rounds.get(round_id)
-    from flows.assisted_manual import close_round
-    from flows.cli.output import print_result
-
-    print_result(close_round(dataset, place, round_id), as_json)
-
-
 def round_withdraw(
     round_id: RoundId,
     annotator: Annotated[str, typer.Option("--annotator", help="Whose masks to take back.")],

@@ -94,6 +94,8 @@ class EnginePolicy:
     """Number of accepted masks from which on rounds are semi-automatic."""
     fully_automatic_after: int = 5000
     """Number of accepted masks from which on the remaining images are masked automatically."""
+    wait_for_review: bool = False
+    """Whether a round is closed only once a reviewer accepted, fixed or sent back each of its submissions."""
     retrain_after: int = 500
     """Number of accepted masks since the last retraining that starts the next one."""
     max_person_hours: float = 0.0

@@ -118,7 +118,7 @@ def _annotate(
         round_id = assisted_manual(dataset, workspace, round_request).round_id
     with serving(photos, workspace, [model], place.folder) as url:
         let_work(url, names, photos, settings, place.seed, place.folder)
-    close_round(dataset, workspace, round_id)
+    close_round(dataset, workspace, round_id, discard_unfinished=True)  # of simulated annotators who were stopped
     return round_id
 
 

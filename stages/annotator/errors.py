@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from stages.annotator.decoding import Busy
+from stages.rounds.close import UnansweredRound, UnfinishedRound
 from storage.errors import Conflict, InvalidInput, NotFound, StoreError
 from storage.workspace.checking import InvalidOperation
 from storage.workspace.database import WorkspaceUnavailable
@@ -70,6 +72,8 @@ _KINDS: dict[type[Exception], tuple[int, str]] = {
     StaleRevision: (409, "stale_revision"),
     StaleLease: (409, "lease_ended"),
     InvalidOperation: (422, "invalid_operation"),
+    UnansweredRound: (409, "round_unanswered"),
+    UnfinishedRound: (409, "round_unfinished"),
     NotFound: (404, "not_found"),
     RequestReused: (409, "request_reused"),
     Conflict: (409, "conflict"),
@@ -118,6 +122,8 @@ def _as_refusal(error: Exception) -> Refusal:
     kind = next(kind for kind in _KINDS if isinstance(error, kind))
     status, code = _KINDS[kind]
     details = {name: getattr(error, name) for name in ("revision", "op_id") if hasattr(error, name)}
+    if isinstance(error, UnfinishedRound):
+        details = asdict(error.unfinished)
     return Refusal(status, code, str(error), details=details, retry_s=1 if status == 503 else 0)
 
 

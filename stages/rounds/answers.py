@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from stages.rounds.timing import ActiveTime, active_time
 from storage import rle
 from storage.workspace.fold import TaskMask, TaskState, fold
-from storage.workspace.records import GivenMask, Origin, Submission, Task
-from storage.workspace.submissions import COUNTED, replaced_by_fixes
+from storage.workspace.records import COUNTED, GivenMask, Origin, Submission, Task
+from storage.workspace.submissions import replaced_by_fixes
 from storage.workspace.workspace import Workspace
 
 

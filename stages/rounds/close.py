@@ -22,10 +22,30 @@ from storage.protocol.inputs import ImageSet, MaskKey, PlanKind, ShardAddress, i
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_key
 from storage.workspace.records import SHOW_NOTES, Round
+from storage.workspace.unfinished import UnfinishedWork
 from storage.workspace.workspace import Workspace
 
 MAX_IMAGES = 256
 """Most images in one shard."""
+
+
+class UnansweredRound(InvalidInput):
+    """Refusal to close a round that nobody answered, and that somebody still can answer."""
+
+
+class UnfinishedRound(InvalidInput):
+    """Refusal to close a round that people are still at work on.
+
+    Attributes:
+        unfinished: Work that closing would leave out.
+    """
+
+    def __init__(self, round_id: str, unfinished: UnfinishedWork) -> None:
+        super().__init__(
+            f"round {round_id} is unfinished: {unfinished}; have the work submitted or handed back, or close the round "
+            "without it (--yes, over HTTP discard_unfinished)"
+        )
+        self.unfinished = unfinished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +75,7 @@ def close_round(
     workspace: Workspace,
     round_id: str,
     *,
+    discard_unfinished: bool = False,
     actor: str = "command line",
     before_step: Callable[[str], None] = lambda step: None,
 ) -> ClosedRound:
@@ -64,16 +85,24 @@ def close_round(
         dataset: The dataset whose images the round is about.
         workspace: The workspace of the round.
         round_id: The round.
+        discard_unfinished: Whether to close although people hold tasks or have drafted masks that they did not submit;
+            this work stays in the workspace alone.
         actor: Name of the user who closes the round, for the audit log.
         before_step: Function that is called with the name of each step before the step; tests interrupt closing in it.
 
     Raises:
         NotFound: There is no such round.
+        UnansweredRound: Nobody answered the round.
+        UnfinishedRound: People are at work on it, and their work is not to be discarded.
         ValueError: The round is cancelled, or is about another dataset.
         StoreError: The dataset or the workspace cannot be read or written, or rows of replaced masks are lost.
     """
     before_step("freeze")
-    frozen = workspace.rounds.begin_closing(round_id, actor=actor)
+
+    def check(unfinished: UnfinishedWork) -> None:
+        check_finished(round_id, unfinished, discard_unfinished=discard_unfinished)
+
+    frozen = workspace.rounds.begin_closing(round_id, actor=actor, check=check)
     chosen = choose_submissions(workspace, round_id)
 
     before_step("plan")
@@ -91,6 +120,22 @@ def close_round(
     before_step("end")
     workspace.rounds.end_closing(round_id, actor=actor)
     return _result(dataset, plan, round_id)
+
+
+def check_finished(round_id: str, unfinished: UnfinishedWork, *, discard_unfinished: bool) -> None:
+    """Check that a round can be closed. Answers that are merely still wanted do not keep it open.
+
+    Raises:
+        UnansweredRound: Nobody answered the round.
+        UnfinishedRound: People are at work on it, and their work is not to be discarded.
+    """
+    if not unfinished.answers and unfinished.held + unfinished.claimable:
+        raise UnansweredRound(
+            f"round {round_id} has no answer, so that closing it would take nothing into the dataset; to end it, "
+            f"cancel it: gigamask round cancel {round_id}"
+        )
+    if unfinished.loses_work and not discard_unfinished:
+        raise UnfinishedRound(round_id, unfinished)
 
 
 def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequence[ChosenSubmission]) -> Plan | None:

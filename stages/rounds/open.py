@@ -15,7 +15,7 @@ from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
 from storage.workspace.records import ClientRequest, GivenMask, Round, RoundSpec, RoundState, TaskSpec
-from storage.workspace.rounds import check_state
+from storage.workspace.round_rows import check_state
 from storage.workspace.tasks import ImagesTaken
 from storage.workspace.workspace import Workspace
 

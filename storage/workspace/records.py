@@ -329,6 +329,10 @@ class Submission:
     """Submission that this one takes the place of, as a reviewer's fix; None for an annotator's own work."""
 
 
+COUNTED = ("submitted", "accepted")
+"""States of the submissions that count; work that was sent back or withdrawn does not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Answer of a reviewer to one question about a submission."""

@@ -1,7 +1,7 @@
 """Rounds: open them, extend, pause, cancel, close them, and count what is done."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -23,6 +23,7 @@ from storage.workspace.records import (
     TaskSpec,
 )
 from storage.workspace.requests import find_request, store_request
+from storage.workspace.round_rows import locked_round, round_from, round_of
 from storage.workspace.schema import ROUNDS, TASKS
 from storage.workspace.tasks import (
     asked_about,
@@ -33,6 +34,7 @@ from storage.workspace.tasks import (
     read_given,
     task_from,
 )
+from storage.workspace.unfinished import UnfinishedWork, read_unfinished
 
 _SYSTEM = "command line"
 _OPEN, _EXTEND = "open round", "extend round"
@@ -89,14 +91,14 @@ class Rounds:
                     choose_alone(connection)
                 earlier = find_request(connection, request, _OPEN)
                 if earlier is not None:
-                    return _round_of(connection, earlier.round_id), False
+                    return round_of(connection, earlier.round_id), False
                 if alone:
                     check_free(connection, spec.tasks)
                 connection.execute(insert(ROUNDS).values(created_at=now(), **row))
                 store_request(connection, request, _OPEN, round_id, tasks=len(spec.tasks))
                 insert_tasks(connection, round_id, spec.tasks, first=0)
                 audit.record(connection, actor, _OPEN, round_id, {"tasks": len(spec.tasks)})
-                return _round_of(connection, round_id), True
+                return round_of(connection, round_id), True
         except IntegrityError:  # the same request came at the same moment, and was first
             found = self.opened_by(request)
             if found is None:
@@ -111,7 +113,7 @@ class Rounds:
         """
         with self._database.read() as connection:
             row = find_request(connection, request, _OPEN)
-            return None if row is None else _round_of(connection, row.round_id)
+            return None if row is None else round_of(connection, row.round_id)
 
     def extend(
         self,
@@ -196,8 +198,15 @@ class Rounds:
         """
         self._set_state(round_id, RoundState.CANCELLED, (*_UNFINISHED, RoundState.CANCELLED), "cancel round", actor)
 
-    def begin_closing(self, round_id: str, *, actor: str = _SYSTEM) -> Round:
+    def begin_closing(
+        self, round_id: str, *, actor: str = _SYSTEM, check: Callable[[UnfinishedWork], None] = lambda work: None
+    ) -> Round:
         """Freeze a round, so that its submissions no longer change, and return it. Repeating this does no harm.
+
+        Args:
+            round_id: The round.
+            actor: Name of the user who closes the round, for the audit log.
+            check: Function that is told what closing leaves out, before anything is changed; by raising, it refuses.
 
         Raises:
             NotFound: There is no such round.
@@ -206,6 +215,7 @@ class Rounds:
         states = (*_UNFINISHED, RoundState.CLOSING, RoundState.CLOSED)
         with self._database.write() as connection:
             if locked_round(connection, round_id, states).state in _UNFINISHED:
+                check(read_unfinished(connection, round_id))
                 _update(connection, round_id, state=RoundState.CLOSING)
                 audit.record(connection, actor, "begin closing round", round_id)
         return self.get(round_id)
@@ -244,13 +254,13 @@ class Rounds:
             NotFound: There is no such round.
         """
         with self._database.read() as connection:
-            return _round_of(connection, round_id)
+            return round_of(connection, round_id)
 
     def read_all(self) -> list[Round]:
         """Read all rounds, oldest first."""
         query = select(ROUNDS).order_by(ROUNDS.c.created_at, ROUNDS.c.round_id)
         with self._database.read() as connection:
-            return [_round(row) for row in connection.execute(query).mappings()]
+            return [round_from(row) for row in connection.execute(query).mappings()]
 
     def progress(self, round_id: str) -> RoundProgress:
         """Count the tasks and slots of a round.
@@ -259,8 +269,18 @@ class Rounds:
             NotFound: There is no such round.
         """
         with self._database.read() as connection:
-            _round_of(connection, round_id)
+            round_of(connection, round_id)
             return count_progress(connection, round_id)
+
+    def unfinished(self, round_id: str) -> UnfinishedWork:
+        """Count what closing a round now would leave out.
+
+        Raises:
+            NotFound: There is no such round.
+        """
+        with self._database.read() as connection:
+            round_of(connection, round_id)
+            return read_unfinished(connection, round_id)
 
     def tasks(self, round_id: str) -> list[Task]:
         """Read the tasks of a round, in the order of its images.
@@ -270,7 +290,7 @@ class Rounds:
         """
         query = select(TASKS).where(TASKS.c.round_id == round_id).order_by(TASKS.c.position)
         with self._database.read() as connection:
-            _round_of(connection, round_id)
+            round_of(connection, round_id)
             return [task_from(row) for row in connection.execute(query).mappings()]
 
     def asked_about(self) -> set[int]:
@@ -313,51 +333,6 @@ class Rounds:
             ended = now() if state is RoundState.CANCELLED else None
             _update(connection, round_id, state=state, closed_at=ended)
             audit.record(connection, actor, action, round_id)
-
-
-def locked_round(connection: Connection, round_id: str, states: Iterable[RoundState], *, shared: bool = False) -> Round:
-    """Read a round and keep its state from changing until the transaction ends.
-
-    Args:
-        connection: The transaction.
-        round_id: The round.
-        states: States that the round may be in.
-        shared: Whether others may hold the same lock at the same time; without, one transaction waits for the other.
-
-    Raises:
-        NotFound: There is no such round.
-        ValueError: The round is in none of the given states.
-    """
-    query = select(ROUNDS).where(ROUNDS.c.round_id == round_id).with_for_update(read=shared)
-    row = connection.execute(query).mappings().one_or_none()
-    found = _found(row, round_id)
-    check_state(found, states)
-    return found
-
-
-def check_state(found: Round, states: Iterable[RoundState]) -> None:
-    """Check the state of a round.
-
-    Raises:
-        InvalidInput: The round is in none of the given states.
-    """
-    if found.state not in states:
-        raise InvalidInput(f"round {found.round_id} is {found.state}; expected {' or '.join(states)}")
-
-
-def _round_of(connection: Connection, round_id: str) -> Round:
-    query = select(ROUNDS).where(ROUNDS.c.round_id == round_id)
-    return _found(connection.execute(query).mappings().one_or_none(), round_id)
-
-
-def _found(row: Mapping[Any, Any] | None, round_id: str) -> Round:
-    if row is None:
-        raise NotFound(f"round {round_id!r}: there is no such round; `gigamask round status` shows all")
-    return _round(row)
-
-
-def _round(row: Mapping[Any, Any]) -> Round:
-    return Round(**{**row, "state": RoundState(row["state"])})
 
 
 def _update(connection: Connection, round_id: str, **values: Any) -> None:

@@ -10,14 +10,12 @@ from storage.workspace import audit, leases
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
 from storage.workspace.lines import state_of
-from storage.workspace.records import Round, RoundState, Submission, Verdict
-from storage.workspace.rounds import check_state, locked_round
+from storage.workspace.records import COUNTED, Round, RoundState, Submission, Verdict
+from storage.workspace.round_rows import check_state, locked_round
 from storage.workspace.schema import ASSIGNMENTS, ROUNDS, SLOTS, SUBMISSIONS, TASKS, VERDICTS
 
 RESERVED_S = 24 * 3600
 """Seconds for which a task that was sent back is kept for its annotator."""
-COUNTED = ("submitted", "accepted")
-"""States of the submissions that count; work that was sent back or withdrawn does not."""
 QUESTIONS = ("mask_good", "nothing_missing")
 ANSWERS = ("yes", "no", "unsure")
 _MAX_NOTE = 2000

@@ -11,7 +11,8 @@ from flows.data_engine import EngineState, NextStep, Step, decide, read_state
 from stages.rounds.close import close_round
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
-from tests.stages.rounds.answering import answer, answer_all, image_ids, small_round
+from tests.stages.rounds.answering import answer, answer_all, image_ids, small_round, square
+from tests.workspaces import Page, made
 
 POLICY = EnginePolicy(semi_automatic_after=1000, fully_automatic_after=5000, retrain_after=500, max_person_hours=10)
 IDLE = EngineState(
@@ -69,7 +70,7 @@ def test_without_a_budget_hours_do_not_count() -> None:
 
 def test_each_step_says_why_and_which_round_to_close() -> None:
     chosen = decide(replace(IDLE, finished_rounds=("r7", "r8")), POLICY)
-    assert chosen == NextStep(step=Step.CLOSE, reason="all its tasks are done", round_id="r7")
+    assert chosen == NextStep(step=Step.CLOSE, reason="it is complete", round_id="r7")
     given_up = decide(replace(IDLE, finished_rounds=("r7",), given_up={"r7": 2}), POLICY)
     assert (given_up.step, given_up.reason) == (Step.CLOSE, "nobody is left to give its last 2 answers")
     stopped = decide(replace(IDLE, person_hours=12, unmasked_images=False), POLICY)
@@ -113,6 +114,8 @@ def test_the_state_is_read_from_dataset_and_workspace(tmp_path: Path, workspace:
     second = small_round(workspace, ids[2:3])
     finished = read_state(dataset, workspace)
     assert (finished.tasks_left, finished.finished_rounds) == (1, (first.round_id,))
+    workspace.rounds.pause(first.round_id)
+    assert read_state(dataset, workspace).finished_rounds == (), "a lead paused it"
     workspace.rounds.begin_closing(second.round_id)
     assert second.round_id in read_state(dataset, workspace).finished_rounds, "closing that was cut off goes on"
 
@@ -143,4 +146,32 @@ def test_a_round_of_which_everybody_skipped_everything_is_closed_without_a_mask(
     workspace.leases.skip(lease.token, "too dark")
     assert read_state(dataset, workspace).finished_rounds == (opened.round_id,)
     assert close_round(dataset, workspace, opened.round_id).masks == 0
+    assert read_state(dataset, workspace).finished_rounds == ()
+
+
+def test_a_round_is_not_closed_while_late_work_a_fix_or_a_review_is_waiting(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    workspace.users.add("rita", "reviewer")
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    opened = small_round(workspace, image_ids(dataset)[:1])
+    (lease,) = workspace.leases.claim("ann")
+    page = Page()
+    workspace.operations.append(lease.token, [page("add", made("m", square(1)))])
+    workspace.submissions.submit(lease.token, 1)
+    assert read_state(dataset, workspace).finished_rounds == (opened.round_id,)
+    assert read_state(dataset, workspace, wait_for_review=True).finished_rounds == ()
+
+    # A reviewer is at work, and gives up; then accepts
+    (submission,) = workspace.submissions.read()
+    fix = workspace.fixes.begin(submission.submission_id, reviewer="rita")
+    assert read_state(dataset, workspace).finished_rounds == ()
+    workspace.leases.hand_back(fix.token)
+    workspace.submissions.accept(submission.submission_id, actor="rita")
+    assert read_state(dataset, workspace, wait_for_review=True).finished_rounds == (opened.round_id,)
+
+    # Late work of the annotator
+    late = page("add", made("late", square(3)))
+    assert workspace.operations.append(lease.token, [late]).branch
     assert read_state(dataset, workspace).finished_rounds == ()

@@ -89,6 +89,18 @@ class ExtendBody(RequestBody):
     """Largest number of images to add."""
 
 
+class CloseBody(Body):
+    """How to close a round."""
+
+    discard_unfinished: bool = Field(
+        default=False,
+        description=(
+            "Whether to close although annotators hold tasks, reviewers fix some, or masks are drafted and not "
+            "submitted; none of this comes into the dataset."
+        ),
+    )
+
+
 @router.get("")
 def list_rounds(user: Annotator, server: TheServer) -> list[RoundView]:
     """Read all rounds, oldest first."""
@@ -164,9 +176,14 @@ def cancel_round(round_id: RoundId, user: Lead, server: TheServer) -> RoundView:
 
 
 @router.post("/{round_id}/close")
-def close_a_round(round_id: RoundId, user: Lead, server: TheServer) -> ClosedRound:
-    """Take the round's masks into the dataset; doing it again goes on where it stopped."""
-    return close_round(server.dataset, server.workspace, round_id, actor=user.name)
+def close_a_round(round_id: RoundId, user: Lead, server: TheServer, body: CloseBody | None = None) -> ClosedRound:
+    """Take the round's masks into the dataset; doing it again goes on where it stopped.
+
+    A round that people are still at work on is refused (409, round_unfinished, with what closing would leave out),
+    unless that is to be discarded; one that nobody answered is refused always (409, round_unanswered): cancel it.
+    """
+    discard = body is not None and body.discard_unfinished
+    return close_round(server.dataset, server.workspace, round_id, discard_unfinished=discard, actor=user.name)
 
 
 @router.get("/{round_id}/figures")

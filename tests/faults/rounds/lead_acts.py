@@ -17,15 +17,17 @@ from tests.faults.rounds.worlds import Opened, World, claimed, prefill_of, task_
 
 
 def close(opened: Opened, promises: Promises) -> None:
-    close_round(opened.dataset, opened.workspace, opened.world.round_id)
+    close_round(opened.dataset, opened.workspace, opened.world.round_id, discard_unfinished=True)
 
 
 def close_all(opened: Opened, promises: Promises) -> None:
-    """Every round, however it stands."""
+    """Every round that has answers, however it stands."""
     for each in opened.workspace.rounds.read_all():
+        if each.state is not RoundState.CLOSING and not opened.workspace.rounds.unfinished(each.round_id).answers:
+            continue
         if each.state is RoundState.CANCELLED:
             opened.workspace.rounds.reopen(each.round_id)
-        close_round(opened.dataset, opened.workspace, each.round_id)
+        close_round(opened.dataset, opened.workspace, each.round_id, discard_unfinished=True)
 
 
 def withdraw(opened: Opened, promises: Promises) -> None:
@@ -84,7 +86,7 @@ def with_another_round(opened: Opened, promises: Promises) -> dict[str, Any]:
 
 
 def close_the_other(opened: Opened, promises: Promises) -> None:
-    close_round(opened.dataset, opened.workspace, opened.world.facts["other"])
+    close_round(opened.dataset, opened.workspace, opened.world.facts["other"], discard_unfinished=True)
 
 
 def after_cancel(opened: Opened, promises: Promises) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Rounds as commands: opened, answered, reported, closed, queried; and what is refused."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import uuid
@@ -12,7 +14,8 @@ import pytest
 from storage.workspace.workspace import Workspace
 from tests.conftest import Gigamask
 from tests.small_dataset import small_dataset
-from tests.stages.rounds.answering import answer_all
+from tests.stages.rounds.answering import answer, answer_all, square
+from tests.workspaces import Page, made
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,35 @@ def test_an_assisted_manual_round_from_opening_to_sql(gigamask: Gigamask, comman
     withdrawn = command("round", "withdraw", round_id, "--annotator", "ann", "--reason", "left the team")
     assert withdrawn["masks"] == 8
     assert command("round", "withdraw", round_id, "--annotator", "ann", "--reason", "left the team")["masks"] == 0
+
+
+def test_closing_over_drafted_masks_asks_at_a_terminal_and_needs_a_yes_elsewhere(
+    gigamask: Gigamask, command: Any, home: Path
+) -> None:
+    query = "SELECT image_id FROM images ORDER BY image_id LIMIT 3"
+    place = ("--workspace", "drafts.sqlite")
+    round_id = command("round", "open", "--stage", "assisted_manual", "--query", query, *place)["round_id"]
+    with Workspace.open(home / "drafts.sqlite", max_held=9) as workspace:
+        workspace.users.add("ann", "annotator")
+        first, second = workspace.leases.claim("ann", 2)
+        workspace.operations.append(second.token, [Page()("add", made("m", square(1)))])
+        close = ("round", "close", round_id, "--dataset", "data", *place)
+        assert "has no answer" in gigamask(*close, "--yes", cwd=home).stderr
+        answer(workspace, first)
+        refused = gigamask(*close, cwd=home)
+        assert refused.returncode == 1
+        assert "1 task held now, 1 answer still wanted, 1 mask on 1 task drafted and not submitted" in refused.stderr
+        assert "--yes" in refused.stderr
+
+        # A person says no, then yes
+        person, terminal = pty.openpty()
+        os.write(person, b"n\ny\n")
+        declined, done = (gigamask(*close, cwd=home, stdin=terminal) for _ in range(2))
+        assert (declined.returncode, done.returncode) == (1, 0), done.stderr
+        assert "nothing was changed" in declined.stderr
+        assert workspace.rounds.get(round_id).state == "closed"
+        for each in (person, terminal):
+            os.close(each)
 
 
 def test_withdrawing_without_a_reason_is_refused(gigamask: Gigamask, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.rounds.close import close_round
+from stages.rounds.close import UnansweredRound, UnfinishedRound, close_round
 from stages.rounds.quality import report_round
 from storage import rle
 from storage.dataset import Dataset
@@ -63,14 +63,54 @@ def test_work_that_was_not_submitted_sent_back_or_withdrawn_stays_out(dataset: D
     workspace.submissions.withdraw(opened.round_id, "ann", actor="lead")
     (lease, *_) = workspace.leases.claim("bob")
     answer(workspace, lease, squares=1)
-    assert close_round(dataset, workspace, opened.round_id).masks == 1
+    closed = close_round(dataset, workspace, opened.round_id, discard_unfinished=True)  # bob holds another task
+    assert closed.masks == 1
     assert {row["annotator_id"] for row in masks_of(dataset, opened.round_id)} == {"bob"}
 
 
-def test_a_round_without_submissions_closes_without_a_plan(dataset: Dataset, workspace: Workspace) -> None:
+def test_a_round_that_nobody_answered_is_not_closed(dataset: Dataset, workspace: Workspace) -> None:
     opened = small_round(workspace, image_ids(dataset)[:1])
+    for discard in (False, True):
+        with pytest.raises(UnansweredRound, match=f"has no answer.*gigamask round cancel {opened.round_id}"):
+            close_round(dataset, workspace, opened.round_id, discard_unfinished=discard)
+    assert workspace.rounds.get(opened.round_id).state == RoundState.OPEN
+
+
+def test_a_round_whose_closing_began_without_a_submission_ends_without_a_plan(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    opened = small_round(workspace, image_ids(dataset)[:1])
+    workspace.rounds.begin_closing(opened.round_id)  # as earlier versions did
     assert close_round(dataset, workspace, opened.round_id).plan_id == ""
     assert workspace.rounds.get(opened.round_id).state == RoundState.CLOSED
+
+
+def test_a_round_that_people_are_at_work_on_is_closed_only_if_their_work_is_to_be_discarded(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    opened = small_round(workspace, image_ids(dataset)[:4])
+    first, second, third = workspace.leases.claim("ann", 3)
+    answer(workspace, first)
+    workspace.operations.append(second.token, [Page()("add", made("m", square(1)))])
+    workspace.leases.hand_back(third.token)
+    with pytest.raises(
+        UnfinishedRound, match="1 task held now, 2 answers still wanted, 1 mask on 1 task drafted and not submitted"
+    ):
+        close_round(dataset, workspace, opened.round_id)
+    workspace.leases.hand_back(second.token)
+    with pytest.raises(UnfinishedRound, match="is unfinished: 3 answers still wanted, 1 mask on 1 task drafted") as got:
+        close_round(dataset, workspace, opened.round_id)
+    assert (got.value.unfinished.held, got.value.unfinished.drafted_masks) == (0, 1)
+    assert workspace.rounds.get(opened.round_id).state == RoundState.OPEN
+    assert masks_of(dataset, opened.round_id) == []
+
+    # Answers that are merely wanted keep no round open: ann hands in nothing more than bob's answer to the same task
+    (lease, *_) = workspace.leases.claim("bob", 3)
+    for other in workspace.leases.held("bob")[1:]:
+        workspace.leases.hand_back(other.token)
+    assert lease.task.task_id == second.task.task_id
+    answer(workspace, lease, squares=1)
+    assert close_round(dataset, workspace, opened.round_id).masks == 3
 
 
 def test_one_view_of_an_overlapped_image_is_stored_the_accepted_one_first(

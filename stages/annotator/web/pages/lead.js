@@ -114,7 +114,8 @@ class Lead {
     const press = async () => {
       if (act === "close" && !(await isSure(report))) return;
       try {
-        const done = await this.app.api.post(`${pathOf(report.round_id)}/${act}`, {}, ACT_MS);
+        const body = act === "close" ? { discard_unfinished: true } : {}; // the dialog said what is left out
+        const done = await this.app.api.post(`${pathOf(report.round_id)}/${act}`, body, ACT_MS);
         if (act === "close") this.app.say(words.closed(done.masks, done.images));
       } catch (error) {
         this.app.say(/** @type {Error} */ (error).message);

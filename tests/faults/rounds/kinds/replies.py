@@ -252,7 +252,7 @@ def review(site: Site, stage: Stage, submission_id: int) -> None:
 
 def close_over_http(site: Site, stage: Stage) -> None:
     """A lead closes the base round, again and again until that is answered."""
-    expect(stage, site.post("lea", f"/api/rounds/{stage.world.round_id}/close"))
+    expect(stage, site.post("lea", f"/api/rounds/{stage.world.round_id}/close", discard_unfinished=True))
 
 
 def expect(stage: Stage, answer: tuple[int, Any], *codes: str) -> bool:

@@ -208,9 +208,17 @@ def test_closing_a_round_takes_its_masks_into_the_dataset_once(
     server = replace(site.server, dataset=copy)
     own = Site(server=server, app=make_app(server))
     round_id, ann, lea = own.open_round(), own.logged_in("ann"), own.logged_in("lea")
+    assert error_of(lea.post(f"/api/rounds/{round_id}/close"), 409) == "round_unanswered"
     submitted(ann, "a", "b")
-    for _ in range(2):
-        closed = lea.post(f"/api/rounds/{round_id}/close").json()
+    (lease,) = claim(ann)
+    send(ann, lease["token"], add("c", 0))
+    refused = lea.post(f"/api/rounds/{round_id}/close", json={})
+    assert error_of(refused, 409) == "round_unfinished"
+    details = refused.json()["details"]
+    assert (details["held"], details["drafted_masks"], details["answers"]) == (1, 1, 1)
+    assert lea.get(f"/api/rounds/{round_id}").json()["state"] == "open"
+    for body in ({"discard_unfinished": True}, None):
+        closed = lea.post(f"/api/rounds/{round_id}/close", json=body).json()
         assert (closed["masks"], closed["images"]) == (2, 1)
     assert copy.query("SELECT count(*) AS masks FROM masks").to_pylist() == [{"masks": 2}]
     assert lea.get(f"/api/rounds/{round_id}").json()["state"] == "closed"
