@@ -150,6 +150,7 @@ class LeaseView(View):
     revision: int = Field(description="Revision of the annotator's line, on which the next operation is made.")
     reason: str = Field(description="Why a reviewer sent the task back; empty for a task that was not sent back.")
     fixes: int | None = Field(description="Submission that the holder fixes as a reviewer; null for a claimed task.")
+    is_reopened: bool = Field(description="Whether the holder has submitted the task; that counts until the next time.")
     image_url: str
     """Path of the image."""
     model_id: str = Field(description="Model that answers prompts in this task's round.")
@@ -171,6 +172,7 @@ class LeaseView(View):
             revision=lease.revision,
             reason=lease.reason,
             fixes=lease.fixes,
+            is_reopened=lease.is_reopened,
             image_url=f"/api/images/{task.image_id}",
             model_id=model_id,
             is_ready=is_ready,

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from storage.errors import Conflict, InvalidInput
-from storage.workspace import audit, leases, submissions
-from storage.workspace.columns import now, seconds_from_now
+from storage.workspace import audit, leases, lending, submissions
 from storage.workspace.database import Database
 from storage.workspace.fold import fix_payload
 from storage.workspace.lines import Line, state_of
@@ -46,16 +45,17 @@ class Fixes:
 
         Raises:
             NotFound: There is no such submission.
-            Conflict: Somebody else is fixing the submission now.
+            Conflict: Somebody else is fixing the submission now, or its annotator has opened it again.
             ValueError: The submission is the reviewer's own, no longer counts, or was fixed already; the reviewer
                 works on the same image as an annotator; or the round is no longer open.
         """
         token = secrets.token_urlsafe(24)
         with self._database.write() as connection:
             found = submissions.lock_for_review(connection, submission_id)
-            slot = _slot_of(connection, found)
+            lending.check_not_reopened(connection, found)
+            slot = lending.slot_of(connection, found)
             _check_reviewer(connection, found, reviewer)
-            held = _held_by(connection, slot)
+            held = lending.held_by(connection, slot)
             if held is not None and held["annotator"] != reviewer:
                 raise Conflict(f"submission {submission_id} is being fixed by {held['annotator']}; take another one")
             if held is None:
@@ -71,19 +71,10 @@ class Fixes:
         self, connection: Connection, found: Submission, slot: Mapping[str, Any], reviewer: str, token: str
     ) -> None:
         """Lend a slot that is done to a reviewer; it stays done and its annotator's."""
-        mine = (SLOTS.c.task_id == slot["task_id"]) & (SLOTS.c.slot == slot["slot"])
-        lent = {"token": token, "expires_at": seconds_from_now(self._lease_s)}
-        connection.execute(update(SLOTS).where(mine).values(**lent))
+        lending.lend(connection, slot, token, self._lease_s)
         leases.log_lease(connection, token, reviewer, found.task_id, slot["slot"], fixes=found.submission_id)
         # The task is not offered to a reviewer who has seen an annotator's masks of it.
         leases.set_assignment(connection, found.task_id, reviewer, state="submitted")
-
-
-def _slot_of(connection: Connection, found: Submission) -> Mapping[str, Any]:
-    """Read the slot whose work a submission is, locked already."""
-    lease = leases.lease_of(connection, submissions.token_of(connection, found.submission_id))
-    query = select(SLOTS).where(SLOTS.c.task_id == lease["task_id"], SLOTS.c.slot == lease["slot"])
-    return dict(connection.execute(query).mappings().one())
 
 
 def _check_reviewer(connection: Connection, found: Submission, reviewer: str) -> None:
@@ -97,14 +88,6 @@ def _check_reviewer(connection: Connection, found: Submission, reviewer: str) ->
     own = select(SLOTS.c.slot).where(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == reviewer)
     if connection.execute(own).first() is not None:
         raise InvalidInput(f"you work on the image of submission {found.submission_id} yourself; leave it to another")
-
-
-def _held_by(connection: Connection, slot: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Read the lease of a fix that somebody makes of a slot's work now; None without one."""
-    current = connection.execute(select(now())).scalar_one()
-    if slot["token"] is None or slot["expires_at"] < current:
-        return None
-    return leases.lease_of(connection, slot["token"])
 
 
 def _begin_line(connection: Connection, found: Submission, reviewer: str, token: str) -> None:

@@ -140,7 +140,7 @@ class Leases:
         Raises:
             NotFound: There is no such lease.
             StaleLease: The lease has ended.
-            ValueError: The reason is empty or too long, or the lease is that of a fix.
+            ValueError: The reason is empty or too long, or the lease is that of a fix or of a reopened submission.
         """
         if not reason.strip() or len(reason) > MAX_REASON or "\0" in reason:
             raise InvalidInput(f"reason for skipping: expected 1 to {MAX_REASON} characters, got {len(reason)}")
@@ -148,6 +148,8 @@ class Leases:
             row = require_current(connection, token)
             if row["fixes"] is not None:
                 raise InvalidInput("a reviewer who does not want to fix a submission hands it back; got a skip")
+            if connection.execute(select(SLOTS.c.done).where(SLOTS.c.token == token)).scalar_one():
+                raise InvalidInput("what was submitted before is handed back, which leaves it as it was; got a skip")
             end(connection, token, "skipped", free=True)
             set_assignment(connection, row["task_id"], row["annotator"], state="skipped", reason=reason)
 
@@ -338,7 +340,7 @@ def _lease_query() -> Select[Any]:
         select(
             TASKS,
             *(LEASES.c.token, LEASES.c.annotator, LEASES.c.granted_at, LEASES.c.fixes),
-            *(SLOTS.c.expires_at, ASSIGNMENTS.c.revision, ASSIGNMENTS.c.reason),
+            *(SLOTS.c.expires_at, SLOTS.c.done, ASSIGNMENTS.c.revision, ASSIGNMENTS.c.reason),
         )
         .select_from(LEASES)
         .join(SLOTS, SLOTS.c.token == LEASES.c.token)
@@ -360,4 +362,5 @@ def _lease(row: Mapping[Any, Any]) -> Lease:
         revision=row["revision"],
         reason=row["reason"],
         fixes=row["fixes"],
+        is_reopened=row["done"] and row["fixes"] is None,
     )

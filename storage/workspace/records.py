@@ -221,6 +221,8 @@ class Lease:
     """Reason why a reviewer sent the task back; empty for a task that was not sent back."""
     fixes: int | None
     """Submission that the holder fixes as a reviewer; None for a task that was claimed."""
+    is_reopened: bool
+    """Whether the holder has submitted the task before; that submission counts until the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +324,7 @@ class Submission:
     submitted_at: datetime
     """Time of submitting."""
     state: str
-    """State: submitted, accepted, sent_back or withdrawn."""
+    """State: submitted, accepted, sent_back or withdrawn (by a lead, or by the annotator's next submission)."""
     masks: int
     """Number of masks."""
     fixes: int | None

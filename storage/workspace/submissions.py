@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, select, update
 
 from storage.errors import InvalidInput, NotFound
-from storage.workspace import audit, leases
+from storage.workspace import audit, leases, lending
 from storage.workspace.columns import now, seconds_from_now
 from storage.workspace.database import Database
 from storage.workspace.lines import state_of
@@ -19,7 +19,7 @@ RESERVED_S = 24 * 3600
 QUESTIONS = ("mask_good", "nothing_missing")
 ANSWERS = ("yes", "no", "unsure")
 _MAX_NOTE = 2000
-_UNFINISHED = (RoundState.OPEN, RoundState.PAUSED)
+UNFINISHED = (RoundState.OPEN, RoundState.PAUSED)
 
 
 class StaleRevision(InvalidInput):
@@ -43,7 +43,8 @@ class Submissions:
     def submit(self, token: str, revision: int) -> Submission:
         """Finish a task: submit the newest revision of the lease's line, and end the lease.
 
-        A reviewer's fix is accepted with that, and takes the place of the submission that it fixes. Repeating this does
+        A reviewer's fix is accepted with that, and takes the place of the submission that it fixes. The submission of a
+        task that its annotator opened again takes the place of the earlier one, which is withdrawn. Repeating this does
         no harm: the same lease gives the same submission.
 
         Raises:
@@ -62,7 +63,7 @@ class Submissions:
             if earlier is not None:
                 return earlier
             task_id, annotator = lease["task_id"], lease["annotator"]
-            check_state(found, _UNFINISHED)
+            check_state(found, UNFINISHED)
             state = state_of(connection, task_id, annotator)
             if state.revision != revision:
                 raise StaleRevision(state.revision, revision)
@@ -75,6 +76,8 @@ class Submissions:
                 "masks": len(state.masks),
                 "fixes": lease["fixes"],
             }
+            if lease["fixes"] is None:
+                _supersede(connection, task_id, annotator)
             connection.execute(insert(SUBMISSIONS).values(submitted_at=now(), **row))
             leases.end(connection, token, "submitted", free=False)
             leases.set_assignment(connection, task_id, annotator, state="submitted")
@@ -98,23 +101,24 @@ class Submissions:
             query = query.where(TASKS.c.task_id == task_id)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(SUBMISSIONS.c.submission_id)).mappings().all()
-        return [_submission(row) for row in rows]
+        return [submission_from(row) for row in rows]
 
     def read_waiting(self, *, round_id: str | None = None) -> list[Submission]:
         """Read the submissions that a reviewer may accept, fix or send back, oldest first; of one round, or all.
 
-        Those of a round that is closed or cancelled wait no more, nor do those whose place a fix took.
+        Those of a round that is closed or cancelled wait no more, nor do those whose place a fix took, nor those that
+        their annotators have opened again.
         """
         query = (
             select(SUBMISSIONS)
             .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
             .join(ROUNDS, ROUNDS.c.round_id == TASKS.c.round_id)
-            .where(ROUNDS.c.state.in_(_UNFINISHED), SUBMISSIONS.c.state.in_(COUNTED))
+            .where(ROUNDS.c.state.in_(UNFINISHED), SUBMISSIONS.c.state.in_(COUNTED), ~lending.is_reopened())
             .order_by(SUBMISSIONS.c.submission_id)
         )
         query = query if round_id is None else query.where(ROUNDS.c.round_id == round_id)
         with self._database.read() as connection:
-            counted = [_submission(row) for row in connection.execute(query).mappings()]
+            counted = [submission_from(row) for row in connection.execute(query).mappings()]
         fixed = replaced_by_fixes(counted)
         return [each for each in counted if each.state == "submitted" and each.submission_id not in fixed]
 
@@ -123,11 +127,14 @@ class Submissions:
 
         Raises:
             NotFound: There is no such submission.
+            Conflict: Its annotator has opened it again.
             ValueError: It was sent back, withdrawn or fixed, or the round is no longer open.
         """
         with self._database.write() as connection:
-            if lock_for_review(connection, submission_id).state == "accepted":
+            found = lock_for_review(connection, submission_id)
+            if found.state == "accepted":
                 return
+            lending.check_not_reopened(connection, found)
             _set(connection, submission_id, "accepted")
             audit.record(connection, actor, "accept submission", f"submission {submission_id}")
 
@@ -136,12 +143,14 @@ class Submissions:
 
         Raises:
             NotFound: There is no such submission.
+            Conflict: Its annotator has opened it again.
             ValueError: It was sent back, withdrawn or fixed already, is itself a fix, or the round is no longer open.
         """
         with self._database.write() as connection:
             found = lock_for_review(connection, submission_id)
             if found.fixes is not None:
                 raise InvalidInput(f"submission {submission_id} is a fix by {found.annotator}; fix it instead")
+            lending.check_not_reopened(connection, found)
             _set(connection, submission_id, "sent_back")
             mine = and_(SLOTS.c.task_id == found.task_id, SLOTS.c.annotator == found.annotator)
             leases.end_on_slots(connection, mine, "sent_back")  # a fix in progress
@@ -161,14 +170,14 @@ class Submissions:
             ValueError: The round is closed or being closed: withdraw the masks from the dataset instead.
         """
         with self._database.write() as connection:
-            locked_round(connection, round_id, (*_UNFINISHED, RoundState.CANCELLED))  # which may be reopened
+            locked_round(connection, round_id, (*UNFINISHED, RoundState.CANCELLED))  # which may be reopened
             query = (
                 select(SUBMISSIONS)
                 .join(TASKS, TASKS.c.task_id == SUBMISSIONS.c.task_id)
                 .where(TASKS.c.round_id == round_id, SUBMISSIONS.c.state.in_(COUNTED))
                 .order_by(SUBMISSIONS.c.submission_id)
             )
-            counted = [_submission(row) for row in connection.execute(query).mappings()]
+            counted = [submission_from(row) for row in connection.execute(query).mappings()]
             found = _with_their_fixes(counted, annotator)
             for each in found:
                 _set(connection, each.submission_id, "withdrawn")
@@ -196,6 +205,7 @@ class Submissions:
 
         Raises:
             NotFound: There is no such submission.
+            Conflict: Its annotator has opened it again.
             ValueError: Question, answer or note is malformed, or the submission has no such mask.
         """
         if question not in QUESTIONS or answer not in ANSWERS:
@@ -209,6 +219,9 @@ class Submissions:
                 f"verdict {question!r}: mask_good names a mask, nothing_missing is about the whole image"
             )
         with self._database.write() as connection:
+            found = submission_of(connection, submission_id)
+            if found.state in COUNTED:
+                lending.check_not_reopened(connection, found)
             found = submission_of(connection, submission_id, lock=True)
             if mask:
                 state = state_of(connection, found.task_id, found.annotator, revision=found.revision)
@@ -272,7 +285,7 @@ def lock_for_review(connection: Connection, submission_id: int) -> Submission:
         ValueError: The submission was sent back, withdrawn or fixed, or the round is no longer open.
     """
     found_round = _lock_round_of(connection, submission_of(connection, submission_id).task_id)
-    leases.lock_slot(connection, leases.lease_of(connection, token_of(connection, submission_id)))
+    lending.slot_of(connection, submission_of(connection, submission_id))
     found = submission_of(connection, submission_id, lock=True)
     if found.state not in COUNTED:
         raise InvalidInput(f"submission {found.submission_id} is {found.state}; expected {' or '.join(COUNTED)}")
@@ -282,14 +295,17 @@ def lock_for_review(connection: Connection, submission_id: int) -> Submission:
         raise InvalidInput(
             f"{fix['annotator']} fixed submission {found.submission_id}; review submission {fix['submission_id']}"
         )
-    check_state(found_round, _UNFINISHED)
+    check_state(found_round, UNFINISHED)
     return found
 
 
-def token_of(connection: Connection, submission_id: int) -> str:
-    """Return the token of the lease that a submission was made with."""
-    query = select(SUBMISSIONS.c.token).where(SUBMISSIONS.c.submission_id == submission_id)
-    return str(connection.execute(query).scalar_one())
+def _supersede(connection: Connection, task_id: int, annotator: str) -> None:
+    """Withdraw the submission that an annotator's new one takes the place of, if there is one."""
+    own = and_(SUBMISSIONS.c.task_id == task_id, SUBMISSIONS.c.annotator == annotator, SUBMISSIONS.c.fixes.is_(None))
+    earlier = select(SUBMISSIONS.c.submission_id).where(own, SUBMISSIONS.c.state == "submitted")
+    for number in connection.execute(earlier).scalars().all():
+        _set(connection, number, "withdrawn")
+        audit.record(connection, annotator, "submit again", f"submission {number}")
 
 
 def replaced_by_fixes(found: Iterable[Submission]) -> dict[int, Submission]:
@@ -317,15 +333,16 @@ def submission_of(connection: Connection, submission_id: int, *, lock: bool = Fa
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise NotFound(f"submission {submission_id}: there is no such submission")
-    return _submission(row)
+    return submission_from(row)
 
 
 def _of_token(connection: Connection, token: str) -> Submission | None:
     row = connection.execute(select(SUBMISSIONS).where(SUBMISSIONS.c.token == token)).mappings().one_or_none()
-    return None if row is None else _submission(row)
+    return None if row is None else submission_from(row)
 
 
-def _submission(row: Any) -> Submission:
+def submission_from(row: Any) -> Submission:
+    """Make a submission of its row."""
     return Submission(**{name: row[name] for name in Submission.__dataclass_fields__})
 
 

@@ -3,7 +3,7 @@
     open round -> tasks with slots -> claim -> operations -> submit -> verdicts, fixes -> close
 
 `Workspace.open` gives the object; its parts have the methods: users, rounds, leases, operations, submissions, fixes,
-firings.
+reopenings, firings.
 """
 
 from pathlib import Path
@@ -18,6 +18,7 @@ from storage.workspace.leases import Leases
 from storage.workspace.migrate import migrate
 from storage.workspace.operations import Operations
 from storage.workspace.records import AuditEntry
+from storage.workspace.reopenings import Reopenings
 from storage.workspace.rounds import Rounds
 from storage.workspace.submissions import Submissions
 from storage.workspace.users import Users
@@ -42,6 +43,7 @@ class Workspace:
         self.operations = Operations(database, lease_s=lease_s)
         self.submissions = Submissions(database)
         self.fixes = Fixes(database, lease_s=lease_s)
+        self.reopenings = Reopenings(database, lease_s=lease_s)
         self.firings = Firings(database)
 
     @classmethod

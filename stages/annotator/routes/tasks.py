@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -15,12 +16,15 @@ from stages.annotator.schemas import (
     ShortText,
     TaskId,
     TaskStateView,
+    View,
 )
 from stages.annotator.server import TheServer
-from storage.workspace.records import Branch, Role, Submission
+from storage.workspace.records import Branch, Role, Submission, Task
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
+MAX_SUBMITTED = 30
+"""Largest number of submitted tasks that are offered to be opened again."""
 Name = Annotated[ShortText | None, Query(description="Annotator whose line is read; yourself if left out.")]
 BranchName = Annotated[ShortText | None, Query(description="Branch to read; the main line if left out.")]
 
@@ -50,6 +54,32 @@ class SubmitBody(TokenBody):
     """Token of a lease, and what is submitted."""
 
     revision: int = Field(ge=0, le=2**31 - 1, description="Newest revision of the annotator's line.")
+
+
+class SubmittedTask(View):
+    """A task that the annotator submitted and can open again."""
+
+    task_id: int
+    """Id of the task."""
+    round_id: str
+    """Id of the round."""
+    image_url: str
+    """Path of the image."""
+    masks: int
+    """Number of masks that were submitted."""
+    submitted_at: datetime
+    """Time of submitting."""
+
+    @classmethod
+    def of(cls, found: Submission, task: Task) -> SubmittedTask:
+        """Write a submitted task."""
+        return cls(
+            task_id=found.task_id,
+            round_id=task.round_id,
+            image_url=f"/api/images/{task.image_id}",
+            masks=found.masks,
+            submitted_at=found.submitted_at,
+        )
 
 
 @router.post("/tasks/claim")
@@ -93,6 +123,24 @@ def submit_task(body: SubmitBody, user: Annotator, server: TheServer) -> Submiss
     """Finish a task. Doing it again with the same lease gives the same submission."""
     server.check_lease(body.token, user)
     return server.workspace.submissions.submit(body.token, body.revision)
+
+
+@router.get("/tasks/submitted")
+def read_submitted_tasks(user: Annotator, server: TheServer) -> list[SubmittedTask]:
+    """Read the newest tasks that the annotator submitted and can open again, the newest first."""
+    workspace = server.workspace
+    found = workspace.reopenings.offered(user.name, newest=MAX_SUBMITTED)
+    tasks = [workspace.rounds.task(each.task_id) for each in found]
+    return [SubmittedTask.of(*pair) for pair in zip(found, tasks, strict=True)]
+
+
+@router.post("/tasks/{task_id}/reopen")
+def reopen_task(task_id: TaskId, user: Annotator, server: TheServer) -> LeaseView:
+    """Go on with a task that you submitted, until a reviewer judges it or its round closes.
+
+    The next submission takes the place of the earlier one; handing the lease back leaves that as it was.
+    """
+    return server.view_lease(server.workspace.reopenings.begin(task_id, annotator=user.name))
 
 
 @router.post("/tasks/release")
