@@ -4,7 +4,7 @@ open:   choose -> ask
 close:  collect -> (the round's report)
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -14,6 +14,7 @@ from stages.rounds.choose import ChosenImage
 from stages.rounds.close import ClosedRound
 from stages.rounds.close import close_round as close_stage_round
 from stages.rounds.open import RoundRequest, choose_for, make_tasks, open_round, until_free, with_guidelines
+from stages.rounds.requests import request_to_open
 from storage.dataset import Dataset
 from storage.workspace.records import ClientRequest, GivenMask, Round
 from storage.workspace.workspace import Workspace
@@ -45,7 +46,7 @@ def assisted_manual(dataset: str, workspace: str, request: RoundRequest, request
         RequestReused: Another request has the id.
         ValueError: The request is malformed, or no image is left.
     """
-    client_request = as_client_request(request, request_id)
+    client_request = request_to_open(request, request_id)
     earlier = find_opened(dataset, workspace, client_request)
     if earlier is not None:
         return earlier
@@ -55,11 +56,6 @@ def assisted_manual(dataset: str, workspace: str, request: RoundRequest, request
         return ask(dataset, workspace, with_guidelines(request, GUIDELINES), images, {}, client_request)
 
     return until_free(choose_and_ask)
-
-
-def as_client_request(request: RoundRequest, request_id: str | None) -> ClientRequest | None:
-    """Give a request its id, so that it is answered once; None without an id."""
-    return None if request_id is None else ClientRequest(request_id=request_id, content=asdict(request))
 
 
 @flow(name="close-round")

@@ -14,7 +14,7 @@ from prefect import flow
 
 from flows.config.serve import EnginePolicy, ServeSettings
 from flows.engine_state import MASKS, RETRAINING, count_accepted_masks, masks_at_last_retraining
-from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, retrain_with
+from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, open_once, retrain_with
 from flows.schedules.firing import Fired, fire
 from storage.dataset import Dataset
 from storage.workspace.records import RoundState
@@ -190,20 +190,14 @@ def _why_no_round(state: EngineState, policy: EnginePolicy) -> str:
 
 
 def _change_rounds(workspace: Workspace, settings: ServeSettings, chosen: NextStep, name: str) -> Mapping[str, Any]:
-    """Close a round, or open one under a name by which a second attempt finds it."""
-    from flows.assisted_manual import assisted_manual, close_round
-    from flows.semi_automatic import semi_automatic
+    """Close a round, or open one; a second attempt finds it."""
+    from flows.assisted_manual import close_round
     from stages.rounds.open import RoundRequest
 
     if chosen.step is Step.CLOSE:
         closed = close_round(settings.dataset, settings.workspace, chosen.round_id, discard_unfinished=False)
         return asdict(closed)
-    there = [each for each in workspace.rounds.read_all() if each.name == name]
-    if there:
-        return {"round_id": there[0].round_id, "reason": "it was open already"}
     request = RoundRequest(
         stage=str(chosen.step), images=settings.engine.images_per_round, prefill=settings.prefill.prefill, name=name
     )
-    if chosen.step is Step.SEMI_AUTOMATIC:
-        return asdict(semi_automatic(settings.dataset, settings.workspace, request))
-    return asdict(assisted_manual(settings.dataset, settings.workspace, request))
+    return open_once(workspace, settings, request, f"{chosen.step}:{name}")

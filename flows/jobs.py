@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import NAMESPACE_URL, uuid5
 
 from prefect import flow
 from pydantic import BeforeValidator
@@ -33,6 +34,9 @@ from flows.schedules.firing import Fired, fire, key_of_run
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stages.rounds.open import RoundRequest
 
 MADE_BY = "gigamask serve"
 """Who retrains and promotes, for the record."""
@@ -164,19 +168,33 @@ def mask_with(settings: ServeSettings) -> Mapping[str, Any]:
     return asdict(mask_dataset(config, only_unmasked=True))
 
 
-def _open_round(workspace: Workspace, settings: ServeSettings, key: str) -> Mapping[str, Any]:
-    """Open the round of a key, unless an attempt that was killed has opened it."""
+def open_once(workspace: Workspace, settings: ServeSettings, request: "RoundRequest", key: str) -> Mapping[str, Any]:
+    """Open a round for a key, unless an attempt that was killed has opened it, with these settings or earlier ones."""
+    from flows.assisted_manual import assisted_manual
     from flows.semi_automatic import semi_automatic
+    from stages.rounds.requests import request_to_open
+    from storage.workspace.requests import RequestReused
+
+    request_id = str(uuid5(NAMESPACE_URL, f"gigamask:round:{key}"))
+    try:
+        found = workspace.rounds.opened_by(request_to_open(request, request_id))
+        there = found.round_id if found else ""
+    except RequestReused as other:
+        there = other.round_id
+    if there:
+        return {"round_id": there, "reason": "it was open already"}
+    flow = semi_automatic if request.stage == "semi_automatic" else assisted_manual
+    return asdict(flow(settings.dataset, settings.workspace, request, request_id))
+
+
+def _open_round(workspace: Workspace, settings: ServeSettings, key: str) -> Mapping[str, Any]:
+    """Open the round of a tick."""
     from stages.rounds.open import RoundRequest
 
-    name = f"scheduled, {key}"
-    there = [each for each in workspace.rounds.read_all() if each.name == name]
-    if there:
-        return {"round_id": there[0].round_id, "reason": "it was open already"}
-    wanted = settings.prefill
+    wanted, name = settings.prefill, f"scheduled, {key}"
     request = RoundRequest(stage="semi_automatic", images=wanted.images, prefill=wanted.prefill, name=name)
     try:
-        return asdict(semi_automatic(settings.dataset, settings.workspace, request))
+        return open_once(workspace, settings, request, key)
     except InvalidInput as error:
         log(f"prefill: {error}")
         return {"round_id": "", "reason": str(error)}

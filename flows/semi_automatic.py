@@ -6,9 +6,10 @@ open:   choose -> prefill -> ask
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.assisted_manual import OpenedRound, as_client_request, ask, choose, find_opened
+from flows.assisted_manual import OpenedRound, ask, choose, find_opened
 from stages.rounds.choose import ChosenImage
 from stages.rounds.open import RoundRequest, until_free, with_guidelines
+from stages.rounds.requests import request_to_open
 from stages.semi_automatic.guidelines import GUIDELINES
 from stages.semi_automatic.prefill_round import prefill_round
 from storage.dataset import Dataset
@@ -23,7 +24,7 @@ def semi_automatic(dataset: str, workspace: str, request: RoundRequest, request_
         RequestReused: Another request has the id.
         ValueError: The request is malformed, or no image is left.
     """
-    client_request = as_client_request(request, request_id)
+    client_request = request_to_open(request, request_id)
     earlier = find_opened(dataset, workspace, client_request)
     if earlier is not None:
         return earlier

@@ -199,12 +199,12 @@ def round_extend(
     log(f"round extend: {round_id}, request {request_id}")
     from stages.rounds.choose import ChosenImage
     from stages.rounds.open import choose_for, make_tasks, request_of, until_free
+    from stages.rounds.requests import request_to_extend
     from stages.semi_automatic.prefill_round import prefill_round
     from storage.dataset import Dataset
-    from storage.workspace.records import ClientRequest
 
     data = Dataset.open(dataset)
-    client_request = ClientRequest(request_id=str(request_id), content={"images": images, "query": query or ""})
+    client_request = request_to_extend(str(request_id), images=images, query=query or "")
     with _open(dataset, workspace) as opened:
         added = opened.rounds.extended_by(round_id, client_request)
         if added is None:

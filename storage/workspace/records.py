@@ -142,6 +142,8 @@ class ClientRequest:
     """UUID that the client made, in lower case; the client sends a request again under the same id."""
     content: Mapping[str, Any]
     """Fields of the request, as JSON values; the same id with another content is refused."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Values of fields that are left out, so that leaving one out and giving its default are the same content."""
 
 
 @dataclass(frozen=True, kw_only=True)

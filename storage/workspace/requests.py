@@ -16,7 +16,16 @@ from storage.workspace.schema import REQUESTS
 
 
 class RequestReused(Conflict):
-    """Refusal of a request under an id that another request has."""
+    """Refusal of a request under an id that another request has.
+
+    Args:
+        message: What was got, and what to do.
+        round_id: Round that the other request opened or extended.
+    """
+
+    def __init__(self, message: str, round_id: str) -> None:
+        super().__init__(message)
+        self.round_id = round_id
 
 
 def find_request(
@@ -39,14 +48,16 @@ def find_request(
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    content = json.loads(json.dumps(dict(request.content)))
-    other = sorted(name for name in {*content, *row.content} if content.get(name) != row.content.get(name))
+    defaults = dict(request.defaults)
+    content, before = defaults | json.loads(json.dumps(dict(request.content))), defaults | row.content
+    other = sorted(name for name in {*content, *before} if content.get(name) != before.get(name))
     if row.action != action or (round_id is not None and row.round_id != round_id):
         other = [f"{action} {round_id or ''}".strip()]
     if other:
         raise RequestReused(
             f"request {request.request_id} was sent before, to {row.action} {row.round_id}, and now with another "
-            f"content ({', '.join(other)}); repeat a request as it was, or give a new one a new id"
+            f"content ({', '.join(other)}); repeat a request as it was, or give a new one a new id",
+            row.round_id,
         )
     return row
 

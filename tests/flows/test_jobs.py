@@ -1,12 +1,17 @@
 """What is due, from a real dataset and workspace."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prefect.testing.utilities import prefect_test_harness
 
+from flows.config.serve import ServeSettings
 from flows.engine_state import RETRAINING, count_accepted_masks, count_free, find_due_masks, masks_at_last_retraining
+from flows.jobs import open_once
 from stages.rounds.close import close_round
+from stages.rounds.open import RoundRequest
 from storage.dataset import Dataset
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
@@ -76,3 +81,18 @@ def test_tasks_that_everybody_skipped_are_not_free(dataset: Dataset, workspace: 
     (lease,) = workspace.leases.claim("ann")
     workspace.leases.skip(lease.token, "too dark")
     assert count_free(workspace) == 2
+
+
+def test_a_round_is_opened_once_for_a_key_also_where_its_settings_have_changed(
+    dataset: Dataset, workspace: Workspace
+) -> None:
+    dataset.fold()
+    settings = ServeSettings(dataset=dataset.uri, workspace=workspace.database.place)
+    request = RoundRequest(stage="assisted_manual", images=2, name="monday")
+    with prefect_test_harness(server_startup_timeout=600):
+        first = open_once(workspace, settings, request, "cron:monday")
+        again = [open_once(workspace, settings, each, "cron:monday") for each in (request, replace(request, images=5))]
+        other = open_once(workspace, settings, request, "cron:tuesday")
+    assert (first["images"], other["images"]) == (2, 2)
+    assert again == [{"round_id": first["round_id"], "reason": "it was open already"}] * 2
+    assert len(workspace.rounds.read_all()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -23,10 +24,11 @@ from stages.rounds.open import (
     with_guidelines,
 )
 from stages.rounds.quality import RoundReport, report_round
+from stages.rounds.requests import DEFAULT_IMAGES, request_to_extend, request_to_open
 from stages.semi_automatic import guidelines as semi_automatic
 from stages.semi_automatic.prefill_round import prefill_round
 from storage.errors import InvalidInput
-from storage.workspace.records import ClientRequest, Round, TaskSpec
+from storage.workspace.records import Round, TaskSpec
 
 router = APIRouter(prefix="/api/rounds", tags=["rounds"])
 
@@ -49,13 +51,10 @@ class RequestBody(Body):
         ),
     )
 
-    def as_client_request(self) -> ClientRequest | None:
-        """Return the id with what was asked for; None without an id."""
-        if self.request_id is None:
-            return None
-        # Without defaults: a field that a later version adds does not make an earlier request another one.
-        content = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
-        return ClientRequest(request_id=str(self.request_id), content=content)
+    @property
+    def id_text(self) -> str | None:
+        """The id as text; None without an id."""
+        return None if self.request_id is None else str(self.request_id)
 
 
 class OpenBody(RequestBody):
@@ -67,7 +66,7 @@ class OpenBody(RequestBody):
     name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
     """Name for people; empty for none."""
     guidelines: LongText = Field(default="", description="Text that annotators are shown; the stage's own if empty.")
-    images: int = Field(default=100, ge=1, le=MAX_IMAGES)
+    images: int = Field(default=DEFAULT_IMAGES, ge=1, le=MAX_IMAGES)
     """Largest number of images."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of what is random: the order, and which images are overlapped."""
@@ -116,7 +115,7 @@ def read_round(round_id: RoundId, user: Annotator, server: TheServer) -> RoundVi
 @router.post("")
 def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
     """Open a round; a request that comes again under its id gets the round that it opened."""
-    client_request = body.as_client_request()
+    client_request = request_to_open(_asked(body), body.id_text)
     found = server.workspace.rounds.opened_by(client_request)
     if found is None:
         request = _request(server, body)
@@ -137,7 +136,7 @@ def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
 @router.post("/{round_id}/extend")
 def extend_round(round_id: RoundId, body: ExtendBody, user: Lead, server: TheServer) -> RoundView:
     """Add images to a round; a request that comes again under its id adds none."""
-    client_request = body.as_client_request()
+    client_request = request_to_extend(body.id_text, images=body.images)
     rounds = server.workspace.rounds
     if rounds.extended_by(round_id, client_request) is None:
         request = request_of(rounds.get(round_id), images=body.images)
@@ -197,11 +196,16 @@ def _view(server: Server, round_id: str) -> RoundView:
     return RoundView.of(rounds.get(round_id), rounds.progress(round_id))
 
 
+def _asked(body: OpenBody) -> RoundRequest:
+    """Write what a client asked for as a round; an empty model is the server's default."""
+    wanted = body.model_dump(exclude={"request_id"})
+    return RoundRequest(**{**wanted, "model": body.model or "", "prefill": PREFILL})
+
+
 def _request(server: Server, body: OpenBody) -> RoundRequest:
     """Make the request of a round of what a client sent."""
     model = server.sessions.models.name_for_round(body.model)
-    wanted = body.model_dump(exclude={"request_id"})
-    request = RoundRequest(**{**wanted, "model": model, "prefill": PREFILL})
+    request = replace(_asked(body), model=model)
     guidelines = assisted_manual.GUIDELINES if body.stage == "assisted_manual" else semi_automatic.GUIDELINES
     return with_guidelines(request, guidelines)
 

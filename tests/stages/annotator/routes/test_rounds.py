@@ -11,6 +11,8 @@ from fastapi.testclient import TestClient
 
 from stages.annotator.app import make_app
 from stages.annotator.sessions import Sessions
+from stages.rounds.open import RoundRequest
+from stages.rounds.requests import request_to_extend, request_to_open
 from storage.dataset import Dataset
 from tests.stages.annotator.in_process import Site, error_of
 from tests.stages.annotator.routes.test_tasks import add, claim, send
@@ -46,6 +48,14 @@ def test_a_request_whose_reply_was_lost_opens_and_extends_one_round(site: Site, 
     more = {"images": 1, "request_id": str(uuid.uuid4())}
     assert [lea.post(f"/api/rounds/{round_id}/extend", json=more).json()["tasks"] for _ in range(3)] == [3, 3, 3]
     assert [each.round_id for each in site.server.workspace.rounds.read_all()] == [round_id]
+
+    # By the command it is the same request
+    asked = RoundRequest(stage="assisted_manual", images=2, name="pilot")
+    found = site.server.workspace.rounds.opened_by(request_to_open(asked, body["request_id"]))
+    assert found is not None
+    assert found.round_id == round_id
+    by_command = request_to_extend(more["request_id"], images=1)
+    assert site.server.workspace.rounds.extended_by(round_id, by_command) == 1
 
     # The same id for something else is one clear error
     for path, other in (
