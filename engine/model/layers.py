@@ -16,9 +16,9 @@ class LayerNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(features_BCHW, dim=1, correction=0, keepdim=True)
-        normed = (features_BCHW - mean) * torch.rsqrt(variance + 1e-6)
-        return normed * self.weight[:, None, None] + self.bias[:, None, None]
+        features_BHWC = features_BCHW.permute(0, 2, 3, 1)
+        normed_BHWC = F.layer_norm(features_BHWC, self.weight.shape, self.weight, self.bias, 1e-6)
+        return normed_BHWC.permute(0, 3, 1, 2)
 
 
 class TransformerMlp(nn.Module):
