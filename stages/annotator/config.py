@@ -21,8 +21,9 @@ class SessionsConfig:
     """Number of threads that decode prompts; each batch is decoded by one of them."""
     max_batch: int = 16
     """Largest number of prompts decoded together."""
-    max_wait_ms: float = 3.0
-    """Longest time that a prompt waits for others to join its batch, in milliseconds."""
+    max_wait_ms: float = 0.0
+    """Longest time that a prompt waits for others to join its batch, in milliseconds; those that wait already join it
+    anyway."""
     max_waiting: int = 64
     """Largest number of prompts that wait to be decoded; further ones are refused as busy."""
     max_preparing: int = 256

@@ -1,7 +1,7 @@
 """The decoding threads: prompts of all annotators wait in one bounded queue and are decoded in small batches.
 
-A prompt waits at most a few milliseconds for others. A full queue refuses further prompts at once, because an answer
-that comes seconds late is worth less than a clear "busy".
+A batch takes the prompts that wait when a thread is free, so batches grow with the load. A full queue refuses further
+prompts at once, because an answer that comes seconds late is worth less than a clear "busy".
 """
 
 from __future__ import annotations
