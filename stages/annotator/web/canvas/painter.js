@@ -19,6 +19,7 @@
  * @property {{x: number, y: number} | null} cursor Place of the keyboard's cursor.
  */
 
+import { sampled } from "../masks/bitmap.js";
 import { outlineOf } from "../masks/drawing.js";
 import { Labels } from "./labels.js";
 import { View } from "./view.js";
@@ -99,21 +100,27 @@ export class Painter {
   }
 
   /**
-   * Draw the pixels of a mask as the picture has them, with an outline; for previews.
+   * Draw the pixels of a mask as the picture has them, with an outline, no finer than the context shows; for small pictures.
    * @param {CanvasRenderingContext2D} context Its transform takes image pixels.
    * @param {Bitmap} bitmap
    */
   cutOut(context, bitmap) {
-    const { outline, fill } = shapeOf(bitmap);
-    const piece = new OffscreenCanvas(fill.width, fill.height);
+    const scale = context.getTransform().a;
+    const step = Math.max(1, Math.floor(1 / scale));
+    const shape = sampled(bitmap, step);
+    const piece = fillOf(shape);
     const onPiece = /** @type {OffscreenCanvasRenderingContext2D} */ (piece.getContext("2d"));
-    onPiece.drawImage(fill, 0, 0);
     onPiece.globalCompositeOperation = "source-in";
-    onPiece.drawImage(/** @type {ImageBitmap} */ (this.picture.sizes.get(1)), -bitmap.x0, -bitmap.y0);
-    context.drawImage(piece, bitmap.x0, bitmap.y0);
-    context.lineWidth = 3 / context.getTransform().a;
+    const { picture } = this;
+    const size = [picture.width / step, picture.height / step];
+    onPiece.drawImage(picture.bitmap(scale, () => undefined), -shape.x0, -shape.y0, size[0], size[1]);
+    context.save();
+    context.scale(step, step);
+    context.drawImage(piece, shape.x0, shape.y0);
+    context.lineWidth = 3 / (scale * step);
     context.strokeStyle = DRAFT;
-    context.stroke(outline);
+    context.stroke(outlineOf(shape));
+    context.restore();
   }
 
   #drawMasks() {
@@ -282,6 +289,13 @@ function deviceSize(length, measured) {
 function shapeOf(bitmap) {
   let shape = shapes.get(bitmap);
   if (shape) return shape;
+  shape = { outline: outlineOf(bitmap), fill: fillOf(bitmap) };
+  shapes.set(bitmap, shape);
+  return shape;
+}
+
+/** The pixels of a mask in one colour. @param {Bitmap} bitmap */
+function fillOf(bitmap) {
   const [width, height] = [bitmap.x1 - bitmap.x0, bitmap.y1 - bitmap.y0];
   const fill = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
   if (bitmap.area) {
@@ -290,7 +304,5 @@ function shapeOf(bitmap) {
     for (let at = 0; at < pixels.length; at++) if (bitmap.bits[at]) pixels[at] = 0xff3fd2ff;
     fill.getContext("2d")?.putImageData(picture, 0, 0);
   }
-  shape = { outline: outlineOf(bitmap), fill };
-  shapes.set(bitmap, shape);
-  return shape;
+  return fill;
 }

@@ -139,6 +139,27 @@ export function around(one, other) {
 }
 
 /**
+ * Sample a mask coarsely: every `step`-th pixel in both directions, as a bitmap in units of `step` pixels.
+ * @param {Bitmap} bitmap
+ * @param {number} step At least 1.
+ * @returns {Bitmap}
+ */
+export function sampled({ x0, y0, x1, y1, bits }, step) {
+  const box = { x0: Math.floor(x0 / step), y0: Math.floor(y0 / step), x1: Math.ceil(x1 / step), y1: Math.ceil(y1 / step) };
+  const width = box.x1 - box.x0;
+  const few = new Uint8Array(width * (box.y1 - box.y0));
+  const middle = step >> 1;
+  let area = 0;
+  for (let y = box.y0, to = 0; y < box.y1; y++) {
+    const from = (Math.min(y1 - 1, Math.max(y0, y * step + middle)) - y0) * (x1 - x0) - x0;
+    for (let x = box.x0; x < box.x1; x++, to++) {
+      area += few[to] = bits[from + Math.min(x1 - 1, Math.max(x0, x * step + middle))];
+    }
+  }
+  return { ...box, bits: few, area };
+}
+
+/**
  * Join masks into one.
  * @param {Bitmap[]} bitmaps
  * @returns {Bitmap}

@@ -111,25 +111,32 @@ export function fillPolygon(corners, [height, width]) {
 export function outlineOf({ x0, y0, x1, y1, bits }) {
   const path = new Path2D();
   const [width, height] = [x1 - x0, y1 - y0];
-  /** @param {number} x @param {number} y */
-  const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : bits[y * width + x]);
+  const none = new Uint8Array(width);
+  const open = new Int32Array(width + 1).fill(-1); // row in which the vertical edge at each column began
+  /** @type {Uint8Array} */
+  let above = none;
   for (let y = 0; y <= height; y++) {
+    const row = y < height ? bits.subarray(y * width, (y + 1) * width) : none;
     for (let x = 0; x < width; x++) {
-      if (at(x, y) === at(x, y - 1)) continue;
+      if (row[x] === above[x]) continue;
       const start = x;
-      while (x + 1 < width && at(x + 1, y) !== at(x + 1, y - 1)) x++;
+      while (x + 1 < width && row[x + 1] !== above[x + 1]) x++;
       path.moveTo(x0 + start, y0 + y);
       path.lineTo(x0 + x + 1, y0 + y);
     }
-  }
-  for (let x = 0; x <= width; x++) {
-    for (let y = 0; y < height; y++) {
-      if (at(x, y) === at(x - 1, y)) continue;
-      const start = y;
-      while (y + 1 < height && at(x, y + 1) !== at(x - 1, y + 1)) y++;
-      path.moveTo(x0 + x, y0 + start);
-      path.lineTo(x0 + x, y0 + y + 1);
+    for (let x = 0, before = 0; x <= width; x++) {
+      const here = x < width ? row[x] : 0;
+      const isEdge = here !== before;
+      before = here;
+      if (isEdge === open[x] >= 0) continue;
+      if (isEdge) open[x] = y;
+      else {
+        path.moveTo(x0 + x, y0 + open[x]);
+        path.lineTo(x0 + x, y0 + y);
+        open[x] = -1;
+      }
     }
+    above = row;
   }
   return path;
 }
