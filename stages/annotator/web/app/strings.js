@@ -37,6 +37,13 @@ export const text = {
     loading: "Fetching the next picture",
     none: "Nothing is left to annotate",
     noneHint: "All images are done, skipped by you, or with other people. New ones appear when a round is opened.",
+    noneMasks: "What you submitted is kept. It comes into the dataset when the lead closes the round.",
+    noneLead: "What was submitted is kept. It comes into the dataset when you close the round; until then it can be changed.",
+    noBack: "None of your submitted pictures can be opened again: a reviewer has judged them, or their round has ended.",
+    reopened: "You have submitted this picture before. That counts until you submit it again.",
+    leave: "Leave as submitted",
+    leaveFix: "Leave as it was",
+    leaveHint: "Go on without submitting; what was submitted before counts",
     offlineNone: "The server does not answer, and this browser holds no task. The page tries again by itself.",
     tryAgain: "Look again",
     submit: "Submit",
@@ -199,6 +206,7 @@ export const text = {
       stronger: "Stronger masks",
       submit: "Submit and next",
       skip: "Skip with a reason",
+      back: "Back to the picture submitted before",
       help: "This list",
     },
     close: "Close",
@@ -239,6 +247,13 @@ export const text = {
     gone: "Somebody else has this picture now. What you did on it is stored, and the lead can merge it.",
     next: "Next picture",
     merged: "Your choice is on the server",
+  },
+
+  submitted: {
+    title: "Your submitted pictures",
+    hint: "Each can be opened again until a reviewer judges it or its round is closed.",
+    open: (/** @type {number} */ task) => `Open picture ${task} again`,
+    masks: (/** @type {number} */ count, /** @type {string} */ time) => `${count} ${count === 1 ? "mask" : "masks"} · ${time}`,
   },
 
   rounds: {
@@ -306,11 +321,16 @@ export const text = {
     pause: "Pause",
     reopen: "Open again",
     close: "Close …",
+    closeRound: "Close the round …",
     closeTitle: (/** @type {string} */ name) => `Close ${name}?`,
     closeHint: "The submitted masks go into the dataset, and the round ends. This cannot be undone here.",
     closeEarly: (/** @type {number} */ open, /** @type {number} */ leased) =>
       `${open} pictures are not done${leased ? `, ${leased} of them in work` : ""}. They are left out.`,
     closeKeep: "Keep it open",
+    unfinished: "People are at work on this round",
+    unfinishedHint: (/** @type {number} */ held, /** @type {number} */ drafted) =>
+      `Pictures held now: ${held}. Masks that were made and not submitted: ${drafted}. Closing leaves them out of the dataset.`,
+    closeWithout: "Close without them",
     closed: (/** @type {number} */ masks, /** @type {number} */ images) => `Closed: ${masks} masks on ${images} images went into the dataset.`,
     updated: "updates every 5 seconds",
     needed: "This page is for leads.",

@@ -1,7 +1,8 @@
 /** The lead's page: how each round goes as it goes, and what a lead does about it. */
 
-import { h, openDialog } from "../app/dom.js";
+import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
+import { closeRound } from "./closing.js";
 import { openLateWork } from "./late.js";
 import { progress } from "./rounds.js";
 
@@ -29,8 +30,6 @@ import { progress } from "./rounds.js";
  */
 
 const EVERY_MS = 5000;
-/** Longest time to pause, reopen or close a round, in milliseconds. */
-const ACT_MS = 600_000;
 const words = text.lead;
 
 /** @type {(root: HTMLElement, app: import("../app/main.js").App) => Promise<() => unknown>} */
@@ -112,11 +111,9 @@ class Lead {
   /** @param {Report} report @param {string} label @param {"pause" | "reopen" | "close"} act */
   #button(report, label, act) {
     const press = async () => {
-      if (act === "close" && !(await isSure(report))) return;
       try {
-        const body = act === "close" ? { discard_unfinished: true } : {}; // the dialog said what is left out
-        const done = await this.app.api.post(`${pathOf(report.round_id)}/${act}`, body, ACT_MS);
-        if (act === "close") this.app.say(words.closed(done.masks, done.images));
+        if (act === "close") await closeRound(this.app, report);
+        else await this.app.api.post(`${pathOf(report.round_id)}/${act}`);
       } catch (error) {
         this.app.say(/** @type {Error} */ (error).message);
       }
@@ -129,16 +126,6 @@ class Lead {
 /** @param {string} roundId */
 function pathOf(roundId) {
   return `/api/rounds/${encodeURIComponent(roundId)}`;
-}
-
-/** Ask whether a round is to be closed. @param {Report} report */
-async function isSure({ name, round_id, progress: { slots, done, leased } }) {
-  const answer = await openDialog(words.closeTitle(name || round_id), [
-    h("p", {}, words.closeHint),
-    done < slots && h("p", {}, words.closeEarly(slots - done, leased)),
-    h("div.buttons", {}, h("button", { value: "" }, words.closeKeep), h("button.primary", { value: "close" }, words.close)),
-  ]);
-  return answer === "close";
 }
 
 /** @param {Report} report */

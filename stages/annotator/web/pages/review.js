@@ -1,5 +1,6 @@
 /** Review: one question at a time, one key each. */
 
+import { ApiError } from "../app/api.js";
 import { h, openDialog } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { Picture } from "../canvas/picture.js";
@@ -105,8 +106,11 @@ class Review {
     try {
       await this.app.api.post("/api/reviews/verdicts", body);
     } catch (error) {
+      this.app.say(/** @type {Error} */ (error).message);
+      // Its annotator has opened the picture again: it comes back when that is submitted
+      if (error instanceof ApiError && error.code === "conflict") return this.ask(this.question);
       this.items.unshift(item);
-      return this.app.say(/** @type {Error} */ (error).message);
+      return;
     }
     this.past.push({ ...item, question: this.question });
     await this.#go();

@@ -2,16 +2,19 @@
 
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
+import { listSubmitted } from "./submitted.js";
 
 /** @type {(root: HTMLElement, app: import("../app/main.js").App) => Promise<() => unknown>} */
 export async function openPage(root, app) {
-  const rounds = (await app.api.get("/api/rounds")).reverse();
+  const [rounds, submitted] = await Promise.all([app.api.get("/api/rounds"), listSubmitted(app.api)]);
+  rounds.reverse();
   root.replaceChildren(
     h(
       "div.sheet",
       {},
       h("h1", {}, text.rounds.title),
       rounds.length ? h("ul.rounds", {}, ...rounds.map(card)) : h("p.quiet", {}, text.rounds.none),
+      submitted,
     ),
   );
   return () => undefined;

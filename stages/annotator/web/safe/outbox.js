@@ -165,6 +165,7 @@ export class Outbox extends EventTarget {
     const token = (await this.store.tokenOf(taskId)) || lease.token;
     const post = async () => {
       if ("skip" in leaving) await this.api.post("/api/tasks/skip", { token, reason: leaving.skip });
+      if ("handBack" in leaving) await this.api.post("/api/tasks/hand-back", { token });
       const done = "submit" in leaving ? await this.api.post("/api/tasks/submit", { token, revision: leaving.submit }) : null;
       await this.store.forget(taskId);
       this.#tell("left", { task_id: taskId, submission: done });

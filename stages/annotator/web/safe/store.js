@@ -16,7 +16,7 @@
  * @property {string} kind
  * @property {any} payload
  * @property {string} client_time
- * @typedef {{submit: number} | {skip: string}} Leaving Revision to submit, or reason to skip.
+ * @typedef {{submit: number} | {skip: string} | {handBack: true}} Leaving Revision to submit, reason to skip, or neither.
  * @typedef {object} KeptTask What is needed to work on a task without the server.
  * @property {number} task_id
  * @property {any} lease

@@ -79,6 +79,7 @@ const ACTS = {
   stronger: (bench) => bench.style({ opacity: Math.min(0.9, settings.opacity + 0.1) }),
   submit: (bench) => bench.parts.submit(),
   skip: (bench) => bench.parts.skip(),
+  back: (bench) => bench.parts.back?.(),
   help: (bench) => showKeys().then(() => bench.refresh()),
 };
 

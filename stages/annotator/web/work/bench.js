@@ -45,7 +45,7 @@ export class Bench {
    * @param {HTMLElement} root
    * @param {Task} task
    * @param {import("../canvas/picture.js").Picture} picture
-   * @param {{api: import("../app/api.js").Api, guidelines: string, say: (message: string) => void, submit: () => void, skip: () => void}} parts
+   * @param {{api: import("../app/api.js").Api, guidelines: string, say: (message: string) => void, submit: () => void, skip: () => void, back?: () => void}} parts
    */
   constructor(root, task, picture, parts) {
     this.task = task;

@@ -60,6 +60,7 @@ export const SHORTCUTS = [
   { group: "view", keys: ["."], act: "stronger" },
   { group: "task", keys: ["Ctrl+Enter"], act: "submit" },
   { group: "task", keys: ["Ctrl+Shift+S"], act: "skip" },
+  { group: "task", keys: ["Ctrl+Shift+Enter"], act: "back" },
   { group: "task", keys: ["?"], act: "help", isFixed: true },
 ];
 

@@ -28,7 +28,7 @@ class Memory extends EventTarget {
  */
 export function taskInMemory({ image_id, width, height, model_id }, given = [], operations = []) {
   const memory = new Memory();
-  const lease = { token: "", task_id: 0, round_id: "", image_id, height, width, image_url: `/api/images/${image_id}`, model_id, expires_at: "", fixes: null };
+  const lease = { token: "", task_id: 0, round_id: "", image_id, height, width, image_url: `/api/images/${image_id}`, model_id, expires_at: "", fixes: null, is_reopened: false };
   return new Task(lease, { given, operations: [...operations] }, { store: memory, outbox: memory });
 }
 

@@ -68,6 +68,17 @@ export class Queue {
     }
   }
 
+  /**
+   * Open a task again that this annotator submitted.
+   * @param {number} taskId
+   * @returns {Promise<Ready | null>}
+   */
+  async reopen(taskId) {
+    await this.outbox.flush(); // it may be submitted here alone
+    await this.api.post(`/api/tasks/${taskId}/reopen`);
+    return this.again(taskId);
+  }
+
   /** Claim as many tasks as may be held, and fetch them. */
   async fetchAhead() {
     await this.#claim();

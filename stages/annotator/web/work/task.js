@@ -13,6 +13,7 @@
  * @property {string} image_url
  * @property {string} model_id
  * @property {string} expires_at
+ * @property {boolean} is_reopened Whether it was submitted before, which counts until the next time.
  * @property {number | null} fixes Submission that a reviewer fixes; null for an annotator's own work.
  * @typedef {{given: TaskMask[], operations: import("../masks/fold.js").FoldedOperation[]}} ServerLine
  * @typedef {Pick<import("../safe/store.js").Store, "saveDraft" | "draftOf" | "operationsOf">} Store

@@ -6,11 +6,13 @@
  */
 
 import { ApiError } from "../app/api.js";
-import { h, openDialog } from "../app/dom.js";
+import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { originOf } from "../masks/palette.js";
 import { holdTask } from "../safe/owner.js";
+import { askReason, keepsUndecided } from "./asking.js";
 import { Bench } from "./bench.js";
+import { showFinished } from "./finished.js";
 import { actsFor, compare } from "./merging.js";
 import { Queue } from "./queue.js";
 import { Task } from "./task.js";
@@ -21,7 +23,9 @@ const RETRY_MS = 3000;
 /** @type {(root: HTMLElement, app: App) => Promise<() => unknown>} */
 export async function openPage(root, app) {
   const work = new Work(root, app);
-  await work.next(Number(location.hash.split("/")[1]));
+  const [, taskId, again] = location.hash.split("/");
+  if (again) await work.reopen(Number(taskId));
+  else await work.next(Number(taskId));
   return () => work.close();
 }
 
@@ -69,11 +73,39 @@ class Work {
       const ready = (taskId && (await this.queue.again(taskId))) || (await this.queue.next());
       if (ready) return await this.#open(ready);
       this.app.bar.title.textContent = "";
-      this.#notice(text.task.none, text.task.noneHint, [text.task.tryAgain, () => this.next()]);
+      const notice = this.#notice(text.task.none, text.task.noneHint, [text.task.tryAgain, () => this.next()]);
+      await showFinished(notice, this.app, () => this.next());
     } catch (error) {
       this.#failed(/** @type {Error} */ (error));
     } finally {
       clearTimeout(loading);
+    }
+  }
+
+  /** Open a task again that was submitted; where that cannot be, the next one. @param {number} taskId */
+  async reopen(taskId) {
+    await this.#leave();
+    try {
+      const ready = await this.queue.reopen(taskId);
+      if (ready) return await this.#open(ready);
+    } catch (error) {
+      this.app.say(/** @type {Error} */ (error).message);
+    }
+    await this.next();
+  }
+
+  /** Go back to the picture that was submitted before the one at work. */
+  async #back() {
+    const { outbox, api, say } = this.app;
+    const here = this.bench?.task.lease.task_id;
+    try {
+      await outbox.flush();
+      const tasks = await api.get("/api/tasks/submitted");
+      const at = tasks.findIndex((/** @type {{task_id: number}} */ each) => each.task_id === here);
+      if (tasks[at + 1]) location.hash = `#work/${tasks[at + 1].task_id}/again`;
+      else say(text.task.noBack);
+    } catch (error) {
+      say(/** @type {Error} */ (error).message);
     }
   }
 
@@ -97,7 +129,9 @@ class Work {
       say: app.say,
       submit: () => void this.#submit(),
       skip: () => void this.#skip(),
+      back: () => void this.#back(),
     });
+    if (task.lease.is_reopened) app.say(text.task.reopened);
     void this.#showProgress(round);
     this.#showActions();
     document.documentElement.dataset.task = String(task_id);
@@ -118,8 +152,11 @@ class Work {
   #showActions() {
     const button = (/** @type {string} */ name, /** @type {string} */ label, /** @type {string} */ key, /** @type {string} */ hint) =>
       h(name, { type: "button", title: hint, onclick: () => this.bench?.run(key) }, label);
+    const { is_reopened, fixes } = /** @type {Bench} */ (this.bench).task.lease;
     this.app.bar.actions.replaceChildren(
-      button("button", text.task.skip, "skip", `${text.task.skipTitle} (Ctrl Shift S)`),
+      is_reopened || fixes !== null
+        ? button("button", is_reopened ? text.task.leave : text.task.leaveFix, "skip", `${text.task.leaveHint} (Ctrl Shift S)`)
+        : button("button", text.task.skip, "skip", `${text.task.skipTitle} (Ctrl Shift S)`),
       button("button.primary", text.task.submit, "submit", `${text.task.submitHint} (Ctrl Enter)`),
     );
   }
@@ -157,11 +194,12 @@ class Work {
   async #skip() {
     const bench = this.bench;
     if (!bench) return;
-    const reason = await askReason();
-    if (!reason) return bench.painter.canvas.focus();
     const { lease } = bench.task;
+    const isSubmitted = lease.is_reopened || lease.fixes !== null; // and stays as it was
+    const reason = isSubmitted ? "" : await askReason();
+    if (!isSubmitted && !reason) return bench.painter.canvas.focus();
     await this.#leave();
-    await this.queue.leave(lease, { skip: reason });
+    await this.queue.leave(lease, isSubmitted ? { handBack: true } : { skip: reason });
     await this.next();
   }
 
@@ -299,39 +337,9 @@ class Work {
    */
   #notice(title, hint, action) {
     const button = action && h("button.primary", { type: "button", onclick: action[1] }, action[0]);
-    this.root.replaceChildren(h("section.notice", {}, h("h1", {}, title), h("p", {}, hint), button));
+    const notice = h("section.notice", {}, h("h1", {}, title), h("p", {}, hint), button);
+    this.root.replaceChildren(notice);
     button?.focus();
+    return notice;
   }
-}
-
-/** Ask whether prefilled masks that nobody decided on are to be submitted. @param {number} count */
-async function keepsUndecided(count) {
-  const answer = await openDialog(text.task.undecided(count), [
-    h("p", {}, text.task.undecidedHint),
-    h(
-      "div.buttons",
-      {},
-      h("button", { value: "" }, text.task.lookAtThem(count)),
-      h("button.primary", { value: "keep", autofocus: true }, text.task.keepThem(count)),
-    ),
-  ]);
-  return answer === "keep";
-}
-
-/** Ask why a task is skipped. @returns {Promise<string>} Empty for not at all. */
-async function askReason() {
-  const other = h("input", { type: "text", maxlength: 500, "aria-label": text.task.skipOther, placeholder: text.task.skipOther });
-  const skip = h("button", { value: "other" }, text.task.skip);
-  const reasons = text.task.skipReasons.map((reason) => h("button", { value: reason }, reason));
-  other.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    if (event.key !== "Enter" || event.isComposing) return;
-    event.preventDefault(); // Enter would press the first button of the form
-    skip.click();
-  });
-  const chosen = await openDialog(text.task.skipTitle, [
-    h("div.reasons", {}, ...reasons),
-    h("div.row", {}, other, skip),
-    h("div.buttons", {}, h("button", { value: "" }, text.task.skipKeep)),
-  ]);
-  return chosen === "other" ? other.value.trim() || text.task.skipOther : chosen;
 }

@@ -123,6 +123,30 @@ def test_a_lead_pauses_reopens_and_closes_a_round(site: PageSite, person: Make) 
         assert workspace.rounds.get(round_id).state == "closed"
 
 
+def test_a_lead_closes_a_round_where_nothing_is_left_and_hears_who_is_at_work(site: PageSite, person: Make) -> None:
+    round_id = site.open_round("places", "flats")
+    ann = person("held-ann")
+    page = ann.open()
+    task = ann.task_id(page)
+    page.keyboard.press("Control+Enter")
+    page.locator(f"html[data-task]:not([data-task='{task}'])").wait_for(state="attached")
+    paint(page, 0)
+    wait_until_saved(page)
+
+    lea = person("boss-at-the-end", "lead")
+    lea.expected = "Failed to load resource: the server responded with a status of 409"
+    page = lea.open("/", wait_for=".notice .card")
+    page.get_by_role("button", name="Close the round …").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 pictures are not done")
+    page.locator("dialog .primary").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Masks that were made and not submitted: 1.")
+    page.get_by_role("button", name="Close without them").click()
+    expect(page.locator("#says")).to_contain_text("0 masks on 1 images", timeout=30_000)
+    expect(page.locator(".notice .card")).to_have_count(0)
+    with site.workspace() as workspace:
+        assert workspace.rounds.get(round_id).state == "closed"
+
+
 def test_a_lead_looks_at_late_work_and_dismisses_it(site: PageSite, person: Make) -> None:
     round_id = site.open_round("places")
     ann = tolerant(person("late-author"))

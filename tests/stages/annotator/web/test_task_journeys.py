@@ -5,6 +5,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from storage.workspace.records import Kind
+from tests.stages.annotator.web.late_work import paint
 from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, redo, rows, undo, wait_until_saved
 
 Make = Callable[..., Person]
@@ -118,3 +119,44 @@ def test_after_a_reload_undo_opens_an_accepted_mask_with_all_of_its_prompts(site
         found = [each.payload for each in workspace.operations.read(task, ann.name) if each.kind is Kind.ADD]
     assert found[0] == found[1]
     assert [prompt["positive"] for prompt in found[1]["prompts"]] == [True, False]
+
+
+def test_a_submitted_picture_is_opened_again_until_it_is_judged(site: PageSite, person: Make) -> None:
+    site.open_round("places", "flats")
+    ann = person("again-ann")
+    page = ann.open()
+    first = ann.task_id(page)
+    paint(page, -40)
+    page.keyboard.press("Control+Enter")
+    page.locator(f"html[data-task]:not([data-task='{first}'])").wait_for(state="attached")
+    second = ann.task_id(page)
+
+    # A key leads back, with all masks; the next submission takes the place of the first
+    page.keyboard.press("Control+Shift+Enter")
+    page.locator(f"html[data-task='{first}']").wait_for(state="attached")
+    expect(page.locator(".masks li")).to_have_count(1)
+    expect(page.get_by_role("button", name="Leave as submitted")).to_be_visible()
+    paint(page, 40)
+    page.keyboard.press("Control+Enter")
+    page.locator(f"html[data-task='{second}']").wait_for(state="attached")
+    wait_until_saved(page)
+    with site.workspace() as workspace:
+        found = [(each.masks, each.state) for each in workspace.submissions.read(task_id=first)]
+    assert found == [(1, "withdrawn"), (2, "submitted")]
+
+    # At the end both are offered; what is left as submitted stays so
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#page h1")).to_have_text("Nothing is left to annotate")
+    expect(page.locator(".notice")).to_contain_text("comes into the dataset when the lead closes the round")
+    page.get_by_role("link", name=f"Open picture {first} again").press("Enter")
+    page.locator(f"html[data-task='{first}']").wait_for(state="attached")
+    page.get_by_role("button", name="Leave as submitted").click()
+    expect(page.get_by_role("link", name=f"Open picture {second} again")).to_be_visible()
+
+    # A reviewer has judged it: it is offered no more
+    with site.workspace() as workspace:
+        newest = workspace.submissions.read(task_id=first)[-1]
+        workspace.submissions.accept(newest.submission_id, actor="lea")
+    page.goto("/#rounds")
+    expect(page.get_by_role("link", name=f"Open picture {second} again")).to_be_visible()
+    expect(page.get_by_role("link", name=f"Open picture {first} again")).to_have_count(0)
