@@ -72,6 +72,7 @@ class Work {
     try {
       const ready = (taskId && (await this.queue.again(taskId))) || (await this.queue.next());
       if (ready) return await this.#open(ready);
+      clearTimeout(loading);
       this.app.bar.title.textContent = "";
       const notice = this.#notice(text.task.none, text.task.noneHint, [text.task.tryAgain, () => this.next()]);
       await showFinished(notice, this.app, () => this.next());
