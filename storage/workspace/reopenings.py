@@ -12,7 +12,7 @@ from sqlalchemy import exists, select
 from storage.errors import Conflict, InvalidInput, NotFound
 from storage.workspace import audit, leases, lending, submissions
 from storage.workspace.database import Database
-from storage.workspace.records import Lease, Submission
+from storage.workspace.records import COUNTED, Lease, Submission
 from storage.workspace.schema import ROUNDS, SUBMISSIONS, TASKS, VERDICTS
 from storage.workspace.users import check_may_work
 
@@ -40,7 +40,7 @@ class Reopenings:
             .where(SUBMISSIONS.c.fixes.is_(None), ROUNDS.c.state.in_(submissions.UNFINISHED))
             .where(~exists().where(VERDICTS.c.submission_id == SUBMISSIONS.c.submission_id))
             .where(
-                ~exists().where(fix.c.fixes == SUBMISSIONS.c.submission_id, fix.c.state.in_(submissions.COUNTED)),
+                ~exists().where(fix.c.fixes == SUBMISSIONS.c.submission_id, fix.c.state.in_(COUNTED)),
             )
             .order_by(SUBMISSIONS.c.submission_id.desc())
             .limit(newest)
@@ -65,7 +65,7 @@ class Reopenings:
             newest = (
                 select(SUBMISSIONS.c.submission_id)
                 .where(SUBMISSIONS.c.task_id == task_id, SUBMISSIONS.c.annotator == annotator)
-                .where(SUBMISSIONS.c.fixes.is_(None), SUBMISSIONS.c.state.in_(submissions.COUNTED))
+                .where(SUBMISSIONS.c.fixes.is_(None), SUBMISSIONS.c.state.in_(COUNTED))
                 .order_by(SUBMISSIONS.c.submission_id.desc())
                 .limit(1)
             )
