@@ -83,6 +83,10 @@ class TrainConfig:
     masks_per_device: int | None = None
     """Maximum number of masks computed at once; a larger batch is computed in parts. None: no limit; 64 in the paper.
     """
+    keeps_statistics: bool = False
+    """Whether batch norms use and keep the means and variances that they have, in place of those of each batch. The few
+    images of a short training would move them away from the ones that the weights fit.
+    """
     bf16: bool = True
     data_workers: int = 0
     """Number of processes that make batches; 0: a thread in the training process, which is enough for a CPU."""
@@ -166,6 +170,8 @@ def train(
         # Learn from this batch, together with the other processes
         rate = config.learning_rate_at(state.step)
         sam.train()
+        if config.keeps_statistics:
+            keep_statistics(sam)
         sam.zero_grad(set_to_none=True)
         scores = average_step(sam, learn_from(config, sam, batch, state.step, positions), peers)
         nn.utils.clip_grad_norm_(sam.parameters(), config.grad_clip)
@@ -214,6 +220,13 @@ def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions
             (loss * share).backward()
         stacked.append(scores.stacked() * share)
     return _unstacked(torch.stack(stacked).sum(0))
+
+
+def keep_statistics(sam: Sam) -> None:
+    """Set the network's batch norms to use their means and variances, and not to change them."""
+    for module in sam.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def vit_encoder(sam: Sam) -> ImageEncoder:

@@ -15,6 +15,7 @@ def loop(
     data: Annotated[Path, typer.Option(help="Folder of photos with SA-1B-style JSON beside them.")],
     rounds: Annotated[int, typer.Option(help="Number of rounds.", min=1)] = 1,
     seeds: Annotated[int, typer.Option(help="Number of repetitions with other parts of the photos.", min=1)] = 1,
+    model: Annotated[str, typer.Option(help="Model to begin with: a name or a weights file.")] = "seed",
     steps: Steps = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder to keep everything in.", show_default="a temporary one")
@@ -39,7 +40,15 @@ def loop(
 
     with tempfile.TemporaryDirectory(prefix="gigamask-loop-") as temporary:
         folder = (work or Path(temporary)).absolute()
-        request = LoopRequest(data=data, rounds=rounds, seeds=seeds, steps=steps, work_folder=folder, settings=settings)
+        request = LoopRequest(
+            data=data,
+            rounds=rounds,
+            seeds=seeds,
+            steps=steps,
+            model=model,
+            work_folder=folder,
+            settings=settings,
+        )
         result = run_loop(request)
     if as_json:
         print(json.dumps(result))

@@ -21,7 +21,7 @@ from flows.loop.figures import Arm, WorkedMask, describe_arm, gain_over_control
 from flows.loop.split import Parts, PhotoSet, divide_into_rounds, make_photo_set, split_photos
 from flows.progress import log
 from flows.retraining import RetrainRequest, look, retraining
-from stages.promoted import PROMOTED
+from stages.promoted import FIRST_PROMOTED, PROMOTED
 from stages.rounds.open import RoundRequest
 from stages.training.gate import start_chain
 from stages.training.job import DataConfig
@@ -43,6 +43,8 @@ class LoopRequest:
     """Number of times that the loop runs, each with other parts and other annotators."""
     steps: int | None
     """Training steps a round; None for the recipe's own number."""
+    model: str = FIRST_PROMOTED
+    """Model that the loop begins with: a name or the path of a weights file."""
     work_folder: Path
     settings: LoopSettings
 
@@ -84,7 +86,7 @@ def _run_seed(request: LoopRequest, images: Sequence[LabelledImage], seed: int) 
     measured = make_photo_set(parts.evaluation, folder / "measured")
     place = _Place(seed=seed, parts=parts, pool=pool, measured=measured, held_out_every=every, folder=folder)
     _write_gate_set(parts.gate, folder / "gate")
-    start_chain(pool.dataset, folder / "training")
+    start_chain(pool.dataset, folder / "training", request.model)
 
     # Rounds
     arms = []

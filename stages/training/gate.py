@@ -129,12 +129,15 @@ def publish_version(dataset: Dataset, name: str, work_folder: Path) -> str:
     return model_id
 
 
-def start_chain(dataset: Dataset, work_folder: Path) -> Generation:
-    """Begin the chain with the model that is in use before any promotion; return its first generation."""
+def start_chain(dataset: Dataset, work_folder: Path, model: str | None = None) -> Generation:
+    """Begin the chain with the model that is in use before any promotion; return its first generation.
+
+    `model` is a name, a path or the id of a version; None means the model that ships with gigamask.
+    """
     first = next(iter(dataset.promotions.history()), None)
     if first is not None:
         return first
-    model_id = publish_version(dataset, FIRST_PROMOTED, work_folder)
+    model_id = publish_version(dataset, model or FIRST_PROMOTED, work_folder)
     return dataset.promotions.add(
         Decided(
             decision=Decision.START,
@@ -142,7 +145,7 @@ def start_chain(dataset: Dataset, work_folder: Path) -> Generation:
             over="",
             key="start",
             made_by="gigamask",
-            reason="the model that ships with gigamask is in use until another is promoted",
+            reason=f"{model or FIRST_PROMOTED} is in use until another is promoted",
         )
     )
 

@@ -74,6 +74,10 @@ class TrainingJob:
     data: DataConfig
     work_folder: Path
     """Folder of checkpoints and scenes; all processes of the training can open it."""
+    scenes_folder: Path | None = None
+    """Folder of scenes that several trainings of networks with one input side share; None for one below
+    `work_folder`.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,8 @@ def open_job(job: TrainingJob, device: str) -> OpenJob:
     dataset = Dataset.open(job.dataset)
     split = split_images(job, dataset)
     parent = load_parent(dataset, job.parent, job.work_folder)
-    scenes = SceneBank(job.work_folder / "scenes", SCENES, partial(_make_scenes, parent.sam, device))
+    folder = job.scenes_folder or job.work_folder / "scenes"
+    scenes = SceneBank(folder, SCENES, partial(_make_scenes, parent.sam, device))
     return OpenJob(job=job, dataset=dataset, split=split, parent=parent, scenes=scenes)
 
 

@@ -12,7 +12,7 @@ from engine.evaluation.config import GateSettings
 from engine.labelled import LabelledImage, load_folder
 from engine.model.weights import load_model
 from engine.training.peers import Peers
-from engine.training.recipes import seed_recipe
+from engine.training.recipes import retraining_recipe
 from engine.training.train import TrainConfig
 from stages.training.gate import Candidacy, decide
 from stages.training.job import DataConfig, TrainingJob
@@ -87,7 +87,8 @@ def train_on_rounds(
     """
     # What is trained, and whether that was done
     parent = load_model(dataset.models.fetch(new.promoted, work_folder / "versions"))
-    recipe = seed_recipe(parent.sam.config) if steps is None else seed_recipe(parent.sam.config, steps)
+    config = parent.sam.config
+    recipe = retraining_recipe(config) if steps is None else retraining_recipe(config, steps)
     train: TrainConfig = replace(recipe, **train_settings)
     data = replace(data, rounds=new.rounds, replayed_rounds=new.known_rounds, held_out_every=new.held_out_every)
     asked = {"train": asdict(train), "data": asdict(data)}
@@ -108,6 +109,7 @@ def train_on_rounds(
         train=train,
         data=data,
         work_folder=derive_work_folder(described, work_folder / "training"),
+        scenes_folder=work_folder / f"scenes-{config.input_side}",
     )
     with exclusive_lock(job.work_folder):
         trained = train_job(job, Peers(device=best_device()), log)

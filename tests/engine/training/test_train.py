@@ -111,6 +111,20 @@ def _train_and_store(folder: Path, config: TrainConfig, peers: Peers) -> None:
     torch.save({"sam": sam.state_dict(), "ema": average.state_dict()}, folder / f"rank{peers.rank}.pt")
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_training_that_keeps_statistics_changes_the_weights_and_no_statistic(tmp_path: Path, keeps: bool) -> None:
+    config = replace(TINY_TRAINING, total_steps=2, keeps_statistics=keeps)
+    before = fresh_sam(TINY_SAM, seed=5).state_dict()
+    _train_and_store(tmp_path, config, Peers())
+    after = torch.load(tmp_path / "rank0.pt", weights_only=True)
+    for trained in after.values():
+        same = {name for name, tensor in trained.items() if torch.equal(tensor, before[name])}
+        statistics = {name for name in trained if "running_" in name}
+        assert statistics
+        assert (statistics <= same) is keeps
+        assert "image_encoder.stage2.0.weight" not in same
+
+
 @pytest.mark.slow
 def test_processes_that_train_together_end_with_the_same_weights(tmp_path: Path) -> None:
     config = replace(TINY_TRAINING, total_steps=3)

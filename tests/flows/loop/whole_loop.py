@@ -24,18 +24,11 @@ QUICK = [
     "retrain.retrain.calibration.prompts=2",
     "retrain.gate.gate.known_scenes=2",
 ]
-TINY_FIRST = """
-import sys
-from stages.training import gate
-gate.FIRST_PROMOTED = sys.argv.pop(1)  # instead of the seed, whose training would take minutes
-from flows.cli.main import main
-main()
-"""
 
 
 def run_loop(folder: Path) -> dict[str, Any]:
-    """Run `gigamask loop` with a tiny network in the seed's place."""
-    command = [sys.executable, "-c", TINY_FIRST, str(folder / "tiny.safetensors"), "loop", "--json"]
+    """Run `gigamask loop` from a tiny network, since training the seed would take minutes."""
+    command = [sys.executable, "-m", "flows.cli", "loop", "--json", "--model", str(folder / "tiny.safetensors")]
     command += ["--data", str(folder / "data"), "--steps", "2", "--work", str(folder / "work")]
     command += [part for each in QUICK for part in ("--set", each)]
     environment = os.environ | {"HOME": str(folder), "OMP_NUM_THREADS": "1"}
