@@ -20,6 +20,7 @@ def loop(
     work: Annotated[
         Path | None, typer.Option(help="Folder to keep everything in.", show_default="a temporary one")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="SVG file to write the learning curves into.")] = None,
     config: ConfigFile = None,
     assignments: TrainAssignments = None,
     as_json: AsJson = False,
@@ -50,6 +51,10 @@ def loop(
             settings=settings,
         )
         result = run_loop(request)
+    if plot is not None:
+        from flows.loop.plot import write_plot
+
+        write_plot(plot, result, f"{data.name}: {rounds} rounds, {seeds} seeds")
     if as_json:
         print(json.dumps(result))
         return

@@ -31,7 +31,7 @@ class Arm:
 
     round: int
     arm: str
-    """`new masks` or `control`."""
+    """`new masks`, `control`, or `start` for the model that the loop begins with."""
     seed: int
     model_id: str
     masks: int
@@ -59,11 +59,37 @@ class Arm:
         return scores.mean_over_masks(self.clicked, _click_values(self.clicked, name), self.seed)
 
 
-def gain_over_control(arms: Sequence[Arm]) -> dict[str, Any]:
-    """Subtract the controls of the last round from its models with new masks, over all seeds, paired by photograph."""
-    last = max(arm.round for arm in arms)
-    new, control = ([arm for arm in arms if (arm.round, arm.arm) == (last, name)] for name in ("new masks", "control"))
-    gain: dict[str, Any] = {"round": last}
+def summarise(arms: Sequence[Arm]) -> dict[str, Any]:
+    """Summarise what was measured so far as the document that `gigamask loop --json` prints.
+
+    `start` has the model that each seed began with, as round 0; `gains` the gain over the control of each round;
+    `gain_over_control` that of the last one.
+    """
+    compared = sorted(
+        {arm.round for arm in arms if arm.arm == "new masks"} & {arm.round for arm in arms if arm.arm == "control"}
+    )
+    gains = [gain_over_control(arms, number) for number in compared]
+    return {
+        "start": [arm.to_json() for arm in arms if arm.arm == "start"],
+        "rounds": [arm.to_json() for arm in arms if arm.arm != "start"],
+        "gains": gains,
+        "gain_over_control": gains[-1] if gains else None,
+    }
+
+
+def gain_over_control(arms: Sequence[Arm], number: int) -> dict[str, Any]:
+    """Subtract the controls of a round from its models with new masks, over all seeds, paired by photograph.
+
+    A seed whose round is not complete is left out.
+    """
+    of_round = [arm for arm in arms if arm.round == number]
+    complete = {arm.seed for arm in of_round if arm.arm == "control"} & {
+        arm.seed for arm in of_round if arm.arm == "new masks"
+    }
+    new, control = (
+        [arm for arm in of_round if arm.arm == name and arm.seed in complete] for name in ("new masks", "control")
+    )
+    gain: dict[str, Any] = {"round": number}
     for name in (*WORKED, *CLICKED):
         gain |= scores.figure_json(name, _difference(new, control, name))
     return gain

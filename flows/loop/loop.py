@@ -4,7 +4,8 @@ photographs -> pool | gate | evaluation
 each round: ask -> annotate -> close -> retrain -> gate, and a control of equal training without the new masks
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from engine.model.weights import load_model
 from flows.assisted_manual import assisted_manual, close_round
 from flows.loop.config import LoopSettings
 from flows.loop.crew import enrol_crew, let_work, serving
-from flows.loop.figures import Arm, WorkedMask, describe_arm, gain_over_control
+from flows.loop.figures import Arm, WorkedMask, describe_arm, summarise
 from flows.loop.split import Parts, PhotoSet, divide_into_rounds, make_photo_set, split_photos
 from flows.progress import log
 from flows.retraining import RetrainRequest, look, retraining
@@ -27,9 +28,13 @@ from stages.training.gate import start_chain
 from stages.training.job import DataConfig
 from stages.training.retrain import NewRounds, train_on_rounds
 from storage.dataset import Dataset
+from storage.objects.atomic import replace_file
 from storage.tables.sql import one_of
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
+
+RESULT_NAME = "loop.json"
+"""Name of the file in the work folder with the figures so far, written anew with each model that was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +77,16 @@ def run_loop(request: LoopRequest) -> dict[str, Any]:
         ValueError: The folder has too few photographs for the rounds.
     """
     images = load_folder(request.data)
-    arms = [arm for seed in range(request.seeds) for arm in _run_seed(request, images, seed)]
-    return {"rounds": [arm.to_json() for arm in arms], "gain_over_control": gain_over_control(arms)}
+    arms: list[Arm] = []
+    for seed in range(request.seeds):
+        for arm in _run_seed(request, images, seed):
+            log(describe_arm(arm.to_json()))
+            arms.append(arm)
+            _write_result(request.work_folder / RESULT_NAME, summarise(arms))
+    return summarise(arms)
 
 
-def _run_seed(request: LoopRequest, images: Sequence[LabelledImage], seed: int) -> list[Arm]:
+def _run_seed(request: LoopRequest, images: Sequence[LabelledImage], seed: int) -> Iterator[Arm]:
     # Photographs, and which of them each round asks about
     folder = request.work_folder / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,18 +96,16 @@ def _run_seed(request: LoopRequest, images: Sequence[LabelledImage], seed: int) 
     measured = make_photo_set(parts.evaluation, folder / "measured")
     place = _Place(seed=seed, parts=parts, pool=pool, measured=measured, held_out_every=every, folder=folder)
     _write_gate_set(parts.gate, folder / "gate")
-    start_chain(pool.dataset, folder / "training", request.model)
+    started = start_chain(pool.dataset, folder / "training", request.model)
 
     # Rounds
-    arms = []
+    yield _measure(request, place, 0, "start", started.model_id, "")
     for number, image_ids in enumerate(rounds, start=1):
         log(f"seed {seed}, round {number}: {len(image_ids)} images")
         _annotate(place, pool, "pool", f"round {number}", image_ids, PROMOTED, request.settings)
         models = _train_both(request, place, number)
         for arm, (model_id, decision) in models.items():
-            arms.append(_measure(request, place, number, arm, model_id, decision))
-            log(describe_arm(arms[-1].to_json()))
-    return arms
+            yield _measure(request, place, number, arm, model_id, decision)
 
 
 def _annotate(
@@ -186,7 +194,7 @@ def _measure(request: LoopRequest, place: _Place, number: int, arm: str, model_i
         arm=arm,
         seed=place.seed,
         model_id=model_id,
-        masks=_count_masks(place.pool),
+        masks=_count_masks(place.pool) if number else 0,
         decision=decision,
         clicked=evaluated.scores,
         worked=_worked_masks(place.measured, round_id),
@@ -215,3 +223,7 @@ def _write_gate_set(images: Sequence[LabelledImage], folder: Path) -> None:
         source = Path(image.origin)
         for path in (source, source.with_suffix(".json")):
             (target / path.name).write_bytes(path.read_bytes())
+
+
+def _write_result(path: Path, result: Mapping[str, Any]) -> None:
+    replace_file(path, lambda file: file.write(json.dumps(result, indent=1).encode()))
