@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.rounds.answers import ChosenSubmission, choose_submissions, read_answers
-from stages.rounds.collect import collect, replaced_masks
+from stages.rounds.collect import collect
+from stages.rounds.standing import read_standing
 from storage.dataset import Dataset
 from storage.errors import InvalidInput, StoreError
 from storage.protocol.inputs import ImageSet, MaskKey, PlanKind, ShardAddress, image_inputs, withdrawn_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_key
 from storage.workspace.records import SHOW_NOTES, Round
+from storage.workspace.sharing import OtherIsClosing
 from storage.workspace.unfinished import UnfinishedWork
 from storage.workspace.workspace import Workspace
 
@@ -102,7 +104,13 @@ def close_round(
     def check(unfinished: UnfinishedWork) -> None:
         check_finished(round_id, unfinished, discard_unfinished=discard_unfinished)
 
-    frozen = workspace.rounds.begin_closing(round_id, actor=actor, check=check)
+    try:
+        frozen = workspace.rounds.begin_closing(round_id, actor=actor, check=check)
+    except OtherIsClosing as error:
+        close_round(dataset, workspace, error.other, actor=actor, before_step=before_step)
+        return close_round(
+            dataset, workspace, round_id, discard_unfinished=discard_unfinished, actor=actor, before_step=before_step
+        )
     chosen = choose_submissions(workspace, round_id)
 
     before_step("plan")
@@ -152,7 +160,7 @@ def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequenc
     lost = [image_key(image_id) for image_id in wanted if image_id not in places]
     settings: dict[str, object] = {"stage": frozen.stage, "round_id": frozen.round_id, "lost_images": lost}
     there = [image_id for image_id in wanted if image_id in places]
-    shards = _shards(there, places, _replaced(workspace, chosen))
+    shards = _shards(there, places, _replaced(dataset, workspace, frozen.round_id, chosen))
     kind = PlanKind.MASKS
     if any(withdrawn_inputs(shard.inputs) for shard in shards):
         kind, settings = PlanKind.AMENDMENTS, {**settings, "reason": f"replaced or rejected in {frozen.round_id}"}
@@ -175,12 +183,17 @@ def _shards(
     return shards
 
 
-def _replaced(workspace: Workspace, chosen: Sequence[ChosenSubmission]) -> Mapping[int, set[MaskKey]]:
+def _replaced(
+    dataset: Dataset, workspace: Workspace, round_id: str, chosen: Sequence[ChosenSubmission]
+) -> Mapping[int, set[MaskKey]]:
     """Find the masks of the dataset that annotators edited or rejected, by image id."""
     found: dict[int, set[MaskKey]] = {}
-    for answer in read_answers(workspace, [each for each in chosen if each.kept]):
-        for key in replaced_masks(answer):
-            found.setdefault(key.image_id, set()).add(key)
+    kept = [each for each in chosen if each.kept]
+    for start in range(0, len(kept), MAX_IMAGES):
+        answers = [answer for answer in read_answers(workspace, kept[start : start + MAX_IMAGES]) if answer.given]
+        standing = read_standing(dataset, workspace, round_id, answers)
+        for answer in answers:
+            found.setdefault(answer.task.image_id, set()).update(standing.replaced_by(answer))
     return found
 
 
@@ -214,7 +227,8 @@ def _write_shard(
         image.image_id: image for some in image_inputs(shard.inputs) for image, _ in dataset.read_images(some)
     }
     answers = list(read_answers(workspace, [each for each in chosen if each.task.image_id in images]))
-    content, annotations = collect(answers, images, plan, shard)
+    standing = read_standing(dataset, workspace, str(plan.settings["round_id"]), answers)
+    content, annotations = collect(answers, images, plan, shard, standing)
     stats = {
         "answers": len(answers),
         "annotators": len({answer.annotator for answer in answers}),

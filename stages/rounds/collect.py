@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from stages.rounds.agreement import Partners, find_partners
 from stages.rounds.answers import Answer
+from stages.rounds.standing import Standing
 from storage import rle
 from storage.protocol.inputs import MaskKey
 from storage.protocol.plans import Plan, PlannedShard
@@ -23,11 +24,12 @@ _NO_PARTNERS = Partners(agreed_fraction=None, agreed_iou=None)
 
 
 def collect(
-    answers: Sequence[Answer], images: Mapping[int, ImageRecord], plan: Plan, shard: PlannedShard
+    answers: Sequence[Answer], images: Mapping[int, ImageRecord], plan: Plan, shard: PlannedShard, standing: Standing
 ) -> tuple[list[tuple[ImageRecord, list[MaskRecord]]], pa.Table]:
     """Turn the answers about the images of one shard into its masks and its rows of `annotations`.
 
-    A prefilled mask that is in the dataset already and was accepted as it is gets a row, but is not stored again.
+    A prefilled mask that was accepted as it is gets a row, but is not stored again where the dataset holds it, or what
+    another round made of it, or where somebody withdrew it.
     """
     masks: dict[int, list[MaskRecord]] = {image_id: [] for image_id in images}
     rows: list[dict[str, Any]] = []
@@ -35,14 +37,14 @@ def collect(
     for answer, partners in zip(answers, _partners(answers), strict=True):
         image = images[answer.task.image_id]
         for mask, origin in _masks_of(answer):
-            already = _source_id(mask) if origin == Origin.PREFILL_ACCEPTED else None
-            if already is None:
-                place = (plan.home, shard.name, shard.generation, image.image_id, ordinals[image.image_id])
-                mask_id, ordinals[image.image_id] = mask_id_of(*place), ordinals[image.image_id] + 1
+            place, is_new = _place(answer, mask, origin, standing)
+            if place is None:
+                named = (plan.home, shard.name, shard.generation, image.image_id, ordinals[image.image_id])
+                mask_id, ordinals[image.image_id] = mask_id_of(*named), ordinals[image.image_id] + 1
             else:
-                mask_id = already
-            kept = answer.chosen.kept and origin != _REJECTED
-            if kept and already is None:
+                mask_id = place.mask_id
+            kept = answer.chosen.kept and origin != _REJECTED and (is_new or place is not None)
+            if kept and is_new:
                 masks[image.image_id].append(_record(mask, mask_id, image, answer, plan))
             place_of_row = {"mask_id": mask_id, "plan": plan.home, "shard": shard.name, "stage": plan.settings["stage"]}
             agreed = asdict(partners.get(mask.mask, _NO_PARTNERS))
@@ -51,22 +53,17 @@ def collect(
     return content, pa.Table.from_pylist(rows, schema=ANNOTATIONS)
 
 
-def replaced_masks(answer: Answer) -> list[MaskKey]:
-    """List the masks of the dataset that the answer replaced or rejected."""
-    return [MaskKey(image_id=answer.task.image_id, mask_id=_mask_id(source)) for source in answer.replaced]
+def _place(answer: Answer, mask: TaskMask, origin: Origin | str, standing: Standing) -> tuple[MaskKey | None, bool]:
+    """Return the mask that already stands for a mask, if there is one, and whether the mask is to be stored."""
+    if origin != Origin.PREFILL_ACCEPTED:
+        return None, True
+    place = standing.place_of(answer, mask)
+    return place, place is None and not standing.is_superseded(answer, mask)
 
 
 def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
     yield from ((mask, mask.origin) for mask in answer.final.masks)
     yield from ((mask, _REJECTED) for mask in answer.final.rejected)
-
-
-def _source_id(mask: TaskMask) -> int | None:
-    return _mask_id(mask.source) if mask.source else None
-
-
-def _mask_id(source: str) -> int:
-    return int(source.rpartition("/")[2])
 
 
 def _record(mask: TaskMask, mask_id: int, image: ImageRecord, answer: Answer, plan: Plan) -> MaskRecord:

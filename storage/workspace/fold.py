@@ -53,6 +53,8 @@ class TaskMask:
     """Number of operations that changed the mask after its first appearance."""
     source: str = ""
     """Mask of the dataset that was prefilled, as `<image_id>/<mask_id>`; empty for any other."""
+    parents: tuple[str, ...] = ()
+    """Names of the prefilled masks that it was, or was made of; empty for a mask that was made."""
     author: str = ""
     """Annotator whose mask a reviewer found; empty for the annotator of the line."""
     fixed_by: str = ""
@@ -140,7 +142,8 @@ def fix_payload(submission_id: int, annotator: str, state: TaskState, *, fixed_b
 def _fixing(payload: Mapping[str, Any]) -> _Step:
     def read(mask: Mapping[str, Any]) -> TaskMask:
         typed = {"rle": mask_from_json(mask["rle"]), "origin": Origin(mask["origin"])}
-        return TaskMask(**{**mask, **typed, "prompts": tuple(mask["prompts"])})
+        listed = {name: tuple(mask.get(name, ())) for name in ("prompts", "parents")}  # earlier fixes name no parents
+        return TaskMask(**{**mask, **typed, **listed})
 
     masks, rejected = ({each["mask"]: read(each) for each in payload[name]} for name in ("masks", "rejected"))
     return _Step(masks=masks, rejected=rejected, fixer=payload["fixed_by"])
@@ -155,6 +158,7 @@ def _prefilled(given: GivenMask) -> TaskMask:
         predicted_iou=given.predicted_iou,
         stability_score=given.stability_score,
         source=given.source,
+        parents=(given.mask,),
     )
 
 
@@ -177,6 +181,7 @@ def _change(step: _Step, payload: Mapping[str, Any]) -> _Step | None:
         strokes=old.strokes + new.strokes,
         edits=old.edits + 1,
         source=old.source,
+        parents=old.parents,
         model_id=new.model_id or old.model_id,
         author=old.author,
         fixed_by=_fixed_by(step, old),
@@ -212,6 +217,7 @@ def _merge(step: _Step, payload: Mapping[str, Any]) -> _Step | None:
         strokes=merged.strokes + sum(old.strokes for old in olds),
         edits=1 + sum(old.edits for old in olds),
         source=next((old.source for old in olds if old.source), ""),
+        parents=tuple(name for old in olds for name in old.parents),
         author=olds[0].author,
         fixed_by=_fixed_by(step, olds[0]),
     )
@@ -231,6 +237,7 @@ def _split(step: _Step, payload: Mapping[str, Any]) -> _Step | None:
             _made(part["mask"], part, origin),
             model_id=old.model_id,
             edits=old.edits + 1,
+            parents=old.parents,
             author=old.author,
             fixed_by=_fixed_by(step, old),
         )

@@ -1,7 +1,7 @@
 """Rounds: open them, extend, pause, cancel, close them, and count what is done."""
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -25,6 +25,7 @@ from storage.workspace.records import (
 from storage.workspace.requests import find_request, store_request
 from storage.workspace.round_rows import locked_round, round_from, round_of
 from storage.workspace.schema import ROUNDS, TASKS
+from storage.workspace.sharing import check_alone, rounds_sharing
 from storage.workspace.tasks import (
     asked_about,
     check_free,
@@ -210,10 +211,13 @@ class Rounds:
 
         Raises:
             NotFound: There is no such round.
+            OtherIsClosing: A round that has images of this one is being closed, and has to be closed first.
             ValueError: The round is cancelled.
         """
         states = (*_UNFINISHED, RoundState.CLOSING, RoundState.CLOSED)
         with self._database.write() as connection:
+            if round_of(connection, round_id).state in _UNFINISHED:
+                check_alone(connection, round_id)
             if locked_round(connection, round_id, states).state in _UNFINISHED:
                 check(read_unfinished(connection, round_id))
                 _update(connection, round_id, state=RoundState.CLOSING)
@@ -281,6 +285,11 @@ class Rounds:
         with self._database.read() as connection:
             round_of(connection, round_id)
             return read_unfinished(connection, round_id)
+
+    def sharing(self, round_id: str, states: Collection[RoundState]) -> list[str]:
+        """List the other rounds in some states that have an image of a round, in the order of their closing."""
+        with self._database.read() as connection:
+            return rounds_sharing(connection, round_id, states)
 
     def tasks(self, round_id: str) -> list[Task]:
         """Read the tasks of a round, in the order of its images.

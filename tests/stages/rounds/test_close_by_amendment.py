@@ -177,16 +177,6 @@ def test_a_mask_that_others_withdrew_meanwhile_does_not_hold_up_closing(dataset:
     assert dataset.maintenance.verify().faults == ()
 
 
-def test_two_rounds_that_edit_one_mask_store_both_answers_and_withdraw_it_once(
-    dataset: Dataset, workspace: Workspace
-) -> None:
-    rounds = [edit(dataset, workspace, with_masks(dataset)) for _ in range(2)]
-    for edited in rounds:
-        assert close_round(dataset, workspace, edited.opened.round_id).masks == 2
-    assert all(edited.is_replaced(dataset) for edited in rounds)
-    assert dataset.maintenance.verify().faults == ()
-
-
 def test_closing_says_that_it_waits_for_lost_rows_and_ends_once_they_are_back(
     dataset: Dataset, workspace: Workspace
 ) -> None:
