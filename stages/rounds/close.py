@@ -164,8 +164,8 @@ def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequenc
     kind = PlanKind.MASKS
     if any(withdrawn_inputs(shard.inputs) for shard in shards):
         kind, settings = PlanKind.AMENDMENTS, {**settings, "reason": f"replaced or rejected in {frozen.round_id}"}
-    plan = dataset.new_plan(kind, shards, settings)
-    return dataset.plan(workspace.rounds.set_plan(frozen.round_id, plan.plan_id))
+    plan_id = workspace.rounds.set_plan(frozen.round_id, lambda: dataset.new_plan(kind, shards, settings).plan_id)
+    return dataset.plan(plan_id)
 
 
 def _shards(

@@ -224,8 +224,13 @@ class Rounds:
                 audit.record(connection, actor, "begin closing round", round_id)
         return self.get(round_id)
 
-    def set_plan(self, round_id: str, plan_id: str) -> str:
-        """Give a round the plan of its masks, unless it has one; return the plan that it has then.
+    def set_plan(self, round_id: str, store: Callable[[], str]) -> str:
+        """Give a round the plan of its masks, unless it has one; return the id of the plan that it has then.
+
+        Args:
+            round_id: The round.
+            store: Function that stores the plan and returns its id. It is called while nobody else can give the round
+                a plan, so that no plan is stored in vain.
 
         Raises:
             NotFound: There is no such round.
@@ -233,9 +238,11 @@ class Rounds:
         """
         with self._database.write() as connection:
             found = locked_round(connection, round_id, (RoundState.CLOSING, RoundState.CLOSED))
-            if not found.plan_id:
-                _update(connection, round_id, plan_id=plan_id)
-            return found.plan_id or plan_id
+            if found.plan_id:
+                return found.plan_id
+            plan_id = store()
+            _update(connection, round_id, plan_id=plan_id)
+            return plan_id
 
     def end_closing(self, round_id: str, *, actor: str = _SYSTEM) -> Round:
         """Mark a round as closed, once its masks are in the dataset. Repeating this does no harm.

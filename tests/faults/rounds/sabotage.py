@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.rounds import answers, close
+from stages.rounds.standing import Standing
 from storage.workspace import leases, operations, rounds, submissions
 from storage.workspace.columns import seconds_from_now
 from storage.workspace.lines import Line
@@ -77,7 +78,12 @@ def end_closing_too_early(patch: Patch) -> None:
 
 def withdraw_nothing(patch: Patch) -> None:
     """Closing leaves the masks in the dataset that annotators replaced."""
-    patch(close, "_replaced", lambda workspace, chosen: {})
+    patch(close, "_replaced", lambda *some: {})
+
+
+def keep_what_other_rounds_made(patch: Patch) -> None:
+    """An edit leaves what another round made of the same prefilled mask."""
+    patch(Standing, "made_of", lambda self, image_id, given: set())
 
 
 def count_what_was_withdrawn(patch: Patch) -> None:
@@ -157,6 +163,7 @@ KINDS = {
     "asking": Sabotage(install=forget_requests, job="open", how=KILLED),
     "ending": Sabotage(install=end_closing_too_early, job="close", how=KILLED),
     "withdrawing": Sabotage(install=withdraw_nothing, job="close", how=KILLED),
+    "superseding": Sabotage(install=keep_what_other_rounds_made, job="close beside another", how=KILLED),
     "counting": Sabotage(install=count_what_was_withdrawn, job="withdraw before closing", how=KILLED),
     "merging": Sabotage(install=merge_under_new_ids, job="merge", how=KILLED),
     "expiring": Sabotage(install=let_leases_end_too_early, job="close", how=JUMPED),

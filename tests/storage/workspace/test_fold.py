@@ -1,5 +1,6 @@
 """The fold of operations, as examples and as laws that hold for every sequence."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 
 from storage import rle
 from storage.workspace.checking import check_operations
-from storage.workspace.fold import TaskState, fold
+from storage.workspace.fold import TaskState, fix_payload, fold
 from storage.workspace.records import PASSIVE, GivenMask, Kind, Operation, Origin
-from tests.workspaces import HEIGHT, WIDTH, Page, made, rectangle
+from tests.workspaces import HEIGHT, WIDTH, Page, made, operation, rectangle
 
 PREFILL = tuple(GivenMask(mask=f"p{number}", rle=rectangle(x=number), model_id="seed-1") for number in range(3))
 
@@ -152,3 +153,27 @@ def test_undoing_everything_leads_back_to_the_prefilled_masks(steps: list[tuple[
 def test_passive_operations_change_no_mask(steps: list[tuple[str, dict[str, Any]]]) -> None:
     without = [step for step in steps if step[0] not in PASSIVE]
     assert fold(PREFILL, as_operations(steps)) == fold(PREFILL, as_operations(without))
+
+
+def test_each_mask_names_the_prefilled_masks_that_it_was_made_of() -> None:
+    prefill = [GivenMask(mask=f"p{number}", rle=rectangle(x=number)) for number in range(4)]
+    operations = [
+        operation("change", made("p0")),
+        operation("merge", {**made("both"), "masks": ["p1", "p0"]}),
+        operation("split", {"mask": "p2", "into": [made("left"), made("right")]}),
+        operation("add", made("new")),
+    ]
+    folded = fold(prefill, operations)
+    assert {mask.mask: mask.parents for mask in folded.masks} == {
+        "p3": ("p3",),
+        "both": ("p1", "p0"),
+        "left": ("p2",),
+        "right": ("p2",),
+        "new": (),
+    }
+    payload = json.loads(json.dumps(fix_payload(7, "ann", folded, fixed_by="rita")))
+    fixed = fold((), [operation("fix", payload), operation("change", made("left"))])
+    assert {mask.mask: mask.parents for mask in fixed.masks} == {mask.mask: mask.parents for mask in folded.masks}
+    for mask in payload["masks"]:
+        del mask["parents"]  # as earlier versions stored a fix
+    assert {mask.parents for mask in fold((), [operation("fix", payload)]).masks} == {()}

@@ -2,8 +2,9 @@ import pytest
 
 from storage.errors import NotFound
 from storage.workspace.records import GivenMask, RoundSpec, RoundState, TaskSpec
+from storage.workspace.sharing import OtherIsClosing
 from storage.workspace.workspace import Workspace
-from tests.workspaces import HEIGHT, WIDTH, open_round, rectangle
+from tests.workspaces import HEIGHT, WIDTH, Page, made, open_round, rectangle
 
 
 def image(number: int, **more: object) -> TaskSpec:
@@ -71,8 +72,44 @@ def test_a_round_that_is_being_closed_takes_no_more_submissions(workspace: Works
 def test_the_first_plan_of_a_round_is_its_plan(workspace: Workspace) -> None:
     opened = open_round(workspace)
     workspace.rounds.begin_closing(opened.round_id)
-    assert workspace.rounds.set_plan(opened.round_id, "masks-1") == "masks-1"
-    assert workspace.rounds.set_plan(opened.round_id, "masks-2") == "masks-1"
+    stored: list[str] = []
+
+    def store() -> str:
+        stored.append(f"masks-{len(stored) + 1}")
+        return stored[-1]
+
+    assert [workspace.rounds.set_plan(opened.round_id, store) for _ in range(2)] == ["masks-1", "masks-1"]
+    assert stored == ["masks-1"], "no plan is stored in vain"
+
+
+def test_closing_waits_for_a_round_with_the_same_images(workspace: Workspace) -> None:
+    first, second, apart = (open_round(workspace, images=2, first=number) for number in (1, 2, 7))
+    workspace.rounds.begin_closing(first.round_id)
+    workspace.rounds.begin_closing(apart.round_id)
+    for _ in range(2):
+        with pytest.raises(OtherIsClosing, match=f"{second.round_id} has images of round {first.round_id}") as refused:
+            workspace.rounds.begin_closing(second.round_id)
+        assert refused.value.other == first.round_id
+    assert workspace.rounds.get(second.round_id).state is RoundState.OPEN
+    workspace.rounds.end_closing(first.round_id)
+    assert workspace.rounds.begin_closing(second.round_id).state is RoundState.CLOSING
+    assert workspace.rounds.sharing(second.round_id, (RoundState.CLOSED,)) == [first.round_id]
+
+
+def test_what_closing_would_leave_out_is_counted(workspace: Workspace) -> None:
+    opened = open_round(workspace, images=5, overlap=2, prefill=2)
+    first, second, third = workspace.leases.claim("ann", 3)
+    workspace.submissions.submit(first.token, 0)
+    page = Page()
+    workspace.operations.append(second.token, [page("add", made("m")), page("reject", {"mask": "p1"})])
+    workspace.leases.skip(third.token, "dark")
+    unfinished = workspace.rounds.unfinished(opened.round_id)
+    assert (unfinished.answers, unfinished.held, unfinished.free) == (1, 1, 8)
+    assert (unfinished.drafted_tasks, unfinished.drafted_masks) == (1, 2)
+    workspace.leases.hand_back(second.token)
+    assert workspace.rounds.unfinished(opened.round_id).loses_work, "a draft stays one when its lease has ended"
+    workspace.submissions.send_back(workspace.submissions.read()[0].submission_id, "leaks", actor="rita")
+    assert workspace.rounds.unfinished(opened.round_id).answers == 0
 
 
 def test_malformed_rounds_are_refused(workspace: Workspace) -> None:

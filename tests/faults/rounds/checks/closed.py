@@ -10,7 +10,7 @@ from tests.faults.checks.checker import Checker, Record, differences
 from tests.faults.checks.files import Files, parquet_rows
 from tests.faults.checks.findings import DOUBLED, FOREIGN, LOST, Finding
 from tests.faults.checks.table_rows import withdrawn_masks
-from tests.faults.rounds.checks.answers import Mask, answers_of
+from tests.faults.rounds.checks.answers import Mask, Story, answers_of
 from tests.faults.rounds.checks.refold import digest
 from tests.faults.rounds.checks.workspace_rows import Tables
 
@@ -56,15 +56,19 @@ class RoundChecker(Checker):
         withdrawn = withdrawn_masks(self, self.newest_records(self.records.values()).values())
         replaced: set[tuple[int, int]] = set()
         findings = self.plan_findings()
+        before, after = (Story(self.tables, states) for states in (("closed",), ("closed", "closing")))
         for found in self.tables.rounds:
             round_id, state = found["round_id"], found["state"]
             answers = answers_of(self.tables, round_id)
             replaced |= answers.replaced if state in ("closing", "closed") else set()
             got = Counter(self.mask_of(row) for row in rows if row["round_id"] == round_id)
+            stated = after.masks.get(round_id, Counter())
+            # Another round that is being closed takes the place of some masks, and may have done so or not
+            stated = +stated + (got & (before.masks.get(round_id, Counter()) - stated))
             expected = Counter(
-                {mask: count for mask, count in answers.masks.items() if (round_id, mask[2]) not in self.taken_back}
+                {mask: count for mask, count in stated.items() if (round_id, mask[2]) not in self.taken_back}
             )
-            if not self.for_certain and got == answers.masks:
+            if not self.for_certain and got == stated:
                 expected = got
             findings += self.compared(state, expected, got, f"masks of {round_id}")
             own = Counter(
@@ -76,7 +80,7 @@ class RoundChecker(Checker):
             if state == "closed" and answers.replaced & there:
                 what = f"{round_id} replaced {sorted(answers.replaced & there)}, which are still there"
                 findings.append(Finding(kind=DOUBLED, thing="replaced mask", what=what))
-        return findings + self.withdrawal_findings(withdrawn, replaced)
+        return findings + self.withdrawal_findings(withdrawn, replaced, after.superseded)
 
     def compared(self, state: str, expected: Counter[Any], got: Counter[Any], where: str) -> list[Finding]:
         if state == "closed":
@@ -119,19 +123,31 @@ class RoundChecker(Checker):
             if plans != named.get(round_id)
         ]
 
-    def withdrawal_findings(self, withdrawn: set[Any], replaced: set[tuple[int, int]]) -> list[Finding]:
+    def withdrawal_findings(
+        self, withdrawn: set[Any], replaced: set[tuple[int, int]], superseded: set[Mask]
+    ) -> list[Finding]:
         """No mask was withdrawn but those that a round replaced, or that were taken back from their annotator."""
         taken: set[tuple[int, int]] = set()
+        out = {(mask[0], mask[1], mask[3]) for mask in superseded}
         for record in self.records.values():
             if record.kind in ("masks", "amendments") and self.round_of(record):
                 taken |= self.taken_masks(record)
+                taken |= {
+                    (image_id, mask["id"])
+                    for image_id, mask in self.stored_masks(record)
+                    if (image_id, digest(coco.decode(mask["segmentation"])), self.round_of(record)) in out
+                }
         extra = withdrawn - replaced - taken
         return [Finding(kind=LOST, thing="mask", what=f"withdrawn for no reason: {sorted(extra)}")] if extra else []
 
+    def stored_masks(self, record: Record) -> list[tuple[int, dict[str, Any]]]:
+        """Image id and annotation of each mask in a shard."""
+        documents = [each for part in record.parts("tar") for each in self.documents(part)]
+        return [(each["image"]["image_id"], mask) for each in documents for mask in each["annotations"]]
+
     def taken_masks(self, record: Record) -> set[tuple[int, int]]:
         """Masks in a round's shard that were taken back from their annotator."""
-        documents = [each for part in record.parts("tar") for each in self.documents(part)]
-        stored = {(each["image"]["image_id"], mask["id"]) for each in documents for mask in each["annotations"]}
+        stored = {(image_id, mask["id"]) for image_id, mask in self.stored_masks(record)}
         rows = [row for part in record.parts("annotations") for row in parquet_rows(self.object(part["key"]))]
         taken = (row for row in rows if (row["round_id"], row["annotator_id"]) in self.taken_back)
         return stored & {(row["image_id"], row["mask_id"]) for row in taken}

@@ -26,6 +26,8 @@ class Drawn:
     model_id: str = ""
     source: str = ""
     """The mask of the dataset that was prefilled."""
+    parents: tuple[str, ...] = ()
+    """Names of the prefilled masks that it was, or was made of."""
     author: str = ""
     """The annotator whose mask a reviewer found; empty for the line's own annotator."""
 
@@ -61,6 +63,7 @@ def prefilled(name: str, payload: Mapping[str, Any]) -> tuple[str, Drawn]:
         origin=ACCEPTED,
         model_id=payload.get("model_id", ""),
         source=payload.get("source", ""),
+        parents=(name,) if name else tuple(payload.get("parents", ())),
     )
     return name, drawn
 
@@ -111,7 +114,7 @@ def _change(payload: Mapping[str, Any], masks: dict[str, Drawn], rejected: dict[
     old = masks[payload["mask"]]
     new = _drawn(payload, _edited(old))
     kept = {"source": old.source, "model_id": new.model_id or old.model_id, "author": old.author}
-    masks[payload["mask"]] = replace(new, **kept)
+    masks[payload["mask"]] = replace(new, **kept, parents=old.parents)
     return True
 
 
@@ -136,7 +139,7 @@ def _split(payload: Mapping[str, Any], masks: dict[str, Drawn], rejected: dict[s
         return False
     old = masks.pop(name)
     kept = {"model_id": old.model_id, "author": old.author}
-    masks |= {each["mask"]: replace(_drawn(each, _edited(old)), **kept) for each in parts}
+    masks |= {each["mask"]: replace(_drawn(each, _edited(old)), **kept, parents=old.parents) for each in parts}
     return True
 
 
@@ -150,7 +153,8 @@ def _merge(payload: Mapping[str, Any], masks: dict[str, Drawn], rejected: Mappin
         return False
     olds = [masks.pop(name) for name in names]
     drawn = _drawn(payload, MADE if all(old.origin == MADE for old in olds) else EDITED)
-    masks[new] = replace(drawn, author=olds[0].author)
+    parents = tuple(name for old in olds for name in old.parents)
+    masks[new] = replace(drawn, author=olds[0].author, parents=parents)
     return True
 
 
