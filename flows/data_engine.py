@@ -198,6 +198,10 @@ def _change_rounds(workspace: Workspace, settings: ServeSettings, chosen: NextSt
         closed = close_round(settings.dataset, settings.workspace, chosen.round_id, discard_unfinished=False)
         return asdict(closed)
     request = RoundRequest(
-        stage=str(chosen.step), images=settings.engine.images_per_round, prefill=settings.prefill.prefill, name=name
+        stage=str(chosen.step),
+        images=settings.engine.images_per_round,
+        prefill=settings.prefill.prefill,
+        name=name,
+        guidelines=settings.engine.guidelines,
     )
     return open_once(workspace, settings, request, f"{chosen.step}:{name}")

@@ -1,5 +1,7 @@
-"""What commands that start a server on this machine share: a free port, and the wait until it answers."""
+"""What commands that start a server on this machine share: its end with its parent, a free port, the wait for it."""
 
+import ctypes
+import signal
 import socket
 import subprocess
 import time
@@ -9,6 +11,13 @@ from pathlib import Path
 START_S = 180.0
 """Longest time that a server has to answer after its start, in seconds: Prefect's took 15 s to make a database, more on
 a busy machine."""
+
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process with its parent (Linux), so that a killed command leaves no server behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def find_free_port() -> int:

@@ -20,6 +20,7 @@ from flows.cli import (
     demo,
     detector,
     doctor,
+    engine,
     environment,
     evaluate,
     lineage,
@@ -53,7 +54,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         maintenance.upgrade,
     ],
     "Models": [evaluate.evaluate, training.train, retrain.retrain, loop.loop, lineage.lineage, train_seed.train_seed],
-    "Run the engine": [serve.serve],
+    "Run the engine": [engine.engine, serve.serve],
     "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }

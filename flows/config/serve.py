@@ -90,6 +90,8 @@ class EnginePolicy:
     """Interval in seconds at which the next thing is done; 0 for never, so that the schedules above decide alone."""
     images_per_round: int = 50
     """Number of images of a round."""
+    guidelines: str = ""
+    """What annotators are told in the rounds that the engine opens; empty for the stage's own guidelines."""
     semi_automatic_after: int = 1000
     """Number of accepted masks from which on rounds are semi-automatic."""
     fully_automatic_after: int = 5000

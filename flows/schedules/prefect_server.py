@@ -3,16 +3,14 @@
 A team sets PREFECT_API_URL to a shared server on PostgreSQL instead, and no private one is started.
 """
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flows.local_server import find_free_port, wait_for_server
+from flows.local_server import end_with_parent, find_free_port, wait_for_server
 from stages.training.work_folder import exclusive_lock
 
 STOP_S = 30.0
@@ -20,7 +18,6 @@ STOP_S = 30.0
 MAX_SERVERS = 16
 """Largest number of private servers side by side in one folder."""
 _NO_REPORTS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @contextmanager
@@ -48,7 +45,7 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
         log = home / "server.log"
         with log.open("ab") as output:
             server = subprocess.Popen(
-                command, stdout=output, stderr=output, env=environment, preexec_fn=_end_with_parent
+                command, stdout=output, stderr=output, env=environment, preexec_fn=end_with_parent
             )
             try:
                 wait_for_server("Prefect's server", f"{url}/health", server, log)
@@ -75,8 +72,3 @@ def _own_folder(folder: Path) -> Iterator[Path]:
             yield home
             return
     raise ValueError(f"{folder}: {MAX_SERVERS} schedulers run already, or this file system locks no files")
-
-
-def _end_with_parent() -> None:
-    """Let the kernel end this process with its parent (Linux), so that a killed scheduler leaves no server behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
