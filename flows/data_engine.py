@@ -7,8 +7,9 @@ No process waits for people: each call does at most one thing, and the next call
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
@@ -17,6 +18,7 @@ from flows.engine_state import MASKS, RETRAINING, count_accepted_masks, masks_at
 from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, open_once, retrain_with
 from flows.schedules.firing import Fired, fire
 from storage.dataset import Dataset
+from storage.workspace.firings import MAX_ATTEMPTS, RETRY_S, FiringState
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
@@ -33,7 +35,7 @@ class Step(StrEnum):
     """Closing a round that is complete."""
     RETRAIN = "retrain"
     WAIT = "wait"
-    """Waiting for people: tasks of a round are left."""
+    """Waiting for people, whose tasks are left, or for a retraining that runs."""
     ASSISTED_MANUAL = "assisted_manual"
     """Opening an assisted-manual round."""
     SEMI_AUTOMATIC = "semi_automatic"
@@ -66,6 +68,8 @@ class EngineState:
     """Number of answers of other rounds that somebody holds or can claim."""
     person_hours: float
     """Active time of people in closed rounds, in hours; simulated annotators are left out."""
+    retraining: Literal["", "running", "failed"] = ""
+    """Why no retraining can begin now: one runs, or it failed and its next attempt is not due; empty if one can."""
     given_up: Mapping[str, int] = field(default_factory=dict)
     """Number of answers that nobody can give any more, by id of a finished round that wants such: everybody with an
     account skipped or answered the image."""
@@ -92,7 +96,7 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
         reason = f"nobody is left to give its last {given_up} answers" if given_up else "it is complete"
         return NextStep(step=Step.CLOSE, reason=reason, round_id=finished)
     new = state.accepted_masks - state.masks_at_last_retraining
-    if new >= policy.retrain_after:
+    if new >= policy.retrain_after and not state.retraining:  # while it runs or waits, people go on
         return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
     if state.tasks_left:
         return NextStep(
@@ -108,6 +112,8 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
         )
 
     # The rest is automatic
+    if state.unmasked_images and state.retraining == "running":
+        return NextStep(step=Step.WAIT, reason="the model is being retrained, and masks the rest afterwards")
     if state.unmasked_images:
         return NextStep(step=Step.FULLY_AUTOMATIC, reason=f"no further round: {why_no_round}")
     return NextStep(step=Step.STOP, reason=f"every image has automatic masks, and no further round: {why_no_round}")
@@ -164,8 +170,23 @@ def read_state(dataset: Dataset, workspace: Workspace, *, wait_for_review: bool 
         finished_rounds=(*closing, *complete),
         tasks_left=sum(each.leased + each.claimable for each in progress),
         person_hours=row["seconds"] / 3600,
+        retraining=_why_no_retraining(workspace),
         given_up={each.round_id: each.free for each in progress if each.round_id in complete and each.free},
     )
+
+
+def _why_no_retraining(workspace: Workspace) -> Literal["", "running", "failed"]:
+    """Tell whether a retraining runs, or failed and is not tried again yet."""
+    fired = workspace.firings.read_all(RETRAINING)
+    if not fired:
+        return ""
+    newest = fired[-1]
+    if newest.state is FiringState.RUNNING:
+        return "" if newest in workspace.firings.lost() else "running"
+    if newest.state is not FiringState.FAILED or newest.ended_at is None:
+        return ""
+    is_due = datetime.now(UTC) - newest.ended_at > timedelta(seconds=RETRY_S)
+    return "" if is_due and newest.attempts < MAX_ATTEMPTS else "failed"
 
 
 def _is_complete(workspace: Workspace, round_id: str, *, reviewed: bool) -> bool:

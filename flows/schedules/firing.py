@@ -23,7 +23,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from flows.engine_state import describe_newest
 from flows.progress import log
 from storage.errors import StoreError
-from storage.workspace.firings import LEASE_S
+from storage.workspace.firings import LEASE_S, FiringState
 from storage.workspace.workspace import Workspace
 
 MAX_LATE_TICKS = 1000
@@ -82,8 +82,9 @@ def fire(workspace: Workspace, job: str, key: str, work: Callable[[], Mapping[st
     """
     token = workspace.firings.take(job, key, f"{socket.gethostname()}:{os.getpid()}")
     if token is None:
-        reason = _why_left(workspace, job, key)
-        log(f"{job}: {key} is left, {reason}")
+        reason, is_running = _why_left(workspace, job, key)
+        if not is_running:  # who is at work on it has said so
+            log(f"{job}: {key} is left, {reason}")
         return Fired(job=job, key=key, outcome="left", reason=reason)
     log(f"{job}: {key}")
     try:
@@ -107,9 +108,11 @@ def _is_scheduled() -> bool:
     return context is not None and context.flow_run is not None and bool(context.flow_run.auto_scheduled)
 
 
-def _why_left(workspace: Workspace, job: str, key: str) -> str:
+def _why_left(workspace: Workspace, job: str, key: str) -> tuple[str, bool]:
+    """Say why a key was not taken, and whether that is because its job is being done."""
     found = workspace.firings.find(job, key)
-    return describe_newest([found] if found else workspace.firings.read_all(job))
+    firings = [found] if found else workspace.firings.read_all(job)
+    return describe_newest(firings), bool(firings) and firings[-1].state is FiringState.RUNNING
 
 
 @contextmanager

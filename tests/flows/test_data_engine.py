@@ -8,6 +8,7 @@ import pytest
 
 from flows.config.serve import EnginePolicy
 from flows.data_engine import EngineState, NextStep, Step, decide, read_state
+from flows.engine_state import RETRAINING
 from stages.rounds.close import close_round
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
@@ -38,6 +39,17 @@ IDLE = EngineState(
         pytest.param(replace(IDLE, accepted_masks=499), Step.ASSISTED_MANUAL, id="one mask too few to retrain"),
         pytest.param(replace(IDLE, accepted_masks=500), Step.RETRAIN, id="enough masks to retrain"),
         pytest.param(replace(IDLE, accepted_masks=500, tasks_left=9), Step.RETRAIN, id="retrain while people work"),
+        pytest.param(
+            replace(IDLE, accepted_masks=500, retraining="running"), Step.ASSISTED_MANUAL, id="people go on meanwhile"
+        ),
+        pytest.param(
+            replace(IDLE, accepted_masks=500, retraining="failed", unasked_images=0),
+            Step.FULLY_AUTOMATIC,
+            id="a failed retraining stops nothing",
+        ),
+        pytest.param(
+            replace(IDLE, accepted_masks=500, retraining="running", unasked_images=0), Step.WAIT, id="the model first"
+        ),
         pytest.param(
             replace(IDLE, accepted_masks=999, masks_at_last_retraining=900), Step.ASSISTED_MANUAL, id="just before"
         ),
@@ -175,3 +187,21 @@ def test_a_round_is_not_closed_while_late_work_a_fix_or_a_review_is_waiting(
     late = page("add", made("late", square(3)))
     assert workspace.operations.append(lease.token, [late]).branch
     assert read_state(dataset, workspace).finished_rounds == ()
+
+
+def test_a_retraining_that_runs_or_failed_lately_lets_people_go_on(tmp_path: Path, workspace: Workspace) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    firings = workspace.firings
+    assert read_state(dataset, workspace).retraining == ""
+    token = firings.take(RETRAINING, "masks:12", "me")
+    assert read_state(dataset, workspace).retraining == "running"
+    firings.end(token, {"error": "no memory"}, failed=True)
+    assert read_state(dataset, workspace).retraining == "failed"
+
+    # Its next attempt is due, is killed, and is done at last
+    token = firings.take(RETRAINING, "masks:12", "me", retry_s=-1, lease_s=-1)
+    assert token
+    assert read_state(dataset, workspace).retraining == ""
+    token = firings.take(RETRAINING, "masks:12", "me")
+    firings.end(token, {"accepted_masks": 12})
+    assert read_state(dataset, workspace).retraining == ""
