@@ -1,0 +1,48 @@
+"""`gigamask engine`: what it asks, what it refuses, and the policy of one evening."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from flows.cli.engine import _Evening, _policy
+from flows.config.serve import load_serve_settings
+from flows.schedules.deployments import list_deployments
+
+
+def test_the_policy_of_an_evening_runs_the_data_engine_alone() -> None:
+    evening = _Evening(dataset="masks", hours=1.5, about='Every "leaf",\nlarge ones first')
+    settings = load_serve_settings(assignments=_policy(evening))
+    assert settings.engine.guidelines == evening.about
+    assert settings.engine.max_person_hours == 1.5
+    assert [each.name for each in list_deployments(settings)] == ["data-engine"]
+
+
+def test_a_missing_folder_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "engine", str(tmp_path / "photos")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "no such file or folder" in done.stderr
+
+
+def test_at_a_terminal_three_questions_are_asked(tmp_path: Path) -> None:
+    photos, taken = tmp_path / "leaves", tmp_path / "taken"
+    photos.mkdir()
+    taken.mkdir()
+    (taken / "notes.txt").write_text("mine")
+    here, there = pty.openpty()
+    command = [sys.executable, "-m", "flows.cli", "engine", str(photos)]
+    process = subprocess.Popen(command, stdin=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path)
+    os.write(here, f"{taken}\n0.5\nleaves\n".encode())
+    output = process.communicate(timeout=120)[0].decode()
+    os.close(here)
+    os.close(there)
+
+    # The answers are taken, and a folder that holds something else is refused
+    assert "Where do the masks go? [leaves-masks]" in output
+    assert f"{taken}, 0.5 h: leaves" in output
+    assert "not empty and no dataset" in output
+    assert process.returncode == 1
+    assert (taken / "notes.txt").read_text() == "mine"
+    assert len(list(taken.iterdir())) == 1
