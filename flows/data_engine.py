@@ -98,10 +98,9 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     new = state.accepted_masks - state.masks_at_last_retraining
     if new >= policy.retrain_after and not state.retraining:  # while it runs or waits, people go on
         return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
-    if state.tasks_left:
-        return NextStep(
-            step=Step.WAIT, reason=f"{state.tasks_left} answers are wanted; `gigamask annotate` serves them"
-        )
+    waiting = NextStep(step=Step.WAIT, reason=f"{state.tasks_left} answers are wanted; `gigamask annotate` serves them")
+    if state.tasks_left > policy.open_ahead:
+        return waiting
 
     # The next round, until people have made enough masks, or the budget or the images end
     why_no_round = _why_no_round(state, policy)
@@ -112,6 +111,8 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
         )
 
     # The rest is automatic
+    if state.tasks_left:
+        return waiting
     if state.unmasked_images and state.retraining == "running":
         return NextStep(step=Step.WAIT, reason="the model is being retrained, and masks the rest afterwards")
     if state.unmasked_images:

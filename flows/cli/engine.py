@@ -117,8 +117,9 @@ def _ask(photos: Sequence[Path], dataset: str | None, hours: float | None, about
 def _policy(evening: _Evening) -> list[str]:
     """Make settings of `gigamask serve` for one person and one evening: small rounds, a training for each 40 masks."""
     policy = {
-        "engine.every_s": 5,
+        "engine.every_s": 20,
         "engine.images_per_round": 5,
+        "engine.open_ahead": 2,
         "engine.retrain_after": 40,
         "engine.semi_automatic_after": 40,
         "engine.fully_automatic_after": 1_000_000,

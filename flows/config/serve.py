@@ -92,6 +92,8 @@ class EnginePolicy:
     """Number of images of a round."""
     guidelines: str = ""
     """What annotators are told in the rounds that the engine opens; empty for the stage's own guidelines."""
+    open_ahead: int = 0
+    """Number of answers left in open rounds at which the next round is opened already, so that nobody waits for it."""
     semi_automatic_after: int = 1000
     """Number of accepted masks from which on rounds are semi-automatic."""
     fully_automatic_after: int = 5000
@@ -142,6 +144,7 @@ class ServeSettings:
             "prefill.images": (self.prefill.images, 1),
             "audit.sample": (self.audit.sample, 1),
             "engine.images_per_round": (self.engine.images_per_round, 1),
+            "engine.open_ahead": (self.engine.open_ahead, 0),
             "engine.semi_automatic_after": (self.engine.semi_automatic_after, 0),
             "engine.fully_automatic_after": (self.engine.fully_automatic_after, self.engine.semi_automatic_after),
             "engine.retrain_after": (self.engine.retrain_after, 1),

@@ -76,6 +76,13 @@ def test_the_next_step_follows_from_the_state(state: EngineState, step: Step) ->
     assert decide(state, POLICY).step is step
 
 
+def test_the_next_round_is_opened_before_the_last_answers_of_this_one() -> None:
+    ahead = replace(POLICY, open_ahead=2)
+    assert decide(replace(IDLE, tasks_left=3), ahead).step is Step.WAIT
+    assert decide(replace(IDLE, tasks_left=2), ahead).step is Step.ASSISTED_MANUAL
+    assert decide(replace(IDLE, tasks_left=2, unasked_images=0), ahead).step is Step.WAIT
+
+
 def test_without_a_budget_hours_do_not_count() -> None:
     assert decide(replace(IDLE, person_hours=1e6), replace(POLICY, max_person_hours=0)).step is Step.ASSISTED_MANUAL
 
