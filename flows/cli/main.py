@@ -1,7 +1,8 @@
 """The `gigamask` command: progress on stderr, results on stdout.
 
-Exit status: 0 done, 1 refused or failed with a message, 2 for options that the command line does not know. Commands
-import heavy libraries inside their functions, after they have printed a first line and checked their arguments.
+Exit status: 0 done, 1 refused or failed with a message, 2 for options that the command line does not know, 130 and 143
+stopped by Ctrl+C and SIGTERM. Commands import heavy libraries inside their functions, after they have printed a first
+line and checked their arguments.
 """
 
 import logging
@@ -39,6 +40,7 @@ from flows.cli import (
     verify_model,
     workspace,
 )
+from flows.cli.stopping import stopping
 from flows.progress import log
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
@@ -150,10 +152,8 @@ def main() -> None:
     environment.prepare()
     _show_warnings()
     try:
-        app()
-    except KeyboardInterrupt:
-        log("stopped; run the same command again to continue")
-        sys.exit(130)
+        with stopping("stopped; run the same command again to continue"):
+            app()
     except Exception as error:
         if os.environ.get("GIGAMASK_DEBUG"):
             raise

@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.checks import check_dataset, workspace_place
 from flows.cli.options import ConfigFile, WorkspacePlace
+from flows.cli.stopping import stopping
 from flows.progress import log
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def serve(
     started = time.monotonic()
     log(f"serve: {settings.dataset}")
     check_dataset(settings.dataset)
-    with ExitStack() as stack:
+    with stopping("stopped; the same command continues") as stop, ExitStack() as stack:
         if not os.environ.get("PREFECT_API_URL"):
             from flows.schedules.prefect_server import serving_prefect
 
@@ -83,7 +84,7 @@ def serve(
             log(f"ready after {time.monotonic() - started:.1f} s: {count} schedules, page {page}")
 
         serve_deployments(settings, tell)
-    log("stopped; the same command continues")
+        stop.leave()
 
 
 def _complete(settings: "ServeSettings") -> "ServeSettings":
