@@ -58,7 +58,7 @@ def retraining_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
         recipe,
         phases=(Phase(until_fraction=1.0, window=window, correction_fractions=(0.1, 0.3, 0.3, 0.3)),),
         batch_size=4,
-        learning_rate=5e-4,
+        learning_rate=2e-4,
         warmup_steps=min(10, steps),
         optimizer="adamw",
         keeps_statistics=True,
