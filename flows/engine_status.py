@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flows.engine_state import count_accepted_masks, masks_at_last_retraining
-from flows.words import moment
+from flows.words import moment, place_options
 from stages.simulated.accounts import is_account_lease
 from storage.dataset import Dataset
 from storage.protocol.promotions import moved_by
@@ -132,8 +132,14 @@ def read_engine_status(dataset: Dataset, workspace: Workspace | None) -> EngineS
         reviews_waiting=reviews,
         jobs=jobs,
         promoted=_read_promoted(dataset),
-        waits=tuple(_list_waits(rounds, people, reviews, jobs)),
+        waits=tuple(_list_waits(rounds, people, reviews, jobs, _place_options(dataset, workspace))),
     )
+
+
+def _place_options(dataset: Dataset, workspace: Workspace | None) -> str:
+    """Write the options that name the dataset, and the workspace where it is not the dataset's own."""
+    place = workspace.database.place if workspace else ""
+    return place_options(dataset.uri, None if place in ("", f"{dataset.uri}/workspace.sqlite") else place)
 
 
 def render_engine_status(status: EngineStatus) -> str:
@@ -240,20 +246,24 @@ def _read_promoted(dataset: Dataset) -> PromotedGlance:
 
 
 def _list_waits(
-    rounds: tuple[RoundGlance, ...], people: tuple[PersonGlance, ...], reviews: int, jobs: tuple[JobGlance, ...]
+    rounds: tuple[RoundGlance, ...],
+    people: tuple[PersonGlance, ...],
+    reviews: int,
+    jobs: tuple[JobGlance, ...],
+    here: str,
 ) -> list[str]:
-    """List what waits for whom, in the order in which work passes."""
+    """List what waits for whom, in the order in which work passes; `here` are the options of commands."""
     waits = []
     for each in rounds:
         named = f"{each.round_id}{f' ({each.name})' if each.name else ''}"
         if each.state == RoundState.OPEN and each.claimable:
-            waits.append(f"{_many(each.claimable, 'task')} of {named} for annotators: gigamask annotate")
+            waits.append(f"{_many(each.claimable, 'task')} of {named} for annotators: gigamask annotate {here}")
         if each.state == RoundState.PAUSED:
-            waits.append(f"{named}, which is paused, for a lead: gigamask round reopen {each.round_id}")
+            waits.append(f"{named}, which is paused, for a lead: gigamask round reopen {each.round_id} {here}")
         if each.state == RoundState.CLOSING:
-            waits.append(f"{named}, whose closing was cut off, for a lead: gigamask round close {each.round_id}")
+            waits.append(f"{named}, whose closing was cut off, for a lead: gigamask round close {each.round_id} {here}")
         if each.state in (RoundState.OPEN, RoundState.PAUSED) and not each.held + each.claimable:
-            waits.append(f"{named}, {_why_complete(each)}, for a lead: gigamask round close {each.round_id}")
+            waits.append(f"{named}, {_why_complete(each)}, for a lead: gigamask round close {each.round_id} {here}")
         if each.state in (RoundState.OPEN, RoundState.PAUSED) and each.late_work:
             waits.append(f"{_many(each.late_work, 'line')} of late work of {named} for the authors or a lead")
     waits += [f"{_many(each.sent_back, 'task')} sent back for {each.name}" for each in people if each.sent_back]
@@ -261,7 +271,7 @@ def _list_waits(
         waits.append(f"{_many(reviews, 'submission')} for reviewers")
     waits += [f"{each.job}, which failed, for you: {each.outcome}" for each in jobs if each.state == FiringState.FAILED]
     waits += [
-        f"{each.job}, which was killed, for a scheduler: gigamask serve"
+        f"{each.job}, which was killed, for a scheduler: gigamask serve {here}"
         for each in jobs
         if each.state == FiringState.LOST
     ]

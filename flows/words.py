@@ -1,5 +1,6 @@
 """Numbers and times as text for people, on pages and in progress lines."""
 
+import shlex
 from datetime import datetime
 
 
@@ -28,3 +29,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def place_options(dataset: str, workspace: str | None = None) -> str:
+    """Write the options that name a dataset and, where it was given, a workspace, for a command that people paste."""
+    return f"--dataset {shlex.quote(dataset)}" + (f" --workspace {shlex.quote(workspace)}" if workspace else "")

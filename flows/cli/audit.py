@@ -7,6 +7,7 @@ import typer
 from flows.cli.checks import check_dataset, workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
 from flows.progress import log
+from flows.words import place_options
 
 
 def audit(
@@ -36,7 +37,8 @@ def audit(
     print_result(result, as_json)
     if as_json:
         return
+    here = place_options(dataset, workspace)
     if result.images_done < result.images and result.state == "open":
-        log(f"{result.images - result.images_done} images wait; next: gigamask annotate --dataset {dataset}")
+        log(f"{result.images - result.images_done} images wait; next: gigamask annotate {here}")
     elif result.state == "open":
-        log(f"all images are done; next: gigamask round close {result.round_id} --dataset {dataset}")
+        log(f"all images are done; next: gigamask round close {result.round_id} {here}")

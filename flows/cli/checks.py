@@ -114,3 +114,38 @@ def check_training(dataset_uri: str, snapshot_id: str, parent: str) -> None:
         check_model(parent)
     except ValueError as error:
         raise ValueError(f"{error}; models of {dataset.uri}: {', '.join(versions) or 'none'}") from error
+
+
+def read_text(option: str, path: Path) -> str:
+    """Read the text file that an option names.
+
+    Raises:
+        ValueError: The file cannot be read, or holds no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{option} {path}: {error.strerror or error}; expected a text file") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option} {path}: got bytes that are no UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def check_prefill(dataset_uri: str, prefill: str) -> None:
+    """Check that a round's prefill is a source or an SQL condition on the dataset's masks; nothing is prefilled.
+
+    Raises:
+        ValueError: It is neither.
+        StoreError: The dataset cannot be read.
+    """
+    from stages.rounds.prefill_sources import check_condition
+    from stages.semi_automatic.prefill_round import DETECTOR, GENERATOR
+    from storage.dataset import Dataset
+
+    if prefill not in (DETECTOR, GENERATOR):
+        try:
+            check_condition(Dataset.open(dataset_uri), prefill)
+        except ValueError as error:
+            raise ValueError(
+                f"--prefill {prefill!r}: expected `{DETECTOR}`, `{GENERATOR}` or an SQL condition on the table masks, "
+                f"such as 'predicted_iou > 0.9' ({error})"
+            ) from error

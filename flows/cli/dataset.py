@@ -12,6 +12,7 @@ import typer
 from flows.cli.checks import workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
 from flows.progress import LINE_EVERY_S, log
+from flows.words import place_options
 
 if TYPE_CHECKING:
     from storage.dataset import Dataset
@@ -63,7 +64,11 @@ def status(
 
     opened = Dataset.open(dataset)
     if not engine:
-        print_rows(opened.status(), as_json, f"{dataset}: no plan yet; `gigamask run PHOTOS` makes the first")
+        print_rows(
+            opened.status(),
+            as_json,
+            f"no plan yet; `gigamask run PHOTOS {place_options(dataset)}` makes the first",
+        )
         if as_json:
             return
         if workspace is None and "://" in dataset:

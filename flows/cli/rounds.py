@@ -10,9 +10,10 @@ from uuid import UUID, uuid4
 
 import typer
 
-from flows.cli.checks import check_dataset, workspace_place
+from flows.cli.checks import check_dataset, check_prefill, read_text, workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
 from flows.progress import log
+from flows.words import place_options
 
 if TYPE_CHECKING:
     from stages.rounds.quality import RoundReport
@@ -127,8 +128,10 @@ def round_open(
             "an assisted-manual round begins empty; use --stage semi_automatic", param_hint="--prefill"
         )
     place = workspace_place(dataset, workspace)
-    text = guidelines.read_text(encoding="utf-8") if guidelines else ""
+    text = read_text("--guidelines", guidelines) if guidelines else ""
     check_dataset(dataset)
+    if prefill is not None:
+        check_prefill(dataset, prefill)
     from flows.assisted_manual import assisted_manual
     from flows.cli.output import print_result
     from flows.semi_automatic import semi_automatic
@@ -152,7 +155,7 @@ def round_open(
     opened = flow(dataset, place, request, str(request_id))
     print_result(opened, as_json)
     if not as_json:
-        log(f"next:   gigamask annotate --dataset {dataset}")
+        log(f"next:   gigamask annotate {place_options(dataset, workspace)}")
 
 
 def round_status(
@@ -182,7 +185,7 @@ def round_status(
                     opened_at=found.created_at,
                 )
             )
-    print_rows(rows, as_json, empty="no round; `gigamask round open` opens one")
+    print_rows(rows, as_json, empty=f"no round; `gigamask round open {place_options(dataset, workspace)}` opens one")
 
 
 def round_extend(

@@ -20,6 +20,7 @@ from flows.cli.options import (
     RayAddress,
 )
 from flows.progress import log
+from flows.words import place_options
 
 
 def run(
@@ -68,7 +69,7 @@ def run(
     print_result(result, as_json)
     if not as_json:
         log(f"report: {result.report}")
-        log(f'next:   gigamask query --dataset {result.dataset} "SELECT count(*) AS masks FROM masks"')
+        log(f'next:   gigamask query {place_options(result.dataset)} "SELECT count(*) AS masks FROM masks"')
 
 
 def ingest(

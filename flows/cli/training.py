@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from flows.cli.checks import check_training
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, Device, Steps, TrainAssignments
 from flows.progress import log
+from flows.words import place_options
 
 if TYPE_CHECKING:
     from engine.model.config import SamConfig
@@ -70,7 +72,7 @@ def train(
     trained = _run(job, workers, on, ray_address)
     print_result(trained, as_json)
     if not as_json:
-        log(f"next:   gigamask masks --dataset {dataset} --model {trained.weights}")
+        log(f"next:   gigamask masks {place_options(dataset)} --model {shlex.quote(str(trained.weights))}")
 
 
 def _job(

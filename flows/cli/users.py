@@ -8,6 +8,7 @@ import typer
 
 from flows.cli.checks import workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
+from flows.words import place_options
 
 if TYPE_CHECKING:
     from storage.workspace.workspace import Workspace
@@ -58,7 +59,7 @@ def users_list(
             )
             for user in opened.users.read_all()
         ]
-    print_rows(rows, as_json, empty="no user; `gigamask users add` adds one")
+    print_rows(rows, as_json, empty=f"no user; `gigamask users add NAME {place_options(dataset, workspace)}` adds one")
 
 
 def users_disable(

@@ -49,6 +49,15 @@ def masks_of_dataset(condition: str) -> PrefillSource:
     return source
 
 
+def check_condition(dataset: Dataset, condition: str) -> None:
+    """Check an SQL condition on `masks` against the dataset, without reading a mask.
+
+    Raises:
+        ValueError: The condition is wrong.
+    """
+    dataset.masks(f"({condition}\n) AND false", columns=("mask_id",)).read_all()
+
+
 def images_to_prefill(images: Sequence[ChosenImage], *, empty_fraction: float, seed: int) -> list[ChosenImage]:
     """Choose the images that are prefilled; a random fraction stays empty, for comparison.
 

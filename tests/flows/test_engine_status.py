@@ -1,6 +1,7 @@
 """The engine at a glance, of a real dataset and workspace."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def workspace(dataset: Dataset) -> Iterator[Workspace]:
 
 def test_what_waits_for_whom_is_told_from_the_first_task_to_the_last(dataset: Dataset, workspace: Workspace) -> None:
     opened = small_round(workspace, image_ids(dataset)[:3])
+    here = f"--dataset {dataset.uri}"
     first = read_engine_status(dataset, workspace)
-    assert first.waits == (f"3 tasks of {opened.round_id} for annotators: gigamask annotate",)
+    assert first.waits == (f"3 tasks of {opened.round_id} for annotators: gigamask annotate {here}",)
 
     # One task done and sent back, one held
     (lease,) = workspace.leases.claim("ann")
@@ -60,7 +62,7 @@ def test_what_waits_for_whom_is_told_from_the_first_task_to_the_last(dataset: Da
             answer(workspace, held)
         answer_all(workspace, name)
     full = read_engine_status(dataset, workspace)
-    close = f"{opened.round_id}, whose answers are all in, for a lead: gigamask round close {opened.round_id}"
+    close = f"{opened.round_id}, whose answers are all in, for a lead: gigamask round close {opened.round_id} {here}"
     assert close in full.waits
     close_round(dataset, workspace, opened.round_id)
     closed = read_engine_status(dataset, workspace)
@@ -78,7 +80,7 @@ def test_a_round_that_nobody_can_finish_waits_for_a_lead_and_why_is_told(
     status = read_engine_status(dataset, workspace)
     assert status.waits[0] == (
         f"{opened.round_id}, whose last 1 answer nobody can give, as everybody skipped or answered the image, for a "
-        f"lead: gigamask round close {opened.round_id}"
+        f"lead: gigamask round close {opened.round_id} --dataset {dataset.uri}"
     )
     assert "1/2 answers, 0 held, 1 free (1 of them for nobody)" in render_engine_status(status)
 
@@ -125,6 +127,17 @@ def test_jobs_and_the_promoted_model_are_told(dataset: Dataset, workspace: Works
     text = render_engine_status(status)
     assert "refusal of seed-2 by lea" in text
     assert "promoted   seed-1 since generation 1" in text
+
+
+def test_commands_to_paste_name_a_place_with_spaces_and_a_workspace_elsewhere(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "my photos")
+    dataset.fold()
+    with Workspace.open(tmp_path / "else where.sqlite") as workspace:
+        small_round(workspace, image_ids(dataset)[:1])
+        (waits,) = read_engine_status(dataset, workspace).waits
+    command = shlex.split(waits.partition("for annotators: ")[2])
+    place = str(tmp_path / "else where.sqlite")
+    assert command == ["gigamask", "annotate", "--dataset", dataset.uri, "--workspace", place]
 
 
 def test_without_a_workspace_the_status_says_so_and_makes_none(dataset: Dataset) -> None:

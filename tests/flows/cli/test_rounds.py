@@ -172,6 +172,16 @@ def test_users_are_added_listed_paused_and_disabled(gigamask: Gigamask, command:
         (("round", "open", "--stage", "assisted_manual", "--query", "SELECT 1 AS image_id"), 1, "are not in"),
         (("round", "open", "--stage", "assisted_manual", "--prefill", "true"), 2, "begins empty"),
         (("round", "open", "--stage", "other"), 2, "other"),
+        (
+            ("round", "open", "--stage", "assisted_manual", "--guidelines", "missing.txt"),
+            1,
+            "--guidelines missing.txt: No such file or directory; expected a text file",
+        ),
+        (
+            ("round", "open", "--stage", "semi_automatic", "--prefill", "detecter"),
+            1,
+            "--prefill 'detecter': expected `detector`, `generator` or an SQL condition on the table masks",
+        ),
         (("workspace", "restore", "missing.gz"), 1, "missing.gz"),
         (("round", "status", "--workspace", "mysql://x/y"), 1, "expected a file or postgresql://"),
     ],
