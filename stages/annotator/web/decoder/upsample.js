@@ -2,7 +2,8 @@
  * Low-resolution logits to run lengths at the image's resolution: engine/kernels/upsample_runs_numba.py in JavaScript.
  *
  * Logits are resized bilinearly to the model's input and from there to the window, and cut at 0. Most stretches of a
- * column lie between logits that are all above or all below the thresholds and are counted without evaluation. Every
+ * column lie between logits that are all above or all below the thresholds and are counted without evaluation. In what is
+ * left, so are those blocks between four values of the model's input that lie in one interval of the thresholds. Every
  * product is rounded to float32 where the server's code rounds it, so equal logits give equal masks.
  *
  * @typedef {import("./frame.js").Frame} Frame
@@ -17,6 +18,9 @@
  * @property {number[]} starts First output of each group that reads the same logits, and the number of outputs.
  * @property {number[]} firstLow First logit that each group reads.
  * @property {number[]} lastLow Last logit that each group reads.
+ * @property {number[]} blockStarts First output of each block that reads the same two model pixels, and the number of outputs.
+ * @property {Int32Array} blockOf Block of each output; every block lies in one group.
+ * @typedef {{first: number, end: number, kind: number}} Stretch Output rows of one kind.
  * @typedef {object} UpsampledMask
  * @property {number[]} runs
  * @property {[number, number, number, number]} box Box with inclusive maxima; zeros for an empty mask.
@@ -24,9 +28,10 @@
  * @property {number} stability
  */
 
-const BELOW = 0;
-const ABOVE = 1;
-const MIXED = 2;
+/** Kinds of rows and blocks: below -offset, from there to 0, from 0 to +offset, above +offset, or none of these for all. */
+const [BELOW, NEGATIVE, POSITIVE, ABOVE, MIXED] = [0, 1, 2, 3, 4];
+/** Mean number of output rows of a block from which blocks are looked at; smaller ones are evaluated as quickly. */
+const MIN_BLOCK_PX = 2;
 const MARGIN = 1e-3; // logits; far above the rounding of a blend of values of one sign
 const { fround } = Math;
 
@@ -41,16 +46,12 @@ const { fround } = Math;
 export function upsample(logits, side, frame, offset) {
   const rows = makeAxis(side, frame.modelSide, frame.scaledSize[0], frame.cropSize[0]);
   const columns = makeAxis(side, frame.modelSide, frame.scaledSize[1], frame.cropSize[1]);
-  const scan = new Scan(logits, side, rows, frame, offset);
-  for (let group = 0; group < columns.starts.length - 1; group++) {
-    const stretches = scan.stretches(columns.firstLow[group], columns.lastLow[group]);
-    if (stretches.length === 1 && stretches[0].kind === BELOW) continue;
-    for (let x = columns.starts[group]; x < columns.starts[group + 1]; x++) scan.column(x, columns, stretches);
-  }
+  const scan = new Scan(logits, side, rows, columns, frame, offset);
+  for (let group = 0; group < columns.starts.length - 1; group++) scan.group(group);
   return scan.result();
 }
 
-/** Walk down the columns of one mask. */
+/** Walk over the columns of one mask: over groups, in a group over blocks, in a block over columns. */
 class Scan {
   /** @type {number[]} Positions at which runs of the foreground start and end. */
   edges = [];
@@ -63,24 +64,48 @@ class Scan {
    * @param {Float32Array} logits
    * @param {number} side
    * @param {Axis} rows
+   * @param {Axis} columns
    * @param {Frame} frame
    * @param {number} offset
    */
-  constructor(logits, side, rows, frame, offset) {
+  constructor(logits, side, rows, columns, frame, offset) {
     this.logits = logits;
     this.side = side;
     this.rows = rows;
+    this.columns = columns;
     this.frame = frame;
     this.offset = offset;
     const count = rows.lastLow[rows.lastLow.length - 1] + 1;
     this.kinds = new Uint8Array(count);
-    this.lowValues = [new Float32Array(count), new Float32Array(count)];
-    this.modelValues = new Float32Array(rows.inner.first.length);
+    this.lowValues = new Float32Array(count);
+    /** Values of the model's input at the two columns of it between which a block lies. */
+    this.before = new Float32Array(rows.inner.first.length);
+    this.after = new Float32Array(rows.inner.first.length);
     this.values = new Float32Array(rows.outer.first.length);
+    this.looksAtBlocks = rows.outer.first.length >= MIN_BLOCK_PX * (rows.blockStarts.length - 1);
     this.left = Infinity;
     this.top = Infinity;
     this.right = -1;
     this.bottom = -1;
+  }
+
+  /** Walk over the columns that read the same logits. @param {number} group */
+  group(group) {
+    const { columns } = this;
+    const segments = this.#segments(columns.firstLow[group], columns.lastLow[group]);
+    if (segments.length === 1 && segments[0].kind === BELOW) return;
+    let known = -1; // model column that `after` holds
+    const lastBlock = columns.blockOf[columns.starts[group + 1] - 1];
+    for (let block = columns.blockOf[columns.starts[group]]; block <= lastBlock; block++) {
+      const x = columns.blockStarts[block];
+      if (columns.outer.first[x] === known) [this.before, this.after] = [this.after, this.before];
+      else this.#fill(this.before, columns.outer.first[x], segments);
+      known = columns.outer.second[x];
+      this.#fill(this.after, known, segments);
+      const stretches = this.looksAtBlocks ? this.#stretches(segments) : segments;
+      if (stretches.length === 1 && stretches[0].kind === BELOW) continue;
+      for (let at = x; at < columns.blockStarts[block + 1]; at++) this.#column(at, stretches);
+    }
   }
 
   /**
@@ -88,18 +113,15 @@ class Scan {
    * @param {number} first
    * @param {number} last
    */
-  stretches(first, last) {
+  #segments(first, last) {
     const { kinds, rows } = this;
     for (let row = 0; row < kinds.length; row++) kinds[row] = this.#kindOf(row, first, last);
-    /** @type {{first: number, end: number, kind: number}[]} */
+    /** @type {Stretch[]} */
     const found = [];
     for (let group = 0; group < rows.starts.length - 1; group++) {
       let kind = kinds[rows.firstLow[group]];
       for (let row = rows.firstLow[group] + 1; row <= rows.lastLow[group]; row++) if (kinds[row] !== kind) kind = MIXED;
-      const end = rows.starts[group + 1];
-      const before = found[found.length - 1];
-      if (before?.kind === kind) before.end = end;
-      else found.push({ first: rows.starts[group], end, kind });
+      append(found, rows.starts[group], rows.starts[group + 1], kind);
     }
     return found;
   }
@@ -115,41 +137,93 @@ class Scan {
   }
 
   /**
-   * @param {number} x Column of the window.
-   * @param {Axis} columns
-   * @param {ReturnType<Scan["stretches"]>} stretches
+   * Blend the logits to a column of the model's input, at the rows that mixed segments read; columns come before rows.
+   * @param {Float32Array} values
+   * @param {number} column
+   * @param {Stretch[]} segments
    */
-  column(x, columns, stretches) {
+  #fill(values, column, segments) {
+    const { logits, side, lowValues } = this;
+    const { inner, outer } = this.rows;
+    const across = this.columns.inner;
+    const [column0, column1] = [across.first[column], across.second[column]];
+    const [weight0, weight1] = [across.weight0[column], across.weight1[column]];
+    for (const { first, end, kind } of segments) {
+      if (kind !== MIXED) continue;
+      const [from, to] = [outer.first[first], outer.second[end - 1]];
+      for (let row = inner.first[from]; row <= inner.second[to]; row++) {
+        lowValues[row] = blend(weight0, logits[row * side + column0], weight1, logits[row * side + column1]);
+      }
+      for (let at = from; at <= to; at++) {
+        values[at] = blend(inner.weight0[at], lowValues[inner.first[at]], inner.weight1[at], lowValues[inner.second[at]]);
+      }
+    }
+  }
+
+  /** Divide mixed segments by the corners of their blocks. @param {Stretch[]} segments */
+  #stretches(segments) {
+    const { blockOf, blockStarts, outer } = this.rows;
+    /** @type {Stretch[]} */
+    const found = [];
+    for (const { first, end, kind } of segments) {
+      if (kind !== MIXED) {
+        append(found, first, end, kind);
+        continue;
+      }
+      for (let block = blockOf[first]; block <= blockOf[end - 1]; block++) {
+        const y = blockStarts[block];
+        append(found, y, blockStarts[block + 1], this.#kindOfBlock(outer.first[y], outer.second[y]));
+      }
+    }
+    return found;
+  }
+
+  /** Kind of the block between two rows of the model's input; corners that are infinite or NaN make it mixed. */
+  #kindOfBlock(/** @type {number} */ upper, /** @type {number} */ lower) {
+    const { before, after, offset } = this;
+    const [a, b, c, d] = [before[upper], after[upper], before[lower], after[lower]];
+    const [least, most] = [Math.min(a, b, c, d), Math.max(a, b, c, d)];
+    if (!Number.isFinite(least) || !Number.isFinite(most)) return MIXED;
+    if (least > offset + MARGIN) return ABOVE;
+    if (most < -offset - MARGIN) return BELOW;
+    if (least > MARGIN && most < offset - MARGIN) return POSITIVE;
+    if (most < -MARGIN && least > -offset + MARGIN) return NEGATIVE;
+    return MIXED;
+  }
+
+  #column(/** @type {number} */ x, /** @type {Stretch[]} */ stretches) {
     const { crop, size, cropSize } = this.frame;
     const base = (x + crop[0]) * size[0] + crop[1];
+    const { edges } = this;
+    const begun = edges.length;
     this.#isInside = false;
     for (const { first, end, kind } of stretches) {
-      if (kind === MIXED) this.#walk(x, columns, first, end, base);
-      else this.#skip(x, first, end, kind === ABOVE, base);
+      if (kind === MIXED) this.#walk(x, first, end, base);
+      else this.#skip(first, end, kind, base);
     }
-    if (this.#isInside) this.edges.push(base + cropSize[0]); // the image may go on below the window
+    if (this.#isInside) edges.push(base + cropSize[0]); // the image may go on below the window
+    if (edges.length === begun) return;
+    for (let at = begun; at < edges.length; at += 2) this.area += edges[at + 1] - edges[at];
+    this.left = Math.min(this.left, x);
+    this.right = x;
+    this.top = Math.min(this.top, edges[begun] - base);
+    this.bottom = Math.max(this.bottom, edges[edges.length - 1] - base - 1);
   }
 
-  #skip(/** @type {number} */ x, /** @type {number} */ first, /** @type {number} */ end, /** @type {boolean} */ isAbove, /** @type {number} */ base) {
-    if (isAbove !== this.#isInside) this.#turn(base + first);
-    if (!isAbove) return;
-    const count = end - first;
-    this.high += count;
-    this.area += count;
-    this.low += count;
-    this.#reach(x, first, end - 1);
+  #skip(/** @type {number} */ first, /** @type {number} */ end, /** @type {number} */ kind, /** @type {number} */ base) {
+    if (kind >= POSITIVE !== this.#isInside) this.#turn(base + first);
+    if (kind === ABOVE) this.high += end - first;
+    if (kind !== BELOW) this.low += end - first;
   }
 
-  #walk(/** @type {number} */ x, /** @type {Axis} */ columns, /** @type {number} */ first, /** @type {number} */ end, /** @type {number} */ base) {
-    this.#evaluate(x, columns, first, end);
+  #walk(/** @type {number} */ x, /** @type {number} */ first, /** @type {number} */ end, /** @type {number} */ base) {
+    const { values, offset } = this;
+    this.#evaluate(x, first, end);
     for (let y = first; y < end; y++) {
-      const value = this.values[y];
-      if (value > -this.offset) this.low++;
-      if (value > this.offset) this.high++;
+      const value = values[y];
+      if (value > -offset) this.low++;
+      if (value > offset) this.high++;
       if (value > 0 !== this.#isInside) this.#turn(base + y);
-      if (!this.#isInside) continue;
-      this.area++;
-      this.#reach(x, y, y);
     }
   }
 
@@ -158,42 +232,18 @@ class Scan {
     this.#isInside = !this.#isInside;
   }
 
-  #reach(/** @type {number} */ x, /** @type {number} */ top, /** @type {number} */ bottom) {
-    if (x < this.left) this.left = x;
-    this.right = x;
-    if (top < this.top) this.top = top;
-    if (bottom > this.bottom) this.bottom = bottom;
-  }
-
-  /**
-   * Evaluate some rows of a column; columns are blended before rows.
-   * @param {number} x
-   * @param {Axis} columns
-   * @param {number} first
-   * @param {number} end
-   */
-  #evaluate(x, columns, first, end) {
-    const { inner, outer } = this.rows;
-    const [modelFirst, modelLast] = [outer.first[first], outer.second[end - 1]];
-    for (let half = 0; half < 2; half++) {
-      const at = half ? columns.outer.second[x] : columns.outer.first[x];
-      const [column0, column1] = [columns.inner.first[at], columns.inner.second[at]];
-      const [weight0, weight1] = [columns.inner.weight0[at], columns.inner.weight1[at]];
-      const values = this.lowValues[half];
-      for (let row = inner.first[modelFirst]; row <= inner.second[modelLast]; row++) {
-        const start = row * this.side;
-        values[row] = blend(weight0, this.logits[start + column0], weight1, this.logits[start + column1]);
+  /** Evaluate some rows of a column. */
+  #evaluate(/** @type {number} */ x, /** @type {number} */ first, /** @type {number} */ end) {
+    const { before, after, values } = this;
+    const { blockOf, blockStarts, outer } = this.rows;
+    const [weight0, weight1] = [this.columns.outer.weight0[x], this.columns.outer.weight1[x]];
+    for (let block = blockOf[first]; block <= blockOf[end - 1]; block++) {
+      const [upper, lower] = [outer.first[blockStarts[block]], outer.second[blockStarts[block]]];
+      const above = blend(weight0, before[upper], weight1, after[upper]);
+      const below = blend(weight0, before[lower], weight1, after[lower]);
+      for (let y = blockStarts[block]; y < blockStarts[block + 1]; y++) {
+        values[y] = blend(outer.weight0[y], above, outer.weight1[y], below);
       }
-    }
-    const [left, right] = this.lowValues;
-    const [weight0, weight1] = [columns.outer.weight0[x], columns.outer.weight1[x]];
-    for (let at = modelFirst; at <= modelLast; at++) {
-      const [row0, row1, w0, w1] = [inner.first[at], inner.second[at], inner.weight0[at], inner.weight1[at]];
-      this.modelValues[at] = blend(weight0, blend(w0, left[row0], w1, left[row1]), weight1, blend(w0, right[row0], w1, right[row1]));
-    }
-    for (let y = first; y < end; y++) {
-      const [upper, lower] = [this.modelValues[outer.first[y]], this.modelValues[outer.second[y]]];
-      this.values[y] = blend(outer.weight0[y], upper, outer.weight1[y], lower);
     }
   }
 
@@ -208,6 +258,13 @@ class Scan {
       stability: this.low ? fround(this.high / this.low) : 0,
     };
   }
+}
+
+/** Add rows to stretches; those of the same kind are joined. */
+function append(/** @type {Stretch[]} */ stretches, /** @type {number} */ first, /** @type {number} */ end, /** @type {number} */ kind) {
+  const before = stretches[stretches.length - 1];
+  if (before?.kind === kind) before.end = end;
+  else stretches.push({ first, end, kind });
 }
 
 /** One rounding for the first product and one for the sum, as a fused multiply-add has. */
@@ -234,8 +291,12 @@ function toRuns(edges, pixels) {
   return runs;
 }
 
+const MAX_AXES = 32;
+/** @type {Map<string, Axis>} */
+const axes = new Map();
+
 /**
- * The resizes from logits to model pixels, and from the first `scaled` of them to `size` pixels.
+ * The resizes from logits to model pixels, and from the first `scaled` of them to `size` pixels; kept for the next mask.
  * @param {number} low
  * @param {number} model
  * @param {number} scaled
@@ -243,10 +304,16 @@ function toRuns(edges, pixels) {
  * @returns {Axis}
  */
 function makeAxis(low, model, scaled, size) {
+  const key = [low, model, scaled, size].join();
+  const known = axes.get(key);
+  if (known) return known;
   const [inner, outer] = [linearTaps(low, model), linearTaps(scaled, size)];
   /** @type {Axis} */
-  const axis = { inner, outer, starts: [], firstLow: [], lastLow: [] };
+  const axis = { inner, outer, starts: [], firstLow: [], lastLow: [], blockStarts: [], blockOf: new Int32Array(size) };
   for (let at = 0; at < size; at++) {
+    const isNewBlock = !at || outer.first[at] !== outer.first[at - 1] || outer.second[at] !== outer.second[at - 1];
+    if (isNewBlock) axis.blockStarts.push(at);
+    axis.blockOf[at] = axis.blockStarts.length - 1;
     const [first, last] = [inner.first[outer.first[at]], inner.second[outer.second[at]]];
     const group = axis.starts.length - 1;
     if (first === axis.firstLow[group] && last === axis.lastLow[group]) continue;
@@ -255,6 +322,9 @@ function makeAxis(low, model, scaled, size) {
     axis.lastLow.push(last);
   }
   axis.starts.push(size);
+  axis.blockStarts.push(size);
+  if (axes.size >= MAX_AXES) axes.clear();
+  axes.set(key, axis);
   return axis;
 }
 
