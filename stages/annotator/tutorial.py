@@ -32,7 +32,7 @@ class Tutorial:
 
     picture: Picture
     things: dict[str, Rle]
-    """Visible pixels of each thing, by its name."""
+    """Visible pixels of each thing, by its name; the coffee is part of the cup."""
     given: dict[str, Rle]
     """Masks that the tutorial begins with, by name: good ones, a bitten one, halves, and one of nothing."""
 
@@ -62,8 +62,8 @@ def tutorial() -> Tutorial:
     _draw_round(table, "pebble", (148, 486), 58, (108, 112, 122), (150, 155, 166))
     _draw_pencil(table)
     _draw_round(table, "coin", (842, 118), 44, (190, 146, 48), (240, 205, 110))
-    things = table.things
     row_HW, column_HW = table.grid
+    things = table.things | {"coffee": _coffee(table) > 0}
     bite_HW = np.hypot(column_HW - 846, row_HW - 392) < 46
     given = {  # the list shows the last one first
         "pencil-1": things["pencil"] & (column_HW < 470),
@@ -139,7 +139,13 @@ def _draw_cup(table: _Table) -> None:
     handle_HW = np.minimum(13 - np.abs(row_HW - 190), np.minimum(column_HW - 566, 686 - column_HW))
     table.lay("cup", 132 - away_HW, saucer_HW3)
     table.lay("cup", np.maximum(78 - away_HW, handle_HW), np.array([58.0, 104.0, 150.0]) + 1.5 * light_HW1)
-    table.lay("cup", 62 - away_HW, np.array([74.0, 44.0, 28.0]) + 0.6 * light_HW1)
+    table.lay("cup", _coffee(table), np.array([74.0, 44.0, 28.0]) + 0.6 * light_HW1)
+
+
+def _coffee(table: _Table) -> np.ndarray:
+    """Return the distance of each pixel to the border of the coffee, negative outside."""
+    row_HW, column_HW = table.grid
+    return np.asarray(62 - np.hypot(column_HW - 566, row_HW - 190))
 
 
 def _draw_pencil(table: _Table) -> None:

@@ -70,6 +70,13 @@ export const text = {
     round: (/** @type {string} */ name, /** @type {number} */ done, /** @type {number} */ slots) => `${name} · ${done} of ${slots} done`,
   },
 
+  welcome: {
+    title: "New here?",
+    hint: "The tutorial teaches ten moves in two minutes, on a picture of its own.",
+    begin: "Show me",
+    close: "Not now",
+  },
+
   hint: {
     begin: "Click an object",
     refine: (/** @type {string} */ name) => `Click to refine ${name}`,
@@ -366,14 +373,14 @@ export const text = {
       `On a real picture ${key("submit")} submits and brings the next one, ${key("skip")} skips it with a reason, and ${key("help")} lists all keys.`,
     /** @type {Record<string, [string, (key: (act: string) => string) => string]>} Title of each step, and what is to be done. */
     steps: {
-      click: ["Click", () => "Click the leaf."],
-      part: ["Part or whole", (key) => `One click can mean several things. ${key("candidate:1")} takes the second suggestion, ${key("nextCandidate")} the next one.`],
-      away: ["Take away", (key) => `Right click what does not belong to the mask, the dark half, say. By keyboard: arrows, then ${key("negative")}.`],
+      click: ["Click", (key) => `Click the coffee in the cup. By keyboard: arrow keys, with Shift far, then ${key("positive")}.`],
+      part: ["Part or whole", (key) => `One click can mean several things: the coffee, or the cup on its saucer. ${key("nextCandidate")} goes to the next suggestion: take the whole. After a slip, ${key("drop")} and click again.`],
+      away: ["Take away", (key) => `Right click what does not belong to the mask: the saucer. By keyboard: arrows, then ${key("negative")}.`],
       keep: ["Keep it", (key) => `${key("accept")} keeps the mask.`],
-      box: ["Box", (key) => `${key("tool:box")}, then drag a box around the cup and its saucer. ${key("accept")} keeps it. By keyboard: click them with ${key("positive")}.`],
-      mend: ["Mend a mask", (key) => `The orange's mask lacks a bite. Ctrl and click the orange (by keyboard ${key("nextMask")}), ${key("tool:brush")}, paint the bite, ${key("accept")}. ${key("larger")} makes the brush larger; a click mends, too.`],
+      box: ["Box", (key) => `${key("tool:box")}, then drag a box around the leaf, ${key("accept")} keeps it. A box needs a pointer; by keyboard the equal move is to click the leaf: arrows, ${key("positive")}, ${key("accept")}.`],
+      mend: ["Mend a mask", (key) => `The orange's mask lacks a bite. Ctrl and click the orange (by keyboard ${key("nextMask")} until it is selected). Then ${key("tool:brush")}, paint the bite, ${key("accept")}; ${key("larger")} makes the brush larger. Or click into the bite (by keyboard arrows, ${key("positive")}), ${key("accept")}.`],
       decide: ["Accept, reject", (key) => `${key("nextUndecided")} goes to a mask that the model has made. ${key("acceptMask")} accepts the pebble and goes on; ${key("rejectMask")} rejects the mask of nothing.`],
-      merge: ["Merge", (key) => `The pencil has two masks. ${key("drop")}, then Ctrl and click both (by keyboard ${key("nextMask")}, then ${key("alsoNextMask")}), ${key("merge")} makes them one.`],
+      merge: ["Merge", (key) => `The pencil has two masks. Ctrl and click both, ${key("merge")} makes them one. By keyboard: ${key("nextMask")} until the half with the point is selected, ${key("alsoNextMask")} adds the other.`],
       undo: ["Undo", (key) => `${key("undo")} takes back anything, step by step: take back the merge.`],
       find: ["What is missing", (key) => `${key("nextGap")} leads to a place without a mask. Mask the coin there: click it, or ${key("positive")} at the cursor, and ${key("accept")}.`],
     },

@@ -15,32 +15,50 @@ import { bitmapOf } from "../masks/bitmap.js";
 
 /** @type {Step[]} */
 export const STEPS = [
-  { name: "click", at: "leaf", isDone: (now) => hasClick(now, "leaf", true) },
-  { name: "part", isDone: ({ bench }) => (bench.task.draft?.step.chosen ?? 0) > 0 },
-  { name: "away", at: "leaf", isDone: ({ bench }) => Boolean(bench.task.draft?.step.clicks.some((each) => !each.positive)) },
-  { name: "keep", isDone: ({ bench }) => !bench.task.draft && bench.task.masks.some((each) => each.origin === "made") },
-  { name: "box", at: "cup", isDone: isBoxed },
+  { name: "click", at: "coffee", isDone: (now) => isClicked(now, "coffee") && stepOf(now).candidates.length > 1 },
+  { name: "part", at: "cup", isDone: (now) => isDraft(now, "cup", 0.9) },
+  { name: "away", at: "cup", isDone: isTakenAway },
+  { name: "keep", at: "cup", isDone: ({ bench }) => !bench.task.draft && bench.task.masks.some((each) => each.origin === "made") },
+  { name: "box", at: "leaf", isDone: isBoxed },
   { name: "mend", at: "orange", isDone: (now) => isMask(now, "orange", 0.95) && !now.bench.task.draft },
   { name: "decide", at: "pebble", isDone: ({ bench }) => Boolean(bench.task.line.find("pebble")?.decided) && !bench.task.line.find("nothing") },
   { name: "merge", at: "pencil", isDone: (now) => !halves(now).some(Boolean) && isMask(now, "pencil", 0.9) },
-  { name: "undo", at: "pencil", isDone: ({ bench, began }) => bench.task.line.here < began },
+  { name: "undo", at: "pencil", isDone: (now) => now.bench.task.line.here < now.began && halves(now).every(Boolean) },
   { name: "find", isDone: (now) => now.bench.gap !== null && isMask(now, "coin", 0.6) && !now.bench.task.draft },
 ];
 
-/** Whether the model has answered a click on a thing. @param {Situation} now @param {string} thing @param {boolean} positive */
-function hasClick({ bench, things }, thing, positive) {
-  const step = bench.task.draft?.step;
-  if (!step?.candidates.length) return false;
-  return step.clicks.some((each) => each.positive === positive && holds(things[thing], Math.floor(each.x), Math.floor(each.y)));
+/** What the open mask is made of; nothing where none is open. @param {Situation} now */
+function stepOf({ bench }) {
+  return bench.task.draft?.step ?? { candidates: [], clicks: [] };
 }
 
-/** Whether the cup was boxed, or clicked on by keyboard, and the mask is kept. @param {Situation} now */
+/** Whether the model has answered a click on a thing. @param {Situation} now @param {string} thing */
+function isClicked(now, thing) {
+  const { candidates, clicks } = stepOf(now);
+  return candidates.length > 0 && clicks.some(({ x, y, positive }) => positive && holds(now.things[thing], Math.floor(x), Math.floor(y)));
+}
+
+/** Whether the open mask agrees with a thing. @param {Situation} now @param {string} thing @param {number} iou */
+function isDraft({ bench, things }, thing, iou) {
+  const bitmap = bench.task.draft?.bitmap;
+  return Boolean(bitmap && agreement(bitmap, things[thing]) >= iou);
+}
+
+/** Whether a click beside the object has taken the saucer away, and the coffee is left. @param {Situation} now */
+function isTakenAway(now) {
+  const bitmap = now.bench.task.draft?.bitmap;
+  const away = stepOf(now).clicks.filter((each) => !each.positive);
+  if (!bitmap || !away.length) return false;
+  return bitmap.area < 0.6 * now.things.cup.area && isClicked(now, "coffee") && away.every(({ x, y }) => !holds(bitmap, Math.floor(x), Math.floor(y)));
+}
+
+/** Whether the leaf was boxed, or clicked on by keyboard, and its mask is kept. @param {Situation} now */
 function isBoxed(now) {
   const { bench, things, seen } = now;
   const box = bench.task.draft?.step.box;
-  if (box && overlap({ x0: box[0], y0: box[1], x1: box[2], y1: box[3] }, things.cup) > 0.5) seen.add("box");
-  if (bench.painter.overlay.cursor && hasClick(now, "cup", true)) seen.add("box");
-  return seen.has("box") && !bench.task.draft;
+  if (box && overlap({ x0: box[0], y0: box[1], x1: box[2], y1: box[3] }, things.leaf) > 0.5) seen.add("box");
+  if (bench.painter.overlay.cursor && isClicked(now, "leaf")) seen.add("box");
+  return seen.has("box") && !bench.task.draft && isMask(now, "leaf", 0.8);
 }
 
 /** Whether a mask agrees with a thing. @param {Situation} now @param {string} thing @param {number} iou */

@@ -15,6 +15,7 @@ import { bitmapOf } from "../masks/bitmap.js";
 import { Bench } from "../work/bench.js";
 import { keyOf, pretty } from "../work/keys.js";
 import { prefilledMask, taskInMemory } from "../work/memory.js";
+import { noteWelcomed } from "../work/welcome.js";
 import { STEPS } from "./steps.js";
 
 const LOOK_MS = 120;
@@ -26,6 +27,7 @@ export async function openPage(root, app) {
   const leave = () => (location.hash = "#work");
   const tutorial = await Tutorial.open(root, { api: app.api, say: app.say, leave, leaveLabel: text.tutorial.leave });
   app.bar.title.textContent = text.tutorial.safe;
+  noteWelcomed();
   return () => tutorial.close();
 }
 
@@ -104,6 +106,9 @@ export class Tutorial {
     this.#at++;
     this.#seen.clear();
     this.#began = this.bench.task.line.here;
+    // Each step begins with the click tool and nothing selected: a brush left over would paint where a click is asked for
+    if (!this.bench.task.draft) this.bench.select("");
+    if (this.bench.tool !== "click") this.bench.setTool("click");
     document.documentElement.dataset.step = STEPS[this.#at]?.name ?? "finished";
     if (this.#at < STEPS.length) this.#showStep();
     else this.#showEnd();

@@ -16,6 +16,7 @@ import { showFinished } from "./finished.js";
 import { actsFor, compare } from "./merging.js";
 import { Queue } from "./queue.js";
 import { Task } from "./task.js";
+import { welcome } from "./welcome.js";
 
 const HEARTBEAT_MS = 60_000;
 const RETRY_MS = 3000;
@@ -132,6 +133,8 @@ class Work {
       skip: () => void this.#skip(),
       back: () => void this.#back(),
     });
+    const hint = welcome(() => this.bench?.painter.canvas.focus({ preventScroll: true }));
+    if (hint) this.bench.side.element.prepend(hint);
     if (task.lease.is_reopened) app.say(text.task.reopened);
     void this.#showProgress(round);
     this.#showActions();

@@ -99,11 +99,13 @@ class PageSite:
         *,
         decoding: str = "server",
         preview: bool = False,
+        newcomer: bool = False,
         **options: Any,
     ) -> "Person":
         """A person with an account, logged in, in a browser of their own, with clicks decoded where `decoding` says.
 
-        Previews are off unless asked for, so that every request for a mask is that of a click.
+        Previews are off unless asked for, so that every request for a mask is that of a click. A newcomer is shown the
+        hint at the tutorial.
         """
         with self.workspace() as workspace:
             if name not in [user.name for user in workspace.users.read_all()]:
@@ -112,6 +114,8 @@ class PageSite:
         context = browser.new_context(**{"viewport": SIZE, "base_url": self.url, **options})
         context.add_cookies([{"name": COOKIE, "value": token, "url": self.url}])
         context.add_init_script(f"localStorage['gigamask decoding'] ??= '{decoding}'")
+        if not newcomer:
+            context.add_init_script("localStorage['gigamask welcomed'] ??= 'yes'")
         settings = json.dumps({"preview": preview})
         context.add_init_script(f"localStorage['gigamask settings'] ??= '{settings}'")
         return Person(site=self, name=name, context=context)

@@ -82,21 +82,27 @@ def open_tutorial(person: Make, name: str) -> Learner:
 
 def make_a_mask(learner: Learner) -> None:
     """Do the steps up to the box by pointer."""
-    learner.click(420, 560)  # the table is not the leaf
+    learner.click(420, 560)  # the table is not the coffee
     expect(learner.page.locator(".status")).to_contain_text("accepts")
     learner.press("Escape")
     learner.at_step("click")
-    learner.click(210, 190)
+    learner.click(566, 190)
     learner.at_step("part")
-    learner.press("2")
+    learner.press("2")  # nearly the first suggestion
+    expect(learner.page.locator(".choice").nth(1)).to_have_attribute("aria-pressed", "true")
+    learner.at_step("part")
+    learner.press("3")
     learner.at_step("away")
-    learner.click(270, 250, button="right")
+    learner.click(470, 250, button="right")
     learner.at_step("keep")
     learner.press("Enter")
     learner.at_step("box")
     learner.press("x")
-    learner.drag((428, 52), (704, 328))
-    learner.press("Enter")
+    for end in ("Escape", "Enter"):  # a box that is dropped is no mask
+        learner.at_step("box")
+        learner.drag((60, 90), (440, 330))
+        expect(learner.page.locator(".status")).to_contain_text("accepts")
+        learner.press(end)
 
 
 def mend_and_decide(learner: Learner) -> None:
@@ -109,12 +115,24 @@ def mend_and_decide(learner: Learner) -> None:
     learner.at_step("decide")
     learner.press("n", "a", "r")
     learner.at_step("merge")
-    learner.press("Escape")
     learner.click(400, 490, key="Control")
     learner.click(520, 460, key="Control")
     learner.press("m")
     learner.at_step("undo")
     learner.press("Control+z")
+
+
+def test_a_newcomer_is_shown_the_way_to_the_tutorial_once(site: PageSite, person: Make) -> None:
+    site.open_round("places", "flats")
+    page = person("newcomer", newcomer=True).open()
+    hint = page.get_by_role("region", name="New here?")
+    expect(hint).to_contain_text("ten moves in two minutes")
+    page.reload()
+    hint.get_by_role("link", name="Show me").press("Enter")
+    Learner(page=page).at_step("click")
+    page.goto("/#work")
+    page.wait_for_selector("html[data-task]", state="attached")
+    expect(hint).to_have_count(0)
 
 
 def test_the_ten_moves_are_made_by_pointer_and_nothing_is_stored(site: PageSite, person: Make) -> None:
@@ -125,7 +143,7 @@ def test_the_ten_moves_are_made_by_pointer_and_nothing_is_stored(site: PageSite,
     make_a_mask(learner)
     mend_and_decide(learner)
     learner.at_step("find")
-    learner.press("Escape", "q", "w", "0")
+    learner.press("w", "0")
     learner.click(842, 118)
     expect(page.locator(".choice")).to_have_count(3)
     learner.press("Enter")
@@ -149,25 +167,34 @@ def select(page: Page, begin: str) -> None:
     raise AssertionError(f"no mask {begin}")
 
 
-def test_the_moves_are_made_by_keyboard_alone_and_steps_can_be_skipped(person: Make) -> None:
-    learner = open_tutorial(person, "keyboard-learner")
-    page = learner.page
-    page.locator("canvas.picture").focus()
+def begin_by_keyboard(learner: Learner) -> None:
+    """Do the steps up to mending without a pointer."""
+    learner.page.locator("canvas.picture").focus()
     learner.press("ArrowRight")  # the cursor begins in the middle
-    learner.move_cursor((WIDTH // 2 + 1, HEIGHT // 2), (210, 190))
+    learner.move_cursor((WIDTH // 2 + 1, HEIGHT // 2), (566, 190))
     learner.press("f")
     learner.at_step("part")
-    learner.press("2")
+    learner.press("c", "c")
     learner.at_step("away")
-    learner.move_cursor((210, 190), (270, 250))
+    learner.move_cursor((566, 190), (470, 250))
     learner.press("g")
     learner.at_step("keep")
     learner.press("Enter")
     learner.at_step("box")
-    learner.move_cursor((270, 250), (466, 250))
+    learner.move_cursor((470, 250), (246, 206))
     learner.press("f", "Enter")
     learner.at_step("mend")
-    page.get_by_role("button", name="Skip step").press("Enter")
+    select(learner.page, "orange")
+    learner.move_cursor((246, 206), (840, 410))
+    learner.press("f")
+    expect(learner.page.locator(".status")).to_contain_text("accepts")
+    learner.press("Enter")
+
+
+def test_the_moves_are_made_by_keyboard_alone(person: Make) -> None:
+    learner = open_tutorial(person, "keyboard-learner")
+    page = learner.page
+    begin_by_keyboard(learner)
     learner.at_step("decide")
     for name, key in (("pebble", "a"), ("nothing", "r")):
         select(page, name)
@@ -180,15 +207,25 @@ def test_the_moves_are_made_by_keyboard_alone_and_steps_can_be_skipped(person: M
     learner.at_step("undo")
     learner.press("Control+z")
     learner.at_step("find")
-    page.get_by_role("button", name="Skip step").press("Enter")
+    learner.press("w", "f")
+    expect(page.locator(".choice")).to_have_count(3)
+    learner.press("Enter")
     learner.at_step("finished")
-    expect(page.locator(".coach")).to_contain_text("8 of 10 done")
+    expect(page.locator(".coach")).to_contain_text("10 of 10 done")
+
+    # Once more, and a step is skipped
+    page.get_by_role("button", name="Once more").press("Enter")
+    learner.at_step("click")
+    page.get_by_role("button", name="Skip step").press("Enter")
+    learner.at_step("part")
 
 
 def test_the_picture_is_in_no_dataset_and_its_things_do_not_overlap(site: PageSite) -> None:
     found = tutorial()
-    total = sum(rle.decode(mask).astype(int) for mask in found.things.values())
-    assert total.max() == 1
-    assert set(found.things) == {"leaf", "cup", "orange", "pebble", "pencil", "coin"}
+    things = {name: rle.decode(mask) for name, mask in found.things.items()}
+    assert set(things) == {"leaf", "cup", "orange", "pebble", "pencil", "coin", "coffee"}
+    coffee_HW = things.pop("coffee")
+    assert not (coffee_HW & ~things["cup"]).any()
+    assert sum(mask_HW.astype(int) for mask_HW in things.values()).max() == 1
     assert TUTORIAL_ID not in [image_id for image_id, _, _ in site.images.values()]
     assert 0 < TUTORIAL_ID < 2**63
