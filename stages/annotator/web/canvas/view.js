@@ -1,7 +1,7 @@
 /** Where the image lies on the canvas: zoom and pan, in CSS pixels, exact at any device pixel ratio. */
 
 const MAX_SCALE = 64;
-const MARGIN = 24;
+const MARGIN = 12;
 
 /** Transform between image pixels and the canvas. */
 export class View {
@@ -14,6 +14,8 @@ export class View {
   height = 1;
   /** Device pixels for one CSS pixel; the image begins at a whole device pixel, so that 1 : 1 is sharp. */
   ratio = 1;
+  /** Measures what lies over the canvas: the whole image is shown beside it. */
+  measureCover = () => ({ left: 0, bottom: 0 });
 
   /** @param {{width: number, height: number}} image */
   constructor(image) {
@@ -22,8 +24,22 @@ export class View {
 
   /** Scale at which the whole image is seen. */
   get fitScale() {
-    const room = Math.min(MARGIN * 2, this.width / 4, this.height / 4);
-    return Math.min((this.width - room) / this.image.width, (this.height - room) / this.image.height);
+    const { width, height } = this.#free();
+    return Math.min(width / this.image.width, height / this.image.height);
+  }
+
+  /** Middle of what is not covered, in CSS pixels. */
+  get middle() {
+    const { left, top, width, height } = this.#free();
+    return { x: left + width / 2, y: top + height / 2 };
+  }
+
+  /** The part of the canvas on which the whole image is shown: without what lies over it and a margin. */
+  #free() {
+    const { left, bottom } = this.measureCover();
+    const [across, along] = [this.width - left, this.height - bottom];
+    const margin = Math.min(MARGIN, across / 8, along / 8);
+    return { left: left + margin, top: margin, width: across - 2 * margin, height: along - 2 * margin };
   }
 
   /**
@@ -40,9 +56,10 @@ export class View {
   }
 
   fit() {
+    const { left, top, width, height } = this.#free();
     this.scale = this.fitScale;
-    this.left = (this.width - this.image.width * this.scale) / 2;
-    this.top = (this.height - this.image.height * this.scale) / 2;
+    this.left = left + (width - this.image.width * this.scale) / 2;
+    this.top = top + (height - this.image.height * this.scale) / 2;
     this.#snap();
   }
 
@@ -75,10 +92,12 @@ export class View {
    * @param {import("../masks/bitmap.js").Box} box
    */
   show({ x0, y0, x1, y1 }) {
-    const fitting = 0.5 * Math.min(this.width / Math.max(1, x1 - x0), this.height / Math.max(1, y1 - y0));
+    const { width, height } = this.#free();
+    const { x, y } = this.middle;
+    const fitting = 0.5 * Math.min(width / Math.max(1, x1 - x0), height / Math.max(1, y1 - y0));
     this.scale = Math.min(MAX_SCALE, Math.max(this.fitScale, Math.min(fitting, 8)));
-    this.left = this.width / 2 - ((x0 + x1) / 2) * this.scale;
-    this.top = this.height / 2 - ((y0 + y1) / 2) * this.scale;
+    this.left = x - ((x0 + x1) / 2) * this.scale;
+    this.top = y - ((y0 + y1) / 2) * this.scale;
     this.#snap();
   }
 

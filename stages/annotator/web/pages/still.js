@@ -8,7 +8,7 @@ import { h } from "../app/dom.js";
 import { settings } from "../app/settings.js";
 import { DRAFT, Painter } from "../canvas/painter.js";
 import { bitmapOf } from "../masks/bitmap.js";
-import { colourOf } from "../masks/palette.js";
+import { Colours } from "../masks/palette.js";
 
 /**
  * Make a figure of a picture.
@@ -22,7 +22,8 @@ export function still(picture, caption, { masks = [], selected = [], near }) {
   const show = () => {
     const painter = new Painter(canvas, picture);
     painter.labels.setStyle({ opacity: settings.opacity, outlines: true, filled: true });
-    painter.labels.setMasks(masks.map((mask) => ({ name: mask.mask, bitmap: bitmapOf(mask.rle), colour: colourOf(mask, "mask") })));
+    const colours = new Colours();
+    painter.labels.setMasks(masks.map((mask) => ({ name: mask.mask, bitmap: bitmapOf(mask.rle), colour: colours.of(mask, "mask") })));
     painter.selectedColour = DRAFT;
     painter.overlay.selected = selected.map((mask) => bitmapOf(mask.rle));
     if (near) painter.view.show(bitmapOf(near.rle));

@@ -254,7 +254,7 @@ function moveCursor(bench, _, event) {
   if (!event) return;
   const { painter, task } = bench;
   const { view, overlay } = painter;
-  const begin = overlay.cursor ?? bench.tools.over ?? view.toImage(view.width / 2, view.height / 2);
+  const begin = overlay.cursor ?? bench.tools.over ?? view.toImage(view.middle.x, view.middle.y);
   const by = event.shiftKey ? Math.max(1, Math.round(FAR_PX / view.scale)) : 1;
   const along = { ArrowLeft: [-by, 0], ArrowRight: [by, 0], ArrowUp: [0, -by], ArrowDown: [0, by] }[event.key] ?? [0, 0];
   const [height, width] = task.size;
@@ -278,7 +278,7 @@ function panNeeded(place, size) {
 function zoom(/** @type {Bench} */ bench, /** @type {number} */ factor) {
   const { view, overlay } = bench.painter;
   const at = overlay.cursor ?? bench.tools.over;
-  const { x, y } = at ? view.toCanvas(at.x, at.y) : { x: view.width / 2, y: view.height / 2 };
+  const { x, y } = at ? view.toCanvas(at.x, at.y) : view.middle;
   view.zoomTo(view.scale * factor, x, y);
   bench.tools.showTip();
   bench.painter.ask();

@@ -13,7 +13,7 @@ import { saveSettings, settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { Painter } from "../canvas/painter.js";
 import { bitmapOf } from "../masks/bitmap.js";
-import { colourOf } from "../masks/palette.js";
+import { Colours } from "../masks/palette.js";
 import { Activity } from "../safe/activity.js";
 import { Tools } from "../tools/pointer.js";
 import { runAct } from "./acts.js";
@@ -35,6 +35,7 @@ export class Bench {
   /** @type {Set<string>} */
   hidden = new Set();
   solo = "";
+  colours = new Colours();
   /** Place without a mask that is looked at. @type {import("../masks/bitmap.js").Box | null} */
   gap = null;
   /** @type {Set<string>} Names of prefilled masks whose acceptance or rejection is being written. */
@@ -59,6 +60,8 @@ export class Bench {
     const foot = h("div.foot", {}, this.choices.element, h("div.say", {}, this.status, this.answer));
     root.replaceChildren(h("div.stage", {}, h("h1.unseen", {}, text.pages.work), canvas, this.toolbar, foot), this.side.element);
     this.painter = new Painter(canvas, picture);
+    this.painter.view.measureCover = () => this.#measureCover();
+    this.painter.view.fit();
     this.painter.labels.setStyle(settings);
     this.prompter = new Prompter(task, parts.api, (error) => this.#promptFailed(error));
     this.side.element.append(this.prompter.decoder.element);
@@ -106,7 +109,7 @@ export class Bench {
     const inDraft = this.task.draft?.refines;
     const masks = this.task.masks.filter(({ mask }) => mask !== inDraft && !this.hidden.has(mask) && (!this.solo || mask === this.solo));
     this.painter.labels.setMasks(
-      masks.map((mask) => ({ name: mask.mask, bitmap: bitmapOf(mask.rle), colour: colourOf(mask, settings.colourBy) })),
+      masks.map((mask) => ({ name: mask.mask, bitmap: bitmapOf(mask.rle), colour: this.colours.of(mask, settings.colourBy) })),
     );
     const { overlay } = this.painter;
     const draft = this.task.draft;
@@ -262,6 +265,13 @@ export class Bench {
       button(text.buttons.hide, "eye", "hide"),
       button(text.buttons.help, "help", "help"),
     );
+  }
+
+  /** How far the tools and the status line reach over the picture. */
+  #measureCover() {
+    const { toolbar, status } = this;
+    const stage = /** @type {HTMLElement} */ (toolbar.parentElement).getBoundingClientRect();
+    return { left: toolbar.getBoundingClientRect().right - stage.left, bottom: stage.bottom - status.getBoundingClientRect().top };
   }
 
   /** Buttons for an open mask, for those without a keyboard at hand. */

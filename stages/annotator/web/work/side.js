@@ -9,7 +9,7 @@ import { h } from "../app/dom.js";
 import { saveSettings, settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { bitmapOf } from "../masks/bitmap.js";
-import { colourOf, css, originOf } from "../masks/palette.js";
+import { css, originOf } from "../masks/palette.js";
 import { keyOf, pretty } from "./keys.js";
 
 /** Panel of one bench. */
@@ -80,7 +80,7 @@ export class Side {
   #row(/** @type {TaskMask} */ mask) {
     const name = this.nameOf(mask.mask);
     const origin = originOf(mask);
-    const colour = css(colourOf(mask, settings.colourBy));
+    const colour = css(this.bench.colours.of(mask, settings.colourBy));
     const iou = mask.predicted_iou === null ? "–" : mask.predicted_iou.toFixed(2);
     const isHidden = this.bench.hidden.has(mask.mask);
     const key = [mask.rle.counts.length, origin, iou, colour, isHidden].join(" ");

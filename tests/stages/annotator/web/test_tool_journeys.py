@@ -195,6 +195,8 @@ def test_prefilled_masks_are_accepted_rejected_and_refined(site: PageSite, perso
     page = ann.open()
     places = Places.open(page)
     expect(page.locator(".origin.undecided")).to_have_count(4)
+    swatches = page.locator(".swatch").evaluate_all("found => found.map((each) => each.style.background)")
+    assert len(set(swatches)) == 4
 
     # N goes to an undecided one; A and R decide and go on to the next, however fast they are pressed
     page.keyboard.press("n")

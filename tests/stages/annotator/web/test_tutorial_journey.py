@@ -30,11 +30,17 @@ class Learner:
 
     def screen(self, column: float, row: float) -> tuple[float, float]:
         """Place of an image pixel on the screen, for the whole picture as `fit` shows it."""
-        box = self.page.locator("canvas.picture").bounding_box()
+        box, tools, status = (
+            self.page.locator(name).bounding_box() for name in ("canvas.picture", ".toolbar", ".status")
+        )
         assert box is not None
-        scale = min((box["width"] - 48) / WIDTH, (box["height"] - 48) / HEIGHT)
-        left, top = (box["width"] - WIDTH * scale) / 2, (box["height"] - HEIGHT * scale) / 2
-        return box["x"] + left + column * scale, box["y"] + top + row * scale
+        assert tools is not None
+        assert status is not None
+        x0, y0 = tools["x"] + tools["width"] + 12, box["y"] + 12  # beside the tools, above the status line
+        width, height = box["x"] + box["width"] - 12 - x0, status["y"] - 12 - y0
+        scale = min(width / WIDTH, height / HEIGHT)
+        left, top = x0 + (width - WIDTH * scale) / 2, y0 + (height - HEIGHT * scale) / 2
+        return left + column * scale, top + row * scale
 
     def click(self, column: float, row: float, *, button: Literal["left", "right"] = "left", key: str = "") -> None:
         if key:
