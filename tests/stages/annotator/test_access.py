@@ -35,6 +35,8 @@ ROLES = {
     "GET /api/rounds/{round_id}/figures": LEAD,
     "POST /api/tasks/claim": ANNOTATOR,
     "GET /api/tasks/held": ANNOTATOR,
+    "GET /api/tasks/submitted": ANNOTATOR,
+    "POST /api/tasks/{task_id}/reopen": ANNOTATOR,
     "POST /api/tasks/heartbeat": ANNOTATOR,
     "POST /api/tasks/hand-back": ANNOTATOR,
     "POST /api/tasks/skip": ANNOTATOR,
@@ -198,7 +200,10 @@ def test_a_laptops_link_works_once_and_leaves_no_token_in_the_address(site: Site
     refused = second.get(link)
     assert refused.status_code == 401
     assert "run `gigamask annotate` again" in refused.text
+    assert "go on here" in refused.text
     assert COOKIE not in second.cookies
+    again = first.get(link)
+    assert (again.status_code, again.headers["location"]) == (303, "/")
     assert error_of(second.post("/api/login/link", json={"token": "guess"}), 401) == "wrong_link"
 
 
