@@ -72,7 +72,8 @@ def annotate(
     Without --team there is one account and only this machine reaches the server. Ctrl+C and SIGTERM stop it within ten
     seconds; nothing is lost.
     """
-    log(f"annotate: {dataset} on http{'s' if tls_certificate else ''}://{host}:{port}")
+    at = f":{port}" if port else ", at a free port"
+    log(f"annotate: {dataset} on http{'s' if tls_certificate else ''}://{host}{at}")
 
     # Refuse wrong use before anything heavy is imported
     models = model or ["seed"]

@@ -35,7 +35,8 @@ def demo(
 
     Photos stay in memory until others push them out. Sizes and rates are limited for each address. Ctrl+C stops it.
     """
-    log(f"demo: {model} on http{'s' if tls_certificate else ''}://{host}:{port}")
+    at = f":{port}" if port else ", at a free port"
+    log(f"demo: {model} on http{'s' if tls_certificate else ''}://{host}{at}")
 
     # Refuse wrong use before anything heavy is imported
     if photo is not None:

@@ -126,6 +126,11 @@ class Access:
             self._link_token = ""
         return self._begin(self.workspace.users.get(LAPTOP_USER))
 
+    def is_logged_in(self, request: Request) -> bool:
+        """Tell whether a request carries the cookie of a login that has not ended."""
+        token = request.cookies.get(COOKIE, "")
+        return bool(token) and self.workspace.users.logged_in(token) is not None
+
     def find(self, request: Request) -> Login:
         """Find the login of a request, and check the CSRF token of a request that changes something.
 

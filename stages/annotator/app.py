@@ -91,6 +91,23 @@ async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> 
     return response
 
 
+_REFUSED_LINK = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>gigamask: this link has been used</title>
+<link rel="stylesheet" href="/style/base.css">
+<main class="notice">
+<h1>This link does not open the page any more</h1>
+<p>{reason}.</p>
+<p>A link logs one browser in, once. In the browser that opened it first, <a href="/">go on here</a>. For another
+browser, stop the server with Ctrl+C and give the same command again: it prints a new link, and nothing that you
+did is lost.</p>
+</main>
+</html>
+"""
+
+
 def _add_page(app: FastAPI) -> None:
     """Serve the page's files, and the link that logs a laptop's user in."""
 
@@ -101,7 +118,9 @@ def _add_page(app: FastAPI) -> None:
         try:
             login = server.access.log_in_by_link(token[:200])
         except Refusal as refusal:
-            return HTMLResponse(f"<!doctype html><title>gigamask</title><p>{html.escape(str(refusal))}", 401)
+            if server.access.is_logged_in(request):  # the same browser opens its link again
+                return RedirectResponse("/", 303)
+            return HTMLResponse(_REFUSED_LINK.format(reason=html.escape(str(refusal))), 401)
         response = RedirectResponse("/", 303)
         server.access.set_cookie(response, login)
         return response
