@@ -14,6 +14,7 @@
 
 import { ApiError } from "../app/api.js";
 import { h } from "../app/dom.js";
+import { settings } from "../app/settings.js";
 import { text } from "../app/strings.js";
 import { DecodingWorker } from "./client.js";
 import { ID_PREFIX } from "./predict.js";
@@ -22,9 +23,8 @@ const KEY = "gigamask decoding";
 const PROBES = 5;
 /** Milliseconds that a new task has for its picture before the embeddings are fetched. */
 const DELAY_MS = 300;
-/** Answers after which the server is known to be quick, and the p50 up to which it is, in milliseconds. */
+/** Answers after which it is known how quick the server is. */
 const MIN_TIMES = 3;
-const QUICK_MS = 200;
 /** Latest times that the figures are computed from. */
 const MAX_TIMES = 200;
 
@@ -145,7 +145,7 @@ export class Decoder {
   get isQuick() {
     const { place } = this;
     const times = this.times[place];
-    return place === "browser" || (times.length >= MIN_TIMES && percentile(times, 0.5) <= QUICK_MS);
+    return place === "browser" || (times.length >= MIN_TIMES && percentile(times, 0.5) <= settings.quickMs);
   }
 
   /**

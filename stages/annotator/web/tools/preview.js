@@ -11,8 +11,8 @@ import { bitmapOf } from "../masks/bitmap.js";
 
 /** Milliseconds that a pointer rests before it is looked at. */
 const REST_MS = 120;
-/** Milliseconds after which an answer is too slow, and those of a pause after such a one or an error. */
-const SLOW_MS = 600;
+/** An answer that takes so many times as long as a quick click is too slow; then, or after an error, nothing is asked for a while. */
+const SLOW = 3;
 const PAUSE_MS = 10_000;
 
 /** Preview of one bench. */
@@ -76,7 +76,7 @@ export class Preview {
     const began = performance.now();
     try {
       const { candidates } = await this.bench.prompter.preview(at);
-      if (performance.now() - began > SLOW_MS) this.#pausedUntil = performance.now() + PAUSE_MS;
+      if (performance.now() - began > SLOW * settings.quickMs) this.#pausedUntil = performance.now() + PAUSE_MS;
       if (this.#at === at && this.#isWanted) this.#show(candidates[0].rle);
     } catch {
       this.#pausedUntil = performance.now() + PAUSE_MS; // a click says what is wrong

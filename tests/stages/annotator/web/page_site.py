@@ -23,6 +23,8 @@ from storage.workspace.workspace import Workspace
 from tests.paths import ROOT
 
 START_S = 90
+QUICK_MS = 60_000
+"""Time of a click up to which pages of tests ask for previews: however slow the machine is, in milliseconds."""
 SIZE = {"width": 1280, "height": 720}
 
 
@@ -116,7 +118,7 @@ class PageSite:
         context.add_init_script(f"localStorage['gigamask decoding'] ??= '{decoding}'")
         if not newcomer:
             context.add_init_script("localStorage['gigamask welcomed'] ??= 'yes'")
-        settings = json.dumps({"preview": preview})
+        settings = json.dumps({"preview": preview, "quickMs": QUICK_MS})
         context.add_init_script(f"localStorage['gigamask settings'] ??= '{settings}'")
         return Person(site=self, name=name, context=context)
 
@@ -185,9 +187,10 @@ def make_site(folder: Path, photos: Path) -> PageSite:
 
 
 def middle(page: Page, dx: float = 0, dy: float = 0) -> tuple[float, float]:
-    """A place on the picture's canvas, from its middle, in CSS pixels."""
-    box = page.locator("canvas.picture").bounding_box()
-    return box["x"] + box["width"] / 2 + dx, box["y"] + box["height"] / 2 + dy
+    """A place on the picture's canvas, from the middle of what is not covered, in CSS pixels."""
+    box, tools, status = (page.locator(name).bounding_box() for name in ("canvas.picture", ".toolbar", ".status"))
+    left, right = tools["x"] + tools["width"], box["x"] + box["width"]
+    return (left + right) / 2 + dx, (box["y"] + status["y"]) / 2 + dy
 
 
 def click(page: Page, dx: float = 0, dy: float = 0, **options: Any) -> None:
