@@ -29,7 +29,7 @@ from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, Shar
 from storage.protocol.plans import Plan, PlannedShard
 from storage.protocol.promotions import Promotions
 from storage.records import ImageRecord, MaskRecord, Reject
-from storage.tables import contents, erasing, fold_log, folds, lookup, snapshots
+from storage.tables import contents, erasing, fold_log, folds, lookup, places, snapshots
 from storage.tables.columns import MASKS
 from storage.tables.duplicates import Duplicates, duplicates_in
 from storage.tables.fold_log import DoneFold
@@ -623,7 +623,7 @@ def _check_free(store: ObjectStore) -> bool:
 
     Raises:
         Conflict: There is a dataset already.
-        StoreError: The place holds other files.
+        StoreError: The place holds other files, or its path cannot hold tables.
     """
     is_left = False
     for key in store.list(""):
@@ -635,4 +635,5 @@ def _check_free(store: ObjectStore) -> bool:
         if top not in _CREATED_BEFORE_MARKER:
             raise StoreError(f"{store.uri}: not empty and no dataset ({key} is there); choose an empty or a new folder")
         is_left = True
+    places.check_place(store.uri)
     return is_left

@@ -1,12 +1,14 @@
 """Output on stdout: results and tables, for people or as JSON.
 
-Ids are 63-bit integers; JSON carries them as strings, because JavaScript and jq would round them.
+Ids are 63-bit integers; JSON carries them as strings, because JavaScript and jq would round them. It has no NaN and no
+infinity: both are null.
 """
 
 import dataclasses
 import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 FORMATS = ("table", "csv", "json", "parquet")
 NAMES_SHOWN = 5
 """Maximum number of shard names in a cell of a status table; --json lists all names."""
+MAX_JSON_INTEGER = 2**53
+"""Largest whole number that readers of JSON do not round; JSON carries larger ones as text."""
 _BATCH_ROWS = 10_000
 TABLE_ROWS = 50
 """Maximum number of rows that a table on the terminal shows; the other formats hold all rows."""
@@ -61,7 +65,7 @@ def print_result(result: Any, as_json: bool) -> None:
     """Print a dataclass of plain values as a JSON object, or as aligned lines, one for each field."""
     fields = {item.name: getattr(result, item.name) for item in dataclasses.fields(result)}
     if as_json:
-        print(json.dumps(_plain(dataclasses.asdict(result)), default=str))
+        print(json.dumps(_plain(dataclasses.asdict(result)), default=str, allow_nan=False))
         return
     width = max(len(name) for name in fields)
     for name, value in fields.items():
@@ -79,7 +83,7 @@ def print_rows(rows: Sequence[Any], as_json: bool, empty: str) -> None:
         empty: Text to print in place of a table without rows.
     """
     if as_json:
-        print(json.dumps([_plain(dataclasses.asdict(row)) for row in rows], default=str))
+        print(json.dumps([_plain(dataclasses.asdict(row)) for row in rows], default=str, allow_nan=False))
     elif not rows:
         print(empty)
     else:
@@ -110,17 +114,24 @@ def _as_json(table: "pa.Table") -> Iterator[str]:
     before = "["
     for batch in table.to_batches(_BATCH_ROWS):
         for row in batch.to_pylist():
-            yield before + json.dumps(_plain(row), default=str)
+            yield before + json.dumps(_plain(row), default=str, allow_nan=False)
             before = ", "
     yield "[]\n" if before == "[" else "]\n"
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if _is_id(name, value) else value for name, value in row.items()}
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain_value(name, value) for name, value in row.items()}
 
 
-def _is_id(name: str, value: Any) -> bool:
-    return isinstance(value, int) and name.endswith("_id")
+def _plain_value(name: str, value: Any) -> Any:
+    """Return a value that every JSON reader reads as it is: ids and large whole numbers as text, no number as null."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if name.endswith("_id") or abs(value) > MAX_JSON_INTEGER else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return _plain(value)
+    return [_plain_value(name, each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cell(value: Any) -> str:

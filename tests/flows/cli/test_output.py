@@ -22,6 +22,19 @@ def test_json_carries_ids_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[1]["score"] is None
 
 
+def test_json_rounds_no_id_under_another_name_and_has_no_number_that_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = {"id": [BIG_ID], "small": [2**53], "nan": [float("nan")], "inf": [float("-inf")], "ids": [[BIG_ID, 1]]}
+    write_rows(pa.table(odd), "json", None)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert row == {"id": str(BIG_ID), "small": 2**53, "nan": None, "inf": None, "ids": [str(BIG_ID), 1]}
+
+
 def test_csv_quotes_and_keeps_full_precision(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(ANSWER, "csv", None)
     assert capsys.readouterr().out.splitlines()[1] == f'{BIG_ID},"a, b.jpg",0.123456789'
