@@ -2,6 +2,9 @@
 
 import { findKept, keep } from "./kept.js";
 
+/** The server did not answer. */
+export class NoAnswer extends Error {}
+
 /**
  * Fetch bytes, and check the headers and the SHA-256 that they come with.
  * @param {string} path
@@ -50,7 +53,7 @@ export async function readJson(path) {
       return response.json();
     });
   } catch (error) {
-    const kept = error instanceof TypeError ? await findKept(path) : undefined; // fetch without an answer
+    const kept = error instanceof NoAnswer ? await findKept(path) : undefined;
     if (kept) return kept.json();
     throw error;
   }
@@ -62,7 +65,9 @@ export async function readJson(path) {
  * @param {(response: Response) => Promise<T>} take
  */
 async function read(path, take) {
-  const response = await fetch(path);
+  const response = await fetch(path).catch((error) => {
+    throw new NoAnswer(`${path}: ${error.message}`);
+  });
   if (!response.ok) throw new Error(`${path}: the server answered ${response.status}`);
   return take(response);
 }

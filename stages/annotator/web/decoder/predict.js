@@ -47,6 +47,7 @@
 
 import { bitmapOf, rleOf } from "../masks/bitmap.js";
 import { writeRuns } from "../masks/rle.js";
+import { NoAnswer } from "./fetching.js";
 import { Frame, holds, isSameCrop, nearest, windowAround } from "./frame.js";
 import { changeAroundClicks, maskLogits, toWhole } from "./mask_prompt.js";
 import { alongScribble } from "./scribble.js";
@@ -152,7 +153,8 @@ export class Predictor {
   }
 
   /**
-   * Decode a lone click on the whole image, then on the nearest window of each layer; keep the three best.
+   * Decode a lone click on the whole image, then on the nearest window of each layer; keep the three best. Windows of the
+   * second layer are fetched later than the others; one that is not there when the server does not answer is left out.
    * @param {OpenedImage} image
    * @param {PlacedPrompt} prompt
    */
@@ -163,7 +165,10 @@ export class Predictor {
       if (!windows.length || (layer > 1 && !this.#isSmall(best, image.size))) continue;
       const crop = nearest(windows, prompt.clicks[0]).xyxy;
       const handicap = this.constants.window_handicap;
-      const found = await this.#decode(image, crop, prompt, true, best[best.length - 1].predicted_iou + handicap);
+      const found = await this.#decode(image, crop, prompt, true, best[best.length - 1].predicted_iou + handicap).catch((error) => {
+        if (layer > 1 && error instanceof NoAnswer) return [];
+        throw error;
+      });
       const fine = found
         .filter((mask) => !isCut(mask, image.size))
         .map((mask) => ({ ...mask, predicted_iou: mask.predicted_iou - handicap }));
