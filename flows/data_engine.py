@@ -22,6 +22,8 @@ from storage.workspace.firings import MAX_ATTEMPTS, RETRY_S, FiringState
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
+PEOPLE_WAIT_S = 60.0
+"""Seconds after which opening or closing a round is tried again: people wait for it."""
 ENGINE = "engine"
 """Name of the job that opens and closes rounds."""
 
@@ -141,7 +143,11 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
             return fire(workspace, MASKS, f"engine:{state.images} images", lambda: mask_with(settings))
         name = chosen.round_id or f"after {state.rounds} rounds"
         return fire(
-            workspace, ENGINE, f"{chosen.step}:{name}", lambda: _change_rounds(workspace, settings, chosen, name)
+            workspace,
+            ENGINE,
+            f"{chosen.step}:{name}",
+            lambda: _change_rounds(workspace, settings, chosen, name),
+            retry_s=PEOPLE_WAIT_S,
         )
 
 

@@ -23,7 +23,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from flows.engine_state import describe_newest
 from flows.progress import log
 from storage.errors import StoreError
-from storage.workspace.firings import LEASE_S, FiringState
+from storage.workspace.firings import LEASE_S, RETRY_S, FiringState
 from storage.workspace.workspace import Workspace
 
 MAX_LATE_TICKS = 1000
@@ -75,12 +75,15 @@ def key_of_run(cron: str, every_s: float, timezone: str) -> str:
     return tick_key(cron, every_s, timezone, scheduled=flow_run.scheduled_start_time, now=datetime.now(UTC))
 
 
-def fire(workspace: Workspace, job: str, key: str, work: Callable[[], Mapping[str, Any]]) -> Fired:
+def fire(
+    workspace: Workspace, job: str, key: str, work: Callable[[], Mapping[str, Any]], *, retry_s: float = RETRY_S
+) -> Fired:
     """Do the work of a key, unless others do it or did it, and record its result.
 
-    Work that raises is recorded as failed. Work whose process ends otherwise may be taken again by the next scheduler.
+    Work that raises is recorded as failed, and may be taken again after `retry_s` seconds. Work whose process ends
+    otherwise may be taken again by the next scheduler.
     """
-    token = workspace.firings.take(job, key, f"{socket.gethostname()}:{os.getpid()}")
+    token = workspace.firings.take(job, key, f"{socket.gethostname()}:{os.getpid()}", retry_s=retry_s)
     if token is None:
         reason, is_running = _why_left(workspace, job, key)
         if not is_running:  # who is at work on it has said so
