@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from stages.ingest.png import without_notes
+
 MAX_DECODABLE_PIXELS = 178_956_970
 """Maximum number of pixels: Pillow's own limit against decompression bombs, 1/2 GB as RGB."""
 MAX_ASPECT_RATIO = 64
@@ -76,14 +78,21 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
     """Turn a photo upright and 8-bit, with a shortest side of at most `shortest_side_px`.
 
     A photo that already has this form is kept byte for byte. Any other photo is encoded again. The format is PNG if no
-    step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG.
+    step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG. A PNG of which
+    only the notes cannot be read is taken without them.
 
     Raises:
         Unusable: The photo cannot be used: whatever Pillow raises over its bytes. Any other error is a fault of this
             program, and no photo may be blamed for it.
     """
     try:
-        return _normalise(data, shortest_side_px, min_side_px, max_pixels)
+        try:
+            return _normalise(data, shortest_side_px, min_side_px, max_pixels)
+        except Unusable as unusable:
+            bare = without_notes(data) if unusable.reason == "corrupt" else data
+            if bare == data:
+                raise
+            return _normalise(bare, shortest_side_px, min_side_px, max_pixels)
     except Unusable:
         raise
     except MemoryError as error:

@@ -310,3 +310,31 @@ def test_random_damage_never_crashes(pictures: SimpleNamespace) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"])
 def test_a_format_is_known_by_its_first_bytes(pictures: SimpleNamespace, kind: str) -> None:
     assert sniff(pictures.encode(pictures.draw(1), kind)[:16]) == kind
+
+
+def test_a_png_with_notes_that_cannot_be_read_is_taken_without_them() -> None:
+    pixels_HW3 = np.random.default_rng(5).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+
+    def png(**text: str) -> bytearray:
+        notes = PngImagePlugin.PngInfo()
+        for key, value in text.items():
+            notes.add_text(key, value, zip=len(value) > 1000)
+        sink = io.BytesIO()
+        Image.fromarray(pixels_HW3).save(sink, "PNG", pnginfo=notes)
+        return bytearray(sink.getvalue())
+
+    wrong_sum = png(comment="a")
+    wrong_sum[wrong_sum.index(b"comment\0a") + len("comment\0a")] ^= 255
+    for data in (png(parameters="x" * 3_000_000), wrong_sum):
+        photo = normalise(bytes(data), shortest_side_px=None, min_side_px=8, max_pixels=10**6)
+        assert (photo.format, photo.height, photo.width) == ("png", 40, 50)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(photo.data))), pixels_HW3)
+
+    # A wrong checksum of the pixels themselves is still a fault; a note may not turn a photo in silence
+    broken = png()
+    broken[broken.index(b"IDAT") + 6] ^= 255
+    turned = png(**{"XML:com.adobe.xmp": "x" * 3_000_000})
+    for data in (broken, turned):
+        with pytest.raises(Unusable) as refused:
+            normalise(bytes(data), shortest_side_px=None, min_side_px=8, max_pixels=10**6)
+        assert refused.value.reason == "corrupt"
