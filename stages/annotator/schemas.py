@@ -13,6 +13,7 @@ from storage.rle import Rle
 from storage.workspace.fold import TaskMask, TaskState
 from storage.workspace.masks import MAX_MASK_CHARACTERS, check_mask, mask_to_json
 from storage.workspace.records import Lease, Round, RoundProgress
+from storage.workspace.withdrawals import WITHDRAWALS
 
 MAX_ID = 2**63 - 1
 
@@ -126,7 +127,8 @@ class RoundView(View):
     @classmethod
     def of(cls, found: Round, progress: RoundProgress) -> RoundView:
         """Write a round."""
-        return cls(**{**vars(found), **vars(progress), "settings": dict(found.settings)})
+        settings = {name: value for name, value in found.settings.items() if name != WITHDRAWALS}  # for leads alone
+        return cls(**{**vars(found), **vars(progress), "settings": settings})
 
 
 class LeaseView(View):

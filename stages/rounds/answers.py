@@ -1,13 +1,13 @@
 """Answers of annotators: their submissions as masks, with the facts about the work, read from the workspace."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.rounds.timing import ActiveTime, active_time
 from storage import rle
 from storage.workspace.fold import TaskMask, TaskState, fold
 from storage.workspace.records import COUNTED, GivenMask, Origin, Submission, Task
-from storage.workspace.submissions import replaced_by_fixes
+from storage.workspace.submissions import replaced_by_fixes, with_their_fixes
 from storage.workspace.workspace import Workspace
 
 
@@ -105,8 +105,8 @@ class Answer:
         return max(0.0, rest) / len(masks) if masks else 0.0
 
 
-def choose_submissions(workspace: Workspace, round_id: str) -> list[ChosenSubmission]:
-    """List the submissions of a round that count, in the order of its images.
+def choose_submissions(workspace: Workspace, round_id: str, *, without: Collection[str] = ()) -> list[ChosenSubmission]:
+    """List the submissions of a round that count, in the order of its images; those of some annotators are left out.
 
     Of several submissions of one image, one is kept for the dataset: the first that a reviewer accepted or fixed, or
     else the first. The others serve to measure agreement. A fix stands with the submission whose place it took.
@@ -114,6 +114,9 @@ def choose_submissions(workspace: Workspace, round_id: str) -> list[ChosenSubmis
     tasks = workspace.rounds.tasks(round_id)
     by_task: dict[int, list[Submission]] = {task.task_id: [] for task in tasks}
     everything = workspace.submissions.read(round_id=round_id)
+    counted = [each for each in everything if each.state in COUNTED]
+    left_out = {each.submission_id for each in with_their_fixes(counted, without)}
+    everything = [each for each in everything if each.submission_id not in left_out]
     fixes = replaced_by_fixes(everything)
     for submission in everything:
         if submission.state in COUNTED and submission.fixes is None:

@@ -9,17 +9,17 @@ The state of the round and the commit records remember each step. So a call afte
 stopped, and two calls at the same time meet at the same plan and the same records.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from stages.rounds.answers import ChosenSubmission, choose_submissions, read_answers
 from stages.rounds.collect import collect
+from stages.rounds.shards import fold_shards, locate, plan_shards
 from stages.rounds.standing import read_standing
+from stages.rounds.withdrawal import apply_withdrawals
 from storage.dataset import Dataset
-from storage.errors import InvalidInput, StoreError
-from storage.protocol.inputs import ImageSet, MaskKey, PlanKind, ShardAddress, image_inputs, withdrawn_inputs
+from storage.errors import InvalidInput
+from storage.protocol.inputs import MaskKey, PlanKind, image_inputs, withdrawn_inputs
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, Reject, image_key
 from storage.workspace.records import SHOW_NOTES, Round
@@ -123,7 +123,8 @@ def close_round(
         before_step(f"write {shard.name}")
         _write_shard(dataset, workspace, plan, shard, chosen)
     before_step("fold")
-    _fold(dataset, plan, round_id)
+    fold_shards(dataset, plan, round_id)
+    apply_withdrawals(dataset, workspace, frozen, plan, before_step)
 
     before_step("end")
     workspace.rounds.end_closing(round_id, actor=actor)
@@ -154,33 +155,18 @@ def _plan(dataset: Dataset, workspace: Workspace, frozen: Round, chosen: Sequenc
     if not wanted:
         return None
     dataset.fold()
-    places = _locate(dataset, wanted)
+    places = locate(dataset, wanted)
     if not places:
         raise InvalidInput(f"round {frozen.round_id}: none of its images is in {dataset.uri}; name the round's dataset")
     lost = [image_key(image_id) for image_id in wanted if image_id not in places]
     settings: dict[str, object] = {"stage": frozen.stage, "round_id": frozen.round_id, "lost_images": lost}
-    there = [image_id for image_id in wanted if image_id in places]
-    shards = _shards(there, places, _replaced(dataset, workspace, frozen.round_id, chosen))
+    replaced = _replaced(dataset, workspace, frozen.round_id, chosen)
+    shards = plan_shards(places, replaced, max_images=MAX_IMAGES)
     kind = PlanKind.MASKS
     if any(withdrawn_inputs(shard.inputs) for shard in shards):
         kind, settings = PlanKind.AMENDMENTS, {**settings, "reason": f"replaced or rejected in {frozen.round_id}"}
     plan_id = workspace.rounds.set_plan(frozen.round_id, lambda: dataset.new_plan(kind, shards, settings).plan_id)
     return dataset.plan(plan_id)
-
-
-def _shards(
-    image_ids: Sequence[int],
-    places: Mapping[int, tuple[ShardAddress, int]],
-    replaced: Mapping[int, Collection[MaskKey]],
-) -> list[PlannedShard]:
-    """Plan the round's shards: each takes some images, and the masks that annotators replaced in them."""
-    shards = list[PlannedShard]()
-    for start in range(0, len(image_ids), MAX_IMAGES):
-        some = image_ids[start : start + MAX_IMAGES]
-        images = _inputs([places[image_id] for image_id in some])
-        masks = sorted(key for image_id in some for key in replaced.get(image_id, ()))
-        shards.append(PlannedShard(name=f"{len(shards):06d}", inputs=(*images, *masks)))
-    return shards
 
 
 def _replaced(
@@ -195,28 +181,6 @@ def _replaced(
         for answer in answers:
             found.setdefault(answer.task.image_id, set()).update(standing.replaced_by(answer))
     return found
-
-
-def _locate(dataset: Dataset, image_ids: Sequence[int]) -> Mapping[int, tuple[ShardAddress, int]]:
-    """Find the image shard of each image and its place in it; images that the dataset does not hold are left out."""
-    newest = {address.lineage: address for address in sorted(dataset.image_addresses())}
-    rows = dataset.query("SELECT image_id, plan, shard FROM images")
-    own = rows.filter(np.isin(rows["image_id"].to_numpy(), np.array(image_ids, np.int64)))
-    lineages = {f"{row['plan']}/{row['shard']}" for row in own.select(["plan", "shard"]).to_pylist()}
-    wanted = set(own["image_id"].to_pylist())
-    places: dict[int, tuple[ShardAddress, int]] = {}
-    for lineage in sorted(lineages):
-        ids = dataset.image_ids_in(dataset.commit_of(newest[lineage]))
-        found = {image_id: (newest[lineage], place) for place, image_id in enumerate(ids) if image_id in wanted}
-        places = found | places
-    return places
-
-
-def _inputs(places: Sequence[tuple[ShardAddress, int]]) -> tuple[ImageSet, ...]:
-    by_shard: dict[ShardAddress, list[int]] = {}
-    for address, place in places:
-        by_shard.setdefault(address, []).append(place)
-    return tuple(ImageSet(shard=address, places=tuple(sorted(some))) for address, some in sorted(by_shard.items()))
 
 
 def _write_shard(
@@ -244,21 +208,6 @@ def _lost_images(plan: Plan) -> list[Reject]:
     detail = "the dataset no longer holds the image; its answers stay in the workspace"
     stage = str(plan.settings["stage"])
     return [Reject(source=key, source_sha256="", reason="image_gone", detail=detail, stage=stage) for key in lost]
-
-
-def _fold(dataset: Dataset, plan: Plan, round_id: str) -> None:
-    """Take the round's shards into the tables.
-
-    Raises:
-        StoreError: A shard cannot be folded, because table rows are lost.
-    """
-    waiting = {str(plan.address(shard)) for shard in plan.shards}.intersection(dataset.fold().set_aside)
-    if waiting:
-        raise StoreError(
-            f"round {round_id}: {len(waiting)} of {len(plan.shards)} shards cannot be folded, the first is "
-            f"{min(waiting)}: rows of its own or of the masks that it replaces are lost; `gigamask verify` names them: "
-            "restore these objects from a copy and close the round again"
-        )
 
 
 def _result(dataset: Dataset, plan: Plan, round_id: str) -> ClosedRound:

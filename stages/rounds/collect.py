@@ -19,7 +19,8 @@ from storage.tables.columns import ANNOTATIONS
 from storage.workspace.fold import TaskMask
 from storage.workspace.records import Origin
 
-_REJECTED = "prefill_rejected"
+REJECTED = "prefill_rejected"
+"""Origin of the rows of prefilled masks that were rejected."""
 _NO_PARTNERS = Partners(agreed_fraction=None, agreed_iou=None)
 
 
@@ -36,16 +37,16 @@ def collect(
     ordinals = dict.fromkeys(images, 0)
     for answer, partners in zip(answers, _partners(answers), strict=True):
         image = images[answer.task.image_id]
-        for mask, origin in _masks_of(answer):
-            place, is_new = _place(answer, mask, origin, standing)
+        for mask, origin in masks_of(answer):
+            place, is_new = place_of_mask(answer, mask, origin, standing)
             if place is None:
                 named = (plan.home, shard.name, shard.generation, image.image_id, ordinals[image.image_id])
                 mask_id, ordinals[image.image_id] = mask_id_of(*named), ordinals[image.image_id] + 1
             else:
                 mask_id = place.mask_id
-            kept = answer.chosen.kept and origin != _REJECTED and (is_new or place is not None)
+            kept = answer.chosen.kept and origin != REJECTED and (is_new or place is not None)
             if kept and is_new:
-                masks[image.image_id].append(_record(mask, mask_id, image, answer, plan))
+                masks[image.image_id].append(mask_record(mask, mask_id, image, answer, plan))
             place_of_row = {"mask_id": mask_id, "plan": plan.home, "shard": shard.name, "stage": plan.settings["stage"]}
             agreed = asdict(partners.get(mask.mask, _NO_PARTNERS))
             rows.append(place_of_row | {"origin": str(origin), "in_masks": kept} | _facts(answer, mask) | agreed)
@@ -53,7 +54,9 @@ def collect(
     return content, pa.Table.from_pylist(rows, schema=ANNOTATIONS)
 
 
-def _place(answer: Answer, mask: TaskMask, origin: Origin | str, standing: Standing) -> tuple[MaskKey | None, bool]:
+def place_of_mask(
+    answer: Answer, mask: TaskMask, origin: Origin | str, standing: Standing
+) -> tuple[MaskKey | None, bool]:
     """Return the mask that already stands for a mask, if there is one, and whether the mask is to be stored."""
     if origin != Origin.PREFILL_ACCEPTED:
         return None, True
@@ -61,12 +64,14 @@ def _place(answer: Answer, mask: TaskMask, origin: Origin | str, standing: Stand
     return place, place is None and not standing.is_superseded(answer, mask)
 
 
-def _masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
+def masks_of(answer: Answer) -> Iterator[tuple[TaskMask, Origin | str]]:
+    """List the masks of an answer with their origins, in the order of their rows in `annotations`."""
     yield from ((mask, mask.origin) for mask in answer.final.masks)
-    yield from ((mask, _REJECTED) for mask in answer.final.rejected)
+    yield from ((mask, REJECTED) for mask in answer.final.rejected)
 
 
-def _record(mask: TaskMask, mask_id: int, image: ImageRecord, answer: Answer, plan: Plan) -> MaskRecord:
+def mask_record(mask: TaskMask, mask_id: int, image: ImageRecord, answer: Answer, plan: Plan) -> MaskRecord:
+    """Make the record of a mask that a plan of the answer's round stores."""
     return MaskRecord(
         mask_id=mask_id,
         image_id=image.image_id,

@@ -7,9 +7,9 @@ a detector made it, by its pixels.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stages.rounds.answers import Answer, choose_submissions, read_answers
+from stages.rounds.answers import Answer, ChosenSubmission, choose_submissions, read_answers
 from storage import rle
 from storage.dataset import Dataset
 from storage.protocol.inputs import MaskKey
@@ -41,14 +41,25 @@ class Standing:
     """Masks by image id."""
     made: Mapping[Name, Collection[tuple[str, str]]]
     """What other closed rounds made of a prefilled mask: pairs of the round and the pixels."""
+    sources: Mapping[int, Collection[str]]
+    """Masks of the dataset that an image's task began with, by image id."""
+
+    def with_masks(self, further: Mapping[int, Sequence[StandingMask]]) -> "Standing":
+        """Return the same with further masks, by image id."""
+        image_ids = {*self.masks, *further}
+        masks = {each: [*self.masks.get(each, ()), *further.get(each, ())] for each in image_ids}
+        return replace(self, masks=masks)
 
     def copies_of(self, image_id: int, given: GivenMask) -> set[MaskKey]:
-        """Find the masks that a prefilled mask is: the one that it was prefilled from, or else those of its pixels."""
+        """Find the masks that a prefilled mask is: the one that it was prefilled from, or else those of its pixels.
+
+        A mask that came back when a withdrawal took its substitute away has another id, and the same pixels. Other
+        masks that the image's task began with are not meant.
+        """
         standing = self.masks.get(image_id, ())
-        if given.source:
-            return {each.key for each in standing if str(each.key) == given.source}
-        pixels = rle.to_coco(given.rle)
-        return {each.key for each in standing if each.pixels == pixels}
+        itself = {each.key for each in standing if str(each.key) == given.source}
+        pixels, others = rle.to_coco(given.rle), self.sources.get(image_id, ())
+        return itself or {each.key for each in standing if each.pixels == pixels and str(each.key) not in others}
 
     def made_of(self, image_id: int, given: GivenMask) -> set[MaskKey]:
         """Find the masks that other rounds made of a prefilled mask, and others of these in turn."""
@@ -100,23 +111,33 @@ class Standing:
         return bool(made - self.replaced_by(answer)) or bool(given.source and not made)
 
 
-def read_standing(dataset: Dataset, workspace: Workspace, round_id: str, answers: Sequence[Answer]) -> Standing:
+def read_standing(
+    dataset: Dataset, workspace: Workspace, round_id: str, answers: Sequence[Answer], *, with_own: bool = False
+) -> Standing:
     """Read what the dataset holds of the images of some answers, and what other closed rounds made of it.
 
-    Only answers that began with masks count. Pixels are read only where they are needed.
+    Only answers that began with masks count. Pixels are read only where they are needed. With `with_own`, what the
+    round itself made is followed, too.
     """
     began = [answer for answer in answers if answer.given]
     image_ids = {answer.task.image_id for answer in began}
     if not image_ids:
-        return Standing(masks={}, made={})
-    made = _read_made(workspace, round_id, image_ids)
-    compared = {answer.task.image_id for answer in began if not all(given.source for given in answer.given)}
-    compared |= {image_id for image_id, _ in made}
+        return Standing(masks={}, made={}, sources={})
+    others = workspace.rounds.sharing(round_id, (RoundState.CLOSED,))
+    chosen = {other: [each for each in choose_submissions(workspace, other) if each.kept] for other in others}
+    if with_own:
+        chosen[round_id] = choose_submissions(workspace, round_id)
+    made = _read_made(workspace, chosen, image_ids)
+    sources = {answer.task.image_id: {each.source for each in answer.given if each.source} for answer in began}
 
     # Masks of other rounds and of no round
     ids = ", ".join(map(str, sorted(image_ids)))
     rows = dataset.masks(f"image_id IN ({ids})", columns=MASK_COLUMNS).read_all().to_pylist()
     rows = [row for row in rows if row["round_id"] != round_id]
+    there = {f"{row['image_id']}/{row['mask_id']}" for row in rows}
+    compared = {
+        answer.task.image_id for answer in began if with_own or not all(given.source in there for given in answer.given)
+    } | {image_id for image_id, _ in made}
     pixels = {
         (mask.image_id, mask.mask_id): rle.to_coco(mask.rle)
         for mask in read_masks(dataset.store, [row for row in rows if row["image_id"] in compared])
@@ -126,15 +147,16 @@ def read_standing(dataset: Dataset, workspace: Workspace, round_id: str, answers
         key = MaskKey(image_id=row["image_id"], mask_id=row["mask_id"])
         own = pixels.get((key.image_id, key.mask_id), "")
         masks.setdefault(key.image_id, []).append(StandingMask(key=key, round_id=row["round_id"] or "", pixels=own))
-    return Standing(masks=masks, made=made)
+    return Standing(masks=masks, made=made, sources=sources)
 
 
-def _read_made(workspace: Workspace, round_id: str, image_ids: Collection[int]) -> Mapping[Name, set[tuple[str, str]]]:
-    """Read what closed rounds that share images with a round made of the masks that these began with."""
+def _read_made(
+    workspace: Workspace, chosen: Mapping[str, Sequence[ChosenSubmission]], image_ids: Collection[int]
+) -> Mapping[Name, set[tuple[str, str]]]:
+    """Read what closed rounds made of the masks that images began with."""
     made: dict[Name, set[tuple[str, str]]] = defaultdict(set)
-    for other in workspace.rounds.sharing(round_id, (RoundState.CLOSED,)):
-        chosen = [each for each in choose_submissions(workspace, other) if each.kept]
-        for answer in read_answers(workspace, [each for each in chosen if each.task.image_id in image_ids]):
+    for other, some in chosen.items():
+        for answer in read_answers(workspace, [each for each in some if each.task.image_id in image_ids]):
             given = {each.mask: each for each in answer.given}
             for mask in answer.final.masks:
                 if mask.origin is not Origin.PREFILL_EDITED:

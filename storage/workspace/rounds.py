@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import InvalidInput, NotFound
-from storage.workspace import audit
+from storage.workspace import audit, withdrawals
 from storage.workspace.columns import now
 from storage.workspace.counts import count_prefilled, count_progress
 from storage.workspace.database import Database
@@ -254,9 +254,29 @@ class Rounds:
         with self._database.write() as connection:
             found = locked_round(connection, round_id, (RoundState.CLOSING, RoundState.CLOSED))
             if found.state is RoundState.CLOSING:
-                _update(connection, round_id, state=RoundState.CLOSED, closed_at=now())
+                _update(connection, round_id, state=RoundState.CLOSED, closed_at=found.closed_at or now())
                 audit.record(connection, actor, "close round", round_id, {"plan": found.plan_id})
         return self.get(round_id)
+
+    def begin_withdrawal(self, round_id: str, annotator: str, reason: str, *, actor: str = _SYSTEM) -> bool:
+        """Have a closed round closed once more, without an annotator's work; return whether that is new.
+
+        Raises:
+            NotFound: There is no such round.
+            OtherIsClosing: A round that has images of this one is being closed, and has to be closed first.
+            ValueError: The round is not closed.
+        """
+        with self._database.write() as connection:
+            is_new = withdrawals.begin(connection, round_id, annotator, reason)
+            if is_new:
+                details = {"annotator": annotator, "reason": reason}
+                audit.record(connection, actor, "withdraw from closed round", round_id, details)
+            return is_new
+
+    def set_withdrawal_plan(self, round_id: str, annotator: str, store: Callable[[], str]) -> str:
+        """Give a withdrawal from a closed round its plan, unless it has one; as `set_plan`."""
+        with self._database.write() as connection:
+            return withdrawals.set_plan(connection, round_id, annotator, store)
 
     def get(self, round_id: str) -> Round:
         """Read a round.

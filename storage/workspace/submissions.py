@@ -1,6 +1,6 @@
 """Submissions and verdicts: finished work, and what reviewers say about it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, select, update
@@ -178,7 +178,7 @@ class Submissions:
                 .order_by(SUBMISSIONS.c.submission_id)
             )
             counted = [submission_from(row) for row in connection.execute(query).mappings()]
-            found = _with_their_fixes(counted, annotator)
+            found = with_their_fixes(counted, {annotator})
             for each in found:
                 _set(connection, each.submission_id, "withdrawn")
                 mine = and_(SLOTS.c.task_id == each.task_id, SLOTS.c.annotator == annotator)
@@ -313,11 +313,11 @@ def replaced_by_fixes(found: Iterable[Submission]) -> dict[int, Submission]:
     return {each.fixes: each for each in found if each.fixes is not None and each.state in COUNTED}
 
 
-def _with_their_fixes(counted: Sequence[Submission], annotator: str) -> list[Submission]:
-    """List an annotator's submissions, and the fixes of them; a fix is younger than what it fixes."""
+def with_their_fixes(counted: Sequence[Submission], annotators: Collection[str]) -> list[Submission]:
+    """List the submissions of annotators, and the fixes of them; a fix is younger than what it fixes."""
     taken: dict[int, Submission] = {}
     for each in counted:
-        if each.annotator == annotator or each.fixes in taken:
+        if each.annotator in annotators or each.fixes in taken:
             taken[each.submission_id] = each
     return list(taken.values())
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tests.faults.rounds.checks.refold import ACCEPTED, EDITED, Drawn
+from tests.faults.rounds.checks.refold import ACCEPTED, EDITED, Drawn, document
 from tests.faults.rounds.checks.workspace_rows import COUNTED, Row, Tables
 
 Mask = tuple[int, str, str, str, str, str]
@@ -26,15 +26,20 @@ class Answers:
     """Image id, annotator and origin of each row of the table `annotations`."""
 
 
-def answers_of(tables: Tables, round_id: str) -> Answers:
-    """What the submissions of a round state, by their operations."""
+def withdrawn_of(found: Row) -> list[str]:
+    """Annotators whose work was withdrawn from a closed round."""
+    return [each["annotator"] for each in document(found["settings"]).get("withdrawals", [])]
+
+
+def answers_of(tables: Tables, round_id: str, without: Collection[str] = ()) -> Answers:
+    """What the submissions of a round state, by their operations; those of some annotators are left out."""
     (found,) = (row for row in tables.rounds if row["round_id"] == round_id)
     masks: Counter[Mask] = Counter()
     replaced: set[tuple[int, int]] = set()
     rows: Counter[tuple[int, str, str]] = Counter()
     for task in (row for row in tables.tasks if row["round_id"] == round_id):
         image_id = task["image_id"]
-        for submission, kept in submissions_of(tables, task):
+        for submission, kept in submissions_of(tables, task, without):
             state = tables.refold(task["task_id"], submission["annotator"], submission["revision"])
             for origin, some in ((None, state.masks), ("prefill_rejected", state.rejected)):
                 makers = ((each.author or submission["annotator"], origin or each.origin) for each in some.values())
@@ -54,9 +59,14 @@ def answers_of(tables: Tables, round_id: str) -> Answers:
     return Answers(masks=masks, replaced=frozenset(replaced), rows=rows)
 
 
-def submissions_of(tables: Tables, task: Row) -> list[tuple[Row, bool]]:
+def submissions_of(tables: Tables, task: Row, without: Collection[str] = ()) -> list[tuple[Row, bool]]:
     """Submissions of a task that count, after their fixes, and whether their masks go into the dataset."""
-    some = [row for row in tables.submissions if row["task_id"] == task["task_id"] and row["state"] in COUNTED]
+    some, out = list[Row](), set[int]()
+    for row in tables.submissions:
+        if row["task_id"] == task["task_id"] and row["state"] in COUNTED:
+            gone = row["annotator"] in without or row["fixes"] in out
+            out |= {row["submission_id"]} if gone else set()
+            some += [] if gone else [row]
     fixes = {row["fixes"]: row for row in some if row["fixes"]}
     pairs = [(row["submission_id"], fixed(row, fixes)) for row in some if not row["fixes"]]
     pairs.sort(key=lambda pair: (pair[1]["state"] != "accepted", pair[0]))

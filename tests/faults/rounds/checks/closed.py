@@ -10,9 +10,9 @@ from tests.faults.checks.checker import Checker, Record, differences
 from tests.faults.checks.files import Files, parquet_rows
 from tests.faults.checks.findings import DOUBLED, FOREIGN, LOST, Finding
 from tests.faults.checks.table_rows import withdrawn_masks
-from tests.faults.rounds.checks.answers import Mask, Story, answers_of
-from tests.faults.rounds.checks.refold import digest
-from tests.faults.rounds.checks.workspace_rows import Tables
+from tests.faults.rounds.checks.answers import Mask, Story, answers_of, withdrawn_of
+from tests.faults.rounds.checks.refold import digest, document
+from tests.faults.rounds.checks.workspace_rows import Row, Tables
 
 
 class RoundChecker(Checker):
@@ -45,7 +45,8 @@ class RoundChecker(Checker):
 
     def round_of(self, record: Record) -> str:
         """The round that a mask shard is of; empty for none."""
-        return str(self.plan(record.fields["made_by"])["settings"].get("round_id", ""))
+        settings = self.plan_settings(record)
+        return str(settings.get("round_id", "") or settings.get("withdrawn_round", ""))
 
     def round_findings(self) -> list[Finding]:
         """Masks of each round in the tables; all of a closed one, some or none of one that is being closed."""
@@ -65,12 +66,13 @@ class RoundChecker(Checker):
             stated = after.masks.get(round_id, Counter())
             # Another round that is being closed takes the place of some masks, and may have done so or not
             stated = +stated + (got & (before.masks.get(round_id, Counter()) - stated))
-            expected = Counter(
-                {mask: count for mask, count in stated.items() if (round_id, mask[2]) not in self.taken_back}
-            )
-            if not self.for_certain and got == stated:
-                expected = got
+            without = withdrawn_of(found)
+            expected = answers_of(self.tables, round_id, without).masks if without else stated
+            if state == "closing":  # a withdrawal under way has done some shards
+                expected = expected | stated
             findings += self.compared(state, expected, got, f"masks of {round_id}")
+            if state == "closed":
+                findings += self.withdrawn_findings(found, answers.replaced, there)
             own = Counter(
                 (row["image_id"], row["annotator_id"], row["origin"])
                 for row in annotations
@@ -81,6 +83,37 @@ class RoundChecker(Checker):
                 what = f"{round_id} replaced {sorted(answers.replaced & there)}, which are still there"
                 findings.append(Finding(kind=DOUBLED, thing="replaced mask", what=what))
         return findings + self.withdrawal_findings(withdrawn, replaced, after.superseded)
+
+    def withdrawn_findings(
+        self, found: Row, replaced: frozenset[tuple[int, int]], there: set[tuple[int, int]]
+    ) -> list[Finding]:
+        """Whose work was to be withdrawn has none, and the masks that they alone had replaced stand again."""
+        round_id, without = found["round_id"], withdrawn_of(found)
+        wanted = {annotator for name, annotator in self.taken_back if name == round_id}
+        if self.for_certain and wanted - set(without):
+            what = f"{wanted} are to be withdrawn from {round_id}, and are not"
+            return [Finding(kind=LOST, thing="withdrawal", what=what)]
+        given = {
+            each.source: (row["image_id"], each.pixels)
+            for row in self.tables.tasks
+            if row["round_id"] == round_id
+            for each in self.tables.prefill(row["task_id"]).values()
+        }
+        back = replaced - answers_of(self.tables, round_id, without).replaced
+        expected = Counter(given[f"{image_id}/{mask_id}"] for image_id, mask_id in back)
+        got = Counter(
+            (image_id, digest(coco.decode(mask["segmentation"])))
+            for record in self.records.values()
+            if self.plan_settings(record).get("withdrawn_round") == round_id
+            for image_id, mask in self.stored_masks(record)
+            if (image_id, mask["id"]) in there
+        )
+        return differences("mask", expected, got, f"masks that came back after {round_id}")
+
+    def plan_settings(self, record: Record) -> dict[str, Any]:
+        """Settings of a record's plan."""
+        settings: dict[str, Any] = self.plan(record.fields["made_by"])["settings"]
+        return settings
 
     def compared(self, state: str, expected: Counter[Any], got: Counter[Any], where: str) -> list[Finding]:
         if state == "closed":
@@ -111,16 +144,24 @@ class RoundChecker(Checker):
         return [json.loads(data) for _, _, data in self.members(part)]
 
     def plan_findings(self) -> list[Finding]:
-        """A round has the records of one plan, that which it names."""
+        """A round has the records of the plans that it names: its own, and those of withdrawals."""
         made: dict[str, set[str]] = {}
+        states = {row["round_id"]: row["state"] for row in self.tables.rounds}
         for record in self.records.values():
             if record.kind in ("masks", "amendments") and self.round_of(record):
                 made.setdefault(self.round_of(record), set()).add(record.fields["made_by"])
-        named = {row["round_id"]: {row["plan_id"]} - {""} for row in self.tables.rounds}
+        named = {
+            row["round_id"]: {
+                row["plan_id"],
+                *(each["plan_id"] for each in document(row["settings"]).get("withdrawals", [])),
+            }
+            - {"", None}
+            for row in self.tables.rounds
+        }
         return [
             Finding(kind=FOREIGN, thing="plan", what=f"{round_id} has records of {plans}, names {named.get(round_id)}")
             for round_id, plans in made.items()
-            if plans != named.get(round_id)
+            if not plans <= named[round_id] or (plans != named[round_id] and states[round_id] == "closed")
         ]
 
     def withdrawal_findings(
@@ -149,5 +190,6 @@ class RoundChecker(Checker):
         """Masks in a round's shard that were taken back from their annotator."""
         stored = {(image_id, mask["id"]) for image_id, mask in self.stored_masks(record)}
         rows = [row for part in record.parts("annotations") for row in parquet_rows(self.object(part["key"]))]
-        taken = (row for row in rows if (row["round_id"], row["annotator_id"]) in self.taken_back)
+        out = {(row["round_id"], name) for row in self.tables.rounds for name in withdrawn_of(row)}
+        taken = (row for row in rows if (row["round_id"], row["annotator_id"]) in out)
         return stored & {(row["image_id"], row["mask_id"]) for row in taken}
