@@ -119,7 +119,7 @@ def test_a_mask_that_another_round_merged_comes_back_beside_the_edit_of_its_part
     there = [pixels for round_id, pixels in standing(dataset, image_id) if round_id == second]
     assert there == [prefill[1].rle, square(31)] or there == [square(31), prefill[1].rle]
     assert len(standing(dataset, image_id)) == len(prefill)
-    assert [row["in_masks"] for row in rows_of(dataset, third)] == [False, False, True, True]
+    assert [row["in_masks"] for row in rows_of(dataset, third)] == [False, True, True, True], "a copy stands for one"
 
 
 def test_a_mask_that_the_automatic_stage_stored_meanwhile_is_not_stored_again(
