@@ -50,7 +50,7 @@ _COLOUR_MODES = ("RGBX", "P", "CMYK", "YCbCr")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not a stuffed byte, a fill byte or a restart
-_EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _DNG_VERSION = 274, 254, 50706
+_EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _TIFF_PHOTOMETRIC, _DNG_VERSION = 274, 254, 262, 50706
 
 
 class Unusable(ValueError):
@@ -113,8 +113,9 @@ def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_
     image = _open(data, max_pixels)
     _check_size(image, min_side_px)
     _check_complete(image, data)
-    source_mode, lossless = image.mode, _is_lossless(image, data)
+    source_mode, lossless, is_negative = image.mode, _is_lossless(image, data), _has_white_zeros(image)
     flat = _flatten(_load_upright(image, data))
+    flat = ImageOps.invert(flat) if is_negative else flat
     scaled = _downscale(flat, shortest_side_px)
     untouched = scaled is image and source_mode in ("L", "RGB")
     if untouched and image.format in ("JPEG", "MPO"):
@@ -167,6 +168,8 @@ def _check_one_frame(image: Image.Image) -> None:
     # An MPO is a camera's JPEG with previews or a gain map behind it: its first frame is the photo.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1 and image.format == "TIFF":
+        frames = _count_pages(image)
+    if frames > 1 and image.format == "TIFF":
         raise Unusable("several_pages", f"a TIFF of {frames} pages; save each as its own file")
     if frames > 1:
         raise Unusable("animated", f"an animated {image.format} of {frames} frames")
@@ -176,6 +179,16 @@ def _check_one_frame(image: Image.Image) -> None:
         tags = image.tag_v2  # type: ignore[attr-defined]
         if tags.get(_TIFF_SUBFILE_TYPE, 0) & 1 or _DNG_VERSION in tags:
             raise Unusable("unsupported_format", "a camera's raw file; develop it to JPEG, PNG or TIFF")
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Count the pages of a TIFF, without smaller copies of a page, as pyramids have them."""
+    count = 0
+    for number in range(image.n_frames):  # type: ignore[attr-defined]
+        image.seek(number)
+        count += not image.tag_v2.get(_TIFF_SUBFILE_TYPE, 0) & 1  # type: ignore[attr-defined]
+    image.seek(0)
+    return count
 
 
 def _check_size(image: Image.Image, min_side_px: int) -> None:
@@ -252,6 +265,12 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode in _COLOUR_MODES:
         return image.convert("RGB")
     raise Unusable("unsupported_format", f"pixels of kind {image.mode!r}; save it with 8 or 16 bits, grey or RGB")
+
+
+def _has_white_zeros(image: Image.Image) -> bool:
+    """Tell whether 0 is white in a TIFF of 16 bits; Pillow turns only those of fewer bits over."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0
 
 
 def _downscale(image: Image.Image, shortest_side_px: int | None) -> Image.Image:

@@ -338,3 +338,32 @@ def test_a_png_with_notes_that_cannot_be_read_is_taken_without_them() -> None:
         with pytest.raises(Unusable) as refused:
             normalise(bytes(data), shortest_side_px=None, min_side_px=8, max_pixels=10**6)
         assert refused.value.reason == "corrupt"
+
+
+def test_a_tiff_of_16_bits_in_which_0_is_white_is_not_stored_as_its_negative() -> None:
+    levels_HW = np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16)
+    for photometric, expected_HW in ((0, 255 - (levels_HW >> 8)), (1, levels_HW >> 8)):
+        sink = io.BytesIO()
+        Image.fromarray(levels_HW).save(sink, "TIFF", tiffinfo={262: photometric})
+        photo = normalise(sink.getvalue(), shortest_side_px=None, min_side_px=8, max_pixels=10**6)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(photo.data))), expected_HW)
+
+
+@pytest.mark.parametrize(("subfile_type", "is_taken"), [(1, True), (0, False)])
+def test_a_tiff_with_a_smaller_copy_of_its_page_is_taken_and_one_of_two_pages_is_not(
+    subfile_type: int, is_taken: bool
+) -> None:
+    pixels_HW3 = np.random.default_rng(6).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    sink = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(sink, new=True) as pages:
+        Image.fromarray(pixels_HW3).save(pages, "TIFF")
+        pages.newFrame()
+        Image.fromarray(pixels_HW3[::2, ::2]).save(pages, "TIFF", tiffinfo={254: subfile_type})
+        pages.newFrame()
+        data = sink.getvalue()
+    if not is_taken:
+        with pytest.raises(Unusable, match="a TIFF of 2 pages"):
+            normalise(data, shortest_side_px=None, min_side_px=8, max_pixels=10**6)
+        return
+    photo = normalise(data, shortest_side_px=None, min_side_px=8, max_pixels=10**6)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(photo.data))), pixels_HW3)
