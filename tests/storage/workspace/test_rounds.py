@@ -3,6 +3,7 @@ import pytest
 from storage.errors import NotFound
 from storage.workspace.records import GivenMask, RoundSpec, RoundState, TaskSpec
 from storage.workspace.sharing import OtherIsClosing
+from storage.workspace.withdrawals import Withdrawal, withdrawals_of
 from storage.workspace.workspace import Workspace
 from tests.workspaces import HEIGHT, WIDTH, Page, made, open_round, rectangle
 
@@ -94,6 +95,27 @@ def test_closing_waits_for_a_round_with_the_same_images(workspace: Workspace) ->
     workspace.rounds.end_closing(first.round_id)
     assert workspace.rounds.begin_closing(second.round_id).state is RoundState.CLOSING
     assert workspace.rounds.sharing(second.round_id, (RoundState.CLOSED,)) == [first.round_id]
+
+
+def test_a_withdrawal_from_a_closed_round_closes_it_once_more_and_gets_one_plan(workspace: Workspace) -> None:
+    opened = open_round(workspace)
+    with pytest.raises(ValueError, match="is open; expected closed"):
+        workspace.rounds.begin_withdrawal(opened.round_id, "ann", "careless")
+    workspace.rounds.begin_closing(opened.round_id)
+    closed = workspace.rounds.end_closing(opened.round_id)
+    assert workspace.rounds.begin_withdrawal(opened.round_id, "ann", "careless", actor="lea")
+    assert not workspace.rounds.begin_withdrawal(opened.round_id, "ann", "again"), "the first reason counts"
+    assert workspace.rounds.get(opened.round_id).state is RoundState.CLOSING
+    with pytest.raises(ValueError, match="is closing; expected closed"):
+        workspace.rounds.begin_withdrawal(opened.round_id, "bob", "careless")
+    plans = iter(("", "amendments-2"))
+    for _ in range(2):
+        assert workspace.rounds.set_withdrawal_plan(opened.round_id, "ann", lambda: next(plans)) == ""
+    ended = workspace.rounds.end_closing(opened.round_id)
+    assert (ended.state, ended.closed_at) == (RoundState.CLOSED, closed.closed_at)
+    assert withdrawals_of(ended) == [Withdrawal(annotator="ann", reason="careless", plan_id="")]
+    entry = next(each for each in workspace.audit_log(newest=9) if each.action == "withdraw from closed round")
+    assert (entry.actor, entry.details) == ("lea", {"annotator": "ann", "reason": "careless"})
 
 
 def test_what_closing_would_leave_out_is_counted(workspace: Workspace) -> None:
