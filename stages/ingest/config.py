@@ -1,5 +1,6 @@
 """Settings of ingest."""
 
+import re
 from dataclasses import dataclass
 
 from stages.ingest.normalise import MAX_DECODABLE_PIXELS
@@ -44,6 +45,8 @@ class IngestConfig:
                 raise ValueError(f"{name} is {value}, expected at least 1")
         if not 0 <= self.max_gone_fraction <= 1:
             raise ValueError(f"max_gone_fraction is {self.max_gone_fraction}, expected 0 to 1")
+        if self.country and not re.fullmatch("[A-Z]{2}", self.country):
+            raise ValueError(f"country is {self.country!r}, expected two capital letters of ISO 3166-1, such as DE")
         if self.max_pixels > MAX_DECODABLE_PIXELS:
             raise ValueError(f"max_pixels is {self.max_pixels}, at most {MAX_DECODABLE_PIXELS} can be decoded")
 

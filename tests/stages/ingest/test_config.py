@@ -12,3 +12,10 @@ def test_settings_out_of_range_are_refused(setting: str) -> None:
 def test_more_pixels_than_can_be_decoded_are_refused() -> None:
     with pytest.raises(ValueError, match="max_pixels is 1000000000, at most 178956970 can be decoded"):
         IngestConfig(max_pixels=10**9)
+
+
+@pytest.mark.parametrize("country", ["Germany", "de", "DEU", "D1"])
+def test_a_country_that_is_no_code_is_refused(country: str) -> None:
+    with pytest.raises(ValueError, match=f"country is '{country}', expected two capital letters of ISO 3166-1"):
+        IngestConfig(country=country)
+    assert IngestConfig(country="DE").settings()["country"] == "DE"
