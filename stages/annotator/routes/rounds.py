@@ -58,7 +58,7 @@ class RequestBody(Body):
 
 
 class OpenBody(RequestBody):
-    """A round to open over random images of the dataset that no other round asks about."""
+    """A round to open: over images that a query lists, or over random ones that no other round asks about."""
 
     stage: Literal["assisted_manual", "semi_automatic"] = Field(
         default="assisted_manual", description="A semi-automatic round begins with the fully automatic masks."
@@ -68,6 +68,9 @@ class OpenBody(RequestBody):
     guidelines: LongText = Field(default="", description="Text that annotators are shown; the stage's own if empty.")
     images: int = Field(default=DEFAULT_IMAGES, ge=1, le=MAX_IMAGES)
     """Largest number of images."""
+    query: LongText = Field(
+        default="", description="SQL query with a column image_id, the most wanted first; a random order if empty."
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of what is random: the order, and which images are overlapped."""
     overlap: int = Field(default=1, ge=1, le=20, description="Number of annotators who see an overlapped image.")
@@ -86,6 +89,7 @@ class ExtendBody(RequestBody):
 
     images: int = Field(ge=1, le=MAX_IMAGES)
     """Largest number of images to add."""
+    query: LongText = Field(default="", description="SQL query with a column image_id; a random order if empty.")
 
 
 class CloseBody(Body):
@@ -136,10 +140,10 @@ def open_a_round(body: OpenBody, user: Lead, server: TheServer) -> RoundView:
 @router.post("/{round_id}/extend")
 def extend_round(round_id: RoundId, body: ExtendBody, user: Lead, server: TheServer) -> RoundView:
     """Add images to a round; a request that comes again under its id adds none."""
-    client_request = request_to_extend(body.id_text, images=body.images)
+    client_request = request_to_extend(body.id_text, images=body.images, query=body.query)
     rounds = server.workspace.rounds
     if rounds.extended_by(round_id, client_request) is None:
-        request = request_of(rounds.get(round_id), images=body.images)
+        request = request_of(rounds.get(round_id), images=body.images, query=body.query)
 
         def choose_and_extend() -> int:
             tasks = _tasks(server, request)

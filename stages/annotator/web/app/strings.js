@@ -344,6 +344,23 @@ export const text = {
     late: (/** @type {number} */ count) => (count === 1 ? "1 late line …" : `${count} late lines …`),
   },
 
+  opening: {
+    open: "Open a round …",
+    extend: "Add images …",
+    title: "Open a round",
+    extendTitle: (/** @type {string} */ name) => `Add images to ${name}`,
+    name: "Name",
+    stage: "Stage",
+    images: "Number of images, at most",
+    query: "SQL query that lists images, the most wanted first (empty: at random)",
+    overlap: "Annotators for each image",
+    guidelines: "Guidelines",
+    ownGuidelines: "Empty: those of the stage",
+    send: "Do it",
+    keep: "Cancel",
+    done: (/** @type {string} */ name, /** @type {number} */ tasks) => `${name} has ${tasks} ${tasks === 1 ? "image" : "images"} now.`,
+  },
+
   late: {
     title: "Late work",
     hint: "Work that arrived after its lease had ended, or beside other work of the same person. It is stored; its author is asked about it when the picture is opened again. Dismiss what is not wanted.",

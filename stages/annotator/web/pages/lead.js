@@ -4,6 +4,7 @@ import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { closeRound } from "./closing.js";
 import { openLateWork } from "./late.js";
+import { askToExtend, askToOpen } from "./opening.js";
 import { progress } from "./rounds.js";
 
 /**
@@ -42,7 +43,7 @@ export async function openPage(root, app) {
   if (view === "late" && roundId) return openLateWork(root, app, decodeURIComponent(roundId));
   const lead = new Lead(app);
   root.replaceChildren(
-    h("div.sheet", {}, h("div.row", {}, h("h1", {}, words.title), h("p.quiet", {}, words.updated)), lead.list),
+    h("div.sheet", {}, h("div.row", {}, h("h1", {}, words.title), h("p.quiet", {}, words.updated), h("span.fill"), lead.opener), lead.list),
   );
   await lead.update();
   const timer = setInterval(() => document.hidden || void lead.update(), EVERY_MS);
@@ -56,6 +57,7 @@ class Lead {
   constructor(app) {
     this.app = app;
     this.list = h("div.figures");
+    this.opener = h("button.primary", { type: "button", onclick: () => askToOpen(app).then(() => this.update()) }, text.opening.open);
   }
 
   async update() {
@@ -98,6 +100,7 @@ class Lead {
         state === "paused" && this.#button(report, words.reopen, "reopen"),
         report.progress.open_branches > 0 &&
           h("a.button", { href: `#lead/late/${encodeURIComponent(report.round_id)}` }, words.late(report.progress.open_branches)),
+        state !== "closing" && h("button", { type: "button", "data-press": `${report.round_id} extend`, onclick: () => this.#extend(report) }, text.opening.extend),
         this.#button(report, words.close, "close"),
       ),
       progress(report.progress),
@@ -106,6 +109,12 @@ class Lead {
       total.simulated && h("p.quiet", {}, words.simulated),
       annotators.length > 0 && table(annotators),
     );
+  }
+
+  /** @param {Report} report */
+  async #extend(report) {
+    await askToExtend(this.app, report);
+    await this.update();
   }
 
   /** @param {Report} report @param {string} label @param {"pause" | "reopen" | "close"} act */

@@ -147,6 +147,39 @@ def test_a_lead_closes_a_round_where_nothing_is_left_and_hears_who_is_at_work(si
         assert workspace.rounds.get(round_id).state == "closed"
 
 
+def test_a_lead_opens_a_round_and_adds_images_and_is_told_what_is_wrong(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    lea = person("opener", "lead")
+    lea.expected = "Failed to load resource: the server responded with a status of 422"
+    page = lea.open("/#lead", wait_for=".card")
+    page.get_by_role("button", name="Open a round …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("By hand")
+    dialog.get_by_label("Number of images").fill("1")
+    dialog.get_by_label("SQL query").fill("SELECT height FROM images")
+    dialog.get_by_role("button", name="Do it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("expected a column image_id", timeout=30_000)
+    chosen, more = (
+        f"SELECT image_id FROM images WHERE image_id = {site.images[name][0]}" for name in ("flats", "desk")
+    )
+    dialog.get_by_label("SQL query").fill(chosen)
+    dialog.get_by_label("Guidelines").fill("Mask the flats.")
+    dialog.get_by_label("Guidelines").press("Tab")
+    dialog.get_by_role("button", name="Do it").press("Enter")
+    expect(page.locator("#says")).to_contain_text("By hand has 1 image now.", timeout=30_000)
+
+    card = page.get_by_role("region", name="By hand")
+    card.get_by_role("button", name="Add images …").click()
+    dialog.get_by_label("SQL query").fill(more)
+    dialog.get_by_role("button", name="Do it").click()
+    expect(page.locator("#says")).to_contain_text("By hand has 2 images now.", timeout=30_000)
+    with site.workspace() as workspace:
+        (found,) = [each for each in workspace.rounds.read_all() if each.name == "By hand"]
+        images = [task.image_id for task in workspace.rounds.tasks(found.round_id)]
+    assert images == [site.images[name][0] for name in ("flats", "desk")]
+    assert (found.stage, found.guidelines) == ("assisted_manual", "Mask the flats.")
+
+
 def test_a_lead_looks_at_late_work_and_dismisses_it(site: PageSite, person: Make) -> None:
     round_id = site.open_round("places")
     ann = tolerant(person("late-author"))
