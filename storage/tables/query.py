@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
-from storage.errors import Corrupt, StoreError
+from storage.errors import Corrupt, InvalidInput, StoreError
 from storage.objects.stores import ObjectStore
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import is_of_store, one_line, open_table, try_again
@@ -143,7 +143,7 @@ def _telling(store: ObjectStore, error: Exception) -> Exception:
         return Corrupt(f"{store.uri}: a file of the tables is missing ({one_line(error)}); run `gigamask verify`")
     if is_of_store(error):
         return StoreError(f"{store.uri}: the tables cannot be read ({one_line(error)}); try again")
-    return ValueError(f"SQL: {one_line(error).rstrip('.')}; {tables_there()}")  # the engine lists the known columns
+    return InvalidInput(f"SQL: {one_line(error).rstrip('.')}; {tables_there()}")  # the engine lists the known columns
 
 
 def _plain_schema(schema: pa.Schema) -> pa.Schema:

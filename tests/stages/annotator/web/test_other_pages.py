@@ -156,12 +156,12 @@ def test_a_lead_opens_a_round_and_adds_images_and_is_told_what_is_wrong(site: Pa
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Name").fill("By hand")
     dialog.get_by_label("Number of images").fill("1")
-    dialog.get_by_label("SQL query").fill("SELECT height FROM images")
-    dialog.get_by_role("button", name="Do it").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("expected a column image_id", timeout=30_000)
-    chosen, more = (
-        f"SELECT image_id FROM images WHERE image_id = {site.images[name][0]}" for name in ("flats", "desk")
-    )
+    for wrong, told in (("SELECT nothing", "SQL: "), ("SELECT height FROM images", "expected a column image_id")):
+        dialog.get_by_label("SQL query").fill(wrong)
+        dialog.get_by_role("button", name="Do it").click()
+        expect(dialog.get_by_role("alert")).to_contain_text(told, timeout=30_000)
+    wanted = [site.images[name][0] for name in ("flats", "desk")]
+    chosen, more = (f"SELECT image_id FROM images WHERE image_id = {image_id}" for image_id in wanted)
     dialog.get_by_label("SQL query").fill(chosen)
     dialog.get_by_label("Guidelines").fill("Mask the flats.")
     dialog.get_by_label("Guidelines").press("Tab")
@@ -176,7 +176,7 @@ def test_a_lead_opens_a_round_and_adds_images_and_is_told_what_is_wrong(site: Pa
     with site.workspace() as workspace:
         (found,) = [each for each in workspace.rounds.read_all() if each.name == "By hand"]
         images = [task.image_id for task in workspace.rounds.tasks(found.round_id)]
-    assert images == [site.images[name][0] for name in ("flats", "desk")]
+    assert images == wanted
     assert (found.stage, found.guidelines) == ("assisted_manual", "Mask the flats.")
 
 
