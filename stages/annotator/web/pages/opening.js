@@ -14,7 +14,7 @@ export function askToOpen(app) {
   const name = h("input", { name: "name", type: "text", maxlength: 200, autofocus: true });
   const overlap = h("input", { name: "overlap", type: "number", min: 1, max: 20, value: 1, required: true });
   const guidelines = h("textarea", { name: "guidelines", rows: 3, placeholder: words.ownGuidelines });
-  return ask(app, words.title, "/api/rounds", (images, query) => ({
+  return ask(app, [words.title, words.openNow], "/api/rounds", (images, query) => ({
     fields: [label(words.name, name), label(words.stage, stage), ...images, query, label(words.overlap, overlap), label(words.guidelines, guidelines)],
     body: () => ({ stage: stage.value, name: name.value, overlap: Number(overlap.value), guidelines: guidelines.value }),
   }));
@@ -22,7 +22,7 @@ export function askToOpen(app) {
 
 /** Ask how many images to add to a round, and add them. @param {import("../app/main.js").App} app @param {{round_id: string, name: string}} round */
 export function askToExtend(app, { round_id, name }) {
-  return ask(app, words.extendTitle(name || round_id), `/api/rounds/${encodeURIComponent(round_id)}/extend`, (images, query) => ({
+  return ask(app, [words.extendTitle(name || round_id), words.extendNow], `/api/rounds/${encodeURIComponent(round_id)}/extend`, (images, query) => ({
     fields: [...images, query],
     body: () => ({}),
   }));
@@ -31,16 +31,16 @@ export function askToExtend(app, { round_id, name }) {
 /**
  * Show a form until the server has taken it or it is given up; what the server refuses is said in the form.
  * @param {import("../app/main.js").App} app
- * @param {string} title
+ * @param {[title: string, send: string]} names
  * @param {string} path
  * @param {(images: HTMLElement[], query: HTMLElement) => {fields: HTMLElement[], body: () => object}} make
  */
-async function ask({ api, say }, title, path, make) {
+async function ask({ api, say }, [title, sendName], path, make) {
   const images = h("input", { name: "images", type: "number", min: 1, max: 100_000, value: 20, required: true });
   const query = h("textarea", { name: "query", rows: 2, placeholder: "SELECT image_id FROM images WHERE ..." });
   const { fields, body } = make([label(words.images, images)], label(words.query, query));
   const problem = h("p.problem", { role: "alert" });
-  const send = h("button.primary", { value: "send" }, words.send);
+  const send = h("button.primary", { value: "send" }, sendName);
   // The same id until the form is closed: a reply that was lost opens nothing twice
   let request_id = uuid7();
   send.addEventListener("click", async (/** @type {Event} */ event) => {

@@ -158,20 +158,20 @@ def test_a_lead_opens_a_round_and_adds_images_and_is_told_what_is_wrong(site: Pa
     dialog.get_by_label("Number of images").fill("1")
     for wrong, told in (("SELECT nothing", "SQL: "), ("SELECT height FROM images", "expected a column image_id")):
         dialog.get_by_label("SQL query").fill(wrong)
-        dialog.get_by_role("button", name="Do it").click()
+        dialog.get_by_role("button", name="Open it").click()
         expect(dialog.get_by_role("alert")).to_contain_text(told, timeout=30_000)
     wanted = [site.images[name][0] for name in ("flats", "desk")]
     chosen, more = (f"SELECT image_id FROM images WHERE image_id = {image_id}" for image_id in wanted)
     dialog.get_by_label("SQL query").fill(chosen)
     dialog.get_by_label("Guidelines").fill("Mask the flats.")
     dialog.get_by_label("Guidelines").press("Tab")
-    dialog.get_by_role("button", name="Do it").press("Enter")
+    dialog.get_by_role("button", name="Open it").press("Enter")
     expect(page.locator("#says")).to_contain_text("By hand has 1 image now.", timeout=30_000)
 
     card = page.get_by_role("region", name="By hand")
     card.get_by_role("button", name="Add images …").click()
     dialog.get_by_label("SQL query").fill(more)
-    dialog.get_by_role("button", name="Do it").click()
+    dialog.get_by_role("button", name="Add them").click()
     expect(page.locator("#says")).to_contain_text("By hand has 2 images now.", timeout=30_000)
     with site.workspace() as workspace:
         (found,) = [each for each in workspace.rounds.read_all() if each.name == "By hand"]
