@@ -5,6 +5,7 @@ import os
 DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",  # no server set up: Prefect starts its own for the run
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 12-15 s on a new database, more on a busy laptop
+    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": str(64 << 20),  # bytes; 7,000 photos by name took more than its 512 KiB
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command prints errors itself, once, in a line
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
