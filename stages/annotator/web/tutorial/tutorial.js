@@ -15,8 +15,8 @@ import { bitmapOf } from "../masks/bitmap.js";
 import { Bench } from "../work/bench.js";
 import { keyOf, pretty } from "../work/keys.js";
 import { prefilledMask, taskInMemory } from "../work/memory.js";
-import { noteWelcomed } from "../work/welcome.js";
 import { STEPS } from "./steps.js";
+import { noteWelcomed } from "./welcome.js";
 
 const LOOK_MS = 120;
 /** Pixels on the screen between a thing and the ring around it. */

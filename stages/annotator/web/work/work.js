@@ -9,14 +9,14 @@ import { ApiError } from "../app/api.js";
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { originOf } from "../masks/palette.js";
+import { askReason, keepsUndecided } from "../pages/asking.js";
+import { showFinished } from "../pages/finished.js";
 import { holdTask } from "../safe/owner.js";
-import { askReason, keepsUndecided } from "./asking.js";
+import { welcome } from "../tutorial/welcome.js";
 import { Bench } from "./bench.js";
-import { showFinished } from "./finished.js";
 import { actsFor, compare } from "./merging.js";
 import { Queue } from "./queue.js";
 import { Task } from "./task.js";
-import { welcome } from "./welcome.js";
 
 const HEARTBEAT_MS = 60_000;
 const RETRY_MS = 3000;

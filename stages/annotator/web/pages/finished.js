@@ -2,9 +2,9 @@
 
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
-import { closeRound } from "../pages/closing.js";
-import { progress } from "../pages/rounds.js";
-import { listSubmitted } from "../pages/submitted.js";
+import { closeRound } from "./closing.js";
+import { progress } from "./rounds.js";
+import { listSubmitted } from "./submitted.js";
 
 /**
  * Fill the notice that says so; without the server it stays as it is.
