@@ -178,9 +178,9 @@ def test_users_are_added_listed_paused_and_disabled(gigamask: Gigamask, command:
             "--guidelines missing.txt: No such file or directory; expected a text file",
         ),
         (
-            ("round", "open", "--stage", "semi_automatic", "--prefill", "detecter"),
+            ("round", "open", "--stage", "semi_automatic", "--prefill", "boxes"),
             1,
-            "--prefill 'detecter': expected `detector`, `generator` or an SQL condition on the table masks",
+            "--prefill 'boxes': expected `detector`, `generator` or an SQL condition on the table masks",
         ),
         (("workspace", "restore", "missing.gz"), 1, "missing.gz"),
         (("round", "status", "--workspace", "mysql://x/y"), 1, "expected a file or postgresql://"),
