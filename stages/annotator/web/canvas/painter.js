@@ -33,7 +33,9 @@ const FADE_MS = 160;
 
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** @type {WeakMap<Bitmap, {outline: Path2D, fill: OffscreenCanvas}>} */
+/** @typedef {{outline: Path2D, fill: OffscreenCanvas, x0: number, y0: number}} Shape In units of some image pixels. */
+
+/** @type {WeakMap<Bitmap, Map<number, Shape>>} Shapes of masks by the image pixels of a unit. */
 const shapes = new WeakMap();
 
 /** Painter of one canvas and one picture. */
@@ -107,8 +109,8 @@ export class Painter {
   cutOut(context, bitmap) {
     const scale = context.getTransform().a;
     const step = Math.max(1, Math.floor(1 / scale));
-    const shape = sampled(bitmap, step);
-    const piece = fillOf(shape);
+    const shape = makeShape(bitmap, step);
+    const piece = shape.fill;
     const onPiece = /** @type {OffscreenCanvasRenderingContext2D} */ (piece.getContext("2d"));
     onPiece.globalCompositeOperation = "source-in";
     const { picture } = this;
@@ -119,7 +121,7 @@ export class Painter {
     context.drawImage(piece, shape.x0, shape.y0);
     context.lineWidth = 3 / (scale * step);
     context.strokeStyle = DRAFT;
-    context.stroke(outlineOf(shape));
+    context.stroke(shape.outline);
     context.restore();
   }
 
@@ -150,11 +152,11 @@ export class Painter {
   #drawOverlay() {
     const { draft, selected, hovered, box, corners } = this.overlay;
     this.#drawPreview();
-    if (hovered) this.#line(shapeOf(hovered).outline, "rgba(255, 255, 255, 0.9)", 1.5);
+    if (hovered) this.#trace(hovered, ["rgba(255, 255, 255, 0.9)", 1.5]);
     for (const each of selected) this.#outlined(each, this.selectedColour);
     if (draft?.area) {
       this.context.globalAlpha = 0.4;
-      this.context.drawImage(shapeOf(draft).fill, draft.x0, draft.y0);
+      this.#inUnits(draft, ({ fill, x0, y0 }) => this.context.drawImage(fill, x0, y0));
       this.context.globalAlpha = 1;
       this.#outlined(draft, DRAFT);
     }
@@ -180,10 +182,8 @@ export class Painter {
     if (!preview?.bitmap.area) return;
     const grown = stillness.matches ? 1 : Math.min(1, (performance.now() - preview.since) / FADE_MS);
     if (grown < 1) this.ask();
-    const { outline } = shapeOf(preview.bitmap);
     this.context.globalAlpha = 0.75 * grown;
-    this.#line(outline, "rgba(0, 0, 0, 0.6)", 3);
-    this.#line(outline, "#fff", 1.25);
+    this.#trace(preview.bitmap, ["rgba(0, 0, 0, 0.6)", 3], ["#fff", 1.25]);
     this.context.globalAlpha = 1;
   }
 
@@ -225,9 +225,29 @@ export class Painter {
   }
 
   #outlined(/** @type {Bitmap} */ bitmap, /** @type {string} */ colour) {
-    const { outline } = shapeOf(bitmap);
-    this.#line(outline, "rgba(0, 0, 0, 0.75)", 4);
-    this.#line(outline, colour, 2);
+    this.#trace(bitmap, ["rgba(0, 0, 0, 0.75)", 4], [colour, 2]);
+  }
+
+  /** Stroke the outline of a mask in turn with colours and widths in CSS pixels. */
+  #trace(/** @type {Bitmap} */ bitmap, /** @type {[string, number][]} */ ...lines) {
+    const { context } = this;
+    this.#inUnits(bitmap, ({ outline }, step) => {
+      context.lineCap = "square"; // fills corners as round ends do, and is drawn in a fraction of the time
+      for (const [colour, width] of lines) {
+        context.lineWidth = width / (this.view.scale * step);
+        context.strokeStyle = colour;
+        context.stroke(outline);
+      }
+    });
+  }
+
+  /** Draw the shape of a mask in units as large as the screen allows. */
+  #inUnits(/** @type {Bitmap} */ bitmap, /** @type {(shape: Shape, step: number) => void} */ draw) {
+    const step = Math.max(1, Math.floor(1 / (this.ratio * this.view.scale)));
+    this.context.save();
+    this.context.scale(step, step);
+    draw(shapeOf(bitmap, step), step);
+    this.context.restore();
   }
 
   /** Stroke a path of image pixels with a width in CSS pixels. */
@@ -285,13 +305,19 @@ function deviceSize(length, measured) {
   return Math.abs(measured - computed) <= 1 ? measured : computed;
 }
 
-/** @param {Bitmap} bitmap */
-function shapeOf(bitmap) {
-  let shape = shapes.get(bitmap);
-  if (shape) return shape;
-  shape = { outline: outlineOf(bitmap), fill: fillOf(bitmap) };
-  shapes.set(bitmap, shape);
+/** @param {Bitmap} bitmap @param {number} step */
+function shapeOf(bitmap, step) {
+  const known = shapes.get(bitmap) ?? new Map();
+  shapes.set(bitmap, known);
+  const shape = known.get(step) ?? makeShape(bitmap, step);
+  known.set(step, shape);
   return shape;
+}
+
+/** @param {Bitmap} bitmap @param {number} step @returns {Shape} */
+function makeShape(bitmap, step) {
+  const coarse = step > 1 ? sampled(bitmap, step) : bitmap;
+  return { outline: outlineOf(coarse), fill: fillOf(coarse), x0: coarse.x0, y0: coarse.y0 };
 }
 
 /** The pixels of a mask in one colour. @param {Bitmap} bitmap */
