@@ -2,7 +2,8 @@
 
 The content alone decides the format of a file, never its name. Colour profiles are not applied (SAM's training code
 applies none either); they are kept in the file. Transparent photos are laid on white. CMYK JPEGs are read by Adobe's
-(inverted) convention. 16-bit channels keep their upper 8 bits. Re-encoding drops metadata.
+(inverted) convention. Grey pictures of 16 bits keep the upper 8 of the bits that they use: cameras and microscopes
+store 10, 12 or 14 bits in 16. Colour channels of 16 bits keep their upper 8. Re-encoding drops metadata.
 """
 
 import io
@@ -32,6 +33,8 @@ PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 PHOTO_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif")
 )
+SENSOR_BITS = (8, 10, 12, 14, 16)
+"""Numbers of bits that sensors have, and that are stored in 16."""
 SNIFF_BYTES = 16
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -51,6 +54,7 @@ _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not a stuffed byte, a fill byte or a restart
 _EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _TIFF_PHOTOMETRIC, _DNG_VERSION = 274, 254, 262, 50706
+_TIFF_MAX_SAMPLE_VALUE = 281
 
 
 class Unusable(ValueError):
@@ -259,12 +263,20 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB"):
         return image
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        levels_HW = np.asarray(image)
+        return Image.fromarray((levels_HW >> (_used_bits(image, levels_HW) - 8)).astype(np.uint8))
     if image.mode == "1":
         return image.convert("L")
     if image.mode in _COLOUR_MODES:
         return image.convert("RGB")
     raise Unusable("unsupported_format", f"pixels of kind {image.mode!r}; save it with 8 or 16 bits, grey or RGB")
+
+
+def _used_bits(image: Image.Image, levels_HW: np.ndarray) -> int:
+    """Return how many bits of 16 the levels use: by the file's own largest level, or by the largest that there is."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    largest = max(int(levels_HW.max(initial=0)), *np.atleast_1d(tags.get(_TIFF_MAX_SAMPLE_VALUE, 0)).tolist())
+    return next((bits for bits in SENSOR_BITS if largest < 2**bits), 16)
 
 
 def _has_white_zeros(image: Image.Image) -> bool:

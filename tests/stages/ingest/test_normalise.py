@@ -147,6 +147,24 @@ def test_sixteen_bits_are_scaled_to_eight(pictures: SimpleNamespace, kind: str) 
     assert pixels.max() == 255
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_sixteen_are_scaled_by_those_that_are_used(
+    pictures: SimpleNamespace, kind: str, bits: int
+) -> None:
+    grey = np.linspace(0, 2**bits - 1, 60 * 80).reshape(60, 80).astype(np.uint16)
+    pixels = decode(taken(pictures.encode(Image.fromarray(grey), kind)).data)
+    np.testing.assert_array_equal(pixels[..., 0], grey >> (bits - 8))
+    assert pixels.max() == 255
+
+
+def test_a_dark_picture_whose_file_names_its_range_stays_dark(pictures: SimpleNamespace) -> None:
+    grey = np.linspace(0, 2**12 - 1, 60 * 80).reshape(60, 80).astype(np.uint16)
+    for largest, expected in ((2**16 - 1, 15), (2**14 - 1, 63)):
+        data = pictures.encode(Image.fromarray(grey), "TIFF", tiffinfo={281: largest})
+        assert decode(taken(data).data).max() == expected
+
+
 def test_a_cmyk_jpeg_has_the_colours_it_was_made_of(pictures: SimpleNamespace) -> None:
     data = pictures.encode(pictures.draw(1).convert("CMYK"), "JPEG", quality=95)
     assert np.abs(decode(taken(data).data).astype(int) - rgb(pictures.draw(1))).mean() < 4
