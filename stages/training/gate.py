@@ -145,7 +145,7 @@ def start_chain(dataset: Dataset, work_folder: Path, model: str | None = None) -
             over="",
             key="start",
             made_by="gigamask",
-            reason=f"{model or FIRST_PROMOTED} is in use until another is promoted",
+            reason=f"{model or 'the model that ships with gigamask'} is in use until another is promoted",
         )
     )
 

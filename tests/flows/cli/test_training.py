@@ -92,7 +92,7 @@ def test_settings_start_from_the_recipe_for_the_network() -> None:
 @pytest.mark.parametrize(
     ("recipe", "assignment", "message"),
     [
-        ("best", "train.total_steps=1", "recipe: got 'best'; known recipes are seed, paper"),
+        ("best", "train.total_steps=1", "recipe: got 'best'; known recipes are seed, retraining, paper"),
         ("seed", "train.learning_rat=1", "unknown key train.learning_rat; did you mean train.learning_rate"),
         ("seed", "train.batch.prompt=1", "unknown key train.batch.prompt; did you mean train.batch.prompts"),
         ("seed", "data.scene_share=2", "scene_share 2.0"),
