@@ -6,7 +6,7 @@ a detector made it, by its pixels.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stages.rounds.answers import Answer, ChosenSubmission, choose_submissions, read_answers
@@ -123,11 +123,6 @@ def read_standing(
     image_ids = {answer.task.image_id for answer in began}
     if not image_ids:
         return Standing(masks={}, made={}, sources={})
-    others = workspace.rounds.sharing(round_id, (RoundState.CLOSED,))
-    chosen = {other: [each for each in choose_submissions(workspace, other) if each.kept] for other in others}
-    if with_own:
-        chosen[round_id] = choose_submissions(workspace, round_id)
-    made = _read_made(workspace, chosen, image_ids)
     sources = {answer.task.image_id: {each.source for each in answer.given if each.source} for answer in began}
 
     # Masks of other rounds and of no round
@@ -135,6 +130,18 @@ def read_standing(
     rows = dataset.masks(f"image_id IN ({ids})", columns=MASK_COLUMNS).read_all().to_pylist()
     rows = [row for row in rows if row["round_id"] != round_id]
     there = {f"{row['image_id']}/{row['mask_id']}" for row in rows}
+
+    # What other rounds made of masks that were changed, or that the dataset no longer has
+    others = workspace.rounds.sharing(round_id, (RoundState.CLOSED,))
+    rounds_of = workspace.rounds.by_prefill(image_ids, [*others, round_id] if with_own else others)
+    first = {
+        (answer.task.image_id, given.source or rle.to_coco(given.rle))
+        for answer in began
+        for given in {*_changed(answer), *(each for each in answer.given if each.source not in there)}
+    }
+    made = _read_made(workspace, rounds_of, rounds_of if with_own else first, own_round=round_id)
+
+    # Pixels where they are compared
     compared = {
         answer.task.image_id for answer in began if with_own or not all(given.source in there for given in answer.given)
     } | {image_id for image_id, _ in made}
@@ -151,20 +158,40 @@ def read_standing(
 
 
 def _read_made(
-    workspace: Workspace, chosen: Mapping[str, Sequence[ChosenSubmission]], image_ids: Collection[int]
+    workspace: Workspace, rounds_of: Mapping[Name, Collection[str]], first: Collection[Name], *, own_round: str
 ) -> Mapping[Name, set[tuple[str, str]]]:
-    """Read what closed rounds made of the masks that images began with."""
+    """Read what rounds made of some masks that images began with, and of what they made of these in turn.
+
+    Of the own round every submission counts, of others those that were kept.
+    """
     made: dict[Name, set[tuple[str, str]]] = defaultdict(set)
-    for other, some in chosen.items():
-        for answer in read_answers(workspace, [each for each in some if each.task.image_id in image_ids]):
-            given = {each.mask: each for each in answer.given}
-            for mask in answer.final.masks:
-                if mask.origin is not Origin.PREFILL_EDITED:
-                    continue
-                for parent in (given[name] for name in mask.parents if name in given):
-                    for name in {parent.source, rle.to_coco(parent.rle)} - {""}:
-                        made[answer.task.image_id, name].add((other, rle.to_coco(mask.rle)))
+    chosen: dict[str, list[ChosenSubmission]] = {}
+    seen: set[tuple[str, int]] = set()
+    waiting = list(first)
+    while waiting:
+        image_id, name = waiting.pop()
+        for other in rounds_of.get((image_id, name), ()):
+            if (other, image_id) in seen:
+                continue
+            seen.add((other, image_id))
+            if other not in chosen:
+                chosen[other] = choose_submissions(workspace, other)
+            some = [each for each in chosen[other] if each.task.image_id == image_id]
+            for answer in read_answers(workspace, [each for each in some if each.kept or other == own_round]):
+                for names, pixels in _edits(answer):
+                    for each in names:
+                        made[image_id, each].add((other, pixels))
+                    waiting.append((image_id, pixels))
     return made
+
+
+def _edits(answer: Answer) -> Iterator[tuple[set[str], str]]:
+    """Yield the names of a prefilled mask, and the pixels of a mask that an answer made of it."""
+    given = {each.mask: each for each in answer.given}
+    for mask in answer.final.masks:
+        if mask.origin is Origin.PREFILL_EDITED:
+            for parent in (given[name] for name in mask.parents if name in given):
+                yield {parent.source, rle.to_coco(parent.rle)} - {""}, rle.to_coco(mask.rle)
 
 
 def _changed(answer: Answer) -> list[GivenMask]:

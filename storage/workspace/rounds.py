@@ -33,6 +33,7 @@ from storage.workspace.tasks import (
     choose_alone,
     insert_tasks,
     read_given,
+    rounds_by_prefill,
     task_from,
 )
 from storage.workspace.unfinished import UnfinishedWork, read_unfinished
@@ -350,6 +351,11 @@ class Rounds:
         """Read the masks that a task begins with, in their order."""
         with self._database.read() as connection:
             return read_given(connection, task_id, "prefill")
+
+    def by_prefill(self, image_ids: Collection[int], round_ids: Collection[str]) -> dict[tuple[int, str], list[str]]:
+        """Find which of some rounds begin with a mask, by the image and the mask's id in the dataset or its pixels."""
+        with self._database.read() as connection:
+            return rounds_by_prefill(connection, image_ids, round_ids)
 
     def count_prefilled(self, round_id: str) -> tuple[int, int]:
         """Count the images of a round that begin with masks, and these masks."""

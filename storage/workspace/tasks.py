@@ -1,10 +1,11 @@
 """Tasks of a round as rows: one task an image, a slot for each annotator who is to see it, the masks it begins with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
+from storage import rle
 from storage.errors import Conflict, InvalidInput
 from storage.workspace.masks import given_from_json, given_to_json
 from storage.workspace.records import GivenMask, RoundState, Task, TaskSpec
@@ -25,6 +26,27 @@ def read_given(connection: Connection, task_id: int, purpose: str) -> tuple[Give
         .order_by(GIVEN_MASKS.c.position)
     )
     return tuple(given_from_json(row.mask, row.payload) for row in connection.execute(query))
+
+
+def rounds_by_prefill(
+    connection: Connection, image_ids: Collection[int], round_ids: Collection[str]
+) -> dict[tuple[int, str], list[str]]:
+    """Find which of some rounds begin with a mask; a mask has its id in the dataset and its pixels as names.
+
+    Returns:
+        Ids of rounds by the id of the image and a name of the mask, where there are some.
+    """
+    query = (
+        select(TASKS.c.round_id, TASKS.c.image_id, GIVEN_MASKS.c.mask, GIVEN_MASKS.c.payload)
+        .join(GIVEN_MASKS, GIVEN_MASKS.c.task_id == TASKS.c.task_id)
+        .where(TASKS.c.round_id.in_(round_ids), TASKS.c.image_id.in_(image_ids), GIVEN_MASKS.c.purpose == "prefill")
+    )
+    found: dict[tuple[int, str], list[str]] = {}
+    for row in connection.execute(query):
+        given = given_from_json(row.mask, row.payload)
+        for name in {given.source, rle.to_coco(given.rle)} - {""}:
+            found.setdefault((row.image_id, name), []).append(row.round_id)
+    return found
 
 
 def task_from(row: Mapping[Any, Any]) -> Task:

@@ -140,7 +140,7 @@ class Person:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", lambda message: message.type == "error" and self.note(message.text))
         page.goto(path)
-        page.wait_for_selector(wait_for, timeout=60_000)
+        page.wait_for_selector(wait_for, timeout=120_000)
         return page
 
     def note(self, message: str) -> None:
