@@ -115,8 +115,8 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     # The rest is automatic
     if state.tasks_left:
         return waiting
-    if state.unmasked_images and state.retraining == "running":
-        return NextStep(step=Step.WAIT, reason="the model is being retrained, and masks the rest afterwards")
+    if state.retraining == "running":
+        return NextStep(step=Step.WAIT, reason="the model is being retrained; what is left is masked by the new one")
     if state.unmasked_images:
         return NextStep(step=Step.FULLY_AUTOMATIC, reason=f"no further round: {why_no_round}")
     return NextStep(step=Step.STOP, reason=f"every image has automatic masks, and no further round: {why_no_round}")

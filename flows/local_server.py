@@ -1,4 +1,4 @@
-"""What commands that start a server on this machine share: its end with its parent, a free port, the wait for it."""
+"""What commands that start a server on this machine share: a free port, the wait for it, its end."""
 
 import ctypes
 import signal
@@ -49,3 +49,13 @@ def wait_for_server(name: str, health_url: str, server: "subprocess.Popen[bytes]
                 raise RuntimeError(f"{name} ended with {server.returncode}; see {log}") from None
             time.sleep(0.1)
     raise RuntimeError(f"{name} did not answer for {START_S:.0f} s; see {log}")
+
+
+def stop_server(server: "subprocess.Popen[bytes]", within_s: float) -> None:
+    """Tell a server to end with SIGTERM, and kill it if it has not ended after `within_s` seconds."""
+    server.terminate()
+    try:
+        server.wait(within_s)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

@@ -62,9 +62,8 @@ def upsample_runs(
             `needed_low_hw(frame, low_side)` rows and columns are needed.
         low_side: side of the decoder's whole output (L).
         stability_offset: distance of the two stability thresholds from 0, in logits; at least 0.
-        backend: "numba" is fast on the CPU; "triton" is meant for a GPU (untested there as yet); "reference" is plain
-            torch with one float mask at a time; "auto" is the fastest backend that can be imported for the logits'
-            device.
+        backend: "numba" is fast on the CPU; "triton" is for a GPU; "reference" is plain torch with one
+            float mask at a time; "auto" is the fastest backend that can be imported for the logits' device.
 
     Raises:
         ValueError: There are too few rows or columns, the dtype is not float32, or the offset is negative.

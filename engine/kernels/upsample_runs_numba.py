@@ -6,7 +6,7 @@ are counted without evaluation. What is left is looked at again between neighbou
 the four lie in one interval of the thresholds (-offset, 0, +offset), so does every pixel between them. The rest is
 evaluated with the roundings of torch's kernels, so the results are the same to the bit. The loop releases the GIL, so
 callers may scan several masks in threads. Compiled code is cached beside this file: the very first call takes about
-ten seconds, the first call of a later process about one.
+five seconds, the first call of a later process a third of one.
 
 `L` is the array of logits, float32 [R, C]. Positions are int64; run boundaries are int64 column-major positions in the
 image.

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.checks import check_dataset_place, check_photos, workspace_place
-from flows.cli.options import ConfigFile
 from flows.cli.stopping import stopping
-from flows.local_server import end_with_parent
+from flows.local_server import end_with_parent, stop_server
 from flows.progress import log
 
 if TYPE_CHECKING:
@@ -65,7 +63,6 @@ def engine(
         ),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
-    config: ConfigFile = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of `serve`: engine.retrain_after=40."),
@@ -86,12 +83,11 @@ def engine(
     from stages.ingest.ingest import ingest_photos
     from storage.dataset import Dataset
 
-    settings = load_serve_settings(file=config, assignments=chosen, dataset=evening.dataset)
+    settings = load_serve_settings(assignments=chosen, dataset=evening.dataset)
     page = ["annotate", "--dataset", evening.dataset, "--model", "promoted", f"--port={port}"]
     page += ["--open"] if open_page else []
     served = ["serve", "--dataset", evening.dataset, *(f"--set={each}" for each in chosen)]
     served += [f"--work={work}"] if work else []
-    served += [f"--config={config}"] if config else []
     with stopping("stopped; the same command continues"):
         opened = Dataset.open_or_create(evening.dataset)
         report = ingest_photos(photos, opened)
@@ -148,12 +144,7 @@ def _running(arguments: Sequence[str], *, nice: int = 0) -> Iterator["subprocess
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop_server(process, STOP_S)
 
 
 def _follow(dataset: "Dataset", settings: "ServeSettings", processes: dict[str, "subprocess.Popen[bytes]"]) -> None:

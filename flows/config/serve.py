@@ -148,6 +148,7 @@ class ServeSettings:
             "engine.semi_automatic_after": (self.engine.semi_automatic_after, 0),
             "engine.fully_automatic_after": (self.engine.fully_automatic_after, self.engine.semi_automatic_after),
             "engine.retrain_after": (self.engine.retrain_after, 1),
+            "engine.max_person_hours": (self.engine.max_person_hours, 0),
         }
         for name, (count, least) in counts.items():
             if count < least:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.local_server import find_free_port, wait_for_server
+from flows.local_server import find_free_port, stop_server, wait_for_server
 from flows.loop.config import LoopSettings
 from flows.loop.split import PhotoSet
 from stages.simulated.annotator import SimulatedAnnotator
@@ -54,12 +54,7 @@ def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Pat
             wait_for_server("the annotation server", f"{url}/api/health", server, log)
             yield url
         finally:
-            server.terminate()
-            try:
-                server.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            stop_server(server, STOP_S)
 
 
 def let_work(url: str, names: Sequence[str], photos: PhotoSet, settings: LoopSettings, seed: int, folder: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flows.local_server import end_with_parent, find_free_port, wait_for_server
+from flows.local_server import end_with_parent, find_free_port, stop_server, wait_for_server
 from stages.training.work_folder import exclusive_lock
 
 STOP_S = 30.0
@@ -51,12 +51,7 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
                 wait_for_server("Prefect's server", f"{url}/health", server, log)
                 yield url
             finally:
-                server.terminate()
-                try:
-                    server.wait(STOP_S)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    server.wait()
+                stop_server(server, STOP_S)
 
 
 @contextmanager

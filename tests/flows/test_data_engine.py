@@ -51,6 +51,11 @@ IDLE = EngineState(
             replace(IDLE, accepted_masks=500, retraining="running", unasked_images=0), Step.WAIT, id="the model first"
         ),
         pytest.param(
+            replace(IDLE, accepted_masks=500, retraining="running", unasked_images=0, unmasked_images=False),
+            Step.WAIT,
+            id="no end under a retraining",
+        ),
+        pytest.param(
             replace(IDLE, accepted_masks=999, masks_at_last_retraining=900), Step.ASSISTED_MANUAL, id="just before"
         ),
         pytest.param(

@@ -62,6 +62,7 @@ def test_a_wrong_schedule_is_refused_with_its_name(assignment: str, message: str
         ("masks.every_s=1", "masks.every_s: got 1.*at least 5 seconds"),
         ("retraining.after_masks=-1", "retraining.after_masks: got -1, expected at least 0"),
         ("retraining.aftermasks=5", "did you mean retraining.after_masks"),
+        ("engine.max_person_hours=-1", "engine.max_person_hours: got -1.0, expected at least 0"),
         ("engine.fully_automatic_after=5", "engine.fully_automatic_after: got 5, expected at least 1000"),
     ],
 )
