@@ -5,6 +5,7 @@ state -> next step -> the flow that does it
 No process waits for people: each call does at most one thing, and the next call sees what became of it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,13 @@ from typing import Any, Literal
 from prefect import flow
 
 from flows.config.serve import EnginePolicy, ServeSettings
-from flows.engine_state import MASKS, RETRAINING, count_accepted_masks, masks_at_last_retraining
+from flows.engine_state import (
+    MASKS,
+    RETRAINING,
+    count_accepted_masks,
+    count_evaluation_images,
+    masks_at_last_retraining,
+)
 from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, open_once, retrain_with
 from flows.schedules.firing import Fired, fire
 from storage.dataset import Dataset
@@ -24,6 +31,8 @@ from storage.workspace.workspace import Workspace
 
 PEOPLE_WAIT_S = 60.0
 """Seconds after which opening or closing a round is tried again: people wait for it."""
+EVALUATION_FRACTION = 0.4
+"""Largest fraction of a round's images that are held out because a model could not be judged yet."""
 ENGINE = "engine"
 """Name of the job that opens and closes rounds."""
 
@@ -70,6 +79,10 @@ class EngineState:
     """Number of answers of other rounds that somebody holds or can claim."""
     person_hours: float
     """Active time of people in closed rounds, in hours; simulated annotators are left out."""
+    evaluation_images_missing: int = 0
+    """Number of held-out images with accepted masks that are missing to judge a new model."""
+    evaluation_images_to_ask: int = 0
+    """Number of held-out images that rounds must still ask about, so that a new model can be judged."""
     retraining: Literal["", "running", "failed"] = ""
     """Why no retraining can begin now: one runs, or it failed and its next attempt is not due; empty if one can."""
     given_up: Mapping[str, int] = field(default_factory=dict)
@@ -98,7 +111,8 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
         reason = f"nobody is left to give its last {given_up} answers" if given_up else "it is complete"
         return NextStep(step=Step.CLOSE, reason=reason, round_id=finished)
     new = state.accepted_masks - state.masks_at_last_retraining
-    if new >= policy.retrain_after and not state.retraining:  # while it runs or waits, people go on
+    is_due = new >= policy.retrain_after and not state.evaluation_images_missing
+    if is_due and not state.retraining:  # while it runs or waits, people go on
         return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
     waiting = NextStep(step=Step.WAIT, reason=f"{state.tasks_left} answers are wanted; `gigamask annotate` serves them")
     if state.tasks_left > policy.open_ahead:
@@ -132,7 +146,7 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
     """
     dataset = Dataset.open(settings.dataset)
     with Workspace.open(settings.workspace) as workspace:
-        state = read_state(dataset, workspace, wait_for_review=settings.engine.wait_for_review)
+        state = read_state(dataset, workspace, settings)
         chosen = decide(state, settings.engine)
         if chosen.step in (Step.INGEST, Step.WAIT, Step.STOP):
             return Fired(job=ENGINE, key="", outcome="not due", reason=f"{chosen.step}: {chosen.reason}")
@@ -146,18 +160,20 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
             workspace,
             ENGINE,
             f"{chosen.step}:{name}",
-            lambda: _change_rounds(workspace, settings, chosen, name),
+            lambda: _change_rounds(workspace, settings, state, chosen, name),
             retry_s=PEOPLE_WAIT_S,
         )
 
 
-def read_state(dataset: Dataset, workspace: Workspace, *, wait_for_review: bool = False) -> EngineState:
+def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) -> EngineState:
     """Read the state that `decide` needs."""
     dataset.fold()
     images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
+    asked_about = workspace.rounds.asked_about()
+    held_out_every, wanted = settings.held_out_every, settings.evaluation_images
     sql = "SELECT coalesce(sum(active_s + search_s), 0) AS seconds FROM annotations WHERE NOT simulated"
     (row,) = dataset.query(sql).to_pylist()
-    every = workspace.rounds.read_all()
+    every, reviewed = workspace.rounds.read_all(), settings.engine.wait_for_review
     unfinished = (RoundState.OPEN, RoundState.PAUSED)
     rounds = [each for each in every if each.state in unfinished and "audit" not in each.settings]
     progress = [workspace.rounds.progress(each.round_id) for each in rounds]
@@ -165,11 +181,11 @@ def read_state(dataset: Dataset, workspace: Workspace, *, wait_for_review: bool 
     complete = [
         each.round_id
         for each in rounds
-        if each.state is RoundState.OPEN and _is_complete(workspace, each.round_id, reviewed=wait_for_review)
+        if each.state is RoundState.OPEN and _is_complete(workspace, each.round_id, reviewed=reviewed)
     ]
     return EngineState(
         images=len(images),
-        unasked_images=len(images - workspace.rounds.asked_about()),
+        unasked_images=len(images - asked_about),
         unmasked_images=has_unmasked_images(dataset),
         accepted_masks=count_accepted_masks(dataset),
         masks_at_last_retraining=masks_at_last_retraining(workspace),
@@ -177,6 +193,8 @@ def read_state(dataset: Dataset, workspace: Workspace, *, wait_for_review: bool 
         finished_rounds=(*closing, *complete),
         tasks_left=sum(each.leased + each.claimable for each in progress),
         person_hours=row["seconds"] / 3600,
+        evaluation_images_missing=max(0, wanted - count_evaluation_images(dataset, held_out_every)),
+        evaluation_images_to_ask=max(0, wanted - sum(each % held_out_every == 0 for each in asked_about)),
         retraining=_why_no_retraining(workspace),
         given_up={each.round_id: each.free for each in progress if each.round_id in complete and each.free},
     )
@@ -217,7 +235,9 @@ def _why_no_round(state: EngineState, policy: EnginePolicy) -> str:
     return "" if state.unasked_images else "every image was asked about"
 
 
-def _change_rounds(workspace: Workspace, settings: ServeSettings, chosen: NextStep, name: str) -> Mapping[str, Any]:
+def _change_rounds(
+    workspace: Workspace, settings: ServeSettings, state: EngineState, chosen: NextStep, name: str
+) -> Mapping[str, Any]:
     """Close a round, or open one; a second attempt finds it."""
     from flows.assisted_manual import close_round
     from stages.rounds.open import RoundRequest
@@ -225,9 +245,12 @@ def _change_rounds(workspace: Workspace, settings: ServeSettings, chosen: NextSt
     if chosen.step is Step.CLOSE:
         closed = close_round(settings.dataset, settings.workspace, chosen.round_id, discard_unfinished=False)
         return asdict(closed)
+    images = settings.engine.images_per_round
     request = RoundRequest(
         stage=str(chosen.step),
-        images=settings.engine.images_per_round,
+        images=images,
+        held_out_images=min(state.evaluation_images_to_ask, math.ceil(EVALUATION_FRACTION * images)),
+        held_out_every=settings.held_out_every,
         prefill=settings.prefill.prefill,
         name=name,
         guidelines=settings.engine.guidelines,

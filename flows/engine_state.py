@@ -19,6 +19,16 @@ def count_accepted_masks(dataset: Dataset) -> int:
     return int(row["masks"])
 
 
+def count_evaluation_images(dataset: Dataset, held_out_every: int) -> int:
+    """Count the images with accepted masks of closed rounds that no training sees, as far as they are folded."""
+    sql = (
+        "SELECT count(DISTINCT image_id) AS images FROM annotations WHERE in_masks AND NOT gold AND "
+        f"image_id % {held_out_every} = 0"
+    )
+    (row,) = dataset.query(sql).to_pylist()
+    return int(row["images"])
+
+
 def masks_at_last_retraining(workspace: Workspace) -> int:
     """Return how many accepted masks there were when the last retraining that ended well began; 0 before the first."""
     done = [each for each in workspace.firings.read_all(RETRAINING) if each.state is FiringState.DONE]

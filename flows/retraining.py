@@ -16,7 +16,14 @@ from prefect.cache_policies import NO_CACHE
 from flows.config.retrain import RetrainSettings
 from flows.progress import log
 from stages.training.gate import start_chain
-from stages.training.retrain import JudgedModel, NewRounds, find_new_rounds, judge_model, train_on_rounds
+from stages.training.retrain import (
+    JudgedModel,
+    NewRounds,
+    choose_evaluation_set,
+    find_new_rounds,
+    judge_model,
+    train_on_rounds,
+)
 from storage.dataset import Dataset
 
 
@@ -75,10 +82,21 @@ def retraining(request: RetrainRequest) -> Retrained:
 
 @task(name="look", cache_policy=NO_CACHE)
 def look(request: RetrainRequest) -> NewRounds:
-    """Take a snapshot, and find the rounds in it that the promoted model was not trained on."""
-    dataset = Dataset.open(request.dataset)
+    """Take a snapshot, and find the rounds in it that the promoted model was not trained on.
+
+    Raises:
+        ValueError: The evaluation set has too few images, so that a training would be in vain.
+    """
+    # What is new
+    dataset, settings = Dataset.open(request.dataset), request.settings
     start_chain(dataset, Path(request.work_folder))
-    return find_new_rounds(dataset, Path(request.work_folder), held_out_every=request.settings.retrain.held_out_every)
+    new = find_new_rounds(dataset, Path(request.work_folder), held_out_every=settings.retrain.held_out_every)
+
+    # Whether a model that is trained on it could be judged
+    if new.rounds:
+        data = Path(request.data) if request.data else None
+        choose_evaluation_set(dataset, new, settings.gate.gate, data=data, new_set=request.new_set)
+    return new
 
 
 @task(name="train", cache_policy=NO_CACHE)

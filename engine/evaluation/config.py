@@ -67,6 +67,12 @@ class GateConfig:
 
     clicks: tuple[int, ...] = (1, 3)
     """Numbers of clicks after which the candidate must gain."""
+    min_images: int = 6
+    """Smallest number of photographs of the evaluation set. If a model is no better, each of n photographs gains by
+    chance with probability 2^-n, and then the whole interval of the gain lies above 0; 6 keep that below 2.5 %."""
+    frozen_from_images: int = 20
+    """Number of photographs from which on an evaluation set of held-out images stays the same; a smaller one grows with
+    each round that is closed."""
     min_gain: float = 0.0
     """Mean IoU, in [0, 1], above which the whole 95 % interval of the gain must lie."""
     max_domain_drop: float = 0.02
@@ -85,6 +91,9 @@ class GateConfig:
     def __post_init__(self) -> None:
         if not self.clicks or min(self.clicks) < 1:
             raise ValueError(f"gate.clicks: got {self.clicks}, expected numbers of at least 1")
+        for name in ("min_images", "frozen_from_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"gate.{name}: got {getattr(self, name)}, expected at least 1")
         for name in ("min_gain", "max_domain_drop", "max_forgotten", "max_calibration_increase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"gate.{name}: got {getattr(self, name)}, expected a number in [0, 1]")

@@ -75,7 +75,8 @@ def judge(promoted: Measurement, candidate: Measurement, config: GateConfig) -> 
     """
     names = ["miou_1_chosen" if clicks == 1 else f"miou_{clicks}" for clicks in config.clicks]
     before, after = promoted.frozen, candidate.frozen
-    checks = [_check_gain(before, after, name, config) for name in names]
+    checks = [_check_images(after, config)]
+    checks += [_check_gain(before, after, name, config) for name in names]
     checks += [
         _check_domain(before, after, domain, names, config)
         for domain in dict.fromkeys(score.domain for score in before.scores)
@@ -122,6 +123,12 @@ def describe(checks: Sequence[Check]) -> str:
     if failed:
         return "refused: " + "; ".join(failed)
     return "promoted: " + "; ".join(check.says for check in checks if check.name.startswith("gain"))
+
+
+def _check_images(after: Evaluation, config: GateConfig) -> Check:
+    images, limit = len({score.image for score in after.scores}), config.min_images
+    says = f"the evaluation set has {images} photographs with masks, at least {limit} are needed"
+    return Check(name="photographs", passed=images >= limit, value=float(images), interval=None, limit=limit, says=says)
 
 
 def _check_gain(before: Evaluation, after: Evaluation, name: str, config: GateConfig) -> Check:

@@ -26,6 +26,10 @@ HOURS = 2.0
 """Hours of a person's work that are planned where nobody says otherwise."""
 ABOUT = "Every object that stands out, the largest first."
 """What is to be masked where nobody says otherwise."""
+HELD_OUT_EVERY = (5, 4, 3, 2)
+"""Numbers of photos of which one is held out to judge new models; the first that holds out enough is taken."""
+HELD_OUT = "held-out"
+"""Key of the hand-over that keeps which of them was taken."""
 NICENESS = 10
 """Niceness of everything but the annotation server, so that clicks have the processor first."""
 STOP_S = 6.0
@@ -86,12 +90,14 @@ def engine(
     settings = load_serve_settings(assignments=chosen, dataset=evening.dataset)
     page = ["annotate", "--dataset", evening.dataset, "--model", "promoted", f"--port={port}"]
     page += ["--open"] if open_page else []
-    served = ["serve", "--dataset", evening.dataset, *(f"--set={each}" for each in chosen)]
-    served += [f"--work={work}"] if work else []
     with stopping("stopped; the same command continues"):
         opened = Dataset.open_or_create(evening.dataset)
         report = ingest_photos(photos, opened)
         log(f"ingest: {report.images} images, {len(report.rejects)} rejects")
+        chosen = [f"retrain.retrain.held_out_every={_hold_out(opened, settings)}", *chosen]
+        settings = load_serve_settings(assignments=chosen, dataset=evening.dataset)
+        served = ["serve", "--dataset", evening.dataset, *(f"--set={each}" for each in chosen)]
+        served += [f"--work={work}"] if work else []
         with _running(page) as server, _running(served, nice=NICENESS) as schedules:
             _follow(opened, settings, {"annotate": server, "serve": schedules})
         _tell_the_end(opened)
@@ -130,6 +136,28 @@ def _policy(evening: _Evening) -> list[str]:
     return [f"{key}={value}" for key, value in policy.items()]
 
 
+def _hold_out(dataset: "Dataset", settings: "ServeSettings") -> int:
+    """Choose how many photos are held out to judge new models: one in 5, or more of a small folder.
+
+    It is chosen once for a dataset, so that a held-out photo never trains.
+    """
+    found = dataset.handovers.find(HELD_OUT)
+    if found is not None:
+        return int(str(found.result["every"]))
+    dataset.fold()
+    ids = dataset.query("SELECT image_id FROM images")["image_id"].to_pylist()
+    wanted = settings.evaluation_images
+    for every in HELD_OUT_EVERY:
+        held_out = sum(image_id % every == 0 for image_id in ids)
+        if min(held_out, len(ids) - held_out) >= wanted:
+            return int(str(dataset.handovers.record(HELD_OUT, {"every": every}).result["every"]))
+    log(
+        f"engine: of {len(ids)} photos {wanted} cannot be held out to judge a new model, so the model stays as it is; "
+        "with more photos the same command improves it"
+    )
+    return HELD_OUT_EVERY[0]
+
+
 @contextmanager
 def _running(arguments: Sequence[str], *, nice: int = 0) -> Iterator["subprocess.Popen[bytes]"]:
     """Run another command of gigamask during the block; it ends with the block, and with this process."""
@@ -162,7 +190,7 @@ def _follow(dataset: "Dataset", settings: "ServeSettings", processes: dict[str, 
             for name, process in processes.items():
                 if process.poll() is not None:
                     raise ValueError(f"`gigamask {name}` ended with {process.returncode}; its last lines say why")
-            state = read_state(dataset, workspace, wait_for_review=settings.engine.wait_for_review)
+            state = read_state(dataset, workspace, settings)
             chosen = decide(state, settings.engine)
             line = f"engine: {str(chosen.step).replace('_', ' ')}: {chosen.reason}"
             if line != told:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from flows.config.load import build, read_given, to_tree, validated
 
+HELD_OUT_EVERY = 5
+"""Default of `retrain.held_out_every`, again, because its home imports torch."""
 MIN_EVERY_S = 5.0
 """Shortest interval of a schedule, in seconds: the scheduler looks for due runs no more often."""
 
@@ -102,6 +104,9 @@ class EnginePolicy:
     """Whether a round is closed only once a reviewer accepted, fixed or sent back each of its submissions."""
     retrain_after: int = 500
     """Number of accepted masks since the last retraining that starts the next one."""
+    evaluation_images: int = 6
+    """Number of held-out images with masks that a retraining waits for, because the gate asks for them; rounds ask
+    about these images first. With `retraining.data` it waits for none."""
     max_person_hours: float = 0.0
     """Budget of people's active time in hours; 0 for none. Once it is spent, no round is opened."""
 
@@ -127,6 +132,16 @@ class ServeSettings:
     retrain: dict[str, Any] = field(default_factory=dict)
     """Settings of `gigamask retrain` to change, such as `retrain.train.batch_size`."""
 
+    @property
+    def held_out_every(self) -> int:
+        """Number of images of which trainings hold one out."""
+        return int(self.retrain.get("retrain", {}).get("held_out_every", HELD_OUT_EVERY))
+
+    @property
+    def evaluation_images(self) -> int:
+        """Number of held-out images with masks that a retraining waits for."""
+        return 0 if self.retraining.data else self.engine.evaluation_images
+
     def __post_init__(self) -> None:
         intervals = {
             "retraining.every_s": self.retraining.every_s,
@@ -148,6 +163,7 @@ class ServeSettings:
             "engine.semi_automatic_after": (self.engine.semi_automatic_after, 0),
             "engine.fully_automatic_after": (self.engine.fully_automatic_after, self.engine.semi_automatic_after),
             "engine.retrain_after": (self.engine.retrain_after, 1),
+            "engine.evaluation_images": (self.engine.evaluation_images, 0),
             "engine.max_person_hours": (self.engine.max_person_hours, 0),
         }
         for name, (count, least) in counts.items():

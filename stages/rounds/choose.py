@@ -75,6 +75,26 @@ def random_order(seed: int) -> Order:
     return order
 
 
+def held_out_first(order: Order, *, every: int, count: int, without: Collection[int] = ()) -> Order:
+    """Put some held-out images of an order, those whose id `every` divides, before its others.
+
+    No training sees held-out images; what people mask on them judges new models.
+
+    Args:
+        order: The order of all images.
+        every: Number of images of which one is held out.
+        count: Number of held-out images to put first.
+        without: Image ids that are left out.
+    """
+
+    def reordered(dataset: Dataset) -> list[int]:
+        ids = [image_id for image_id in order(dataset) if image_id not in without]
+        first = [image_id for image_id in ids if image_id % every == 0][:count]
+        return first + [image_id for image_id in ids if image_id not in first]
+
+    return reordered
+
+
 def sql_order(sql: str) -> Order:
     """Make the order of a query's rows; the query has a column `image_id`.
 

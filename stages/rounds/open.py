@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stages.rounds.choose import ChosenImage, Order, choose_images, random_order, sql_order
+from stages.rounds.choose import ChosenImage, choose_images, held_out_first, random_order, sql_order
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
@@ -36,6 +36,10 @@ class RoundRequest:
     """Number of images to choose; None for all that the order lists."""
     query: str = ""
     """SQL query with a column image_id that lists the images, the most wanted first; empty for a random order."""
+    held_out_images: int = 0
+    """Least number of held-out images in a random choice, where that many are left; they judge new models."""
+    held_out_every: int = 5
+    """Number of images of which trainings hold one out, by its id."""
     seed: int = 0
     """Seed of what is random: the order, the overlapped images and the places of gold images."""
     overlap: int = 1
@@ -86,10 +90,13 @@ def choose_for(dataset: Dataset, workspace: Workspace, request: RoundRequest) ->
     if request.images is not None and request.images < 1:
         raise InvalidInput(f"images {request.images}: expected at least 1")
     dataset.fold()
-    order: Order = sql_order(request.query) if request.query else random_order(request.seed)
-    return choose_images(
-        dataset, order, count=request.images, without=() if request.query else workspace.rounds.asked_about()
+    if request.query:
+        return choose_images(dataset, sql_order(request.query), count=request.images)
+    asked_about = workspace.rounds.asked_about()
+    order = held_out_first(
+        random_order(request.seed), every=request.held_out_every, count=request.held_out_images, without=asked_about
     )
+    return choose_images(dataset, order, count=request.images, without=asked_about)
 
 
 def until_free(choose_and_take: Callable[[], _Taken]) -> _Taken:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.device import best_device
-from engine.evaluation.config import GateSettings
+from engine.evaluation.config import GateConfig, GateSettings
 from engine.labelled import LabelledImage, load_folder
 from engine.model.weights import load_model
 from engine.training.peers import Peers
@@ -21,8 +21,6 @@ from stages.training.train_job import train_job
 from stages.training.work_folder import derive_work_folder, exclusive_lock
 from storage.dataset import Dataset
 
-MIN_EVALUATION_IMAGES = 2
-"""Smallest number of photographs of an evaluation set: an interval over photographs needs two."""
 _SNAPSHOT_PLACE = "held-out images of snapshot "
 
 
@@ -51,6 +49,17 @@ class JudgedModel:
     generation: int
     reason: str
     checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """Images that a model is judged on."""
+
+    images: Sequence[LabelledImage]
+    place: str
+    """Where they are from, for people."""
+    may_be_new: bool
+    """Whether they may be others than at the decision before."""
 
 
 def find_new_rounds(dataset: Dataset, work_folder: Path, *, held_out_every: int) -> NewRounds:
@@ -131,26 +140,20 @@ def judge_model(
 ) -> JudgedModel:
     """Let a trained model pass the gate, or keep it out; either is recorded once.
 
-    Without a folder, the evaluation set is that of the decision before if it was of a snapshot, else the images of the
-    newest snapshot that no training sees.
+    The evaluation set is that of `choose_evaluation_set`.
 
     Raises:
         ValueError: The set has too few images, or is another one than before.
         Conflict: Another model was promoted meanwhile.
     """
-    images, place = _evaluation_set(dataset, new, data, new_set=new_set)
-    if len(images) < MIN_EVALUATION_IMAGES:
-        raise ValueError(
-            f"{place}: got {len(images)} images with masks, expected at least {MIN_EVALUATION_IMAGES}; close more "
-            "rounds, or give --data with an evaluation set"
-        )
+    chosen = choose_evaluation_set(dataset, new, settings.gate, data=data, new_set=new_set)
     asked = Candidacy(
         candidate=model_id,
-        images=images,
-        place=place,
+        images=chosen.images,
+        place=chosen.place,
         made_by=made_by,
         reason=f"trained on {', '.join(new.rounds)} of {new.snapshot}",
-        new_set=new_set,
+        new_set=chosen.may_be_new,
         settings=settings,
         work_folder=work_folder,
     )
@@ -165,16 +168,40 @@ def judge_model(
     )
 
 
-def _evaluation_set(
-    dataset: Dataset, new: NewRounds, data: Path | None, *, new_set: bool
-) -> tuple[Sequence[LabelledImage], str]:
+def choose_evaluation_set(
+    dataset: Dataset, new: NewRounds, limits: GateConfig, *, data: Path | None, new_set: bool
+) -> EvaluationSet:
+    """Choose what a model is judged on: a folder, or the images of closed rounds that no training sees.
+
+    Held-out images are those of the snapshot of the decision before, once these are `limits.frozen_from_images`; until
+    then, or for a new set, those of the newest snapshot. Both models are always measured on the same images.
+
+    Raises:
+        ValueError: The set has fewer images than the gate asks for, so that no model could be promoted.
+    """
     if data is not None:
-        return load_folder(data), str(data)
-    snapshot = new.snapshot
-    if not new_set:
-        for generation in reversed(dataset.promotions.history()):
-            described: Any = generation.evidence.get("evaluation_set", {})
-            if str(described.get("place", "")).startswith(_SNAPSHOT_PLACE):
-                snapshot = str(described["place"]).removeprefix(_SNAPSHOT_PLACE)
-                break
-    return held_out_images(dataset, snapshot, held_out_every=new.held_out_every), f"{_SNAPSHOT_PLACE}{snapshot}"
+        chosen = EvaluationSet(images=load_folder(data), place=str(data), may_be_new=new_set)
+    else:
+        frozen = "" if new_set else _frozen_snapshot(dataset, limits)
+        snapshot = frozen or new.snapshot
+        chosen = EvaluationSet(
+            images=held_out_images(dataset, snapshot, held_out_every=new.held_out_every),
+            place=f"{_SNAPSHOT_PLACE}{snapshot}",
+            may_be_new=not frozen,
+        )
+    if len(chosen.images) < limits.min_images:
+        raise ValueError(
+            f"{chosen.place}: got {len(chosen.images)} images with masks, expected at least {limits.min_images} "
+            "(gate.gate.min_images); close more rounds, or give --data with an evaluation set"
+        )
+    return chosen
+
+
+def _frozen_snapshot(dataset: Dataset, limits: GateConfig) -> str:
+    """Find the snapshot whose held-out images judged the newest model that such images judged; empty if it may grow."""
+    for generation in reversed(dataset.promotions.history()):
+        described: Any = generation.evidence.get("evaluation_set", {})
+        if str(described.get("place", "")).startswith(_SNAPSHOT_PLACE):
+            is_frozen = described["images"] >= limits.frozen_from_images
+            return str(described["place"]).removeprefix(_SNAPSHOT_PLACE) if is_frozen else ""
+    return ""

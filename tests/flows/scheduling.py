@@ -24,6 +24,7 @@ TINY_TRAINING = (
     "retrain.retrain.calibration.images_per_source=2",
     "retrain.retrain.calibration.prompts=2",
     "retrain.gate.gate.known_scenes=2",
+    "retrain.gate.gate.min_images=1",
     "retrain.gate.gate.max_latency_ratio=100",
 )
 READY_S = 120.0

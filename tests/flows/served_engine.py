@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows.config.serve import EnginePolicy
+from flows.config.serve import load_serve_settings
 from flows.data_engine import Step, decide, read_state
 from flows.loop.crew import serving
 from flows.loop.split import PhotoSet
@@ -142,7 +142,9 @@ def test_a_process_worker_runs_a_deployment_of_prefect_yaml_with_a_server_on_pos
 
 
 def test_the_data_engine_retrains_opens_closes_and_comes_to_its_end(engine: Engine) -> None:
-    policy = ("engine.every_s=10", "engine.images_per_round=4", "engine.retrain_after=8", *TINY_TRAINING)
+    rounds = ("engine.every_s=10", "engine.images_per_round=4", "engine.retrain_after=8", "engine.evaluation_images=1")
+    policy = (*rounds, *TINY_TRAINING)
+    settings = load_serve_settings(assignments=policy)
     engine.serve(*policy)
 
     # Twelve masks are there: it retrains, then asks about the four images that no round had
@@ -164,7 +166,7 @@ def test_the_data_engine_retrains_opens_closes_and_comes_to_its_end(engine: Engi
         ("retraining", "masks", FiringState.DONE),
         ("masks", "engine", FiringState.DONE),
     ]
-    assert decide(read_state(engine.dataset, engine.workspace), EnginePolicy(retrain_after=8)).step is Step.STOP
+    assert decide(read_state(engine.dataset, engine.workspace, settings), settings.engine).step is Step.STOP
     assert len(engine.workspace.rounds.read_all()) == 2, "no image is left to ask about"
 
 

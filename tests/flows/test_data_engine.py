@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.serve import EnginePolicy
+from engine.evaluation.config import GateConfig
+from flows.config.serve import EnginePolicy, RetrainingSchedule, ServeSettings
 from flows.data_engine import EngineState, NextStep, Step, decide, read_state
 from flows.engine_state import RETRAINING
 from stages.rounds.close import close_round
+from stages.training.job import DataConfig
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
 from tests.stages.rounds.answering import answer, answer_all, image_ids, small_round, square
 from tests.workspaces import Page, made
 
 POLICY = EnginePolicy(semi_automatic_after=1000, fully_automatic_after=5000, retrain_after=500, max_person_hours=10)
+SETTINGS = ServeSettings(retrain={"retrain": {"held_out_every": 3}})
+REVIEWED = replace(SETTINGS, engine=EnginePolicy(wait_for_review=True))
 IDLE = EngineState(
     images=200,
     unasked_images=150,
@@ -39,6 +43,11 @@ IDLE = EngineState(
         pytest.param(replace(IDLE, accepted_masks=499), Step.ASSISTED_MANUAL, id="one mask too few to retrain"),
         pytest.param(replace(IDLE, accepted_masks=500), Step.RETRAIN, id="enough masks to retrain"),
         pytest.param(replace(IDLE, accepted_masks=500, tasks_left=9), Step.RETRAIN, id="retrain while people work"),
+        pytest.param(
+            replace(IDLE, accepted_masks=900, evaluation_images_missing=1),
+            Step.ASSISTED_MANUAL,
+            id="no model could be judged yet",
+        ),
         pytest.param(
             replace(IDLE, accepted_masks=500, retraining="running"), Step.ASSISTED_MANUAL, id="people go on meanwhile"
         ),
@@ -128,20 +137,52 @@ def test_the_state_is_read_from_dataset_and_workspace(tmp_path: Path, workspace:
     dataset = small_dataset(tmp_path / "dataset")
     dataset.fold()
     ids = image_ids(dataset)
-    empty = read_state(dataset, workspace)
+    empty = read_state(dataset, workspace, SETTINGS)
     assert (empty.images, empty.unasked_images, empty.accepted_masks) == (len(ids), len(ids), 0)
     first = small_round(workspace, ids[:2])
-    working = read_state(dataset, workspace)
+    working = read_state(dataset, workspace, SETTINGS)
     assert (working.unasked_images, working.tasks_left, working.finished_rounds) == (len(ids) - 2, 2, ())
     assert (empty.rounds, working.rounds) == (0, 1)
     answer_all(workspace, "ann", squares=2)
     second = small_round(workspace, ids[2:3])
-    finished = read_state(dataset, workspace)
+    finished = read_state(dataset, workspace, SETTINGS)
     assert (finished.tasks_left, finished.finished_rounds) == (1, (first.round_id,))
     workspace.rounds.pause(first.round_id)
-    assert read_state(dataset, workspace).finished_rounds == (), "a lead paused it"
+    assert read_state(dataset, workspace, SETTINGS).finished_rounds == (), "a lead paused it"
     workspace.rounds.begin_closing(second.round_id)
-    assert second.round_id in read_state(dataset, workspace).finished_rounds, "closing that was cut off goes on"
+    assert second.round_id in read_state(dataset, workspace, SETTINGS).finished_rounds, (
+        "closing that was cut off goes on"
+    )
+
+
+def test_a_retraining_waits_for_held_out_images_and_rounds_ask_about_them_first(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    dataset.fold()
+    settings = replace(SETTINGS, engine=EnginePolicy(evaluation_images=2))
+    held_out = [image_id for image_id in image_ids(dataset) if image_id % 3 == 0]
+    assert len(held_out) >= 2
+    empty = read_state(dataset, workspace, settings)
+    assert (empty.evaluation_images_missing, empty.evaluation_images_to_ask) == (2, 2)
+
+    # A round with one of them: it counts once it has masks
+    opened = small_round(workspace, held_out[:1])
+    working = read_state(dataset, workspace, settings)
+    assert (working.evaluation_images_missing, working.evaluation_images_to_ask) == (2, 1)
+    answer_all(workspace, "ann", squares=1)
+    close_round(dataset, workspace, opened.round_id)
+    closed = read_state(dataset, workspace, settings)
+    assert (closed.evaluation_images_missing, closed.evaluation_images_to_ask) == (1, 1)
+
+    # With an evaluation set in a folder it waits for none
+    folder = replace(settings, retraining=RetrainingSchedule(data="photos"))
+    assert read_state(dataset, workspace, folder).evaluation_images_missing == 0
+
+
+def test_the_number_of_held_out_images_is_that_of_the_training() -> None:
+    assert ServeSettings().held_out_every == DataConfig().held_out_every
+    assert ServeSettings().evaluation_images == GateConfig().min_images
 
 
 def test_a_round_that_nobody_can_finish_is_finished(tmp_path: Path, workspace: Workspace) -> None:
@@ -150,14 +191,14 @@ def test_a_round_that_nobody_can_finish_is_finished(tmp_path: Path, workspace: W
     opened = small_round(workspace, image_ids(dataset)[:2])
     skipped, held = workspace.leases.claim("ann", 2)
     workspace.leases.skip(skipped.token, "too dark")
-    working = read_state(dataset, workspace)
+    working = read_state(dataset, workspace, SETTINGS)
     assert (working.tasks_left, working.finished_rounds) == (1, ()), "a task that is held may still be answered"
     answer(workspace, held)
-    finished = read_state(dataset, workspace)
+    finished = read_state(dataset, workspace, SETTINGS)
     assert (finished.tasks_left, finished.finished_rounds) == (0, (opened.round_id,))
     assert finished.given_up == {opened.round_id: 1}
     workspace.users.add("bob", "annotator")
-    assert read_state(dataset, workspace).tasks_left == 1, "a second person can still answer"
+    assert read_state(dataset, workspace, SETTINGS).tasks_left == 1, "a second person can still answer"
 
 
 def test_a_round_of_which_everybody_skipped_everything_is_closed_without_a_mask(
@@ -168,9 +209,9 @@ def test_a_round_of_which_everybody_skipped_everything_is_closed_without_a_mask(
     opened = small_round(workspace, image_ids(dataset)[:1])
     (lease,) = workspace.leases.claim("ann")
     workspace.leases.skip(lease.token, "too dark")
-    assert read_state(dataset, workspace).finished_rounds == (opened.round_id,)
+    assert read_state(dataset, workspace, SETTINGS).finished_rounds == (opened.round_id,)
     assert close_round(dataset, workspace, opened.round_id).masks == 0
-    assert read_state(dataset, workspace).finished_rounds == ()
+    assert read_state(dataset, workspace, SETTINGS).finished_rounds == ()
 
 
 def test_a_round_is_not_closed_while_late_work_a_fix_or_a_review_is_waiting(
@@ -184,36 +225,36 @@ def test_a_round_is_not_closed_while_late_work_a_fix_or_a_review_is_waiting(
     page = Page()
     workspace.operations.append(lease.token, [page("add", made("m", square(1)))])
     workspace.submissions.submit(lease.token, 1)
-    assert read_state(dataset, workspace).finished_rounds == (opened.round_id,)
-    assert read_state(dataset, workspace, wait_for_review=True).finished_rounds == ()
+    assert read_state(dataset, workspace, SETTINGS).finished_rounds == (opened.round_id,)
+    assert read_state(dataset, workspace, REVIEWED).finished_rounds == ()
 
     # A reviewer is at work, and gives up; then accepts
     (submission,) = workspace.submissions.read()
     fix = workspace.fixes.begin(submission.submission_id, reviewer="rita")
-    assert read_state(dataset, workspace).finished_rounds == ()
+    assert read_state(dataset, workspace, SETTINGS).finished_rounds == ()
     workspace.leases.hand_back(fix.token)
     workspace.submissions.accept(submission.submission_id, actor="rita")
-    assert read_state(dataset, workspace, wait_for_review=True).finished_rounds == (opened.round_id,)
+    assert read_state(dataset, workspace, REVIEWED).finished_rounds == (opened.round_id,)
 
     # Late work of the annotator
     late = page("add", made("late", square(3)))
     assert workspace.operations.append(lease.token, [late]).branch
-    assert read_state(dataset, workspace).finished_rounds == ()
+    assert read_state(dataset, workspace, SETTINGS).finished_rounds == ()
 
 
 def test_a_retraining_that_runs_or_failed_lately_lets_people_go_on(tmp_path: Path, workspace: Workspace) -> None:
     dataset = small_dataset(tmp_path / "dataset")
     firings = workspace.firings
-    assert read_state(dataset, workspace).retraining == ""
+    assert read_state(dataset, workspace, SETTINGS).retraining == ""
     token = firings.take(RETRAINING, "masks:12", "me")
-    assert read_state(dataset, workspace).retraining == "running"
+    assert read_state(dataset, workspace, SETTINGS).retraining == "running"
     firings.end(token, {"error": "no memory"}, failed=True)
-    assert read_state(dataset, workspace).retraining == "failed"
+    assert read_state(dataset, workspace, SETTINGS).retraining == "failed"
 
     # Its next attempt is due, is killed, and is done at last
     token = firings.take(RETRAINING, "masks:12", "me", retry_s=-1, lease_s=-1)
     assert token
-    assert read_state(dataset, workspace).retraining == ""
+    assert read_state(dataset, workspace, SETTINGS).retraining == ""
     token = firings.take(RETRAINING, "masks:12", "me")
     firings.end(token, {"accepted_masks": 12})
-    assert read_state(dataset, workspace).retraining == ""
+    assert read_state(dataset, workspace, SETTINGS).retraining == ""

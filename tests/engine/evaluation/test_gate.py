@@ -72,10 +72,20 @@ def failed(checks: dict[str, Check]) -> list[str]:
     return [name for name, check in checks.items() if not check.passed]
 
 
+def test_a_gain_on_too_few_photographs_is_no_proof() -> None:
+    promoted, candidate = (
+        Measurement(frozen=replace(each, scores=each.scores[:9]), known=SAME, costs=COSTS) for each in (SAME, BETTER)
+    )
+    checks = {check.name: check for check in judge(promoted, candidate, GateConfig())}
+    assert failed(checks) == ["photographs"]
+    assert checks["photographs"].says == "the evaluation set has 3 photographs with masks, at least 6 are needed"
+    assert not failed({check.name: check for check in judge(promoted, candidate, GateConfig(min_images=3))})
+
+
 def test_a_model_that_gains_everywhere_passes_every_check() -> None:
     checks = judged(BETTER)
     assert list(checks) == [
-        *("gain at 1 click", "gain at 3 clicks", "domain cells", "domain rocks"),
+        *("photographs", "gain at 1 click", "gain at 3 clicks", "domain cells", "domain rocks"),
         *("known before", "calibration", "latency", "size"),
     ]
     assert failed(checks) == []

@@ -23,6 +23,7 @@ QUICK = [
     "--set=retrain.calibration.images_per_source=2",
     "--set=retrain.calibration.prompts=2",
     "--set=gate.gate.known_scenes=2",
+    "--set=gate.gate.min_images=1",
     "--set=gate.gate.max_latency_ratio=100",
 ]
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.cli.engine import _Evening, _policy
+import pytest
+
+from flows.cli.engine import _Evening, _hold_out, _policy
 from flows.config.serve import load_serve_settings
 from flows.schedules.deployments import list_deployments
+from tests.small_dataset import small_dataset
 
 
 def test_the_policy_of_an_evening_runs_the_data_engine_alone() -> None:
@@ -46,3 +49,22 @@ def test_at_a_terminal_three_questions_are_asked(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert (taken / "notes.txt").read_text() == "mine"
     assert len(list(taken.iterdir())) == 1
+
+
+def test_a_small_folder_holds_out_more_and_what_was_chosen_stays(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = small_dataset(tmp_path / "dataset")  # of 10 images
+    dataset.fold()
+    ids = dataset.query("SELECT image_id FROM images")["image_id"].to_pylist()
+
+    # Too few photos for the gate: nothing is chosen for good
+    assert _hold_out(dataset, load_serve_settings(assignments=["engine.evaluation_images=6"])) == 5
+    assert "of 10 photos 6 cannot be held out" in capfd.readouterr().err
+    assert dataset.handovers.find("held-out") is None
+
+    # As many as are wanted on both sides, now and later
+    chosen = _hold_out(dataset, load_serve_settings(assignments=["engine.evaluation_images=3"]))
+    held_out = sum(image_id % chosen == 0 for image_id in ids)
+    assert 3 <= held_out <= 7
+    assert _hold_out(dataset, load_serve_settings(assignments=["engine.evaluation_images=6"])) == chosen

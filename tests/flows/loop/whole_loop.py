@@ -23,6 +23,7 @@ QUICK = [
     "retrain.retrain.calibration.images_per_source=2",
     "retrain.retrain.calibration.prompts=2",
     "retrain.gate.gate.known_scenes=2",
+    "retrain.gate.gate.min_images=1",
 ]
 
 

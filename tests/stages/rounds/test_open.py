@@ -1,6 +1,9 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from stages.rounds.choose import choose_images, random_order, sql_order
+from stages.rounds.choose import ChosenImage, choose_images, random_order, sql_order
 from stages.rounds.open import GOLD_VIEWS, RoundRequest, choose_for, make_tasks, open_round, request_of, until_free
 from stages.rounds.prefill_sources import images_to_prefill, masks_of_dataset
 from storage.dataset import Dataset
@@ -46,6 +49,32 @@ def test_a_random_round_passes_over_images_of_other_rounds(dataset: Dataset, wor
     assert not {image.image_id for image in first} & {image.image_id for image in second}
     workspace.rounds.cancel(opened.round_id)
     assert choose_for(dataset, workspace, request) == first
+
+
+def test_held_out_images_come_first_as_far_as_they_are_wanted_and_left(dataset: Dataset, workspace: Workspace) -> None:
+    held_out = {image_id for image_id in image_ids(dataset) if image_id % 3 == 0}
+    assert len(held_out) >= 2
+    plain = RoundRequest(stage="assisted_manual", images=3, held_out_every=3)
+    last = next(
+        seed for seed in range(100) if not held_out & ids_of(choose_for(dataset, workspace, seeded(plain, seed)))
+    )
+    wanted = replace(seeded(plain, last), held_out_images=2)
+    first = choose_for(dataset, workspace, wanted)
+    assert len(first) == 3
+    assert len(held_out & ids_of(first)) == 2
+    open_round(workspace, wanted, make_tasks(dataset, wanted, first))
+    left = held_out - ids_of(first)
+    second = choose_for(dataset, workspace, replace(wanted, held_out_images=len(held_out), images=5))
+    assert held_out & ids_of(second) == left
+    assert len(second) == 5
+
+
+def seeded(request: RoundRequest, seed: int) -> RoundRequest:
+    return replace(request, seed=seed)
+
+
+def ids_of(images: Sequence[ChosenImage]) -> set[int]:
+    return {image.image_id for image in images}
 
 
 def test_images_that_another_round_took_after_they_were_chosen_are_chosen_anew(

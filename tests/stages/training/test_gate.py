@@ -22,7 +22,7 @@ from storage.protocol.promotions import Decided, Decision, Generation, roll_back
 
 SETTINGS = GateSettings(
     evaluate=EvaluationConfig(clicks=(1, 3)),
-    gate=GateConfig(max_latency_ratio=10.0),  # other processes share this machine
+    gate=GateConfig(min_images=3, max_latency_ratio=10.0),  # other processes share this machine
 )
 
 
