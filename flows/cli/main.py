@@ -28,6 +28,7 @@ from flows.cli import (
     loop,
     maintenance,
     models,
+    release,
     retrain,
     round_close,
     rounds,
@@ -47,6 +48,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Make masks": [run.run, run.ingest, run.masks],
     "Annotate": [annotate.annotate, demo.demo, audit.audit],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
+    "Publish": [release.release],
     "Keep a dataset in order": [
         maintenance.gc,
         maintenance.redo,

@@ -1,0 +1,77 @@
+"""The command `gigamask release`: a snapshot as files in the form of SA-1B, and the check of such files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.checks import check_dataset
+from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
+from flows.progress import log
+
+
+def release(
+    out: Annotated[str, typer.Argument(help="Folder to write, or with --verify the release to check.")],
+    dataset: DatasetUri = DEFAULT_DATASET,
+    snapshot: Annotated[
+        str | None, typer.Option(help="Snapshot to release; `gigamask snapshot` makes one.", show_default="required")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check a release instead of writing one.")] = False,
+    not_deidentified: Annotated[
+        bool, typer.Option("--not-deidentified", help="Release images in which nothing was blurred; see below.")
+    ] = False,
+    allow_unlicensed: Annotated[
+        bool, typer.Option("--allow-unlicensed", help="Release images without a licence, too.")
+    ] = False,
+    without_sources: Annotated[
+        bool, typer.Option("--without-sources", help="Leave the names of the photos out.")
+    ] = False,
+    coco: Annotated[bool, typer.Option("--coco", help="Also write all masks as one COCO file.")] = False,
+    holdout_every: Annotated[int, typer.Option(help="Hold out one image of about so many.", min=2)] = 5,
+    images_per_tar: Annotated[
+        int | None, typer.Option(help="Most images in one tar.", min=1, show_default="11186, as in SA-1B")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the images and masks of a snapshot in the form of SA-1B, or check such files.
+
+    The same snapshot and options give the same files. A release that was interrupted continues. This version cannot
+    blur faces and licence plates: look at the images, then give --not-deidentified; the release says so.
+    """
+    if verify:
+        _verify(Path(out), as_json)
+        return
+    log(f"release: snapshot {snapshot} of {dataset} to {out}")
+    if "://" in out:
+        raise ValueError(f"{out}: a release is written to a folder of this machine; copy it to its place afterwards")
+    if snapshot is None:
+        raise ValueError("--snapshot is missing: a release is of a snapshot; `gigamask snapshot` makes one")
+    from stages.release.config import ReleaseConfig
+
+    defaults = ReleaseConfig(not_deidentified=True)
+    config = ReleaseConfig(
+        not_deidentified=not_deidentified,
+        allow_unlicensed=allow_unlicensed,
+        with_sources=not without_sources,
+        with_coco=coco,
+        holdout_every=holdout_every,
+        images_per_tar=images_per_tar or defaults.images_per_tar,
+    )
+    check_dataset(dataset)
+    from flows.cli.output import print_result
+    from flows.release import release as release_flow
+
+    result = release_flow(dataset, snapshot, out, config)
+    print_result(result, as_json)
+    log("faces and licence plates in these images were not blurred; README.md and release.json say so")
+
+
+def _verify(out: Path, as_json: bool) -> None:
+    log(f"release: checking {out} ...")
+    from flows.cli.output import print_result
+    from stages.release.verify import verify_release
+
+    checked = verify_release(out)
+    print_result(checked, as_json)
+    if checked.faults:
+        raise typer.Exit(1)

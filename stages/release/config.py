@@ -1,0 +1,42 @@
+"""Settings of a release."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseConfig:
+    """Settings that decide which images leave, and the bytes of the files they leave in."""
+
+    not_deidentified: bool = False
+    """Whether images may leave although nobody made faces and licence plates in them unrecognisable. This version
+    cannot do that, so that a release needs True.
+    """
+    allow_unlicensed: bool = False
+    """Whether images without a licence leave, too."""
+    with_sources: bool = True
+    """Whether the source of each image leaves, for attribution: the name of its photo, below the folder given at
+    ingest.
+    """
+    images_per_tar: int = 11_186
+    """Maximum number of images in one tar, as in SA-1B: about 11 million images in 1,000 tars."""
+    holdout_every: int = 5
+    """Number of images of which about one is held out, by its id in the dataset. The dataset's own split into training
+    and held-out images, for the same number, is the same.
+    """
+    with_coco: bool = False
+    """Whether a COCO file of all masks is written, too."""
+
+    def __post_init__(self) -> None:
+        if self.images_per_tar < 1:
+            raise ValueError(f"images_per_tar is {self.images_per_tar}, expected at least 1")
+        if self.holdout_every < 2:
+            raise ValueError(f"holdout_every is {self.holdout_every}, expected at least 2")
+        if not self.not_deidentified:
+            raise ValueError(
+                "a release needs --not-deidentified: this version does not find faces and licence plates, so that they "
+                "leave as they are; look at the images first. The card and the manifest of the release will say so"
+            )
+
+    def settings(self) -> dict[str, object]:
+        """Return the settings as JSON values."""
+        return asdict(self)

@@ -1,0 +1,126 @@
+"""A release: the images and masks of a snapshot in the form of SA-1B, with all that others need to use them.
+
+snapshot -> choice of what leaves -> a tar at a time: pictures, JSON files, rows -> lists and documents -> manifest
+
+The same snapshot and settings give the same bytes, from the same versions of the libraries that the manifest names,
+unless masks were withdrawn or images erased in between. A release that was interrupted continues with the tar that it
+was at; nothing but the last file, release.json, makes a folder a release.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stages.release import documents, lists
+from stages.release.choose import FORMAT, Choice
+from stages.release.config import ReleaseConfig
+from stages.release.folder import MANIFEST, File, ReleaseFolder
+from stages.release.pictures import encoder
+from stages.release.tars import TarWriter
+from stages.training.snapshot_source import SnapshotImages
+from storage.dataset import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseProgress:
+    """Progress of a release."""
+
+    images: int
+    """Number of images that are in finished tars."""
+    images_total: int
+    masks: int
+    new_images: int
+    """Number of images that this run has written."""
+    new_masks: int
+
+
+def write_release(
+    dataset: Dataset,
+    choice: Choice,
+    out: Path,
+    config: ReleaseConfig,
+    on_progress: Callable[[ReleaseProgress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Write a release to a folder, or continue one that was interrupted; return its manifest.
+
+    A release that is there as a whole is left as it is.
+
+    Raises:
+        ValueError: The folder holds something else.
+        Corrupt: A stored image or mask is not what its row says.
+    """
+    folder = ReleaseFolder(out, choice.release_id(config))
+    with folder.writing():
+        if folder.is_finished:
+            folder.clear()
+        else:
+            parts = _write_tars(TarWriter(folder, _images(dataset, choice), choice, config), choice, on_progress)
+            folder.finish(_write_documents(folder, choice, config, parts))
+    manifest: dict[str, Any] = json.loads((out / MANIFEST).read_bytes())
+    return manifest
+
+
+def _images(dataset: Dataset, choice: Choice) -> SnapshotImages:
+    return SnapshotImages(dataset, choice.snapshot.snapshot_id)
+
+
+def _write_tars(
+    writer: TarWriter, choice: Choice, on_progress: Callable[[ReleaseProgress], None]
+) -> list[dict[str, Any]]:
+    parts, images, masks, new_images, new_masks = list[dict[str, Any]](), 0, 0, 0, 0
+    for number in range(writer.count):
+        is_new = not writer.is_finished(number)
+        part = writer.write(number)
+        parts.append(part)
+        images, masks = images + part["images"], masks + part["masks"]
+        new_images, new_masks = new_images + is_new * part["images"], new_masks + is_new * part["masks"]
+        now = ReleaseProgress(
+            images=images, images_total=len(choice), masks=masks, new_images=new_images, new_masks=new_masks
+        )
+        on_progress(now)
+    return parts
+
+
+def _write_documents(
+    folder: ReleaseFolder, choice: Choice, config: ReleaseConfig, parts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the lists and the documents; return the manifest, which is still to be written."""
+    manifest = {**_about(folder, choice, config), "counts": _sum_counts(parts)}
+    files = [File(**file) for part in parts for file in part["files"]]
+    files += lists.write_lists(folder, len(parts))
+    for path, text in documents.make_documents(manifest).items():
+        files.append(folder.write_text(path, text))
+    files.append(lists.write_checksums(folder, files))
+    return {**manifest, "files": [file.to_json() for file in sorted(files, key=lambda file: file.path)]}
+
+
+def _about(folder: ReleaseFolder, choice: Choice, config: ReleaseConfig) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "release_id": folder.release_id,
+        "snapshot": {
+            "snapshot_id": choice.snapshot.snapshot_id,
+            "records_sha256": choice.snapshot.records_sha256,
+            "created_at": choice.snapshot.created_at.isoformat(),
+        },
+        "made_with": {"gigamask": version("gigamask"), "jpeg": encoder(), "pyarrow": pa.__version__},
+        "settings": config.settings(),
+        "deidentified": False,
+        "images": len(choice),
+        "masks": choice.masks,
+        "left_out": {"images": dict(choice.left_out), "masks": dict(choice.masks_left_out)},
+    }
+
+
+def _sum_counts(parts: list[dict[str, Any]]) -> dict[str, Mapping[str, int]]:
+    sums = dict[str, Counter[str]]()
+    for part in parts:
+        for name, counts in part["counts"].items():
+            sums.setdefault(name, Counter()).update(counts)
+    return {name: dict(sorted(counts.items())) for name, counts in sums.items()}

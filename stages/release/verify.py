@@ -1,0 +1,192 @@
+"""Check of a release by its files alone: every byte, every name, every mask, every row, every count."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from stages.release import jpeg, rows
+from stages.release.faults import Fault, Faults
+from stages.release.file_checks import check_files, check_lists
+from stages.release.folder import MANIFEST, UNFINISHED
+from storage.errors import Corrupt
+from storage.formats.sa1b import parse_sa1b, sa1b_json
+from storage.formats.tar_shards import Member, read_shard
+from storage.records import ImageRecord, MaskRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseCheck:
+    """Result of `gigamask release --verify`."""
+
+    release_id: str
+    files: int
+    images: int
+    masks: int
+    nbytes: int
+    faults: tuple[Fault, ...]
+
+
+def verify_release(out: Path) -> ReleaseCheck:
+    """Check a release: its files against their checksums, its tars against the rules and against its tables.
+
+    Raises:
+        ValueError: The folder is no finished release.
+    """
+    manifest = read_manifest(out)
+    faults = Faults()
+    nbytes = check_files(out, manifest, faults)
+    check = _TarCheck(out, faults)
+    for path in sorted(file["path"] for file in manifest["files"] if file["path"].endswith(".tar")):
+        if (out / path).exists():
+            check.read(path)
+    faults.compare("images in the manifest", manifest["images"], check.images)
+    faults.compare("masks in the manifest", manifest["masks"], check.masks)
+    check_lists(out, manifest, faults)
+    return ReleaseCheck(
+        release_id=str(manifest["release_id"]),
+        files=len(manifest["files"]),
+        images=check.images,
+        masks=check.masks,
+        nbytes=nbytes,
+        faults=faults.found(),
+    )
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Read the manifest of a release.
+
+    Raises:
+        ValueError: The folder is no finished release.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        advice = "; it was interrupted: make it again into the same folder" if (out / UNFINISHED).exists() else ""
+        raise ValueError(f"{out}: no finished release, {MANIFEST} is missing{advice}") from error
+    except ValueError as error:
+        raise ValueError(f"{out}/{MANIFEST}: damaged ({error}); copy it again or make the release again") from error
+    lacking = [name for name in ("release_id", "images", "masks", "files", "counts") if name not in manifest]
+    if lacking:
+        raise ValueError(f"{out}/{MANIFEST}: {', '.join(lacking)} missing; copy it again or make the release again")
+    return manifest
+
+
+class _TarCheck:
+    """Check of one tar after the other, in order: numbers run on from tar to tar."""
+
+    def __init__(self, out: Path, faults: Faults) -> None:
+        self._out, self._faults = out, faults
+        self.images = 0
+        self.masks = 0
+
+    def read(self, path: str) -> None:
+        """Check a tar against the rules, and the rows of its images and masks against it."""
+        name = path.removesuffix(".tar")
+        image_rows, mask_rows = (_rows(self._out / f"{table}/{name}.parquet") for table in ("images", "masks"))
+        try:
+            with (self._out / path).open("rb") as file:
+                for member in read_shard(file):
+                    self._check_sample(path, member, image_rows, mask_rows)
+        except Corrupt as error:
+            self._faults.add("damaged tar", str(error))
+        except OSError as error:
+            self._faults.add("unreadable table", f"{name}.parquet: {error}")
+        for rest, what in ((image_rows, "images"), (mask_rows, "masks")):
+            left = sum(1 for _ in rest)
+            if left:
+                self._faults.add("row of nothing in the tar", f"{what}/{name}.parquet: {left} rows")
+
+    def _check_sample(
+        self, path: str, member: Member, image_rows: Iterator[dict[str, Any]], mask_rows: Iterator[dict[str, Any]]
+    ) -> None:
+        self.images += 1
+        where = f"{path}: {member.key}"
+        if member.key != f"sa_{self.images}" or sorted(member.parts) != ["jpg", "json"]:
+            found = f"{where} with {', '.join(sorted(member.parts))}"
+            self._faults.add("wrong member", f"{found}, expected sa_{self.images} with jpg, json")
+            return
+        self._check_picture(where, member.parts["jpg"])
+        try:
+            image, masks = _annotations(member)
+        except ValueError as error:
+            self._faults.add("wrong annotation file", f"{where}.json: {error}")
+            return
+        self._check_numbers(where, image, masks)
+        self._check_image_row(where, path, member, image, len(masks), next(image_rows, {}))
+        for mask in masks:
+            self._check_mask_row(where, path, image, mask, next(mask_rows, {}))
+
+    def _check_picture(self, where: str, data: bytes) -> None:
+        try:
+            carried = jpeg.metadata_in(data)
+        except ValueError as error:
+            self._faults.add("damaged image", f"{where}.jpg: {error}")
+            return
+        if carried:
+            self._faults.add("metadata in an image", f"{where}.jpg: {', '.join(carried)}")
+
+    def _check_numbers(self, where: str, image: ImageRecord, masks: list[MaskRecord]) -> None:
+        if image.image_id != self.images or f"{image.key}.{image.format}" != f"sa_{self.images}.jpg":
+            self._faults.add("wrong number of an image", f"{where}.json: image_id {image.image_id}, file {image.key}")
+        expected = list(range(self.masks + 1, self.masks + 1 + len(masks)))
+        if [mask.mask_id for mask in masks] != expected:
+            self._faults.add("wrong number of a mask", f"{where}.json: expected {len(masks)} from {self.masks + 1} on")
+        self.masks += len(masks)
+
+    def _check_image_row(
+        self, where: str, tar: str, member: Member, image: ImageRecord, masks: int, row: Mapping[str, Any]
+    ) -> None:
+        expected = {**rows.picture_columns(member.parts["jpg"]), **_place(image, tar), "masks": masks}
+        expected |= {"height": image.height, "width": image.width}
+        self._compare("row of an image", where, expected, row)
+        try:
+            with Image.open(io.BytesIO(member.parts["jpg"]), formats=["JPEG"]) as opened:
+                if (opened.height, opened.width) != (image.height, image.width):
+                    size = f"{opened.height} x {opened.width} px, its JSON says {image.height} x {image.width}"
+                    self._faults.add("size of an image", f"{where}.jpg: {size}")
+        except OSError as error:
+            self._faults.add("damaged image", f"{where}.jpg: {error}")
+
+    def _check_mask_row(
+        self, where: str, tar: str, image: ImageRecord, mask: MaskRecord, row: Mapping[str, Any]
+    ) -> None:
+        expected = rows.mask_row(image, mask, _place(image, tar))
+        del expected["stage"], expected["model_id"]  # not in the tar
+        self._compare("row of a mask", f"{where}, mask {mask.mask_id}", expected, row)
+
+    def _compare(self, kind: str, where: str, expected: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        wrong = [name for name, value in expected.items() if row.get(name) != value]
+        if wrong:
+            self._faults.add(kind, f"{where}: {', '.join(wrong)} differ from the tar" if row else f"{where}: no row")
+
+
+def _annotations(member: Member) -> tuple[ImageRecord, list[MaskRecord]]:
+    """Read an annotation file and check that it has SA-1B's fields, and no others, with the values of its masks."""
+    document = json.loads(member.parts["json"])
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    image, masks = parse_sa1b(document)
+    again = sa1b_json(image, masks)
+    if again != document:
+        names = [name for name in again if again[name] != document.get(name)] or sorted(set(document) - set(again))
+        raise ValueError(f"{', '.join(names)}: other fields or values than SA-1B's form gives to these masks")
+    return image, masks
+
+
+def _place(image: ImageRecord, tar: str) -> dict[str, Any]:
+    return {"image_id": image.image_id, "file_name": f"{image.key}.{image.format}", "tar": tar}
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a table; none for one that is not there, which the check of the files tells."""
+    if not path.exists():
+        return
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(10_000):
+            yield from batch.to_pylist()
