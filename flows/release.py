@@ -61,9 +61,7 @@ def write(dataset: str, choice: Choice, out: str, config: ReleaseConfig) -> dict
 
 
 def _counts(now: ReleaseProgress) -> Counts:
-    return Counts(
-        done=now.images, total=now.images_total, new=now.new_images, masks=now.masks, new_masks=now.new_masks
-    )
+    return Counts(done=now.images, total=now.images_total, new=now.new_images, masks=now.masks, new_masks=now.new_masks)
 
 
 def _result(manifest: dict[str, Any], out: str) -> ReleaseResult:

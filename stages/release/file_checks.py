@@ -5,14 +5,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from stages.release.coco import COCO
 from stages.release.faults import Faults
 from stages.release.folder import MANIFEST, UNFINISHED
-from stages.release.lists import ATTRIBUTIONS, CHECKSUMS, HOLDOUT
+from stages.release.lists import ATTRIBUTIONS, CHECKSUMS, HOLDOUT, image_rows, write_coco_of
 
 
 def check_files(out: Path, manifest: Mapping[str, Any], faults: Faults) -> int:
@@ -48,6 +49,7 @@ def check_lists(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
         faults.add("wrong list", f"{CHECKSUMS} differs from {MANIFEST}")
     try:
         _check_image_lists(out, manifest, faults)
+        _check_coco(out, manifest, faults)
     except (OSError, pa.ArrowException) as error:
         faults.add("unreadable table", str(error))
 
@@ -55,7 +57,7 @@ def check_lists(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
 def _check_image_lists(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
     attributions, holdout = _attributions(out / ATTRIBUTIONS), iter(_lines(out / HOLDOUT))
     splits, licenses = Counter[str](), Counter[str]()
-    for row in _image_rows(out):
+    for row in image_rows(out):
         splits[row["split"]] += 1
         licenses[row["license"]] += 1
         if next(attributions, None) != [row["file_name"], row["license"], row["source"]]:
@@ -68,11 +70,16 @@ def _check_image_lists(out: Path, manifest: Mapping[str, Any], faults: Faults) -
     faults.compare("images by licence in the manifest", manifest["counts"].get("licenses"), dict(licenses))
 
 
-def _image_rows(out: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((out / "images").glob("*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(10_000, columns=["file_name", "split", "license", "source"]):
-                yield from batch.to_pylist()
+def _check_coco(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
+    """Check that the COCO file is the one that the tables give."""
+    stated = [file["sha256"] for file in manifest["files"] if file["path"] == COCO]
+    if not stated:
+        return
+    with TemporaryFile() as again:
+        write_coco_of(cast(BinaryIO, again), out, manifest["release_id"], manifest["counts"]["licenses"])
+        again.seek(0)
+        if [hashlib.file_digest(again, "sha256").hexdigest()] != stated:
+            faults.add("wrong list", f"{COCO} differs from images/*.parquet and masks/*.parquet")
 
 
 def _attributions(path: Path) -> Iterator[list[str]]:

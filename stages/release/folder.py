@@ -1,8 +1,8 @@
 """The folder of a release while it is written: what is finished, what a killed process left, and the end.
 
-OUT/.unfinished/release.json says which release is being written; OUT/.unfinished/sa_000000.json that the files of a tar
-are whole and in their places. Files are written below OUT/.unfinished, flushed to the disk and renamed. OUT/release.json
-comes last: without it the folder is no release.
+OUT/.unfinished/release.json says which release is being written; OUT/.unfinished/sa_000000.json says that the files of
+a tar are whole and in their places. Files are written below OUT/.unfinished, flushed to the disk and renamed.
+OUT/release.json comes last: without it the folder is no release.
 """
 
 import fcntl
@@ -77,7 +77,7 @@ class ReleaseFolder:
 
     @contextmanager
     def new_file(self, path: str) -> Iterator[Path]:
-        """Give the temporary path of a file; afterwards it is flushed and renamed to its place, unless an error came."""
+        """Give the temporary path of a file; unless an error comes, it is flushed and renamed to its place."""
         temporary = self._work / f"{path.replace('/', '-')}.tmp"
         temporary.unlink(missing_ok=True)
         yield temporary
@@ -134,7 +134,7 @@ class ReleaseFolder:
 
     def _is_there(self, file: Mapping[str, Any]) -> bool:
         try:
-            return (self.root / file["path"]).stat().st_size == int(file["nbytes"])
+            return bool((self.root / file["path"]).stat().st_size == file["nbytes"])
         except FileNotFoundError:
             return False
 

@@ -1,24 +1,49 @@
-"""Lists of a release: attributions, the held-out images, and the checksums of all files."""
+"""Lists of a release: attributions, held-out images, a COCO file where asked for, and the checksums of all files."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
+from stages.release.coco import COCO, write_coco
 from stages.release.folder import File, ReleaseFolder
 
 ATTRIBUTIONS, HOLDOUT, CHECKSUMS = "ATTRIBUTIONS.csv", "holdout.txt", "SHA256SUMS"
-_COLUMNS = ["file_name", "license", "source"]
+_ATTRIBUTED = ["file_name", "license", "source"]
+_BATCH_ROWS = 10_000
 
 
-def write_lists(folder: ReleaseFolder, parts: int) -> list[File]:
-    """Write the attributions of all images, and the names of those that are held out."""
-    return [
-        folder.write(ATTRIBUTIONS, lambda file: _write_attributions(file, _image_rows(folder, parts))),
-        folder.write(HOLDOUT, lambda file: _write_holdout(file, _image_rows(folder, parts))),
+def write_lists(folder: ReleaseFolder, licenses: Iterable[str], *, with_coco: bool) -> list[File]:
+    """Write the attributions of all images, the names of those that are held out, and the COCO file."""
+    root = folder.root
+    files = [
+        folder.write(ATTRIBUTIONS, lambda file: _write_attributions(file, image_rows(root, _ATTRIBUTED))),
+        folder.write(HOLDOUT, lambda file: _write_holdout(file, image_rows(root, ["file_name", "split"]))),
     ]
+    if with_coco:
+        files.append(folder.write(COCO, lambda file: write_coco_of(file, root, folder.release_id, licenses)))
+    return files
+
+
+def write_coco_of(file: BinaryIO, root: Path, release_id: str, licenses: Iterable[str]) -> None:
+    """Write the COCO file of the tables in a release's folder."""
+    write_coco(file, release_id, licenses, image_rows(root), table_rows(root, "masks"))
+
+
+def image_rows(root: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a release's images, in their order."""
+    return table_rows(root, "images", columns)
+
+
+def table_rows(root: Path, table: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of one of a release's tables, in their order."""
+    for path in sorted((root / table).glob("sa_*.parquet")):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                yield from batch.to_pylist()
 
 
 def write_checksums(folder: ReleaseFolder, files: Sequence[File]) -> File:
@@ -27,17 +52,9 @@ def write_checksums(folder: ReleaseFolder, files: Sequence[File]) -> File:
     return folder.write_text(CHECKSUMS, "".join(lines))
 
 
-def _image_rows(folder: ReleaseFolder, parts: int) -> Iterator[dict[str, Any]]:
-    columns = [*_COLUMNS, "split"]
-    for number in range(parts):
-        with pq.ParquetFile(folder.root / f"images/sa_{number:06d}.parquet") as file:
-            for batch in file.iter_batches(10_000, columns=columns):
-                yield from batch.to_pylist()
-
-
 def _write_attributions(file: BinaryIO, rows: Iterator[dict[str, Any]]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    table = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table = csv.DictWriter(text, _ATTRIBUTED, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     text.detach()

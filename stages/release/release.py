@@ -93,7 +93,7 @@ def _write_documents(
     """Write the lists and the documents; return the manifest, which is still to be written."""
     manifest = {**_about(folder, choice, config), "counts": _sum_counts(parts)}
     files = [File(**file) for part in parts for file in part["files"]]
-    files += lists.write_lists(folder, len(parts))
+    files += lists.write_lists(folder, manifest["counts"]["licenses"], with_coco=config.with_coco)
     for path, text in documents.make_documents(manifest).items():
         files.append(folder.write_text(path, text))
     files.append(lists.write_checksums(folder, files))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -64,6 +65,8 @@ def read_manifest(out: Path) -> dict[str, Any]:
     Raises:
         ValueError: The folder is no finished release.
     """
+    if not out.is_dir():
+        raise ValueError(f"{out}: no such folder; expected a release")
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_bytes())
     except FileNotFoundError as error:
@@ -88,15 +91,14 @@ class _TarCheck:
     def read(self, path: str) -> None:
         """Check a tar against the rules, and the rows of its images and masks against it."""
         name = path.removesuffix(".tar")
-        image_rows, mask_rows = (_rows(self._out / f"{table}/{name}.parquet") for table in ("images", "masks"))
+        tables = [self._out / f"{table}/{name}.parquet" for table in ("images", "masks")]
+        image_rows, mask_rows = (_rows(table, self._faults) for table in tables)
         try:
             with (self._out / path).open("rb") as file:
                 for member in read_shard(file):
                     self._check_sample(path, member, image_rows, mask_rows)
         except Corrupt as error:
             self._faults.add("damaged tar", str(error))
-        except OSError as error:
-            self._faults.add("unreadable table", f"{name}.parquet: {error}")
         for rest, what in ((image_rows, "images"), (mask_rows, "masks")):
             left = sum(1 for _ in rest)
             if left:
@@ -183,10 +185,13 @@ def _place(image: ImageRecord, tar: str) -> dict[str, Any]:
     return {"image_id": image.image_id, "file_name": f"{image.key}.{image.format}", "tar": tar}
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
     """Stream the rows of a table; none for one that is not there, which the check of the files tells."""
     if not path.exists():
         return
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(10_000):
-            yield from batch.to_pylist()
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(10_000):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        faults.add("unreadable table", f"{path.parent.name}/{path.name}: {error}")
