@@ -28,11 +28,17 @@ CORNER = """() => {
 """Place of the picture's corner on the screen, where an image pixel is a CSS pixel."""
 NEXT_FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 NOW_S = "(performance.timeOrigin + performance.now()) / 1000"
-COUNT_FRAMES = """() => {
-  const ask = requestAnimationFrame;
-  window.frames = 0;
-  window.requestAnimationFrame = (draw) => (window.frames++, ask(draw));
+STOP_CLOCK = """async () => {
+  window.stoppedMs = performance.now();
+  performance.now = () => window.stoppedMs;
+  const { Painter } = await import("/canvas/painter.js");
+  const draw = Painter.prototype.draw;
+  Painter.prototype.draw = function () {
+    draw.call(this);
+    window.isPreviewed = Boolean(this.overlay.preview);
+  };
 }"""
+"""Has the page's clock move only when a test adds to `stoppedMs`, and tells whether a frame had a preview."""
 
 
 def operations(ann: Person, page: Page) -> list[Any]:
@@ -320,18 +326,31 @@ def test_the_preview_fades_in_unless_motion_is_reduced(site: PageSite, person: M
     ann = person("preview-fades", preview=True)
     page = ann.open()
     be_known(page)
-    page.evaluate(COUNT_FRAMES)
-    frames = {}
-    for motion in ("no-preference", "reduce"):
-        page.emulate_media(reduced_motion=motion)
-        rest(page, -60 if motion == "reduce" else -30, 40)
-        frames[motion] = page.evaluate("frames")
-        page.evaluate("frames = 0")
+    page.evaluate(STOP_CLOCK)
+    without = picture(page)
+
+    # Half of the time of a fade, all of it, and long after it
+    page.mouse.move(*middle(page, -30, 40))
+    until(page, lambda: bool(page.evaluate("isPreviewed")))
+    seen = []
+    for passed_ms in (80, 80, 1000):
+        page.evaluate("passedMs => stoppedMs += passedMs", passed_ms)
+        page.evaluate(NEXT_FRAME)
+        seen.append(picture(page))
+    half, whole, later = seen
+    assert without != half != whole == later
+
+    # With reduced motion the first frame shows all of it
+    page.mouse.move(0, 0)  # beside the picture
+    until(page, lambda: not page.evaluate("isPreviewed"))
+    page.emulate_media(reduced_motion="reduce")
+    page.mouse.move(*middle(page, -30, 40))
+    until(page, lambda: bool(page.evaluate("isPreviewed")))
+    assert picture(page) == whole
 
     # The keyboard's cursor rests as well
     with page.expect_response("**/predict"):
         page.keyboard.press("ArrowRight")
-    assert frames["reduce"] <= 4 < frames["no-preference"]
 
 
 def test_a_mask_is_accepted_by_its_button_and_by_enter_after_a_suggestion_was_pressed(
