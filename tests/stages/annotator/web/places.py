@@ -99,9 +99,9 @@ def prefilled(*boxes: tuple[int, int, int, int]) -> list[GivenMask]:
 def stored(ann: Person, page: Page, revision: int) -> TaskState:
     """State of the line as the server's database has it, once that many operations have arrived there."""
     task = ann.task_id(page)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (state := ann.state(task)).revision < revision:
-        assert time.monotonic() < deadline, f"revision {state.revision} of {revision} after 20 seconds"
+        assert time.monotonic() < deadline, f"revision {state.revision} of {revision} after 60 seconds"
         time.sleep(0.05)
     wait_until_saved(page)
     assert (state.revision, state.ignored) == (revision, 0)
