@@ -25,9 +25,12 @@ from tests.paths import PHOTOS, ROOT
 from tests.stages.annotator.web.conftest import ARGUMENTS
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
 from tests.stages.annotator.web.page_site import PageSite, click, free_port, keep_undecided, make_site, wait_until_saved
+from tests.stages.annotator.web.test_tutorial_journey import Learner
 
 SIZES = ((1366, 768), (2560, 1440))
 THEMES = ("dark", "light")
+COFFEE = (566, 190)
+"""Pixel of the tutorial's picture that its first step asks for: column and row."""
 NUTS = ("nuts_0", "nuts_1")
 SETTLE_MS = 400
 """Time that a page has to draw itself anew after a change of its size, in milliseconds."""
@@ -118,7 +121,9 @@ def show_work(site: PageSite, browser: Browser, folder: Path) -> None:
     page.wait_for_selector(".coach")
     page.set_viewport_size({"width": 1280, "height": 720})
     page.wait_for_timeout(SETTLE_MS)
-    click(page, -224, -109)  # the leaf
+    Learner(page=page).click(*COFFEE)
+    expect(page.locator("html")).to_have_attribute("data-step", "part")
+    expect(page.locator(".choice:visible")).to_have_count(3)
     take(page, folder, "tutorial")
     ann.close()
 

@@ -14,6 +14,8 @@ export class View {
   height = 1;
   /** Device pixels for one CSS pixel; the image begins at a whole device pixel, so that 1 : 1 is sharp. */
   ratio = 1;
+  /** Whether the whole image was asked for, and nothing else since. */
+  #isFit = true;
   /** Measures what lies over the canvas: the whole image is shown beside it. */
   measureCover = () => ({ left: 0, bottom: 0 });
 
@@ -43,19 +45,19 @@ export class View {
   }
 
   /**
-   * Set the size of the canvas; the middle of the view stays.
+   * Set the size of the canvas; the middle of the view stays, or the whole image in sight.
    * @param {number} width In CSS pixels.
    * @param {number} height
    */
   resize(width, height) {
-    const wasFit = Math.abs(this.scale / this.fitScale - 1) < 1e-6;
     this.left += (width - this.width) / 2;
     this.top += (height - this.height) / 2;
     [this.width, this.height] = [width, height];
-    if (wasFit) this.fit();
+    if (this.#isFit) this.fit();
   }
 
   fit() {
+    this.#isFit = true;
     const { left, top, width, height } = this.#free();
     this.scale = this.fitScale;
     this.left = left + (width - this.image.width * this.scale) / 2;
@@ -70,6 +72,7 @@ export class View {
    * @param {number} y
    */
   zoomTo(scale, x, y) {
+    this.#isFit = false;
     const wanted = Math.min(MAX_SCALE, Math.max(Math.min(this.fitScale, 1) / 2, scale));
     this.left = x - ((x - this.left) / this.scale) * wanted;
     this.top = y - ((y - this.top) / this.scale) * wanted;
@@ -82,6 +85,8 @@ export class View {
    * @param {number} dy
    */
   pan(dx, dy) {
+    if (!dx && !dy) return;
+    this.#isFit = false;
     this.left += dx;
     this.top += dy;
     this.#keepInSight();
@@ -92,6 +97,7 @@ export class View {
    * @param {import("../masks/bitmap.js").Box} box
    */
   show({ x0, y0, x1, y1 }) {
+    this.#isFit = false;
     const { width, height } = this.#free();
     const { x, y } = this.middle;
     const fitting = 0.5 * Math.min(width / Math.max(1, x1 - x0), height / Math.max(1, y1 - y0));

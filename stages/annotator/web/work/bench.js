@@ -54,10 +54,10 @@ export class Bench {
     const canvas = h("canvas.picture", { tabindex: 0, role: "application", "aria-label": text.task.canvas });
     this.status = h("p.status", { role: "status", "aria-live": "polite" });
     this.choices = new Choices(this);
-    this.side = new Side(this, parts.guidelines);
+    this.side = new Side(this, this.choices.element, parts.guidelines);
     this.toolbar = this.#makeToolbar();
     this.answer = this.#makeAnswer();
-    const foot = h("div.foot", {}, this.choices.element, h("div.say", {}, this.status, this.answer));
+    const foot = h("div.foot", {}, this.status, this.answer);
     root.replaceChildren(h("div.stage", {}, h("h1.unseen", {}, text.pages.work), canvas, this.toolbar, foot), this.side.element);
     this.painter = new Painter(canvas, picture);
     this.painter.view.measureCover = () => this.#measureCover();

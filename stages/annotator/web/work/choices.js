@@ -1,5 +1,6 @@
 /**
- * The suggestions for a click as small pictures, each with its predicted IoU: the part, the object or the group.
+ * The suggestions for a click as small pictures, each with its predicted IoU: the part, the object or the group. They lie
+ * in the panel, so that a click reaches every place of the picture.
  *
  * @typedef {import("./bench.js").Bench} Bench
  */
@@ -25,9 +26,11 @@ export class Choices {
   refresh() {
     const step = this.bench.task.draft?.step;
     const candidates = step && !step.drawn ? step.candidates : [];
+    const wasHidden = this.element.hidden;
     this.element.hidden = candidates.length < 2;
     if (this.element.hidden) return;
     if (this.shown !== candidates) this.#draw(candidates);
+    if (wasHidden) this.element.scrollIntoView({ block: "nearest" }); // a panel below the picture may be scrolled
     this.shown = candidates;
     [...this.element.children].forEach((button, index) => button.setAttribute("aria-pressed", String(index === step?.chosen)));
   }

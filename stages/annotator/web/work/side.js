@@ -21,9 +21,10 @@ export class Side {
 
   /**
    * @param {Bench} bench
+   * @param {HTMLElement} choices Suggestions, which lie over the list: while they are shown, no mask can be selected.
    * @param {string} guidelines
    */
-  constructor(bench, guidelines) {
+  constructor(bench, choices, guidelines) {
     this.bench = bench;
     this.title = h("h2", { id: "masks-title" });
     this.checks = { outlines: this.#check("outlines"), filled: this.#check("filled"), preview: this.#check("preview") };
@@ -34,8 +35,7 @@ export class Side {
       "aside.side",
       { "aria-label": text.masks.list },
       h("div.row", {}, this.title, this.#select(text.masks.sort, "sortBy", text.masks.sorts)),
-      this.empty,
-      this.list,
+      h("div.lists", {}, this.empty, this.list, choices),
       this.actions,
       this.#look(),
       guidelines && h("details.guidelines", { open: true }, h("summary", {}, text.task.guidelines), h("p", { tabindex: 0 }, guidelines)),

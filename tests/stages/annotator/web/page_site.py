@@ -26,6 +26,8 @@ START_S = 90
 QUICK_MS = 60_000
 """Time of a click up to which pages of tests ask for previews: however slow the machine is, in milliseconds."""
 SIZE = {"width": 1280, "height": 720}
+NEXT_FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Waits in the page until what was asked for has been drawn."""
 
 
 @dataclass(kw_only=True)

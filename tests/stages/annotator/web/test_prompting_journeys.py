@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 
 from engine.interactive.batched import along_scribble
 from storage.workspace.records import Kind
-from tests.stages.annotator.web.page_site import QUICK_MS, PageSite, Person, click, middle, wait_until_saved
+from tests.stages.annotator.web.page_site import NEXT_FRAME, QUICK_MS, PageSite, Person, click, middle, wait_until_saved
 from tests.stages.annotator.web.places import FLATS, Places, prefilled, rectangle_HW, stored, stored_masks
 
 Make = Callable[..., Person]
@@ -26,7 +26,6 @@ CORNER = """() => {
   return [left + e, top + f];
 }"""
 """Place of the picture's corner on the screen, where an image pixel is a CSS pixel."""
-NEXT_FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 NOW_S = "(performance.timeOrigin + performance.now()) / 1000"
 STOP_CLOCK = """async () => {
   window.stoppedMs = performance.now();

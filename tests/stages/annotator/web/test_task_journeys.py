@@ -6,9 +6,31 @@ from playwright.sync_api import Page, expect
 
 from storage.workspace.records import Kind
 from tests.stages.annotator.web.late_work import paint
-from tests.stages.annotator.web.page_site import PageSite, Person, click, drag, redo, rows, undo, wait_until_saved
+from tests.stages.annotator.web.page_site import (
+    NEXT_FRAME,
+    PageSite,
+    Person,
+    click,
+    drag,
+    middle,
+    redo,
+    rows,
+    undo,
+    wait_until_saved,
+)
 
 Make = Callable[..., Person]
+COVERED = """([height, width]) => {
+  const canvas = document.querySelector("canvas.picture");
+  const { left, top } = canvas.getBoundingClientRect();
+  const { a, e, f } = canvas.getContext("2d").getTransform();
+  const steps = [...Array(40).keys()].map((each) => (each + 0.5) / 40);
+  const [x0, y0] = [left + e, top + f];
+  const places = steps.flatMap((across) => steps.map((along) => [x0 + a * width * across, y0 + a * height * along]));
+  return places.filter(([x, y]) => document.elementFromPoint(x, y) !== canvas);
+}"""
+"""Places of the picture, of a fine grid over all of it, that a pointer would not reach."""
+PARTS = ("canvas.picture", ".toolbar", ".side h2", ".side .look", ".decoding")
 
 
 def undo_all(page: Page) -> None:
@@ -160,3 +182,29 @@ def test_a_submitted_picture_is_opened_again_until_it_is_judged(site: PageSite, 
     page.goto("/#rounds")
     expect(page.get_by_role("link", name=f"Open picture {second} again")).to_be_visible()
     expect(page.get_by_role("link", name=f"Open picture {first} again")).to_have_count(0)
+
+
+def test_suggestions_cover_no_place_of_the_picture_and_move_nothing(site: PageSite, person: Make) -> None:
+    site.open_round("desk")
+    page = person("cards-ann").open()
+    _, *size = site.images["desk"]
+    choices = page.locator(".choice:visible")
+    for width, height in ((1280, 720), (1366, 768), (800, 500)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate(NEXT_FRAME)
+        before = [page.locator(part).bounding_box() for part in PARTS]
+        click(page)
+        expect(choices).to_have_count(3)
+        assert page.evaluate(COVERED, size) == []
+        if width > 900:  # below that the panel lies under the picture, and is scrolled to the suggestions
+            assert [page.locator(part).bounding_box() for part in PARTS] == before
+        for number in range(3):
+            expect(choices.nth(number)).to_be_in_viewport(ratio=0.99)
+        page.keyboard.press("Escape")
+        expect(choices).to_have_count(0)
+
+    # Where suggestions used to lie, a click is one more prompt
+    click(page)
+    with page.expect_response("**/predict") as answered:
+        page.mouse.click(*middle(page, 0, 80), button="right")
+    assert [each["positive"] for each in answered.value.request.post_data_json["clicks"]] == [True, False]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.stages.annotator.web.page_site import PageSite, Person, keep_undecided, rows
+from tests.stages.annotator.web.page_site import NEXT_FRAME, PageSite, Person, keep_undecided, rows
 from tests.stages.annotator.web.places import prefilled, rectangle_HW, stored, stored_masks
 
 Make = Callable[..., Person]
@@ -22,7 +22,6 @@ VIEW = """() => {
   const { a, e, f } = canvas.getContext("2d").getTransform();
   return [left + e, top + f, a];
 }"""
-NEXT_FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 SMALL_TARGETS = """(least) => [...document.querySelectorAll("button, a, input, select, summary, [role=option]")]
   .filter((each) => each.checkVisibility() && !each.matches(".unseen, [hidden]"))
   .map((each) => [each, (each.matches("input") && each.closest("label") || each).getBoundingClientRect()])
