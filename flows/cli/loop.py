@@ -1,7 +1,9 @@
 """The command `gigamask loop`: the whole engine with simulated annotators, beside a control."""
 
 import json
+import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -36,11 +38,15 @@ def loop(
     from flows.loop.config import load_loop_settings
 
     settings = load_loop_settings(file=config, assignments=assignments)
-    from flows.loop.figures import describe_arm
-    from flows.loop.loop import LoopRequest, run_loop
-
-    with tempfile.TemporaryDirectory(prefix="gigamask-loop-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="gigamask-loop-") as temporary, ExitStack() as stack:
         folder = (work or Path(temporary)).absolute()
+        if not os.environ.get("PREFECT_API_URL"):  # Prefect's own for a run outlives a command that is killed
+            from flows.schedules.prefect_server import serving_prefect
+
+            os.environ["PREFECT_API_URL"] = stack.enter_context(serving_prefect(folder / "prefect"))
+        from flows.loop.figures import describe_arm
+        from flows.loop.loop import LoopRequest, run_loop
+
         request = LoopRequest(
             data=data,
             rounds=rounds,

@@ -22,11 +22,17 @@ class LoopSettings:
     """Largest number of objects that an annotator has in mind on an image, and that are measured on one."""
     measured_images: int = 6
     """Largest number of evaluation images that annotators work on with each model, to measure time and clicks."""
+    workspaces: str = ""
+    """Address of the databases of the rounds, in which `{name}` stands for `seed_0_pool` and the like:
+    postgresql://user@host/loop_{name}; empty for SQLite files in the work folder.
+    """
     noc: bool = True
     """Whether to count the clicks to IoU .85, which takes most of the time of measuring."""
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
 
     def __post_init__(self) -> None:
+        if self.workspaces and "{name}" not in self.workspaces:
+            raise ValueError(f"workspaces {self.workspaces!r}: expected an address with {{name}} in it")
         fractions = (self.evaluation_fraction, self.gate_fraction)
         if min(fractions) <= 0 or sum(fractions) >= 1:
             raise ValueError(

@@ -6,11 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from flows.local_server import find_free_port, stop_server, wait_for_server
+from flows.local_server import end_with_parent, find_free_port, stop_server, wait_for_server
 from flows.loop.config import LoopSettings
 from flows.loop.split import PhotoSet
 from stages.simulated.annotator import SimulatedAnnotator
@@ -23,6 +24,19 @@ STOP_S = 60.0
 """Longest time that a server has to end, in seconds."""
 PACE = 1e6
 """Simulated seconds in a real second: nobody waits for them."""
+LOOK_EVERY_S = 0.2
+"""Interval at which the loop looks whether the server still runs, in seconds."""
+PATIENCE_S = 2.0
+"""Longest time for which an annotator goes on asking a server that has ended, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """An annotation server that runs."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
 
 
 def enrol_crew(workspace: Workspace, count: int) -> list[str]:
@@ -36,8 +50,8 @@ def enrol_crew(workspace: Workspace, count: int) -> list[str]:
 
 
 @contextmanager
-def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Path) -> Iterator[str]:
-    """Run `gigamask annotate` during the block, and give its address.
+def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Path) -> Iterator[Served]:
+    """Run `gigamask annotate` during the block; it ends with this process, however that ends.
 
     Raises:
         RuntimeError: The server does not start; the message names its log.
@@ -49,18 +63,32 @@ def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Pat
     log = folder / "server.log"
     url = f"http://127.0.0.1:{port}"
     with log.open("ab") as errors:
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=dict(os.environ))
+        server = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=dict(os.environ),
+            preexec_fn=end_with_parent,
+        )
         try:
             wait_for_server("the annotation server", f"{url}/api/health", server, log)
-            yield url
+            yield Served(url=url, process=server, log=log)
         finally:
             stop_server(server, STOP_S)
 
 
-def let_work(url: str, names: Sequence[str], photos: PhotoSet, settings: LoopSettings, seed: int, folder: Path) -> None:
-    """Let annotators work until no task is left.
+def let_work(
+    served: Served,
+    names: Sequence[str],
+    photos: PhotoSet,
+    settings: LoopSettings,
+    seed: Sequence[int],
+    folder: Path,
+) -> None:
+    """Let annotators work until no task is left; what they do depends on the seed and on each image alone.
 
     Raises:
+        ChildProcessError: The server ended meanwhile; the message says what to do.
         RuntimeError: An annotator failed; the message says how.
     """
     behaviour = Behaviour(
@@ -72,14 +100,19 @@ def let_work(url: str, names: Sequence[str], photos: PhotoSet, settings: LoopSet
     )
     stop, failed = threading.Event(), list[str]()
 
-    def work(number: int, name: str) -> None:
+    def work(name: str) -> None:
         log = Log(folder / f"{name}.jsonl")
-        client = Client(url, name, PASSWORD, log, stop=stop)
-        rng = np.random.default_rng([seed, 2, number])
+        client = Client(served.url, name, PASSWORD, log, stop=stop, patience_s=PATIENCE_S)
+        annotator = SimulatedAnnotator(
+            client,
+            photos.truth.__getitem__,
+            behaviour,
+            rng=np.random.default_rng(seed),
+            stop=stop,
+            task_seed=seed,
+        )
         try:
-            SimulatedAnnotator(client, photos.truth.__getitem__, behaviour, rng=rng, stop=stop).work(
-                max_tasks=len(photos.truth)
-            )
+            annotator.work(max_tasks=len(photos.truth))
         except Exception as error:  # reported by the caller's thread
             failed.append(f"{name}: {error!r}")
             stop.set()
@@ -87,10 +120,29 @@ def let_work(url: str, names: Sequence[str], photos: PhotoSet, settings: LoopSet
             client.close()
             log.close()
 
-    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(names)]
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    _join(threads, served, stop)
     if failed:
         raise RuntimeError("; ".join(failed))
+
+
+def _join(threads: Sequence[threading.Thread], served: Served, stop: threading.Event) -> None:
+    """Wait for the annotators, who would ask a server that has ended for ever.
+
+    Raises:
+        ChildProcessError: The server ended.
+    """
+    code = None
+    while any(thread.is_alive() for thread in threads):
+        for thread in threads:
+            thread.join(LOOK_EVERY_S)
+        code = served.process.poll() if code is None else code
+        if code is not None:
+            stop.set()
+    if code is not None:
+        raise ChildProcessError(
+            f"the annotation server ended with {code} while annotators worked; {served.log} says why, and the same "
+            "command continues"
+        )

@@ -5,6 +5,7 @@ each round: ask -> annotate -> close -> retrain -> gate, and a control of equal 
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -65,8 +66,11 @@ class _Place:
     """Evaluation photographs, for annotators who measure models; nothing of it trains."""
     held_out_every: int
     folder: Path
+    workspaces: str
 
     def workspace(self, name: str) -> str:
+        if self.workspaces:
+            return self.workspaces.replace("{name}", f"seed_{self.seed}_{name}")
         return str(self.folder / f"{name}.sqlite")
 
 
@@ -94,7 +98,15 @@ def _run_seed(request: LoopRequest, images: Sequence[LabelledImage], seed: int) 
     pool = make_photo_set(parts.pool, folder / "pool")
     rounds, every = divide_into_rounds(pool.image_ids, request.rounds, seed)
     measured = make_photo_set(parts.evaluation, folder / "measured")
-    place = _Place(seed=seed, parts=parts, pool=pool, measured=measured, held_out_every=every, folder=folder)
+    place = _Place(
+        seed=seed,
+        parts=parts,
+        pool=pool,
+        measured=measured,
+        held_out_every=every,
+        folder=folder,
+        workspaces=request.settings.workspaces,
+    )
     _write_gate_set(parts.gate, folder / "gate")
     started = start_chain(pool.dataset, folder / "training", request.model)
 
@@ -126,8 +138,8 @@ def _annotate(
         kept = model if model == PROMOTED else load_model(model).model_id
         round_request = RoundRequest(stage="assisted_manual", query=query, name=name, model=kept)
         round_id = assisted_manual(dataset, workspace, round_request).round_id
-    with serving(photos, workspace, [model], place.folder) as url:
-        let_work(url, names, photos, settings, place.seed, place.folder)
+    with serving(photos, workspace, [model], place.folder) as served:
+        let_work(served, names, photos, settings, [place.seed, 2, zlib.crc32(name.encode())], place.folder)
     close_round(dataset, workspace, round_id, discard_unfinished=True)  # of simulated annotators who were stopped
     return round_id
 
@@ -135,9 +147,17 @@ def _annotate(
 def _train_both(request: LoopRequest, place: _Place, number: int) -> dict[str, tuple[str, str]]:
     """Train with the new masks and let the gate decide; train a control as long without them.
 
+    What came of it is recorded, since the flow, run again, would look at what later rounds have closed.
+
     Returns:
         Model id and the gate's decision, by the name of the arm.
     """
+    dataset, done = place.pool.dataset, f"loop:trained-{number}"
+    found: Any = dataset.handovers.find(done)
+    if found is not None:
+        return {arm: (model_id, decision) for arm, (model_id, decision) in found.result.items()}
+
+    # What the round has to train on
     settings = replace(
         request.settings.retrain,
         retrain=replace(request.settings.retrain.retrain, held_out_every=place.held_out_every),
@@ -150,18 +170,21 @@ def _train_both(request: LoopRequest, place: _Place, number: int) -> dict[str, t
         steps=request.steps,
         settings=settings,
     )
-    dataset, folder = place.pool.dataset, Path(retrain.work_folder)
+    folder = Path(retrain.work_folder)
     new = _work_of_round(dataset, retrain, number)
 
     def train(data: DataConfig) -> str:
         return train_on_rounds(dataset, new, folder, data, settings.train, steps=request.steps, log=log)
 
+    # The control, and the flow of retraining
     log(f"control: as long as the training with {len(new.rounds)} new rounds, without their masks")
     control = train(replace(settings.retrain, replay_fraction=1.0))
     retraining(retrain)
     model_id = train(settings.retrain)  # which the flow has done
     judged = [each for each in dataset.promotions.history() if each.model_id == model_id]
-    return {"new masks": (model_id, str(judged[-1].decision)), "control": (control, "")}
+    trained = {"new masks": (model_id, str(judged[-1].decision)), "control": (control, "")}
+    dataset.handovers.record(done, trained)
+    return trained
 
 
 def _work_of_round(dataset: Dataset, retrain: RetrainRequest, number: int) -> NewRounds:

@@ -39,6 +39,8 @@ class SimulatedAnnotator:
         stop: Event that ends the work.
         times: Model of the simulated seconds; None for the usual one.
         round_id: Round whose tasks the annotator does; None for those of every open round.
+        task_seed: Seed, together with the image's id, of all that is random about a task, so that its masks depend
+            neither on the tasks before it nor on the number of attempts; None draws everything from `rng`.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class SimulatedAnnotator:
         stop: threading.Event,
         times: TimeModel | None = None,
         round_id: str | None = None,
+        task_seed: Sequence[int] | None = None,
     ) -> None:
+        self._task_seed = task_seed
         self._client, self._truth, self._behaviour, self._round_id = client, truth, behaviour, round_id
         self._rng, self._stop, self._times = rng, stop, times or TimeModel()
         self._policy = POLICIES[behaviour.policy]
@@ -104,6 +108,9 @@ class SimulatedAnnotator:
 
     def _do_task(self, lease: Mapping[str, Any]) -> None:
         """Do one task from its claim to its end."""
+        if self._task_seed is not None:
+            lease = self._take_back(lease)
+            self._rng = np.random.default_rng([*self._task_seed, int(lease["image_id"])])
         self._simulated_s, self._inputs = 0.0, []
         behaviour, chance = self._behaviour, self._rng.random()
         line = self._begin(lease)
@@ -118,6 +125,15 @@ class SimulatedAnnotator:
             line.hand_back()
         else:
             line.submit()
+
+    def _take_back(self, lease: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Remove the masks that an attempt made which was cut off, and return the lease as it is then."""
+        line = self._begin(lease)
+        for mask in self._client.get(f"/api/tasks/{line.task_id}/state")["masks"]:
+            if mask["origin"] == "made":
+                line.do("remove", 0.0, mask=mask["mask"])
+        line.send()
+        return {**lease, "revision": line.revision}
 
     def _improve(self, line: Line, lease: Mapping[str, Any]) -> None:
         """Answer the masks that are there, and make those that are missing."""

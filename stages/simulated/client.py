@@ -62,6 +62,7 @@ class Client:
         log: Log of what is sent and confirmed.
         stop: End of the run.
         http: Connection to use; None opens one to `url`.
+        patience_s: Longest time after the end of the run for which a request is sent again, in seconds.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Client:
         *,
         stop: threading.Event,
         http: httpx.Client | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.name, self.log = name, log
+        self._patience_s = patience_s
         self._password, self._stop = password, stop
         self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S)
         self._csrf, self._attempt_ms = "", 0.0
@@ -128,9 +131,9 @@ class Client:
                 raise Refused(answer.status_code, answer.json())
             self.log.write("retry", path=path, status=None if answer is None else answer.status_code)
             if self._stop.is_set():
-                give_up_at = min(give_up_at, time.monotonic() + PATIENCE_S)
+                give_up_at = min(give_up_at, time.monotonic() + self._patience_s)
             if time.monotonic() > give_up_at:
-                raise Stopped(f"{method} {path} was not answered for {PATIENCE_S:.0f} s after the end of the run")
+                raise Stopped(f"{method} {path} was not answered for {self._patience_s:.0f} s after the end of the run")
             time.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 

@@ -77,7 +77,8 @@ class RoundSource:
     def __init__(self, dataset: Dataset, snapshot: str, rounds: Sequence[str], side: SplitSide) -> None:
         self._made_of = (dataset, snapshot, tuple(rounds), side)
         self._rows = _image_rows(dataset, snapshot, [i for i in _kept(dataset, snapshot, rounds) if i in side])
-        self._images = read_round_images(dataset, snapshot, rounds, list(self._rows), with_rejected=not side.held_out)
+        found = read_round_images(dataset, snapshot, rounds, list(self._rows), with_rejected=not side.held_out)
+        self._images = [_in_order_of_content(image) for image in found]
         trained = [weight for image in self._images for weight in image.weights if weight]
         self._scale = 1 / float(np.mean(trained)) if trained else 1.0  # so that the mean weight is 1
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
@@ -212,6 +213,19 @@ def _weigh(
         masks=(*(mask for _, mask in masks), *rejected),
         weights=(*weights, *(0.0 for _ in rejected)),
         rejected=(*(False for _ in masks), *(True for _ in rejected)),
+    )
+
+
+def _in_order_of_content(image: RoundImage) -> RoundImage:
+    """Sort the masks of an image by their pixels: ids follow from the round's, which is another one in each run."""
+    order = sorted(
+        range(len(image.masks)), key=lambda number: (image.rejected[number], image.masks[number].counts.tobytes())
+    )
+    return RoundImage(
+        image_id=image.image_id,
+        masks=tuple(image.masks[number] for number in order),
+        weights=tuple(image.weights[number] for number in order),
+        rejected=tuple(image.rejected[number] for number in order),
     )
 
 

@@ -180,10 +180,10 @@ def test_a_promotion_and_a_rollback_reach_a_running_annotation_server_within_a_m
     engine.workspace.users.add("lea", "lead", password="correct horse")
     monkeypatch.setenv("HOME", str(engine.folder))
     photos = PhotoSet(dataset=engine.dataset, truth={})
-    with serving(photos, str(engine.folder / "workspace.sqlite"), [PROMOTED], engine.folder) as url:
+    with serving(photos, str(engine.folder / "workspace.sqlite"), [PROMOTED], engine.folder) as served:
 
         def model_id() -> str:
-            with urllib.request.urlopen(f"{url}/api/health", timeout=30) as answer:
+            with urllib.request.urlopen(f"{served.url}/api/health", timeout=30) as answer:
                 return str(json.load(answer)["models"][0])
 
         before = engine.dataset.promotions.history()[-1].promoted
