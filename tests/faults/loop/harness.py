@@ -3,16 +3,16 @@
     python -m tests.faults.loop.harness [--kills 50] [--rounds 2] [--seed 0] [--folder /tmp]
     python -m tests.faults.loop.harness --sabotage [KIND ...]
 
-Real simulated annotators, Prefect, Ray and PostgreSQL, a network with random weights and small photographs. SIGKILL hits
-the command itself, Prefect's server, the annotation server, the database's first process, or a process of Ray. A command
-that ends with an error is run again, and the database started again, as a supervisor does. Loop after loop runs until
-there were so many kills; each must leave what an undisturbed one leaves: the same masks, models, decisions and figures.
+Simulated annotators, real Prefect, Ray and PostgreSQL, a network with random weights and small photographs. SIGKILL
+hits the command itself, Prefect's server, the annotation server, the database's first process, or a process of Ray. A
+command that ends with an error is run again, and the database started again, as a supervisor does. Loop after loop runs
+until there were so many kills; each must leave what an undisturbed one leaves: masks, models, decisions and figures.
 
-At the end of each, the bytes and the rows of its rounds are checked without its code (checker.py), and `verify` is asked.
-In the last line `lost`, `doubled` and `torn` are rounds, answers, masks, decisions and models that are gone, there twice
-or not as they must be; `false_alarms` are errors that nothing called for, unclear ones, and faults that `verify` named
-where nothing was wrong; `missed` is what it did not name; `left_over` counts processes that outlived their command.
-Exit status 1 where one of them is not 0 or something is not equal.
+At the end of each, the bytes and the rows of its rounds are checked without its code (checker.py), and `verify` is
+asked. In the last line `lost`, `doubled` and `torn` are rounds, answers, masks, decisions and models that are gone,
+there twice or not as they must be; `false_alarms` are errors that nothing called for, unclear ones, and faults that
+`verify` named where nothing was wrong; `missed` is what it did not name; `left_over` counts processes that outlived
+their command. Exit status 1 where one of them is not 0 or something is not equal.
 
 `--sabotage` proves that the harness can fail: it breaks the loop in each way of sabotage.py and looks what is noticed.
 """
@@ -199,13 +199,11 @@ def look(loops: Loops, ended: Ended, undisturbed: Ended, tally: Tally, unequal: 
     unequal["models"] += left.models != wanted.models
     unequal["decisions"] += left.decisions != wanted.decisions
     unequal["figures"] += ended.result != undisturbed.result
-    for name, found, expected in (("masks", left.masks, wanted.masks), ("models", left.models, wanted.models)):
-        if found != expected:
-            print(
-                f"{name}: only here {found - expected}, only undisturbed {expected - found}",
-                file=sys.stderr,
-                flush=True,
-            )
+    unlike = {"here": (left.masks - wanted.masks, left.models - wanted.models)}
+    unlike["undisturbed"] = (wanted.masks - left.masks, wanted.models - left.models)
+    for where, some in unlike.items():
+        if any(some):
+            print(f"only {where}: {some}", file=sys.stderr, flush=True)
 
 
 def prove(loops: Loops, kinds: Sequence[str], seed: int) -> bool:

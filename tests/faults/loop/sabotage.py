@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import update
 
 from flows import assisted_manual
-from stages.training import gate, retrain
+from stages.rounds import close
+from stages.training import gate, retrain, train_job
+from storage.dataset import Dataset
 from storage.protocol.promotions import Decided
 from storage.workspace.schema import ROUNDS
 
@@ -19,24 +21,24 @@ Patch = Callable[[Any, str, Any], None]
 
 def close_twice(patch: Patch) -> None:
     """Closing forgets that a round has its plan and was closed, and closes it again."""
-    real = assisted_manual.close_stage_round
+    real = close.close_round
 
-    def close(dataset: Any, workspace: Any, round_id: str, **more: Any) -> Any:
+    def close_again(dataset: Any, workspace: Any, round_id: str, **more: Any) -> Any:
         real(dataset, workspace, round_id, **more)
         with workspace._database.write() as connection:
             found = update(ROUNDS).where(ROUNDS.c.round_id == round_id)
             connection.execute(found.values(plan_id="", state="open", closed_at=None))
         return real(dataset, workspace, round_id, **more)
 
-    patch(assisted_manual, "close_stage_round", close)
+    patch(assisted_manual, "close_stage_round", close_again)
 
 
 def train_another_model(patch: Patch) -> None:
     """A training with new masks starts from the newest model but the promoted one, if there is one."""
-    real = retrain.train_job
+    real = train_job.train_job
 
     def train(job: Any, *some: Any) -> Any:
-        others = [each for each in retrain.Dataset.open(job.dataset).models.ids() if each != job.parent]
+        others = [each for each in Dataset.open(job.dataset).models.ids() if each != job.parent]
         if others and job.data.replay_fraction < 1:
             job = replace(job, parent=others[-1])
         return real(job, *some)
