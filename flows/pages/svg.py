@@ -6,6 +6,7 @@ Colours are CSS variables of the page, so that they follow light and dark mode.
 import io
 import re
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,11 @@ def to_svg(figure: Figure, description: str) -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     opening = f'<svg role="img" aria-label="{escape(description)}" '
     return re.sub(r'<svg (.*?)width="[^"]*"(.*?)height="[^"]*"', rf"{opening}\1\2", text, count=1, flags=re.DOTALL)
+
+
+def make_svg_file(svg: str) -> str:
+    """Make a file of a bare <svg>: with the colours of the page, which follow light and dark mode."""
+    sheet = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    style = sheet[: sheet.index("* {")] + ":root { background: var(--page); font-family: system-ui, sans-serif; }"
+    end = svg.index(">") + 1
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg[:end]}<style>{style}</style>{svg[end:]}'

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.lineage import as_text
+from flows.lineage.graph import build_graph
 from stages.training.lineage import Lineage, find_lineage
 from stages.training.retrain import find_new_rounds, train_on_rounds
 from storage.dataset import Dataset
@@ -111,3 +112,20 @@ def test_a_withdrawn_mask_still_has_a_lineage_that_says_why_it_is_gone(tmp_path:
     found = find_lineage(dataset, str(automatic["mask_id"]))
     assert {link.id for link in found.made_from} >= {image_key(automatic["image_id"]), automatic["plan"]}
     assert found.made_into[0].detail == "a person asked for it"
+
+
+def test_the_graph_follows_models_and_snapshots_and_puts_what_was_used_to_the_left(
+    trained: tuple[Dataset, str, str, str, str],
+) -> None:
+    dataset, parent, model_id, snapshot, round_id = trained
+    graph = build_graph(dataset, snapshot, steps=2)
+    columns = {key: node.column for key, node in graph.nodes.items()}
+    assert columns["snapshot", snapshot] == 0
+    assert columns["round", round_id] < 0
+    assert columns["model", model_id] == 1
+    assert columns["decision", "2"] == 2, "by way of the model"
+    assert all(columns[used] < columns[made] for used, made in graph.edges)
+    far = build_graph(dataset, model_id, steps=2)
+    assert far.nodes["round", round_id].column == -2, "in the snapshot, although the model names it, too"
+    assert far.nodes["model", parent].column == -1
+    assert build_graph(dataset, model_id, steps=1).nodes["round", round_id].column == -1

@@ -1,0 +1,1 @@
+"""The drawn lineage of a mask, a model or a snapshot."""
