@@ -23,6 +23,10 @@ def loop(
         Path | None, typer.Option(help="Folder to keep everything in.", show_default="a temporary one")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="SVG file to write the learning curves into.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write the report into.", show_default="loop.html in the folder of --work"),
+    ] = None,
     config: ConfigFile = None,
     assignments: TrainAssignments = None,
     as_json: AsJson = False,
@@ -46,6 +50,9 @@ def loop(
             os.environ["PREFECT_API_URL"] = stack.enter_context(serving_prefect(folder / "prefect"))
         from flows.loop.figures import describe_arm
         from flows.loop.loop import LoopRequest, run_loop
+        from flows.loop.report import render_loop
+        from flows.loop.table import live_table
+        from flows.pages.markup import write_page
 
         request = LoopRequest(
             data=data,
@@ -56,11 +63,16 @@ def loop(
             work_folder=folder,
             settings=settings,
         )
-        result = run_loop(request)
+        title = f"{data.name}: {rounds} rounds, {seeds} seeds"
+        with live_table(title) as show:
+            result = run_loop(request, show)
+        page = report or (folder / "loop.html" if work else None)
+        if page is not None:
+            log(f"report: {write_page(render_loop(result, title), page)}")
     if plot is not None:
         from flows.loop.plot import write_plot
 
-        write_plot(plot, result, f"{data.name}: {rounds} rounds, {seeds} seeds")
+        write_plot(plot, result, title)
     if as_json:
         print(json.dumps(result))
         return

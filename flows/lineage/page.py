@@ -1,4 +1,4 @@
-"""The graph of a lineage as an SVG file or an HTML page: on the left what was used, on the right what was made of it."""
+"""The graph of a lineage as an SVG file or an HTML page: what was used on the left, what it became on the right."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -19,8 +19,9 @@ from engine.model.weights import load_model
 from flows.assisted_manual import assisted_manual, close_round
 from flows.loop.config import LoopSettings
 from flows.loop.crew import enrol_crew, let_work, serving
-from flows.loop.figures import Arm, WorkedMask, describe_arm, summarise
+from flows.loop.figures import Arm, WorkedMask, summarise
 from flows.loop.split import Parts, PhotoSet, divide_into_rounds, make_photo_set, split_photos
+from flows.loop.table import Show
 from flows.progress import log
 from flows.retraining import RetrainRequest, look, retraining
 from stages.promoted import FIRST_PROMOTED, PROMOTED
@@ -74,8 +75,8 @@ class _Place:
         return str(self.folder / f"{name}.sqlite")
 
 
-def run_loop(request: LoopRequest) -> dict[str, Any]:
-    """Run the engine for each seed, and return what `gigamask loop --json` prints.
+def run_loop(request: LoopRequest, show: Show) -> dict[str, Any]:
+    """Run the engine for each seed, show each model that was measured, and return what `gigamask loop --json` prints.
 
     Raises:
         ValueError: The folder has too few photographs for the rounds.
@@ -84,9 +85,10 @@ def run_loop(request: LoopRequest) -> dict[str, Any]:
     arms: list[Arm] = []
     for seed in range(request.seeds):
         for arm in _run_seed(request, images, seed):
-            log(describe_arm(arm.to_json()))
             arms.append(arm)
-            _write_result(request.work_folder / RESULT_NAME, summarise(arms))
+            result = summarise(arms)
+            _write_result(request.work_folder / RESULT_NAME, result)
+            show(arm.to_json(), result)
     return summarise(arms)
 
 

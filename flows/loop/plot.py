@@ -19,7 +19,13 @@ TITLES = {
 """Metrics that are drawn, each with its title."""
 LABELS = {"new masks": "with the new masks", "control": "control: as long, without them"}
 COLOURS = {"new masks": "#1f5fa8", "control": "#c2571a"}
-STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "gigamask", "font.size": 9, "axes.edgecolor": "#8a8f98"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gigamask",
+    "font.size": 9,
+    "axes.edgecolor": "#8a8f98",
+    "grid.color": "#d6d9de",
+}
 
 
 def write_plot(path: Path, result: Mapping[str, Any], title: str) -> None:
@@ -27,13 +33,15 @@ def write_plot(path: Path, result: Mapping[str, Any], title: str) -> None:
 
     The ground is white, so that the plot can be read on light and dark pages.
     """
-    names = [name for name in TITLES if any(arm[name] is not None for arm in result["rounds"])]
+    names = measured_names(result)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.6 * max(2, len(names)), 4.6), layout="constrained", facecolor="white")
         axes_2N = figure.subplots(2, len(names), sharex=True, squeeze=False, height_ratios=(3, 2))
         for name, (above, below) in zip(names, axes_2N.T, strict=True):
-            _draw_arms(above, result, name)
-            _draw_gains(below, result["gains"], name)
+            draw_arms(above, result, name, COLOURS)
+            draw_gains(below, result["gains"], name, COLOURS["new masks"])
+            for axes in (above, below):
+                axes.set_facecolor("white")
             above.set_title(TITLES[name], fontsize=9)
             below.set_xlabel("round")
         axes_2N[1, 0].set_ylabel("gain over control")
@@ -43,9 +51,14 @@ def write_plot(path: Path, result: Mapping[str, Any], title: str) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _draw_arms(axes: Axes, result: Mapping[str, Any], name: str) -> None:
+def measured_names(result: Mapping[str, Any]) -> list[str]:
+    """List the metrics to draw that were measured."""
+    return [name for name in TITLES if any(arm[name] is not None for arm in result["rounds"])]
+
+
+def draw_arms(axes: Axes, result: Mapping[str, Any], name: str, colours: Mapping[str, str]) -> None:
     """Draw a thin line for each seed and a thick one for their mean, for both arms; round 0 is the first model."""
-    for arm, colour in COLOURS.items():
+    for arm, colour in colours.items():
         curves = [_curve(result, arm, seed, name) for seed in sorted({each["seed"] for each in result["rounds"]})]
         for curve in curves:
             axes.plot([number for number, _ in curve], [value for _, value in curve], color=colour, lw=0.7, alpha=0.45)
@@ -61,20 +74,19 @@ def _curve(result: Mapping[str, Any], arm: str, seed: int, name: str) -> list[tu
     return sorted((each["round"], each[name]) for each in found if each[name] is not None)
 
 
-def _draw_gains(axes: Axes, gains: Sequence[Mapping[str, Any]], name: str) -> None:
+def draw_gains(axes: Axes, gains: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
     """Draw the gain of each round with its interval, beside a line at zero."""
-    axes.axhline(0, color="#5a5f68", lw=1)
+    axes.axhline(0, color=matplotlib.rcParams["axes.labelcolor"], lw=1)
     for gain in gains:
         if gain[name] is not None:
-            axes.plot(gain["round"], gain[name], color=COLOURS["new masks"], marker="o", ms=4)
+            axes.plot(gain["round"], gain[name], color=colour, marker="o", ms=4)
             if gain[f"{name}_interval"] is not None:
-                axes.vlines(gain["round"], *gain[f"{name}_interval"], color=COLOURS["new masks"], lw=1.4)
+                axes.vlines(gain["round"], *gain[f"{name}_interval"], color=colour, lw=1.4)
     _tidy(axes)
 
 
 def _tidy(axes: Axes) -> None:
-    axes.set_facecolor("white")
-    axes.grid(axis="y", color="#d6d9de", linewidth=0.6)
+    axes.grid(axis="y", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
