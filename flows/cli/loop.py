@@ -63,7 +63,7 @@ def loop(
             work_folder=folder,
             settings=settings,
         )
-        title = f"{data.name}: {rounds} rounds, {seeds} seeds"
+        title = f"{data.resolve().name}: rounds {rounds}, seeds {seeds}"
         with live_table(title) as show:
             result = run_loop(request, show)
         page = report or (folder / "loop.html" if work else None)

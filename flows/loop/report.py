@@ -6,8 +6,8 @@ from typing import Any
 
 import matplotlib
 
-from flows.loop.plot import LABELS, TITLES, draw_arms, draw_gains, measured_names
-from flows.loop.table import COLUMNS, describe_training, format_figure
+from flows.loop.plot import TITLES, draw_arms, draw_gains, measured_names
+from flows.loop.table import COLUMNS, describe_training, format_figure, list_measured
 from flows.pages.markup import card, document, note, table, text, tile
 from flows.pages.svg import ACCENT, REFERENCE, STYLE, new_figure, to_svg
 from flows.words import moment
@@ -56,14 +56,14 @@ def _verdict(result: Mapping[str, Any]) -> str:
     else:
         said = "no more than chance explains"
     return (
-        f"After round {gain['round']} the new masks changed the mean IoU of one click, on photographs never trained on, "
-        f"by {format_figure(gain, 'miou_1')} against the control: {said}. Seconds are simulated by a model of time."
+        f"After round {gain['round']} the new masks changed the mean IoU of one click, on photographs never trained "
+        f"on, by {format_figure(gain, 'miou_1')} against the control: {said}. Seconds are simulated by a model of time."
     )
 
 
 def _curves(result: Mapping[str, Any]) -> str:
     cards = []
-    for name in measured_names(result):
+    for name in measured_names(result) if result["gains"] else []:
         with matplotlib.rc_context(STYLE):
             figure, axes = new_figure()
             draw_arms(axes, result, name, COLOURS)
@@ -72,34 +72,37 @@ def _curves(result: Mapping[str, Any]) -> str:
             curves = to_svg(figure, f"{TITLES[name]} by round")
             figure, axes = new_figure()
             draw_gains(axes, result["gains"], name, ACCENT)
+            axes.set_xlim(-0.1, max(gain["round"] for gain in result["gains"]) + 0.1)
             axes.set_xlabel("round")
             gains = to_svg(figure, f"Gain over the control: {TITLES[name]}")
         about = "Thin lines: seeds. Thick lines: their means. Below: the gain over the control, 95 % intervals."
         cards.append(f'<div class="card"><h3>{text(TITLES[name])}</h3>{curves}{gains}<p>{about}</p></div>')
-    labels = note(f"{LABELS['new masks']} and {LABELS['control']}; round 0 is the model that the loop began with.")
+    labels = note("The control was trained as long, without the new masks. Round 0 is the model of the beginning.")
     return f'<h2>By round</h2>{labels}<div class="plots">{"".join(cards)}</div>' if cards else ""
 
 
 def _models(result: Mapping[str, Any]) -> str:
     arms = sorted([*result["start"], *result["rounds"]], key=lambda arm: (arm["seed"], arm["round"]))
+    names = list_measured(arms)
     rows = [
         (
             str(arm["seed"]),
             str(arm["round"]),
             describe_training(arm["arm"]),
             text(arm["decision"] or ""),
-            *(format_figure(arm, name) for name in COLUMNS),
+            *(format_figure(arm, name) for name in names),
             f"<code>{text(arm['model_id'])}</code>",
         )
         for arm in arms
     ]
-    titles = ("#Seed", "#Round", "Trained", "Gate", *(f"#{name}" for name in COLUMNS.values()), "Model")
+    titles = ("#Seed", "#Round", "Trained", "Gate", *(f"#{COLUMNS[name]}" for name in names), "Model")
     return table(titles, rows, kind="figures")
 
 
 def _gains(gains: Sequence[Mapping[str, Any]]) -> str:
     if not gains:
         return "None yet."
-    rows = [(str(gain["round"]), *(format_figure(gain, name) for name in COLUMNS)) for gain in gains]
+    names = list_measured(gains)
+    rows = [(str(gain["round"]), *(format_figure(gain, name) for name in names)) for gain in gains]
     about = "Over the same photographs and masks; 95 % intervals by bootstrap over photographs."
-    return table(("#Round", *(f"#{name}" for name in COLUMNS.values())), rows, kind="figures") + note(about)
+    return table(("#Round", *(f"#{COLUMNS[name]}" for name in names)), rows, kind="figures") + note(about)

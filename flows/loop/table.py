@@ -1,7 +1,7 @@
 """The table of a loop while it runs: live on a terminal, a line for each model elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,9 @@ from flows.loop.figures import describe_arm
 from flows.progress import log
 
 COLUMNS = {
-    "simulated_seconds_per_mask": "simulated s a mask",
-    "clicks_per_mask": "clicks a mask",
-    "noc85": "clicks to IoU .85",
+    "simulated_seconds_per_mask": "Simulated s a mask",
+    "clicks_per_mask": "Clicks a mask",
+    "noc85": "Clicks to IoU .85",
     "miou_1": "mIoU, 1 click",
     "miou_3": "mIoU, 3 clicks",
 }
@@ -38,20 +38,26 @@ def live_table(title: str) -> Iterator[Show]:
 def make_table(result: Mapping[str, Any], title: str) -> Table:
     """Make a table of all models that were measured so far, by seed and round."""
     table = Table(title=title, title_justify="left")
-    for name in ("seed", "round", "model trained", "gate"):
+    for name in ("Seed", "Round", "Trained", "Gate"):
         table.add_column(name)
-    for name in COLUMNS.values():
-        table.add_column(name, justify="right")
     arms = sorted([*result["start"], *result["rounds"]], key=lambda arm: (arm["seed"], arm["round"]))
+    names = list_measured(arms)
+    for name in names:
+        table.add_column(COLUMNS[name], justify="right")
     for arm in arms:
-        cells = [format_figure(arm, name) for name in COLUMNS]
+        cells = [format_figure(arm, name) for name in names]
         table.add_row(str(arm["seed"]), str(arm["round"]), describe_training(arm["arm"]), arm["decision"] or "", *cells)
     return table
 
 
+def list_measured(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the metrics of which there is a figure."""
+    return [name for name in COLUMNS if any(each[name] is not None for each in measured)]
+
+
 def describe_training(arm: str) -> str:
     """Say what the model of an arm was trained on."""
-    return {"start": "none: first model", "new masks": "with new masks", "control": "control"}[arm]
+    return {"start": "first model", "new masks": "with new masks", "control": "control"}[arm]
 
 
 def format_figure(content: Mapping[str, Any], name: str) -> str:
