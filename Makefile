@@ -13,7 +13,7 @@ JOBS ?= 2
 PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds annotators engine clean
+.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators engine clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -85,6 +85,9 @@ faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` 
 
 faults-rounds: $(VENV)/.ready-dev  ## 700 faults upon annotation rounds in SQLite and 300 in PostgreSQL (Debian: postgresql), as JSON lines
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.rounds.harness --faults 700 --postgresql-faults 300 $(ARGS)
+
+faults-loop: $(VENV)/.ready-dev  ## loops of which a part is killed at random times, beside an undisturbed one: ARGS="--kills 50"; needs Debian's postgresql
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.loop.harness $(ARGS)
 
 annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --reviewers 5 --minutes 10 --database sqlite --kills 2"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)

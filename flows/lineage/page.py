@@ -47,8 +47,8 @@ def draw(graph: Graph) -> str:
     places, hidden = _places(columns)
     first, last = min(columns), max(columns)
     width = (last - first) * COLUMN_WIDTH + BOX_WIDTH + 0.2
-    height = max(len(keys) for keys in columns.values())
-    height = min(height, MAX_ROWS + 1) * ROW_HEIGHT + 0.2
+    rows = min(max(len(keys) for keys in columns.values()), MAX_ROWS + 1)
+    height = rows * ROW_HEIGHT + 0.2
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((0, 0, 1, 1))

@@ -121,6 +121,8 @@ class SimulatedAnnotator:
             line.skip("simulated: the image has no ground truth")
             return
         self._improve(line, lease)
+        if self._task_seed is not None and self._stop.is_set():
+            return  # the task stays held, and the next attempt begins anew
         if chance > 1 - behaviour.hand_back_fraction:
             line.hand_back()
         else:

@@ -78,7 +78,7 @@ class RoundSource:
         self._made_of = (dataset, snapshot, tuple(rounds), side)
         self._rows = _image_rows(dataset, snapshot, [i for i in _kept(dataset, snapshot, rounds) if i in side])
         found = read_round_images(dataset, snapshot, rounds, list(self._rows), with_rejected=not side.held_out)
-        self._images = [_in_order_of_content(image) for image in found]
+        self._images = [sort_by_content(image) for image in found]
         trained = [weight for image in self._images for weight in image.weights if weight]
         self._scale = 1 / float(np.mean(trained)) if trained else 1.0  # so that the mean weight is 1
         self._decoded = lru_cache(maxsize=DECODED_PHOTOS)(self._decode)
@@ -216,7 +216,7 @@ def _weigh(
     )
 
 
-def _in_order_of_content(image: RoundImage) -> RoundImage:
+def sort_by_content(image: RoundImage) -> RoundImage:
     """Sort the masks of an image by their pixels: ids follow from the round's, which is another one in each run."""
     order = sorted(
         range(len(image.masks)), key=lambda number: (image.rejected[number], image.masks[number].counts.tobytes())

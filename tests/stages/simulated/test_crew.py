@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 
@@ -14,7 +16,9 @@ from stages.annotator.access import Mode
 from stages.annotator.app import make_app
 from stages.annotator.serve import ServeConfig, listen, open_server
 from stages.ingest.ingest import ingest_photos
+from stages.simulated.annotator import SimulatedAnnotator
 from stages.simulated.behaviour import Behaviour
+from stages.simulated.client import Client, Log
 from stages.simulated.crew import CrewConfig, simulate_round
 from stages.simulated.truth import Views
 from storage import rle
@@ -128,6 +132,52 @@ def test_two_crews_at_once_have_accounts_of_their_own_and_both_end_well(
     assert crews[0] <= {"simulated-1", "simulated-2"}
     assert crews[1] <= {"simulated-3", "simulated-4"}
     assert [user.name for user in workspace.users.read_all() if not user.disabled] == ["lead"]
+
+
+def test_an_attempt_that_was_cut_off_leaves_no_trace_in_the_masks_of_the_next(
+    filled: Dataset, workspace: Workspace, tiny_model: Path, tmp_path: Path
+) -> None:
+    cut_off, undisturbed = (open_round(filled, workspace, images=1) for _ in range(2))
+    (task,) = workspace.rounds.tasks(cut_off.round_id)
+    left_HW = np.zeros((task.height, task.width), np.bool_)
+    left_HW[4:40, 4:40] = True
+    truth = [rle.encode(left_HW), rle.encode(left_HW[:, ::-1])]
+    workspace.users.add("ann", "annotator", password=PASSWORD)
+
+    def work(url: str, round_id: str, *, stops_after: int | None) -> None:
+        stop, log = threading.Event(), Log(tmp_path / "log.jsonl")
+
+        class Sending(Client):
+            def post(self, path: str, body: Mapping[str, Any], **parameters: str | int) -> Any:
+                answer = super().post(path, body, **parameters)
+                sent.append(path)
+                if sent.count("/api/operations") == stops_after:
+                    stop.set()
+                return answer
+
+        sent: list[str] = []
+        client = Sending(url, "ann", PASSWORD, log, stop=stop)
+        rng = np.random.default_rng()
+        SimulatedAnnotator(
+            client, lambda image_id: truth, QUICK.behaviour, rng=rng, stop=stop, round_id=round_id, task_seed=[7]
+        ).work(max_tasks=1)
+        client.close()
+        log.close()
+
+    with serving(filled, workspace, tiny_model) as url:
+        work(url, cut_off.round_id, stops_after=1)
+        assert workspace.submissions.read(round_id=cut_off.round_id) == []
+        (lease,) = workspace.leases.held("ann")
+        assert workspace.operations.read(lease.task.task_id, "ann"), "it began"
+        for opened in (cut_off, undisturbed):
+            work(url, opened.round_id, stops_after=None)
+    masks = []
+    for opened in (cut_off, undisturbed):
+        (submission,) = workspace.submissions.read(round_id=opened.round_id)
+        state = workspace.operations.state(submission.task_id, "ann")
+        masks.append([each.rle.counts.tobytes() for each in state.masks])
+    assert masks[0] == masks[1]
+    assert len(masks[0]) == 2
 
 
 def test_wrong_use_is_said_before_anybody_works(filled: Dataset, workspace: Workspace, tiny_model: Path) -> None:

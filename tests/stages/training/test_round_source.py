@@ -10,11 +10,13 @@ from engine.training.sources import WindowConfig
 from stages.rounds.close import close_round
 from stages.training.round_source import (
     UNCORRECTED_WEIGHT,
+    RoundImage,
     RoundSource,
     count_round_images,
     held_out_images,
     read_round_images,
     rounds_in,
+    sort_by_content,
 )
 from stages.training.snapshot_source import SplitSide
 from storage import rle
@@ -136,3 +138,11 @@ def test_windows_carry_the_weights_and_leave_held_out_images_alone(dataset: Data
     again = RoundSource(dataset, snapshot, [opened], TRAINING).cut(np.random.default_rng(0), 0, window, 4)
     assert np.array_equal(cut.image_HW3, again.image_HW3)
     assert all(image.image_id in HELD_OUT for image in RoundSource(dataset, snapshot, [opened], HELD_OUT)._images)
+
+
+def test_masks_are_trained_on_in_an_order_that_their_pixels_alone_decide() -> None:
+    masks = tuple(rle.encode(np.eye(4, dtype=np.bool_)[:, shift:]) for shift in (0, 1, 2))
+    image = RoundImage(image_id=1, masks=masks, weights=(0.5, 1.0, 0.0), rejected=(False, False, True))
+    turned = RoundImage(image_id=1, masks=masks[::-1], weights=(0.0, 1.0, 0.5), rejected=(True, False, False))
+    assert sort_by_content(image) == sort_by_content(turned)
+    assert sort_by_content(image).rejected == (False, False, True), "rejected ones stay last"
