@@ -13,7 +13,7 @@ JOBS ?= 2
 PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators engine clean
+.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators engine release-readers clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -79,6 +79,11 @@ bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs tor
 
 faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon some on S3, as JSON lines; S3 needs Debian's radosgw
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 5000 --s3-faults 500 $(ARGS)
+
+release-readers: $(VENV)/.ready-dev  ## a release read by mlcroissant and Hugging Face datasets, in an environment of their own
+	test -x .venv-readers/bin/python || $(PYTHON) -m venv .venv-readers
+	.venv-readers/bin/pip install --quiet mlcroissant==1.1.1 datasets==5.2.0
+	GIGAMASK_READERS_PYTHON=$(CURDIR)/.venv-readers/bin/python OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/release/test_outside_programs.py $(ARGS)
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)

@@ -31,6 +31,12 @@ def release(
     images_per_tar: Annotated[
         int | None, typer.Option(help="Most images in one tar.", min=1, show_default="11186, as in SA-1B")
     ] = None,
+    title: Annotated[str, typer.Option(help="Name of the release in its documents.")] = "Images and masks",
+    creator: Annotated[str, typer.Option(help="Who makes it, for its documents.", show_default="nobody")] = "",
+    url: Annotated[str, typer.Option(help="Address where it will be found.", show_default="none")] = "",
+    contact: Annotated[
+        str, typer.Option(help="Address for questions, and for images to be taken down.", show_default="none")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Write the images and masks of a snapshot in the form of SA-1B, or check such files.
@@ -56,6 +62,10 @@ def release(
         with_coco=coco,
         holdout_every=holdout_every,
         images_per_tar=images_per_tar or defaults.images_per_tar,
+        title=title,
+        creator=creator,
+        url=url,
+        contact=contact,
     )
     check_dataset(dataset)
     from flows.cli.output import print_result
@@ -63,13 +73,16 @@ def release(
 
     result = release_flow(dataset, snapshot, out, config)
     print_result(result, as_json)
+    lacking = [name for name, value in (("--creator", creator), ("--url", url), ("--contact", contact)) if not value]
+    if lacking:
+        log(f"the documents lack what others will look for; {', '.join(lacking)} in a new folder would give it")
     log("faces and licence plates in these images were not blurred; README.md and release.json say so")
 
 
 def _verify(out: Path, as_json: bool) -> None:
     log(f"release: checking {out} ...")
     from flows.cli.output import print_result
-    from stages.release.verify import verify_release
+    from stages.release.verification.verify import verify_release
 
     checked = verify_release(out)
     print_result(checked, as_json)

@@ -26,9 +26,23 @@ class ReleaseConfig:
     with_coco: bool = False
     """Whether a COCO file of all masks is written, too."""
 
+    title: str = "Images and masks"
+    """Name of the release in its documents."""
+    creator: str = ""
+    """Who makes the release, for its documents; empty for nobody named."""
+    url: str = ""
+    """Address at which the release will be found; empty where it has none yet."""
+    contact: str = ""
+    """Address for questions and for the wish that an image be taken down; empty for none."""
+
     def __post_init__(self) -> None:
         if self.images_per_tar < 1:
             raise ValueError(f"images_per_tar is {self.images_per_tar}, expected at least 1")
+        for name in ("title", "creator", "url", "contact"):
+            if not getattr(self, name).isprintable():
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one line of printable text")
+        if not self.title.strip():
+            raise ValueError("the title is empty, expected a name of the release")
         if self.holdout_every < 2:
             raise ValueError(f"holdout_every is {self.holdout_every}, expected at least 2")
         if not self.not_deidentified:

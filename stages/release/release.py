@@ -17,9 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.release import documents, lists
+from stages.release import lists
 from stages.release.choose import FORMAT, Choice
 from stages.release.config import ReleaseConfig
+from stages.release.documents.all import make_documents
+from stages.release.facts import Facts, read_facts
 from stages.release.folder import MANIFEST, File, ReleaseFolder
 from stages.release.pictures import encoder
 from stages.release.tars import TarWriter
@@ -61,7 +63,7 @@ def write_release(
             folder.clear()
         else:
             parts = _write_tars(TarWriter(folder, _images(dataset, choice), choice, config), choice, on_progress)
-            folder.finish(_write_documents(folder, choice, config, parts))
+            folder.finish(_write_documents(folder, choice, config, read_facts(dataset, choice.snapshot), parts))
     manifest: dict[str, Any] = json.loads((out / MANIFEST).read_bytes())
     return manifest
 
@@ -88,13 +90,14 @@ def _write_tars(
 
 
 def _write_documents(
-    folder: ReleaseFolder, choice: Choice, config: ReleaseConfig, parts: list[dict[str, Any]]
+    folder: ReleaseFolder, choice: Choice, config: ReleaseConfig, facts: Facts, parts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Write the lists and the documents; return the manifest, which is still to be written."""
-    manifest = {**_about(folder, choice, config), "counts": _sum_counts(parts)}
+    about = _about(folder, choice, config)
+    manifest = {**about, "counts": _sum_counts(parts), "facts": facts.to_json()}
     files = [File(**file) for part in parts for file in part["files"]]
     files += lists.write_lists(folder, manifest["counts"]["licenses"], with_coco=config.with_coco)
-    for path, text in documents.make_documents(manifest).items():
+    for path, text in make_documents(manifest, files).items():
         files.append(folder.write_text(path, text))
     files.append(lists.write_checksums(folder, files))
     return {**manifest, "files": [file.to_json() for file in sorted(files, key=lambda file: file.path)]}

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from stages.release.choose import choose
 from stages.release.config import ReleaseConfig
 from stages.release.release import write_release
-from stages.release.verify import verify_release
+from stages.release.verification.verify import verify_release
 from tests.stages.release.conftest import Released
 from tests.stages.release.outside_reader import read_folder
 

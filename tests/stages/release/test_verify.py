@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.release.verify import verify_release
+from stages.release.verification.verify import verify_release
 from tests.paths import ROOT
 from tests.stages.release import photos
 from tests.stages.release.conftest import Released

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from stages.release import jpeg, rows
-from stages.release.faults import Fault, Faults
-from stages.release.file_checks import check_files, check_lists
 from stages.release.folder import MANIFEST, UNFINISHED
+from stages.release.verification.faults import Fault, Faults
+from stages.release.verification.file_checks import check_files, check_lists
 from storage.errors import Corrupt
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, read_shard

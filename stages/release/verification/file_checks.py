@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from stages.release.coco import COCO
-from stages.release.faults import Faults
 from stages.release.folder import MANIFEST, UNFINISHED
 from stages.release.lists import ATTRIBUTIONS, CHECKSUMS, HOLDOUT, image_rows, write_coco_of
+from stages.release.verification.faults import Faults
 
 
 def check_files(out: Path, manifest: Mapping[str, Any], faults: Faults) -> int:

@@ -1,0 +1,79 @@
+"""Sentences that several documents of a release have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NOT_DEIDENTIFIED = (
+    "Faces and licence plates were not blurred: gigamask cannot do that yet, and this release was made without. People "
+    "and vehicles may be recognisable in the images, unless they were made unrecognisable before gigamask took them in."
+)
+"""What every release says until images can be de-identified."""
+STAGES = {
+    "assisted_manual": "by annotators who clicked, with a model that answers clicks",
+    "semi_automatic": "by annotators who corrected and completed masks that a model had prefilled",
+    "fully_automatic": "by a model from a grid of points, without a person",
+}
+"""How the masks of each stage are made."""
+
+
+def stages(manifest: Mapping[str, Any]) -> str:
+    """Say how many masks each stage made, and how."""
+    counts = manifest["counts"]["stages"]
+    return "; ".join(f"{count:,} {STAGES.get(stage, 'in an unknown way')} ({stage})" for stage, count in counts.items())
+
+
+def people(manifest: Mapping[str, Any]) -> str:
+    """Say who annotated, without a name."""
+    facts = manifest["facts"]
+    if not facts["annotators"]:
+        return "No annotator worked on the masks of the snapshot."
+    text = f"{facts['annotators']:,} annotators in {facts['rounds']:,} rounds, whose names do not leave."
+    if facts["simulated_masks"]:
+        text += (
+            f" {facts['simulated_masks']:,} masks of the snapshot are the work of simulated annotators, programs that "
+            "click by known masks."
+        )
+    if facts["people_masks"]:
+        seconds = f", at a mean of {facts['mean_active_s']} s of work a mask" if facts["mean_active_s"] else ""
+        text += f" {facts['people_masks']:,} masks of the snapshot are the work of people{seconds}."
+    return text
+
+
+def agreement(manifest: Mapping[str, Any]) -> str:
+    """Say how much annotators agreed."""
+    facts = manifest["facts"]
+    if not facts["agreed_images"]:
+        return "No image was annotated by several people, so that their agreement is unknown."
+    return (
+        f"On {facts['agreed_images']:,} images that several annotators answered, a mean fraction of "
+        f"{facts['agreement']} of the masks has a partner of IoU 0.5 in the other answers. That is agreement, not "
+        "accuracy."
+    )
+
+
+def models(manifest: Mapping[str, Any]) -> str:
+    """Name the model versions that made masks."""
+    counts = manifest["counts"]["models"]
+    named = [f"{name} ({count:,} masks)" for name, count in counts.items() if name]
+    return ", ".join(named) or "none"
+
+
+def countries(manifest: Mapping[str, Any]) -> str:
+    """Say from which countries the images are; the unknown ones are counted."""
+    counts = manifest["counts"]["countries"]
+    known = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name)
+    unknown = counts.get("", 0)
+    return (f"{known}; " if known else "") + f"unknown {unknown:,}"
+
+
+def left_out(manifest: Mapping[str, Any]) -> list[str]:
+    """Say in one line each what of the snapshot does not leave, and why; zeros included."""
+    return [
+        f"{what}, {reason}: {n:,}" for what in ("images", "masks") for reason, n in manifest["left_out"][what].items()
+    ]
+
+
+def contact(manifest: Mapping[str, Any]) -> str:
+    """Say where to ask for an image to be taken down."""
+    address = manifest["settings"]["contact"]
+    return f"Write to {address}." if address else "The maker of the release gave no address."

@@ -1,0 +1,1 @@
+"""Check of a release by its files alone."""
