@@ -1,4 +1,4 @@
-"""The Prefect flows of an assisted-manual round: images are chosen and asked about; answers become masks.
+"""The flows of an assisted-manual round: images are chosen and asked about; answers become masks.
 
 open:   choose -> ask
 close:  collect -> (the round's report)
@@ -6,9 +6,7 @@ close:  collect -> (the round's report)
 
 from dataclasses import dataclass
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
+from flows.orchestration import flow, task
 from stages.assisted_manual.guidelines import GUIDELINES
 from stages.rounds.choose import ChosenImage
 from stages.rounds.close import ClosedRound
@@ -38,7 +36,7 @@ class OpenedRound:
     dataset: str
 
 
-@flow(name="assisted-manual")
+@flow("assisted-manual")
 def assisted_manual(dataset: str, workspace: str, request: RoundRequest, request_id: str | None = None) -> OpenedRound:
     """Open an assisted-manual round, or describe the one that the request with this id opened before.
 
@@ -58,7 +56,7 @@ def assisted_manual(dataset: str, workspace: str, request: RoundRequest, request
     return until_free(choose_and_ask)
 
 
-@flow(name="close-round")
+@flow("close-round")
 def close_round(dataset: str, workspace: str, round_id: str, *, discard_unfinished: bool) -> ClosedRound:
     """Close a round of any stage: its answers become masks of the dataset, once.
 
@@ -71,7 +69,7 @@ def close_round(dataset: str, workspace: str, round_id: str, *, discard_unfinish
     return collect(dataset, workspace, round_id, discard_unfinished=discard_unfinished)
 
 
-@task(name="find-opened", cache_policy=NO_CACHE)
+@task("find-opened")
 def find_opened(dataset: str, workspace: str, client_request: ClientRequest | None) -> OpenedRound | None:
     """Describe the round that a request opened before; None for a new request."""
     with Workspace.open(workspace) as opened:
@@ -79,14 +77,14 @@ def find_opened(dataset: str, workspace: str, client_request: ClientRequest | No
         return None if found is None else _describe(opened, found, Dataset.open(dataset).uri)
 
 
-@task(name="choose", cache_policy=NO_CACHE)
+@task("choose")
 def choose(dataset: str, workspace: str, request: RoundRequest) -> list[ChosenImage]:
     """Choose the images of the round."""
     with Workspace.open(workspace) as opened:
         return choose_for(Dataset.open(dataset), opened, request)
 
 
-@task(name="ask", cache_policy=NO_CACHE)
+@task("ask")
 def ask(
     dataset: str,
     workspace: str,
@@ -103,7 +101,7 @@ def ask(
         return _describe(opened, found, data.uri)
 
 
-@task(name="collect", cache_policy=NO_CACHE)
+@task("collect")
 def collect(dataset: str, workspace: str, round_id: str, *, discard_unfinished: bool) -> ClosedRound:
     """Turn the answers into mask shards, fold them, and mark the round as closed."""
     with Workspace.open(workspace) as opened:

@@ -1,13 +1,11 @@
-"""The Prefect flow of an audit: draw images, freeze their masks in a round, or find the audit again; compare.
+"""The flow of an audit: draw images, freeze their masks in a round, or find the audit again; compare.
 
 draw -> (annotators improve every mask) -> compare
 """
 
 from dataclasses import dataclass
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
+from flows.orchestration import flow, task
 from stages.rounds.agreement import Estimate
 from stages.rounds.audit import AuditRequest, open_audit
 from stages.rounds.quality import RoundReport, report_round
@@ -48,7 +46,7 @@ class AuditResult:
     """Whether any of the annotators is a simulated one."""
 
 
-@flow(name="audit")
+@flow("audit")
 def audit(dataset: str, workspace: str, request: AuditRequest) -> AuditResult:
     """Open an audit, or compare the masks of the one that was opened for the same request.
 
@@ -59,7 +57,7 @@ def audit(dataset: str, workspace: str, request: AuditRequest) -> AuditResult:
     return _result(compare(workspace, round_id), is_new=is_new)
 
 
-@task(name="draw", cache_policy=NO_CACHE)
+@task("draw")
 def draw(dataset: str, workspace: str, request: AuditRequest) -> tuple[str, bool]:
     """Draw the sample and freeze it in a round, unless that was done before; return the round and whether it is new."""
     with Workspace.open(workspace) as opened:
@@ -67,7 +65,7 @@ def draw(dataset: str, workspace: str, request: AuditRequest) -> tuple[str, bool
     return found.round_id, is_new
 
 
-@task(name="compare", cache_policy=NO_CACHE)
+@task("compare")
 def compare(workspace: str, round_id: str) -> RoundReport:
     """Compare the masks before and after, over the images that were answered."""
     with Workspace.open(workspace) as opened:

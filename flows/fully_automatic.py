@@ -1,4 +1,4 @@
-"""The Prefect flow of the main job: photos -> image shards -> mask shards -> tables -> report.
+"""The flow of the main job: photos -> image shards -> mask shards -> tables -> report.
 
 The flow has one task for each stage. The unit of retry is the shard, because commit records state which shards are
 done: the same photos and settings, run again, continue where the flow stopped.
@@ -7,13 +7,10 @@ done: the same photos and settings, run again, continue where the flow stopped.
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated
-
-from prefect import flow, task
-from pydantic import BeforeValidator
 
 from engine.model.weights import load_model
-from flows.config.run import RunConfig, parse_run_config
+from flows.config.run import RunConfig
+from flows.orchestration import flow, task
 from flows.progress import Counts, Reporter, WorkerCounts, log, reporter
 from flows.report.write import report_path, write_report
 from stages.cluster.pool import PoolConfig
@@ -70,12 +67,8 @@ class ShardsMissing(ValueError):
     """Failure to make some shards; all other shards are committed, folded and in the report."""
 
 
-RunSettings = Annotated[RunConfig, BeforeValidator(parse_run_config)]
-"""Type of a flow's settings: a RunConfig, or its plain values from Prefect's server, validated at the start."""
-
-
-@flow(name="fully-automatic")
-def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
+@flow("fully-automatic")
+def fully_automatic(photos: list[str], config: RunConfig) -> RunResult:
     """Turn photos into masks: image shards, mask shards, tables, report.
 
     Raises:
@@ -92,8 +85,8 @@ def fully_automatic(photos: list[str], config: RunSettings) -> RunResult:
     return _result(config, results, len(ingested.rejects), started, page)
 
 
-@flow(name="masks")
-def mask_dataset(config: RunSettings, *, only_unmasked: bool = False) -> RunResult:
+@flow("masks")
+def mask_dataset(config: RunConfig, *, only_unmasked: bool = False) -> RunResult:
     """Run the fully automatic stage on the images that a dataset holds, or on those that no model has masked.
 
     Raises:
@@ -108,8 +101,8 @@ def mask_dataset(config: RunSettings, *, only_unmasked: bool = False) -> RunResu
     return _result(config, results, 0, started, page)
 
 
-@flow(name="ingest")
-def add_photos(photos: list[str], config: RunSettings) -> IngestResult:
+@flow("ingest")
+def add_photos(photos: list[str], config: RunConfig) -> IngestResult:
     """Turn photos into image shards and table rows, without masks.
 
     Raises:
@@ -131,7 +124,7 @@ def add_photos(photos: list[str], config: RunSettings) -> IngestResult:
     )
 
 
-@task(name="ingest")
+@task("ingest")
 def ingest(photos: list[str], config: RunConfig) -> IngestReport:
     """Write photos into image shards; photos that cannot be used become rejects."""
     dataset = Dataset.open_or_create(config.dataset)
@@ -142,7 +135,7 @@ def ingest(photos: list[str], config: RunConfig) -> IngestReport:
     return ingested
 
 
-@task(name="masks")
+@task("masks")
 def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]:
     """Turn image shards into mask shards with Ray.
 
@@ -157,13 +150,13 @@ def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]
         return [run_plan(dataset, plan, make_worker, pool, watch) for plan in plans]
 
 
-@task(name="fold")
+@task("fold")
 def fold(dataset_uri: str) -> None:
     """Fold commit records into the tables that `gigamask query` reads."""
     Dataset.open(dataset_uri).fold()
 
 
-@task(name="report")
+@task("report")
 def report(dataset_uri: str) -> str:
     """Write the HTML report of the dataset's newest state, and return its path."""
     dataset = Dataset.open(dataset_uri)

@@ -1,4 +1,4 @@
-"""The Prefect flow of retraining: what rounds added becomes a new model, which the gate promotes or keeps out.
+"""The flow of retraining: what rounds added becomes a new model, which the gate promotes or keeps out.
 
 snapshot -> train -> measure and judge -> promote or keep
 
@@ -9,11 +9,8 @@ on after a kill and does nothing twice. A training that was cut off continues fr
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-
 from flows.config.retrain import RetrainSettings
+from flows.orchestration import flow, is_in_prefect, task
 from flows.progress import log
 from stages.training.gate import start_chain
 from stages.training.retrain import (
@@ -64,7 +61,7 @@ class Retrained:
     """What each check of the gate found."""
 
 
-@flow(name="retraining")
+@flow("retraining")
 def retraining(request: RetrainRequest) -> Retrained:
     """Retrain the promoted model on the masks of new rounds, and promote the result if it passes the gate.
 
@@ -80,7 +77,7 @@ def retraining(request: RetrainRequest) -> Retrained:
     return _result(new, judged)
 
 
-@task(name="look", cache_policy=NO_CACHE)
+@task("look")
 def look(request: RetrainRequest) -> NewRounds:
     """Take a snapshot, and find the rounds in it that the promoted model was not trained on.
 
@@ -99,7 +96,7 @@ def look(request: RetrainRequest) -> NewRounds:
     return new
 
 
-@task(name="train", cache_policy=NO_CACHE)
+@task("train")
 def train(request: RetrainRequest, new: NewRounds) -> str:
     """Train the promoted model further on the new rounds and on replay, and return the id of the new version."""
     settings, folder = request.settings, Path(request.work_folder)
@@ -108,7 +105,7 @@ def train(request: RetrainRequest, new: NewRounds) -> str:
     )
 
 
-@task(name="judge", cache_policy=NO_CACHE)
+@task("judge")
 def judge(request: RetrainRequest, new: NewRounds, model_id: str) -> JudgedModel:
     """Measure the new model beside the promoted one; promote it, or record why not."""
     dataset = Dataset.open(request.dataset)
@@ -123,7 +120,10 @@ def judge(request: RetrainRequest, new: NewRounds, model_id: str) -> JudgedModel
         work_folder=Path(request.work_folder),
         log=log,
     )
-    create_markdown_artifact(key="retraining", markdown=_as_markdown(judged), description=judged.reason[:200])
+    if is_in_prefect():
+        from prefect.artifacts import create_markdown_artifact
+
+        create_markdown_artifact(key="retraining", markdown=_as_markdown(judged), description=judged.reason[:200])
     return judged
 
 

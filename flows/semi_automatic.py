@@ -1,12 +1,10 @@
-"""The Prefect flow that opens a semi-automatic round; it closes like any other round.
+"""The flow that opens a semi-automatic round; it closes like any other round.
 
 open:   choose -> prefill -> ask
 """
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
 from flows.assisted_manual import OpenedRound, ask, choose, find_opened
+from flows.orchestration import flow, task
 from stages.rounds.choose import ChosenImage
 from stages.rounds.open import RoundRequest, until_free, with_guidelines
 from stages.rounds.requests import request_to_open
@@ -16,7 +14,7 @@ from storage.dataset import Dataset
 from storage.workspace.records import GivenMask
 
 
-@flow(name="semi-automatic")
+@flow("semi-automatic")
 def semi_automatic(dataset: str, workspace: str, request: RoundRequest, request_id: str | None = None) -> OpenedRound:
     """Open a semi-automatic round, or describe the one that the request with this id opened before.
 
@@ -37,7 +35,7 @@ def semi_automatic(dataset: str, workspace: str, request: RoundRequest, request_
     return until_free(choose_and_ask)
 
 
-@task(name="prefill", cache_policy=NO_CACHE)
+@task("prefill")
 def prefill(dataset: str, request: RoundRequest, images: list[ChosenImage]) -> dict[int, tuple[GivenMask, ...]]:
     """Find or make the masks that images begin with; a fraction of the images stays empty, for comparison."""
     return prefill_round(Dataset.open(dataset), request, images)

@@ -1,11 +1,10 @@
-"""Environment variables for Prefect and Ray; the command sets them before it imports either library."""
+"""Environment variables of a command; they are set before any library is imported."""
 
 import os
 
+from flows.orchestration import PREFECT_URL, use_prefect
+
 DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",  # no server set up: Prefect starts its own for the run
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 12-15 s on a new database, more on a busy laptop
-    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": str(64 << 20),  # bytes; 7,000 photos by name took more than its 512 KiB
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command prints errors itself, once, in a line
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
@@ -17,9 +16,14 @@ DEFAULTS = {
     # Ray's own handler aborts the process on SIGTERM, in place of ours, which ends a command in one line
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
+LOOPBACK = "127.0.0.1,localhost,::1"
+"""Hosts that no proxy is asked for: the servers that a command starts on this machine."""
 
 
 def prepare() -> None:
     """Set the environment variables for Prefect and Ray; a value that the user exported stays."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), LOOPBACK]))
+    use_prefect(os.environ.get(PREFECT_URL))

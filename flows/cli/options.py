@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from flows.orchestration import PREFECT_URL
+
 DEFAULT_DATASET = "gigamask-dataset"
 
 DatasetUri = Annotated[str, typer.Option("--dataset", help="Folder or s3:// prefix of the dataset.")]
@@ -62,6 +64,15 @@ Precision = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", help="Ray cluster to run on, e.g. auto.", show_default="this machine"),
+]
+PrefectUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--prefect-url",
+        envvar=PREFECT_URL,
+        help="Prefect server that records the flow, e.g. http://head:4200/api.",
+        show_default="none",
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu or cuda.", show_default="cuda where this machine has a GPU")

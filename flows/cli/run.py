@@ -16,9 +16,11 @@ from flows.cli.options import (
     DatasetUri,
     ModelName,
     Precision,
+    PrefectUrl,
     Preset,
     RayAddress,
 )
+from flows.orchestration import use_prefect
 from flows.progress import log
 from flows.words import place_options
 
@@ -32,6 +34,7 @@ def run(
     preset: Preset = None,
     precision: Precision = None,
     ray_address: RayAddress = None,
+    prefect_url: PrefectUrl = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -62,7 +65,7 @@ def run(
     _load_once(settings.model)
 
     # Run the flow
-    log("starting the flow (about 15 s the first time on a machine) ...")
+    use_prefect(prefect_url)
     from flows.fully_automatic import fully_automatic
 
     result = fully_automatic(photos=[str(path.absolute()) for path in paths], config=settings)
@@ -75,6 +78,7 @@ def run(
 def ingest(
     photos: Annotated[list[Path], typer.Argument(help="Photos or folders of photos.")],
     dataset: DatasetUri = DEFAULT_DATASET,
+    prefect_url: PrefectUrl = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -87,6 +91,7 @@ def ingest(
     settings = load_run_config(file=config, assignments=assignments, dataset=dataset)
     check_photos(photos)
     check_dataset_place(settings.dataset)
+    use_prefect(prefect_url)
     from flows.fully_automatic import add_photos
 
     print_result(add_photos(photos=[str(path.absolute()) for path in photos], config=settings), as_json)
@@ -98,6 +103,7 @@ def masks(
     preset: Preset = None,
     precision: Precision = None,
     ray_address: RayAddress = None,
+    prefect_url: PrefectUrl = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -122,6 +128,7 @@ def masks(
     check_dataset(settings.dataset)
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
     _load_once(settings.model)
+    use_prefect(prefect_url)
     from flows.fully_automatic import mask_dataset
 
     print_result(mask_dataset(config=settings), as_json)

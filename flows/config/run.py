@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.automatic.config import GenerateConfig
-from flows.config.load import build, preset_tree, read_given, validated
+from flows.config.load import build, preset_tree, read_given
 from stages.cluster.pool import PoolConfig
 from stages.ingest.config import IngestConfig
 
@@ -34,12 +34,3 @@ def load_run_config(*, file: Path | None = None, assignments: Sequence[str] | No
     """
     given = read_given(file, assignments, options)
     return build(RunConfig, given, start={"generate": preset_tree(given.get("preset", RunConfig.preset))})
-
-
-def parse_run_config(config: object) -> object:
-    """Build a RunConfig from a dictionary of plain values; return any other value unchanged, for pydantic to check.
-
-    Raises:
-        ValueError: A key is unknown, or values are wrong.
-    """
-    return validated(RunConfig, config) if isinstance(config, dict) else config

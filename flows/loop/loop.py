@@ -192,7 +192,7 @@ def _train_both(request: LoopRequest, place: _Place, number: int) -> dict[str, t
 def _work_of_round(dataset: Dataset, retrain: RetrainRequest, number: int) -> NewRounds:
     """Find what a round has to train on, the same after a kill, when its model may be promoted already."""
     key = f"loop:round-{number}"
-    found = dataset.handovers.find(key) or dataset.handovers.record(key, asdict(look.fn(retrain)))
+    found = dataset.handovers.find(key) or dataset.handovers.record(key, asdict(look(retrain)))
     known: Any = found.result
     return NewRounds(
         snapshot=known["snapshot"],
