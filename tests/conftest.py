@@ -34,17 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One Prefect database for the whole session: making it takes longer than the tests that use it."""
-    return tmp_path_factory.mktemp("prefect")
-
-
-@pytest.fixture(scope="session")
-def gigamask(prefect_home: Path) -> Gigamask:
+def gigamask() -> Gigamask:
     """`gigamask("query", "SELECT 1", cwd=folder)` runs it: the finished process, stdout and stderr as text."""
 
     def run(*arguments: str, cwd: Path, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "flows.cli", *arguments]
         return subprocess.run(
             command, cwd=cwd, stdin=stdin, capture_output=True, text=True, env=environment, timeout=280

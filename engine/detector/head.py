@@ -56,7 +56,7 @@ class DetectorHead(nn.Module):
         self.tower = nn.Sequential(*(_conv(config.width) for _ in range(config.tower_depth)))
         self.out = nn.Conv2d(config.width, 5, kernel_size=3, padding=1)
         self.level_scales = nn.Parameter(torch.ones(config.levels))
-        nn.init.normal_(self.out.weight, std=0.01)
+        self.out.weight = nn.Parameter(0.01 * torch.randn_like(self.out.weight))
         self.out.bias = nn.Parameter(torch.tensor([PRIOR_LOGIT, *[LOG_DISTANCE] * 4]))
 
     def forward(self, embeddings_BCEE: Tensor) -> CellPredictions:

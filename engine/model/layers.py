@@ -56,3 +56,11 @@ def embedding_neck(width: int, out_width: int) -> nn.Sequential:
         nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False),
         LayerNorm2d(out_width),
     )
+
+
+def make_embedding(rows: int, width: int) -> nn.Embedding:
+    """Make an embedding with the weights that `nn.Embedding` begins with.
+
+    On the device "meta", torch's own way imports its compiler, which costs a second.
+    """
+    return nn.Embedding(rows, width, _weight=torch.randn(rows, width))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.config import SamConfig
-from engine.model.layers import LayerNorm2d, Perceptron
+from engine.model.layers import LayerNorm2d, Perceptron, make_embedding
 from engine.model.transformer import TwoWayTransformer, spread
 
 NUM_MASKS = 4
@@ -25,8 +25,8 @@ class MaskDecoder(nn.Module):
         self.transformer = TwoWayTransformer(
             config.decoder_depth, width, config.decoder_heads, config.decoder_mlp_width
         )
-        self.iou_token = nn.Embedding(1, width)
-        self.mask_tokens = nn.Embedding(NUM_MASKS, width)
+        self.iou_token = make_embedding(1, width)
+        self.mask_tokens = make_embedding(NUM_MASKS, width)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
             LayerNorm2d(width // 4),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.config import SamConfig
-from engine.model.layers import LayerNorm2d
+from engine.model.layers import LayerNorm2d, make_embedding
 from engine.prompts import Prompts
 
 
@@ -23,9 +23,9 @@ class PromptEncoder(nn.Module):
         self.input_side = config.input_side
         self.embedding_side = config.embedding_side
         self.pe_layer = RandomFourierPosition(config.width)
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, config.width) for _ in range(4))
+        self.point_embeddings = nn.ModuleList(make_embedding(1, config.width) for _ in range(4))
         """Embeddings added to positions: of a background point, a foreground point, a box's first and second corner."""
-        self.not_a_point_embed = nn.Embedding(1, config.width)
+        self.not_a_point_embed = make_embedding(1, config.width)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, config.mask_prompt_channels // 4, kernel_size=2, stride=2),
             LayerNorm2d(config.mask_prompt_channels // 4),
@@ -35,7 +35,7 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(config.mask_prompt_channels, config.width, kernel_size=1),
         )
-        self.no_mask_embed = nn.Embedding(1, config.width)
+        self.no_mask_embed = make_embedding(1, config.width)
 
     def forward(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Encode prompts as sparse tokens [P, T, C] and a dense map [P, C, L/4, L/4].

@@ -4,12 +4,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,46 +17,14 @@ from tests.paths import PHOTOS, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-START_S = 120
-"""Longest time in which Prefect's server starts, in seconds."""
-
 
 @pytest.fixture(scope="module")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One Prefect server for all commands of the script; each would else start one of its own, for ten seconds."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
-    environment["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            wait_for(f"http://127.0.0.1:{port}/api/health", server)
-            yield f"http://127.0.0.1:{port}/api"
-        finally:
-            server.terminate()
-
-
-def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + START_S
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert server.poll() is None, f"the server ended with {server.returncode}"
-            assert time.monotonic() < until, f"{url} did not answer within {START_S} s"
-            time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Path, str]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that the script filled, and what it printed."""
     home = tmp_path_factory.mktemp("rounds")
     for domain in ("nuclei", "nuts"):
         shutil.copytree(PHOTOS / domain, home / "photos" / domain)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_API_URL": prefect_api}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = ["sh", str(ROOT / "examples" / "rounds.sh"), "photos", "out"]
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=840)

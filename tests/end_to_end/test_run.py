@@ -1,18 +1,19 @@
-"""`gigamask run` on real photographs: real Prefect, real Ray, the seed model, and everything a person then looks at."""
+"""`gigamask run` on real photographs: real Ray, real Prefect, the seed model, and everything a person then looks at."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from tests.paths import PHOTOS, ROOT
+from flows.schedules.prefect_server import serving_prefect
+from tests.paths import PHOTOS
 
 SETTINGS = ["--set", "generate.points_per_side=8", "--set", "ingest.images_per_shard=4"]
 
@@ -83,26 +84,24 @@ def test_the_masks_are_sa_1b_annotations_that_pycocotools_reads(home: Path, run:
     assert seen == run["masks"]
 
 
-def test_the_run_is_completed_in_prefect(home: Path, run: dict[str, object], prefect_home: Path) -> None:
-    program = """
-import asyncio, os
-from flows.cli import environment
-environment.prepare()
-from prefect import get_client
-async def states():
-    async with get_client() as client:
-        for kind in ("flow", "task"):
-            answer = await client.request("POST", f"/{kind}_runs/filter", json={})
-            for run in answer.json():
-                print(kind, run["name"].rsplit("-", 1)[0] if kind == "task" else "run", run["state_name"])
-asyncio.run(states())
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home)}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, env=environment, timeout=200)
-    lines = set(done.stdout.splitlines())
-    assert "flow run Completed" in lines, done.stderr[-2000:]
-    assert {f"task {name} Completed" for name in ("ingest", "masks", "fold", "report")} <= lines
+def test_a_named_prefect_server_records_the_flow_and_its_tasks_and_none_of_the_photos(
+    gigamask: Gigamask, home: Path, run: dict[str, object]
+) -> None:
+    with serving_prefect(home / "prefect") as url:
+        done = gigamask("run", "photos", "--dataset", "data", "--prefect-url", url, "--json", *SETTINGS, cwd=home)
+        assert done.returncode == 0, done.stderr
+        flows, tasks = (ask(f"{url}/{kind}_runs/filter") for kind in ("flow", "task"))
+    assert [run["state_name"] for run in flows] == ["Completed"]
+    assert list(flows[0]["parameters"]) == ["arguments"]
+    assert sorted((task["name"].rsplit("-", 1)[0], task["state_name"]) for task in tasks) == [
+        (name, "Completed") for name in ("fold", "ingest", "masks", "report")
+    ]
+
+
+def ask(url: str) -> list[dict[str, Any]]:
+    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"}, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return list(json.load(answer))
 
 
 def test_the_report_is_there_and_escapes_what_files_are_called(home: Path, run: dict[str, object]) -> None:

@@ -168,10 +168,9 @@ class Fire:
         assert code == 0, f"the last driver ended with {code}: {self._errors().read_text()[-2000:]}"
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PREFECT_HOME": str(self._folder / "prefect")}
         self._started = time.monotonic()
         with self._errors().open("ab") as errors:
-            return subprocess.Popen(self._command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+            return subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
 
     def _errors(self) -> Path:
         return self._folder / "errors"

@@ -25,11 +25,11 @@ main()
 """
 
 
-def test_ingest_ends_with_status_1_and_names_the_shard_after_the_others(tmp_path: Path, prefect_home: Path) -> None:
+def test_ingest_ends_with_status_1_and_names_the_shard_after_the_others(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(3):
         cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), np.full((32, 32, 3), number, np.uint8))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(prefect_home)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     arguments = ["ingest", "photos", "--dataset", "data", "--set", "ingest.images_per_shard=1"]
     command = [sys.executable, "-c", MISTAKEN, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=280)

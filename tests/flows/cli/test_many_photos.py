@@ -10,7 +10,7 @@ from tests.conftest import Gigamask
 
 @pytest.mark.slow
 def test_seven_thousand_names_are_no_reason_to_refuse(gigamask: Gigamask, tmp_path: Path) -> None:
-    """Their text is longer than what Prefect takes as parameters by itself."""
+    """Their text is longer than what a Prefect server takes as parameters."""
     names = [f"{number:05}-{'a photo with a long name ' * 3}.jpg" for number in range(7000)]
     for name in names:
         (tmp_path / name).write_text(name)  # no photo, which is quicker to tell than a photo is to store

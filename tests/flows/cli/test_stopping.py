@@ -32,7 +32,7 @@ with stopping("stopped"):
 
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=folder,
@@ -75,7 +75,7 @@ def test_a_query_that_would_never_end_is_stopped_in_one_line(
 def test_masks_that_are_being_made_are_stopped_in_one_line_and_harm_nothing(
     tmp_path: Path, number: signal.Signals, status: int, to_all: bool
 ) -> None:
-    """Prefect and Ray have handlers of their own; a terminal and a cgroup signal the servers of both as well."""
+    """Ray has handlers of its own; a terminal and a cgroup signal its servers as well."""
     (tmp_path / "photos").mkdir()
     for seed in range(3):
         (tmp_path / "photos" / f"{seed}.png").write_bytes(encoded(picture(seed), "PNG"))
