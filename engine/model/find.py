@@ -21,16 +21,16 @@ def find_weights(name_or_path: str | Path, folder: str | Path | None = None) -> 
     Raises:
         ValueError: No model has this name, or the file does not exist.
     """
-    name, folder = str(name_or_path), models_folder(folder)
+    name = str(name_or_path)
     if name in SHIPPED:
         path = PRETRAINED_FOLDER / f"{name}.safetensors"
         if not path.exists():
             raise ValueError(f"model {name!r} should ship with the package, but {path} is missing: reinstall gigamask")
         return path, name
     if name in RELEASED:
-        path = folder / RELEASED[name].file_name
+        path = models_folder(folder) / RELEASED[name].file_name
         if not path.exists():
-            raise ValueError(f"model {name!r} is not in {folder}: run `gigamask models pull {name}`")
+            raise ValueError(f"model {name!r} is not in {path.parent}: run `gigamask models pull {name}`")
         return path, name
     path = Path(name_or_path)
     if path.suffix not in WEIGHT_SUFFIXES:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage.errors import Corrupt, StoreError
+from storage.home import cache_folder
 
 TIMEOUT_S = 30.0
 """Longest silence of a server before a download fails, in seconds."""
@@ -119,7 +120,7 @@ class _Transfer:
 
 def models_folder(folder: str | Path | None = None) -> Path:
     """Return the folder of downloaded models: `folder` itself, or ~/.cache/gigamask/models if `folder` is None."""
-    return Path(folder) if folder is not None else Path.home() / ".cache" / "gigamask" / "models"
+    return Path(folder) if folder is not None else cache_folder("models")
 
 
 def pull(

@@ -13,6 +13,7 @@ from flows.cli.checks import check_dataset_place, check_photos, find_model, work
 from flows.cli.options import DEFAULT_DATASET, DatasetUri, RayAddress, WorkspacePlace
 from flows.cli.stopping import stopping
 from flows.progress import log
+from storage.home import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,4 +150,4 @@ def _encoding_ahead(
 
 def _default_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "gigamask" / "embeddings"
+    return Path(base) / "gigamask" / "embeddings" if base else cache_folder("embeddings")

@@ -11,6 +11,7 @@ import typer
 from flows.cli.checks import check_detector, check_model, check_training
 from flows.cli.options import AsJson, Device
 from flows.progress import log
+from storage.home import cache_folder
 
 if TYPE_CHECKING:
     from engine.model.weights import Model
@@ -74,7 +75,7 @@ def train_detector(
 
     on = device or best_device()
     check_device(on, 1)
-    folder = (work or Path.home() / ".cache" / "gigamask" / "detector").absolute()
+    folder = (work or cache_folder("detector")).absolute()
     training = DetectorTraining(windows=windows, passes=passes)
     opened = None if dataset is None else Dataset.open(dataset)
     sam = load_sam(model, opened, folder)
@@ -123,7 +124,7 @@ def evaluate_detector(
     from storage.dataset import Dataset
 
     opened = None if dataset is None else Dataset.open(dataset)
-    folder = Path.home() / ".cache" / "gigamask" / "detector"
+    folder = cache_folder("detector")
     sam = load_sam(model, opened, folder)
     compared = compare_boxes(
         sam, find_dataset_detector(detector, sam, opened, folder), data, settings, beside=beside == "felzenszwalb"

@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
@@ -77,7 +78,8 @@ def _packages() -> Finding:
             what="gigamask", good=False, detail="not installed; pip install gigamask into a fresh environment"
         )
     homes = {name: Path(importlib.import_module(name).__file__ or "").parent.parent for name in PACKAGES}
-    undocumented = [name for name in PACKAGES if not importlib.import_module(name).__doc__]
+    is_stripped = sys.flags.optimize >= 2  # python -OO keeps no docstrings
+    undocumented = [name for name in PACKAGES if not is_stripped and not importlib.import_module(name).__doc__]
     if len(set(homes.values())) != 1 or undocumented:
         strangers = undocumented or [name for name, home in homes.items() if home != homes["storage"]]
         return Finding(

@@ -166,9 +166,7 @@ def _running(arguments: Sequence[str], *, nice: int = 0) -> Iterator["subprocess
         os.nice(nice)
         end_with_parent()
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *arguments], preexec_fn=begin, start_new_session=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "gigamask", *arguments], preexec_fn=begin, start_new_session=True)
     try:
         yield process
     finally:

@@ -11,6 +11,7 @@ import typer
 
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, DecidedBy, GateAssignments
 from flows.progress import log
+from storage.home import cache_folder
 
 if TYPE_CHECKING:
     from engine.model.released import PulledModel
@@ -86,7 +87,7 @@ def models_promote(
         reason=reason,
         new_set=new_set,
         settings=settings,
-        work_folder=Path.home() / ".cache" / "gigamask" / "gate",
+        work_folder=cache_folder("gate"),
     )
     generation = decide(Dataset.open(dataset), asked, log)
     print_result(describe_generation(generation), as_json)

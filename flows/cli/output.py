@@ -55,7 +55,11 @@ def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
         return
     texts = {"table": _as_table, "csv": _as_csv, "json": _as_json}[form](table)
     if output is None:
-        sys.stdout.writelines(texts)
+        if form == "csv":  # whatever the terminal's encoding: programs read it
+            sys.stdout.flush()
+            sys.stdout.buffer.writelines(text.encode() for text in texts)
+        else:
+            sys.stdout.writelines(texts)
         return
     with output.open("w", encoding="utf-8") as file:
         file.writelines(texts)

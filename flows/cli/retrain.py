@@ -8,6 +8,7 @@ import typer
 from flows.cli.checks import check_dataset
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, Steps, TrainAssignments
 from flows.progress import log
+from storage.home import cache_folder
 
 
 def retrain(
@@ -46,7 +47,7 @@ def retrain(
         dataset=dataset,
         data=str(data.absolute()) if data else "",
         new_set=new_set,
-        work_folder=str((work or Path.home() / ".cache" / "gigamask" / "retraining").absolute()),
+        work_folder=str((work or cache_folder("retraining")).absolute()),
         steps=steps,
         settings=settings,
     )

@@ -15,6 +15,7 @@ from flows.cli.checks import check_dataset, workspace_place
 from flows.cli.options import ConfigFile, WorkspacePlace
 from flows.cli.stopping import stopping
 from flows.progress import log
+from storage.home import cache_folder
 
 if TYPE_CHECKING:
     from flows.config.serve import ServeSettings
@@ -92,7 +93,7 @@ def _complete(settings: "ServeSettings") -> "ServeSettings":
     from dataclasses import replace
 
     dataset = _absolute(settings.dataset)
-    work = settings.work_folder or str(Path.home() / ".cache" / "gigamask")
+    work = settings.work_folder or str(cache_folder())
     space = _absolute(workspace_place(dataset, settings.workspace or None))
     return replace(settings, dataset=dataset, workspace=space, work_folder=_absolute(work))
 

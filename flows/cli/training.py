@@ -13,6 +13,7 @@ from flows.cli.checks import check_training
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, Device, Steps, TrainAssignments
 from flows.progress import log
 from flows.words import place_options
+from storage.home import cache_folder
 
 if TYPE_CHECKING:
     from engine.model.config import SamConfig
@@ -66,7 +67,7 @@ def train(
     def settings_for(network: SamConfig) -> TrainingSettings:
         return load_training_settings(network, recipe, steps, file=config, assignments=assignments)
 
-    root = (work or Path.home() / ".cache" / "gigamask" / "training").absolute()
+    root = (work or cache_folder("training")).absolute()
     job = _job(dataset, snapshot, parent, name, root, settings_for)
     log(f"work folder: {job.work_folder}")
     trained = _run(job, workers, on, ray_address)

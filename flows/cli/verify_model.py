@@ -10,6 +10,7 @@ import typer
 from flows.cli.checks import check_detector
 from flows.cli.options import AsJson
 from flows.progress import log
+from storage.home import cache_folder
 
 if TYPE_CHECKING:
     from engine.model.weights import Model
@@ -68,7 +69,7 @@ def verify_model(
     from stages.semi_automatic.verify import train_verifier
     from storage.dataset import Dataset
 
-    folder = (work or Path.home() / ".cache" / "gigamask" / "verifier").absolute()
+    folder = (work or cache_folder("verifier")).absolute()
     opened = None if dataset is None else Dataset.open(dataset)
     sam = load_sam(model, opened, folder)
     if data is not None:

@@ -57,7 +57,7 @@ def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Pat
         RuntimeError: The server does not start; the message names its log.
     """
     port = find_free_port()
-    command = [sys.executable, "-m", "flows.cli", "annotate", "--dataset", photos.dataset.uri, "--team"]
+    command = [sys.executable, "-m", "gigamask", "annotate", "--dataset", photos.dataset.uri, "--team"]
     command += ["--workspace", workspace, "--port", str(port), "--cache", str(folder / "embeddings")]
     command += [part for model in models for part in ("--model", model)]
     log = folder / "server.log"

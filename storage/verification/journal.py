@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from storage.errors import StoreError
+from storage.home import cache_folder
 from storage.objects.stores import ObjectStore
 
 _MARK = re.compile(r"[0-9a-f]{64}(@[0-9a-f]{64})?")
@@ -89,4 +90,4 @@ def journal_path(store: ObjectStore) -> Path:
         NotFound: There is no dataset.
     """
     name = hashlib.sha256(store.get("dataset.json") + store.uri.encode()).hexdigest()[:32]
-    return Path.home() / ".cache" / "gigamask" / "verify" / f"{name}.txt"
+    return cache_folder("verify") / f"{name}.txt"

@@ -2,7 +2,7 @@
 
     python -m tests.faults.stage [--shards 100] [--kills 16] [--seed 0] [--folder /tmp]
 
-Real Prefect, two real Ray nodes of a core each, a network with random weights and small photographs. A quarter of the
+Two real Ray nodes of a core each, a network with random weights and small photographs. A quarter of the
 kills hit the driver, which is then started again; the others a worker. When they come is drawn by shards committed, not
 by time, so that a slow machine sees the same. At the end the bytes are checked without the dataset's code (checker.py):
 every shard committed once, every mask there once, pixel by pixel as the generator makes it here. Work done twice is

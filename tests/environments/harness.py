@@ -1,0 +1,222 @@
+"""Four commands in every environment of cases.py: does it work, or say why in one line, and how soon.
+
+    python -m tests.environments.harness [--only WORD] [--commands run,doctor]
+
+One line of JSON for each, and a table at the end; the exit status is 1 where one neither works nor says why.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from storage.dataset import Dataset
+from tests.environments.cases import COMMANDS, ENVIRONMENTS, Environment, variables_of
+from tests.paths import ROOT
+from tests.small_dataset import small_dataset
+from tests.stages.conftest import encoded, picture
+from tests.tiny_network import save_tiny_model
+
+MAX_REFUSAL_CPU_S = 5.0
+"""Longest time that a refusal takes, in seconds of CPU; a busy machine does not lengthen it."""
+PATIENCE_S = 300
+TRAIN = ["--set=train.batch_size=1", "--set=data.scene_share=0.0", "--set=data.held_out_every=3"]
+TRAIN += ["--set=data.calibration.images_per_source=2", "--set=data.calibration.prompts=2"]
+CLOCK = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <time.h>
+#include <sys/time.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static long shift(void) { const char *text = getenv("CLOCK_SHIFT_S"); return text ? atol(text) : 0; }
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int failed = syscall(SYS_clock_gettime, id, at);
+    if (!failed && id == CLOCK_REALTIME) at->tv_sec += shift();
+    return failed;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    at->tv_sec = now.tv_sec; at->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *at) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one command in one environment."""
+
+    environment: str
+    command: str
+    good: bool
+    """Whether the command worked where it should, or said the expected words, in one line, in time."""
+    status: int
+    seconds: float
+    cpu_s: float
+    """Time of the processor, that of Ray's processes not included, in seconds."""
+    said: str
+    """Last line on stderr if the command did not work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materials:
+    """What the commands work on; every environment gets a copy."""
+
+    folder: Path
+    snapshot: str
+    clock: Path
+    """Library for LD_PRELOAD that shifts the clock."""
+
+    @classmethod
+    def make(cls, folder: Path) -> "Materials":
+        """Make two photos, a network of random weights, and a dataset with a snapshot."""
+        (folder / "photos").mkdir(parents=True)
+        for seed in range(2):
+            (folder / "photos" / f"{seed}.png").write_bytes(encoded(picture(seed), "PNG"))
+        save_tiny_model(folder)
+        dataset = small_dataset(folder / "data")
+        dataset.fold()
+        snapshot = dataset.snapshot().snapshot_id
+        (folder / "clock.c").write_text(CLOCK)
+        clock = folder / "clock.so"
+        if shutil.which("cc"):
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", clock, folder / "clock.c"], check=True)
+        return cls(folder=folder, snapshot=snapshot, clock=clock)
+
+    def arguments(self, command: str) -> list[str]:
+        """Return the command line of a command, relative to the copy."""
+        model = "tiny.safetensors"
+        if command == "run":
+            return ["run", "photos", "--dataset", "out", "--model", model, "--set", "pool.workers=1"]
+        if command == "query":
+            return ["query", "--dataset", "data", "SELECT count(*) AS masks, 'é' AS letter FROM masks"]
+        if command == "train":
+            chosen = ["--snapshot", self.snapshot, "--from", model, "--steps", "1", "--work", "work"]
+            return ["train", "--dataset", "data", *chosen, "--device", "cpu", *TRAIN]
+        return ["doctor", "--dataset", "data"]
+
+
+def try_command(environment: Environment, command: str, materials: Materials, folder: Path) -> Outcome:
+    """Run a command in an environment, in a folder that does not exist yet."""
+    # The folder, which a user without a name can write into
+    shutil.copytree(materials.folder, folder)
+    environment.prepare(folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+
+    # The command
+    line = [*environment.prefix, sys.executable, "-P", "-m", "gigamask", *materials.arguments(command)]
+    variables = variables_of(environment, folder, ROOT, materials.clock)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        line, cwd=folder, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    # What became of it
+    errors = done.stderr.decode(errors="replace")
+    words = environment.words(command)
+    return Outcome(
+        environment=environment.name,
+        command=command,
+        good=_works(done.returncode, errors, command, folder)
+        if words is None
+        else _says_why(done.returncode, errors, words, cpu_s),
+        status=done.returncode,
+        seconds=round(time.monotonic() - began, 1),
+        cpu_s=round(cpu_s, 1),
+        said=""
+        if done.returncode == 0
+        else "\n".join((errors + done.stdout.decode(errors="replace")).splitlines()[-3:]),
+    )
+
+
+def _works(status: int, errors: str, command: str, folder: Path) -> bool:
+    if status != 0 or "Traceback" in errors or "of the user was imported" in errors:
+        return False
+    if command != "run":
+        return True
+    return Dataset.open(folder / "out").query("SELECT count(*) AS n FROM images").to_pylist() == [{"n": 2}]
+
+
+def _says_why(status: int, errors: str, words: str, cpu_s: float) -> bool:
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    return (
+        status == 1
+        and "Traceback" not in errors
+        and len(lines) == 1
+        and words in lines[0]
+        and cpu_s < MAX_REFUSAL_CPU_S
+    )
+
+
+def skipped(environment: Environment) -> str:
+    """Say why an environment cannot be made here; empty where it can."""
+    if environment.needs_root and os.geteuid() != 0:
+        return "needs root"
+    if "LD_PRELOAD" in environment.variables and not shutil.which("cc"):
+        return "needs a C compiler"
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try every command in every environment, and print what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="word in the environment's name")
+    parser.add_argument("--commands", default=",".join(COMMANDS))
+    given = parser.parse_args(arguments)
+    outcomes: list[Outcome] = []
+    chosen = [each for each in ENVIRONMENTS if given.only in each.name]
+    base = "/var" if os.geteuid() == 0 else None  # one environment has no /tmp
+    with tempfile.TemporaryDirectory(prefix="gigamask-", dir=base) as temporary:
+        Path(temporary).chmod(0o777)
+        materials = Materials.make(Path(temporary) / "materials")
+        for number, environment in enumerate(chosen):
+            if why := skipped(environment):
+                print(json.dumps({"environment": environment.name, "skipped": why}), flush=True)
+                continue
+            for command in given.commands.split(","):
+                folder = Path(temporary) / f"{number}-{command}"
+                outcomes.append(try_command(environment, command, materials, folder))
+                print(json.dumps(asdict(outcomes[-1]), ensure_ascii=False), flush=True)
+                shutil.rmtree(folder)
+    print_table(outcomes)
+    return int(not all(each.good for each in outcomes))
+
+
+def print_table(outcomes: Sequence[Outcome]) -> None:
+    """Print a row for each environment, and for each command whether it works or says why, with its seconds of CPU."""
+    commands = list(dict.fromkeys(each.command for each in outcomes))
+    print("| environment | " + " | ".join(commands) + " |")
+    print("|---|" + "---|" * len(commands))
+    for name in dict.fromkeys(each.environment for each in outcomes):
+        row = [each for each in outcomes if each.environment == name]
+        cells = [f"{_verdict(each)}, {each.cpu_s} s" for each in row]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _verdict(outcome: Outcome) -> str:
+    if not outcome.good:
+        return "FAILS"
+    return "works" if outcome.status == 0 else "says why"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
