@@ -1,4 +1,4 @@
-"""The Prefect flow of a release: choose what of a snapshot leaves, and write it to a folder.
+"""The flow of a release: choose what of a snapshot leaves, and write it to a folder.
 
 choose -> write
 """
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
+from flows.orchestration import flow, task
 from flows.progress import Counts, reporter
 from stages.release.choose import Choice
 from stages.release.choose import choose as choose_images
@@ -36,7 +34,7 @@ class ReleaseResult:
     out: str
 
 
-@flow(name="release")
+@flow("release")
 def release(dataset: str, snapshot: str, out: str, config: ReleaseConfig) -> ReleaseResult:
     """Write a release, or continue one that was interrupted.
 
@@ -47,13 +45,13 @@ def release(dataset: str, snapshot: str, out: str, config: ReleaseConfig) -> Rel
     return _result(write(dataset, choose(dataset, snapshot, config), out, config), out)
 
 
-@task(name="choose", cache_policy=NO_CACHE)
+@task("choose")
 def choose(dataset: str, snapshot: str, config: ReleaseConfig) -> Choice:
     """Choose the images and masks that leave."""
     return choose_images(Dataset.open(dataset), snapshot, config)
 
 
-@task(name="write", cache_policy=NO_CACHE)
+@task("write")
 def write(dataset: str, choice: Choice, out: str, config: ReleaseConfig) -> dict[str, Any]:
     """Write the tars, the lists and the documents; return the manifest."""
     with reporter("release") as progress:
