@@ -26,7 +26,7 @@ def test_a_release_is_written_checked_and_found_damaged(tmp_path: Path, gigamask
 
     checked = CliRunner().invoke(app, ["release", "--verify", str(tmp_path / "out")])
     assert checked.exit_code == 0, checked.output
-    (tmp_path / "out" / "holdout.txt").write_text("sa_9.jpg\n")
+    (tmp_path / "out" / "holdout.txt").write_text("sa_9.jpg\n" * 9)  # more than the six images
     checked = CliRunner().invoke(app, ["release", "--verify", str(tmp_path / "out"), "--json"])
     assert checked.exit_code == 1
     faults = json.loads(checked.stdout)["faults"]
