@@ -9,10 +9,12 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from stages.annotator.access import Annotator, Lead
+from stages.annotator.committed import committed_masks
 from stages.annotator.schemas import (
     Body,
     Done,
     LeaseView,
+    MaskView,
     ShortText,
     TaskId,
     TaskStateView,
@@ -169,3 +171,9 @@ def read_branches(task_id: TaskId, user: Annotator, server: TheServer, annotator
     server.check_author(author, user, others=Role.LEAD)
     server.workspace.rounds.task(task_id)
     return server.workspace.operations.branches(task_id, annotator=author)
+
+
+@router.get("/tasks/{task_id}/committed")
+def read_committed_masks(task_id: TaskId, user: Annotator, server: TheServer) -> list[MaskView]:
+    """Read the masks that the dataset has of a task's image already; refused in rounds that measure people by masks."""
+    return [MaskView.of(mask.rle) for mask in committed_masks(server.dataset, server.workspace, task_id)]

@@ -11,6 +11,7 @@
  * @property {number} brush Diameter in image pixels.
  * @property {number} tolerance Of the wand, in grey levels.
  * @property {boolean} preview Whether the mask that a click would give is outlined under a resting pointer.
+ * @property {boolean} committed Whether the masks are outlined that the dataset has already.
  * @property {number} quickMs Time of a click up to which previews are asked for, in milliseconds.
  * @property {Record<string, string>} keys Keys that were changed, by their act.
  */
@@ -20,7 +21,7 @@ const KEY = "gigamask settings";
 /** @type {Settings} */
 const DEFAULTS = {
   ...{ theme: "", opacity: 0.45, outlines: true, filled: true, colourBy: "mask", sortBy: "made" },
-  ...{ brush: 16, tolerance: 12, preview: true, quickMs: 200, keys: {} },
+  ...{ brush: 16, tolerance: 12, preview: true, committed: false, quickMs: 200, keys: {} },
 };
 
 /** @returns {Settings} */

@@ -14,6 +14,7 @@
 import { around, overlaps } from "../masks/bitmap.js";
 
 const STEPS = [1, 2, 4, 8];
+const BLACK = 0xff000000;
 
 /** The label map and its layers. */
 export class Labels {
@@ -22,6 +23,8 @@ export class Labels {
   opacity = 0.45;
   outlines = true;
   filled = true;
+  /** Whether outlines are dashed black, so that they are seen on anything and are not taken for others. */
+  dashed = false;
   /** @type {Map<string, Layer>} */
   #layers = new Map();
   #fill = new Uint32Array(1);
@@ -59,7 +62,7 @@ export class Labels {
     else this.#paint({ x0: 0, y0: 0, x1: this.width, y1: this.height }, dirty);
   }
 
-  /** Set how masks look; undefined leaves a property as it is. @param {{opacity?: number, outlines?: boolean, filled?: boolean}} style */
+  /** Set how masks look; undefined leaves a property as it is. @param {{opacity?: number, outlines?: boolean, filled?: boolean, dashed?: boolean}} style */
   setStyle(style) {
     Object.assign(this, style);
     this.#setColours();
@@ -178,7 +181,8 @@ export class Labels {
             label !== map[below + column] ||
             label !== map[row + (x > 0 ? column - step : column)] ||
             label !== map[row + (column + step < width ? column + step : column)]);
-        pixels[to] = isEdge ? edge[label] : fill[label];
+        if (!isEdge) pixels[to] = fill[label];
+        else pixels[to] = this.dashed && ((x + y) >> 2) % 2 ? BLACK : edge[label];
       }
     }
     const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));

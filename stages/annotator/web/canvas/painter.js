@@ -46,6 +46,8 @@ export class Painter {
     ...{ clicks: [], scribbles: [], stroke: null, box: null, corners: [], brush: null, cursor: null },
   };
   showsMasks = true;
+  /** @type {Labels | null} Masks that the dataset has already, where they are shown. */
+  committed = null;
   selectedColour = "#fff";
   /** Number of frames drawn, and milliseconds spent on them. */
   frames = 0;
@@ -94,7 +96,8 @@ export class Painter {
     context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * left, ratio * top);
     context.imageSmoothingEnabled = ratio * scale < 2;
     context.drawImage(this.picture.bitmap(ratio * scale, () => this.ask()), 0, 0, this.picture.width, this.picture.height);
-    if (this.showsMasks) this.#drawMasks();
+    if (this.committed) this.#drawMasks(this.committed, 0.75);
+    if (this.showsMasks) this.#drawMasks(this.labels, 1);
     if (ratio * scale >= GRID_SCALE) this.#drawGrid();
     this.#drawOverlay();
     this.frames++;
@@ -125,14 +128,19 @@ export class Painter {
     context.restore();
   }
 
-  #drawMasks() {
-    const { context, view, labels } = this;
+  #drawMasks(/** @type {Labels} */ labels, /** @type {number} */ alpha) {
+    const { context, view } = this;
     const { canvas, step } = labels.layer(this.ratio * view.scale);
+    context.globalAlpha = alpha;
     context.drawImage(canvas, 0, 0, canvas.width * step, canvas.height * step);
-    if (!labels.outlines || this.ratio * view.scale < 3) return;
-    const borders = labels.borders(view.visible());
-    this.#line(borders, "rgba(0, 0, 0, 0.55)", 3);
-    this.#line(borders, "#fff", 1);
+    if (labels.outlines && this.ratio * view.scale >= 3) {
+      const borders = labels.borders(view.visible());
+      this.#line(borders, "rgba(0, 0, 0, 0.55)", 3);
+      if (labels.dashed) context.setLineDash([0.5]); // half the side of an image pixel
+      this.#line(borders, "#fff", 1);
+      context.setLineDash([]);
+    }
+    context.globalAlpha = 1;
   }
 
   #drawGrid() {

@@ -74,6 +74,7 @@ const ACTS = {
     bench.style({ preview: !settings.preview });
     bench.parts.say(settings.preview ? text.masks.previewOn : text.masks.previewOff);
   },
+  committed: (bench) => bench.committed.toggle(),
   outlines: (bench) => bench.style({ filled: !settings.filled, outlines: true }),
   fainter: (bench) => bench.style({ opacity: Math.max(0.1, settings.opacity - 0.1) }),
   stronger: (bench) => bench.style({ opacity: Math.min(0.9, settings.opacity + 0.1) }),

@@ -18,6 +18,7 @@ import { Activity } from "../safe/activity.js";
 import { Tools } from "../tools/pointer.js";
 import { runAct } from "./acts.js";
 import { Choices } from "./choices.js";
+import { Committed } from "./committed.js";
 import { actOf, keyOf, pretty } from "./keys.js";
 import { Nudge } from "./nudge.js";
 import { Prompter } from "./prompting.js";
@@ -46,7 +47,7 @@ export class Bench {
    * @param {HTMLElement} root
    * @param {Task} task
    * @param {import("../canvas/picture.js").Picture} picture
-   * @param {{api: import("../app/api.js").Api, guidelines: string, say: (message: string) => void, submit: () => void, skip: () => void, back?: () => void}} parts
+   * @param {{api: import("../app/api.js").Api, guidelines: string, say: (message: string) => void, submit: () => void, skip: () => void, back?: () => void, isOfDataset?: boolean}} parts
    */
   constructor(root, task, picture, parts) {
     this.task = task;
@@ -54,6 +55,7 @@ export class Bench {
     const canvas = h("canvas.picture", { tabindex: 0, role: "application", "aria-label": text.task.canvas });
     this.status = h("p.status", { role: "status", "aria-live": "polite" });
     this.choices = new Choices(this);
+    this.committed = new Committed(this);
     this.side = new Side(this, this.choices.element, parts.guidelines);
     this.toolbar = this.#makeToolbar();
     this.answer = this.#makeAnswer();
@@ -73,6 +75,7 @@ export class Bench {
     );
     this.#listen();
     this.refresh();
+    void this.committed.begin();
     canvas.focus({ preventScroll: true });
   }
 

@@ -55,6 +55,7 @@ export const SHORTCUTS = [
   { group: "view", keys: ["H"], act: "hide" },
   { group: "view", keys: ["S"], act: "solo" },
   { group: "view", keys: ["Shift+H"], act: "preview" },
+  { group: "view", keys: ["T"], act: "committed" },
   { group: "view", keys: ["O"], act: "outlines" },
   { group: "view", keys: [","], act: "fainter" },
   { group: "view", keys: ["."], act: "stronger" },

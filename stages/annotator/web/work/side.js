@@ -147,6 +147,7 @@ export class Side {
       h("label.check", {}, this.checks.outlines, text.masks.outlines),
       h("label.check", {}, this.checks.filled, text.masks.fill),
       h("label.check", { title: text.masks.previewHint }, this.checks.preview, text.masks.preview),
+      this.bench.committed.element,
     );
   }
 

@@ -132,6 +132,7 @@ class Work {
       submit: () => void this.#submit(),
       skip: () => void this.#skip(),
       back: () => void this.#back(),
+      isOfDataset: true,
     });
     const hint = welcome(() => this.bench?.painter.canvas.focus({ preventScroll: true }));
     if (hint) this.bench.side.element.prepend(hint);

@@ -1,13 +1,19 @@
 """Tasks, leases and operations through the HTTP interface: what is refused, and that nothing is lost."""
 
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from stages.annotator.app import make_app
+from stages.rounds.close import close_round
 from storage import rle
+from storage.dataset import Dataset
 from storage.workspace.masks import mask_to_json
 from storage.workspace.records import RoundSpec, TaskSpec
 from tests.stages.annotator.in_process import Site, error_of
@@ -249,3 +255,37 @@ def test_an_annotator_holds_three_tasks_at_most(site: Site, ann: TestClient) -> 
     handed_back = ann.post("/api/tasks/hand-back", json={"token": ann.get("/api/tasks/held").json()[0]["token"]})
     assert handed_back.status_code == 200
     assert len(claim(ann)) == 1
+
+
+def test_the_masks_that_the_dataset_has_of_a_task_are_read_but_not_where_people_are_measured(
+    tmp_path: Path, annotated: Dataset, site: Site
+) -> None:
+    shutil.copytree(annotated.uri, tmp_path / "copy")  # the shared dataset is only read
+    copy = Dataset.open(tmp_path / "copy")
+    server = replace(site.server, dataset=copy)
+    own = Site(server=server, app=make_app(server))
+    ann, bob = own.logged_in("ann"), own.logged_in("bob")
+    first = own.open_round(1)
+    (lease,) = claim(ann)
+    path = f"/api/tasks/{lease['task_id']}/committed"
+    assert ann.get(path).json() == []
+    send(ann, lease["token"], add("m1", 0), op("add", 1, mask="m2", rle=square(40, 20)))
+    ann.post("/api/tasks/submit", json={"token": lease["token"], "revision": 2})
+    assert ann.get(path).json() == []  # submitted is not committed
+    close_round(copy, server.workspace, first)
+
+    # Another round about the same image
+    own.open_round(1)
+    (later,) = claim(bob)
+    found = bob.get(f"/api/tasks/{later['task_id']}/committed").json()
+    assert sorted((each["counts"], each["area"]) for each in found) == sorted(
+        (each["counts"], 400) for each in (square(), square(40, 20))
+    )
+
+    # Where known masks are compared, or images that begin empty, nobody is shown any
+    for settings in ({"gold": "SELECT image_id, mask_id FROM masks"}, {"empty_fraction": 0.5}):
+        task = TaskSpec(image_id=int(later["image_id"]), height=64, width=96)
+        spec = RoundSpec(stage="semi_automatic", tasks=(task,), settings=settings)
+        task_id = server.workspace.rounds.tasks(server.workspace.rounds.open(spec).round_id)[0].task_id
+        assert error_of(bob.get(f"/api/tasks/{task_id}/committed"), 403) == "not_shown"
+    assert error_of(bob.get("/api/tasks/9999/committed"), 404) == "not_found"

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
+from stages.rounds.close import close_round
+from storage.dataset import Dataset
 from storage.workspace.records import Kind
 from tests.stages.annotator.web.late_work import paint
 from tests.stages.annotator.web.page_site import (
@@ -30,6 +32,7 @@ COVERED = """([height, width]) => {
   return places.filter(([x, y]) => document.elementFromPoint(x, y) !== canvas);
 }"""
 """Places of the picture, of a fine grid over all of it, that a pointer would not reach."""
+DRAWN = "document.querySelector('canvas.picture').toDataURL()"
 PARTS = ("canvas.picture", ".toolbar", ".side h2", ".side .look", ".decoding")
 
 
@@ -208,3 +211,41 @@ def test_suggestions_cover_no_place_of_the_picture_and_move_nothing(site: PageSi
     with page.expect_response("**/predict") as answered:
         page.mouse.click(*middle(page, 0, 80), button="right")
     assert [each["positive"] for each in answered.value.request.post_data_json["clicks"]] == [True, False]
+
+
+def test_masks_of_the_dataset_are_outlined_on_a_key_and_are_only_looked_at(site: PageSite, person: Make) -> None:
+    round_id = site.open_round("desk")
+    first = person("committed-ann")
+    page = first.open()
+    click(page)
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks li")).to_have_count(1)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#says")).to_contain_text("Submitted", timeout=60_000)
+    with site.workspace() as workspace:
+        close_round(Dataset.open(site.dataset), workspace, round_id)
+
+    # In a later round about the same picture the mask is seen, and is no mask of the task
+    site.open_round("desk")
+    ann = person("committed-bob")
+    page = ann.open()
+    page.mouse.move(0, 0)
+    page.evaluate(NEXT_FRAME)
+    before = page.evaluate(DRAWN)
+    page.keyboard.press("t")
+    expect(page.locator("#says")).to_contain_text("1 mask of this picture in the dataset")
+    expect(page.get_by_label("Dataset")).to_be_checked()
+    page.evaluate(NEXT_FRAME)
+    assert (seen := page.evaluate(DRAWN)) != before
+    assert rows(page) == 0
+
+    # It is shown again after a reload, until the key hides it
+    page.reload()
+    expect(page.get_by_label("Dataset")).to_be_checked()
+    page.evaluate(NEXT_FRAME)
+    assert page.evaluate(DRAWN) == seen
+    page.keyboard.press("t")
+    expect(page.get_by_label("Dataset")).not_to_be_checked()
+    page.evaluate(NEXT_FRAME)
+    assert page.evaluate(DRAWN) == before
+    assert ann.state(ann.task_id(page)).masks == ()
