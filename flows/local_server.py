@@ -37,7 +37,8 @@ def wait_for_server(name: str, health_url: str, server: "subprocess.Popen[bytes]
         log: Its log, which the error names.
 
     Raises:
-        RuntimeError: The server ended, or did not answer within `START_S`.
+        ChildProcessError: The server ended.
+        TimeoutError: It did not answer within `START_S`.
     """
     until = time.monotonic() + START_S
     while time.monotonic() < until:
@@ -46,9 +47,9 @@ def wait_for_server(name: str, health_url: str, server: "subprocess.Popen[bytes]
                 return
         except OSError:
             if server.poll() is not None:
-                raise RuntimeError(f"{name} ended with {server.returncode}; see {log}") from None
+                raise ChildProcessError(f"{name} ended with {server.returncode}; see {log}") from None
             time.sleep(0.1)
-    raise RuntimeError(f"{name} did not answer for {START_S:.0f} s; see {log}")
+    raise TimeoutError(f"{name} did not answer for {START_S:.0f} s; see {log}")
 
 
 def stop_server(server: "subprocess.Popen[bytes]", within_s: float) -> None:

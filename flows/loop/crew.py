@@ -54,7 +54,8 @@ def serving(photos: PhotoSet, workspace: str, models: Sequence[str], folder: Pat
     """Run `gigamask annotate` during the block; it ends with this process, however that ends.
 
     Raises:
-        RuntimeError: The server does not start; the message names its log.
+        ChildProcessError: The server ends at its start; the message names its log.
+        TimeoutError: The server does not answer after its start.
     """
     port = find_free_port()
     command = [sys.executable, "-m", "gigamask", "annotate", "--dataset", photos.dataset.uri, "--team"]
@@ -143,6 +144,6 @@ def _join(threads: Sequence[threading.Thread], served: Served, stop: threading.E
             stop.set()
     if code is not None:
         raise ChildProcessError(
-            f"the annotation server ended with {code} while annotators worked; {served.log} says why, and the same "
+            f"the annotation server ended with {code} while annotators worked; {served.log} may say why, and the same "
             "command continues"
         )

@@ -32,7 +32,8 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
         port: Port on loopback; 0 takes a free one.
 
     Raises:
-        RuntimeError: The server does not start; the message names its log.
+        ChildProcessError: The server ended, at its start or later; the message names its log.
+        TimeoutError: The server does not answer after its start.
         ValueError: `MAX_SERVERS` servers run already.
     """
     with _own_folder(folder) as home:
@@ -50,6 +51,12 @@ def serving_prefect(folder: Path, *, port: int = 0) -> Iterator[str]:
             try:
                 wait_for_server("Prefect's server", f"{url}/health", server, log)
                 yield url
+            except Exception as error:
+                if server.poll() is None:
+                    raise
+                raise ChildProcessError(
+                    f"Prefect's server ended with {server.returncode}; see {log}; the same command continues"
+                ) from error
             finally:
                 stop_server(server, STOP_S)
 

@@ -48,11 +48,11 @@ from tests.flows.loop.whole_loop import QUICK
 from tests.tiny_network import tiny_card
 
 PHOTOS = 16
-KILLS_OF_A_LOOP = 10
+KILLS_OF_A_LOOP = 25
 """Most kills in one loop, so that it comes to its end."""
 FRACTION_OF_MASKS = 0.2
 """Fraction of a loop's kills that hit its end, the automatic masks."""
-FRACTION_OF_TIME = 0.5
+FRACTION_OF_TIME = 0.25
 """Longest time from one kill to the next, as a fraction of the time of an undisturbed command."""
 NAMES = ("pool", "measured")
 STEADY = ("retrain.gate.gate.max_latency_ratio=1000000",)
@@ -125,7 +125,8 @@ class Loops:
         whom = (FLOW, PREFECT, ANNOTATE, DATABASE)
         result = fire.run(self._loop(home, template), kills - of_masks, whom, FRACTION_OF_TIME * times[0], dice)
         between = time.monotonic()
-        fire.run(self._masks(home), of_masks, (FLOW, PREFECT, RAY), FRACTION_OF_TIME * times[1], dice)
+        if not kind:
+            fire.run(self._masks(home), of_masks, (FLOW, PREFECT, RAY), FRACTION_OF_TIME * times[1], dice)
         seconds = (between - began, time.monotonic() - between)
         fire.finish()
         return Ended(result=result, left=read_left(home / "work" / "seed-0", places, result), seconds=seconds)
