@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.faults.processes import end_with_parent
 from tests.paths import ROOT
 from tests.postgresql_server import Server
 
@@ -106,7 +107,12 @@ class Fire:
         environment = os.environ | {"HOME": str(self._home), "PYTHONPATH": str(ROOT), MARK: self._marks[-1]}
         with self._printed.open("wb") as printed, self._errors.open("wb") as errors:
             return subprocess.Popen(
-                [*self._command, *arguments], cwd=self._home, env=environment, stdout=printed, stderr=errors
+                [*self._command, *arguments],
+                cwd=self._home,
+                env=environment,
+                stdout=printed,
+                stderr=errors,
+                preexec_fn=end_with_parent,
             )
 
     def _strike(self, process: "subprocess.Popen[bytes]", victim: str, after_s: float, dice: random.Random) -> bool:
