@@ -58,11 +58,12 @@ class Client:
     Args:
         url: Address of the server.
         name: Name of the account.
-        password: Password of the account.
+        password: Password of the account, or the one-time token of a laptop's link if `by_link`.
         log: Log of what is sent and confirmed.
         stop: End of the run.
         http: Connection to use; None opens one to `url`.
         patience_s: Longest time after the end of the run for which a request is sent again, in seconds.
+        by_link: Whether the server is a laptop's, which has one account and a link.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class Client:
         stop: threading.Event,
         http: httpx.Client | None = None,
         patience_s: float = PATIENCE_S,
+        by_link: bool = False,
     ) -> None:
         self.name, self.log = name, log
         self._patience_s = patience_s
-        self._password, self._stop = password, stop
+        self._password, self._by_link, self._stop = password, by_link, stop
         self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S)
         self._csrf, self._attempt_ms = "", 0.0
 
@@ -122,7 +124,7 @@ class Client:
         attempt, give_up_at = 0, float("inf")
         while True:
             answer = self._try(method, path, **options)
-            if answer is not None and answer.status_code == 401 and path != "/api/login":
+            if answer is not None and answer.status_code == 401 and not path.startswith("/api/login"):
                 self._log_in()
                 continue
             if answer is not None and answer.status_code < 400:
@@ -149,8 +151,10 @@ class Client:
         return answer
 
     def _log_in(self) -> None:
-        body = {"name": self.name, "password": self._password}
-        self._csrf = self._request("POST", "/api/login", json=body)["csrf_token"]
+        path, body = "/api/login", {"name": self.name, "password": self._password}
+        if self._by_link:
+            path, body = "/api/login/link", {"token": self._password}
+        self._csrf = self._request("POST", path, json=body)["csrf_token"]
 
 
 def uuid7() -> str:
