@@ -153,6 +153,10 @@ def round_open(
     )
     flow = semi_automatic if stage == "semi_automatic" else assisted_manual
     opened = flow(dataset, place, request, str(request_id))
+    if images is not None and opened.images - opened.gold < images:
+        log(f"note: {images} images were asked for, {opened.images - opened.gold} were left")
+    if stage == "semi_automatic" and not opened.prefilled:
+        log(f"note: no image begins with masks; {request.prefill!r} gave none")
     print_result(opened, as_json)
     if not as_json:
         log(f"next:   gigamask annotate {place_options(dataset, workspace)}")

@@ -4,8 +4,8 @@ python tests/benchmarks/proof_evening.py DATA/bsds --photos 60 --pace 4 --work F
 
 DATA/bsds holds photographs beside SA-1B-style JSON. The annotator masks photographs that are drawn at random, with
 `--pace` simulated seconds in a real one. Meanwhile the engine retrains and opens further rounds; in the end it masks
-all of them by itself. The model that began and the one that was promoted in the end are measured on the other photographs,
-which no training saw. Prints JSON lines. The seconds of the annotator come from a model of time.
+all of them by itself. The model that began and the one that was promoted in the end are measured on the others, which
+no training saw. Prints JSON lines. The seconds of the annotator come from a model of time.
 """
 
 import argparse

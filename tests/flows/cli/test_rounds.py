@@ -151,6 +151,11 @@ def test_a_command_given_again_with_its_request_id_does_nothing_twice(gigamask: 
     with Workspace.open(home / "requests.sqlite") as workspace:
         assert len(workspace.rounds.read_all()) == 1
 
+    # Fewer images than asked for, and none with masks, are told
+    fewer = run("open", "--stage", "semi_automatic", "--images", "300", "--prefill", "stage = 'semi_automatic'").stderr
+    assert "300 images were asked for, 6 were left" in fewer
+    assert "no image begins with masks; \"stage = 'semi_automatic'\" gave none" in fewer
+
 
 def test_users_are_added_listed_paused_and_disabled(gigamask: Gigamask, command: Any, home: Path) -> None:
     def run(*arguments: str) -> str:
