@@ -101,7 +101,7 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
         left_out[reason] = int(stays.sum())
         masks_left_out[reason] = int(kept_masks[stays].sum())
     del masks_left_out[NO_MASKS]
-    masks_left_out |= {"withdrawn since the snapshot": len(withdrawn), "of images that are not there": elsewhere}
+    masks_left_out |= {"withdrawn since the snapshot": len(withdrawn), "without an image in the snapshot": elsewhere}
     _check_any(leaves, left_out, snapshot)
 
     return Choice(

@@ -10,7 +10,7 @@ was at; nothing but the last file, release.json, makes a folder a release.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class ReleaseProgress:
     """Progress of a release."""
 
     images: int
-    """Number of images that are in finished tars."""
+    """Number of images that are written; an interruption costs those of the tar that it was at."""
     images_total: int
     masks: int
     new_images: int
@@ -75,17 +75,25 @@ def _images(dataset: Dataset, choice: Choice) -> SnapshotImages:
 def _write_tars(
     writer: TarWriter, choice: Choice, on_progress: Callable[[ReleaseProgress], None]
 ) -> list[dict[str, Any]]:
-    parts, images, masks, new_images, new_masks = list[dict[str, Any]](), 0, 0, 0, 0
-    for number in range(writer.count):
-        is_new = not writer.is_finished(number)
-        part = writer.write(number)
-        parts.append(part)
-        images, masks = images + part["images"], masks + part["masks"]
-        new_images, new_masks = new_images + is_new * part["images"], new_masks + is_new * part["masks"]
-        now = ReleaseProgress(
-            images=images, images_total=len(choice), masks=masks, new_images=new_images, new_masks=new_masks
+    now = ReleaseProgress(images=0, images_total=len(choice), masks=0, new_images=0, new_masks=0)
+
+    def add(images: int, masks: int, *, new: bool) -> None:
+        nonlocal now
+        now = replace(
+            now,
+            images=now.images + images,
+            masks=now.masks + masks,
+            new_images=now.new_images + new * images,
+            new_masks=now.new_masks + new * masks,
         )
         on_progress(now)
+
+    parts = []
+    for number in range(writer.count):
+        known = writer.finished(number)
+        if known is not None:
+            add(known["images"], known["masks"], new=False)
+        parts.append(known or writer.write(number, lambda masks: add(1, masks, new=True)))
     return parts
 
 

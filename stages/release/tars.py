@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,21 +76,22 @@ class TarWriter:
         """Number of tars."""
         return -(-len(self._choice) // self._config.images_per_tar)
 
-    def is_finished(self, number: int) -> bool:
-        """Tell whether a tar and its rows were written before."""
-        return self._folder.finished_part(_name(number)) is not None
+    def finished(self, number: int) -> dict[str, Any] | None:
+        """Return what is in a tar that was written before; None for one that is still to be written."""
+        return self._folder.finished_part(_name(number))
 
-    def write(self, number: int) -> dict[str, Any]:
-        """Write a tar and the rows of its images and masks, unless that was done before; return what is in them.
+    def write(self, number: int, on_image: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+        """Write a tar and the rows of its images and masks; return what is in them.
+
+        Args:
+            number: Number of the tar.
+            on_image: Function that is called after each image that is written, with the number of its masks.
 
         Raises:
             Corrupt: A stored image or mask is not what its row says.
             Erased: An image was erased after the release had begun.
         """
         name = _name(number)
-        record = self._folder.finished_part(name)
-        if record is not None:
-            return record
         counts = PartCounts()
         first = number * self._config.images_per_tar
         stop = min(first + self._config.images_per_tar, len(self._choice))
@@ -100,7 +101,7 @@ class TarWriter:
             image_rows = stack.enter_context(_Table(images_path, rows.IMAGES))
             mask_rows = stack.enter_context(_Table(masks_path, rows.MASKS))
             with tar.open("xb") as file:
-                write_shard(file, self._members(range(first, stop), paths[0], counts, image_rows, mask_rows))
+                write_shard(file, self._members(range(first, stop), paths[0], counts, image_rows, mask_rows, on_image))
         record = {
             "images": stop - first,
             "masks": int(self._choice.mask_counts[first:stop].sum()),
@@ -111,8 +112,15 @@ class TarWriter:
         return record
 
     def _members(
-        self, indexes: range, tar: str, counts: PartCounts, image_rows: "_Table", mask_rows: "_Table"
+        self,
+        indexes: range,
+        tar: str,
+        counts: PartCounts,
+        image_rows: "_Table",
+        mask_rows: "_Table",
+        on_image: Callable[[int], None],
     ) -> Iterator[Member]:
+        """Make the files of the images that leave one after the other, and their rows in the tables."""
         for index in indexes:
             sample = self._read(index)
             image, masks = self._renumbered(index, sample)
@@ -125,6 +133,7 @@ class TarWriter:
                 mask_rows.add(rows.mask_row(image, mask, place))
             text = json.dumps(sa1b_json(image, masks), separators=(",", ":"), allow_nan=False)
             yield Member(key=image.key, parts={"jpg": picture.data, "json": text.encode()})
+            on_image(len(masks))
 
     def _read(self, index: int) -> Sample:
         """Read an image that leaves, with its masks."""

@@ -139,7 +139,9 @@ have none. The table of the masks has these columns:
 
 ## How the masks were made
 
-{words.stages(manifest)}. Model versions: {words.models(manifest)}. {words.people(manifest)} {words.agreement(manifest)}
+{words.stages(manifest)} Model versions: {words.models(manifest)}.
+
+{words.people(manifest)} {words.agreement(manifest)}
 
 ## Left out
 

@@ -23,7 +23,7 @@ def properties(manifest: Mapping[str, Any]) -> dict[str, Any]:
             "`change` of the images says what became of each.",
         ],
         "rai:dataManipulationProtocol": words.NOT_DEIDENTIFIED,
-        "rai:dataAnnotationProtocol": f"Masks were made {words.stages(manifest)}. " + words.people(manifest),
+        "rai:dataAnnotationProtocol": f"{words.stages(manifest)} {words.people(manifest)}",
         "rai:dataAnnotationPlatform": f"gigamask {manifest['made_with']['gigamask']}",
         "rai:dataAnnotationAnalysis": words.agreement(manifest),
         "rai:annotationsPerItem": f"{per_image:.1f} masks an image on average",

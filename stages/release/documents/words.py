@@ -9,9 +9,9 @@ NOT_DEIDENTIFIED = (
 )
 """What every release says until images can be de-identified."""
 STAGES = {
-    "assisted_manual": "by annotators who clicked, with a model that answers clicks",
-    "semi_automatic": "by annotators who corrected and completed masks that a model had prefilled",
-    "fully_automatic": "by a model from a grid of points, without a person",
+    "assisted_manual": "were made by annotators who clicked, with a model that answers clicks",
+    "semi_automatic": "were made by annotators who corrected and completed masks that a model had prefilled",
+    "fully_automatic": "were made by a model from a grid of points, without a person",
 }
 """How the masks of each stage are made."""
 
@@ -19,7 +19,8 @@ STAGES = {
 def stages(manifest: Mapping[str, Any]) -> str:
     """Say how many masks each stage made, and how."""
     counts = manifest["counts"]["stages"]
-    return "; ".join(f"{count:,} {STAGES.get(stage, 'in an unknown way')} ({stage})" for stage, count in counts.items())
+    made = (f"{count:,} {STAGES.get(stage, 'in an unknown way')} ({stage})" for stage, count in counts.items())
+    return f"Of {manifest['masks']:,} masks {'; '.join(made)}."
 
 
 def people(manifest: Mapping[str, Any]) -> str:
@@ -27,25 +28,26 @@ def people(manifest: Mapping[str, Any]) -> str:
     facts = manifest["facts"]
     if not facts["annotators"]:
         return "No annotator worked on the masks of the snapshot."
-    text = f"{facts['annotators']:,} annotators in {facts['rounds']:,} rounds, whose names do not leave."
+    text = f"Annotators: {facts['annotators']:,}, whose names do not leave. Rounds: {facts['rounds']:,}."
     if facts["simulated_masks"]:
         text += (
-            f" {facts['simulated_masks']:,} masks of the snapshot are the work of simulated annotators, programs that "
-            "click by known masks."
+            f" The work of simulated annotators, programs that click by known masks: {facts['simulated_masks']:,} "
+            "masks of the snapshot."
         )
     if facts["people_masks"]:
-        seconds = f", at a mean of {facts['mean_active_s']} s of work a mask" if facts["mean_active_s"] else ""
-        text += f" {facts['people_masks']:,} masks of the snapshot are the work of people{seconds}."
+        text += f" The work of people in rounds: {facts['people_masks']:,} masks of the snapshot."
+    if facts["mean_active_s"]:
+        text += f" Mean time of people on a mask: {facts['mean_active_s']} s."
     return text
 
 
 def agreement(manifest: Mapping[str, Any]) -> str:
     """Say how much annotators agreed."""
     facts = manifest["facts"]
-    if not facts["agreed_images"]:
-        return "No image was annotated by several people, so that their agreement is unknown."
+    if not facts["agreed_tasks"]:
+        return "No image of a round was answered by several annotators, so that their agreement is unknown."
     return (
-        f"On {facts['agreed_images']:,} images that several annotators answered, a mean fraction of "
+        f"On {facts['agreed_tasks']:,} images of rounds that several annotators answered, a mean fraction of "
         f"{facts['agreement']} of the masks has a partner of IoU 0.5 in the other answers. That is agreement, not "
         "accuracy."
     )

@@ -2,9 +2,11 @@
 
 import io
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageCms
 
 from storage import rle
@@ -12,12 +14,13 @@ from storage.dataset import Dataset
 from storage.protocol.inputs import ImageRange
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, mask_id_of
+from storage.tables.columns import ANNOTATIONS
 from tests.image_records import image_record, photo_key
 
 HEIGHT, WIDTH = 48, 64
 SECRET = b"GPS 51.5 N, taken by Ada"
 """Text that every kind of metadata of `with_metadata` holds, and that must not leave."""
-ANNOTATOR = "a-person-who-annotates"
+ANNOTATOR, ROUND = "a-person-who-annotates", "a-round-of-theirs"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -123,6 +126,7 @@ def masks_of(image: ImageRecord, plan_id: str, stage: str) -> list[MaskRecord]:
                     stage=stage,
                     model_id="" if by_person else "one-1",
                     annotator_id=ANNOTATOR if by_person else "",
+                    round_id=ROUND if by_person else "",
                     plan_id=plan_id,
                 ),
             )
@@ -139,5 +143,37 @@ def make_dataset(place: str | Path) -> Dataset:
         shard = PlannedShard(name="000000", inputs=(ImageRange(shard=commit.address, start=0, stop=commit.images),))
         plan = dataset.new_plan("masks", [shard], {"stage": stage})
         content = [(image, masks_of(image, plan.plan_id, stage)) for image, _ in dataset.read_images(commit)]
-        dataset.write_masks(plan, plan.shards[0], content)
+        if stage == "assisted_manual":
+            dataset.write_annotated_masks(plan, plan.shards[0], content, annotations_of(content, plan.home))
+        else:
+            dataset.write_masks(plan, plan.shards[0], content)
     return dataset
+
+
+def annotations_of(content: list[tuple[ImageRecord, list[MaskRecord]]], plan: str) -> pa.Table:
+    """Make rows of `annotations`: of each image the first mask is a simulated annotator's, the second a person's."""
+    texts = dict.fromkeys(("origin", "model_id", "prompts", "verdict"), "")
+    rows = [
+        {
+            **texts,
+            **dict.fromkeys(("clicks", "strokes", "edits"), 1),
+            **dict.fromkeys(("gold", "prefilled"), False),
+            "image_id": image.image_id,
+            "mask_id": mask.mask_id,
+            "plan": plan,
+            "shard": "000000",
+            "stage": "assisted_manual",
+            "round_id": ROUND,
+            "task_id": task,
+            "annotator_id": ANNOTATOR,
+            "in_masks": True,
+            "simulated": ordinal == 0,
+            "active_s": 4.25 + task,
+            "search_s": 1.0,
+            "submitted_at": datetime(2026, 1, 2, tzinfo=UTC),
+            "agreed_fraction": 0.75 if task == 0 else None,
+        }
+        for task, (image, masks) in enumerate(content)
+        for ordinal, mask in enumerate(masks)
+    ]
+    return pa.Table.from_pylist(rows, schema=ANNOTATIONS)

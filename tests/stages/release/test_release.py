@@ -22,7 +22,7 @@ from storage import rle
 from tests.paths import ROOT
 from tests.stages.release.conftest import CONFIG, Released
 from tests.stages.release.outside_reader import ReadImage, check_checksums, read_folder
-from tests.stages.release.photos import ANNOTATOR, SECRET, stored_images
+from tests.stages.release.photos import ANNOTATOR, ROUND, SECRET, stored_images
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -70,6 +70,7 @@ def test_nothing_private_leaves(released: Released) -> None:
         assert data in text or image.source_sha256.encode() not in text  # an unchanged file has the hash of its photo
     assert SECRET not in text
     assert ANNOTATOR.encode() not in text
+    assert ROUND.encode() not in text
     assert released.dataset.uri.encode() not in text
 
 
@@ -211,20 +212,20 @@ def test_another_release_or_other_files_in_the_folder_are_refused(released: Rele
         released.again(tmp_path / "used" / "letter.txt")
 
 
-def test_progress_counts_what_was_there_before_apart(released: Released, tmp_path: Path) -> None:
-    choice = choose(released.dataset, released.snapshot, CONFIG)
+def test_progress_counts_every_image_and_what_was_there_before_apart(released: Released, tmp_path: Path) -> None:
     seen = list[ReleaseProgress]()
 
-    def stop_after_one(now: ReleaseProgress) -> None:
+    def stop_at_the_fifth(now: ReleaseProgress) -> None:
         seen.append(now)
-        if len(seen) == 1:
+        if len(seen) == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_release(released.dataset, choice, tmp_path / "out", CONFIG, stop_after_one)
-    write_release(released.dataset, choice, tmp_path / "out", CONFIG, stop_after_one)
-    assert [(now.images, now.images_total, now.new_images, now.masks, now.new_masks) for now in seen] == [
-        (4, 6, 4, 16, 16),
+        write_release(released.dataset, released.choice, tmp_path / "out", CONFIG, stop_at_the_fifth)
+    assert [(now.images, now.new_images, now.new_masks) for now in seen] == [(n, n, 4 * n) for n in range(1, 6)]
+    write_release(released.dataset, released.choice, tmp_path / "out", CONFIG, stop_at_the_fifth)
+    assert [(now.images, now.images_total, now.new_images, now.masks, now.new_masks) for now in seen[5:]] == [
         (4, 6, 0, 16, 0),
+        (5, 6, 1, 20, 4),
         (6, 6, 2, 24, 8),
     ]
