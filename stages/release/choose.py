@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from stages.ingest.normalise import JPEG_MAX_SIDE
 from stages.release.config import ReleaseConfig
 from stages.release.pictures import encoder
 from storage.dataset import Dataset
@@ -19,7 +20,8 @@ from storage.tables.withdrawals import mask_pairs, withdrawn_by
 FORMAT = 1
 """Number of the form of a release; another number means other bytes for the same choice."""
 
-NO_MASKS, NO_LICENSE, ERASED = "no masks", "no licence", "erased since the snapshot"
+NO_MASKS, NO_LICENSE = "no masks", "no licence"
+ERASED, TOO_LONG = "erased since the snapshot", "a side too long for JPEG"
 """Reasons why an image does not leave."""
 
 
@@ -77,10 +79,15 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
         NotFound: There is no such snapshot.
     """
     # Images of the snapshot, in the order of SnapshotImages
-    sql = "SELECT image_id, license = '' AS unlicensed FROM images ORDER BY plan, shard, image_id"
+    sql = (
+        f"SELECT image_id, trim(license) = '' AS unlicensed, greatest(height, width) > {JPEG_MAX_SIDE} AS too_long "
+        "FROM images ORDER BY plan, shard, image_id"
+    )
     rows = dataset.query(sql, snapshot)
     image_ids = rows.column("image_id").to_numpy().astype(np.int64)
-    unlicensed = rows.column("unlicensed").to_numpy(zero_copy_only=False).astype(bool)
+    unlicensed, too_long = (
+        rows.column(name).to_numpy(zero_copy_only=False).astype(bool) for name in ("unlicensed", "too_long")
+    )
 
     # Their masks, without those that were taken back since
     withdrawn = _withdrawn_since(dataset, snapshot)
@@ -90,7 +97,7 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
 
     # What stays, each image for one reason
     erased = np.isin(image_ids, np.array(sorted(dataset.erasures().images), np.int64))
-    reasons = [(ERASED, erased), (NO_MASKS, kept_masks == 0)]
+    reasons = [(ERASED, erased), (NO_MASKS, kept_masks == 0), (TOO_LONG, too_long)]
     if not config.allow_unlicensed:
         reasons.append((NO_LICENSE, unlicensed))
     leaves = np.ones(len(image_ids), bool)

@@ -1,13 +1,10 @@
 """Rows of the two Parquet tables of a release: one a mask, one an image. No annotator and no round is named in them."""
 
 import hashlib
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-
-from storage import rle
-from storage.records import ImageRecord, MaskRecord
 
 MASKS = pa.schema(
     [
@@ -80,32 +77,27 @@ NOTES = {
 """Meaning of each column."""
 
 
-def mask_row(image: ImageRecord, mask: MaskRecord, place: dict[str, Any]) -> dict[str, Any]:
-    """Make the row of a mask; `place` gives the columns that all masks of the image share."""
-    x0, y0, x1, y1 = mask.crop_xyxy
-    has_point = not math.isnan(mask.point_xy[0])
+def mask_row(annotation: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the columns of a mask that its entry in the annotation file states.
+
+    Args:
+        annotation: The entry.
+        place: Columns that all masks of the image share.
+    """
+    height, width = annotation["segmentation"]["size"]
+    x, y = annotation["point_coords"][0] if annotation["point_coords"] else (None, None)
+    same = ("id", "bbox", "area", "predicted_iou", "stability_score", "crop_box")
     return {
         **place,
-        "id": mask.mask_id,
-        "height": image.height,
-        "width": image.width,
-        "counts": rle.to_coco(mask.rle),
-        "bbox": rle.box_xywh(mask.rle),
-        "area": mask.area_px,
-        "predicted_iou": _or_none(mask.predicted_iou),
-        "stability_score": _or_none(mask.stability_score),
-        "point_x": mask.point_xy[0] if has_point else None,
-        "point_y": mask.point_xy[1] if has_point else None,
-        "crop_box": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
-        "stage": mask.provenance.stage,
-        "model_id": mask.provenance.model_id,
+        **{name: annotation[name] for name in same},
+        "height": height,
+        "width": width,
+        "counts": annotation["segmentation"]["counts"],
+        "point_x": x,
+        "point_y": y,
     }
 
 
 def picture_columns(data: bytes) -> dict[str, Any]:
     """Make the columns of an image that describe its file."""
     return {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _or_none(score: float) -> float | None:
-    return None if math.isnan(score) else score

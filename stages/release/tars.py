@@ -129,9 +129,11 @@ class TarWriter:
             place = {"image_id": image.image_id, "file_name": f"{image.key}.jpg", "tar": tar, "split": split}
             counts.add(image, picture, split, masks)
             image_rows.add(_image_row(image, picture, place, len(masks), self._config))
-            for mask in masks:
-                mask_rows.add(rows.mask_row(image, mask, place))
-            text = json.dumps(sa1b_json(image, masks), separators=(",", ":"), allow_nan=False)
+            document = sa1b_json(image, masks)
+            for annotation, mask in zip(document["annotations"], masks, strict=True):
+                made_by = {"stage": mask.provenance.stage, "model_id": mask.provenance.model_id}
+                mask_rows.add(rows.mask_row(annotation, place) | made_by)
+            text = json.dumps(document, separators=(",", ":"), allow_nan=False)
             yield Member(key=image.key, parts={"jpg": picture.data, "json": text.encode()})
             on_image(len(masks))
 

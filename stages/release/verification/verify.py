@@ -18,7 +18,6 @@ from stages.release.verification.file_checks import check_files, check_lists
 from storage.errors import Corrupt
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, read_shard
-from storage.records import ImageRecord, MaskRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +114,17 @@ class _TarCheck:
             return
         self._check_picture(where, member.parts["jpg"])
         try:
-            image, masks = _annotations(member)
+            document = _document(member)
         except ValueError as error:
             self._faults.add("wrong annotation file", f"{where}.json: {error}")
             return
-        self._check_numbers(where, image, masks)
-        self._check_image_row(where, path, member, image, len(masks), next(image_rows, {}))
-        for mask in masks:
-            self._check_mask_row(where, path, image, mask, next(mask_rows, {}))
+        self._check_numbers(where, document)
+        row = next(image_rows, {})
+        self._check_image_row(where, path, member, document, row)
+        place = {**_place(document, path), "split": row.get("split")}
+        for annotation in document["annotations"]:
+            expected = rows.mask_row(annotation, place)
+            self._compare("row of a mask", f"{where}, mask {annotation['id']}", expected, next(mask_rows, {}))
 
     def _check_picture(self, where: str, data: bytes) -> None:
         try:
@@ -133,34 +135,29 @@ class _TarCheck:
         if carried:
             self._faults.add("metadata in an image", f"{where}.jpg: {', '.join(carried)}")
 
-    def _check_numbers(self, where: str, image: ImageRecord, masks: list[MaskRecord]) -> None:
-        if image.image_id != self.images or f"{image.key}.{image.format}" != f"sa_{self.images}.jpg":
-            self._faults.add("wrong number of an image", f"{where}.json: image_id {image.image_id}, file {image.key}")
-        expected = list(range(self.masks + 1, self.masks + 1 + len(masks)))
-        if [mask.mask_id for mask in masks] != expected:
-            self._faults.add("wrong number of a mask", f"{where}.json: expected {len(masks)} from {self.masks + 1} on")
-        self.masks += len(masks)
+    def _check_numbers(self, where: str, document: Mapping[str, Any]) -> None:
+        image_id, file_name = document["image"]["image_id"], document["image"]["file_name"]
+        if image_id != self.images or file_name != f"sa_{self.images}.jpg":
+            self._faults.add("wrong number of an image", f"{where}.json: image_id {image_id}, file {file_name}")
+        found = [annotation["id"] for annotation in document["annotations"]]
+        if found != list(range(self.masks + 1, self.masks + 1 + len(found))):
+            self._faults.add("wrong number of a mask", f"{where}.json: expected {len(found)} from {self.masks + 1} on")
+        self.masks += len(found)
 
     def _check_image_row(
-        self, where: str, tar: str, member: Member, image: ImageRecord, masks: int, row: Mapping[str, Any]
+        self, where: str, tar: str, member: Member, document: Mapping[str, Any], row: Mapping[str, Any]
     ) -> None:
-        expected = {**rows.picture_columns(member.parts["jpg"]), **_place(image, tar), "masks": masks}
-        expected |= {"height": image.height, "width": image.width}
+        size = {name: document["image"][name] for name in ("height", "width")}
+        counted = {"masks": len(document["annotations"])}
+        expected = {**rows.picture_columns(member.parts["jpg"]), **_place(document, tar), **size, **counted}
         self._compare("row of an image", where, expected, row)
         try:
             with Image.open(io.BytesIO(member.parts["jpg"]), formats=["JPEG"]) as opened:
-                if (opened.height, opened.width) != (image.height, image.width):
-                    size = f"{opened.height} x {opened.width} px, its JSON says {image.height} x {image.width}"
-                    self._faults.add("size of an image", f"{where}.jpg: {size}")
+                if {"height": opened.height, "width": opened.width} != size:
+                    found = f"{opened.height} x {opened.width} px, its JSON says {size['height']} x {size['width']}"
+                    self._faults.add("size of an image", f"{where}.jpg: {found}")
         except OSError as error:
             self._faults.add("damaged image", f"{where}.jpg: {error}")
-
-    def _check_mask_row(
-        self, where: str, tar: str, image: ImageRecord, mask: MaskRecord, row: Mapping[str, Any]
-    ) -> None:
-        expected = rows.mask_row(image, mask, _place(image, tar))
-        del expected["stage"], expected["model_id"]  # not in the tar
-        self._compare("row of a mask", f"{where}, mask {mask.mask_id}", expected, row)
 
     def _compare(self, kind: str, where: str, expected: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         wrong = [name for name, value in expected.items() if row.get(name) != value]
@@ -168,21 +165,20 @@ class _TarCheck:
             self._faults.add(kind, f"{where}: {', '.join(wrong)} differ from the tar" if row else f"{where}: no row")
 
 
-def _annotations(member: Member) -> tuple[ImageRecord, list[MaskRecord]]:
+def _document(member: Member) -> dict[str, Any]:
     """Read an annotation file and check that it has SA-1B's fields, and no others, with the values of its masks."""
     document = json.loads(member.parts["json"])
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")
-    image, masks = parse_sa1b(document)
-    again = sa1b_json(image, masks)
+    again = sa1b_json(*parse_sa1b(document))
     if again != document:
         names = [name for name in again if again[name] != document.get(name)] or sorted(set(document) - set(again))
         raise ValueError(f"{', '.join(names)}: other fields or values than SA-1B's form gives to these masks")
-    return image, masks
+    return document
 
 
-def _place(image: ImageRecord, tar: str) -> dict[str, Any]:
-    return {"image_id": image.image_id, "file_name": f"{image.key}.{image.format}", "tar": tar}
+def _place(document: Mapping[str, Any], tar: str) -> dict[str, Any]:
+    return {"image_id": document["image"]["image_id"], "file_name": document["image"]["file_name"], "tar": tar}
 
 
 def _rows(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:

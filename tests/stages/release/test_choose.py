@@ -1,15 +1,19 @@
 """What of a snapshot leaves."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.release.choose import Choice, choose
 from stages.release.config import ReleaseConfig
+from storage import rle
 from storage.dataset import Dataset
 from storage.errors import NotFound
 from storage.protocol.inputs import ImageRange, MaskKey
 from storage.protocol.plans import PlannedShard
+from tests.image_records import image_record, photo_key
 from tests.stages.release.conftest import CONFIG, Released
 from tests.stages.release.photos import make_dataset, masks_of, stored_images
 
@@ -33,7 +37,7 @@ def test_images_without_a_licence_stay_unless_asked_for(released: Released) -> N
     choice = choose(released.dataset, released.snapshot, CONFIG)
     assert image_ids(choice) == ids_of(0, 1, 2, 3, 4, 5)
     assert (len(choice), choice.masks) == (6, 24)
-    assert choice.left_out == {"erased since the snapshot": 0, "no masks": 0, "no licence": 1}
+    assert {reason: images for reason, images in choice.left_out.items() if images} == {"no licence": 1}
     assert choice.masks_left_out["no licence"] == 4
     everything = choose(released.dataset, released.snapshot, WITH_ALL)
     assert (len(everything), everything.masks) == (7, 28)
@@ -83,6 +87,32 @@ def test_images_that_were_erased_since_the_snapshot_stay(dataset: Dataset) -> No
     assert image_ids(choice) == ids_of(0, 1, 3, 4, 5)
     assert choice.left_out["erased since the snapshot"] == 1
     assert choice.masks_left_out["erased since the snapshot"] == 4
+
+
+def test_an_image_that_no_jpeg_can_hold_stays(tmp_path: Path) -> None:
+    dataset = Dataset.create(tmp_path / "dataset")
+    long = image_record(b"never decoded here", (1100, 65_501), "photos/long.png", "png", licence="CC0-1.0")
+    plan = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], {})
+    commit = dataset.write_images(plan, plan.shards[0], [(long, b"never decoded here")])
+    shard = PlannedShard(name="000000", inputs=(ImageRange(shard=commit.address, start=0, stop=1),))
+    masks = dataset.new_plan("masks", [shard], {})
+    mask_HW = np.zeros((1100, 65_501), np.bool_)
+    mask_HW[:9, :9] = True
+    runs = rle.encode(mask_HW)
+    (small, *_) = masks_of(stored_images()[0][0], masks.plan_id, "fully_automatic")
+    whole = (0, 0, 65_501, 1100)
+    mask = replace(
+        small,
+        image_id=long.image_id,
+        rle=runs,
+        box_xyxy=rle.box_xyxy(runs),
+        area_px=81,
+        point_xy=(1, 1),
+        crop_xyxy=whole,
+    )
+    dataset.write_masks(masks, masks.shards[0], [(long, [mask])])
+    with pytest.raises(ValueError, match="1 a side too long for JPEG"):
+        choose(dataset, dataset.snapshot().snapshot_id, CONFIG)
 
 
 def test_the_id_follows_from_snapshot_and_settings(released: Released) -> None:

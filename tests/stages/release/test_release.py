@@ -17,6 +17,7 @@ from PIL import Image
 
 from stages.release.choose import choose
 from stages.release.config import ReleaseConfig
+from stages.release.folder import ReleaseFolder
 from stages.release.release import ReleaseProgress, write_release
 from storage import rle
 from tests.paths import ROOT
@@ -173,6 +174,7 @@ import os, signal
 from pathlib import Path
 from stages.release import tars
 from stages.release.choose import choose
+from stages.release.folder import ReleaseFolder
 from stages.release.release import ReleaseProgress, write_release
 from storage.dataset import Dataset
 from tests.stages.release.conftest import CONFIG
@@ -210,6 +212,14 @@ def test_another_release_or_other_files_in_the_folder_are_refused(released: Rele
         released.again(tmp_path / "used")
     with pytest.raises(ValueError, match="a file is there"):
         released.again(tmp_path / "used" / "letter.txt")
+
+
+def test_two_processes_do_not_write_the_same_release(released: Released, tmp_path: Path) -> None:
+    folder = ReleaseFolder(tmp_path / "out", released.choice.release_id(CONFIG))
+    with folder.writing(), pytest.raises(ValueError, match="another process writes this release"):
+        released.again(tmp_path / "out")
+    released.again(tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(released.out)
 
 
 def test_progress_counts_every_image_and_what_was_there_before_apart(released: Released, tmp_path: Path) -> None:
