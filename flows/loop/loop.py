@@ -17,9 +17,11 @@ from engine.interactive.zoom import make_segmenter
 from engine.labelled import LabelledImage, load_folder
 from engine.model.weights import load_model
 from flows.assisted_manual import assisted_manual, close_round
+from flows.config.load import to_tree
 from flows.loop.config import LoopSettings
 from flows.loop.crew import enrol_crew, let_work, serving
 from flows.loop.figures import Arm, WorkedMask, summarise
+from flows.loop.kept import measure_once
 from flows.loop.split import Parts, PhotoSet, divide_into_rounds, make_photo_set, split_photos
 from flows.loop.table import Show
 from flows.progress import log
@@ -191,7 +193,7 @@ def _train_both(request: LoopRequest, place: _Place, number: int) -> dict[str, t
 
 def _work_of_round(dataset: Dataset, retrain: RetrainRequest, number: int) -> NewRounds:
     """Find what a round has to train on, the same after a kill, when its model may be promoted already."""
-    key = f"loop:round-{number}"
+    key = _key_of_work(number)
     found = dataset.handovers.find(key) or dataset.handovers.record(key, asdict(look(retrain)))
     known: Any = found.result
     return NewRounds(
@@ -203,7 +205,22 @@ def _work_of_round(dataset: Dataset, retrain: RetrainRequest, number: int) -> Ne
     )
 
 
+def _key_of_work(number: int) -> str:
+    return f"loop:round-{number}"
+
+
 def _measure(request: LoopRequest, place: _Place, number: int, arm: str, model_id: str, decision: str) -> Arm:
+    """Measure a model, once."""
+    settings = {**to_tree(request.settings), "workspaces": ""}
+    measured_with = [place.seed, number, arm, model_id, decision, settings]
+    return measure_once(
+        place.folder / "measured-models",
+        measured_with,
+        lambda: _measure_now(request, place, number, arm, model_id, decision),
+    )
+
+
+def _measure_now(request: LoopRequest, place: _Place, number: int, arm: str, model_id: str, decision: str) -> Arm:
     """Measure a model on the evaluation photographs: clicks with ground truth, and simulated annotators at work."""
     settings = request.settings
     weights = place.pool.dataset.models.fetch(model_id, place.folder / "models")
@@ -219,7 +236,7 @@ def _measure(request: LoopRequest, place: _Place, number: int, arm: str, model_i
         arm=arm,
         seed=place.seed,
         model_id=model_id,
-        masks=_count_masks(place.pool) if number else 0,
+        masks=_count_masks(place.pool, number) if number else 0,
         decision=decision,
         clicked=evaluated.scores,
         worked=_worked_masks(place.measured, round_id),
@@ -235,8 +252,11 @@ def _worked_masks(photos: PhotoSet, round_id: str) -> tuple[WorkedMask, ...]:
     return tuple(WorkedMask(image=str(row["image_id"]), seconds=row["seconds"], clicks=row["clicks"]) for row in rows)
 
 
-def _count_masks(pool: PhotoSet) -> int:
-    (row,) = pool.dataset.query("SELECT count(*) AS masks FROM annotations WHERE in_masks").to_pylist()
+def _count_masks(pool: PhotoSet, number: int) -> int:
+    """Count the masks that a round could train on, whatever later rounds have added by now."""
+    found: Any = pool.dataset.handovers.find(_key_of_work(number))
+    sql = "SELECT count(*) AS masks FROM annotations WHERE in_masks"
+    (row,) = pool.dataset.query(sql, found.result["snapshot"]).to_pylist()
     return int(row["masks"])
 
 
