@@ -159,8 +159,13 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("GIGAMASK_DEBUG"):
             raise
+        from httpx import TransportError
+
         from storage.errors import StoreError
 
+        if isinstance(error, TransportError):  # Prefect's client alone lets one out
+            log(f"error: Prefect's server does not answer ({error}); run the same command again")
+            sys.exit(1)
         kind = "" if isinstance(error, (ValueError, OSError, StoreError)) else f"{type(error).__name__}: "
         log(f"error: {kind}{error}")
         if kind:

@@ -37,6 +37,8 @@ from storage.tables.sql import one_of
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
+TRAINED = ("new masks", "control")
+"""Names of the arms of a round, in the order in which they are measured."""
 RESULT_NAME = "loop.json"
 """Name of the file in the work folder with the figures so far, written anew with each model that was measured."""
 
@@ -159,7 +161,7 @@ def _train_both(request: LoopRequest, place: _Place, number: int) -> dict[str, t
     dataset, done = place.pool.dataset, f"loop:trained-{number}"
     found: Any = dataset.handovers.find(done)
     if found is not None:
-        return {arm: (model_id, decision) for arm, (model_id, decision) in found.result.items()}
+        return {arm: (found.result[arm][0], found.result[arm][1]) for arm in TRAINED}
 
     # What the round has to train on
     settings = replace(

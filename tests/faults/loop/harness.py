@@ -156,16 +156,18 @@ class Loops:
 def strike(loops: Loops, kills: int, seed: int) -> bool:
     """Strike loop after loop, print what was found, and say whether all is well."""
     began = time.monotonic()
-    tally, equal = Tally(), Counter[str]()
+    tally, unequal = Tally(), Counter[str]()
     undisturbed = loops.run()
-    look(loops, undisturbed, undisturbed, tally, equal)
+    look(loops, undisturbed, undisturbed, tally, unequal)
     dice, number = random.Random(seed), 0
     while (done := loops.course.kills.total()) < kills:
         number += 1
         ended = loops.run(kills=min(KILLS_OF_A_LOOP, kills - done), dice=dice, times=undisturbed.seconds)
-        look(loops, ended, undisturbed, tally, equal)
+        look(loops, ended, undisturbed, tally, unequal)
         progress = {"metric": f"done: loop {number}", "value": loops.course.kills.total(), "unit": "kills"}
-        print(json.dumps({"bench": "faults", **progress, **dict(equal), **tally.sums}), flush=True)
+        more = {"alarms": len(loops.course.alarms), "left_over": len(loops.course.left_over)}
+        unlike = {f"unlike {name}": count for name, count in unequal.items()}
+        print(json.dumps({"bench": "faults", **progress, **unlike, **more, **tally.sums}), flush=True)
     course = loops.course
     figures: dict[str, tuple[float, str]] = {
         "loops": (number, "loops"),
@@ -180,7 +182,7 @@ def strike(loops: Loops, kills: int, seed: int) -> bool:
     sums = tally.sums | {"false_alarms": len(tally.false_alarms) + len(course.alarms)}
     sums = {"kills": course.kills.total(), **{name: sums[name] for name in list(sums)[1:]}}
     sums["left_over"] = len(course.left_over)
-    same = {f"{name}_equal": not equal[name] for name in ("masks", "models", "decisions", "figures")}
+    same = {f"{name}_equal": not unequal[name] for name in ("masks", "models", "decisions", "figures")}
     for each in (*tally.in_words, *course.alarms, *course.left_over)[:40]:
         print(each, file=sys.stderr, flush=True)
     print(json.dumps({**sums, **same}), flush=True)
