@@ -25,7 +25,7 @@ def close_twice(patch: Patch) -> None:
 
     def close_again(dataset: Any, workspace: Any, round_id: str, **more: Any) -> Any:
         real(dataset, workspace, round_id, **more)
-        with workspace._database.write() as connection:
+        with workspace.rounds._database.write() as connection:
             found = update(ROUNDS).where(ROUNDS.c.round_id == round_id)
             connection.execute(found.values(plan_id="", state="open", closed_at=None))
         return real(dataset, workspace, round_id, **more)
