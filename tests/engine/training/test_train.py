@@ -9,6 +9,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -123,6 +124,19 @@ def test_a_training_that_keeps_statistics_changes_the_weights_and_no_statistic(t
         assert statistics
         assert (statistics <= same) is keeps
         assert "image_encoder.stage2.0.weight" not in same
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_training_of_the_decoder_alone_leaves_the_encoder_as_it_is(
+    tmp_path: Path, optimizer: Literal["muon", "adamw"]
+) -> None:
+    config = replace(TINY_TRAINING, total_steps=2, trains_encoder=False, optimizer=optimizer)
+    before = fresh_sam(TINY_SAM, seed=5).state_dict()
+    _train_and_store(tmp_path, config, Peers())
+    for trained in torch.load(tmp_path / "rank0.pt", weights_only=True).values():
+        changed = {name for name, tensor in trained.items() if not torch.equal(tensor, before[name])}
+        assert changed
+        assert not any(name.startswith("image_encoder.") for name in changed)
 
 
 @pytest.mark.slow
