@@ -19,6 +19,8 @@ _MAX_ICC_PIECE = 65_519
 """Most bytes of a profile that one segment holds."""
 _DECODING = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF))
 """Markers of frames, tables, scans and restart intervals."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of frame headers, which state the size."""
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 """Marker behind the entropy-coded bytes of a scan: not a stuffed byte, a fill byte or a restart."""
 
@@ -66,6 +68,18 @@ def segments(data: bytes) -> Iterator[Segment]:
             scan = data[position : following.start()]
             position = following.start()
         yield Segment(marker=marker, content=content, scan=scan)
+
+
+def size_hw(found: Iterable[Segment]) -> tuple[int, int]:
+    """Return the height and width that the frame header of a JPEG states.
+
+    Raises:
+        ValueError: There is no frame header.
+    """
+    for each in found:
+        if each.marker in _FRAMES and len(each.content) >= 6:
+            return int.from_bytes(each.content[1:3], "big"), int.from_bytes(each.content[3:5], "big")
+    raise ValueError("a JPEG without a frame header")
 
 
 def profile_of(found: Iterable[Segment]) -> bytes | None:

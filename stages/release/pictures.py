@@ -56,9 +56,9 @@ def make_picture(data: bytes, form: str, size_hw: tuple[int, int]) -> Picture:
     carried = jpeg.metadata_in(picture.data)
     if carried:
         raise ValueError(f"the file that was made still carries {', '.join(carried)}")
-    with Image.open(io.BytesIO(picture.data), formats=["JPEG"]) as image:
-        if (image.height, image.width) != size_hw:
-            raise ValueError(f"it is {image.height} x {image.width} px, its row says {size_hw[0]} x {size_hw[1]}")
+    height, width = jpeg.size_hw(jpeg.segments(picture.data))
+    if (height, width) != size_hw:
+        raise ValueError(f"it is {height} x {width} px, its row says {size_hw[0]} x {size_hw[1]}")
     return picture
 
 

@@ -50,8 +50,8 @@ def check_lists(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
     try:
         _check_image_lists(out, manifest, faults)
         _check_coco(out, manifest, faults)
-    except (OSError, pa.ArrowException) as error:
-        faults.add("unreadable table", str(error))
+    except (OSError, ValueError, KeyError, csv.Error, pa.ArrowException) as error:
+        faults.add("unreadable table or list", str(error))
 
 
 def _check_image_lists(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
@@ -83,11 +83,11 @@ def _check_coco(out: Path, manifest: Mapping[str, Any], faults: Faults) -> None:
 
 
 def _attributions(path: Path) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
         table = csv.reader(file)
         next(table, None)
         yield from table
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []

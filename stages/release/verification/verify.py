@@ -1,6 +1,5 @@
 """Check of a release by its files alone: every byte, every name, every mask, every row, every count."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from stages.release import jpeg, rows
 from stages.release.folder import MANIFEST, UNFINISHED
@@ -18,6 +18,26 @@ from stages.release.verification.file_checks import check_files, check_lists
 from storage.errors import Corrupt
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, read_shard
+
+_FILE = {
+    "type": "object",
+    "required": ["path", "nbytes", "sha256"],
+    "properties": {"path": {"type": "string"}, "nbytes": {"type": "integer"}, "sha256": {"type": "string"}},
+}
+_MANIFEST_SCHEMA = {
+    "type": "object",
+    "required": ["release_id", "images", "masks", "files", "counts"],
+    "properties": {
+        "release_id": {"type": "string"},
+        "files": {"type": "array", "items": _FILE},
+        "counts": {
+            "type": "object",
+            "required": ["splits", "licenses"],
+            "properties": {"splits": {"type": "object"}, "licenses": {"type": "object"}},
+        },
+    },
+}
+"""JSON schema of what the check needs of a manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +93,10 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise ValueError(f"{out}: no finished release, {MANIFEST} is missing{advice}") from error
     except ValueError as error:
         raise ValueError(f"{out}/{MANIFEST}: damaged ({error}); copy it again or make the release again") from error
-    lacking = [name for name in ("release_id", "images", "masks", "files", "counts") if name not in manifest]
-    if lacking:
-        raise ValueError(f"{out}/{MANIFEST}: {', '.join(lacking)} missing; copy it again or make the release again")
+    fault = best_match(Draft202012Validator(_MANIFEST_SCHEMA).iter_errors(manifest))
+    if fault is not None:
+        what = f"{fault.json_path}: {fault.message[:200]}"
+        raise ValueError(f"{out}/{MANIFEST}: {what}; copy it again or make the release again")
     return manifest
 
 
@@ -112,13 +133,16 @@ class _TarCheck:
             found = f"{where} with {', '.join(sorted(member.parts))}"
             self._faults.add("wrong member", f"{found}, expected sa_{self.images} with jpg, json")
             return
-        self._check_picture(where, member.parts["jpg"])
+        size_hw = self._check_picture(where, member.parts["jpg"])
         try:
             document = _document(member)
         except ValueError as error:
             self._faults.add("wrong annotation file", f"{where}.json: {error}")
             return
         self._check_numbers(where, document)
+        stated_hw = (document["image"]["height"], document["image"]["width"])
+        if size_hw not in (None, stated_hw):
+            self._faults.add("size of an image", f"{where}.jpg: {size_hw}, its JSON says {stated_hw} (height, width)")
         row = next(image_rows, {})
         self._check_image_row(where, path, member, document, row)
         place = {**_place(document, path), "split": row.get("split")}
@@ -126,14 +150,17 @@ class _TarCheck:
             expected = rows.mask_row(annotation, place)
             self._compare("row of a mask", f"{where}, mask {annotation['id']}", expected, next(mask_rows, {}))
 
-    def _check_picture(self, where: str, data: bytes) -> None:
+    def _check_picture(self, where: str, data: bytes) -> tuple[int, int] | None:
+        """Check that an image is clean; return its height and width, None for a damaged one."""
         try:
             carried = jpeg.metadata_in(data)
+            size_hw = jpeg.size_hw(jpeg.segments(data))
         except ValueError as error:
             self._faults.add("damaged image", f"{where}.jpg: {error}")
-            return
+            return None
         if carried:
             self._faults.add("metadata in an image", f"{where}.jpg: {', '.join(carried)}")
+        return size_hw
 
     def _check_numbers(self, where: str, document: Mapping[str, Any]) -> None:
         image_id, file_name = document["image"]["image_id"], document["image"]["file_name"]
@@ -151,13 +178,6 @@ class _TarCheck:
         counted = {"masks": len(document["annotations"])}
         expected = {**rows.picture_columns(member.parts["jpg"]), **_place(document, tar), **size, **counted}
         self._compare("row of an image", where, expected, row)
-        try:
-            with Image.open(io.BytesIO(member.parts["jpg"]), formats=["JPEG"]) as opened:
-                if {"height": opened.height, "width": opened.width} != size:
-                    found = f"{opened.height} x {opened.width} px, its JSON says {size['height']} x {size['width']}"
-                    self._faults.add("size of an image", f"{where}.jpg: {found}")
-        except OSError as error:
-            self._faults.add("damaged image", f"{where}.jpg: {error}")
 
     def _compare(self, kind: str, where: str, expected: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         wrong = [name for name, value in expected.items() if row.get(name) != value]
@@ -170,7 +190,10 @@ def _document(member: Member) -> dict[str, Any]:
     document = json.loads(member.parts["json"])
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")
-    again = sa1b_json(*parse_sa1b(document))
+    try:
+        again = sa1b_json(*parse_sa1b(document))
+    except (AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"a field has the wrong form: {error}") from error
     if again != document:
         names = [name for name in again if again[name] != document.get(name)] or sorted(set(document) - set(again))
         raise ValueError(f"{', '.join(names)}: other fields or values than SA-1B's form gives to these masks")
@@ -189,5 +212,5 @@ def _rows(path: Path, faults: Faults) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(10_000):
                 yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: text that is no UTF-8
         faults.add("unreadable table", f"{path.parent.name}/{path.name}: {error}")

@@ -71,6 +71,14 @@ def test_a_profile_in_several_pieces_is_put_together() -> None:
         jpeg.profile_of(each for each in found if each is not pieces[-1])
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_size_is_that_of_the_frame_header(progressive: bool) -> None:
+    found = list(jpeg.segments(photos.jpeg(1, progressive=progressive)))
+    assert jpeg.size_hw(found) == (photos.HEIGHT, photos.WIDTH)
+    with pytest.raises(ValueError, match="without a frame header"):
+        jpeg.size_hw(found[:2])
+
+
 def test_a_jpeg_cut_anywhere_is_refused() -> None:
     data = photos.jpeg(1)
     for nbytes in range(len(data)):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -70,10 +71,14 @@ def test_a_release_has_no_faults(released: Released) -> None:
 
 
 def test_a_changed_byte_anywhere_is_found(out: Path) -> None:
+    rng = np.random.default_rng(0)
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != "release.json"):
         data = path.read_bytes()
-        path.write_bytes(data[:-1] + bytes((data[-1] ^ 1,)))
-        assert "wrong checksum" in kinds(out), path
+        for place in (0, *rng.integers(0, len(data), 4).tolist(), len(data) - 1):
+            changed = bytearray(data)
+            changed[place] ^= int(rng.integers(1, 256))
+            path.write_bytes(changed)
+            assert "wrong checksum" in kinds(out), (path, place)
         path.write_bytes(data)
     assert not kinds(out)
 
@@ -94,6 +99,8 @@ def test_missing_cut_and_unknown_files_are_found(out: Path) -> None:
         ({"area": 7}, "wrong annotation file"),
         ({"bbox": [0.0, 0.0, 1.0, 1.0]}, "wrong annotation file"),
         ({"segmentation": {"size": [48, 64], "counts": "0"}}, "wrong annotation file"),
+        ({"point_coords": [[]]}, "wrong annotation file"),
+        ({"segmentation": {"size": [48, 64], "counts": 7}}, "wrong annotation file"),
         ({"id": 9}, "wrong number of a mask"),
         ({"predicted_iou": 0.125}, "row of a mask"),
         ({"point_coords": [[1.0, 2.0]]}, "row of a mask"),
@@ -101,7 +108,6 @@ def test_missing_cut_and_unknown_files_are_found(out: Path) -> None:
 )
 def test_an_annotation_against_the_rules_or_the_table_is_found(out: Path, change: dict[str, Any], kind: str) -> None:
     change_annotation(out, **change)
-    assert {"wrong checksum", kind} <= kinds(out) | {"wrong checksum"}
     assert kind in kinds(out)
 
 
@@ -157,7 +163,7 @@ def test_a_folder_that_is_no_finished_release_is_refused(out: Path) -> None:
     with pytest.raises(ValueError, match="damaged"):
         verify_release(out)
     (out / "release.json").write_text("{}")
-    with pytest.raises(ValueError, match="release_id, images, masks, files, counts missing"):
+    with pytest.raises(ValueError, match="is a required property"):
         verify_release(out)
     (out / "release.json").unlink()
     with pytest.raises(ValueError, match="no finished release"):
