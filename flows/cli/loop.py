@@ -1,15 +1,14 @@
 """The command `gigamask loop`: the whole engine with simulated annotators, beside a control."""
 
 import json
-import os
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.options import AsJson, ConfigFile, Steps, TrainAssignments
+from flows.cli.options import AsJson, ConfigFile, PrefectUrl, Steps, TrainAssignments
+from flows.orchestration import use_prefect
 from flows.progress import log
 
 
@@ -29,6 +28,7 @@ def loop(
     ] = None,
     config: ConfigFile = None,
     assignments: TrainAssignments = None,
+    prefect_url: PrefectUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Run rounds, retraining and the gate with simulated annotators, beside a control without the new masks.
@@ -36,18 +36,15 @@ def loop(
     A part of the photos is annotated and trained on; two other parts, for the gate and for the figures, never are.
     Seconds are simulated. With --work, the same command continues where it stopped.
     """
+    use_prefect(prefect_url)
     log(f"loop: {rounds} rounds on {data}, {seeds} seeds")
     if not data.is_dir():
         raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
     from flows.loop.config import load_loop_settings
 
     settings = load_loop_settings(file=config, assignments=assignments)
-    with tempfile.TemporaryDirectory(prefix="gigamask-loop-") as temporary, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="gigamask-loop-") as temporary:
         folder = (work or Path(temporary)).absolute()
-        if not os.environ.get("PREFECT_API_URL"):  # Prefect's own for a run outlives a command that is killed
-            from flows.schedules.prefect_server import serving_prefect
-
-            os.environ["PREFECT_API_URL"] = stack.enter_context(serving_prefect(folder / "prefect"))
         from flows.loop.figures import describe_arm
         from flows.loop.loop import LoopRequest, run_loop
         from flows.loop.report import render_loop

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flows.local_server import find_free_port, wait_for_server
 from tests.faults.processes import end_with_parent
 from tests.paths import ROOT
 from tests.postgresql_server import Server
@@ -29,7 +30,6 @@ MARK = "GIGAMASK_FAULTS_RUN"
 """Environment variable by which the processes of a run are known, whoever is their parent by now."""
 FLOW, PREFECT, ANNOTATE, DATABASE, RAY = "flow", "Prefect's server", "annotation server", "database", "Ray"
 LOOKS_LIKE = {
-    PREFECT: ("prefect.server.api.server",),
     ANNOTATE: ("flows.cli annotate",),
     RAY: ("raylet/raylet", "gcs_server", "ray::"),
 }
@@ -50,18 +50,52 @@ class Course:
     """Processes that outlived the run that started them."""
 
 
+class PrefectServer:
+    """A Prefect server with its history in a folder, which is started again after a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, find_free_port()
+        self.url = f"http://127.0.0.1:{self._port}/api"
+        folder.mkdir()
+        self._start()
+
+    def crash(self) -> None:
+        """Kill the server, and start it again."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """Kill the server."""
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        command += ["--host", "127.0.0.1", "--port", str(self._port), "--log-level", "warning"]
+        environment = os.environ | {"PREFECT_HOME": str(self._folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        log = self._folder / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment, preexec_fn=end_with_parent
+            )
+        wait_for_server("Prefect's server", f"{self.url}/health", self._process, log)
+
+
 class Fire:
     """Runs commands and kills.
 
     Args:
         home: Home of the commands, and the folder of what they print.
         database: Server of the rounds' databases.
+        prefect: Server that records the flows.
         course: What happens is added to it.
         sabotage: Kind of sabotage; empty for sound code.
     """
 
-    def __init__(self, home: Path, database: Server, course: Course, sabotage: str = "") -> None:
-        self._home, self._database, self._course = home, database, course
+    def __init__(
+        self, home: Path, database: Server, prefect: PrefectServer, course: Course, sabotage: str = ""
+    ) -> None:
+        self._home, self._database, self._prefect, self._course = home, database, prefect, course
         self._command = [sys.executable, "-m", "tests.faults.loop.driver", sabotage]
         self._marks: list[str] = []
 
@@ -105,6 +139,7 @@ class Fire:
         self._marks.append(uuid.uuid4().hex)
         self._printed, self._errors = (self._home / f"{name}-{self._course.runs}" for name in ("printed", "errors"))
         environment = os.environ | {"HOME": str(self._home), "PYTHONPATH": str(ROOT), MARK: self._marks[-1]}
+        environment |= {"GIGAMASK_PREFECT_URL": self._prefect.url}
         with self._printed.open("wb") as printed, self._errors.open("wb") as errors:
             return subprocess.Popen(
                 [*self._command, *arguments],
@@ -125,6 +160,8 @@ class Fire:
                 continue
             if victim == DATABASE:
                 self._crash_database()
+            elif victim == PREFECT:
+                self._prefect.crash()
             elif victim == FLOW:
                 process.kill()
                 process.wait()

@@ -5,7 +5,7 @@
 
 Simulated annotators, real Prefect, Ray and PostgreSQL, a network with random weights and small photographs. SIGKILL
 hits the command itself, Prefect's server, the annotation server, the database's first process, or a process of Ray. A
-command that ends with an error is run again, and the database started again, as a supervisor does. Loop after loop runs
+command that ends with an error is run again, and the servers started again, as a supervisor does. Loop after loop runs
 until there were so many kills; each must leave what an undisturbed one leaves: masks, models, decisions and figures.
 
 At the end of each, the bytes and the rows of its rounds are checked without its code (checker.py), and `verify` is
@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from tests.engine.training.tiny import TINY_SAM
 from tests.faults.checks.findings import DAMAGED, LOST
 from tests.faults.loop import sabotage
 from tests.faults.loop.checker import Left, read_left
-from tests.faults.loop.fire import ANNOTATE, DATABASE, FLOW, PREFECT, RAY, Course, Fire
+from tests.faults.loop.fire import ANNOTATE, DATABASE, FLOW, PREFECT, RAY, Course, Fire, PrefectServer
 from tests.faults.stage import CHANGED, CONFIG
 from tests.faults.tally import Tally
 from tests.flows.loop.squares import write_squares
@@ -78,8 +79,9 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gigamask-faults-loop-") as name,
         postgresql_server.serving() as database,
+        closing(PrefectServer(Path(name) / "prefect")) as prefect,
     ):
-        loops = Loops(Path(name), database, arguments.rounds)
+        loops = Loops(Path(name), database, prefect, arguments.rounds)
         if arguments.sabotage is not None:
             sys.exit(not prove(loops, arguments.sabotage or list(sabotage.KINDS), arguments.seed))
         sys.exit(not strike(loops, arguments.kills, arguments.seed))
@@ -98,9 +100,10 @@ def parse_arguments() -> argparse.Namespace:
 class Loops:
     """Loops over the same photographs from the same model."""
 
-    def __init__(self, folder: Path, database: postgresql_server.Server, rounds: int) -> None:
+    def __init__(self, folder: Path, database: postgresql_server.Server, prefect: PrefectServer, rounds: int) -> None:
         self.course = Course()
-        self._folder, self._database, self._rounds, self._number = folder, database, rounds, 0
+        self._folder, self._database, self._prefect = folder, database, prefect
+        self._rounds, self._number = rounds, 0
         save_model(folder / "tiny.safetensors", fresh_sam(TINY_SAM, 5).eval(), tiny_card(TINY_SAM))
         write_squares(folder / "data", PHOTOS)
 
@@ -119,7 +122,7 @@ class Loops:
                 connection.execute(f"CREATE DATABASE {place.rpartition('/')[2]}".encode())
 
         # The loop, and the automatic masks of the model that it promoted
-        fire = Fire(home, self._database, self.course, kind)
+        fire = Fire(home, self._database, self._prefect, self.course, kind)
         of_masks = round(kills * FRACTION_OF_MASKS)
         began = time.monotonic()
         whom = (FLOW, PREFECT, ANNOTATE, DATABASE)
