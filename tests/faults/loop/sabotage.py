@@ -3,6 +3,7 @@
 Each takes a `patch` that is called like `setattr`.
 """
 
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,8 +21,12 @@ Patch = Callable[[Any, str, Any], None]
 
 
 def close_twice(patch: Patch) -> None:
-    """Closing forgets that a round has its plan and was closed, and closes it again."""
-    real = close.close_round
+    """Closing forgets that a round has its plan and was closed, and closes it again by another plan."""
+    real, real_plan = close.close_round, Dataset.new_plan
+
+    def new_plan(self: Dataset, kind: Any, shards: Any, settings: Any) -> Any:
+        more = {"attempt": uuid.uuid4().hex} if "round_id" in settings else {}
+        return real_plan(self, kind, shards, {**settings, **more})
 
     def close_again(dataset: Any, workspace: Any, round_id: str, **more: Any) -> Any:
         real(dataset, workspace, round_id, **more)
@@ -31,6 +36,7 @@ def close_twice(patch: Patch) -> None:
         return real(dataset, workspace, round_id, **more)
 
     patch(assisted_manual, "close_stage_round", close_again)
+    patch(Dataset, "new_plan", new_plan)
 
 
 def train_another_model(patch: Patch) -> None:
