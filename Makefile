@@ -82,7 +82,7 @@ faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon som
 
 release-readers: $(VENV)/.ready-dev  ## a release read by mlcroissant and Hugging Face datasets, in an environment of their own
 	test -x .venv-readers/bin/python || $(PYTHON) -m venv .venv-readers
-	.venv-readers/bin/pip install --quiet mlcroissant==1.1.1 datasets==5.2.0
+	.venv-readers/bin/pip install --quiet mlcroissant==1.1.1 datasets==5.2.0 pillow==13.0.0
 	GIGAMASK_READERS_PYTHON=$(CURDIR)/.venv-readers/bin/python OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/release/test_outside_programs.py $(ARGS)
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards

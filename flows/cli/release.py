@@ -18,7 +18,7 @@ def release(
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check a release instead of writing one.")] = False,
     not_deidentified: Annotated[
-        bool, typer.Option("--not-deidentified", help="Release images in which nothing was blurred; see below.")
+        bool, typer.Option("--not-deidentified", help="Say that nothing was blurred, and release all the same.")
     ] = False,
     allow_unlicensed: Annotated[
         bool, typer.Option("--allow-unlicensed", help="Release images without a licence, too.")
@@ -42,7 +42,7 @@ def release(
     """Write the images and masks of a snapshot in the form of SA-1B, or check such files.
 
     The same snapshot and options give the same files. A release that was interrupted continues. This version cannot
-    blur faces and licence plates: look at the images, then give --not-deidentified; the release says so.
+    blur faces and licence plates: look at the images, then give --not-deidentified. The release says so, too.
     """
     if verify:
         _verify(Path(out), as_json)
