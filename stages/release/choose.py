@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +63,7 @@ class Choice:
             "format": FORMAT,
             "snapshot": [self.snapshot.snapshot_id, self.snapshot.records_sha256],
             "settings": config.settings(),
-            "libraries": [encoder(), f"pyarrow {pa.__version__}"],
+            "made_with": [f"gigamask {version('gigamask')}", encoder(), f"pyarrow {pa.__version__}"],
             "content": content.hexdigest(),
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

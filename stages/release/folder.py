@@ -126,7 +126,7 @@ class ReleaseFolder:
         if begun is not None:
             raise ValueError(
                 f"{self.root}: release {begun} is there, this one would be {self.release_id}: another snapshot, other "
-                "settings or libraries, or masks that were withdrawn since; delete it, or give a new folder"
+                "settings or versions, or masks that were withdrawn since; delete it, or give a new folder"
             )
         others = [each.name for each in self.root.iterdir() if each.name != UNFINISHED] if self.root.exists() else []
         if others:
