@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from stages.release.config import ReleaseConfig
 from stages.release.folder import ReleaseFolder
 from stages.release.release import ReleaseProgress, write_release
 from storage import rle
-from tests.paths import ROOT
+from storage.dataset import Dataset
+from tests.paths import DATA, ROOT
 from tests.stages.release.conftest import CONFIG, Released
 from tests.stages.release.outside_reader import ReadImage, check_checksums, read_folder
 from tests.stages.release.photos import ANNOTATOR, ROUND, SECRET, stored_images
@@ -220,6 +222,23 @@ def test_two_processes_do_not_write_the_same_release(released: Released, tmp_pat
         released.again(tmp_path / "out")
     released.again(tmp_path / "out")
     assert contents(tmp_path / "out") == contents(released.out)
+
+
+def test_snapshots_that_an_earlier_version_took_are_released(tmp_path: Path) -> None:
+    """They have no table of annotations, and a mask of the first was withdrawn since."""
+    with tarfile.open(DATA / "dataset_0_1" / "dataset.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    dataset = Dataset.open(tmp_path / "dataset")
+    released_masks = []
+    for snapshot in dataset.snapshots():
+        choice = choose(dataset, snapshot.snapshot_id, CONFIG)
+        write_release(dataset, choice, tmp_path / snapshot.snapshot_id, CONFIG)
+        images = list(read_folder(tmp_path / snapshot.snapshot_id))
+        assert len(images) == len(choice)
+        released_masks.append(sum(len(image.masks()) for image in images))
+        (row,) = dataset.query("SELECT count(*) AS masks FROM masks", snapshot.snapshot_id).to_pylist()
+        assert choice.masks + sum(choice.masks_left_out.values()) == row["masks"]
+    assert released_masks == [2, 7]
 
 
 def test_progress_counts_every_image_and_what_was_there_before_apart(released: Released, tmp_path: Path) -> None:
