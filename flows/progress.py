@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -109,6 +109,21 @@ def reporter(stage: str) -> Iterator[Reporter]:
     )
     with Progress(*columns, console=console) as bar:
         yield Reporter(stage, console, bar)
+
+
+def print_lines(title: str) -> Callable[[int, int], None]:
+    """Make a function that prints how many images are done of how many, and the time left, every few seconds."""
+    began = last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done and now - last >= LINE_EVERY_S:
+            last = now
+            left = f", {duration((now - began) / done * (total - done))} left" if done < total else ""
+            log(f"{title}: {done}/{total} images{left}")
+
+    return show
 
 
 def log(text: str) -> None:

@@ -13,7 +13,12 @@ from flows.progress import log
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of images with SA-1B-style JSON beside them.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of images with SA-1B-style JSON beside them, or a COCO instances JSON.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of a COCO file's images.", show_default="the file's own")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,8 +79,10 @@ def evaluate(
             "max_masks_per_image": max_masks,
         },
     )
-    if not data.is_dir():
-        raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
+    if not data.is_dir() and not (data.suffix.lower() == ".json" and data.is_file()):
+        raise ValueError(f"{data}: no such folder; expected one with images and their JSON files, or a COCO JSON")
+    if images is not None and (data.is_dir() or not images.is_dir()):
+        raise ValueError(f"--images {images}: expected the folder of the images of a COCO JSON, which --data names")
     found = {name: find_model(name, dataset) for name in {*names, settings.beside} - {BASELINE, None} if name}
     names = [found.get(name, name) for name in names]
     settings = replace(settings, beside=found.get(settings.beside or "", settings.beside))
@@ -84,7 +91,7 @@ def evaluate(
     from flows.evaluation.compare import evaluate_models, results_json
     from flows.evaluation.tables import automatic_table, click_table, to_markdown
 
-    results = evaluate_models(names, data, settings)
+    results = evaluate_models(names, data, settings, images)
 
     # Write and print
     if report:

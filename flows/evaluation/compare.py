@@ -21,7 +21,8 @@ from engine.interactive.segment import Segmenter
 from engine.interactive.zoom import make_segmenter
 from engine.model.weights import load_model
 from flows.config.evaluate import BASELINE, EvaluateConfig
-from flows.progress import log
+from flows.progress import log, print_lines
+from stages.coco_source import CocoSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +79,22 @@ class Result:
         return automatic_evaluation.difference(*pair, self.measured.clicks.config.seed, domain=domain)
 
 
-def evaluate_models(names: Sequence[str], data: Path, settings: EvaluateConfig) -> list[Result]:
+def evaluate_models(
+    names: Sequence[str], data: Path, settings: EvaluateConfig, folder: Path | None = None
+) -> list[Result]:
     """Measure each named model, and the model that it is compared with, on the same ground truth.
 
+    Args:
+        data: Folder of labelled images, or a COCO instances JSON.
+        folder: Folder of the images of a COCO JSON; None for the file's own.
+
     Raises:
-        ValueError: A model is unknown, or the folder has no masks.
+        ValueError: A model is unknown, or there are no masks.
     """
     everyone = dict.fromkeys([*names, *([settings.beside] if settings.beside else [])])
     contenders = {name: _contender(name, settings.generate) for name in everyone}
     called = _called(contenders)
-    source = FolderSource(folder=data)
+    source = CocoSource(file=data, folder=folder or data.parent) if data.is_file() else FolderSource(folder=data)
     images = source.images()
     results = []
     console = Console(stderr=True)
@@ -149,9 +156,10 @@ def _figures_json(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
 
 
 def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
-    """Show progress as a bar on a terminal, or as one line elsewhere."""
+    """Show progress as a bar on a terminal, or as a line every few seconds elsewhere."""
     if bar.disable:
         log(f"{title} ...")
+        return print_lines(title)
     task = bar.add_task(title, total=None)
     return lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -2,13 +2,18 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import ray
 
 from stages.cluster.pool import Machine, PoolConfig
+
+TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+"""Environment variables with which a user gives Ray a key."""
 
 
 @contextmanager
@@ -29,6 +34,8 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **environment}  # workers on this machine inherit it
+    if config.address is None and not TOKEN_VARIABLES & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = _own_token()
 
     # Connect to the cluster, or start one on this machine
     local: dict[str, Any] = {
@@ -52,6 +59,15 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+@cache
+def _own_token() -> str:
+    """Make the key that the Ray of this process asks its workers for.
+
+    Ray itself would write one into the user's home, which may not be writable. It reads the key once in a process.
+    """
+    return secrets.token_hex(32)
 
 
 def machines() -> list[Machine]:

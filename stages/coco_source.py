@@ -1,0 +1,116 @@
+"""Ground truth from one COCO instances JSON: polygons, run lengths as text or as numbers, crowds.
+
+file -> images by id -> annotations -> LabelledImage, as an evaluation takes it
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco
+
+from engine.labelled import LabelledImage
+from storage import rle
+from storage.rle import Rle
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoSource:
+    """One COCO instances JSON and the folder of its images.
+
+    Crowds, which are no single object, are left out, and images without any other annotation have no ground truth.
+    """
+
+    file: Path
+    folder: Path
+    """Folder that `file_name` of an image is relative to."""
+
+    def images(self) -> Sequence[LabelledImage]:
+        """List the images that have an annotation, in the order of the file.
+
+        Raises:
+            ValueError: The file cannot be read, has another form, names an image that does not exist, or has a
+                segmentation that does not fit its image. The message names the file and what is wrong.
+        """
+        content = self._read()
+        by_image: dict[Any, list[Rle]] = defaultdict(list)
+        sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in content["images"]}
+        for annotation in content["annotations"]:
+            if annotation.get("iscrowd"):
+                continue
+            where = f"{self.file}: annotation {annotation.get('id', '')}"
+            if annotation["image_id"] not in sizes:
+                raise ValueError(f"{where}: got image_id {annotation['image_id']}, which no image of the file has")
+            mask = to_rle(annotation.get("segmentation"), *sizes[annotation["image_id"]], where)
+            by_image[annotation["image_id"]].append(mask)
+        if not by_image:
+            raise ValueError(f"{self.file}: got no annotation of a single object; expected some beside crowds")
+        return [self._image(each, by_image[each["id"]]) for each in content["images"] if each["id"] in by_image]
+
+    def count_unlabelled(self) -> int:
+        """Count the images of the file without an annotation of a single object."""
+        content = self._read()
+        labelled = {each["image_id"] for each in content["annotations"] if not each.get("iscrowd")}
+        return sum(each["id"] not in labelled for each in content["images"])
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ValueError(f"{self.file}: {error.strerror}; expected a COCO instances JSON") from error
+        except ValueError as error:
+            raise ValueError(f"{self.file}: got broken JSON ({error}); expected a COCO instances JSON") from error
+        keys = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id",)}
+        for name, wanted in keys.items():
+            rows = content.get(name) if isinstance(content, dict) else None
+            if not isinstance(rows, list) or not all(
+                isinstance(row, dict) and row.keys() >= set(wanted) for row in rows
+            ):
+                raise ValueError(
+                    f"{self.file}: expected COCO's instances: a list {name!r} of objects with {', '.join(wanted)}"
+                )
+        return content
+
+    def _image(self, image: Mapping[str, Any], masks: Sequence[Rle]) -> LabelledImage:
+        path = self.folder / str(image["file_name"])
+        if not path.is_file():
+            raise ValueError(f"{path}: no such image, but {self.file} names it; give --images FOLDER of its images")
+        return LabelledImage(
+            domain=self.file.stem,
+            stem=path.stem,
+            origin=str(path),
+            read_bytes=path.read_bytes,
+            image_id=int(image["id"]),
+            height=int(image["height"]),
+            width=int(image["width"]),
+            masks_by_annotator={0: tuple(masks)},
+        )
+
+
+def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:
+    """Turn a segmentation of COCO into run lengths: polygons, or run lengths as text or numbers.
+
+    Raises:
+        ValueError: It is neither, or has another size than its image.
+    """
+    try:
+        if isinstance(segmentation, list) and segmentation:
+            if not all(isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0 for ring in segmentation):
+                raise ValueError("got a polygon of fewer than 3 points, or with half a point")
+            merged = coco.merge(coco.frPyObjects(segmentation, height, width))
+            return rle.from_coco(merged["counts"], height=height, width=width)
+        if not isinstance(segmentation, dict) or "counts" not in segmentation:
+            raise ValueError("got no polygons and no run lengths")
+        if list(segmentation.get("size", ())) != [height, width]:
+            raise ValueError(f"got a mask of size {segmentation.get('size')}, expected [{height}, {width}]")
+        counts = segmentation["counts"]
+        if isinstance(counts, list):
+            if sum(counts) != height * width or min(counts) < 0:
+                raise ValueError(f"got run lengths of {sum(counts)} pixels, expected {height * width}")
+            counts = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+        return rle.from_coco(counts, height=height, width=width)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error

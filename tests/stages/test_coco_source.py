@@ -1,0 +1,108 @@
+"""COCO's instances as ground truth: what pycocotools reads is what an evaluation gets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from stages.coco_source import CocoSource
+from storage import rle
+from tests.tiny_network import save_tiny_model
+
+SIZE = (48, 64)
+SQUARE = [8.0, 8.0, 40.0, 8.0, 40.0, 30.0, 8.0, 30.0]
+TRIANGLE = [44.5, 4.5, 60.2, 4.5, 52.0, 20.9]
+
+
+def disc() -> np.ndarray:
+    return cv2.circle(np.zeros(SIZE, np.uint8), (30, 24), 12, 1, -1)
+
+
+def uncompressed(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's run lengths as numbers: column by column, background first."""
+    pixels = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(pixels, prepend=0)) if pixels.any() else np.empty(0, int)
+    return {"size": list(SIZE), "counts": np.diff([0, *edges, pixels.size]).tolist()}
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Path:
+    """Two images with all kinds of segmentations, one with a crowd alone, and their JSON in a folder beside them."""
+    for number in range(3):
+        (tmp_path / "val").mkdir(exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "val" / f"{number:012}.jpg"), noise)
+    compressed = {"size": list(SIZE), "counts": rle.to_coco(rle.encode(disc() > 0))}
+    segmentations: list[tuple[int, Any, int]] = [
+        (0, [SQUARE], 0),
+        (0, [SQUARE, TRIANGLE], 0),
+        (0, uncompressed(disc()), 1),
+        (1, uncompressed(disc()), 0),
+        (1, compressed, 0),
+        (2, uncompressed(disc()), 1),
+    ]
+    content = {
+        "images": [
+            {"id": number, "file_name": f"{number:012}.jpg", "height": SIZE[0], "width": SIZE[1]} for number in range(3)
+        ],
+        "annotations": [
+            {"id": number, "image_id": image, "segmentation": each, "iscrowd": crowd, "category_id": 1}
+            for number, (image, each, crowd) in enumerate(segmentations)
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances.json").write_text(json.dumps(content))
+    return tmp_path / "annotations" / "instances.json"
+
+
+def test_masks_are_those_of_pycocotools_and_crowds_are_left_out(instances: Path) -> None:
+    source = CocoSource(file=instances, folder=instances.parent.parent / "val")
+    theirs = COCO(instances)
+    images = source.images()
+    assert [image.image_id for image in images] == [0, 1]
+    assert source.count_unlabelled() == 1
+    for image in images:
+        annotations = theirs.loadAnns(theirs.getAnnIds(imgIds=image.image_id, iscrowd=False))
+        masks = [rle.decode(mask) for mask in image.masks_by_annotator[0]]
+        assert len(masks) == len(annotations) == 2
+        for mask, annotation in zip(masks, annotations, strict=True):
+            np.testing.assert_array_equal(mask, theirs.annToMask(annotation) > 0)
+
+
+def test_a_model_is_evaluated_on_them(instances: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "--data", str(instances), "--images", str(tmp_path / "val"), "--beside", "none", "--json"]
+    done = CliRunner().invoke(app, [*command, "--model", str(save_tiny_model(tmp_path))])
+    assert done.exit_code == 0, done.output
+    overall = json.loads(done.stdout)["overall"]
+    assert (overall["images"], overall["masks"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"segmentation": [[1.0, 2.0, 3.0, 4.0]]}, "fewer than 3 points"),
+        ({"segmentation": {"size": [48, 60], "counts": [48 * 60]}}, "got a mask of size [48, 60], expected [48, 64]"),
+        ({"segmentation": {"size": [48, 64], "counts": [5, 6]}}, "run lengths of 11 pixels, expected 3072"),
+        ({"segmentation": []}, "no polygons and no run lengths"),
+        ({"image_id": 9}, "image_id 9, which no image of the file has"),
+    ],
+)
+def test_an_annotation_that_does_not_fit_is_named(instances: Path, change: dict[str, Any], words: str) -> None:
+    content = json.loads(instances.read_text())
+    content["annotations"][1] |= change
+    instances.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="instances.json: annotation 1: ") as raised:
+        CocoSource(file=instances, folder=instances.parent.parent / "val").images()
+    assert words in str(raised.value)
+
+
+def test_an_image_that_is_not_there_is_named_with_what_to_do(instances: Path) -> None:
+    with pytest.raises(ValueError, match=r"000000000000.jpg: no such image, but .* names it; give --images FOLDER"):
+        CocoSource(file=instances, folder=instances.parent).images()
