@@ -90,6 +90,10 @@ class CocoSource:
         )
 
 
+def _has(row: object, keys: Sequence[str]) -> bool:
+    return isinstance(row, dict) and {*keys} <= row.keys()
+
+
 def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:
     """Turn a segmentation of COCO into run lengths: polygons, or run lengths as text or numbers.
 

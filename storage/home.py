@@ -1,5 +1,6 @@
-"""The folder of this user in which everything is kept that can be made again."""
+"""This user: the account's name, and the folder in which everything is kept that can be made again."""
 
+import getpass
 import os
 from pathlib import Path
 
@@ -17,3 +18,11 @@ def cache_folder(name: str = "") -> Path:
             f"HOME is not set, and user {os.getuid()} has no home; set HOME to a folder that can be written"
         ) from error
     return home / ".cache" / "gigamask" / name
+
+
+def account_name() -> str:
+    """Return the name of this user's account, or its number if it has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id that no passwd file has
+        return f"user {os.getuid()}"

@@ -1,6 +1,5 @@
 """The commands below `gigamask models`: names, released weights, and which model of a dataset is the promoted one."""
 
-import getpass
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -9,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.checks import check_dataset
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, DecidedBy, GateAssignments
 from flows.progress import log
-from storage.home import cache_folder
+from storage.home import account_name, cache_folder
 
 if TYPE_CHECKING:
     from engine.model.released import PulledModel
@@ -70,6 +70,9 @@ def models_promote(
     calibration, latency or size gets worse than the limits allow.
     """
     log(f"promote: {model} of {dataset}, measured on {data}")
+    check_dataset(dataset)
+    if not data.is_dir():
+        raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
     from flows.cli.output import print_result
     from flows.config.gate import load_gate_settings
 
@@ -83,7 +86,7 @@ def models_promote(
         images=load_folder(data),
         place=str(data),
         known=load_folder(known) if known else (),
-        made_by=by or getpass.getuser(),
+        made_by=by or account_name(),
         reason=reason,
         new_set=new_set,
         settings=settings,
@@ -108,7 +111,7 @@ def models_rollback(
     from storage.dataset import Dataset
     from storage.protocol.promotions import roll_back
 
-    generation = roll_back(Dataset.open(dataset).promotions, to, by or getpass.getuser(), reason)
+    generation = roll_back(Dataset.open(dataset).promotions, to, by or account_name(), reason)
     print_result(describe_generation(generation), as_json)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.checks import check_detector
+from flows.cli.checks import check_dataset, check_detector
 from flows.cli.options import AsJson
 from flows.progress import log
 from storage.home import cache_folder
@@ -62,6 +62,8 @@ def verify_model(
         raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
     if data is not None:
         check_detector(detector, dataset)
+    if dataset is not None:
+        check_dataset(dataset)
 
     # Collect verdicts
     from flows.cli.detector import load_sam

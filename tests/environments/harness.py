@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,8 @@ from tests.tiny_network import save_tiny_model
 
 MAX_REFUSAL_CPU_S = 5.0
 """Longest time that a refusal takes, in seconds of CPU; a busy machine does not lengthen it."""
-PATIENCE_S = 300
+PATIENCE_S = 240
+"""Longest time that a command may take, in seconds."""
 TRAIN = ["--set=train.batch_size=1", "--set=data.scene_share=0.0", "--set=data.held_out_every=3"]
 TRAIN += ["--set=data.calibration.images_per_source=2", "--set=data.calibration.prompts=2"]
 CLOCK = """
@@ -124,9 +126,7 @@ def try_command(environment: Environment, command: str, materials: Materials, fo
     line = [*environment.prefix, sys.executable, "-P", "-m", "gigamask", *materials.arguments(command)]
     variables = variables_of(environment, folder, ROOT, materials.clock)
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        line, cwd=folder, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
-    )
+    done = _run(line, folder, variables)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -146,6 +146,22 @@ def try_command(environment: Environment, command: str, materials: Materials, fo
         if done.returncode == 0
         else "\n".join((errors + done.stdout.decode(errors="replace")).splitlines()[-3:]),
     )
+
+
+def _run(line: Sequence[str], folder: Path, variables: dict[str, str]) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command; one that does not end is killed with what it started, and has status -9."""
+    with (folder / "stdout").open("w+b") as out, (folder / "stderr").open("w+b") as errors:
+        process = subprocess.Popen(
+            line, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+        )
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(line, process.returncode, out.read(), errors.read())
 
 
 def _works(status: int, errors: str, command: str, folder: Path) -> bool:

@@ -98,7 +98,7 @@ def test_an_annotation_that_does_not_fit_is_named(instances: Path, change: dict[
     content = json.loads(instances.read_text())
     content["annotations"][1] |= change
     instances.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="instances.json: annotation 1: ") as raised:
+    with pytest.raises(ValueError, match=r"instances\.json: annotation 1: ") as raised:
         CocoSource(file=instances, folder=instances.parent.parent / "val").images()
     assert words in str(raised.value)
 

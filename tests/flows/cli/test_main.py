@@ -67,6 +67,48 @@ for arguments in {refused!r}:
     assert done.stdout.splitlines() == ["1 []"] * len(refused), done.stderr
 
 
+EVERY_COMMAND = """
+import json, sys
+from typer.main import get_command
+from typer.testing import CliRunner
+from flows.cli.main import app
+
+def walk(command, *names):
+    if hasattr(command, "commands"):
+        return [each for name, below in command.commands.items() for each in walk(below, *names, name)]
+    return [(names, command)]
+
+def spell(names, command):
+    line = list(names)
+    for each in command.params:
+        if each.param_type_name == "argument":
+            line += ["absent"]
+        elif each.name in ("dataset", "data") or each.required:
+            line += [each.opts[0], "assisted_manual" if each.name == "stage" else "absent"]
+    return line
+
+for names, command in walk(get_command(app)):
+    if names in NO_INPUT:
+        continue
+    for line in ([*names, "--mistyped"], spell(names, command)):
+        status = CliRunner().invoke(app, line).exit_code
+        print(json.dumps([line, status, [name for name in ("torch", "ray", "prefect") if name in sys.modules]]))
+"""
+
+
+def test_every_command_refuses_mistyped_options_and_absent_input_before_heavy_libraries(tmp_path: Path) -> None:
+    """Half a second of CPU each. The five have no input that could be absent; `doctor` reports it with the rest."""
+    no_input = [("train-seed",), ("scenes",), ("models", "list"), ("release",), ("doctor",)]
+    program = f"NO_INPUT = {no_input!r}\n{EVERY_COMMAND}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
+    refused = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(refused) > 90
+    assert [each for each in refused if each[1] not in (1, 2) or each[2]] == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_command_has_help() -> None:
     from typer.main import get_command
 
