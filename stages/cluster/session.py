@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from stages.cluster.pool import Machine, PoolConfig
 
@@ -48,6 +49,8 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
         address=config.address or "local",
         log_to_driver=False,
         logging_level=logging.ERROR,
+        # Else Ray puts the current folder before all else where workers look for modules, and users have an engine.py
+        job_config=JobConfig(_client_job=True),
         **(remote if config.address else local),
     )
 
