@@ -13,7 +13,7 @@ JOBS ?= 2
 PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators engine release-readers clean
+.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators environments engine release-readers clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -96,6 +96,9 @@ faults-loop: $(VENV)/.ready-dev  ## loops of which a part is killed at random ti
 
 annotators: $(VENV)/.ready-dev  ## simulated annotators against a server that is killed: ARGS="--annotators 50 --reviewers 5 --minutes 10 --database sqlite --kills 2"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.annotators.harness $(ARGS)
+
+environments: $(VENV)/.ready-dev  ## run, query, train and doctor in 40 environments (homes, proxies, locales, limits), as a table; root for all of them
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.environments.harness $(ARGS)
 
 engine: $(VENV)/.ready-dev  ## a whole loop with simulated annotators, a retraining that is killed, schedules on real Prefect servers: minutes each
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flows/loop/whole_loop.py tests/flows/cli/killed_retraining.py tests/flows/served_engine.py $(ARGS)

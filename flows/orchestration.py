@@ -37,12 +37,12 @@ def flow(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if not is_in_prefect():
                 return function(*args, **kwargs)
+            _check_server()
             from prefect import flow as prefect_flow
 
             def run(arguments: list[str]) -> R:
                 return function(*args, **kwargs)
 
-            _check_server()
             shown = [_shorten(each) for each in (*args, *kwargs.values())]
             return prefect_flow(name=name, description=function.__doc__)(run)(shown)
 
@@ -99,9 +99,9 @@ def _check_server() -> None:
         with urllib.request.urlopen(f"{url}/health", timeout=ANSWER_S):
             return
     except urllib.error.HTTPError as error:
-        if error.code != 404:  # it wants a key, which Prefect's own settings hold
+        if error.code in (401, 403):  # it wants a key, which Prefect's own settings hold
             return
-        why: object = "404, which is no API of Prefect"
+        why: object = f"it says {error.code}"
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", error)
     raise ValueError(

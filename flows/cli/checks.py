@@ -1,16 +1,24 @@
 """Checks of a command's arguments. They need no torch, Ray or Prefect, and run before these are imported."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+"""Suffixes of files that may hold photos, and are not opened."""
 
 
 def check_photos(paths: Sequence[Path]) -> None:
     """Check that every given path exists.
 
     Raises:
-        ValueError: A path does not exist; the message names the first such path.
+        ValueError: A path does not exist, is a URL or an archive; the message names the first such path.
     """
     for path in paths:
+        if re.match(r"[a-z][a-z0-9]+:/", str(path)):  # s3://, https://, of which a path keeps one slash
+            raise ValueError(f"{path}: photos are read from this machine's folders; copy them here first")
+        if path.suffix.lower() in ARCHIVES and path.is_file():
+            raise ValueError(f"{path}: got an archive, expected photos or folders of photos; unpack it first")
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder; expected photos or folders of photos")
 

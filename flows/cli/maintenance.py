@@ -290,10 +290,12 @@ def _pairs_in(path: Path | None) -> list[tuple[int, int]]:
     """
     assert path is not None
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable CSV file ({error})") from error
-    rows = csv.DictReader(text.splitlines())
+    lines = text.removeprefix("\ufeff").splitlines()
+    is_of_a_spreadsheet = bool(lines) and "," not in lines[0]  # in many countries they write semicolons
+    rows = csv.DictReader(lines, delimiter=";" if is_of_a_spreadsheet else ",")
     if not {"image_id", "mask_id"} <= set(rows.fieldnames or ()):
         raise ValueError(f"{path}: got columns {rows.fieldnames}, expected image_id and mask_id in the first line")
     try:

@@ -1,5 +1,6 @@
 """The HTML report of a dataset, one file: what went in, what came out, and why."""
 
+import re
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -13,9 +14,10 @@ def report_path(dataset: Dataset) -> Path:
     """Return the default path of the report of a dataset.
 
     The report of a local dataset is written to the folder of the dataset, that of a dataset on S3 to the working
-    folder.
+    folder, under a name of its own.
     """
-    return Path("gigamask-report.html") if "://" in dataset.uri else Path(dataset.uri) / "report.html"
+    scheme, _, place = dataset.uri.rpartition("://")
+    return Path(f"report-{re.sub(r'[^A-Za-z0-9._]+', '-', place)}.html") if scheme else Path(place) / "report.html"
 
 
 def write_report(dataset: Dataset, destination: Path, *, title: str | None = None, now: datetime | None = None) -> Path:

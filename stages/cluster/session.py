@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,11 @@ from stages.cluster.pool import Machine, PoolConfig
 
 TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 """Environment variables with which a user gives Ray a key."""
+
+MAX_FOLDER_BYTES = 36
+"""Longest path of the folder for temporary files, in bytes: sockets' paths have at most 107, and Ray adds up to 71."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Folders for Ray's sockets where the path of the usual one is too long."""
 
 
 @contextmanager
@@ -42,6 +48,7 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     local: dict[str, Any] = {
         "object_store_memory": config.object_store_bytes,
         "include_dashboard": False,
+        "_temp_dir": _folder(),
         **local_options,
     }
     remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
@@ -62,6 +69,29 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+def _folder() -> str | None:
+    """Choose the folder of Ray's sockets and logs: where temporary files go, unless its path is too long for sockets.
+
+    Ray would take TMPDIR even where nothing can be written into it.
+
+    Returns:
+        The folder; None where the user chose one for Ray.
+
+    Raises:
+        ValueError: There is none.
+        FileNotFoundError: No folder for temporary files can be written into.
+    """
+    if os.environ.get("RAY_TMPDIR"):
+        return None
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= MAX_FOLDER_BYTES:
+        return f"{usual}/ray"
+    for folder in SHORT_FOLDERS:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder}/ray-of-{os.getuid()}"
+    raise ValueError(f"TMPDIR={usual}: too long for Ray's sockets; set it to a folder of {MAX_FOLDER_BYTES} bytes")
 
 
 @cache

@@ -67,7 +67,7 @@ class LocalStore(ChecksFirstPut):
     def put_if_absent(self, key: str, data: bytes) -> None:
         self._check_first_put()
         try:
-            self._write(key, lambda file: file.write(data), publish=os.link)
+            self._write(key, lambda file: file.write(data), publish=_link)
         except FileExistsError as error:
             raise Conflict(f"{self._path(key)} is already there") from error
         except StoreError as error:
@@ -125,7 +125,7 @@ class LocalStore(ChecksFirstPut):
         torn = is_torn(aside.read_bytes())
         if not torn:
             with suppress(FileExistsError):
-                os.link(aside, path)
+                _link(aside, path)
         aside.unlink()
         _sync(path.parent)
         return torn
@@ -193,6 +193,20 @@ class LocalStore(ChecksFirstPut):
             raise StoreError(_why_not_written(path, error)) from error
 
 
+def _link(source: Path, name: Path) -> None:
+    """Give a file a second name, unless the name is taken.
+
+    Raises:
+        OSError: As `os.link`, but ENOTSUP also where FAT and exFAT answer that it is not permitted.
+    """
+    try:
+        os.link(source, name)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise OSError(errno.ENOTSUP, "no hard links", str(name)) from error
+
+
 def _why_not_written(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{path}: no space left to write it ({error.strerror}); free some and run the same command again"
@@ -201,7 +215,8 @@ def _why_not_written(path: Path, error: OSError) -> str:
     if error.errno == errno.ENOTDIR:
         return f"{path}: a file lies where a folder is expected; choose another folder"
     if error.errno in (errno.ENOTSUP, errno.ENOSYS):
-        return f"{path}: this file system has no hard links, which commits need; choose a folder on another disk"
+        what = "this file system has no hard links, as FAT and exFAT, and commits need them"
+        return f"{path}: {what}; choose a folder on another disk"
     return f"{path}: could not be written ({error.strerror})"
 
 

@@ -130,7 +130,10 @@ ENVIRONMENTS = (
     Environment(
         name="no folder for temporary files",
         variables={"TMPDIR": None},
-        prefix=in_mounts("for each in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $each; done"),
+        prefix=in_mounts(
+            "for each in /tmp /var/tmp /usr/tmp; do test ! -d $each || mount -t tmpfs -o ro none $each; done"
+        ),
+        refused={"run": "No usable temporary directory"},
         needs_root=True,
     ),
     Environment(name="locale C", variables={"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0"}),

@@ -146,6 +146,8 @@ def test_wrong_use_exits_with_2(gigamask: Gigamask, tmp_path: Path) -> None:
         (["run", str(PHOTOS), "--precision", "fp8"], ["generate.precision: got 'fp8'"]),
         (["masks", "--precision", "half"], ["generate.precision: got 'half'"]),
         (["run", "no-such-folder"], ["no-such-folder"]),
+        (["run", "s3://bucket/photos"], ["copy them here first"]),
+        (["ingest", str(ROOT / "tests" / "data" / "photos.zip")], ["no such file or folder"]),
         (["models", "pull", "vit_z"], ["vit_z", "vit_b"]),
     ],
 )
