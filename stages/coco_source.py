@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco
 
 from engine.labelled import LabelledImage
 from storage import rle
 from storage.rle import Rle
+
+MIN_RING = 6
+"""Smallest number of coordinates of a polygon with an area: those of three points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +101,19 @@ def _has(row: object, keys: Sequence[str]) -> bool:
 def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:
     """Turn a segmentation of COCO into run lengths: polygons, or run lengths as text or numbers.
 
+    Points and lines among polygons, as tools leave them behind, cover no pixel; a mask of them alone is empty.
+
     Raises:
         ValueError: It is neither, or has another size than its image.
     """
     try:
         if isinstance(segmentation, list) and segmentation:
-            if not all(isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0 for ring in segmentation):
-                raise ValueError("got a polygon of fewer than 3 points, or with half a point")
-            merged = coco.merge(coco.frPyObjects(segmentation, height, width))
+            if not all(isinstance(ring, list) and len(ring) % 2 == 0 for ring in segmentation):
+                raise ValueError("got a polygon that is no list of x and y in turn")
+            rings = [ring for ring in segmentation if len(ring) >= MIN_RING]
+            if not rings:
+                return rle.encode(np.zeros((height, width), np.bool_))
+            merged = coco.merge(coco.frPyObjects(rings, height, width))
             return rle.from_coco(merged["counts"], height=height, width=width)
         if not isinstance(segmentation, dict) or "counts" not in segmentation:
             raise ValueError("got no polygons and no run lengths")

@@ -17,8 +17,8 @@ from stages.cluster.pool import Machine, PoolConfig
 TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 """Environment variables with which a user gives Ray a key."""
 
-MAX_FOLDER_BYTES = 36
-"""Longest path of the folder for temporary files, in bytes: sockets' paths have at most 107, and Ray adds up to 71."""
+MAX_FOLDER_BYTES = 28
+"""Longest path of the folder for temporary files, in bytes: sockets' paths have at most 107, and up to 79 are added."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Folders for Ray's sockets where the path of the usual one is too long."""
 
@@ -85,12 +85,13 @@ def _folder() -> str | None:
     """
     if os.environ.get("RAY_TMPDIR"):
         return None
+    own = f"ray-{os.getuid()}"  # on a machine of several users, the first one owns /tmp/ray
     usual = tempfile.gettempdir()
     if len(os.fsencode(usual)) <= MAX_FOLDER_BYTES:
-        return f"{usual}/ray"
+        return f"{usual}/{own}"
     for folder in SHORT_FOLDERS:
         if os.access(folder, os.W_OK | os.X_OK):
-            return f"{folder}/ray-of-{os.getuid()}"
+            return f"{folder}/{own}"
     raise ValueError(f"TMPDIR={usual}: too long for Ray's sockets; set it to a folder of {MAX_FOLDER_BYTES} bytes")
 
 

@@ -84,10 +84,20 @@ def test_a_model_is_evaluated_on_them(instances: Path, tmp_path: Path) -> None:
     assert (overall["images"], overall["masks"]) == (2, 4)
 
 
+def test_points_and_lines_among_polygons_cover_nothing(instances: Path) -> None:
+    """Annotation tools leave them behind; pycocotools fails on a line and takes a point for a box."""
+    content = json.loads(instances.read_text())
+    content["annotations"][0]["segmentation"] = [SQUARE, [26.0, 31.0, 50.0, 31.0], [9.0, 9.0]]
+    content["annotations"][1]["segmentation"] = [[26.0, 31.0, 50.0, 31.0]]
+    instances.write_text(json.dumps(content))
+    (image, _) = CocoSource(file=instances, folder=instances.parent.parent / "val").images()
+    assert [rle.area(mask) for mask in image.masks_by_annotator[0]] == [32 * 22, 0]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"segmentation": [[1.0, 2.0, 3.0, 4.0]]}, "fewer than 3 points"),
+        ({"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0]]}, "no list of x and y in turn"),
         ({"segmentation": {"size": [48, 60], "counts": [48 * 60]}}, "got a mask of size [48, 60], expected [48, 64]"),
         ({"segmentation": {"size": [48, 64], "counts": [5, 6]}}, "run lengths of 11 pixels, expected 3072"),
         ({"segmentation": []}, "no polygons and no run lengths"),
