@@ -27,6 +27,7 @@
  * @property {Size} size
  * @property {string} sha256
  * @property {CropWindow[]} windows
+ * @property {(crop: Crop) => void} prepare Begins to fetch what `decode` needs of a window.
  * @property {(crop: Crop, tokens: Token[], mask: Float32Array | null) => Promise<Decoded>} decode
  * @typedef {{x: number, y: number, label: number}} Token Point in model pixels.
  * @typedef {object} Prompt What the page asks the server, too.
@@ -159,11 +160,14 @@ export class Predictor {
    * @param {PlacedPrompt} prompt
    */
   async #predictLone(image, prompt) {
+    const crops = LAYERS.map((layer) => image.windows.filter((each) => each.layer === layer)).map((windows) =>
+      windows.length ? nearest(windows, prompt.clicks[0]).xyxy : null,
+    );
+    for (const crop of crops) if (crop) image.prepare(crop); // a window that is not here yet comes while others are decoded
     let best = (await this.#decode(image, image.windows[0].xyxy, prompt, true, -Infinity)).sort(byIou);
-    for (const layer of LAYERS) {
-      const windows = image.windows.filter((each) => each.layer === layer);
-      if (!windows.length || (layer > 1 && !this.#isSmall(best, image.size))) continue;
-      const crop = nearest(windows, prompt.clicks[0]).xyxy;
+    for (const [at, layer] of LAYERS.entries()) {
+      const crop = crops[at];
+      if (!crop || (layer > 1 && !this.#isSmall(best, image.size))) continue;
       const handicap = this.constants.window_handicap;
       const found = await this.#decode(image, crop, prompt, true, best[best.length - 1].predicted_iou + handicap).catch((error) => {
         if (layer > 1 && error instanceof NoAnswer) return [];

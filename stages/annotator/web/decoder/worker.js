@@ -82,11 +82,13 @@ function imageOf(model, image) {
         });
         return { values: new Uint16Array(bytes.buffer), shape: facts.embedding_shape };
       });
+    const embedCrop = (/** @type {Crop} */ crop) => embed(crops.findIndex((each) => each.join() === crop.join()));
     return {
       size: [facts.height, facts.width],
       sha256: facts.sha256,
       windows: crops.map((xyxy, at) => ({ xyxy, layer: facts.layers[at] })),
-      decode: async (crop, tokens, mask) => network.decode(await embed(crops.findIndex((each) => each.join() === crop.join())), tokens, mask),
+      prepare: (crop) => void embedCrop(crop).catch(() => undefined), // `decode` says what is wrong
+      decode: async (crop, tokens, mask) => network.decode(await embedCrop(crop), tokens, mask),
       prefetch: async () => {
         const [first, later] = [[0, 1], [2]].map((layers) => crops.keys().filter((at) => layers.includes(facts.layers[at])));
         for (const window of first) await embed(window);

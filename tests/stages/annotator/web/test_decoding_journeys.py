@@ -44,6 +44,24 @@ async ([image, model, prompts]) => {
 }
 """
 
+PREPARED = """
+async () => {
+  const { Predictor } = await import("/decoder/predict.js");
+  const asked = [];
+  const at = (layer, x0, x1) => ({ xyxy: [x0, 0, x1, 60], layer });
+  const image = {
+    size: [60, 100],
+    sha256: "",
+    windows: [at(0, 0, 100), at(1, 0, 60), at(1, 40, 100), at(2, 0, 40), at(2, 30, 70), at(2, 60, 100)],
+    prepare: (crop) => asked.push(crop),
+    decode: () => new Promise(() => {}),
+  };
+  const prompt = { clicks: [{ x: 90, y: 30, positive: true }], box: null, continued: null, mask: null };
+  void new Predictor({ input_side: 64, logits_side: 16 }).predict(image, prompt);
+  return asked;
+}
+"""
+"""Windows that are fetched for a click while the whole picture is being decoded."""
 FAR_AWAY = """
 const { now } = performance;
 let awayMs = 0;
@@ -172,6 +190,11 @@ def test_the_faster_place_is_measured_and_shown_and_its_masks_are_stored_like_an
     (server,), (browser,) = rows["server"], rows["browser"]
     assert np.count_nonzero(rle.decode(server.rle) ^ rle.decode(browser.rle)) <= MAX_DIFFERENT_PX
     assert (browser.clicks, browser.edits, browser.model_id) == (server.clicks, server.edits, server.model_id)
+
+
+def test_windows_of_a_click_are_fetched_while_the_whole_picture_is_decoded(site: PageSite, person: Make) -> None:
+    page = person("early").open("/#rounds", wait_for="#page > *")
+    assert page.evaluate(PREPARED) == [[40, 0, 100, 60], [60, 0, 100, 60]]
 
 
 def test_a_mask_begun_on_the_server_goes_on_in_the_browser_offline_and_back_on_the_server(
