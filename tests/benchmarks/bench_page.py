@@ -5,11 +5,13 @@
 A real server, with the seed model, gives out pictures of 2700 x 1500 px with prefilled masks; a headless Chromium
 shows them on 1366 x 768 px without a GPU. Panning is one pointer event a frame, by a script in the page; clicks are
 real ones. A click ends with the frame that shows its mask. `draw_ms` is the time that the page itself takes for a
-frame, and `load` that of the machine. Prints one JSON line per metric.
+frame, and `load` that of the machine. Bytes are those that came from the server, of the task that took most. Prints one
+JSON line per metric.
 """
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from json_lines import print_line
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, Request, sync_playwright
 
 from stages.annotator.decoders import find_runtime
 from storage import rle
@@ -124,6 +126,8 @@ def start(folder: Path) -> PageSite:
 def measure(ann: Person, masks: int, seconds: float, clicks: int, places: Sequence[str]) -> None:
     """Print the figures of one number of masks."""
     ann.site.open_round("large_0", "large_1", "large_2", prefill=blobs(masks))
+    finished: list[Request] = []
+    ann.context.on("requestfinished", finished.append)
     page = ann.open()
     facts: dict[str, object] = {
         "load": round(os.getloadavg()[0], 1),
@@ -148,7 +152,24 @@ def measure(ann: Person, masks: int, seconds: float, clicks: int, places: Sequen
         print_line("page", "click_to_mask_p95", p95, "ms", decoding=place, p50=round(p50, 1), clicks=clicks, **facts)
     page.wait_for_timeout(2000)  # the next two pictures are there
     print_line("page", "first_paint_of_the_next_task", page.evaluate(NEXT), "ms", **facts)
+    ann.context.remove_listener("requestfinished", finished.append)
+    print_bytes(finished, facts)
     page.close()
+
+
+def print_bytes(finished: Sequence[Request], facts: dict[str, object]) -> None:
+    """Print what came from the server for one task, and for one answer to a click."""
+    kinds = {r"images/(\d+)$": "picture", r"images/(\d+)/embedding": "embeddings", r"tasks/(\d+)/line": "masks"}
+    for kind, name in kinds.items():
+        by_task: dict[str, int] = {}
+        for request in finished:
+            if found := re.search(kind, request.url.split("?")[0]):
+                by_task[found[1]] = by_task.get(found[1], 0) + request.sizes()["responseBodySize"]
+        if by_task:
+            print_line("page", f"bytes_of_a_task_{name}", max(by_task.values()), "bytes", **facts)
+    answers = [each.sizes()["responseBodySize"] for each in finished if each.url.endswith("/predict")]
+    if answers:
+        print_line("page", "bytes_of_an_answer", float(np.mean(answers)), "bytes", **facts)
 
 
 def click_times(page: Page, clicks: int) -> Sequence[float]:

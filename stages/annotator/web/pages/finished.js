@@ -19,16 +19,19 @@ export async function showFinished(notice, app, lookAgain) {
   const unfinished = rounds.filter((each) => ["open", "paused"].includes(each.state) && each.done > 0);
   if (unfinished.length) notice.append(h("p", {}, isLead ? text.task.noneLead : text.task.noneMasks));
   if (isLead) notice.append(...unfinished.map((round) => row(round, app, lookAgain)));
+  // Closing a round that is done is the next thing to do
+  if (notice.querySelector(".card .primary")) notice.querySelector(":scope > .primary")?.classList.remove("primary");
   if (submitted) notice.append(submitted);
 }
 
 /** A round that a lead can close. @param {any} round @param {import("../app/main.js").App} app @param {() => unknown} lookAgain */
 function row(round, app, lookAgain) {
   const close = async () => (await closeRound(app, { ...round, progress: round })) && lookAgain();
+  const button = h(round.done < round.slots ? "button" : "button.primary", { type: "button", onclick: close }, text.lead.closeRound);
   return h(
     "section.card.round",
     { "aria-label": round.name || round.round_id },
-    h("div.row", {}, h("h2", {}, round.name || round.round_id), h("span.fill"), h("button", { type: "button", onclick: close }, text.lead.closeRound)),
+    h("div.row", {}, h("h2", {}, round.name || round.round_id), h("span.fill"), button),
     progress(round),
     h("p.quiet", {}, text.rounds.progress(round.done, round.slots)),
   );

@@ -35,6 +35,8 @@ class Work {
   bench = null;
   #release = () => {};
   #timer = 0;
+  /** @type {any} Round of the task at work, as it was when it was read last. */
+  #round = null;
   /** @type {Set<number>} Tasks that were submitted here, and of which the server has not said that it has them. */
   #submitted = new Set();
   #stop = new AbortController();
@@ -146,10 +148,12 @@ class Work {
   /** Show how far the round is: as it was when the task was fetched, then as it is now. */
   async #showProgress(/** @type {any} */ round) {
     const { app, bench } = this;
-    const show = (/** @type {any} */ found) => (app.bar.title.textContent = text.task.round(found.name || found.stage, found.done, found.slots));
-    app.bar.title.textContent = "";
-    if (!round) return;
+    const show = (/** @type {any} */ found) => {
+      this.#round = found;
+      app.bar.title.textContent = found ? text.task.round(found.name || found.stage, found.done, found.slots) : "";
+    };
     show(round);
+    if (!round) return;
     const now = await app.api.get(`/api/rounds/${encodeURIComponent(round.round_id)}`).catch(() => null); // not while offline
     if (now && this.bench === bench) show(now);
   }
@@ -191,6 +195,7 @@ class Work {
   async #left({ task_id, submission }) {
     if (this.#submitted.delete(task_id) && submission) this.app.say(text.task.submitted(submission.masks));
     const bench = this.bench;
+    if (bench) void this.#showProgress(this.#round);
     await this.queue.fetchAhead().catch(() => undefined); // when the next task is opened, it is tried again
     const { lease } = bench?.task ?? {};
     if (lease && this.bench === bench && this.queue.hasLost(lease)) await this.#reopen(lease.task_id);

@@ -98,6 +98,7 @@ def test_a_task_goes_from_the_claim_to_the_next_picture(site: PageSite, person: 
     # Submitting goes on to the next picture, and the inputs are there to be timed
     page.keyboard.press("Control+Enter")
     page.locator(f"html[data-task]:not([data-task='{task}'])").wait_for(state="attached")
+    expect(page.locator(".title")).to_have_text("Journey · 1 of 2 done", timeout=60_000)
     wait_until_saved(page)
     with site.workspace() as workspace:
         (submission,) = workspace.submissions.read(task_id=task)
