@@ -127,7 +127,11 @@ def measure(ann: Person, masks: int, seconds: float, clicks: int, places: Sequen
     """Print the figures of one number of masks."""
     ann.site.open_round("large_0", "large_1", "large_2", prefill=blobs(masks))
     finished: list[Request] = []
-    ann.context.on("requestfinished", finished.append)
+
+    def note(request: Request) -> None:
+        finished.append(request)
+
+    ann.context.on("requestfinished", note)
     page = ann.open()
     facts: dict[str, object] = {
         "load": round(os.getloadavg()[0], 1),
@@ -152,7 +156,7 @@ def measure(ann: Person, masks: int, seconds: float, clicks: int, places: Sequen
         print_line("page", "click_to_mask_p95", p95, "ms", decoding=place, p50=round(p50, 1), clicks=clicks, **facts)
     page.wait_for_timeout(2000)  # the next two pictures are there
     print_line("page", "first_paint_of_the_next_task", page.evaluate(NEXT), "ms", **facts)
-    ann.context.remove_listener("requestfinished", finished.append)
+    ann.context.remove_listener("requestfinished", note)
     print_bytes(finished, facts)
     page.close()
 
