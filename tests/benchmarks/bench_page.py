@@ -78,10 +78,19 @@ WATCH = """() => {
 }"""
 NEXT = """() => new Promise((done) => {
   const root = document.documentElement;
-  const [before, began] = [root.dataset.task, performance.now()];
-  const look = () => root.dataset.task && root.dataset.task !== before
-    ? requestAnimationFrame(() => setTimeout(() => done(performance.now() - began)))
-    : requestAnimationFrame(look);
+  const before = root.dataset.task;
+  let began = performance.now();
+  const look = () => {
+    if (root.dataset.task && root.dataset.task !== before) {
+      return requestAnimationFrame(() => setTimeout(() => done(performance.now() - began)));
+    }
+    const keep = document.querySelector("dialog[open] button[value=keep]");
+    if (keep) {
+      began = performance.now();  // the prefilled masks are submitted as they are
+      keep.click();
+    }
+    requestAnimationFrame(look);
+  };
   look();
   const enter = new KeyboardEvent("keydown", { key: "Enter", ctrlKey: true, bubbles: true });
   document.querySelector("canvas.picture").dispatchEvent(enter);
