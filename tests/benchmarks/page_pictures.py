@@ -122,6 +122,12 @@ def show_work(site: PageSite, browser: Browser, folder: Path) -> None:
     expect(page.locator("#says")).to_contain_text("1 mask", timeout=30_000)
     page.locator("#says p").wait_for(state="detached", timeout=20_000)
     take(page, folder, "queue")
+    show_tutorial(page, folder)
+    ann.close()
+
+
+def show_tutorial(page: Page, folder: Path) -> None:
+    """Show the second step of the tutorial, after what the first one asks for."""
     page.goto("/#tutorial")
     page.wait_for_selector(".coach")
     page.set_viewport_size({"width": 1280, "height": 720})
@@ -130,7 +136,6 @@ def show_work(site: PageSite, browser: Browser, folder: Path) -> None:
     expect(page.locator("html")).to_have_attribute("data-step", "part")
     expect(page.locator(".choice:visible")).to_have_count(3)
     take(page, folder, "tutorial")
-    ann.close()
 
 
 def show_merge(site: PageSite, browser: Browser, folder: Path) -> None:

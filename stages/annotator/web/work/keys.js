@@ -67,9 +67,11 @@ export const SHORTCUTS = [
 
 let byKey = index();
 
-/** Shortcuts by each of their keys, with this browser's changes. */
+/** Shortcuts by each of their keys; a key that somebody chose in this browser is theirs, whatever else has it by now. */
 function index() {
-  return new Map(SHORTCUTS.flatMap((each) => keysOf(each).map((key) => /** @type {[string, Shortcut]} */ ([key, each]))));
+  const isChanged = (/** @type {Shortcut} */ { act, isFixed }) => Number(!isFixed && act in settings.keys);
+  const ordered = SHORTCUTS.toSorted((one, other) => isChanged(one) - isChanged(other));
+  return new Map(ordered.flatMap((each) => keysOf(each).map((key) => /** @type {[string, Shortcut]} */ ([key, each]))));
 }
 
 /** @param {Shortcut} shortcut */
