@@ -30,6 +30,7 @@ def prepare() -> None:
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), LOOPBACK]))
     use_prefect(os.environ.get(PREFECT_URL))
+    os.environ.pop("PYTHONOPTIMIZE", None)  # Ray's own processes do not start without docstrings
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to end
             stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 
 MAX_FOLDER_BYTES = 28
 """Longest path of the folder for temporary files, in bytes: sockets' paths have at most 107, and up to 79 are added."""
+MIN_ADDRESSES_BYTES = 4 << 30
+"""Smallest limit of virtual memory under which Ray was seen to start; under 1.4 GiB it waited without end."""
+SHARED_MEMORY = "/dev/shm"
+"""Folder of Ray's object store, where it can be written."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Folders for Ray's sockets where the path of the usual one is too long."""
 
@@ -33,10 +38,13 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
 
     Raises:
         ConnectionError: No Ray cluster answers at `config.address`.
+        ValueError: This process may not have as much memory as Ray reserves.
     """
     if ray.is_initialized():
         yield
         return
+    if config.address is None:
+        _check_limits()
 
     # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -49,6 +57,7 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
         "object_store_memory": config.object_store_bytes,
         "include_dashboard": False,
         "_temp_dir": _folder(),
+        "_plasma_directory": None if os.access(SHARED_MEMORY, os.W_OK) else tempfile.gettempdir(),
         **local_options,
     }
     remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
@@ -69,6 +78,18 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+def _check_limits() -> None:
+    """Check the limit of virtual memory, below which Ray hangs.
+
+    Raises:
+        ValueError: It is too low.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESSES_BYTES:
+        given = f"`ulimit -v` allows {limit / 2**30:.1f} GiB of virtual memory"
+        raise ValueError(f"{given}; Ray reserves up to {MIN_ADDRESSES_BYTES >> 30} GiB; raise the limit")
 
 
 def _folder() -> str | None:
