@@ -45,10 +45,10 @@ def seed_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
 def retraining_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
     """Make the training of a promoted model on the masks of new rounds.
 
-    It differs from `seed_recipe` in what a few photos need. AdamW at a low rate stays near the weights that the model
-    has; Muon takes steps of a fixed size in every direction, also in those of which few photos say nothing. Batch norms
-    keep their statistics. Windows are those of the end of the seed's training, down to a quarter of a photo, and nine
-    steps in ten have corrections.
+    It differs from `seed_recipe` in what a few photos need. The encoder stays as it is, and embeddings with it; batch
+    norms keep their statistics. AdamW at a low rate stays near the weights that the model has; Muon takes steps of a
+    fixed size in every direction, also in those of which few photos say nothing. Windows are those of the end of the
+    seed's training, down to a quarter of a photo, and nine steps in ten have corrections.
     """
     recipe = seed_recipe(sam, steps)
     window = replace(
@@ -58,9 +58,10 @@ def retraining_recipe(sam: SamConfig, steps: int = 300) -> TrainConfig:
         recipe,
         phases=(Phase(until_fraction=1.0, window=window, correction_fractions=(0.1, 0.3, 0.3, 0.3)),),
         batch_size=4,
-        learning_rate=2e-4,
+        learning_rate=3e-4,
         warmup_steps=min(10, steps),
         optimizer="adamw",
+        trains_encoder=False,
         keeps_statistics=True,
     )
 

@@ -42,8 +42,8 @@ class DataConfig:
     empty: all masks of the snapshot, with `scene_share`.
     """
     replayed_rounds: tuple[str, ...] = ()
-    """Ids of the rounds that the parent was trained on; with the scenes they are the replay, half each."""
-    replay_fraction: float = 0.5
+    """Ids of the rounds that the parent was trained on; with the scenes they are the replay, in equal parts."""
+    replay_fraction: float = 0.25
     """Fraction of training images that replay what the parent knows, in [0, 1]; 1 trains on nothing new. It applies
     where `rounds` is given.
     """
