@@ -36,6 +36,8 @@ MUST_BE_ZERO = (
     *("verdicts_lost", "verdicts_doubled", "reviews_lost", "reviews_doubled"),
 )
 START_S = 120
+REVIEW_WAIT_S = 3600
+"""Longest time after the end of the work in which reviewers look at what was submitted last, in seconds."""
 
 
 def main() -> None:
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace, folder: Path, place: str) -> dict[str, An
         server.wait()
         server = start_server(folder, place, port, arguments.model)
         print(f"server killed and started again after {time.monotonic() - began:.0f} s", file=sys.stderr)
-    codes = [client.wait(timeout=seconds + 600) for client in clients]
+    codes = [client.wait(timeout=seconds + REVIEW_WAIT_S) for client in clients]
     server.send_signal(signal.SIGTERM)
     server.wait(60)
 

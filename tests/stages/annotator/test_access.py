@@ -43,6 +43,7 @@ ROLES = {
     "POST /api/tasks/submit": ANNOTATOR,
     "POST /api/tasks/release": LEAD,
     "GET /api/tasks/{task_id}/state": ANNOTATOR,
+    "GET /api/tasks/{task_id}/committed": ANNOTATOR,
     "GET /api/tasks/{task_id}/branches": ANNOTATOR,
     "GET /api/tasks/{task_id}/line": ANNOTATOR,
     "POST /api/operations": ANNOTATOR,
