@@ -22,8 +22,8 @@ def count_accepted_masks(dataset: Dataset) -> int:
 def count_evaluation_images(dataset: Dataset, held_out_every: int) -> int:
     """Count the images with accepted masks of closed rounds that no training sees, as far as they are folded."""
     sql = (
-        "SELECT count(DISTINCT image_id) AS images FROM annotations WHERE in_masks AND NOT gold AND "
-        f"image_id % {held_out_every} = 0"
+        "SELECT count(DISTINCT a.image_id) AS images FROM annotations a JOIN masks m ON m.image_id = a.image_id AND "
+        f"m.mask_id = a.mask_id WHERE a.in_masks AND NOT a.gold AND a.image_id % {held_out_every} = 0"
     )
     (row,) = dataset.query(sql).to_pylist()
     return int(row["images"])

@@ -6,6 +6,7 @@ the user's home and a process that a kill left behind. So Prefect is imported wh
 """
 
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -20,6 +21,8 @@ ANSWER_S = 3.0
 """Longest time that a Prefect server has to answer before a flow begins, in seconds."""
 MAX_SHOWN = 1000
 """Largest number of characters that Prefect shows of one argument of a flow."""
+
+_PASSWORD = re.compile(r"://[^/@\s']*@")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,7 +96,7 @@ def _check_server() -> None:
         ValueError: Nobody answers there.
     """
     url = os.environ.get(PREFECT_URL)
-    if url is None:
+    if not url:
         return
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=ANSWER_S):
@@ -111,7 +114,7 @@ def _check_server() -> None:
 
 
 def _shorten(value: object) -> str:
-    """Return the beginning of a value's text."""
+    """Return the beginning of a value's text, without the passwords of URLs."""
     short = Repr()
     short.maxlist, short.maxstring, short.maxother = 3, MAX_SHOWN, MAX_SHOWN
-    return short.repr(value)
+    return _PASSWORD.sub("://***@", short.repr(value))

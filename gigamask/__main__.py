@@ -23,7 +23,7 @@ def main() -> None:
 
 def speak_utf_8() -> None:
     """Start this process again in Python's UTF-8 mode if the locale has another encoding for the names of files."""
-    if sys.getfilesystemencoding() != "utf-8":
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":  # once
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -6,6 +6,7 @@ from stages.annotator.errors import Refusal
 from storage.dataset import Dataset
 from storage.records import MaskRecord
 from storage.tables.samples import read_masks
+from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
 _MEASURES = ("gold", "empty_fraction")
@@ -16,12 +17,17 @@ def committed_masks(dataset: Dataset, workspace: Workspace, task_id: int) -> lis
     """Read the masks of a task's image in the newest state of the dataset's tables.
 
     Raises:
-        Refusal: The round measures what annotators make without having seen such masks.
+        Refusal: The round, or another open one about the image, measures what annotators make without seeing masks.
         Erased: The image was erased.
         NotFound: There is no such task.
     """
     task = workspace.rounds.task(task_id)
-    settings = workspace.rounds.get(task.round_id).settings
-    if any(settings.get(each) for each in _MEASURES):
+    own = workspace.rounds.get(task.round_id)
+    unfinished = [each for each in workspace.rounds.read_all() if each.state in (RoundState.OPEN, RoundState.PAUSED)]
+    if any(
+        any(found.settings.get(each) for each in _MEASURES)
+        and (found == own or any(each.image_id == task.image_id for each in workspace.rounds.tasks(found.round_id)))
+        for found in (own, *unfinished)
+    ):
         raise Refusal(403, "not_shown", "this round measures what people find by themselves; masks are not shown in it")
     return read_masks(dataset.store, dataset.masks_of_image(task.image_id).to_pylist())

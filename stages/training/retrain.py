@@ -63,12 +63,22 @@ class EvaluationSet:
 
 
 def find_new_rounds(dataset: Dataset, work_folder: Path, *, held_out_every: int) -> NewRounds:
-    """Take a snapshot, and find the rounds in it that the promoted model was not trained on."""
+    """Take a snapshot, and find the rounds in it that the promoted model was not trained on.
+
+    Raises:
+        ValueError: The promoted model was trained with other images held out.
+    """
     snapshot = dataset.snapshot().snapshot_id
     newest = dataset.promotions.newest()
     assert newest is not None, "the chain was started"
     card = load_model(dataset.models.fetch(newest.promoted, work_folder / "versions")).card
     known = tuple(card.training.get("rounds", ()))
+    before = card.training.get("data", {}).get("held_out_every", held_out_every)
+    if known and before != held_out_every:
+        raise ValueError(
+            f"retrain.held_out_every: got {held_out_every}, expected {before} as for {newest.promoted}, so that what "
+            "judges a model never trained one"
+        )
     there = rounds_in(dataset, snapshot)
     return NewRounds(
         snapshot=snapshot,

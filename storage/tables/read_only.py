@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import QueryBuilder
 
+from storage.errors import InvalidInput
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import one_line
 
@@ -58,7 +59,7 @@ _LINE = re.compile(r"Line: (\d+)")
 _UNSUPPORTED = re.compile(r"(?:Unsupported SQL statement: |Query )(?P<got>.+?)(?: not implemented yet)?$")
 
 
-class Refused(ValueError):
+class Refused(InvalidInput):
     """Refusal of SQL that is not a single statement that only reads.
 
     The message is one line.

@@ -12,6 +12,7 @@ from engine.training.calibrate import CalibrationConfig
 from stages.training.job import DataConfig
 from stages.training.retrain import JudgedModel, NewRounds, find_new_rounds, judge_model, train_on_rounds
 from storage.dataset import Dataset
+from storage.protocol.promotions import Decided, Decision
 from storage.workspace.workspace import Workspace
 from tests.stages.rounds.answering import image_ids
 from tests.stages.training.rounds_to_train import close_new_round, dataset_with_a_round
@@ -94,6 +95,16 @@ def test_a_model_is_judged_on_images_no_training_saw_and_the_next_round_is_new_t
     assert grown["images"] == sum(each % 3 == 0 for each in ids[:9]) > evidence["images"]
     card = load_model(dataset.models.fetch(other, tmp_path)).card
     assert card.training["rounds"] == [*new.rounds, second]
+
+    # Once it is promoted, another hold-out would train on what it is judged by
+    newest = dataset.promotions.newest()
+    assert newest is not None
+    by_hand = Decided(
+        decision=Decision.PROMOTION, model_id=other, over=newest.promoted, key="by hand", made_by="test", reason="test"
+    )
+    dataset.promotions.add(by_hand)
+    with pytest.raises(ValueError, match=r"retrain.held_out_every: got 5, expected 3 as for"):
+        find_new_rounds(dataset, tmp_path, held_out_every=5)
 
 
 def judge(dataset: Dataset, model_id: str, new: NewRounds, work: Path, *, frozen_from_images: int = 20) -> JudgedModel:

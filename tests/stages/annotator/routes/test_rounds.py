@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from stages.annotator.app import make_app
@@ -74,6 +75,17 @@ def test_a_request_whose_reply_was_lost_opens_and_extends_one_round(site: Site, 
     assert lea.post("/api/rounds", json={"images": 1}).json()["round_id"] != round_id
     schemas = lea.get("/api/openapi.json").json()["components"]["schemas"]
     assert all("get" in schemas[name]["properties"]["request_id"]["description"] for name in ("OpenBody", "ExtendBody"))
+
+
+@pytest.mark.parametrize(
+    "query", ["2", "\x12", "DROP TABLE images", "SELECT nothing FROM images", "SELECT key FROM images"]
+)
+def test_a_wrong_query_of_images_is_wrong_content(site: Site, query: str) -> None:
+    lea = site.logged_in("lea")
+    round_id = site.open_round()
+    opened = lea.post("/api/rounds", json={"stage": "assisted_manual", "query": query})
+    extended = lea.post(f"/api/rounds/{round_id}/extend", json={"query": query, "images": 1})
+    assert [error_of(each, 422) for each in (opened, extended)] == ["invalid", "invalid"]
 
 
 def test_a_request_that_comes_again_before_it_was_answered_opens_one_round(site: Site, lea: TestClient) -> None:

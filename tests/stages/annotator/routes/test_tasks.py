@@ -288,4 +288,5 @@ def test_the_masks_that_the_dataset_has_of_a_task_are_read_but_not_where_people_
         spec = RoundSpec(stage="semi_automatic", tasks=(task,), settings=settings)
         task_id = server.workspace.rounds.tasks(server.workspace.rounds.open(spec).round_id)[0].task_id
         assert error_of(bob.get(f"/api/tasks/{task_id}/committed"), 403) == "not_shown"
+    assert error_of(bob.get(f"/api/tasks/{later['task_id']}/committed"), 403) == "not_shown"  # the image is there, too
     assert error_of(bob.get("/api/tasks/9999/committed"), 404) == "not_found"
