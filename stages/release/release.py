@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from stages.release import lists
-from stages.release.choose import FORMAT, Choice
+from stages.release.choose import FORMAT, Choice, choose
 from stages.release.config import ReleaseConfig
 from stages.release.documents.all import make_documents
 from stages.release.facts import Facts, read_facts
@@ -54,8 +54,8 @@ def write_release(
     A release that is there as a whole is left as it is.
 
     Raises:
-        ValueError: The folder holds something else.
         Corrupt: A stored image or mask is not what its row says.
+        ValueError: The folder holds something else, or masks were withdrawn or images erased during the writing.
     """
     folder = ReleaseFolder(out, choice.release_id(config))
     with folder.writing():
@@ -63,9 +63,20 @@ def write_release(
             folder.clear()
         else:
             parts = _write_tars(TarWriter(folder, _images(dataset, choice), choice, config), choice, on_progress)
-            folder.finish(_write_documents(folder, choice, config, read_facts(dataset, choice.snapshot), parts))
+            made = _write_documents(folder, choice, config, read_facts(dataset, choice.snapshot), parts)
+            _check_unchanged(dataset, choice, config, folder)
+            folder.finish(made)
     manifest: dict[str, Any] = json.loads((out / MANIFEST).read_bytes())
     return manifest
+
+
+def _check_unchanged(dataset: Dataset, choice: Choice, config: ReleaseConfig, folder: ReleaseFolder) -> None:
+    """Choose again after everything was written, because masks and images can be taken back meanwhile."""
+    if choose(dataset, choice.snapshot.snapshot_id, config).release_id(config) != folder.release_id:
+        raise ValueError(
+            f"{folder.root}: masks were withdrawn or images erased while the release was written; delete the folder "
+            "and make the release again"
+        )
 
 
 def _images(dataset: Dataset, choice: Choice) -> SnapshotImages:

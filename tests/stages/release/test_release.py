@@ -25,7 +25,7 @@ from storage.dataset import Dataset
 from tests.paths import DATA, ROOT
 from tests.stages.release.conftest import CONFIG, Released
 from tests.stages.release.outside_reader import ReadImage, check_checksums, read_folder
-from tests.stages.release.photos import ANNOTATOR, ROUND, SECRET, stored_images
+from tests.stages.release.photos import ANNOTATOR, ROUND, SECRET, make_dataset, stored_images
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -258,3 +258,23 @@ def test_progress_counts_every_image_and_what_was_there_before_apart(released: R
         (5, 6, 1, 20, 4),
         (6, 6, 2, 24, 8),
     ]
+
+
+@pytest.mark.parametrize("taken_back", ["mask", "image"])
+def test_what_is_taken_back_during_the_writing_leaves_no_release(tmp_path: Path, taken_back: str) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    choice = choose(dataset, dataset.snapshot().snapshot_id, CONFIG)
+    image_id = int(choice.image_ids[0])
+
+    def take_back(now: ReleaseProgress) -> None:
+        if now.images == len(choice) and taken_back == "mask":
+            (row, *_) = dataset.masks(f"image_id = {image_id}", ["mask_id"]).read_all().to_pylist()
+            dataset.withdraw([(image_id, row["mask_id"])], "a person's wish")
+        elif now.images == len(choice):
+            dataset.erase([image_id], "a person's wish")
+
+    with pytest.raises(ValueError, match="withdrawn or images erased while the release was written; delete the folder"):
+        write_release(dataset, choice, tmp_path / "out", CONFIG, take_back)
+    assert not (tmp_path / "out" / "release.json").exists()
+    with pytest.raises(ValueError, match="delete it, or give a new folder"):
+        write_release(dataset, choose(dataset, choice.snapshot.snapshot_id, CONFIG), tmp_path / "out", CONFIG)
