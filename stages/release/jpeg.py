@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from stages.release import profiles
+
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 APP0, APP2, APP14 = 0xE0, 0xE2, 0xEE
 _ICC = b"ICC_PROFILE\0"
@@ -109,15 +111,25 @@ def without_metadata(found: Iterable[Segment], profile: bytes | None) -> bytes:
 
 
 def metadata_in(data: bytes) -> list[str]:
-    """List what a JPEG carries beside its picture and a colour profile; empty for a clean file.
+    """List what a JPEG carries beside its picture and a colour profile that was built again; empty for a clean file.
 
     Raises:
         ValueError: The bytes are no JPEG.
     """
     found = list(segments(data))
     carried = [f"ff{each.marker:02x}" for each in found if not _is_icc(each) and _reduced(each) != each]
-    clean = without_metadata(found, profile_of(found))
+    profile = profile_of(found)
+    if profile is not None and not _is_rebuilt(profile):
+        carried.append("a colour profile that was not built again")
+    clean = without_metadata(found, profile)
     return carried or ([] if clean == data else ["bytes between or behind its segments"])
+
+
+def _is_rebuilt(profile: bytes) -> bool:
+    try:
+        return profiles.rebuild(profile) == profile
+    except profiles.UnreadableProfile:
+        return False
 
 
 def _reduced(segment: Segment) -> Segment | None:

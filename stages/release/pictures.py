@@ -2,8 +2,9 @@
 
 A stored JPEG keeps its pixels bit by bit: it is taken apart and built again from the segments that show the picture
 (`stages.release.jpeg`), because encoding it once more would change the pixels that its masks were made on. One without
-metadata therefore leaves as it is stored. A stored PNG is encoded as JPEG, as SA-1B's images are, and so is an image
-with an unknown colour profile, whose pixels are converted to sRGB. Every file is parsed again before it is written.
+metadata therefore leaves as it is stored. A known colour profile is built again (`stages.release.profiles`). A stored
+PNG is encoded as JPEG, as SA-1B's images are, and so is an image with an unknown colour profile, whose pixels are
+converted to sRGB. Every file is parsed again before it is written.
 """
 
 import io
@@ -66,15 +67,15 @@ def _from_jpeg(data: bytes) -> Picture:
     found = list(jpeg.segments(data))
     try:
         profile = jpeg.profile_of(found)
-        is_kept = profile is not None and profiles.is_known(profile)
-        if profile is not None and not is_kept:
+        kept = None if profile is None else profiles.rebuild(profile)
+        if profile is not None and kept is None:
             return _encoded(data, "converted_to_srgb")
         lost = False
     except ValueError:  # pieces are missing, or no library reads it
-        profile, is_kept, lost = None, False, True
-    small = jpeg.without_metadata(found, profile)
+        kept, lost = None, True
+    small = jpeg.without_metadata(found, kept)
     change: Change = "copied" if small == data else "metadata_removed"
-    return Picture(data=small, change=change, has_profile=is_kept, lost_profile=lost)
+    return Picture(data=small, change=change, has_profile=kept is not None, lost_profile=lost)
 
 
 def _encoded(data: bytes, change: Change) -> Picture:
@@ -83,13 +84,14 @@ def _encoded(data: bytes, change: Change) -> Picture:
         stored.load()
         profile = stored.info.get("icc_profile")
         image = Image.frombytes(stored.mode, stored.size, stored.tobytes())  # pixels alone
-    lost = False
+    kept, lost = None, False
     try:
-        if profile and not profiles.is_known(profile):
-            image, profile = profiles.to_srgb(image, profile), None
+        kept = profiles.rebuild(profile) if profile else None
+        if profile and kept is None:
+            image = profiles.to_srgb(image, profile)
     except UnreadableProfile:
-        profile, lost = None, True
+        kept, lost = None, True
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    data = jpeg.without_metadata(list(jpeg.segments(buffer.getvalue())), profile or None)
-    return Picture(data=data, change=change, has_profile=bool(profile), lost_profile=lost)
+    data = jpeg.without_metadata(list(jpeg.segments(buffer.getvalue())), kept)
+    return Picture(data=data, change=change, has_profile=kept is not None, lost_profile=lost)

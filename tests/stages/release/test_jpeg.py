@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.release import jpeg
+from stages.release import jpeg, profiles
 from tests.stages.release import photos
 from tests.stages.release.photos import SECRET, SRGB, with_metadata
 
@@ -34,13 +34,18 @@ def test_metadata_of_every_kind_goes_and_every_pixel_stays(progressive: bool) ->
 
 
 def test_a_jpeg_without_metadata_comes_out_byte_for_byte() -> None:
-    for data in (photos.jpeg(1), photos.jpeg(2, icc_profile=SRGB), photos.jpeg(3, progressive=True)):
+    for data in (photos.jpeg(1), photos.jpeg(2, icc_profile=profiles.rebuild(SRGB)), photos.jpeg(3, progressive=True)):
         assert jpeg.metadata_in(data) == []
         assert cleaned(data) == data
 
 
 def test_bytes_behind_the_end_alone_are_metadata() -> None:
     assert jpeg.metadata_in(photos.jpeg(1) + SECRET) == ["bytes between or behind its segments"]
+
+
+@pytest.mark.parametrize("profile", [SRGB, (profiles.rebuild(SRGB) or b"") + SECRET, b"no profile at all"])
+def test_a_profile_that_was_not_built_again_is_metadata(profile: bytes) -> None:
+    assert jpeg.metadata_in(photos.jpeg(1, icc_profile=profile)) == ["a colour profile that was not built again"]
 
 
 def test_the_thumbnail_of_jfif_goes_and_its_density_stays() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.release import jpeg
+from stages.release import jpeg, profiles
 from stages.release.pictures import make_picture
 from tests.stages.release import photos
 from tests.stages.release.photos import HEIGHT, SECRET, SRGB, WIDTH, other_profile, with_metadata
@@ -41,13 +41,16 @@ def test_grey_images_stay_grey() -> None:
     assert Image.open(io.BytesIO(make_picture(buffer.getvalue(), "png", SIZE).data)).mode == "L"
 
 
-def test_a_known_profile_stays() -> None:
-    data = photos.jpeg(1, icc_profile=SRGB)
+def test_a_known_profile_is_built_again_and_stays() -> None:
+    rebuilt = profiles.rebuild(SRGB)
+    data = photos.jpeg(1, icc_profile=rebuilt)
     picture = make_picture(data, "jpg", SIZE)
     assert (picture.data, picture.change, picture.has_profile) == (data, "copied", True)
+    picture = make_picture(photos.jpeg(1, icc_profile=SRGB), "jpg", SIZE)
+    assert (picture.data, picture.change, picture.has_profile) == (data, "metadata_removed", True)
     buffer = io.BytesIO()
     photos.pixels(1).save(buffer, "PNG", icc_profile=SRGB)
-    assert profile_in(make_picture(buffer.getvalue(), "png", SIZE).data) == SRGB
+    assert profile_in(make_picture(buffer.getvalue(), "png", SIZE).data) == rebuilt
 
 
 def test_an_unknown_profile_goes_and_its_colours_become_srgb() -> None:
