@@ -181,10 +181,15 @@ def _image_row(
         "width": image.width,
         "masks": masks,
         "license": image.license,
-        "source": image.source if config.with_sources else "",
+        "source": _below_folder(image.source) if config.with_sources else "",
         "country": image.country,
         "change": picture.change,
     }
+
+
+def _below_folder(source: str) -> str:
+    """Remove the name of the folder that was taken in; a photo that was given by itself has none."""
+    return source.partition("/")[2] or source
 
 
 class _Table:
