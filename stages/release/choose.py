@@ -73,7 +73,7 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
     """Choose the images and masks that leave.
 
     Masks that were withdrawn since the snapshot was taken do not leave, nor do images that were erased. Masks that
-    annotators replaced since then do: the snapshot has them.
+    annotators replaced since then do: the snapshot has them, also those of an annotator who was withdrawn afterwards.
 
     Raises:
         ValueError: No image may leave.
