@@ -90,13 +90,13 @@ def profile_of(found: Iterable[Segment]) -> bytes | None:
     Raises:
         ValueError: A piece is missing or comes twice.
     """
-    pieces = {each.content[12]: each.content for each in found if _is_icc(each) and len(each.content) >= 14}
+    pieces = [each.content for each in found if _is_icc(each) and len(each.content) >= 14]
     if not pieces:
         return None
-    total = next(iter(pieces.values()))[13]
-    if sorted(pieces) != list(range(1, total + 1)):
-        raise ValueError(f"an ICC profile of {total} pieces with the pieces {sorted(pieces)}")
-    return b"".join(pieces[number][14:] for number in range(1, total + 1))
+    total, numbers = pieces[0][13], sorted(piece[12] for piece in pieces)
+    if numbers != list(range(1, total + 1)):
+        raise ValueError(f"an ICC profile of {total} pieces with the pieces {numbers}")
+    return b"".join(piece[14:] for piece in sorted(pieces, key=lambda piece: piece[12]))
 
 
 def without_metadata(found: Iterable[Segment], profile: bytes | None) -> bytes:

@@ -158,7 +158,8 @@ def _splits() -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "splits",
         "name": "splits",
-        "description": "Training and held-out images; an image's side follows from its id and never changes.",
+        "description": "Training and held-out images; an image's side follows from its id in the dataset that it was "
+        "released from, not from its number here.",
         "dataType": "cr:Split",
         "key": {"@id": "splits/name"},
         "field": [field],

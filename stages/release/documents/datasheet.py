@@ -26,7 +26,8 @@ maker of the release is asked to answer it on the page where the release is publ
 - Instances: {manifest["images"]:,} images and {manifest["masks"]:,} masks of things and parts in them, without classes
 - Masks by stage: {words.stages(manifest)}
 - Model versions: {words.models(manifest)}
-- Splits: {splits.get("train", 0):,} images to train on, {splits.get("holdout", 0):,} held out, by the image's id
+- Splits: {splits.get("train", 0):,} images to train on, {splits.get("holdout", 0):,} held out, by the image's id in
+  the dataset that it was released from, not by its number here
 - Images by country: {words.countries(manifest)}
 - Left out of the snapshot: {"; ".join(words.left_out(manifest))}
 - Is anything missing: an image may have objects without a mask

@@ -93,3 +93,9 @@ def test_a_title_of_two_lines_is_refused() -> None:
         ReleaseConfig(not_deidentified=True, title="one\ntwo")
     with pytest.raises(ValueError, match="the title is empty"):
         ReleaseConfig(not_deidentified=True, title=" ")
+
+
+@pytest.mark.parametrize("name", ["DATASHEET.md", "croissant.json"])
+def test_the_side_of_an_image_is_said_to_follow_from_its_id_in_the_dataset(released: Released, name: str) -> None:
+    text = " ".join((released.out / name).read_text().split())
+    assert "by the image's id in the dataset" in text or "follows from its id in the dataset" in text

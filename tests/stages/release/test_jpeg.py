@@ -74,6 +74,8 @@ def test_a_profile_in_several_pieces_is_put_together() -> None:
     pieces = [each for each in found if each.marker == jpeg.APP2]
     with pytest.raises(ValueError, match=r"an ICC profile of 3 pieces with the pieces \[1, 2\]"):
         jpeg.profile_of(each for each in found if each is not pieces[-1])
+    with pytest.raises(ValueError, match=r"an ICC profile of 3 pieces with the pieces \[1, 1, 2, 3\]"):
+        jpeg.profile_of([*found, pieces[0]])
 
 
 @pytest.mark.parametrize("progressive", [False, True])
