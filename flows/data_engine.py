@@ -114,6 +114,10 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     is_due = new >= policy.retrain_after and not state.evaluation_images_missing
     if is_due and not state.retraining:  # while it runs or waits, people go on
         return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
+    no_model = (
+        f"; no new model, as {state.evaluation_images_missing} held-out images with masks are missing to judge it"
+    )
+    no_model = no_model if new >= policy.retrain_after and state.evaluation_images_missing else ""
     waiting = NextStep(step=Step.WAIT, reason=f"{state.tasks_left} answers are wanted; `gigamask annotate` serves them")
     if state.tasks_left > policy.open_ahead:
         return waiting
@@ -132,8 +136,10 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     if state.retraining == "running":
         return NextStep(step=Step.WAIT, reason="the model is being retrained; what is left is masked by the new one")
     if state.unmasked_images:
-        return NextStep(step=Step.FULLY_AUTOMATIC, reason=f"no further round: {why_no_round}")
-    return NextStep(step=Step.STOP, reason=f"every image has automatic masks, and no further round: {why_no_round}")
+        return NextStep(step=Step.FULLY_AUTOMATIC, reason=f"no further round: {why_no_round}{no_model}")
+    return NextStep(
+        step=Step.STOP, reason=f"every image has automatic masks, and no further round: {why_no_round}{no_model}"
+    )
 
 
 @flow(name="data-engine")

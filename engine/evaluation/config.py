@@ -68,8 +68,8 @@ class GateConfig:
     clicks: tuple[int, ...] = (1, 3)
     """Numbers of clicks after which the candidate must gain."""
     min_images: int = 6
-    """Smallest number of photographs of the evaluation set. If a model is no better, each of n photographs gains by
-    chance with probability 2^-n, and then the whole interval of the gain lies above 0; 6 keep that below 2.5 %."""
+    """Smallest number of photographs of the evaluation set. All n photographs gain by chance with probability 2^-n if a
+    model is neither better nor worse, and then the whole interval of the gain lies above 0; 6 keep that below 2.5 %."""
     frozen_from_images: int = 20
     """Number of photographs from which on an evaluation set of held-out images stays the same; a smaller one grows with
     each round that is closed."""

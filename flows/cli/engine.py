@@ -26,10 +26,8 @@ HOURS = 2.0
 """Hours of a person's work that are planned where nobody says otherwise."""
 ABOUT = "Every object that stands out, the largest first."
 """What is to be masked where nobody says otherwise."""
-HELD_OUT_EVERY = (5, 4, 3, 2)
-"""Numbers of photos of which one is held out to judge new models; the first that holds out enough is taken."""
 HELD_OUT = "held-out"
-"""Key of the hand-over that keeps which of them was taken."""
+"""Key of the hand-over that keeps of how many photos one is held out."""
 NICENESS = 10
 """Niceness of everything but the annotation server, so that clicks have the processor first."""
 STOP_S = 6.0
@@ -137,25 +135,25 @@ def _policy(evening: _Evening) -> list[str]:
 
 
 def _hold_out(dataset: "Dataset", settings: "ServeSettings") -> int:
-    """Choose how many photos are held out to judge new models: one in 5, or more of a small folder.
+    """Tell of how many photos one is held out to judge new models: 5, or less in a small folder.
 
-    It is chosen once for a dataset, so that a held-out photo never trains.
+    It is decided once for a dataset, so that a held-out photo never trains.
     """
+    from stages.rounds.choose import hold_out_one_in
+
     found = dataset.handovers.find(HELD_OUT)
-    if found is not None:
-        return int(str(found.result["every"]))
-    dataset.fold()
-    ids = dataset.query("SELECT image_id FROM images")["image_id"].to_pylist()
-    wanted = settings.evaluation_images
-    for every in HELD_OUT_EVERY:
-        held_out = sum(image_id % every == 0 for image_id in ids)
-        if min(held_out, len(ids) - held_out) >= wanted:
-            return int(str(dataset.handovers.record(HELD_OUT, {"every": every}).result["every"]))
-    log(
-        f"engine: of {len(ids)} photos {wanted} cannot be held out to judge a new model, so the model stays as it is; "
-        "with more photos the same command improves it"
-    )
-    return HELD_OUT_EVERY[0]
+    if found is None:
+        dataset.fold()
+        ids = dataset.query("SELECT image_id FROM images")["image_id"].to_pylist()
+        every = hold_out_one_in(ids, least=settings.evaluation_images)
+        if every is None:
+            log(
+                f"engine: of {len(ids)} photos {settings.evaluation_images} cannot be held out to judge a new model, "
+                "so the model stays as it is; with more photos the same command improves it"
+            )
+            return settings.held_out_every
+        found = dataset.handovers.record(HELD_OUT, {"every": every})
+    return int(str(found.result["every"]))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.evaluation.config import GateConfig
 from flows.config.load import build, read_given, to_tree, validated
 
 HELD_OUT_EVERY = 5
@@ -104,9 +105,6 @@ class EnginePolicy:
     """Whether a round is closed only once a reviewer accepted, fixed or sent back each of its submissions."""
     retrain_after: int = 500
     """Number of accepted masks since the last retraining that starts the next one."""
-    evaluation_images: int = 6
-    """Number of held-out images with masks that a retraining waits for, because the gate asks for them; rounds ask
-    about these images first. With `retraining.data` it waits for none."""
     max_person_hours: float = 0.0
     """Budget of people's active time in hours; 0 for none. Once it is spent, no round is opened."""
 
@@ -139,8 +137,12 @@ class ServeSettings:
 
     @property
     def evaluation_images(self) -> int:
-        """Number of held-out images with masks that a retraining waits for."""
-        return 0 if self.retraining.data else self.engine.evaluation_images
+        """Number of held-out images with masks that a retraining waits for: those that the gate asks for.
+
+        It is 0 where the evaluation set is a folder.
+        """
+        asked = self.retrain.get("gate", {}).get("gate", {}).get("min_images", GateConfig.min_images)
+        return 0 if self.retraining.data else int(asked)
 
     def __post_init__(self) -> None:
         intervals = {
@@ -163,7 +165,6 @@ class ServeSettings:
             "engine.semi_automatic_after": (self.engine.semi_automatic_after, 0),
             "engine.fully_automatic_after": (self.engine.fully_automatic_after, self.engine.semi_automatic_after),
             "engine.retrain_after": (self.engine.retrain_after, 1),
-            "engine.evaluation_images": (self.engine.evaluation_images, 0),
             "engine.max_person_hours": (self.engine.max_person_hours, 0),
         }
         for name, (count, least) in counts.items():

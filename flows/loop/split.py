@@ -10,6 +10,7 @@ from engine.labelled import LabelledImage
 from flows.loop.config import LoopSettings
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import ingest_photos
+from stages.rounds.choose import hold_out_one_in
 from storage.dataset import Dataset
 from storage.objects.atomic import replace_file
 from storage.rle import Rle
@@ -95,16 +96,14 @@ def divide_into_rounds(image_ids: Sequence[int], rounds: int, seed: int) -> tupl
     Raises:
         ValueError: The pool is too small.
     """
-    for every in (5, 4, 3, 2):
-        held_out = [each for each in image_ids if each % every == 0]
-        trained = [each for each in image_ids if each % every]
-        if min(len(held_out), len(trained)) >= rounds:
-            break
-    else:
+    every = hold_out_one_in(image_ids, least=rounds)
+    if every is None:
         raise ValueError(
             f"got {len(image_ids)} photographs for {rounds} rounds, expected that each round has one to train on and "
             "one to hold back; give a larger folder or fewer --rounds"
         )
+    held_out = [each for each in image_ids if each % every == 0]
+    trained = [each for each in image_ids if each % every]
     rng = np.random.default_rng([seed, 1])
     shuffled = [*rng.permutation(held_out).tolist(), *rng.permutation(trained).tolist()]
     return [sorted(shuffled[number::rounds]) for number in range(rounds)], every

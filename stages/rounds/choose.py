@@ -95,6 +95,18 @@ def held_out_first(order: Order, *, every: int, count: int, without: Collection[
     return reordered
 
 
+def hold_out_one_in(image_ids: Collection[int], *, least: int) -> int | None:
+    """Find of how many images one is to be held out, so that at least `least` are held out and as many train.
+
+    The answer is 5, or less for few images; None where no number does.
+    """
+    for every in (5, 4, 3, 2):
+        held_out = sum(image_id % every == 0 for image_id in image_ids)
+        if min(held_out, len(image_ids) - held_out) >= least:
+            return every
+    return None
+
+
 def sql_order(sql: str) -> Order:
     """Make the order of a query's rows; the query has a column `image_id`.
 

@@ -142,7 +142,7 @@ def test_a_process_worker_runs_a_deployment_of_prefect_yaml_with_a_server_on_pos
 
 
 def test_the_data_engine_retrains_opens_closes_and_comes_to_its_end(engine: Engine) -> None:
-    rounds = ("engine.every_s=10", "engine.images_per_round=4", "engine.retrain_after=8", "engine.evaluation_images=1")
+    rounds = ("engine.every_s=10", "engine.images_per_round=4", "engine.retrain_after=8")
     policy = (*rounds, *TINY_TRAINING)
     settings = load_serve_settings(assignments=policy)
     engine.serve(*policy)

@@ -108,6 +108,9 @@ def test_each_step_says_why_and_which_round_to_close() -> None:
     assert (given_up.step, given_up.reason) == (Step.CLOSE, "nobody is left to give its last 2 answers")
     stopped = decide(replace(IDLE, person_hours=12, unmasked_images=False), POLICY)
     assert "people worked 12.0 h, the budget was 10 h" in stopped.reason
+    assert "held-out" not in stopped.reason
+    unjudged = replace(IDLE, person_hours=12, unmasked_images=False, accepted_masks=500, evaluation_images_missing=2)
+    assert "no new model, as 2 held-out images with masks are missing to judge it" in decide(unjudged, POLICY).reason
 
 
 def test_the_policy_comes_to_an_end_and_passes_every_stage_once() -> None:
@@ -160,7 +163,7 @@ def test_a_retraining_waits_for_held_out_images_and_rounds_ask_about_them_first(
 ) -> None:
     dataset = small_dataset(tmp_path / "dataset")
     dataset.fold()
-    settings = replace(SETTINGS, engine=EnginePolicy(evaluation_images=2))
+    settings = replace(SETTINGS, retrain=SETTINGS.retrain | {"gate": {"gate": {"min_images": 2}}})
     held_out = [image_id for image_id in image_ids(dataset) if image_id % 3 == 0]
     assert len(held_out) >= 2
     empty = read_state(dataset, workspace, settings)

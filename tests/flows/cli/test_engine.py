@@ -59,12 +59,12 @@ def test_a_small_folder_holds_out_more_and_what_was_chosen_stays(
     ids = dataset.query("SELECT image_id FROM images")["image_id"].to_pylist()
 
     # Too few photos for the gate: nothing is chosen for good
-    assert _hold_out(dataset, load_serve_settings(assignments=["engine.evaluation_images=6"])) == 5
+    assert _hold_out(dataset, load_serve_settings(assignments=["retrain.gate.gate.min_images=6"])) == 5
     assert "of 10 photos 6 cannot be held out" in capfd.readouterr().err
     assert dataset.handovers.find("held-out") is None
 
     # As many as are wanted on both sides, now and later
-    chosen = _hold_out(dataset, load_serve_settings(assignments=["engine.evaluation_images=3"]))
+    chosen = _hold_out(dataset, load_serve_settings(assignments=["retrain.gate.gate.min_images=3"]))
     held_out = sum(image_id % chosen == 0 for image_id in ids)
     assert 3 <= held_out <= 7
-    assert _hold_out(dataset, load_serve_settings(assignments=["engine.evaluation_images=6"])) == chosen
+    assert _hold_out(dataset, load_serve_settings(assignments=["retrain.gate.gate.min_images=6"])) == chosen
