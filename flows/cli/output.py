@@ -66,14 +66,17 @@ def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
 
 
 def print_result(result: Any, as_json: bool) -> None:
-    """Print a dataclass of plain values as a JSON object, or as aligned lines, one for each field."""
+    """Print a dataclass as a JSON object, or as aligned lines: one for each field, or each item of a field."""
     fields = {item.name: getattr(result, item.name) for item in dataclasses.fields(result)}
     if as_json:
         print(json.dumps(_plain(dataclasses.asdict(result)), default=str, allow_nan=False))
         return
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        lines = [_cell(item) for item in value] if isinstance(value, (list, tuple)) else [_cell(value)]
+        if isinstance(value, Mapping):
+            lines = [f"{key} {_cell(item)}" for key, item in value.items()]
+        else:
+            lines = [_cell(item) for item in value] if isinstance(value, (list, tuple)) else [_cell(value)]
         for line in lines or ["none"]:
             print(f"{name:<{width}}  {_visible(line)}")
 
@@ -145,6 +148,8 @@ def _cell(value: Any) -> str:
         hidden = len(value) - NAMES_SHOWN
         shown = ", ".join(map(str, value[:NAMES_SHOWN])) or "none"
         return shown + (f" and {hidden} more" if hidden > 0 else "")
+    if dataclasses.is_dataclass(value):
+        return ", ".join(f"{item.name} {_cell(getattr(value, item.name))}" for item in dataclasses.fields(value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

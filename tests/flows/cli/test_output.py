@@ -99,3 +99,25 @@ def test_results_print_as_json_and_for_people(capsys: pytest.CaptureFixture[str]
     assert "a, b, c, d, e and 2 more" in capsys.readouterr().out
     print_rows([], as_json=False, empty="nothing")
     assert capsys.readouterr().out == "nothing\n"
+
+
+def test_people_read_no_python_where_a_field_has_named_items(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass(frozen=True)
+    class Proof:
+        rows: int
+        sha256: str
+
+    @dataclass(frozen=True)
+    class Result:
+        name: str
+        proofs: dict[str, Proof]
+        versions: dict[str, int]
+
+    found = Result(name="s1", proofs={"masks": Proof(9, "ab"), "images": Proof(1, "cd")}, versions={})
+    print_result(found, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "name      s1",
+        "proofs    masks rows 9, sha256 ab",
+        "proofs    images rows 1, sha256 cd",
+        "versions  none",
+    ]
