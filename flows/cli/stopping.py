@@ -104,23 +104,29 @@ def stopping(line: str) -> Iterator[Stopping]:
 
 @contextmanager
 def _watching(state: Stopping) -> Iterator[None]:
-    """Begin to stop as soon as a signal comes, whoever handles it: Python writes its number into a pipe."""
+    """Begin to stop as soon as a signal comes, whoever handles it: Python writes its number into a pipe.
+
+    At the end of the block the state knows of every signal that has come, also of one that a handler has just raised.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
     def watch() -> None:
-        while number := os.read(reading, 1):
-            if number[0] in SIGNALS:
-                state.begin(number[0])
-        os.close(reading)
+        while number := os.read(reading, 1)[0]:
+            if number in SIGNALS:
+                state.begin(number)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")  # no signal has this number: what came before it has been read when the thread ends
+        watcher.join()
+        os.close(reading)
         os.close(writing)
 
 

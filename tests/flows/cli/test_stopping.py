@@ -104,6 +104,11 @@ def test_masks_that_are_being_made_are_stopped_in_one_line_and_harm_nothing(
             id="a library's handler that exits with another status",
         ),
         pytest.param(
+            "sys.setswitchinterval(60); signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))",
+            "time.sleep(600)",
+            id="a library's handler that exits before another thread runs",
+        ),
+        pytest.param(
             "signal.signal(signal.SIGTERM, lambda number, frame: None)",
             "while True: time.sleep(1)",
             id="a library's handler that goes on",
