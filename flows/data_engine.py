@@ -255,6 +255,7 @@ def _change_rounds(
     request = RoundRequest(
         stage=str(chosen.step),
         images=images,
+        choose_by=settings.engine.choose_by,
         held_out_images=min(state.evaluation_images_to_ask, math.ceil(EVALUATION_FRACTION * images)),
         held_out_every=settings.held_out_every,
         prefill=settings.prefill.prefill,

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import typer
 
+from engine.selection.config import ChooseBy
 from flows.cli.checks import check_dataset, check_prefill, read_text, workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
 from flows.progress import log
@@ -92,6 +93,10 @@ def round_open(
     workspace: WorkspacePlace = None,
     images: Images = None,
     query: Query = None,
+    choose_by: Annotated[
+        ChooseBy,
+        typer.Option("--choose-by", help="Order without --query; all but `random` are rankings by the promoted model."),
+    ] = "random",
     seed: Annotated[int, typer.Option("--seed", help="Seed of what is random.")] = 0,
     overlap: Annotated[int, typer.Option("--overlap", help="Annotators who see an overlapped image.", min=1)] = 1,
     overlap_fraction: Annotated[
@@ -123,6 +128,8 @@ def round_open(
     """Open a round: choose images and ask annotators about them. `gigamask annotate` serves its tasks."""
     request_id = request_id or uuid4()
     log(f"round open: {stage} over images of {dataset}, request {request_id}")
+    if query and choose_by != "random":
+        raise typer.BadParameter("--query gives an order already", param_hint="--choose-by")
     if stage == "assisted_manual" and (prefill is not None or empty_fraction):
         raise typer.BadParameter(
             "an assisted-manual round begins empty; use --stage semi_automatic", param_hint="--prefill"
@@ -141,6 +148,7 @@ def round_open(
         stage=stage,
         images=images,
         query=query or "",
+        choose_by=choose_by,
         seed=seed,
         overlap=overlap,
         overlap_fraction=overlap_fraction,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.evaluation.config import GateConfig
+from engine.selection.config import ChooseBy
 from flows.config.load import build, read_given, to_tree, validated
 
 HELD_OUT_EVERY = 5
@@ -93,6 +94,8 @@ class EnginePolicy:
     """Interval in seconds at which the next thing is done; 0 for never, so that the schedules above decide alone."""
     images_per_round: int = 50
     """Number of images of a round."""
+    choose_by: ChooseBy = "random"
+    """Which images a round asks about: random ones, or those that the promoted model ranks highest."""
     guidelines: str = ""
     """What annotators are told in the rounds that the engine opens; empty for the stage's own guidelines."""
     open_ahead: int = 0

@@ -1,7 +1,7 @@
 """Which images a round asks about, in which order.
 
-An order is any function that lists image ids of a dataset, the most wanted first: `random_order` and `sql_order` are
-two; one by expected gain is a third.
+An order is any function that lists image ids of a dataset, the most wanted first: `random_order`, `sql_order` and
+`stages.rounds.worth.worth_order` are three.
 """
 
 from collections.abc import Callable, Collection, Sequence

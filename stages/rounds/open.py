@@ -3,14 +3,22 @@
 choose -> overlap -> gold -> prefill -> workspace
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from stages.rounds.choose import ChosenImage, choose_images, held_out_first, random_order, sql_order
+from engine.selection.config import CHOOSE_BY, ChooseBy
+from stages.rounds.choose import (
+    ChosenImage,
+    Order,
+    choose_images,
+    held_out_first,
+    random_order,
+    sql_order,
+)
 from storage.dataset import Dataset
 from storage.errors import InvalidInput
 from storage.tables.samples import MASK_COLUMNS, read_masks
@@ -19,7 +27,7 @@ from storage.workspace.round_rows import check_state
 from storage.workspace.tasks import ImagesTaken
 from storage.workspace.workspace import Workspace
 
-_STORED = ("query", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction", "model")
+_STORED = ("query", "choose_by", "seed", "overlap", "overlap_fraction", "gold", "prefill", "empty_fraction", "model")
 """Fields of a request that are stored as the round's settings; the others have columns of their own."""
 _Taken = TypeVar("_Taken")
 GOLD_VIEWS = 3
@@ -36,6 +44,9 @@ class RoundRequest:
     """Number of images to choose; None for all that the order lists."""
     query: str = ""
     """SQL query with a column image_id that lists the images, the most wanted first; empty for a random order."""
+    choose_by: ChooseBy = "random"
+    """Order where no query gives one; the round's model ranks images, or the promoted one where the request names none.
+    """
     held_out_images: int = 0
     """Least number of held-out images in a random choice, where that many are left; they judge new models."""
     held_out_every: int = 5
@@ -94,9 +105,34 @@ def choose_for(dataset: Dataset, workspace: Workspace, request: RoundRequest) ->
         return choose_images(dataset, sql_order(request.query), count=request.images)
     asked_about = workspace.rounds.asked_about()
     order = held_out_first(
-        random_order(request.seed), every=request.held_out_every, count=request.held_out_images, without=asked_about
+        _order(dataset, workspace, request, asked_about),
+        every=request.held_out_every,
+        count=request.held_out_images,
+        without=asked_about,
     )
     return choose_images(dataset, order, count=request.images, without=asked_about)
+
+
+def _order(dataset: Dataset, workspace: Workspace, request: RoundRequest, asked_about: Collection[int]) -> Order:
+    """Make the order in which a round without a query chooses."""
+    if request.choose_by not in CHOOSE_BY:
+        raise InvalidInput(f"choose_by {request.choose_by!r}: expected one of {', '.join(CHOOSE_BY)}")
+    if request.choose_by == "random":
+        return random_order(request.seed)
+    # Loading torch takes seconds, which a random order need not wait for
+    from engine.model.weights import load_model
+    from stages.promoted import PROMOTED, find_in_dataset
+    from stages.rounds.worth import worth_order
+
+    return worth_order(
+        request.choose_by,
+        load_model(find_in_dataset(dataset, request.model or PROMOTED)),
+        count=request.images,
+        seed=request.seed,
+        held_out_every=request.held_out_every,
+        asked_about=asked_about,
+        rounds_before=len(workspace.rounds.read_all()),
+    )
 
 
 def until_free(choose_and_take: Callable[[], _Taken]) -> _Taken:

@@ -16,7 +16,7 @@ from engine.model.weights import Model
 from stages.rounds.choose import ChosenImage
 from stages.rounds.prefill_sources import PrefillSource
 from stages.semi_automatic.prefill import Prefill, PrefillConfig, prefill_automatically, prefill_image
-from stages.semi_automatic.stored_pixels import read_stored_pixels
+from stages.stored_pixels import read_stored_pixels
 from storage.dataset import Dataset
 from storage.workspace.records import GivenMask
 

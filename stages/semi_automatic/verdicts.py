@@ -20,7 +20,7 @@ from engine.model.weights import Model
 from engine.verifier.features import FEATURES, mask_features
 from engine.verifier.verifier import Verdicts
 from stages.semi_automatic.prefill import PrefillConfig, PrefilledMask, prefill_opened
-from stages.semi_automatic.stored_pixels import read_stored_pixels
+from stages.stored_pixels import read_stored_pixels
 from storage import rle
 from storage.dataset import Dataset
 from storage.rle import Rle

@@ -144,6 +144,7 @@ def extend_round(round_id: RoundId, body: ExtendBody, user: Lead, server: TheSer
     rounds = server.workspace.rounds
     if rounds.extended_by(round_id, client_request) is None:
         request = request_of(rounds.get(round_id), images=body.images, query=body.query)
+        request = replace(request, choose_by="random")  # a ranking would keep the server busy for minutes
 
         def choose_and_extend() -> int:
             tasks = _tasks(server, request)

@@ -176,6 +176,11 @@ def test_users_are_added_listed_paused_and_disabled(gigamask: Gigamask, command:
         (("round", "close", "round-x"), 1, "there is no such round"),
         (("round", "open", "--stage", "assisted_manual", "--query", "SELECT 1 AS image_id"), 1, "are not in"),
         (("round", "open", "--stage", "assisted_manual", "--prefill", "true"), 2, "begins empty"),
+        (
+            ("round", "open", "--stage", "assisted_manual", "--query", "SELECT 1", "--choose-by", "mix"),
+            2,
+            "gives an order already",
+        ),
         (("round", "open", "--stage", "other"), 2, "other"),
         (
             ("round", "open", "--stage", "assisted_manual", "--guidelines", "missing.txt"),

@@ -4,7 +4,7 @@ import pytest
 
 from stages.annotator import pictures
 from stages.annotator.pictures import Pictures
-from stages.semi_automatic.stored_pixels import read_stored_pixels
+from stages.stored_pixels import read_stored_pixels
 from storage.dataset import Dataset
 from storage.errors import Erased
 from tests.small_dataset import photograph, small_dataset

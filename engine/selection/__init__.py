@@ -1,0 +1,1 @@
+"""Selection: which images are worth a person's time next."""
