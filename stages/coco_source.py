@@ -19,6 +19,8 @@ from storage.rle import Rle
 
 MIN_RING = 6
 """Smallest number of coordinates of a polygon with an area: those of three points."""
+MAX_COORDINATE = 1_000_000
+"""Largest coordinate of a polygon, in pixels; pycocotools allocates memory for each pixel along an edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class CocoSource:
             ValueError: The file cannot be read, has another form, names an image that does not exist, or has a
                 segmentation that does not fit its image. The message names the file and what is wrong.
         """
-        content = self._read()
+        content = read_instances(self.file)
         by_image: dict[Any, list[Rle]] = defaultdict(list)
         sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in content["images"]}
         for annotation in content["annotations"]:
@@ -56,27 +58,9 @@ class CocoSource:
 
     def count_unlabelled(self) -> int:
         """Count the images of the file without an annotation of a single object."""
-        content = self._read()
+        content = read_instances(self.file)
         labelled = {each["image_id"] for each in content["annotations"] if not each.get("iscrowd")}
         return sum(each["id"] not in labelled for each in content["images"])
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise ValueError(f"{self.file}: {error.strerror}; expected a COCO instances JSON") from error
-        except ValueError as error:
-            raise ValueError(f"{self.file}: got broken JSON ({error}); expected a COCO instances JSON") from error
-        keys = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id",)}
-        for name, wanted in keys.items():
-            rows = content.get(name) if isinstance(content, dict) else None
-            if not isinstance(rows, list) or not all(
-                isinstance(row, dict) and row.keys() >= set(wanted) for row in rows
-            ):
-                raise ValueError(
-                    f"{self.file}: expected COCO's instances: a list {name!r} of objects with {', '.join(wanted)}"
-                )
-        return content
 
     def _image(self, image: Mapping[str, Any], masks: Sequence[Rle]) -> LabelledImage:
         path = self.folder / str(image["file_name"])
@@ -94,8 +78,24 @@ class CocoSource:
         )
 
 
-def _has(row: object, keys: Sequence[str]) -> bool:
-    return isinstance(row, dict) and {*keys} <= row.keys()
+def read_instances(file: Path) -> dict[str, Any]:
+    """Read a COCO instances JSON; its images and annotations have the fields that identify them.
+
+    Raises:
+        ValueError: The file cannot be read or has another form; the message names it.
+    """
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}; expected a COCO instances JSON") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: got broken JSON ({error}); expected a COCO instances JSON") from error
+    keys = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id",)}
+    for name, wanted in keys.items():
+        rows = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(wanted) for row in rows):
+            raise ValueError(f"{file}: expected COCO's instances: a list {name!r} of objects with {', '.join(wanted)}")
+    return content
 
 
 def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:
@@ -108,22 +108,33 @@ def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:
     """
     try:
         if isinstance(segmentation, list) and segmentation:
-            if not all(isinstance(ring, list) and len(ring) % 2 == 0 for ring in segmentation):
-                raise ValueError("got a polygon that is no list of x and y in turn")
-            rings = [ring for ring in segmentation if len(ring) >= MIN_RING]
-            if not rings:
-                return rle.encode(np.zeros((height, width), np.bool_))
-            merged = coco.merge(coco.frPyObjects(rings, height, width))
-            return rle.from_coco(merged["counts"], height=height, width=width)
-        if not isinstance(segmentation, dict) or "counts" not in segmentation:
-            raise ValueError("got no polygons and no run lengths")
-        if list(segmentation.get("size", ())) != [height, width]:
-            raise ValueError(f"got a mask of size {segmentation.get('size')}, expected [{height}, {width}]")
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            if sum(counts) != height * width or min(counts) < 0:
-                raise ValueError(f"got run lengths of {sum(counts)} pixels, expected {height * width}")
-            counts = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
-        return rle.from_coco(counts, height=height, width=width)
+            return _fill(segmentation, height, width)
+        if isinstance(segmentation, dict) and "counts" in segmentation:
+            return _from_runs(segmentation, height, width)
+        raise ValueError("got no polygons and no run lengths")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _fill(polygons: Sequence[object], height: int, width: int) -> Rle:
+    rings = [ring for ring in polygons if isinstance(ring, list) and len(ring) % 2 == 0]
+    if len(rings) < len(polygons):
+        raise ValueError("got a polygon that is no list of x and y in turn")
+    if not all(abs(side) <= MAX_COORDINATE for ring in rings for side in ring):
+        raise ValueError(f"got a polygon with a corner over {MAX_COORDINATE:,} px away, or at no number")
+    rings = [ring for ring in rings if len(ring) >= MIN_RING]
+    if not rings:
+        return rle.encode(np.zeros((height, width), np.bool_))
+    merged = coco.merge(coco.frPyObjects(rings, height, width))
+    return rle.from_coco(merged["counts"], height=height, width=width)
+
+
+def _from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> Rle:
+    if list(segmentation.get("size", ())) != [height, width]:
+        raise ValueError(f"got a mask of size {segmentation.get('size')}, expected [{height}, {width}]")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        if sum(counts) != height * width or min(counts) < 0:
+            raise ValueError(f"got run lengths of {sum(counts)} pixels, expected {height * width}")
+        counts = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+    return rle.from_coco(counts, height=height, width=width)

@@ -27,7 +27,7 @@ ERASED = "erased"
 class Stage(StrEnum):
     """Stage that made a mask or rejected an input.
 
-    Ingest and fold make no masks. The names of the other stages are those of the SAM paper.
+    Ingest and fold make no masks. Three of the other stages have the names of the SAM paper.
     """
 
     INGEST = "ingest"
@@ -36,6 +36,8 @@ class Stage(StrEnum):
     ASSISTED_MANUAL = "assisted_manual"
     SEMI_AUTOMATIC = "semi_automatic"
     FULLY_AUTOMATIC = "fully_automatic"
+    IMPORTED = "imported"
+    """Masks of another tool's file, whoever made them there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class Provenance:
     """Origin of a mask: stage, model, annotator, round and plan. A field that does not apply is empty."""
 
     stage: str = ""
-    """Stage of the data engine: assisted_manual, semi_automatic or fully_automatic."""
+    """Stage of the data engine: assisted_manual, semi_automatic, fully_automatic or imported."""
     model_id: str = ""
     """Id of the model version that made the mask; empty where no model did."""
     annotator_id: str = ""

@@ -24,6 +24,7 @@ from flows.cli import (
     engine,
     environment,
     evaluate,
+    formats,
     lineage,
     loop,
     maintenance,
@@ -49,6 +50,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Annotate": [annotate.annotate, demo.demo, audit.audit],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
     "Publish": [release.release],
+    "Exchange with other tools": [formats.import_],
     "Keep a dataset in order": [
         maintenance.gc,
         maintenance.redo,
@@ -62,7 +64,10 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Prefill and review": [detector.train_detector, detector.evaluate_detector, verify_model.verify_model],
     "This machine": [doctor.doctor, scenes.scenes],
 }
-"""Functions of all commands by group, in the order of `gigamask --help`; the function's name is the command's name."""
+"""Functions of all commands by group, in the order of `gigamask --help`.
+
+The function's name is the command's name; one that is a word of Python ends in an underscore.
+"""
 
 MODEL_COMMANDS: dict[str, Callable[..., None]] = {
     "list": models.models_list,
@@ -137,7 +142,8 @@ def make_app() -> typer.Typer:
     app.callback()(gigamask)
     for group, commands in COMMANDS.items():
         for command in commands:
-            app.command(rich_help_panel=group)(command)
+            name = command.__name__.rstrip("_").replace("_", "-")
+            app.command(name, rich_help_panel=group)(command)
     for group_name, panel, about, below in GROUPS:
         group_app = typer.Typer(no_args_is_help=True, help=about)
         for name, command in below.items():

@@ -1,6 +1,6 @@
 """Shards of a round's plan: where its images are, which masks each shard withdraws, and their way into the tables."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,8 @@ def locate(dataset: Dataset, image_ids: Sequence[int]) -> Places:
     return {image_id: places[image_id] for image_id in image_ids if image_id in places}
 
 
-def _inputs(places: Sequence[tuple[ShardAddress, int]]) -> tuple[ImageSet, ...]:
+def inputs_at(places: Iterable[tuple[ShardAddress, int]]) -> tuple[ImageSet, ...]:
+    """Turn places of images into the inputs of one mask shard."""
     by_shard: dict[ShardAddress, list[int]] = {}
     for address, place in places:
         by_shard.setdefault(address, []).append(place)
@@ -43,7 +44,7 @@ def plan_shards(places: Places, replaced: Mapping[int, Collection[MaskKey]], *, 
     shards, image_ids = list[PlannedShard](), list(places)
     for start in range(0, len(image_ids), max_images):
         some = image_ids[start : start + max_images]
-        images = _inputs([places[image_id] for image_id in some])
+        images = inputs_at(places[image_id] for image_id in some)
         masks = sorted(key for image_id in some for key in replaced.get(image_id, ()))
         shards.append(PlannedShard(name=f"{len(shards):06d}", inputs=(*images, *masks)))
     return shards

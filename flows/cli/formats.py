@@ -1,0 +1,115 @@
+"""The command `gigamask import`: labels of other tools into a dataset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli.checks import check_dataset_place
+from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
+from flows.progress import Counts, log, reporter
+
+if TYPE_CHECKING:
+    from stages.formats.import_labels import ImportReport
+    from stages.formats.labels import Labels
+    from storage.dataset import Dataset
+
+LINES = 20
+"""Most annotations and photos that are named on stderr; --json names all."""
+
+Read = Literal["coco"]
+"""Formats that are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Result of `gigamask import` for people."""
+
+    photos: int
+    new_images: int
+    images: int
+    masks: int
+    new_masks: int
+    there_already: int
+    masks_left_out: Mapping[str, int]
+    categories: Mapping[str, int]
+    plans: tuple[str, ...]
+    seconds: float
+
+
+def import_(
+    labels: Annotated[Path, typer.Argument(help="File or folder of labels.")],
+    form: Annotated[Read, typer.Option("--format", help="Format of the labels.")],
+    dataset: DatasetUri = DEFAULT_DATASET,
+    photos: Annotated[
+        Path | None, typer.Option("--photos", help="Folder of the photos.", show_default="where the labels are")
+    ] = None,
+    license_given: Annotated[
+        str, typer.Option("--license", help="Licence of photos that the labels name none for.", show_default="none")
+    ] = "",
+    with_crowds: Annotated[
+        bool, typer.Option("--with-crowds", help="Take COCO's iscrowd annotations as masks, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take the labels of another tool and their photos into a dataset, as masks of the stage `imported`.
+
+    Given again, the command continues where it stopped and adds nothing twice. What cannot be taken is counted and
+    named. Masks that the dataset holds already, pixel by pixel, are not stored again. Categories are counted, not kept.
+    """
+    log(f"import: {form} {labels} -> {dataset}")
+    if not labels.exists():
+        raise ValueError(f"{labels}: no such file or folder; expected labels of the format {form}")
+    if photos is not None and not photos.is_dir():
+        raise ValueError(f"--photos {photos}: no such folder; expected the folder of the photos")
+    if with_crowds and form != "coco":
+        raise ValueError(f"--with-crowds belongs to --format coco; got --format {form}")
+    check_dataset_place(dataset)
+    from storage.dataset import Dataset
+
+    found = _read(form, labels, with_crowds=with_crowds)
+    _print(_import(Dataset.open_or_create(dataset), found, photos, license_given), dataset, as_json)
+
+
+def _read(form: Read, path: Path, *, with_crowds: bool) -> "Labels":
+    from stages.formats.coco import read_coco
+
+    assert form == "coco"
+    return read_coco(path, with_crowds=with_crowds)
+
+
+def _import(data: "Dataset", labels: "Labels", photos: Path | None, license_given: str) -> "ImportReport":
+    from stages.formats.import_labels import import_labels
+
+    with reporter("ingest") as ingested, reporter("import") as imported:
+        return import_labels(
+            data,
+            labels,
+            photos,
+            license_given=license_given,
+            on_photo=lambda now: ingested(
+                Counts(done=now.done, total=now.total, new=now.done, masks=0, rejects=now.rejects)
+            ),
+            on_images=lambda now: imported(
+                Counts(done=now.done, total=now.total, new=now.new, masks=now.masks, new_masks=now.masks)
+            ),
+        )
+
+
+def _print(report: "ImportReport", dataset: str, as_json: bool) -> None:
+    from flows.cli.output import print_result
+
+    if as_json:
+        print_result(report, as_json)
+        return
+    shown = {name: getattr(report, name) for name in Imported.__dataclass_fields__}
+    print_result(Imported(**shown), as_json)
+    for each in report.left_out[:LINES]:
+        log(f"left out: {each.what} ({each.reason}): {each.detail}")
+    if len(report.left_out) > LINES:
+        log(f"left out: {len(report.left_out) - LINES} more; --json names all")
+    if report.categories:
+        log("masks have no category in a dataset; the numbers above stay in the statistics of the masks' shards")
+    log(f"next:   gigamask query --dataset {dataset} \"SELECT count(*) AS masks FROM masks WHERE stage = 'imported'\"")

@@ -1,0 +1,171 @@
+"""Which image of the dataset each labelled photo is: photos that it does not hold are ingested first, at full size.
+
+A photo is known by the SHA-256 of its file, as it came or as the dataset stores it, because an export hands out stored
+images. A photo whose file is not there is known by its name, if that is an image's key, as an export names it.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from stages.formats.labels import Labels, LeftOut, PhotoLabels
+from stages.ingest.config import IngestConfig
+from stages.ingest.ingest import IngestProgress, ingest_photos
+from storage.dataset import Dataset
+from storage.errors import StoreError
+from storage.records import ImageRecord, image_id_of
+from storage.tables.sql import one_of
+
+_KEY = re.compile(r"[0-7][0-9a-f]{15}")
+_ASKED_AT_ONCE = 1000
+_ORIENTATION = 274
+"""Number of EXIF's tag for the orientation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedPhoto:
+    """A labelled photo and the image that it is."""
+
+    labels: PhotoLabels
+    image: ImageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Labelled photos with their images, and those without."""
+
+    photos: tuple[MatchedPhoto, ...]
+    left_out: tuple[LeftOut, ...]
+    new_images: int
+    """Number of images that this call put into the dataset."""
+
+
+def match_photos(
+    dataset: Dataset,
+    labels: Labels,
+    folder: Path,
+    *,
+    license_given: str = "",
+    progress: Callable[[IngestProgress], None] | None = None,
+) -> Matched:
+    """Find the image of each labelled photo, after ingesting the photos that the dataset does not hold.
+
+    Args:
+        dataset: The dataset.
+        labels: The labels.
+        folder: Folder that the photos' names are relative to.
+        license_given: Licence of photos to ingest for which the file names none.
+        progress: Function that is called after each photo that is ingested.
+
+    Raises:
+        StoreError: The dataset cannot be read or written, or photos could not be stored.
+    """
+    # Find the files, and the photos that the dataset holds
+    files = {photo.name: found for photo in labels.photos if (found := _find(folder, photo.name)) is not None}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    dataset.fold()
+    stored = {row["stored_sha256"]: row for row in _rows(dataset, "stored_sha256", sorted(set(hashes.values())))}
+
+    # Ingest the others
+    by_license: dict[str, dict[str, Path]] = defaultdict(dict)
+    for photo in labels.photos:
+        if photo.name in files and hashes[photo.name] not in stored:
+            by_license[photo.license or license_given].setdefault(hashes[photo.name], files[photo.name])
+    before = _count_images(dataset)
+    rejects: dict[str, str] = {}
+    for given, paths in sorted(by_license.items()):
+        config = IngestConfig(shortest_side_px=None, license=given)
+        report = ingest_photos(sorted(paths.values()), dataset, config, progress)
+        if report.failed:
+            shard, error = next(iter(report.failed.items()))
+            raise StoreError(f"{dataset.uri}: shard {shard} of images could not be made ({error}); run this again")
+        rejects |= {each.source_sha256: f"{each.reason}: {each.detail}" for each in report.rejects}
+    dataset.fold()
+
+    # Match by what the file is, else by the name
+    sources = {row["source_sha256"]: row for row in _rows(dataset, "source_sha256", sorted(set(hashes.values())))}
+    keys = {photo.name: PurePosixPath(photo.name).stem for photo in labels.photos if photo.name not in files}
+    keyed = {row["key"]: row for row in _rows(dataset, "key", [key for key in keys.values() if _KEY.fullmatch(key)])}
+    matched, left_out = list[MatchedPhoto](), list[LeftOut]()
+    taken = set[int]()
+    for photo in labels.photos:
+        sha256 = hashes.get(photo.name, "")
+        row = stored.get(sha256) or sources.get(sha256) or keyed.get(keys.get(photo.name, ""))
+        judged = _judge(photo, row, files.get(photo.name), rejects.get(sha256, ""), taken)
+        if isinstance(judged, LeftOut):
+            left_out.append(judged)
+        else:
+            taken.add(judged.image_id)
+            matched.append(MatchedPhoto(labels=photo, image=judged))
+    return Matched(photos=tuple(matched), left_out=tuple(left_out), new_images=_count_images(dataset) - before)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Find a photo's file below the folder, under its whole name or its last part."""
+    root = folder.resolve()
+    for path in (folder / name, folder / PurePosixPath(name).name):
+        if path.is_file() and path.resolve().is_relative_to(root):
+            return path
+    return None
+
+
+def _rows(dataset: Dataset, column: str, values: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Read the rows of images with one of the values in a column."""
+    columns = ", ".join(ImageRecord.__dataclass_fields__)
+    rows: list[Mapping[str, Any]] = []
+    for start in range(0, len(values), _ASKED_AT_ONCE):
+        asked = list(values[start : start + _ASKED_AT_ONCE])
+        where = f"{column} IN {one_of(asked)}"
+        if column == "source_sha256":  # the id, which follows from it, finds the row faster
+            where = f"image_id IN ({', '.join(str(image_id_of(each)) for each in asked)}) AND {where}"
+        rows += dataset.query(f"SELECT {columns} FROM images WHERE {where}").to_pylist()
+    return rows
+
+
+def _count_images(dataset: Dataset) -> int:
+    return int(dataset.query("SELECT count(*) AS images FROM images").to_pylist()[0]["images"])
+
+
+def _judge(
+    photo: PhotoLabels, row: Mapping[str, Any] | None, path: Path | None, reject: str, taken: set[int]
+) -> ImageRecord | LeftOut:
+    """Return the image of a photo, or why its masks cannot be taken."""
+
+    def refuse(reason: str, detail: str) -> LeftOut:
+        return LeftOut(what=f"photo {photo.name}", reason=reason, detail=detail, masks=photo.num_masks)
+
+    if row is None and path is None:
+        return refuse("photo_missing", "no such file in the folder of the photos; give --photos FOLDER")
+    if row is None:
+        return refuse("photo_rejected", reject or "the dataset did not take it; `gigamask status` says more")
+    image = ImageRecord.from_row(row)
+    if image.image_id in taken:
+        return refuse("photo_twice", f"another photo of the file is the same image, {image.key}")
+    upright, stated = (image.height, image.width), photo.size_hw
+    turned = None if path is None else _size_before_turning(path)
+    if turned is not None and (stated is None or (stated == turned and turned[0] != turned[1]) or turned == upright):
+        detail = "EXIF turns the photo, and its masks may be of the pixels before that; turn its pixels in the file"
+        return refuse("turned", detail)
+    if stated is not None and stated != upright:
+        height, width = stated
+        detail = (
+            f"the file says {width} x {height} px, the image of the dataset has {image.width} x {image.height}; "
+            "import into a dataset that does not hold the photo at another size"
+        )
+        return refuse("other_size", detail)
+    return image
+
+
+def _size_before_turning(path: Path) -> tuple[int, int] | None:
+    """Read height and width of a photo that EXIF turns, before it is turned; None for a photo that is upright."""
+    try:
+        with Image.open(path) as photo:
+            return photo.size[::-1] if photo.getexif().get(_ORIENTATION, 1) in range(2, 9) else None
+    except (OSError, ValueError, SyntaxError):  # EXIF that cannot be read turns nothing, as at ingest
+        return None

@@ -1,0 +1,46 @@
+"""`gigamask import`, as a user calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from tests.stages.formats.labelled import photos_of_nuclei, write_coco
+
+
+def test_labels_are_imported_and_what_is_left_out_is_named(tmp_path: Path) -> None:
+    file = write_coco(tmp_path, extra=[{"image_id": 9, "segmentation": [[0, 0, 9, 0, 9, 9]]}])
+    command = ["import", str(file), "--format", "coco", "--dataset", str(tmp_path / "data")]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    masks = sum(image.num_masks for image in photos_of_nuclei()) + 3
+    assert (result["masks"], result["new_masks"], result["categories"]) == (masks, masks, {"nucleus": masks})
+    assert result["masks_left_out"] == {"no_photo": 1}
+
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0, again.output
+    assert "new_masks" in again.stdout
+    assert f"left out: annotation {100 + masks} (no_photo): its image_id 9 is none of the file's" in again.stderr
+    assert "masks have no category in a dataset" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none.json", "--format", "coco"], "none.json: no such file or folder"),
+        (["a.json", "--format", "coco", "--photos", "none"], "--photos none: no such folder"),
+        (["a.json", "--format", "coco"], "a.json: expected COCO's instances: a list 'images'"),
+    ],
+)
+def test_wrong_use_is_refused_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    result = CliRunner().invoke(app, ["import", *arguments])
+    assert result.exit_code == 1
+    assert reason in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
