@@ -64,7 +64,7 @@ NOTES = {
     "point_x": "prompt point, pixels; null for a mask without one",
     "point_y": "prompt point, pixels; null for a mask without one",
     "crop_box": "x, y, width, height of the crop the mask was found in",
-    "stage": "assisted_manual, semi_automatic or fully_automatic",
+    "stage": "assisted_manual, semi_automatic, fully_automatic or imported",
     "model_id": "model version that made the mask, empty for none",
     "nbytes": "size of the image file in bytes",
     "sha256": "of the image file in the tar",

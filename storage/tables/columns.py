@@ -57,7 +57,7 @@ MASKS = _schema(
     ("crop_y0", _INT, "crop, top"),
     ("crop_x1", _INT, "crop, right, exclusive"),
     ("crop_y1", _INT, "crop, bottom, exclusive"),
-    ("stage", _TEXT, "assisted_manual, semi_automatic or fully_automatic"),
+    ("stage", _TEXT, "assisted_manual, semi_automatic, fully_automatic or imported"),
     ("model_id", _TEXT, "model version, empty for none"),
     ("annotator_id", _TEXT, "empty for none"),
     ("round_id", _TEXT, "annotation round, empty for none"),
