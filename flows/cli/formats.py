@@ -1,7 +1,8 @@
 """The command `gigamask import`: labels of other tools into a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 LINES = 20
 """Most annotations and photos that are named on stderr; --json names all."""
 
-Read = Literal["coco"]
+Read = Literal["coco", "sa1b"]
 """Formats that are read."""
 
 
@@ -67,17 +68,25 @@ def import_(
     if with_crowds and form != "coco":
         raise ValueError(f"--with-crowds belongs to --format coco; got --format {form}")
     check_dataset_place(dataset)
+    from stages.formats.import_labels import sum_reports
     from storage.dataset import Dataset
 
     found = _read(form, labels, with_crowds=with_crowds)
-    _print(_import(Dataset.open_or_create(dataset), found, photos, license_given), dataset, as_json)
+    first = next(found)  # refuses what is no such file before a dataset is made
+    data = Dataset.open_or_create(dataset)
+    reports = [_import(data, each, photos, license_given) for each in chain([first], found)]
+    _print(sum_reports(reports), dataset, as_json)
 
 
-def _read(form: Read, path: Path, *, with_crowds: bool) -> "Labels":
+def _read(form: Read, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
     from stages.formats.coco import read_coco
+    from stages.formats.sa1b import read_sa1b
 
-    assert form == "coco"
-    return read_coco(path, with_crowds=with_crowds)
+    match form:
+        case "coco":
+            yield read_coco(path, with_crowds=with_crowds)
+        case "sa1b":
+            yield from read_sa1b(path)
 
 
 def _import(data: "Dataset", labels: "Labels", photos: Path | None, license_given: str) -> "ImportReport":

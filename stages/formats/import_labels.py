@@ -76,6 +76,25 @@ class ImportReport:
     """Duration of this call in seconds."""
 
 
+def sum_reports(reports: Sequence[ImportReport]) -> ImportReport:
+    """Sum up the reports of the files that one command took."""
+    if len(reports) == 1:
+        return reports[0]
+    numbers = ("photos", "new_images", "images", "masks", "new_masks", "there_already", "seconds")
+    categories = Counter[str]()
+    for report in reports:
+        categories.update(report.categories)
+    left_out = [each for report in reports for each in report.left_out]
+    return ImportReport(
+        form=reports[0].form,
+        masks_left_out=_count_by_reason(left_out),
+        left_out=tuple(left_out),
+        categories=dict(sorted(categories.items())),
+        plans=tuple(plan for report in reports for plan in report.plans),
+        **{name: sum(getattr(report, name) for report in reports) for name in numbers},
+    )
+
+
 def import_labels(
     dataset: Dataset,
     labels: Labels,
@@ -285,7 +304,7 @@ def _record(mask: LabelledMask, mask_id: int, image: ImageRecord, plan: Plan) ->
         predicted_iou=mask.predicted_iou,
         stability_score=mask.stability_score,
         point_xy=mask.point_xy,
-        crop_xyxy=(0, 0, image.width, image.height),
+        crop_xyxy=mask.crop_xyxy or (0, 0, image.width, image.height),
         provenance=Provenance(stage=Stage.IMPORTED, plan_id=plan.plan_id, config_hash=plan.settings_hash),
     )
 

@@ -24,6 +24,8 @@ class LabelledMask:
     """IoU of the mask cut at a higher and at a lower threshold, in [0, 1]; NaN for none."""
     point_xy: tuple[float, float] = (math.nan, math.nan)
     """Point (x, y) that a model was prompted with, in pixels; NaN for none."""
+    crop_xyxy: tuple[int, int, int, int] | None = None
+    """Half-open box of the crop in which the mask was found; None for the whole image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,13 @@
 """Labels for the tests of the formats: the development photographs with their masks, as a file of COCO."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from engine.labelled import LabelledImage, load_folder
 from storage import rle
@@ -76,3 +78,27 @@ def stored_masks(dataset: Dataset) -> dict[str, list[np.ndarray]]:
 def in_order(masks: list[np.ndarray]) -> list[np.ndarray]:
     """Sort masks by their runs, as `stored_masks` does."""
     return [rle.decode(each) for each in sorted(map(rle.encode, masks), key=lambda each: each.counts.tolist())]
+
+
+def write_sa1b(folder: Path) -> list[LabelledImage]:
+    """Write the photographs of nuclei as SA-1B's files are: JPEG, scores, boxes that are one pixel too small."""
+    for number, image in enumerate(photos_of_nuclei(), start=1):
+        Image.open(io.BytesIO(image.read_bytes())).convert("RGB").save(folder / f"sa_{number}.jpg", quality=95)
+        annotations = []
+        for place, mask in enumerate(image.masks_by_annotator[0]):
+            x, y, width, height = rle.box_xywh(mask)
+            annotations.append(
+                {
+                    "bbox": [x, y, width - 1, height - 1],
+                    "area": rle.area(mask),
+                    "segmentation": compressed(mask),
+                    "predicted_iou": 0.9,
+                    "point_coords": [[x, y]],
+                    "crop_box": [0, 0, image.width, image.height],
+                    "id": 1000 * number + place,
+                    "stability_score": 0.95,
+                }
+            )
+        header = {"image_id": number, "width": image.width, "height": image.height, "file_name": f"sa_{number}.jpg"}
+        (folder / f"sa_{number}.json").write_text(json.dumps({"image": header, "annotations": annotations}))
+    return load_folder(folder)
