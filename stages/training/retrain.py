@@ -73,12 +73,13 @@ def find_new_rounds(dataset: Dataset, work_folder: Path, *, held_out_every: int)
     assert newest is not None, "the chain was started"
     card = load_model(dataset.models.fetch(newest.promoted, work_folder / "versions")).card
     known = tuple(card.training.get("rounds", ()))
-    before = card.training.get("data", {}).get("held_out_every", held_out_every)
-    if known and before != held_out_every:
-        raise ValueError(
-            f"retrain.held_out_every: got {held_out_every}, expected {before} as for {newest.promoted}, so that what "
-            "judges a model never trained one"
-        )
+    if known:  # else the card may be somebody else's, who says in words what the data was
+        before = card.training["data"].get("held_out_every", held_out_every)
+        if before != held_out_every:
+            raise ValueError(
+                f"retrain.held_out_every: got {held_out_every}, expected {before} as for {newest.promoted}, so that "
+                "what judges a model never trained one"
+            )
     there = rounds_in(dataset, snapshot)
     return NewRounds(
         snapshot=snapshot,

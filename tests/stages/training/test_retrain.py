@@ -9,11 +9,13 @@ import pytest
 from engine.evaluation.config import EvaluationConfig, GateConfig, GateSettings
 from engine.model.weights import load_model
 from engine.training.calibrate import CalibrationConfig
+from stages.training.gate import start_chain
 from stages.training.job import DataConfig
 from stages.training.retrain import JudgedModel, NewRounds, find_new_rounds, judge_model, train_on_rounds
 from storage.dataset import Dataset
 from storage.protocol.promotions import Decided, Decision
 from storage.workspace.workspace import Workspace
+from tests.small_dataset import small_dataset
 from tests.stages.rounds.answering import image_ids
 from tests.stages.training.rounds_to_train import close_new_round, dataset_with_a_round
 
@@ -65,6 +67,15 @@ def test_a_round_is_trained_on_once_and_the_card_says_on_what(dataset: Dataset, 
     again: list[str] = []
     assert train(dataset, new, tmp_path / "elsewhere", again) == model_id
     assert again == [line for line in again if f"has made {model_id}" in line]
+
+
+def test_the_model_that_ships_can_be_retrained(tmp_path: Path) -> None:
+    """Its card tells in words what its data was."""
+    dataset = small_dataset(tmp_path / "data")
+    started = start_chain(dataset, tmp_path)
+    new = find_new_rounds(dataset, tmp_path, held_out_every=4)
+    assert (new.promoted, new.known_rounds, new.held_out_every) == (started.model_id, (), 4)
+    assert isinstance(load_model("seed").card.training["data"], str)
 
 
 def test_a_model_is_judged_on_images_no_training_saw_and_the_next_round_is_new_to_it(
