@@ -21,6 +21,7 @@ from flows.progress import log
 if TYPE_CHECKING:
     from flows.config.serve import ServeSettings
     from storage.dataset import Dataset
+    from storage.workspace.workspace import Workspace
 
 HOURS = 2.0
 """Hours of a person's work that are planned where nobody says otherwise."""
@@ -180,12 +181,16 @@ def _follow(dataset: "Dataset", settings: "ServeSettings", processes: dict[str, 
     from flows.data_engine import Step, decide, read_state
     from storage.workspace.workspace import Workspace
 
-    told = ""
+    told, failures = "", set[str]()
     with Workspace.open(workspace_place(dataset.uri, None)) as workspace:
         while True:
             for name, process in processes.items():
                 if process.poll() is not None:
                     raise ValueError(f"`gigamask {name}` ended with {process.returncode}; its last lines say why")
+            for line in _list_failures(workspace):
+                if line not in failures:
+                    log(line)
+                failures.add(line)
             state = read_state(dataset, workspace, settings)
             chosen = decide(state, settings.engine)
             line = f"engine: {str(chosen.step).replace('_', ' ')}: {chosen.reason}"
@@ -195,6 +200,17 @@ def _follow(dataset: "Dataset", settings: "ServeSettings", processes: dict[str, 
                 return
             told = line
             time.sleep(LOOK_EVERY_S)
+
+
+def _list_failures(workspace: "Workspace") -> list[str]:
+    """Describe each attempt of the engine that failed and that was not made good since."""
+    from storage.workspace.firings import MAX_ATTEMPTS, FiringState
+
+    return [
+        f"engine: {each.job} failed, attempt {each.attempts} of {MAX_ATTEMPTS} [{each.key}]: {each.result.get('error')}"
+        for each in workspace.firings.read_all()
+        if each.state is FiringState.FAILED
+    ]
 
 
 def _tell_the_end(dataset: "Dataset") -> None:

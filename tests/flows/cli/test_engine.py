@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.engine import _Evening, _hold_out, _policy
+from flows.cli.engine import _Evening, _hold_out, _list_failures, _policy
 from flows.config.serve import load_serve_settings
 from flows.schedules.deployments import list_deployments
+from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
 
 
@@ -68,3 +69,12 @@ def test_a_small_folder_holds_out_more_and_what_was_chosen_stays(
     held_out = sum(image_id % chosen == 0 for image_id in ids)
     assert 3 <= held_out <= 7
     assert _hold_out(dataset, load_serve_settings(assignments=["retrain.gate.gate.min_images=6"])) == chosen
+
+
+def test_work_of_the_engine_that_failed_is_told_with_its_error(tmp_path: Path) -> None:
+    with Workspace.open(tmp_path / "workspace.sqlite") as workspace:
+        for job, is_failed in (("retraining", True), ("masks", False)):
+            token = workspace.firings.take(job, "40 masks", "test")
+            assert token is not None
+            workspace.firings.end(token, {"error": "ValueError: no"} if is_failed else {}, failed=is_failed)
+        assert _list_failures(workspace) == ["engine: retraining failed, attempt 1 of 10 [40 masks]: ValueError: no"]
