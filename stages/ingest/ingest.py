@@ -27,15 +27,17 @@ from stages.ingest.config import IngestConfig
 from stages.ingest.files import PhotosAtHand, find_photos
 from stages.ingest.known import KnownPhotos, Verdict
 from stages.ingest.normalise import Unusable
-from stages.ingest.one_photo import image_of, judge, read_planned, reject_of
+from stages.ingest.one_photo import image_of, judge, read_planned, regions_of, reject_of
 from stages.ingest.plan import plan_photos
-from stages.ingest.stats import IngestStats
+from stages.ingest.privacy import Concealer, Region
+from stages.ingest.privacy_detectors import open_concealer
+from stages.ingest.stats import IngestStats, privacy_stats
 from storage.dataset import Dataset
 from storage.errors import StoreError
 from storage.protocol.commits import Commit, new_attempt_id
 from storage.protocol.inputs import PhotoKey, photo_inputs
 from storage.protocol.plans import Plan, PlannedShard
-from storage.records import ImageRecord, Reject
+from storage.records import ImageRecord, Reject, image_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,17 +100,19 @@ def ingest_photos(
         max_new: Maximum number of photos that no plan names yet; a further call ingests the next ones. None for all.
 
     Raises:
-        ValueError: A path does not exist, there is no photo under the paths, or so many planned photos are gone that
-            their disk is probably not mounted.
+        ValueError: A path does not exist, there is no photo under the paths, a detector's file is missing, or so many
+            planned photos are gone that their disk is probably not mounted.
         StoreError: The dataset cannot be read or written.
     """
     began = time.perf_counter()
     config = config or IngestConfig()
 
     # Find the photos and plan those that no plan names yet
+    concealer = open_concealer(config.privacy)
     found, other_files = find_photos(paths)
     at_hand = PhotosAtHand(found, paths)
-    plans = plan_photos(dataset, found, config, at_hand, max_new=max_new)
+    privacy = concealer.settings() if concealer else None
+    plans = plan_photos(dataset, found, config, at_hand, privacy=privacy, max_new=max_new)
 
     # Ingest the missing shards that hold any of them; one with photos that were not looked for stays missing
     todo = [
@@ -121,7 +125,7 @@ def ingest_photos(
     new_shards = 0
     _check_disks(todo, at_hand, config)
     if todo:
-        with _session(dataset, config, at_hand, _count_photos(todo), progress) as session:
+        with _session(dataset, config, concealer, at_hand, _count_photos(todo), progress) as session:
             for plan, shard in todo:
                 try:
                     new_shards += _ingest_shard(session, plan, shard)
@@ -223,6 +227,7 @@ class _Session:
 
     dataset: Dataset
     config: IngestConfig
+    concealer: Concealer | None
     at_hand: PhotosAtHand
     known: KnownPhotos
     threads: ThreadPoolExecutor
@@ -233,6 +238,7 @@ class _Session:
 def _session(
     dataset: Dataset,
     config: IngestConfig,
+    concealer: Concealer | None,
     at_hand: PhotosAtHand,
     total: int,
     progress: Callable[[IngestProgress], None] | None,
@@ -247,6 +253,7 @@ def _session(
             yield _Session(
                 dataset=dataset,
                 config=config,
+                concealer=concealer,
                 at_hand=at_hand,
                 known=KnownPhotos(dataset),
                 threads=threads,
@@ -270,6 +277,7 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
         session.known.forget(inherited)  # its images are lost: all its photos are new again
         inherited = None
     images: list[tuple[ImageRecord, bytes]] = []
+    regions: dict[int, Sequence[Region]] = {}
     rejects: list[Reject] = []
     unchanged = (
         -session.known.count_held(inherited) if inherited else 0
@@ -280,7 +288,7 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
     # Decide what each photo is
     session.known.start_shard(plan)
     keys = photo_inputs(shard.inputs)
-    read = partial(read_planned, session.at_hand, session.known, session.config)
+    read = partial(read_planned, session.at_hand, session.known, session.config, session.concealer)
     for key, photo in zip(keys, session.threads.map(read, keys), strict=True):
         try:
             verdict = judge(session.known, key, photo)
@@ -290,6 +298,7 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
             continue
         if verdict is Verdict.NEW:
             images.append(image_of(photo, session.config))
+            regions[image_id_of(photo.sha256)] = regions_of(photo)
         else:
             unchanged += 1
             other_settings += session.known.has_only_other_settings(key)
@@ -301,14 +310,15 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
     images = [(image, data) for image, data in images if image.image_id not in taken]
 
     # Commit images, rejects and statistics
+    searched = {image.image_id: regions[image.image_id] for image, _ in images}
     stats = IngestStats(
         photos=len(shard.inputs),
         unchanged=unchanged,
         of_earlier_settings=other_settings,
         stored_as_they_came=sum(record.source_sha256 == record.stored_sha256 for record, _ in images),
         others=before.others,
+        **privacy_stats(before, session.concealer, searched),
     )
-    seconds = time.perf_counter() - began
     attempt_id = new_attempt_id(shard)
     commit = session.dataset.write_images(
         plan,
@@ -316,7 +326,7 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
         images,
         rejects,
         stats=stats.to_json(),
-        seconds=seconds,
+        seconds=time.perf_counter() - began,
         inherited=inherited,
         attempt_id=attempt_id,
     )

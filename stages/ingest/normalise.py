@@ -9,13 +9,14 @@ store 10, 12 or 14 bits in 16. Colour channels of 16 bits keep their upper 8. Re
 import io
 import re
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.ingest.png import without_notes
+from stages.ingest.privacy import Concealed, Concealer, Region
 
 MAX_DECODABLE_PIXELS = 178_956_970
 """Maximum number of pixels: Pillow's own limit against decompression bombs, 1/2 GB as RGB."""
@@ -76,14 +77,23 @@ class Photo:
     format: Literal["jpg", "png"]
     height: int
     width: int
+    regions: tuple[Region, ...] = ()
+    """Regions that were made unrecognisable."""
 
 
-def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
+def normalise(
+    data: bytes,
+    *,
+    shortest_side_px: int | None,
+    min_side_px: int,
+    max_pixels: int,
+    concealer: Concealer | None = None,
+) -> Photo:
     """Turn a photo upright and 8-bit, with a shortest side of at most `shortest_side_px`.
 
     A photo that already has this form is kept byte for byte. Any other photo is encoded again. The format is PNG if no
     step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG. A PNG of which
-    only the notes cannot be read is taken without them.
+    only the notes cannot be read is taken without them. With a concealer, what it finds is made unrecognisable first.
 
     Raises:
         Unusable: The photo cannot be used: whatever Pillow raises over its bytes. Any other error is a fault of this
@@ -91,12 +101,12 @@ def normalise(data: bytes, *, shortest_side_px: int | None, min_side_px: int, ma
     """
     try:
         try:
-            return _normalise(data, shortest_side_px, min_side_px, max_pixels)
+            return _normalise(data, shortest_side_px, min_side_px, max_pixels, concealer)
         except Unusable as unusable:
             bare = without_notes(data) if unusable.reason == "corrupt" else data
             if bare == data:
                 raise
-            return _normalise(bare, shortest_side_px, min_side_px, max_pixels)
+            return _normalise(bare, shortest_side_px, min_side_px, max_pixels, concealer)
     except Unusable:
         raise
     except MemoryError as error:
@@ -113,7 +123,9 @@ def out_of_memory(nbytes: int) -> Unusable:
     return Unusable("out_of_memory", what)
 
 
-def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_pixels: int) -> Photo:
+def _normalise(
+    data: bytes, shortest_side_px: int | None, min_side_px: int, max_pixels: int, concealer: Concealer | None
+) -> Photo:
     image = _open(data, max_pixels)
     _check_size(image, min_side_px)
     _check_complete(image, data)
@@ -121,14 +133,18 @@ def _normalise(data: bytes, shortest_side_px: int | None, min_side_px: int, max_
     flat = _flatten(_load_upright(image, data))
     flat = ImageOps.invert(flat) if is_negative else flat
     scaled = _downscale(flat, shortest_side_px)
-    untouched = scaled is image and source_mode in ("L", "RGB")
+    concealed = concealer(scaled) if concealer else Concealed(image=scaled)
+    final, regions = concealed.image, concealed.regions
+    untouched = final is image and source_mode in ("L", "RGB")
     if untouched and image.format in ("JPEG", "MPO"):
-        return Photo(data=data, format="jpg", height=scaled.height, width=scaled.width)
+        return Photo(data=data, format="jpg", height=final.height, width=final.width)
     if untouched and image.format == "PNG" and data[24] == 8:  # IHDR: bits per channel
-        return Photo(data=data, format="png", height=scaled.height, width=scaled.width)
-    profile = image.info.get("icc_profile") if source_mode == scaled.mode else None
-    as_png = (lossless and scaled is flat) or max(scaled.size) > JPEG_MAX_SIDE
-    return _encode(scaled, as_png=as_png, profile=profile if isinstance(profile, bytes) else None)
+        return Photo(data=data, format="png", height=final.height, width=final.width)
+    profile = image.info.get("icc_profile") if source_mode == final.mode else None
+    as_png = (lossless and scaled is flat) or max(final.size) > JPEG_MAX_SIDE
+    return replace(
+        _encode(final, as_png=as_png, profile=profile if isinstance(profile, bytes) else None), regions=regions
+    )
 
 
 def sniff(head: bytes) -> str | None:

@@ -7,6 +7,7 @@ from stages.ingest.config import IngestConfig
 from stages.ingest.files import PhotosAtHand, read_file
 from stages.ingest.known import KnownPhotos, Verdict
 from stages.ingest.normalise import Photo, Unusable, normalise
+from stages.ingest.privacy import Concealer, Region
 from storage.protocol.inputs import PhotoKey
 from storage.records import ImageRecord, Reject, Stage, image_id_of, image_key
 
@@ -22,8 +23,10 @@ class ReadPhoto:
     """Normalised photo, or the reason why there is none; None where the dataset holds these bytes already."""
 
 
-def read_planned(at_hand: PhotosAtHand, known: KnownPhotos, config: IngestConfig, key: PhotoKey) -> ReadPhoto:
-    """Read a file and normalise the photo, unless the dataset holds its bytes."""
+def read_planned(
+    at_hand: PhotosAtHand, known: KnownPhotos, config: IngestConfig, concealer: Concealer | None, key: PhotoKey
+) -> ReadPhoto:
+    """Read a file, normalise the photo and conceal faces and plates, unless the dataset holds its bytes."""
     sha256 = ""
     outcome: Photo | Unusable | None = None
     try:
@@ -38,6 +41,7 @@ def read_planned(at_hand: PhotosAtHand, known: KnownPhotos, config: IngestConfig
                 shortest_side_px=config.shortest_side_px,
                 min_side_px=config.min_side_px,
                 max_pixels=config.max_pixels,
+                concealer=concealer,
             )
     except Unusable as reason:
         outcome = reason
@@ -74,6 +78,11 @@ def image_of(read: ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]
         country=config.country,
     )
     return record, photo.data
+
+
+def regions_of(read: ReadPhoto) -> tuple[Region, ...]:
+    """Return the concealed regions of the image that a new photo becomes."""
+    return read.outcome.regions if isinstance(read.outcome, Photo) else ()
 
 
 def reject_of(read: ReadPhoto, why: Unusable) -> Reject:

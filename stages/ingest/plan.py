@@ -1,6 +1,6 @@
 """Choice of the shards to ingest: shards of earlier plans that can be made now, and a new plan for the other photos."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from stages.ingest.config import IngestConfig
 from stages.ingest.files import FoundPhoto, PhotosAtHand
@@ -15,6 +15,7 @@ def plan_photos(
     config: IngestConfig,
     at_hand: PhotosAtHand,
     *,
+    privacy: Mapping[str, object] | None = None,
     max_new: int | None = None,
 ) -> list[Plan]:
     """Return the earlier plans with these settings that cover found photos, and a new plan for photos not covered.
@@ -22,12 +23,14 @@ def plan_photos(
     A shard of an earlier plan covers its photos if the shard is committed, or if all its photos were searched for now.
     Suppose an ingest of the folders `A` and `B` stopped before a shard with photos of both folders was committed. An
     ingest of `A` alone then plans the photos of `A` again and leaves `B` alone. A shard that was given up is planned
-    again as a redo. The new plan has the first `max_new` photos, if that is given.
+    again as a redo. The new plan has the first `max_new` photos, if that is given. `privacy` holds the settings of the
+    detectors, None without any: plans of earlier versions have no such settings.
     """
+    settings = config.settings() if privacy is None else {**config.settings(), "privacy": privacy}
     plans: dict[str, Plan] = {}
     covered: set[PhotoKey] = set()
     for plan in image_plans(dataset):
-        if plan.settings != config.settings():
+        if plan.settings != settings:
             continue
         named = {shard.name: at_hand.keys.intersection(photo_inputs(shard.inputs)) for shard in plan.shards}
         given_up = {record.shard for record in dataset.commits(plan, given_up=True) if not record.attempt_id}
@@ -49,7 +52,7 @@ def plan_photos(
     if fresh:
         groups = _group(fresh, config.images_per_shard, config.shard_bytes)
         shards = [PlannedShard.from_inputs(*(photo.key for photo in group)) for group in groups]
-        new = dataset.new_plan(PlanKind.IMAGES, shards, config.settings())
+        new = dataset.new_plan(PlanKind.IMAGES, shards, settings)
         plans[new.plan_id] = new
     return list(plans.values())
 

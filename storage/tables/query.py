@@ -13,6 +13,7 @@ from storage.objects.stores import ObjectStore
 from storage.tables.columns import SCHEMAS
 from storage.tables.delta import is_of_store, one_line, open_table, try_again
 from storage.tables.read_only import Refused, check_is_condition, check_reads, read_batches, tables_there
+from storage.tables.views import TABLES_OF_VIEWS, VIEWS
 
 
 class TablesState(Protocol):
@@ -124,11 +125,14 @@ def _answer(
 
 
 def _builder(store: ObjectStore, done: TablesState, sql: str) -> QueryBuilder:
-    """Make a query builder that has the tables named in the statement."""
+    """Make a query builder that has the tables and views named in the statement."""
     builder = QueryBuilder()
-    for name in SCHEMAS:
-        if name in done.versions and re.search(rf"\b{name}\b", sql, re.IGNORECASE):
-            builder.register(name, _opened(store, done.folder, name, done.versions[name]))  # type: ignore[arg-type]
+    named = {name for name in (*SCHEMAS, *VIEWS) if re.search(rf"\b{name}\b", sql, re.IGNORECASE)}
+    views = named & VIEWS.keys()
+    for name in (named | TABLES_OF_VIEWS if views else named) & done.versions.keys():
+        builder.register(name, _opened(store, done.folder, name, done.versions[name]))  # type: ignore[arg-type]
+    for name in views:
+        read_batches(builder, VIEWS[name].statement(name)).read_all()
     return builder
 
 
