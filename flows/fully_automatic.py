@@ -131,7 +131,9 @@ def ingest(photos: list[str], config: RunConfig) -> IngestReport:
     with reporter("ingest") as progress:
         ingested = ingest_photos(photos, dataset, config.ingest, lambda now: progress(_ingest_counts(now)))
     if ingested.stored_with_other_settings:
-        log(f"ingest: {ingested.stored_with_other_settings} photos stay as earlier ingest settings made them")
+        unsearched = "; this ingest searched none of them for faces" if config.ingest.privacy.faces != "none" else ""
+        many = ingested.stored_with_other_settings
+        log(f"ingest: {many} photos stay as earlier ingest settings made them{unsearched}")
     return ingested
 
 

@@ -1,8 +1,15 @@
 """Checks of a command's arguments. They need no torch, Ray or Prefect, and run before these are imported."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stages.ingest.config import PrivacyConfig
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 """Suffixes of files that may hold photos, and are not opened."""
@@ -66,6 +73,18 @@ def check_detector(name_or_path: str, dataset: str | None) -> None:
 
     if dataset is None:
         find_detector(name_or_path)
+
+
+def check_privacy(config: PrivacyConfig) -> None:
+    """Check that the detectors of faces and licence plates can be opened.
+
+    Raises:
+        ValueError: A file or a package is missing; the message says what to install or to set.
+    """
+    if config.faces != "none" or config.plates:
+        from stages.ingest.privacy_detectors import open_concealer
+
+        open_concealer(config)
 
 
 def check_dataset(uri: str) -> None:

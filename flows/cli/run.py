@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.checks import check_dataset, check_dataset_place, check_photos, find_model
+from flows.cli.checks import check_dataset, check_dataset_place, check_photos, check_privacy, find_model
 from flows.cli.options import (
     DEFAULT_DATASET,
     AsJson,
@@ -60,6 +60,7 @@ def run(
     )
     paths = photos or sample_photos()
     check_photos(paths)
+    check_privacy(settings.ingest.privacy)
     check_dataset_place(settings.dataset)
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
     _load_once(settings.model)
@@ -90,6 +91,7 @@ def ingest(
 
     settings = load_run_config(file=config, assignments=assignments, dataset=dataset)
     check_photos(photos)
+    check_privacy(settings.ingest.privacy)
     check_dataset_place(settings.dataset)
     use_prefect(prefect_url)
     from flows.fully_automatic import add_photos

@@ -46,6 +46,7 @@ def test_wrong_use_is_refused_before_the_heavy_libraries_are_imported(tmp_path: 
         ["run", str(PHOTOS), "--model", "absent"],
         ["run", "no-such-folder"],
         ["ingest", "no-such-folder"],
+        ["ingest", str(PHOTOS), "--set", "ingest.privacy.plates=absent.pt"],
         ["masks", "--dataset", "nowhere"],
         ["train", "--dataset", "nowhere", "--snapshot", "any"],
         ["train", "--dataset", "data", "--snapshot", "nothing"],

@@ -77,9 +77,8 @@ def test_searches_and_regions_are_tables_in_sql(dataset: Dataset, people: Path) 
     assert [row["regions"] for row in rows] == [1, 1, 1, 0]
     assert {row["kind"] for row in rows} == {"faces"}
     assert all(row["detector"].startswith("cascade-") for row in rows)
-    (box,) = dataset.query(
-        "SELECT x0, y0, x1, y1, score FROM privacy_regions JOIN images USING (image_id) WHERE source = 'people/face.png'"
-    ).to_pylist()
+    sql = "SELECT r.* FROM privacy_regions r JOIN images USING (image_id) WHERE source = 'people/face.png'"
+    (box,) = dataset.query(sql).to_pylist()
     assert box["score"] == 1
     assert box["x0"] < 111 < box["x1"]
     assert box["y0"] < 57 < box["y1"]
