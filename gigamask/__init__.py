@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.training.recipes import paper_recipe, seed_recipe
     from engine.training.train import TrainConfig
     from stages.fully_automatic.in_process import mask_images
-    from stages.ingest.config import IngestConfig
+    from stages.ingest.config import IngestConfig, PrivacyConfig
     from stages.ingest.ingest import IngestReport, ingest_photos
     from stages.ingest.read_photo import read_photo
     from stages.training.in_process import train_on_snapshot
@@ -59,6 +59,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one needs them
     "Dataset",
     "ingest_photos",
     "IngestConfig",
+    "PrivacyConfig",
     "IngestReport",
     "mask_images",
     "Snapshot",
@@ -98,7 +99,7 @@ _HOMES = {
     "engine.training.recipes": ("paper_recipe", "seed_recipe"),
     "engine.training.train": ("TrainConfig",),
     "stages.fully_automatic.in_process": ("mask_images",),
-    "stages.ingest.config": ("IngestConfig",),
+    "stages.ingest.config": ("IngestConfig", "PrivacyConfig"),
     "stages.ingest.ingest": ("IngestReport", "ingest_photos"),
     "stages.ingest.read_photo": ("read_photo",),
     "stages.training.in_process": ("train_on_snapshot",),
