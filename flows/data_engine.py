@@ -20,7 +20,8 @@ from flows.engine_state import (
     RETRAINING,
     count_accepted_masks,
     count_evaluation_images,
-    masks_at_last_retraining,
+    key_of_masks,
+    retraining_counts_from,
 )
 from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, open_once, retrain_with
 from flows.schedules.firing import Fired, fire
@@ -69,8 +70,8 @@ class EngineState:
     """Whether the fully automatic stage has images left."""
     accepted_masks: int
     """Number of masks that people made or kept in closed rounds."""
-    masks_at_last_retraining: int
-    """Number of accepted masks when the last retraining began; 0 before the first."""
+    retraining_counts_from: int
+    """Number of accepted masks from which those until the next retraining are counted; 0 before the first."""
     rounds: int
     """Number of rounds, by which two calls that see the same state name the next round alike."""
     finished_rounds: tuple[str, ...]
@@ -110,7 +111,7 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
         given_up = state.given_up.get(finished, 0)
         reason = f"nobody is left to give its last {given_up} answers" if given_up else "it is complete"
         return NextStep(step=Step.CLOSE, reason=reason, round_id=finished)
-    new = state.accepted_masks - state.masks_at_last_retraining
+    new = state.accepted_masks - state.retraining_counts_from
     is_due = new >= policy.retrain_after and not state.evaluation_images_missing
     if is_due and not state.retraining:  # while it runs or waits, people go on
         return NextStep(step=Step.RETRAIN, reason=f"{new} masks were accepted since the last retraining")
@@ -157,8 +158,8 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
         if chosen.step in (Step.INGEST, Step.WAIT, Step.STOP):
             return Fired(job=ENGINE, key="", outcome="not due", reason=f"{chosen.step}: {chosen.reason}")
         if chosen.step is Step.RETRAIN:
-            reached = state.masks_at_last_retraining + settings.engine.retrain_after
-            return fire(workspace, RETRAINING, f"masks:{reached}", lambda: retrain_with(settings))
+            reached = state.retraining_counts_from + settings.engine.retrain_after
+            return fire(workspace, RETRAINING, key_of_masks(reached), lambda: retrain_with(settings))
         if chosen.step is Step.FULLY_AUTOMATIC:
             return fire(workspace, MASKS, f"engine:{state.images} images", lambda: mask_with(settings))
         name = chosen.round_id or f"after {state.rounds} rounds"
@@ -194,7 +195,7 @@ def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) 
         unasked_images=len(images - asked_about),
         unmasked_images=has_unmasked_images(dataset),
         accepted_masks=count_accepted_masks(dataset),
-        masks_at_last_retraining=masks_at_last_retraining(workspace),
+        retraining_counts_from=retraining_counts_from(workspace),
         rounds=len(every),
         finished_rounds=(*closing, *complete),
         tasks_left=sum(each.leased + each.claimable for each in progress),
@@ -214,10 +215,9 @@ def _why_no_retraining(workspace: Workspace) -> Literal["", "running", "failed"]
     newest = fired[-1]
     if newest.state is FiringState.RUNNING:
         return "" if newest in workspace.firings.lost() else "running"
-    if newest.state is not FiringState.FAILED or newest.ended_at is None:
-        return ""
-    is_due = datetime.now(UTC) - newest.ended_at > timedelta(seconds=RETRY_S)
-    return "" if is_due and newest.attempts < MAX_ATTEMPTS else "failed"
+    if newest.state is not FiringState.FAILED or newest.ended_at is None or newest.attempts >= MAX_ATTEMPTS:
+        return ""  # one that was given up is behind us: the next is due after as many masks again
+    return "" if datetime.now(UTC) - newest.ended_at > timedelta(seconds=RETRY_S) else "failed"
 
 
 def _is_complete(workspace: Workspace, round_id: str, *, reviewed: bool) -> bool:

@@ -1,12 +1,13 @@
 """State of the engine, as schedules and `gigamask status` read it: accepted masks, firings, free tasks. No Prefect."""
 
 from storage.dataset import Dataset
-from storage.workspace.firings import Firing, FiringState
+from storage.workspace.firings import MAX_ATTEMPTS, Firing, FiringState
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
 RETRAINING, MASKS, PREFILL, VERIFY, AUDIT = "retraining", "masks", "prefill", "verify", "audit"
 """Names of the jobs: at most one firing of a job runs at a time."""
+_MASKS_KEY = "masks:"
 
 
 def count_accepted_masks(dataset: Dataset) -> int:
@@ -35,11 +36,26 @@ def masks_at_last_retraining(workspace: Workspace) -> int:
     return int(done[-1].result["accepted_masks"]) if done else 0
 
 
+def retraining_counts_from(workspace: Workspace) -> int:
+    """Return the number of accepted masks from which those until the next retraining are counted.
+
+    It is that of the last retraining that ended well, or the number at which one was given up since.
+    """
+    failed = [each for each in workspace.firings.read_all(RETRAINING) if each.state is FiringState.FAILED]
+    given_up = [each.key for each in failed if each.attempts >= MAX_ATTEMPTS and each.key.startswith(_MASKS_KEY)]
+    return max(masks_at_last_retraining(workspace), *(int(key.removeprefix(_MASKS_KEY)) for key in given_up), 0)
+
+
+def key_of_masks(accepted: int) -> str:
+    """Name the retraining that is due at a number of accepted masks."""
+    return f"{_MASKS_KEY}{accepted}"
+
+
 def find_due_masks(dataset: Dataset, workspace: Workspace, after_masks: int) -> str:
     """Return the key of the number of accepted masks that was reached since the last retraining; empty if none was."""
     dataset.fold()
-    threshold = masks_at_last_retraining(workspace) + after_masks
-    return f"masks:{threshold}" if after_masks and count_accepted_masks(dataset) >= threshold else ""
+    threshold = retraining_counts_from(workspace) + after_masks
+    return key_of_masks(threshold) if after_masks and count_accepted_masks(dataset) >= threshold else ""
 
 
 def count_free(workspace: Workspace) -> int:

@@ -25,7 +25,7 @@ IDLE = EngineState(
     unasked_images=150,
     unmasked_images=True,
     accepted_masks=0,
-    masks_at_last_retraining=0,
+    retraining_counts_from=0,
     rounds=0,
     finished_rounds=(),
     tasks_left=0,
@@ -65,18 +65,18 @@ IDLE = EngineState(
             id="no end under a retraining",
         ),
         pytest.param(
-            replace(IDLE, accepted_masks=999, masks_at_last_retraining=900), Step.ASSISTED_MANUAL, id="just before"
+            replace(IDLE, accepted_masks=999, retraining_counts_from=900), Step.ASSISTED_MANUAL, id="just before"
         ),
         pytest.param(
-            replace(IDLE, accepted_masks=1000, masks_at_last_retraining=900), Step.SEMI_AUTOMATIC, id="semi-automatic"
+            replace(IDLE, accepted_masks=1000, retraining_counts_from=900), Step.SEMI_AUTOMATIC, id="semi-automatic"
         ),
         pytest.param(
-            replace(IDLE, accepted_masks=5000, masks_at_last_retraining=4900),
+            replace(IDLE, accepted_masks=5000, retraining_counts_from=4900),
             Step.FULLY_AUTOMATIC,
             id="people are done",
         ),
         pytest.param(
-            replace(IDLE, accepted_masks=5000, masks_at_last_retraining=4000), Step.RETRAIN, id="retrain before the end"
+            replace(IDLE, accepted_masks=5000, retraining_counts_from=4000), Step.RETRAIN, id="retrain before the end"
         ),
         pytest.param(replace(IDLE, unasked_images=0), Step.FULLY_AUTOMATIC, id="every image was asked about"),
         pytest.param(replace(IDLE, person_hours=10), Step.FULLY_AUTOMATIC, id="the budget is spent"),
@@ -118,7 +118,7 @@ def test_the_policy_comes_to_an_end_and_passes_every_stage_once() -> None:
     while (step := decide(state, POLICY).step) is not Step.STOP:
         seen.append(step)
         if step is Step.RETRAIN:
-            state = replace(state, masks_at_last_retraining=state.accepted_masks)
+            state = replace(state, retraining_counts_from=state.accepted_masks)
         elif step is Step.FULLY_AUTOMATIC:
             state = replace(state, unmasked_images=False)
         else:

@@ -8,11 +8,19 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.config.serve import ServeSettings
-from flows.engine_state import RETRAINING, count_accepted_masks, count_free, find_due_masks, masks_at_last_retraining
+from flows.engine_state import (
+    RETRAINING,
+    count_accepted_masks,
+    count_free,
+    find_due_masks,
+    masks_at_last_retraining,
+    retraining_counts_from,
+)
 from flows.jobs import open_once
 from stages.rounds.close import close_round
 from stages.rounds.open import RoundRequest
 from storage.dataset import Dataset
+from storage.workspace.firings import MAX_ATTEMPTS
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
 from tests.stages.rounds.answering import answer_all, image_ids, small_round
@@ -41,7 +49,7 @@ def test_masks_count_from_the_last_retraining_that_ended_well(dataset: Dataset, 
         close_round(dataset, workspace, opened.round_id)
 
     def retrain(key: str, *, failed: bool) -> None:
-        token = workspace.firings.take(RETRAINING, key, "test")
+        token = workspace.firings.take(RETRAINING, key, "test", retry_s=-1)
         assert token is not None
         result = {"error": "too few images"} if failed else {"accepted_masks": count_accepted_masks(dataset)}
         workspace.firings.end(token, result, failed=failed)
@@ -61,6 +69,13 @@ def test_masks_count_from_the_last_retraining_that_ended_well(dataset: Dataset, 
     assert find_due_masks(dataset, workspace, 8) == ""
     close_a_round(ids[6:10])
     assert find_due_masks(dataset, workspace, 8) == "masks:20"
+
+    # One that was given up is behind: as many masks again are another chance
+    for attempt in range(MAX_ATTEMPTS):
+        assert find_due_masks(dataset, workspace, 8) == "masks:20", attempt
+        retrain("masks:20", failed=True)
+    assert find_due_masks(dataset, workspace, 8) == ""
+    assert (retraining_counts_from(workspace), masks_at_last_retraining(workspace)) == (20, 12)
 
 
 def test_tasks_of_audits_and_of_paused_rounds_are_not_free(dataset: Dataset, workspace: Workspace) -> None:
