@@ -37,7 +37,7 @@ class RetrainRequest:
     work_folder: str
     """Folder of checkpoints, scenes and copies of models."""
     steps: int | None = None
-    """Training steps; None for the recipe's own number."""
+    """Training steps; None for 60 to 300, by the number of new masks."""
     settings: RetrainSettings = field(default_factory=RetrainSettings)
 
 

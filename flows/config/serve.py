@@ -30,7 +30,7 @@ class RetrainingSchedule:
     data: str = ""
     """Folder of the frozen evaluation set; empty for the images of rounds that no training sees."""
     steps: int | None = None
-    """Training steps; None for the recipe's own number."""
+    """Training steps; None for 60 to 300, by the number of new masks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ class LoopRequest:
     seeds: int
     """Number of times that the loop runs, each with other parts and other annotators."""
     steps: int | None
-    """Training steps a round; None for the recipe's own number."""
+    """Training steps a round; None for 60 to 300, by the number of new masks."""
     model: str = FIRST_PROMOTED
     """Model that the loop begins with: a name or the path of a weights file."""
     work_folder: Path

@@ -12,11 +12,11 @@ from engine.evaluation.config import GateConfig, GateSettings
 from engine.labelled import LabelledImage, load_folder
 from engine.model.weights import load_model
 from engine.training.peers import Peers
-from engine.training.recipes import retraining_recipe
+from engine.training.recipes import retraining_recipe, retraining_steps
 from engine.training.train import TrainConfig
 from stages.training.gate import Candidacy, decide
 from stages.training.job import DataConfig, TrainingJob
-from stages.training.round_source import held_out_images, rounds_in
+from stages.training.round_source import count_round_masks, held_out_images, rounds_in
 from stages.training.train_job import train_job
 from stages.training.work_folder import derive_work_folder, exclusive_lock
 from storage.dataset import Dataset
@@ -108,8 +108,10 @@ def train_on_rounds(
     # What is trained, and whether that was done
     parent = load_model(dataset.models.fetch(new.promoted, work_folder / "versions"))
     config = parent.sam.config
-    recipe = retraining_recipe(config) if steps is None else retraining_recipe(config, steps)
-    train: TrainConfig = replace(recipe, **train_settings)
+    if steps is None:
+        masks = count_round_masks(dataset, new.snapshot, new.rounds, held_out_every=new.held_out_every)
+        steps = retraining_steps(masks)
+    train: TrainConfig = replace(retraining_recipe(config, steps), **train_settings)
     data = replace(data, rounds=new.rounds, replayed_rounds=new.known_rounds, held_out_every=new.held_out_every)
     asked = {"train": asdict(train), "data": asdict(data)}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:12]

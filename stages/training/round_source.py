@@ -71,6 +71,12 @@ def count_round_images(
     return len(ids) - held_out, held_out
 
 
+def count_round_masks(dataset: Dataset, snapshot: str, rounds: Collection[str], *, held_out_every: int) -> int:
+    """Count the masks of some rounds that a training sees."""
+    kept = _kept(dataset, snapshot, rounds)
+    return sum(len(masks) for image_id, masks in kept.items() if image_id % held_out_every)
+
+
 class RoundSource:
     """Source of training windows: images of closed rounds on one side of a split, all equally often."""
 

@@ -13,6 +13,7 @@ from stages.training.round_source import (
     RoundImage,
     RoundSource,
     count_round_images,
+    count_round_masks,
     held_out_images,
     read_round_images,
     rounds_in,
@@ -86,6 +87,12 @@ def test_rounds_are_listed_and_their_images_split_by_id(dataset: Dataset, worksp
     assert rounds_in(dataset, snapshot) == [first, second]
     held_out = sum(each % 3 == 0 for each in ids[:8])
     assert count_round_images(dataset, snapshot, [first, second], held_out_every=3) == (8 - held_out, held_out)
+    trained = [each for each in ids[:8] if each % 3]
+    rows = dataset.query(
+        f"SELECT count(*) AS masks FROM annotations WHERE image_id IN ({', '.join(map(str, trained))})"
+    )
+    assert count_round_masks(dataset, snapshot, [first, second], held_out_every=3) == rows["masks"][0].as_py() > 0
+    assert count_round_masks(dataset, snapshot, [], held_out_every=3) == 0
     labelled = held_out_images(dataset, snapshot, held_out_every=3)
     assert sorted(image.image_id for image in labelled) == [each for each in ids[:8] if each % 3 == 0]
     drawn = {rle.box_xyxy(square(0)), rle.box_xyxy(square(4))}
