@@ -28,7 +28,9 @@ class ReleaseResult:
     left_out: tuple[str, ...]
     """Images and masks of the snapshot that did not leave, with the reason, one line each."""
     deidentified: bool
-    """Whether faces and licence plates were made unrecognisable; no version can do that yet."""
+    """Whether every image was searched for faces, and for licence plates by a detector or by people, and what was found
+    made unrecognisable.
+    """
     nbytes: int
     """Size of all files in bytes."""
     out: str

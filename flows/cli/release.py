@@ -18,7 +18,11 @@ def release(
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check a release instead of writing one.")] = False,
     not_deidentified: Annotated[
-        bool, typer.Option("--not-deidentified", help="Say that nothing was blurred, and release all the same.")
+        bool,
+        typer.Option("--not-deidentified", help="Release images, too, that were not searched for faces and plates."),
+    ] = False,
+    plates_reviewed: Annotated[
+        bool, typer.Option("--plates-reviewed", help="Say that people looked for licence plates in the images.")
     ] = False,
     allow_unlicensed: Annotated[
         bool, typer.Option("--allow-unlicensed", help="Release images without a licence, too.")
@@ -41,8 +45,8 @@ def release(
 ) -> None:
     """Write the images and masks of a snapshot in the form of SA-1B, or check such files.
 
-    The same snapshot and options give the same files. A release that was interrupted continues. This version cannot
-    blur faces and licence plates: look at the images, then give --not-deidentified. The release says so, too.
+    The same snapshot and options give the same files. A release that was interrupted continues. Images that ingest did
+    not search for faces and licence plates do not leave, unless you say so; the release says so, too.
     """
     if verify:
         _verify(Path(out), as_json)
@@ -54,9 +58,10 @@ def release(
         raise ValueError("--snapshot is missing: a release is of a snapshot; `gigamask snapshot` makes one")
     from stages.release.config import ReleaseConfig
 
-    defaults = ReleaseConfig(not_deidentified=True)
+    defaults = ReleaseConfig()
     config = ReleaseConfig(
         not_deidentified=not_deidentified,
+        plates_reviewed=plates_reviewed,
         allow_unlicensed=allow_unlicensed,
         with_sources=not without_sources,
         with_coco=coco,
@@ -76,7 +81,8 @@ def release(
     lacking = [name for name, value in (("--creator", creator), ("--url", url), ("--contact", contact)) if not value]
     if lacking:
         log(f"the documents lack what others will look for; {', '.join(lacking)} in a new folder would give it")
-    log("faces and licence plates in these images were not blurred; README.md and release.json say so")
+    if not result.deidentified:
+        log("faces and licence plates in these images were not blurred, or not in all; README.md says so")
 
 
 def _verify(out: Path, as_json: bool) -> None:

@@ -12,13 +12,14 @@ import pyarrow as pa
 from stages.ingest.normalise import JPEG_MAX_SIDE
 from stages.release.config import ReleaseConfig
 from stages.release.pictures import encoder
+from stages.release.privacy import Deidentification, read_deidentification
 from storage.dataset import Dataset
 from storage.protocol.inputs import PlanKind
 from storage.protocol.plans import Plan
 from storage.tables.snapshots import Snapshot, read_snapshot
 from storage.tables.withdrawals import mask_pairs, withdrawn_by
 
-FORMAT = 2
+FORMAT = 3
 """Number of the form of a release; another number means other bytes for the same choice."""
 
 NO_MASKS, NO_LICENSE = "no masks", "no licence"
@@ -43,6 +44,8 @@ class Choice:
     """Number of images of the snapshot that do not leave, by reason."""
     masks_left_out: Mapping[str, int]
     """Number of masks of the snapshot that do not leave, by reason."""
+    deidentification: Deidentification
+    """What was done to faces and licence plates in the images that leave."""
 
     def __len__(self) -> int:
         """Return the number of images that leave."""
@@ -76,7 +79,7 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
     annotators replaced since then do: the snapshot has them, also those of an annotator who was withdrawn afterwards.
 
     Raises:
-        ValueError: No image may leave.
+        ValueError: No image may leave, or images that would leave were not searched for faces and licence plates.
         NotFound: There is no such snapshot.
     """
     # Images of the snapshot, in the order of SnapshotImages
@@ -111,6 +114,8 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
     del masks_left_out[NO_MASKS]
     masks_left_out |= {"withdrawn since the snapshot": len(withdrawn), "without an image in the snapshot": elsewhere}
     _check_any(leaves, left_out, snapshot)
+    deidentification = read_deidentification(dataset, snapshot, image_ids[leaves])
+    deidentification.check(config)
 
     return Choice(
         snapshot=read_snapshot(dataset.store, snapshot),
@@ -120,6 +125,7 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
         withdrawn=frozenset(withdrawn),
         left_out=left_out,
         masks_left_out=masks_left_out,
+        deidentification=deidentification,
     )
 
 

@@ -8,9 +8,9 @@ class ReleaseConfig:
     """Settings that decide which images leave, and the bytes of the files they leave in."""
 
     not_deidentified: bool = False
-    """Whether images may leave although nobody made faces and licence plates in them unrecognisable. This version
-    cannot do that, so that a release needs True.
-    """
+    """Whether images may leave in which nobody searched for faces and licence plates."""
+    plates_reviewed: bool = False
+    """Whether people have looked for licence plates in all images that no detector of plates searched."""
     allow_unlicensed: bool = False
     """Whether images without a licence leave, too."""
     with_sources: bool = True
@@ -45,11 +45,6 @@ class ReleaseConfig:
             raise ValueError("the title is empty, expected a name of the release")
         if self.holdout_every < 2:
             raise ValueError(f"holdout_every is {self.holdout_every}, expected at least 2")
-        if not self.not_deidentified:
-            raise ValueError(
-                "a release needs --not-deidentified: this version does not find faces and licence plates, so that they "
-                "leave as they are; look at the images first. The card and the manifest of the release will say so"
-            )
 
     def settings(self) -> dict[str, object]:
         """Return the settings as JSON values."""

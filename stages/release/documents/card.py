@@ -102,7 +102,7 @@ def _text(manifest: Mapping[str, Any]) -> str:
 
 ## People in the images
 
-{words.NOT_DEIDENTIFIED} {words.contact(manifest)}
+{words.deidentification(manifest)} {words.contact(manifest)}
 
 ## Files
 

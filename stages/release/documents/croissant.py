@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from stages.release import rows
-from stages.release.documents import licenses, rai
+from stages.release.documents import licenses, rai, words
 from stages.release.folder import File
 
 CONTEXT: dict[str, Any] = {
@@ -100,8 +100,8 @@ def slug(title: str) -> str:
 def _description(manifest: Mapping[str, Any]) -> str:
     return (
         f"{manifest['images']:,} images with {manifest['masks']:,} segmentation masks in the form of SA-1B: tars of "
-        "JPEG and JSON files, and Parquet tables of the images and of the masks. Masks are COCO run lengths. Faces and "
-        "licence plates were not blurred."
+        "JPEG and JSON files, and Parquet tables of the images and of the masks. Masks are COCO run lengths. "
+        + words.deidentification(manifest)
     )
 
 

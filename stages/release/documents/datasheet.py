@@ -31,7 +31,7 @@ maker of the release is asked to answer it on the page where the release is publ
 - Images by country: {words.countries(manifest)}
 - Left out of the snapshot: {"; ".join(words.left_out(manifest))}
 - Is anything missing: an image may have objects without a mask
-- Personal data: {words.NOT_DEIDENTIFIED}
+- Personal data: {words.deidentification(manifest)}
 
 ## Collection process
 

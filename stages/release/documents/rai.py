@@ -22,7 +22,7 @@ def properties(manifest: Mapping[str, Any]) -> dict[str, Any]:
             "For the release EXIF, XMP, comments, previews and unknown colour profiles were removed; the column "
             "`change` of the images says what became of each.",
         ],
-        "rai:dataManipulationProtocol": words.NOT_DEIDENTIFIED,
+        "rai:dataManipulationProtocol": words.deidentification(manifest),
         "rai:dataAnnotationProtocol": f"{words.stages(manifest)} {words.people(manifest)}",
         "rai:dataAnnotationPlatform": f"gigamask {manifest['made_with']['gigamask']}",
         "rai:dataAnnotationAnalysis": words.agreement(manifest),
@@ -39,7 +39,7 @@ def properties(manifest: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "rai:dataUseCases": ["Training and evaluation of segmentation models"],
         "rai:dataSocialImpact": UNKNOWN,
-        "rai:personalSensitiveInformation": [words.NOT_DEIDENTIFIED],
+        "rai:personalSensitiveInformation": [words.deidentification(manifest)],
         "rai:dataReleaseMaintenancePlan": (
             "A release never changes; images that are taken down stay out of later releases. " + words.contact(manifest)
         ),

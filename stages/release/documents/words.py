@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_DEIDENTIFIED = (
-    "Faces and licence plates were not blurred: gigamask cannot do that yet, and this release was made without. People "
-    "and vehicles may be recognisable in the images, unless they were made unrecognisable before gigamask took them in."
+    "Faces and licence plates were neither searched for nor blurred. People and vehicles may be recognisable in the "
+    "images, unless they were made unrecognisable before gigamask took them in."
 )
-"""What every release says until images can be de-identified."""
+"""What a release says of which no image was searched."""
 STAGES = {
     "assisted_manual": "were made by annotators who clicked, with a model that answers clicks",
     "semi_automatic": "were made by annotators who corrected and completed masks that a model had prefilled",
@@ -66,6 +66,31 @@ def countries(manifest: Mapping[str, Any]) -> str:
     known = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name)
     unknown = counts.get("", 0)
     return (f"{known}; " if known else "") + f"unknown {unknown:,}"
+
+
+def deidentification(manifest: Mapping[str, Any]) -> str:
+    """Say what was searched for, by which detectors, and what was blurred."""
+    done, images = manifest["deidentification"], manifest["images"]
+    if all(count == images for count in done["unsearched"].values()) and not manifest["settings"]["plates_reviewed"]:
+        return NOT_DEIDENTIFIED
+    sentences = [
+        _searched(name, kind, done, images) for kind, name in (("faces", "faces"), ("plates", "licence plates"))
+    ]
+    if manifest["settings"]["plates_reviewed"]:
+        sentences.append("The maker of the release says that people looked for licence plates in the others.")
+    sentences.append("Detectors and people miss some: people and vehicles may still be recognisable.")
+    return " ".join(sentences)
+
+
+def _searched(name: str, kind: str, done: Mapping[str, Any], images: int) -> str:
+    """Say what was done about one kind."""
+    searched = images - done["unsearched"][kind]
+    if not searched:
+        return f"No image was searched for {name} by a detector."
+    by = ", ".join(f"{detector} ({count:,})" for detector, count in done["detectors"][kind].items())
+    return (
+        f"{searched:,} of {images:,} images were searched for {name} by {by}; {done['regions'][kind]:,} were blurred."
+    )
 
 
 def left_out(manifest: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,11 @@ from tests.stages.release.photos import make_dataset
 
 def test_a_release_is_written_checked_and_found_damaged(tmp_path: Path, gigamask: Gigamask) -> None:
     snapshot = make_dataset(tmp_path / "data").snapshot().snapshot_id
-    options = ["--dataset", "data", "--snapshot", snapshot, "--not-deidentified", "--json"]
+    options = ["--dataset", "data", "--snapshot", snapshot, "--json"]
+    refused = gigamask("release", "out", *options, cwd=tmp_path)
+    assert (refused.returncode, (tmp_path / "out").exists()) == (1, False)
+    assert "error: a release needs --not-deidentified: 6 of the 6 images" in refused.stderr
+    options.append("--not-deidentified")
     done = gigamask("release", "out", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -36,7 +40,6 @@ def test_a_release_is_written_checked_and_found_damaged(tmp_path: Path, gigamask
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["out", "--snapshot", "s1"], "needs --not-deidentified"),
         (["out", "--not-deidentified"], "--snapshot is missing"),
         (["s3://bucket/out", "--snapshot", "s1", "--not-deidentified"], "written to a folder of this machine"),
         (["out", "--snapshot", "s1", "--not-deidentified", "--dataset", "none"], "no dataset"),

@@ -131,6 +131,11 @@ def test_a_release_without_images_is_refused(tmp_path: Path) -> None:
         choose(dataset, "s00000009-none", CONFIG)
 
 
-def test_a_release_needs_the_word_that_nothing_was_blurred() -> None:
-    with pytest.raises(ValueError, match="needs --not-deidentified"):
-        ReleaseConfig()
+def test_images_that_were_not_searched_for_faces_do_not_leave_unless_somebody_says_so(released: Released) -> None:
+    with pytest.raises(
+        ValueError, match="needs --not-deidentified: 6 of the 6 images to release were not searched for f"
+    ):
+        choose(released.dataset, released.snapshot, ReleaseConfig())
+    with pytest.raises(ValueError, match="needs --not-deidentified: 6 of the 6"):
+        choose(released.dataset, released.snapshot, ReleaseConfig(plates_reviewed=True))
+    assert not choose(released.dataset, released.snapshot, CONFIG).deidentification.is_complete(CONFIG)
