@@ -111,7 +111,7 @@ def conceal(pixels: np.ndarray, boxes_xyxy: Sequence[tuple[int, int, int, int]])
     height, width = pixels.shape[:2]
     for box in boxes_xyxy:
         # The enlarged region, inside the image
-        x0, y0, x1, y1 = _enlarged(box, width, height)
+        x0, y0, x1, y1 = enlarged(box, width, height)
         region = pixels[y0:y1, x0:x1]
 
         # A few cells of their mean colour, at the size of the region
@@ -125,7 +125,8 @@ def conceal(pixels: np.ndarray, boxes_xyxy: Sequence[tuple[int, int, int, int]])
         pixels[y0:y1, x0:x1] = cv2.GaussianBlur(pixelated, (0, 0), cell_px / 2, borderType=cv2.BORDER_REPLICATE)
 
 
-def _enlarged(box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int, int]:
+def enlarged(box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the region that is concealed for a box, inside an image of the given size."""
     x0, y0, x1, y1 = box
     more_x, more_y = (round((ENLARGEMENT - 1) / 2 * side) for side in (x1 - x0, y1 - y0))
     return max(0, x0 - more_x), max(0, y0 - more_y), min(width, x1 + more_x), min(height, y1 + more_y)
