@@ -1,4 +1,4 @@
-"""The command `gigamask import`: labels of other tools into a dataset."""
+"""The commands `import` and `export`: labels of other tools into a dataset, and a snapshot into their formats."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.checks import check_dataset_place
+from flows.cli.checks import check_dataset, check_dataset_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
 from flows.progress import Counts, log, reporter
 
 if TYPE_CHECKING:
+    from stages.formats.export import Writer
     from stages.formats.import_labels import ImportReport
     from stages.formats.labels import Labels
     from storage.dataset import Dataset
@@ -22,6 +23,8 @@ LINES = 20
 
 Read = Literal["coco", "sa1b"]
 """Formats that are read."""
+Written = Literal["coco", "sa1b"]
+"""Formats that are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +125,44 @@ def _print(report: "ImportReport", dataset: str, as_json: bool) -> None:
     if report.categories:
         log("masks have no category in a dataset; the numbers above stay in the statistics of the masks' shards")
     log(f"next:   gigamask query --dataset {dataset} \"SELECT count(*) AS masks FROM masks WHERE stage = 'imported'\"")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="New folder to write.")],
+    form: Annotated[Written, typer.Option("--format", help="Format to write.")],
+    snapshot: Annotated[str, typer.Option("--snapshot", help="Snapshot to export; `gigamask snapshot` makes one.")],
+    dataset: DatasetUri = DEFAULT_DATASET,
+    as_json: AsJson = False,
+) -> None:
+    """Write the images and masks of a snapshot for another tool.
+
+    Images leave as they are stored, with their metadata and without a check of licences: to publish, use `gigamask
+    release`. Masks withdrawn and images erased since the snapshot stay.
+    """
+    log(f"export: snapshot {snapshot} of {dataset} to {out}, {form}")
+    if "://" in str(out).replace(":/", "://", 1):
+        raise ValueError(f"{out}: an export is written to a folder of this machine; copy it to its place afterwards")
+    check_dataset(dataset)
+    from flows.cli.output import print_result
+    from stages.formats.export import export_snapshot
+    from storage.dataset import Dataset
+
+    with reporter("export") as progress:
+        report = export_snapshot(
+            Dataset.open(dataset),
+            snapshot,
+            out,
+            form,
+            _writer(form),
+            on_image=lambda done, total, masks: progress(
+                Counts(done=done, total=total, new=done, masks=masks, new_masks=masks)
+            ),
+        )
+    print_result(report, as_json)
+
+
+def _writer(form: Written) -> "Writer":
+    from stages.formats.coco import write_coco
+    from stages.formats.sa1b import write_sa1b
+
+    return {"coco": write_coco, "sa1b": write_sa1b}[form]

@@ -50,7 +50,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Annotate": [annotate.annotate, demo.demo, audit.audit],
     "Ask a dataset": [dataset.query, dataset.status, dataset.snapshot, dataset.verify, dataset.report],
     "Publish": [release.release],
-    "Exchange with other tools": [formats.import_],
+    "Exchange with other tools": [formats.import_, formats.export],
     "Keep a dataset in order": [
         maintenance.gc,
         maintenance.redo,

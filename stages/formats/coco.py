@@ -1,4 +1,4 @@
-"""COCO's instances JSON as labels: polygons, and run lengths as text or as numbers.
+"""COCO's instances JSON: read as labels, with polygons and run lengths as text or numbers; written with run lengths.
 
 Run lengths are recognised by their form. In COCO, `iscrowd` says that an annotation is a group of objects, but some
 tools set it to mark run lengths.
@@ -6,16 +6,21 @@ tools set it to mark run lengths.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stages.coco_source import read_instances, to_rle
+from stages.formats.exported import Exported
 from stages.formats.labels import LabelledMask, Labels, LeftOut, PhotoLabels, ReadMasks
+from stages.release.coco import write_coco as write_file
+from storage import rle
 
 CROWD = "crowd"
 """Reason why a group of objects is left out."""
+INSTANCES = "instances.json"
+"""Name of the file that an export writes."""
 
 
 def read_coco(file: Path, *, with_crowds: bool = False) -> Labels:
@@ -99,3 +104,36 @@ def _read(
         named = str(annotation.get("category_id"))
         masks.append(LabelledMask(what=what, rle=mask, category=categories.get(named, "")))
     return ReadMasks(masks=tuple(masks), left_out=tuple(left_out))
+
+
+def write_coco(folder: Path, exported: Exported) -> None:
+    """Write `instances.json`, with run lengths as text; images and masks are numbered from 1."""
+    licenses = sorted({image.license for image in exported.images})
+    images = (
+        {
+            "image_id": number,
+            "file_name": f"{image.key}.{image.format}",
+            "height": image.height,
+            "width": image.width,
+            "license": image.license,
+        }
+        for number, image in enumerate(exported.images, start=1)
+    )
+    with (folder / INSTANCES).open("wb") as file:
+        write_file(file, exported.snapshot_id, licenses, images, _mask_rows(exported), what="export of snapshot")
+
+
+def _mask_rows(exported: Exported) -> Iterator[dict[str, Any]]:
+    number = 0
+    for image_number, sample in enumerate(exported.samples(), start=1):
+        for mask in sample.masks:
+            number += 1
+            yield {
+                "id": number,
+                "image_id": image_number,
+                "height": mask.rle.height,
+                "width": mask.rle.width,
+                "counts": rle.to_coco(mask.rle),
+                "area": mask.area_px,
+                "bbox": rle.box_xywh(mask.rle),
+            }

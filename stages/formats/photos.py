@@ -6,6 +6,7 @@ images. A photo whose file is not there is known by its name, if that is an imag
 
 import hashlib
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,9 +108,9 @@ def match_photos(
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Find a photo's file below the folder, under its whole name or its last part."""
-    root = folder.resolve()
-    for path in (folder / name, folder / PurePosixPath(name).name):
+    """Find a photo's file below the folder: under its whole name, or its last part, there or in `images`."""
+    root, last = folder.resolve(), PurePosixPath(name).name
+    for path in (folder / name, folder / "images" / name, folder / last, folder / "images" / last):
         if path.is_file() and path.resolve().is_relative_to(root):
             return path
     return None
@@ -165,7 +166,7 @@ def _judge(
 def _size_before_turning(path: Path) -> tuple[int, int] | None:
     """Read height and width of a photo that EXIF turns, before it is turned; None for a photo that is upright."""
     try:
-        with Image.open(path) as photo:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as photo:  # odd metadata, which ingest takes
             return photo.size[::-1] if photo.getexif().get(_ORIENTATION, 1) in range(2, 9) else None
     except (OSError, ValueError, SyntaxError):  # EXIF that cannot be read turns nothing, as at ingest
         return None

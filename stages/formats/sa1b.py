@@ -1,4 +1,4 @@
-"""SA-1B as labels: a folder of images with a JSON file beside each, or the tars of such files.
+"""SA-1B: a folder of images with a JSON file beside each, or the tars of such files; read as labels, and written.
 
 Area and box are computed from the run lengths: the code that made SA-1B writes boxes one pixel smaller than COCO's.
 """
@@ -18,8 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.coco_source import to_rle
+from stages.formats.exported import Exported
 from stages.formats.labels import LabelledMask, Labels, LeftOut, PhotoLabels, ReadMasks, hash_files
 from storage import rle
+from storage.formats.sa1b import sa1b_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".json")
 
@@ -149,3 +151,10 @@ def _unpack(tar: Path, folder: Path) -> None:
         file.seek(end)
         if any(file.read(tarfile.BLOCKSIZE)):
             raise ValueError(f"{tar}: got a damaged tar (no header at byte {end}); fetch it again")
+
+
+def write_sa1b(folder: Path, exported: Exported) -> None:
+    """Write a JSON file beside each picture, in `images`; ids are those of the dataset."""
+    for sample in exported.samples():
+        document = json.dumps(sa1b_json(sample.image, sample.masks), separators=(",", ":"), allow_nan=False)
+        (folder / "images" / f"{sample.image.key}.json").write_text(document)

@@ -18,19 +18,22 @@ def write_coco(
     licenses: Iterable[str],
     image_rows: Iterator[dict[str, Any]],
     mask_rows: Iterator[dict[str, Any]],
+    *,
+    what: str = "release",
 ) -> None:
     """Write the file.
 
     Args:
         file: File to write to.
-        release_id: Id of the release.
+        release_id: Id of the release, or of another state of masks.
         licenses: Names of all licences.
         image_rows: Rows of the images.
         mask_rows: Rows of the masks.
+        what: What the id is of.
     """
     numbers = {name: number for number, name in enumerate(sorted(licenses))}
     about = {
-        "info": {"description": f"gigamask release {release_id}", "version": release_id},
+        "info": {"description": f"gigamask {what} {release_id}", "version": release_id},
         "licenses": [{"id": number, "name": name or "none given", "url": ""} for name, number in numbers.items()],
         "categories": [{"id": _CATEGORY, "name": "object", "supercategory": "object"}],
     }

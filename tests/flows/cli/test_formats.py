@@ -1,4 +1,4 @@
-"""`gigamask import`, as a user calls it."""
+"""`gigamask import` and `gigamask export`, as a user calls them."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from storage.dataset import Dataset
 from tests.stages.formats.labelled import photos_of_nuclei, write_coco
 
 
@@ -26,13 +27,22 @@ def test_labels_are_imported_and_what_is_left_out_is_named(tmp_path: Path) -> No
     assert f"left out: annotation {100 + masks} (no_photo): its image_id 9 is none of the file's" in again.stderr
     assert "masks have no category in a dataset" in again.stderr
 
+    snapshot = Dataset.open(tmp_path / "data").snapshot().snapshot_id
+    export = ["export", str(tmp_path / "out"), "--dataset", str(tmp_path / "data"), "--snapshot", snapshot]
+    exported = CliRunner().invoke(app, [*export, "--format", "coco", "--json"])
+    assert exported.exit_code == 0, exported.output
+    assert json.loads(exported.stdout)["masks"] == masks
+    assert len(json.loads((tmp_path / "out" / "instances.json").read_text())["annotations"]) == masks
+
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["none.json", "--format", "coco"], "none.json: no such file or folder"),
-        (["a.json", "--format", "coco", "--photos", "none"], "--photos none: no such folder"),
-        (["a.json", "--format", "coco"], "a.json: expected COCO's instances: a list 'images'"),
+        (["import", "none.json", "--format", "coco"], "none.json: no such file or folder"),
+        (["import", "a.json", "--format", "coco", "--photos", "none"], "--photos none: no such folder"),
+        (["export", "s3://b/out", "--format", "coco", "--snapshot", "s1"], "written to a folder of this machine"),
+        (["export", "out", "--format", "coco", "--snapshot", "s1"], "no dataset"),
+        (["import", "a.json", "--format", "coco"], "a.json: expected COCO's instances: a list 'images'"),
     ],
 )
 def test_wrong_use_is_refused_and_writes_nothing(
@@ -40,7 +50,7 @@ def test_wrong_use_is_refused_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text("{}")
-    result = CliRunner().invoke(app, ["import", *arguments])
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert reason in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

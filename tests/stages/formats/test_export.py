@@ -1,0 +1,105 @@
+"""Export of a snapshot: what comes back is the same pixel by pixel, and adds nothing to the dataset it came from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from engine.labelled import load_folder
+from stages.formats.coco import read_coco, write_coco
+from stages.formats.export import Writer, export_snapshot
+from stages.formats.import_labels import import_labels
+from stages.formats.labels import Labels
+from stages.formats.sa1b import read_sa1b, write_sa1b
+from storage import rle
+from storage.dataset import Dataset
+from tests.stages.formats.labelled import in_order, stored_masks
+from tests.stages.release.photos import make_dataset
+
+WRITERS: dict[str, Writer] = {"coco": write_coco, "sa1b": write_sa1b}
+
+
+def read(form: str, folder: Path) -> Labels:
+    match form:
+        case "coco":
+            return read_coco(folder / "instances.json")
+        case _:
+            return next(read_sa1b(folder))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Seven images, JPEG and PNG; each has two masks with a hole and two parts, made by a person and by a model."""
+    return make_dataset(tmp_path_factory.mktemp("source") / "data")
+
+
+def by_image(dataset: Dataset) -> set[frozenset[bytes]]:
+    """Collect the pixels of each image's masks."""
+    return {frozenset(mask.tobytes() for mask in masks) for masks in stored_masks(dataset).values()}
+
+
+@pytest.mark.parametrize("form", [*WRITERS])
+def test_what_is_exported_and_imported_again_is_the_same(source: Dataset, tmp_path: Path, form: str) -> None:
+    snapshot = source.snapshot().snapshot_id
+    report = export_snapshot(source, snapshot, tmp_path / "out", form, WRITERS[form])
+    assert (report.images, report.masks, report.loss) == (7, 28, None)
+    assert len(list((tmp_path / "out" / "images").glob("*.???"))) == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    other = Dataset.create(tmp_path / "other")
+    imported = import_labels(other, read(form, tmp_path / "out"))
+    assert (imported.images, imported.masks, imported.there_already, imported.left_out) == (7, 14, 14, ())
+    assert by_image(other) == by_image(source)
+    assert len(by_image(source)) == 7
+
+    own = Dataset.open(source.uri)
+    back = import_labels(own, read(form, tmp_path / "out"))
+    assert (back.new_images, back.new_masks, back.there_already) == (0, 0, 28)
+
+
+def test_coco_is_read_by_pycocotools(source: Dataset, tmp_path: Path) -> None:
+    export_snapshot(source, source.snapshot().snapshot_id, tmp_path / "out", "coco", write_coco)
+    theirs = COCO(tmp_path / "out" / "instances.json")
+    assert (len(theirs.imgs), len(theirs.anns)) == (7, 28)
+    for image in theirs.imgs.values():
+        assert (tmp_path / "out" / "images" / image["file_name"]).is_file()
+        annotations = theirs.loadAnns(theirs.getAnnIds(image["id"]))
+        ours = source.masks_of_image(int(image["file_name"][:16], 16)).to_pylist()
+        pixels = [rle.decode(source.read_mask(row["image_id"], row["mask_id"]).rle) for row in ours]
+        np.testing.assert_array_equal(in_order([theirs.annToMask(each) > 0 for each in annotations]), in_order(pixels))
+        for each in annotations:
+            assert (each["iscrowd"], each["area"]) == (0, theirs.annToMask(each).sum())
+
+
+def test_sa1b_is_read_as_labelled_images(source: Dataset, tmp_path: Path) -> None:
+    export_snapshot(source, source.snapshot().snapshot_id, tmp_path / "out", "sa1b", write_sa1b)
+    assert sum(image.num_masks for image in load_folder(tmp_path / "out")) == 28
+
+
+def test_a_folder_that_holds_something_is_refused_and_an_unfinished_one_begun_again(
+    source: Dataset, tmp_path: Path
+) -> None:
+    snapshot = source.snapshot().snapshot_id
+
+    def stop(done: int, total: int, masks: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_snapshot(source, snapshot, tmp_path / "out", "coco", write_coco, on_image=stop)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / ".out.unfinished" / "left").mkdir(parents=True)  # by a process that was killed
+    export_snapshot(source, snapshot, tmp_path / "out", "coco", write_coco)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "instances.json"]
+    with pytest.raises(ValueError, match="there already and not empty"):
+        export_snapshot(source, snapshot, tmp_path / "out", "coco", write_coco)
+
+
+def test_masks_that_were_withdrawn_since_the_snapshot_stay(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    snapshot = dataset.snapshot().snapshot_id
+    row = dataset.query("SELECT image_id, mask_id FROM masks ORDER BY 1, 2 LIMIT 1").to_pylist()[0]
+    dataset.withdraw([(row["image_id"], row["mask_id"])], "a wish")
+    report = export_snapshot(dataset, snapshot, tmp_path / "out", "coco", write_coco)
+    assert (report.masks, report.masks_left_out) == (27, {"withdrawn since the snapshot": 1})
+    assert len(COCO(tmp_path / "out" / "instances.json").anns) == 27
