@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 LINES = 20
 """Most annotations and photos that are named on stderr; --json names all."""
 
-Read = Literal["coco", "sa1b"]
+Read = Literal["coco", "sa1b", "cvat", "label-studio", "yolo"]
 """Formats that are read."""
-Written = Literal["coco", "sa1b"]
+Written = Literal["coco", "sa1b", "cvat", "label-studio", "yolo"]
 """Formats that are written."""
 
 
@@ -83,13 +83,22 @@ def import_(
 
 def _read(form: Read, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
     from stages.formats.coco import read_coco
+    from stages.formats.cvat import read_cvat
+    from stages.formats.label_studio import read_label_studio
     from stages.formats.sa1b import read_sa1b
+    from stages.formats.yolo import read_yolo
 
     match form:
         case "coco":
             yield read_coco(path, with_crowds=with_crowds)
         case "sa1b":
             yield from read_sa1b(path)
+        case "cvat":
+            yield read_cvat(path)
+        case "label-studio":
+            yield read_label_studio(path)
+        case "yolo":
+            yield read_yolo(path)
 
 
 def _import(data: "Dataset", labels: "Labels", photos: Path | None, license_given: str) -> "ImportReport":
@@ -132,6 +141,9 @@ def export(
     form: Annotated[Written, typer.Option("--format", help="Format to write.")],
     snapshot: Annotated[str, typer.Option("--snapshot", help="Snapshot to export; `gigamask snapshot` makes one.")],
     dataset: DatasetUri = DEFAULT_DATASET,
+    min_iou: Annotated[
+        float, typer.Option("--min-iou", help="Least IoU of a mask read again from a lossy format.", min=0, max=1)
+    ] = 0.95,
     as_json: AsJson = False,
 ) -> None:
     """Write the images and masks of a snapshot for another tool.
@@ -154,6 +166,7 @@ def export(
             out,
             form,
             _writer(form),
+            min_iou=min_iou,
             on_image=lambda done, total, masks: progress(
                 Counts(done=done, total=total, new=done, masks=masks, new_masks=masks)
             ),
@@ -163,6 +176,16 @@ def export(
 
 def _writer(form: Written) -> "Writer":
     from stages.formats.coco import write_coco
+    from stages.formats.cvat import write_cvat
+    from stages.formats.label_studio import write_label_studio
     from stages.formats.sa1b import write_sa1b
+    from stages.formats.yolo import write_yolo
 
-    return {"coco": write_coco, "sa1b": write_sa1b}[form]
+    writers: dict[str, Writer] = {
+        "coco": write_coco,
+        "sa1b": write_sa1b,
+        "cvat": write_cvat,
+        "label-studio": write_label_studio,
+        "yolo": write_yolo,
+    }
+    return writers[form]
