@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 from xml.etree import ElementTree
 from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
 
@@ -134,19 +135,19 @@ def _from_polygon(fields: Mapping[str, str], height: int, width: int) -> Rle:
 
 def write_cvat(folder: Path, exported: Exported) -> None:
     """Write `annotations.xml`."""
-    with (folder / ANNOTATIONS).open("w", encoding="utf-8") as file:
+    with (folder / ANNOTATIONS).open("wb") as file:
         _Writer(file).write(exported)
 
 
 class _Writer:
     """Writer of one XML file."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._xml = XMLGenerator(file, "utf-8", short_empty_elements=False)
 
     def write(self, exported: Exported) -> None:
         self._xml.startDocument()
-        self._xml.startElement("annotations", {})
+        self._start("annotations")
         self._text("version", "1.1")
         self._meta(exported)
         for number, sample in enumerate(exported.samples()):
@@ -156,17 +157,17 @@ class _Writer:
 
     def _meta(self, exported: Exported) -> None:
         for name in ("meta", "task"):
-            self._xml.startElement(name, {})
+            self._start(name)
         self._text("name", f"gigamask snapshot {exported.snapshot_id}")
         self._text("size", str(len(exported)))
         self._text("mode", "annotation")
         for name in ("labels", "label"):
-            self._xml.startElement(name, {})
+            self._start(name)
         self._text("name", CATEGORY)
         self._text("type", "mask")
-        self._xml.startElement("attributes", {})
+        self._start("attributes")
         for name in _ATTRIBUTES:
-            self._xml.startElement("attribute", {})
+            self._start("attribute")
             for field, value in (("name", name), ("mutable", "False"), ("input_type", "text")):
                 self._text(field, value)
             for field in ("default_value", "values"):
@@ -178,17 +179,20 @@ class _Writer:
     def _image(self, number: int, image: ImageRecord, masks: Sequence[MaskRecord]) -> None:
         name = f"{image.key}.{image.format}"
         size = {"width": str(image.width), "height": str(image.height)}
-        self._xml.startElement("image", {"id": str(number), "name": name, **size})
+        self._start("image", {"id": str(number), "name": name, **size})
         for mask in masks:
-            self._xml.startElement("mask", _mask_fields(mask))
+            self._start("mask", _mask_fields(mask))
             score = "" if math.isnan(mask.predicted_iou) else f"{mask.predicted_iou:.6g}"
             for attribute, value in zip(_ATTRIBUTES, (str(mask.mask_id), mask.provenance.stage, score), strict=True):
                 self._text("attribute", value, {"name": attribute})
             self._xml.endElement("mask")
         self._xml.endElement("image")
 
+    def _start(self, name: str, fields: Mapping[str, str] | None = None) -> None:
+        self._xml.startElement(name, AttributesImpl(dict(fields or {})))
+
     def _text(self, name: str, text: str, fields: Mapping[str, str] | None = None) -> None:
-        self._xml.startElement(name, dict(fields or {}))
+        self._start(name, fields)
         self._xml.characters(text)
         self._xml.endElement(name)
 

@@ -167,7 +167,7 @@ def _from_bitmap(address: str, height: int, width: int) -> np.ndarray:
 
 
 def _category(value: Mapping[str, Any]) -> str:
-    names = next((value[name] for name in _LABELS if isinstance(value.get(name), list)), [])
+    names: list[Any] = next((value[name] for name in _LABELS if isinstance(value.get(name), list)), [])
     return ", ".join(map(str, names))
 
 

@@ -24,6 +24,8 @@ from storage.records import ImageRecord, image_id_of
 from storage.tables.sql import one_of
 
 _KEY = re.compile(r"[0-7][0-9a-f]{15}")
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+"""Beginning that Label Studio gives to the names of uploaded files."""
 _ASKED_AT_ONCE = 1000
 _ORIENTATION = 274
 """Number of EXIF's tag for the orientation."""
@@ -91,7 +93,8 @@ def match_photos(
 
     # Match by what the file is, else by the name
     sources = {row["source_sha256"]: row for row in _rows(dataset, "source_sha256", sorted(set(hashes.values())))}
-    keys = {photo.name: PurePosixPath(photo.name).stem for photo in labels.photos if photo.name not in files}
+    not_there = [photo.name for photo in labels.photos if photo.name not in files]
+    keys = {name: _UPLOADED.sub("", PurePosixPath(name).stem, count=1) for name in not_there}
     keyed = {row["key"]: row for row in _rows(dataset, "key", [key for key in keys.values() if _KEY.fullmatch(key)])}
     matched, left_out = list[MatchedPhoto](), list[LeftOut]()
     taken = set[int]()
@@ -110,9 +113,10 @@ def match_photos(
 def _find(folder: Path, name: str) -> Path | None:
     """Find a photo's file below the folder: under its whole name, or its last part, there or in `images`."""
     root, last = folder.resolve(), PurePosixPath(name).name
-    for path in (folder / name, folder / "images" / name, folder / last, folder / "images" / last):
-        if path.is_file() and path.resolve().is_relative_to(root):
-            return path
+    for spelled in (name, last, _UPLOADED.sub("", last, count=1)):
+        for path in (folder / spelled, folder / "images" / spelled):
+            if path.is_file() and path.resolve().is_relative_to(root):
+                return path
     return None
 
 
