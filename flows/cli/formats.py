@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli.checks import check_dataset, check_dataset_place
-from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
+from flows.cli.options import DEFAULT_DATASET, AsJson, Assignments, ConfigFile, DatasetUri
 from flows.progress import Counts, log, reporter
 
 if TYPE_CHECKING:
     from stages.formats.export import Writer
     from stages.formats.import_labels import ImportReport
     from stages.formats.labels import Labels
+    from stages.ingest.config import IngestConfig
     from storage.dataset import Dataset
 
 LINES = 20
@@ -56,6 +57,8 @@ def import_(
     with_crowds: Annotated[
         bool, typer.Option("--with-crowds", help="Take COCO's iscrowd annotations as masks, too.")
     ] = False,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
     as_json: AsJson = False,
 ) -> None:
     """Take the labels of another tool and their photos into a dataset, as masks of the stage `imported`.
@@ -70,18 +73,32 @@ def import_(
         raise ValueError(f"--photos {photos}: no such folder; expected the folder of the photos")
     if with_crowds and form != "coco":
         raise ValueError(f"--with-crowds belongs to --format coco; got --format {form}")
+    from flows.config.run import load_run_config
+    from stages.ingest.config import IngestConfig
+
+    options = {"license": license_given or None}
+    ingest = load_run_config(file=config, assignments=assignments, dataset=dataset, ingest=options).ingest
+    if ingest.shortest_side_px != IngestConfig.shortest_side_px:
+        raise ValueError(
+            "ingest.shortest_side_px: an import keeps the size of photos, which their masks have; leave it out"
+        )
     check_dataset_place(dataset)
     from stages.formats.import_labels import sum_reports
     from storage.dataset import Dataset
 
-    found = _read(form, labels, with_crowds=with_crowds)
+    found = read_format(form, labels, with_crowds=with_crowds)
     first = next(found)  # refuses what is no such file before a dataset is made
     data = Dataset.open_or_create(dataset)
-    reports = [_import(data, each, photos, license_given) for each in chain([first], found)]
+    reports = [_import(data, each, photos, ingest) for each in chain([first], found)]
     _print(sum_reports(reports), dataset, as_json)
 
 
-def _read(form: Read, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
+def read_format(form: Read, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
+    """Read labels of a format; a folder of SA-1B's tars gives those of each tar.
+
+    Raises:
+        ValueError: The file or folder is none of the format.
+    """
     from stages.formats.coco import read_coco
     from stages.formats.cvat import read_cvat
     from stages.formats.label_studio import read_label_studio
@@ -101,7 +118,7 @@ def _read(form: Read, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
             yield read_yolo(path)
 
 
-def _import(data: "Dataset", labels: "Labels", photos: Path | None, license_given: str) -> "ImportReport":
+def _import(data: "Dataset", labels: "Labels", photos: Path | None, ingest: "IngestConfig") -> "ImportReport":
     from stages.formats.import_labels import import_labels
 
     with reporter("ingest") as ingested, reporter("import") as imported:
@@ -109,7 +126,7 @@ def _import(data: "Dataset", labels: "Labels", photos: Path | None, license_give
             data,
             labels,
             photos,
-            license_given=license_given,
+            ingest=ingest,
             on_photo=lambda now: ingested(
                 Counts(done=now.done, total=now.total, new=now.done, masks=0, rejects=now.rejects)
             ),
@@ -165,7 +182,7 @@ def export(
             snapshot,
             out,
             form,
-            _writer(form),
+            find_writer(form),
             min_iou=min_iou,
             on_image=lambda done, total, masks: progress(
                 Counts(done=done, total=total, new=done, masks=masks, new_masks=masks)
@@ -174,7 +191,8 @@ def export(
     print_result(report, as_json)
 
 
-def _writer(form: Written) -> "Writer":
+def find_writer(form: Written) -> "Writer":
+    """Return the function that writes a format."""
     from stages.formats.coco import write_coco
     from stages.formats.cvat import write_cvat
     from stages.formats.label_studio import write_label_studio

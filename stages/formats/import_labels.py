@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from stages.formats.labels import LabelledMask, Labels, LeftOut
 from stages.formats.photos import MatchedPhoto, match_photos
+from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import IngestProgress
 from stages.rounds.shards import inputs_at, locate
 from storage import rle
@@ -100,7 +101,7 @@ def import_labels(
     labels: Labels,
     folder: Path | None = None,
     *,
-    license_given: str = "",
+    ingest: IngestConfig | None = None,
     on_photo: Callable[[IngestProgress], None] | None = None,
     on_images: Callable[[ImportProgress], None] = lambda _: None,
 ) -> ImportReport:
@@ -110,7 +111,7 @@ def import_labels(
         dataset: The dataset.
         labels: The labels.
         folder: Folder that the photos' names are relative to; None for the labels' own.
-        license_given: Licence of photos to ingest for which the labels name none.
+        ingest: Settings of the ingest of photos, but for their size, which they keep; None for the default ones.
         on_photo: Function that is called after each photo that is ingested.
         on_images: Function that is called after each mask shard.
 
@@ -119,7 +120,7 @@ def import_labels(
         ValueError: A photo of an unfinished earlier call is gone.
     """
     began = time.perf_counter()
-    matched = match_photos(dataset, labels, folder or labels.folder, license_given=license_given, progress=on_photo)
+    matched = match_photos(dataset, labels, folder or labels.folder, ingest or IngestConfig(), on_photo)
     by_id = {photo.image.image_id: photo for photo in matched.photos if photo.labels.num_masks}
     plans = _plan(dataset, labels, list(by_id))
 

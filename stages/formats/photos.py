@@ -9,7 +9,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,8 +53,7 @@ def match_photos(
     dataset: Dataset,
     labels: Labels,
     folder: Path,
-    *,
-    license_given: str = "",
+    config: IngestConfig,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> Matched:
     """Find the image of each labelled photo, after ingesting the photos that the dataset does not hold.
@@ -63,7 +62,7 @@ def match_photos(
         dataset: The dataset.
         labels: The labels.
         folder: Folder that the photos' names are relative to.
-        license_given: Licence of photos to ingest for which the file names none.
+        config: Settings of the ingest. Photos keep their size, and have the licence that the file names for them.
         progress: Function that is called after each photo that is ingested.
 
     Raises:
@@ -79,12 +78,12 @@ def match_photos(
     by_license: dict[str, dict[str, Path]] = defaultdict(dict)
     for photo in labels.photos:
         if photo.name in files and hashes[photo.name] not in stored:
-            by_license[photo.license or license_given].setdefault(hashes[photo.name], files[photo.name])
+            by_license[photo.license or config.license].setdefault(hashes[photo.name], files[photo.name])
     before = _count_images(dataset)
     rejects: dict[str, str] = {}
     for given, paths in sorted(by_license.items()):
-        config = IngestConfig(shortest_side_px=None, license=given)
-        report = ingest_photos(sorted(paths.values()), dataset, config, progress)
+        own = replace(config, shortest_side_px=None, license=given)
+        report = ingest_photos(sorted(paths.values()), dataset, own, progress)
         if report.failed:
             shard, error = next(iter(report.failed.items()))
             raise StoreError(f"{dataset.uri}: shard {shard} of images could not be made ({error}); run this again")
