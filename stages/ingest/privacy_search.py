@@ -54,7 +54,10 @@ def _iou(box: np.ndarray, boxes_N5: np.ndarray) -> np.ndarray:
 
 
 def _levels(image_HW3: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the image, then half of it, and so on."""
+    """Yield twice the size of an image that is small, in which faces are, then the image, half of it, and so on."""
+    height, width = image_HW3.shape[:2]
+    if max(height, width) <= TILE_PX:
+        yield cv2.resize(image_HW3, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
     yield image_HW3
     while max(image_HW3.shape) > SMALLEST_LEVEL_PX and min(image_HW3.shape[:2]) > 1:
         height, width = image_HW3.shape[:2]

@@ -4,8 +4,8 @@ python tests/benchmarks/bench_privacy.py --centerface centerface.onnx [--picture
 
 Pictures: scikit-image's astronaut at several sizes; 100 faces and 100 other patches of Labeled Faces in the Wild, which
 scikit-image has at 25 x 25 px, each laid at several sizes on a photograph of gravel; scikit-image's photographs without
-people; and pictures of a folder, each with boxes beside it, NAME.faces.json: {"faces": [[x0, y0, x1, y1], ...],
-"unclear": [...]}. Unclear ones, of which little is to be seen, are no misses, and regions over them are not false.
+people; and the photographs of `faces.json` that are in a folder. Of faces that stand there as unclear little is to be
+seen: they are no misses, and regions over them are not false.
 
 A face is hit if a concealed region holds its centre and at least half of its box. A region is false if it does not
 touch a face. Intervals are Wilson's, 95 %. One JSON line for each measurement; `--look` writes the concealed pictures.
@@ -25,11 +25,15 @@ from PIL import Image
 from skimage import data
 
 from stages.ingest.config import PrivacyConfig
-from stages.ingest.privacy import Concealer, enlarged
-from stages.ingest.privacy_detectors import open_concealer
+from stages.ingest.privacy import Concealer, conceal, enlarged
+from stages.ingest.privacy_detectors import CenterFace, FaceCascade, open_concealer
 
+FACES = Path(__file__).with_name("faces.json")
+"""Faces of photographs that people looked at, and where each photograph is from."""
 ASTRONAUT_FACE = (180, 65, 266, 178)
 """Face of the astronaut at 512 px."""
+SCORES = (0.05, 0.1, 0.15, 0.3, 0.5)
+"""Scores to count by, beside the one from which the detector conceals."""
 Box = tuple[float, float, float, float]
 
 
@@ -82,19 +86,21 @@ def without_people() -> Iterator[Picture]:
 
 def of_folder(folder: Path) -> Iterator[Picture]:
     """Yield the pictures of a folder with their faces, at half, whole and twice the size."""
-    for listed in sorted(folder.glob("*.faces.json")):
-        boxes = json.loads(listed.read_text())
-        path = listed.with_name(listed.name.removesuffix(".faces.json"))
+    for name, boxes in json.loads(FACES.read_text()).items():
+        path = folder / name
+        if not path.exists():
+            print(json.dumps({"missing": name, "source": boxes["source"]}), flush=True)
+            continue
         whole = Image.open(path).convert("RGB")
         for scale in (0.5, 1, 2):
             faces, unclear = (
-                tuple(tuple(value * scale for value in box) for box in boxes.get(kind, ()))
-                for kind in ("faces", "unclear")
+                tuple(tuple(value * scale for value in box) for box in boxes[kind]) for kind in ("faces", "unclear")
             )
             size = (round(whole.width * scale), round(whole.height * scale))
             image = whole.resize(size, Image.Resampling.LANCZOS) if scale != 1 else whole
-            name = f"{path.stem}-x{scale}"
-            yield Picture(name=name, group=f"{path.stem} x {scale}", image=image, faces=faces, unclear=unclear)
+            yield Picture(
+                name=f"{path.stem}-x{scale}", group=f"{path.stem} x {scale}", image=image, faces=faces, unclear=unclear
+            )
 
 
 def judge(picture: Picture, regions: Sequence[Box]) -> tuple[int, int]:
@@ -127,26 +133,33 @@ def wilson(hits: int, count: int) -> list[float]:
     return [round(max(0, middle - half), 3), round(min(1, middle + half), 3)]
 
 
-def measure(name: str, concealer: Concealer, pictures: list[Picture], look: Path | None) -> None:
-    """Conceal every picture and print a line for each group."""
+def measure(detector: CenterFace | FaceCascade, pictures: list[Picture], look: Path | None) -> None:
+    """Search every picture and print a line for each group, with counts by the score from which boxes are concealed."""
+    conceals_from = detector.min_score
+    detector.min_score = min(conceals_from, *SCORES)
     for group, members in groupby(pictures, key=lambda picture: picture.group):
-        counts = np.zeros(6)
+        scores = sorted({conceals_from, *SCORES}) if isinstance(detector, CenterFace) else [conceals_from]
+        counts = {score: np.zeros(2, int) for score in scores}
+        images, faces, seconds, megapixels = 0, 0, 0.0, 0.0
         for picture in members:
             began = time.process_time()
-            concealed = concealer(picture.image)
-            seconds = time.process_time() - began
-            regions = [enlarged(each.box_xyxy, *picture.image.size) for each in concealed.regions]
-            hits, false = judge(picture, regions)
-            megapixels = picture.image.width * picture.image.height / 1e6
-            counts += np.array([1, len(picture.faces), hits, false, seconds, megapixels])
+            found = Concealer(detectors=[detector])(picture.image).regions
+            seconds += time.process_time() - began
+            for score in scores:
+                boxes = [enlarged(each.box_xyxy, *picture.image.size) for each in found if each.score >= score]
+                counts[score] += judge(picture, boxes)
+            images, faces = images + 1, faces + len(picture.faces)
+            megapixels += picture.image.width * picture.image.height / 1e6
             if look:
+                pixels = np.array(picture.image)
+                conceal(pixels, [each.box_xyxy for each in found if each.score >= conceals_from])
                 look.mkdir(parents=True, exist_ok=True)
-                concealed.image.save(look / f"{name}-{picture.name}.png", compress_level=1)
-        images, faces, hits, false, seconds, megapixels = counts.tolist()
-        line = {"detector": name, "pictures": group, "images": int(images), "faces": int(faces), "hits": int(hits)}
-        line |= {"recall_95": wilson(int(hits), int(faces)) if faces else None, "false_regions": int(false)}
-        line |= {"cpu_s_an_image": round(seconds / images, 3), "cpu_s_a_megapixel": round(seconds / megapixels, 2)}
-        print(json.dumps(line), flush=True)
+                Image.fromarray(pixels).save(look / f"{detector.name}-{picture.name}.png", compress_level=1)
+        for score, (hits, false) in counts.items():
+            line = {"detector": detector.name, "from_score": score, "pictures": group, "images": images, "faces": faces}
+            line |= {"hits": int(hits), "recall_95": wilson(int(hits), faces) if faces else None, "false": int(false)}
+            line |= {"cpu_s_an_image": round(seconds / images, 3), "cpu_s_a_megapixel": round(seconds / megapixels, 2)}
+            print(json.dumps(line), flush=True)
 
 
 def main() -> None:
@@ -161,7 +174,9 @@ def main() -> None:
     for faces, model in (("centerface", options.centerface), ("cascade", "")):
         concealer = open_concealer(PrivacyConfig(faces=faces, faces_model=model))
         assert concealer is not None
-        measure(faces, concealer, pictures, options.look)
+        (detector,) = concealer.detectors
+        assert isinstance(detector, CenterFace | FaceCascade)
+        measure(detector, pictures, options.look)
 
 
 if __name__ == "__main__":

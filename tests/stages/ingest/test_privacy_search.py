@@ -36,6 +36,9 @@ def test_no_tile_is_larger_than_the_limit_and_small_sizes_are_seen_whole() -> No
     assert search(np.zeros((1500, 2250, 3), np.uint8), note).shape == (0, 5)
     assert max(max(size) for size in sizes) == TILE_PX
     assert {(375, 563), (188, 282)} <= sizes
+    sizes.clear()
+    search(np.zeros((300, 400, 3), np.uint8), note)
+    assert sizes == {(600, 800), (300, 400), (150, 200)}, "a small image at twice its size, too"
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 4000), (33, 1)])
