@@ -71,7 +71,7 @@ def test_plates_are_found_by_a_network_of_the_user(tmp_path: Path, name: str, sa
     assert concealer(street).regions == ()
     street.paste((255, 255, 0), (30, 20, 50, 30))
     found = concealer(street)
-    assert found.regions[0].box_xyxy == (30, 20, 50, 30)
+    assert (30, 20, 50, 30) in {region.box_xyxy for region in found.regions}  # the other network finds it at any size
     assert found.regions[0].detector == concealer.detectors[0].name
     assert np.asarray(found.image).max() < 250
     assert concealer.settings() == {
