@@ -26,7 +26,7 @@ from flows.engine_state import (
 from flows.jobs import SettingsOfJobs, has_unmasked_images, mask_with, open_once, retrain_with
 from flows.schedules.firing import Fired, fire
 from storage.dataset import Dataset
-from storage.workspace.firings import MAX_ATTEMPTS, RETRY_S, FiringState
+from storage.workspace.firings import RETRY_S, FiringState
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
@@ -213,10 +213,12 @@ def _why_no_retraining(workspace: Workspace) -> Literal["", "running", "failed"]
     if not fired:
         return ""
     newest = fired[-1]
+    if newest in workspace.firings.given_up(RETRAINING):
+        return ""  # it is behind us: the next is due after as many masks again
     if newest.state is FiringState.RUNNING:
         return "" if newest in workspace.firings.lost() else "running"
-    if newest.state is not FiringState.FAILED or newest.ended_at is None or newest.attempts >= MAX_ATTEMPTS:
-        return ""  # one that was given up is behind us: the next is due after as many masks again
+    if newest.state is not FiringState.FAILED or newest.ended_at is None:
+        return ""
     return "" if datetime.now(UTC) - newest.ended_at > timedelta(seconds=RETRY_S) else "failed"
 
 

@@ -1,7 +1,7 @@
 """State of the engine, as schedules and `gigamask status` read it: accepted masks, firings, free tasks. No Prefect."""
 
 from storage.dataset import Dataset
-from storage.workspace.firings import MAX_ATTEMPTS, Firing, FiringState
+from storage.workspace.firings import Firing, FiringState
 from storage.workspace.records import RoundState
 from storage.workspace.workspace import Workspace
 
@@ -41,9 +41,8 @@ def retraining_counts_from(workspace: Workspace) -> int:
 
     It is that of the last retraining that ended well, or the number at which one was given up since.
     """
-    failed = [each for each in workspace.firings.read_all(RETRAINING) if each.state is FiringState.FAILED]
-    given_up = [each.key for each in failed if each.attempts >= MAX_ATTEMPTS and each.key.startswith(_MASKS_KEY)]
-    return max(masks_at_last_retraining(workspace), *(int(key.removeprefix(_MASKS_KEY)) for key in given_up), 0)
+    keys = [each.key for each in workspace.firings.given_up(RETRAINING) if each.key.startswith(_MASKS_KEY)]
+    return max(masks_at_last_retraining(workspace), *(int(key.removeprefix(_MASKS_KEY)) for key in keys), 0)
 
 
 def key_of_masks(accepted: int) -> str:

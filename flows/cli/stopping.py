@@ -116,6 +116,7 @@ def _watching(state: Stopping) -> Iterator[None]:
             if number in SIGNALS:
                 state.begin(number)
 
+    own = os.getpid()
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -124,8 +125,9 @@ def _watching(state: Stopping) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.write(writing, b"\0")  # no signal has this number: what came before it has been read when the thread ends
-        watcher.join()
+        if os.getpid() == own:  # a forked process has the pipe of its parent and no thread
+            os.write(writing, b"\0")  # no signal has this number: what came before is read when the thread ends
+            watcher.join()
         os.close(reading)
         os.close(writing)
 

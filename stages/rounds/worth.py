@@ -67,6 +67,8 @@ def worth_order(
             if image_id % held_out_every and not stays_random(image_id, seed)
         ]
         candidates = [shuffled[place] for place in places]
+        if not candidates:
+            return shuffled
         known = random_order(seed)(dataset)
         known = [image_id for image_id in known if image_id in asked_about][:MAX_KNOWN]
         features = _look_at(dataset, model, [*candidates, *known])

@@ -146,12 +146,21 @@ class Firings:
 
     def lost(self) -> list[Firing]:
         """Read the firings whose process was killed and that may be taken again."""
-        expired = and_(FIRINGS.c.state == FiringState.RUNNING, FIRINGS.c.expires_at < now())
-        gone = or_(FIRINGS.c.state == FiringState.LOST, expired)
-        return self._read(and_(gone, FIRINGS.c.attempts < MAX_ATTEMPTS))
+        return self._read(and_(_gone(), FIRINGS.c.attempts < MAX_ATTEMPTS))
+
+    def given_up(self, job: str) -> list[Firing]:
+        """Read the firings of a job that failed, or whose process was killed, so often that none begins them again."""
+        is_over = or_(FIRINGS.c.state == FiringState.FAILED, _gone())
+        return self._read(and_(FIRINGS.c.job == job, is_over, FIRINGS.c.attempts >= MAX_ATTEMPTS))
 
     def _read(self, where: Any) -> list[Firing]:
         query = select(FIRINGS).where(where).order_by(FIRINGS.c.taken_at, FIRINGS.c.key)
         with self._database.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [Firing(**{**row, "state": FiringState(row["state"])}) for row in rows]
+
+
+def _gone() -> Any:
+    """Make the condition for firings whose process was killed."""
+    expired = and_(FIRINGS.c.state == FiringState.RUNNING, FIRINGS.c.expires_at < now())
+    return or_(FIRINGS.c.state == FiringState.LOST, expired)

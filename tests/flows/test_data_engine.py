@@ -12,6 +12,7 @@ from flows.data_engine import EngineState, NextStep, Step, decide, read_state
 from flows.engine_state import RETRAINING
 from stages.rounds.close import close_round
 from stages.training.job import DataConfig
+from storage.workspace.firings import MAX_ATTEMPTS
 from storage.workspace.workspace import Workspace
 from tests.small_dataset import small_dataset
 from tests.stages.rounds.answering import answer, answer_all, image_ids, small_round, square
@@ -243,6 +244,15 @@ def test_a_round_is_not_closed_while_late_work_a_fix_or_a_review_is_waiting(
     late = page("add", made("late", square(3)))
     assert workspace.operations.append(lease.token, [late]).branch
     assert read_state(dataset, workspace, SETTINGS).finished_rounds == ()
+
+
+def test_a_retraining_that_was_killed_too_often_is_given_up(tmp_path: Path, workspace: Workspace) -> None:
+    dataset = small_dataset(tmp_path / "dataset")
+    for attempt in range(MAX_ATTEMPTS):
+        assert workspace.firings.take(RETRAINING, "masks:12", "me", lease_s=-1), attempt
+        state = read_state(dataset, workspace, SETTINGS)
+        assert (state.retraining, state.retraining_counts_from) == ("", 12 if attempt == MAX_ATTEMPTS - 1 else 0)
+    assert workspace.firings.take(RETRAINING, "masks:12", "me") is None
 
 
 def test_a_retraining_that_runs_or_failed_lately_lets_people_go_on(tmp_path: Path, workspace: Workspace) -> None:

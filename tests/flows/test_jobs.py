@@ -75,6 +75,7 @@ def test_masks_count_from_the_last_retraining_that_ended_well(dataset: Dataset, 
         assert find_due_masks(dataset, workspace, 8) == "masks:20", attempt
         retrain("masks:20", failed=True)
     assert find_due_masks(dataset, workspace, 8) == ""
+    assert [each.key for each in workspace.firings.given_up(RETRAINING)] == ["masks:20"]
     assert (retraining_counts_from(workspace), masks_at_last_retraining(workspace)) == (20, 12)
 
 

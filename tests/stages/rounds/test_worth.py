@@ -76,6 +76,23 @@ def test_the_next_round_and_an_extension_rank_what_is_left(
     assert not {image.image_id for image in taken} & set(left)
 
 
+def test_images_that_may_not_move_are_left_where_they_are(
+    dataset: Dataset, workspace: Workspace, ranked_request: RoundRequest
+) -> None:
+    """Also where no image is left, which is told as without a ranking."""
+    movable = [image_id for image_id in random_order(SEED)(dataset) if may_move(image_id)]
+    named = ", ".join(map(str, movable))
+    asked = RoundRequest(stage="assisted_manual", query=f"SELECT image_id FROM images WHERE image_id IN ({named})")
+    open_round(workspace, asked, make_tasks(dataset, asked, choose_for(dataset, workspace, asked)))
+    left = chosen_by(dataset, workspace, ranked_request)
+    assert left == [image_id for image_id in random_order(SEED)(dataset) if image_id not in movable]
+    open_round(
+        workspace, ranked_request, make_tasks(dataset, ranked_request, choose_for(dataset, workspace, ranked_request))
+    )
+    with pytest.raises(ValueError, match="is left to ask about"):
+        choose_for(dataset, workspace, ranked_request)
+
+
 def test_an_unknown_order_is_refused(dataset: Dataset, workspace: Workspace, ranked_request: RoundRequest) -> None:
     wrong = replace(ranked_request, choose_by="beauty")
     with pytest.raises(ValueError, match="choose_by 'beauty': expected one of random, diversity"):
