@@ -29,6 +29,7 @@ from engine.evaluation import scores
 from engine.evaluation.boundaries import boundary_iou
 from engine.evaluation.clicked import LeftOut, choose_masks
 from engine.evaluation.config import EvaluationConfig
+from engine.evaluation.overlap import Chosen, measure_each
 from engine.evaluation.proposals import Proposer
 from engine.evaluation.scores import Estimate, OfImage
 from engine.labelled import LabelledImage, read_pixels
@@ -125,6 +126,7 @@ def evaluate_automatic(
     """Measure the masks that a proposer makes of labelled images without prompts.
 
     Args:
+        proposer: proposer to measure; several threads call it.
         config: settings that choose the images and the ground truth; None means the defaults.
         at_most: number of predicted masks that count in each image, by the name of the image; the masks ranked highest
             count. None counts all masks. To compare two proposers at an equal number of masks, pass the
@@ -137,17 +139,18 @@ def evaluate_automatic(
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
     chosen, left_out = choose_masks(images, config)
+
+    def measure(pair: Chosen) -> tuple[list[PredictedScore], list[FoundScore]]:
+        image, masks = pair
+        limit = None if at_most is None else at_most[f"{image.domain}/{image.stem}"]
+        return score_masks(proposer.propose(read_pixels(image))[:limit], image, masks)
+
     made: list[PredictedScore] = []
     found: list[FoundScore] = []
     made_in_image = {}
-    for done, (image, masks) in enumerate(chosen):
-        on_progress(done, len(chosen))
-        name = f"{image.domain}/{image.stem}"
-        proposed = proposer.propose(read_pixels(image))[: None if at_most is None else at_most[name]]
-        made_in_image[name] = len(proposed)
-        made_here, found_here = score_masks(proposed, image, masks)
+    for (image, _), (made_here, found_here) in zip(chosen, measure_each(measure, chosen, on_progress), strict=True):
+        made_in_image[f"{image.domain}/{image.stem}"] = len(made_here)
         made, found = made + made_here, found + found_here
-    on_progress(len(chosen), len(chosen))
     domains = _grouped(made, found, lambda score: score.domain)
     sizes = _grouped(made, found, scores.size_of)
     return AutomaticEvaluation(

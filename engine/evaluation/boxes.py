@@ -24,6 +24,7 @@ from engine.evaluation import scores
 from engine.evaluation.automatic import finders
 from engine.evaluation.clicked import LeftOut, choose_masks
 from engine.evaluation.config import EvaluationConfig
+from engine.evaluation.overlap import measure_each
 from engine.evaluation.proposals import Proposer
 from engine.evaluation.scores import Estimate
 from engine.interactive.zoom import open_with_sam
@@ -144,7 +145,7 @@ def evaluate_boxes(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BoxEvaluation:
-    """Measure the boxes that a proposer makes of labelled images.
+    """Measure the boxes that a proposer makes of labelled images; several threads call it.
 
     Raises:
         ValueError: No mask is left to measure, or an image cannot be read.
@@ -154,9 +155,8 @@ def evaluate_boxes(
     chosen, left_out = choose_masks(images, config)
     found: list[BoxScore] = []
     proposed = 0
-    for done, (image, masks) in enumerate(chosen):
-        on_progress(done, len(chosen))
-        boxes_A4 = proposer.propose_boxes(read_pixels(image))
+    boxes = measure_each(lambda pair: proposer.propose_boxes(read_pixels(pair[0])), chosen, on_progress)
+    for (image, masks), boxes_A4 in zip(chosen, boxes, strict=True):
         proposed += len(boxes_A4)
         truth_B4 = np.array([rle.box_xyxy(mask) for _, mask in masks], dtype=np.float64)
         ranks = match_boxes(boxes_A4, truth_B4, np.array([annotator for annotator, _ in masks]))
@@ -170,7 +170,6 @@ def evaluate_boxes(
             )
             for (annotator, mask), rank in zip(masks, ranks, strict=True)
         ]
-    on_progress(len(chosen), len(chosen))
     return BoxEvaluation(
         name=proposer.name,
         scores=tuple(found),

@@ -21,6 +21,7 @@ import numpy as np
 from engine.evaluation import scores
 from engine.evaluation.annotator import POLICIES, iou, simulate_clicks
 from engine.evaluation.config import EvaluationConfig
+from engine.evaluation.overlap import Chosen, measure_each
 from engine.evaluation.scores import CLICK_CAP, Calibration, MaskScore, Summary
 from engine.evaluation.source import ImageSource
 from engine.interactive.segment import ObjectPrompt, OpenedImage, Segmenter
@@ -118,9 +119,10 @@ def evaluate(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Measure a segmenter on labelled images.
+    """Measure a segmenter on labelled images, several at a time (`engine.evaluation.overlap`).
 
     Args:
+        segmenter: Segmenter to measure; several threads call it.
         on_progress: called with the number of images done and the number of images in all.
 
     Raises:
@@ -129,11 +131,8 @@ def evaluate(
     config = config or EvaluationConfig()
     start_s = time.perf_counter()
     chosen, left_out = choose_masks(images, config)
-    mask_scores: list[MaskScore] = []
-    for done, (image, masks) in enumerate(chosen):
-        on_progress(done, len(chosen))
-        mask_scores += score_image(segmenter, image, masks, config)
-    on_progress(len(chosen), len(chosen))
+    by_image = measure_each(lambda pair: score_image(segmenter, *pair, config), chosen, on_progress)
+    mask_scores = [score for of_image in by_image for score in of_image]
     names, seed = config.figure_names, config.seed
     by_size = scores.summarise_by(mask_scores, scores.size_of, names, seed)
     return Evaluation(
@@ -150,9 +149,7 @@ def evaluate(
     )
 
 
-def choose_masks(
-    images: Sequence[LabelledImage], config: EvaluationConfig
-) -> tuple[list[tuple[LabelledImage, list[tuple[int, Rle]]]], LeftOut]:
+def choose_masks(images: Sequence[LabelledImage], config: EvaluationConfig) -> tuple[list[Chosen], LeftOut]:
     """Choose the images to measure, each with its (annotator, mask) pairs, and count what is left out.
 
     Random choices depend only on `config` and on the names of domains and images, so that every model is measured on
