@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import MutableMapping
 
 from flows.orchestration import PREFECT_URL, use_prefect
 
@@ -19,7 +20,7 @@ DEFAULTS = {
     # Ray's own handler aborts the process on SIGTERM, in place of ours, which ends a command in one line
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
-LOOPBACK = "127.0.0.1,localhost,::1"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that no proxy is asked for: the servers that a command starts on this machine."""
 
 
@@ -27,10 +28,21 @@ def prepare() -> None:
     """Set the environment variables for Prefect and Ray; a value that the user exported stays."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), LOOPBACK]))
+    except_loopback(os.environ)
     use_prefect(os.environ.get(PREFECT_URL))
     os.environ.pop("PYTHONOPTIMIZE", None)  # Ray's own processes do not start without docstrings
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to end
             stream.reconfigure(errors="backslashreplace")
+
+
+def except_loopback(environment: MutableMapping[str, str]) -> None:
+    """Add the hosts of this machine to those that no proxy is asked for.
+
+    Both spellings of the variable get the hosts of both: libraries read one or the other, and users set only one.
+    """
+    spellings = ("no_proxy", "NO_PROXY")
+    given = ",".join(environment.get(name, "") for name in spellings)
+    hosts = list(dict.fromkeys([*filter(None, map(str.strip, given.split(","))), *LOOPBACK]))
+    for name in spellings:
+        environment[name] = "*" if "*" in hosts else ",".join(hosts)  # urllib knows the star only where it stands alone

@@ -38,6 +38,7 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
 
     Raises:
         ConnectionError: No Ray cluster answers at `config.address`.
+        ChildProcessError: Ray does not start on this machine.
         ValueError: This process may not have as much memory as Ray reserves.
     """
     if ray.is_initialized():
@@ -61,14 +62,23 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
         **local_options,
     }
     remote: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
-    ray.init(
-        address=config.address or "local",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        # Else Ray puts the current folder before all else where workers look for modules, and users have an engine.py
-        job_config=JobConfig(_client_job=True),
-        **(remote if config.address else local),
-    )
+    try:
+        ray.init(
+            address=config.address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            # Else Ray puts the current folder first where workers look for modules, and users have an engine.py
+            job_config=JobConfig(_client_job=True),
+            **(remote if config.address else local),
+        )
+    except Exception as error:
+        if config.address is not None or not _is_failed_start(error):
+            raise
+        first_line = str(error).partition("\n")[0].rstrip(". ")
+        raise ChildProcessError(
+            f"Ray did not start on this machine: {first_line}; it may be too busy or short of memory: "
+            "run the same command again, or `gigamask doctor`"
+        ) from error
 
     # Even so Ray prints the death of a worker, to standard output, where a command's JSON goes. This is the switch that
     # Ray's own debugger uses; the driver counts and reports deaths itself.
@@ -78,6 +88,11 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+def _is_failed_start(error: Exception) -> bool:
+    """Tell whether one of Ray's processes died or was too slow, rather than an option or a folder being wrong."""
+    return isinstance(error, (RuntimeError, TimeoutError)) or type(error) is Exception  # node.py raises all of these
 
 
 def _check_limits() -> None:
