@@ -139,7 +139,7 @@ def ingest(photos: list[str], config: RunConfig) -> IngestReport:
 
 @task("masks")
 def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]:
-    """Turn image shards into mask shards with Ray.
+    """Turn image shards into mask shards with Ray; of two commands at the same plan, the second waits for the first.
 
     Returns:
         Result of each plan, which names the shards that failed.
@@ -148,8 +148,13 @@ def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]
     plans, pool = _plan(dataset, config, only_unmasked=only_unmasked)
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
     with reporter("masks") as progress:
-        watch = _Watch(dataset, progress)
-        return [run_plan(dataset, plan, make_worker, pool, watch) for plan in plans]
+        watch, results = _Watch(dataset, progress), []
+        for plan in plans:
+            with dataset.turn(
+                plan, on_wait=partial(log, f"masks: another command makes {plan.plan_id}; waiting for it")
+            ):
+                results.append(run_plan(dataset, plan, make_worker, pool, watch))
+        return results
 
 
 @task("fold")

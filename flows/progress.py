@@ -120,10 +120,14 @@ def print_lines(title: str) -> Callable[[int, int], None]:
         now = time.monotonic()
         if done and now - last >= LINE_EVERY_S:
             last = now
-            left = f", {duration((now - began) / done * (total - done))} left" if done < total else ""
-            log(f"{title}: {done}/{total} images{left}")
+            log(f"{title}: {done}/{total} images{time_left(now - began, done, total)}")
 
     return show
+
+
+def time_left(seconds: float, done: int, total: int) -> str:
+    """Write how long the rest takes at the rate so far, for the end of a line; empty before and after the work."""
+    return f", {duration(seconds / done * (total - done))} left" if 0 < done < total else ""
 
 
 def log(text: str) -> None:

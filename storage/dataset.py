@@ -7,8 +7,8 @@ image shard -> write_masks  -> commit record -> fold -> tables -> snapshot
 the promoted model, `dataset.maintenance` those for upkeep.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from storage.protocol.handovers import Handovers
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.protocol.promotions import Promotions
+from storage.protocol.turns import turn_at
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.tables import contents, erasing, fold_log, folds, lookup, places, snapshots
 from storage.tables.columns import MASKS
@@ -215,6 +216,15 @@ class Dataset:
         """
         done = {(name.shard, name.generation) for name in commits.list_commits(self.store, plan.home)}
         return [shard for shard in plan.shards if (shard.name, shard.generation) not in done]
+
+    def turn(self, plan: Plan, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have the turn at a plan for the length of a `with` block; see `storage.protocol.turns`.
+
+        Args:
+            plan: The plan to make shards of.
+            on_wait: Function that is called once if another process of this machine makes them, before waiting for it.
+        """
+        return turn_at(self.store, plan, on_wait)
 
     def commits(self, plan: Plan, *, given_up: bool = False) -> list[Commit]:
         """Read the newest commit record of each finished shard of a plan, in the plan's order.

@@ -11,7 +11,7 @@ import typer
 
 from flows.cli.checks import workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
-from flows.progress import LINE_EVERY_S, log
+from flows.progress import LINE_EVERY_S, log, time_left
 from flows.words import place_options
 
 if TYPE_CHECKING:
@@ -124,16 +124,17 @@ def verify(
 
 
 def _lines() -> Callable[["VerifyProgress"], None]:
-    """Make the function that prints a line of progress every few seconds."""
-    last = time.monotonic()
+    """Make the function that prints a line of progress, with the time left, every few seconds."""
+    began = last = time.monotonic()
 
     def show(progress: "VerifyProgress") -> None:
         nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last = now
             log(
                 f"verify: {progress.records}/{progress.records_total} records, {progress.nbytes / 2**30:.1f} GiB, "
-                f"{progress.faults} faults"
+                f"{progress.faults} faults{time_left(now - began, progress.records, progress.records_total)}"
             )
 
     return show

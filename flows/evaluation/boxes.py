@@ -13,7 +13,7 @@ from engine.evaluation.scores import figure_json
 from engine.labelled import load_folder
 from engine.model.weights import Model
 from flows.evaluation.tables import to_markdown
-from flows.progress import log
+from flows.progress import print_lines
 
 
 def compare_boxes(
@@ -25,11 +25,12 @@ def compare_boxes(
         ValueError: The folder has no labelled image, or no mask is left to measure.
     """
     images = load_folder(data)
-    ours = evaluate_boxes(DetectorBoxes(detector=detector, model=model), images, config)
+    proposer = DetectorBoxes(detector=detector, model=model)
+    ours = evaluate_boxes(proposer, images, config, on_progress=print_lines("detector"))
     content: dict[str, Any] = {"model": model.model_id, "min_iou": 0.5, "detector": ours.to_json()}
     if beside:
-        log("felzenszwalb")
-        theirs = evaluate_boxes(BoxesOfMasks(proposer=FelzenszwalbSegmenter()), images, config)
+        classical = BoxesOfMasks(proposer=FelzenszwalbSegmenter())
+        theirs = evaluate_boxes(classical, images, config, on_progress=print_lines(classical.name))
         content |= {"beside": theirs.to_json(), "difference": differences(theirs, ours, config.seed)}
     return content
 

@@ -10,9 +10,8 @@ from engine.evaluation.automatic import evaluate_automatic
 from engine.evaluation.classical import FelzenszwalbSegmenter
 from engine.evaluation.clicked import evaluate
 from engine.evaluation.config import EvaluationConfig
-from engine.evaluation.overlap import MAX_PIXELS_AT_ONCE, measure_each
-from engine.interactive.segment import OpenedImage
-from engine.interactive.zoom import ZoomingSegmenter, make_segmenter
+from engine.evaluation.overlap import MAX_PIXELS_AT_ONCE, Chosen, measure_each
+from engine.interactive.zoom import ZoomedImage, ZoomingSegmenter, make_segmenter
 from engine.labelled import LabelledImage, load_folder
 from engine.model.weights import load_model
 from tests.paths import PHOTOS
@@ -32,7 +31,7 @@ class Pairing(ZoomingSegmenter):
 
     both: Barrier
 
-    def open(self, image_HW3: np.ndarray) -> OpenedImage:
+    def open(self, image_HW3: np.ndarray) -> ZoomedImage:
         """Wait for the other thread."""
         self.both.wait(timeout=300)
         return super().open(image_HW3)
@@ -68,9 +67,9 @@ def test_segments_proposed_in_two_threads_have_the_scores_of_one_after_another(
 def test_large_images_are_measured_one_at_a_time_with_all_threads(
     two_threads: None, four_images: list[LabelledImage]
 ) -> None:
-    large = [(replace(image, height=MAX_PIXELS_AT_ONCE, width=1), []) for image in four_images]
+    large: list[Chosen] = [(replace(image, height=MAX_PIXELS_AT_ONCE, width=1), []) for image in four_images]
     assert list(measure_each(lambda pair: torch.get_num_threads(), large, lambda done, total: None)) == [2] * 4
-    small = [(image, []) for image in four_images]
+    small: list[Chosen] = [(image, []) for image in four_images]
     assert list(measure_each(lambda pair: torch.get_num_threads(), small, lambda done, total: None)) == [1] * 4
 
 
