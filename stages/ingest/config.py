@@ -48,6 +48,10 @@ class IngestConfig:
     """Maximum number of photos in one shard."""
     shard_bytes: int = 512 * 2**20
     """Maximum bytes of photo files in one shard; a larger file is rejected."""
+    takes_unended_jpegs: bool = False
+    """Whether a JPEG without its end marker is taken, as some cameras and programs leave it. Where more is missing than
+    the marker, the rest of the picture is one colour or a repeated line.
+    """
     license: str = ""
     """Licence recorded for every image, such as CC-BY-4.0."""
     country: str = ""
@@ -77,6 +81,8 @@ class IngestConfig:
         """Collect the settings that decide an image's bytes and row, which a plan records.
 
         A plan records those of the detectors of `privacy`, too, as soon as there is one (`plan_photos`).
+        A setting that came later is recorded only where it is used, so that earlier plans keep their ids.
         """
         decisive = ("shortest_side_px", "min_side_px", "max_pixels", "license", "country")
-        return {"stage": Stage.INGEST, **{name: getattr(self, name) for name in decisive}}
+        later = ("takes_unended_jpegs",) if self.takes_unended_jpegs else ()
+        return {"stage": Stage.INGEST, **{name: getattr(self, name) for name in (*decisive, *later)}}

@@ -54,6 +54,7 @@ _COLOUR_MODES = ("RGBX", "P", "CMYK", "YCbCr")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not a stuffed byte, a fill byte or a restart
+_JPEG_END = b"\xff\xd9"
 _EXIF_ORIENTATION, _TIFF_SUBFILE_TYPE, _TIFF_PHOTOMETRIC, _DNG_VERSION = 274, 254, 262, 50706
 _TIFF_MAX_SAMPLE_VALUE = 281
 
@@ -88,12 +89,14 @@ def normalise(
     min_side_px: int,
     max_pixels: int,
     concealer: Concealer | None = None,
+    takes_unended_jpegs: bool = False,
 ) -> Photo:
     """Turn a photo upright and 8-bit, with a shortest side of at most `shortest_side_px`.
 
     A photo that already has this form is kept byte for byte. Any other photo is encoded again. The format is PNG if no
     step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG. A PNG of which
-    only the notes cannot be read is taken without them. With a concealer, what it finds is made unrecognisable first.
+    only the notes cannot be read is taken without them, and, with `takes_unended_jpegs`, a JPEG without its end marker
+    is taken with one. With a concealer, what it finds is made unrecognisable first.
 
     Raises:
         Unusable: The photo cannot be used: whatever Pillow raises over its bytes. Any other error is a fault of this
@@ -103,10 +106,14 @@ def normalise(
         try:
             return _normalise(data, shortest_side_px, min_side_px, max_pixels, concealer)
         except Unusable as unusable:
-            bare = without_notes(data) if unusable.reason == "corrupt" else data
-            if bare == data:
+            mended = data
+            if unusable.reason == "corrupt":
+                mended = without_notes(data)
+            elif unusable.reason == "truncated" and takes_unended_jpegs and sniff(data[:SNIFF_BYTES]) == "JPEG":
+                mended = data + _JPEG_END
+            if mended == data:
                 raise
-            return _normalise(bare, shortest_side_px, min_side_px, max_pixels, concealer)
+            return _normalise(mended, shortest_side_px, min_side_px, max_pixels, concealer)
     except Unusable:
         raise
     except MemoryError as error:

@@ -42,6 +42,7 @@ def read_planned(
                 min_side_px=config.min_side_px,
                 max_pixels=config.max_pixels,
                 concealer=concealer,
+                takes_unended_jpegs=config.takes_unended_jpegs,
             )
     except Unusable as reason:
         outcome = reason

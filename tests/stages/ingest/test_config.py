@@ -19,3 +19,8 @@ def test_a_country_that_is_no_code_is_refused(country: str) -> None:
     with pytest.raises(ValueError, match=f"country is '{country}', expected two capital letters of ISO 3166-1"):
         IngestConfig(country=country)
     assert IngestConfig(country="DE").settings()["country"] == "DE"
+
+
+def test_a_setting_that_came_later_is_recorded_only_where_it_is_used() -> None:
+    assert "takes_unended_jpegs" not in IngestConfig().settings()  # plans of earlier versions keep their ids
+    assert IngestConfig(takes_unended_jpegs=True).settings()["takes_unended_jpegs"] is True

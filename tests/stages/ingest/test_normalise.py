@@ -199,6 +199,28 @@ def test_a_jpeg_overwritten_with_zeros_is_truncated(pictures: SimpleNamespace) -
         assert reason(data[:half] + bytes(len(data) - half)) == "truncated"
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_taken_whole_if_asked_for(
+    pictures: SimpleNamespace, progressive: bool
+) -> None:
+    data = pictures.encode(pictures.draw(1, height=200, width=300), "JPEG", progressive=progressive)
+    assert reason(data[:-2]) == "truncated"
+    assert normalise_unended(data[:-2]).data == data
+    assert normalise_unended(data).data == data
+
+
+def test_a_jpeg_without_a_picture_and_other_formats_stay_truncated(pictures: SimpleNamespace) -> None:
+    for kind, end in (("JPEG", 100), ("PNG", -20), ("TIFF", -20)):
+        data = pictures.encode(pictures.draw(1, height=200, width=300), kind)
+        with pytest.raises(Unusable) as refused:
+            normalise_unended(data[:end])
+        assert refused.value.reason == "truncated"
+
+
+def normalise_unended(data: bytes) -> Photo:
+    return normalise(data, shortest_side_px=None, min_side_px=32, max_pixels=10**6, takes_unended_jpegs=True)
+
+
 def test_a_png_with_a_wrong_checksum_is_corrupt(pictures: SimpleNamespace) -> None:
     data = bytearray(pictures.encode(pictures.draw(1, height=200, width=300), "PNG"))
     data[len(data) // 2] ^= 0x55
