@@ -15,5 +15,8 @@ def test_a_ray_that_does_not_start_is_one_clear_error() -> None:
 
 
 def test_a_wrong_option_of_ray_stays_the_error_that_ray_makes_of_it() -> None:
-    with pytest.raises(ValueError, match="object_store_memory"), ray_session(PoolConfig(object_store_bytes=1)):
+    with (
+        pytest.raises(ValueError, match="object store memory usage at 1 bytes"),
+        ray_session(PoolConfig(object_store_bytes=1)),
+    ):
         pass
