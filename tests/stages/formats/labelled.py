@@ -13,6 +13,7 @@ from engine.labelled import LabelledImage, load_folder
 from storage import rle
 from storage.dataset import Dataset
 from storage.rle import Rle
+from storage.tables.samples import MASK_COLUMNS, read_masks
 from tests.paths import ROOT
 
 PHOTOS = ROOT / "tests" / "data" / "photos" / "nuclei"
@@ -67,17 +68,25 @@ def write_coco(folder: Path, *, name: str = "instances.json", extra: list[dict[s
 
 def stored_masks(dataset: Dataset) -> dict[str, list[np.ndarray]]:
     """Read the masks of the tables by the source of their image, each decoded, in the order of their runs."""
-    found: dict[str, list[np.ndarray]] = {}
-    for row in dataset.query("SELECT image_id, source FROM images").to_pylist():
-        masks = dataset.masks_of_image(row["image_id"]).to_pylist()
-        runs = [dataset.read_mask(row["image_id"], mask["mask_id"]).rle for mask in masks]
-        found[row["source"]] = [rle.decode(each) for each in sorted(runs, key=lambda each: each.counts.tolist())]
-    return found
+    rows = dataset.masks(columns=MASK_COLUMNS).read_all().to_pylist()
+    found: dict[int, list[Rle]] = {}
+    for mask in read_masks(dataset.store, rows):
+        found.setdefault(mask.image_id, []).append(mask.rle)
+    return {
+        row["source"]: [rle.decode(each) for each in sorted(found[row["image_id"]], key=_runs)]
+        for row in dataset.query("SELECT image_id, source FROM images").to_pylist()
+        if row["image_id"] in found
+    }
 
 
 def in_order(masks: list[np.ndarray]) -> list[np.ndarray]:
     """Sort masks by their runs, as `stored_masks` does."""
-    return [rle.decode(each) for each in sorted(map(rle.encode, masks), key=lambda each: each.counts.tolist())]
+    return [rle.decode(each) for each in sorted(map(rle.encode, masks), key=_runs)]
+
+
+def _runs(mask: Rle) -> list[int]:
+    runs: list[int] = mask.counts.tolist()
+    return runs
 
 
 def write_sa1b(folder: Path) -> list[LabelledImage]:
