@@ -23,10 +23,11 @@ from storage import rle
 from storage.dataset import Dataset
 from storage.errors import StoreError
 from storage.protocol.commits import Commit, new_attempt_id
-from storage.protocol.inputs import ImageRange, ImageSet, PlanKind, image_inputs, image_shard
+from storage.protocol.inputs import ImageRange, ImageSet, PlanKind, ShardAddress, image_inputs, image_shard
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Stage, mask_id_of
 from storage.tables.samples import MASK_COLUMNS, read_masks
+from storage.tables.sql import is_shard
 
 MAX_IMAGES = 256
 """Most images in one mask shard, and so the most work that an interruption costs."""
@@ -212,7 +213,7 @@ def _write_shard(dataset: Dataset, plan: Plan, shard: PlannedShard, by_id: Mappi
         found = photo.labels.read(photo.image.height, photo.image.width)
         left_out += [*found.left_out, *(_empty(mask) for mask in found.masks if not rle.area(mask.rle))]
         read[photo.image.image_id] = [mask for mask in found.masks if rle.area(mask.rle)]
-    fresh, there_already = _without_stored(dataset, read)
+    fresh, there_already = _without_stored(dataset, read, plan.address(shard))
 
     # Commit the others
     content = list[tuple[ImageRecord, list[MaskRecord]]]()
@@ -259,12 +260,16 @@ def _empty(mask: LabelledMask) -> LeftOut:
 
 
 def _without_stored(
-    dataset: Dataset, read: Mapping[int, Iterable[LabelledMask]]
+    dataset: Dataset, read: Mapping[int, Iterable[LabelledMask]], own: ShardAddress
 ) -> tuple[dict[int, list[LabelledMask]], int]:
-    """Leave out masks that the dataset has of the same image, and masks that the file has twice; count them."""
+    """Leave out masks that the dataset has of the same image, and masks that the file has twice; count them.
+
+    Masks of an earlier generation of the shard do not count: the shard takes their place.
+    """
     marked = {image_id: [(_mark(mask), mask) for mask in masks] for image_id, masks in read.items()}
     marks = {(image_id, mark) for image_id, some in marked.items() for mark, _ in some}
-    where = f"image_id IN ({', '.join(map(str, read))})" if read else "false"
+    named = f"image_id IN ({', '.join(map(str, read))})" if read else "false"
+    where = f"{named} AND NOT ({is_shard(own.plan_id, own.shard)})"
     rows: list[Any] = []
     for batch in dataset.masks(where, columns=[*MASK_COLUMNS, *_BOX]):
         rows += [row for row in batch.to_pylist() if (row["image_id"], tuple(row[name] for name in _BOX)) in marks]

@@ -99,6 +99,17 @@ def test_an_interrupted_import_continues_and_equals_an_undisturbed_one(
     assert dataset.query(ids).to_pylist() == whole.query(ids).to_pylist()
 
 
+def test_a_shard_that_is_redone_keeps_its_masks(dataset: Dataset, folder: Path) -> None:
+    """Those of its earlier generation are there already, but leave with it."""
+    labels = read_coco(write_coco(folder))
+    first = import_labels(dataset, labels)
+    (plan,) = [plan for plan in dataset.plans() if plan.kind == "masks"]
+    dataset.maintenance.plan_redo(plan, [plan.shards[0].name])
+    import_labels(dataset, labels)
+    rows = dataset.query("SELECT generation, count(*) AS masks FROM masks GROUP BY generation").to_pylist()
+    assert rows == [{"generation": 1, "masks": first.masks}]
+
+
 def test_what_cannot_be_taken_is_counted_and_named(dataset: Dataset, folder: Path) -> None:
     first = photos_of_nuclei()[0]
     mask = compressed(first.masks_by_annotator[0][0])
