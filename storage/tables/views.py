@@ -2,7 +2,8 @@
 
 `privacy_searches` and `privacy_regions` are texts in the statistics of image shards, one row for each search and each
 region, with `;` between rows and blanks between columns. A snapshot has them by its table `shards`; no release has
-that table. Erased images have no rows.
+that table. A row counts where `images` has its image from the same shard: copies of an image that stay out of the
+tables, and erased images, have no rows.
 """
 
 from collections.abc import Mapping
@@ -23,10 +24,11 @@ class View:
             for number, (column, kind) in enumerate(self.columns.items(), 1)
         )
         text = f"split_part(split_part(stats, '\"{name}\":\"', 2), '\"', 1)"
-        lines = f"SELECT unnest(string_to_array({text}, ';')) AS line FROM shards WHERE kind = 'images'"
-        known = f"{name}.image_id IN (SELECT image_id FROM images)"
-        rows = f"SELECT DISTINCT {columns} FROM ({lines}) WHERE line <> ''"
-        return f"CREATE VIEW {name} AS SELECT * FROM ({rows}) AS {name} WHERE {known}"
+        lines = f"SELECT plan, shard, unnest(string_to_array({text}, ';')) AS line FROM shards WHERE kind = 'images'"
+        rows = f"SELECT DISTINCT plan, shard, {columns} FROM ({lines}) WHERE line <> ''"
+        own = ", ".join(f"found.{column}" for column in self.columns)
+        owned = " AND ".join(f"found.{column} = images.{column}" for column in ("image_id", "plan", "shard"))
+        return f"CREATE VIEW {name} AS SELECT {own} FROM ({rows}) AS found JOIN images ON {owned}"
 
 
 _SEARCH = {"image_id": "BIGINT", "kind": "VARCHAR", "detector": "VARCHAR"}
