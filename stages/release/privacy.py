@@ -38,17 +38,17 @@ class Deidentification:
         """
         if config.not_deidentified or self.is_complete(config):
             return
-        all_the_same = "look at the images and give --not-deidentified, which the card and the manifest then say"
+        all_the_same = "or, after looking at the images, give --not-deidentified, which the card and the manifest say"
         if self.unsearched["faces"]:
             raise ValueError(
-                f"a release needs --not-deidentified: {self.unsearched['faces']} of the {self.images} images to "
-                "release were not searched for faces; ingest the photos into a new dataset with "
-                f"--set ingest.privacy.faces=centerface, or {all_the_same}"
+                f"{self.unsearched['faces']} of the {self.images} images to release were not searched for faces: "
+                "ingest the photos into a new dataset with --set ingest.privacy.faces=centerface, "
+                f"{all_the_same}"
             )
         raise ValueError(
-            f"a release needs --plates-reviewed: {self.unsearched['plates']} of the {self.images} images to release "
-            "were not searched for licence plates; let people look for them and give --plates-reviewed, ingest "
-            f"the photos into a new dataset with --set ingest.privacy.plates=PATH, or {all_the_same}"
+            f"{self.unsearched['plates']} of the {self.images} images to release were not searched for licence plates: "
+            "let people look for them and give --plates-reviewed, ingest the photos into a new dataset with "
+            f"--set ingest.privacy.plates=PATH, {all_the_same}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ STAGES = {
     "assisted_manual": "were made by annotators who clicked, with a model that answers clicks",
     "semi_automatic": "were made by annotators who corrected and completed masks that a model had prefilled",
     "fully_automatic": "were made by a model from a grid of points, without a person",
+    "imported": "were made with another tool and imported",
 }
 """How the masks of each stage are made."""
 
@@ -19,7 +20,8 @@ STAGES = {
 def stages(manifest: Mapping[str, Any]) -> str:
     """Say how many masks each stage made, and how."""
     counts = manifest["counts"]["stages"]
-    made = (f"{count:,} {STAGES.get(stage, 'in an unknown way')} ({stage})" for stage, count in counts.items())
+    unknown = "were made in an unknown way"
+    made = (f"{count:,} {STAGES.get(stage, unknown)} ({stage})" for stage, count in counts.items())
     return f"Of {manifest['masks']:,} masks {'; '.join(made)}."
 
 
@@ -76,8 +78,10 @@ def deidentification(manifest: Mapping[str, Any]) -> str:
     sentences = [
         _searched(name, kind, done, images) for kind, name in (("faces", "faces"), ("plates", "licence plates"))
     ]
-    if manifest["settings"]["plates_reviewed"]:
-        sentences.append("The maker of the release says that people looked for licence plates in the others.")
+    unsearched = done["unsearched"]["plates"]
+    if unsearched and manifest["settings"]["plates_reviewed"]:
+        others = f"the {unsearched:,} {'image' if unsearched == 1 else 'images'} that no detector searched for them"
+        sentences.append(f"The maker of the release says that people looked for licence plates in {others}.")
     sentences.append("Detectors and people miss some: people and vehicles may still be recognisable.")
     return " ".join(sentences)
 

@@ -17,7 +17,7 @@ def test_a_release_is_written_checked_and_found_damaged(tmp_path: Path, gigamask
     options = ["--dataset", "data", "--snapshot", snapshot, "--json"]
     refused = gigamask("release", "out", *options, cwd=tmp_path)
     assert (refused.returncode, (tmp_path / "out").exists()) == (1, False)
-    assert "error: a release needs --not-deidentified: 6 of the 6 images" in refused.stderr
+    assert "error: 6 of the 6 images to release were not searched for faces: ingest" in refused.stderr
     options.append("--not-deidentified")
     done = gigamask("release", "out", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -160,21 +160,26 @@ def make_dataset(place: str | Path, searched: Sequence[Kind] = (), images: slice
         images: Images of `stored_images` to take.
     """
     dataset = Dataset.create(place)
-    plan = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], {})
-    chosen = stored_images()[images]
+    add_images(dataset, stored_images()[images], searched)
+    return dataset
+
+
+def add_images(dataset: Dataset, chosen: Sequence[tuple[ImageRecord, bytes]], searched: Sequence[Kind] = ()) -> None:
+    """Add an image shard, with settings of its own for each choice of searches, and two mask shards of it."""
+    settings = {"searched": list(searched)} if searched else {}
+    plan = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], settings)
     concealer = Concealer(detectors=[Detector(kind) for kind in searched])
     regions = {image.image_id: concealer(Image.new("RGB", (9, 9))).regions for image, _ in chosen}
     stats = privacy_stats(IngestStats(), concealer, regions)
     commit = dataset.write_images(plan, plan.shards[0], chosen, stats=stats)
     for stage in ("fully_automatic", "assisted_manual"):
         shard = PlannedShard(name="000000", inputs=(ImageRange(shard=commit.address, start=0, stop=commit.images),))
-        plan = dataset.new_plan("masks", [shard], {"stage": stage})
+        plan = dataset.new_plan("masks", [shard], {"stage": stage, **settings})
         content = [(image, masks_of(image, plan.plan_id, stage)) for image, _ in dataset.read_images(commit)]
         if stage == "assisted_manual":
             dataset.write_annotated_masks(plan, plan.shards[0], content, annotations_of(content, plan.home))
         else:
             dataset.write_masks(plan, plan.shards[0], content)
-    return dataset
 
 
 def annotations_of(content: list[tuple[ImageRecord, list[MaskRecord]]], plan: str) -> pa.Table:

@@ -52,7 +52,10 @@ def test_a_search_of_the_image_counts_beside_a_copy_that_was_not_searched(
             "image_id": samples.make_image(0)[0].image_id,
             "kind": "faces",
             "detector": "finder-01",
-            **{"x0": 1, "y0": 2, "x1": 3, "y1": 4},
+            "x0": 1,
+            "y0": 2,
+            "x1": 3,
+            "y1": 4,
             "score": 0.75,
         }
     ]
