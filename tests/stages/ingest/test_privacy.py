@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from skimage import data
 
 from engine.images import decode
@@ -62,6 +62,30 @@ def test_faces_are_unrecognisable_before_anything_is_stored(
     assert jpeg.profile_of(jpeg.segments(images["people/face.jpg"][1])) == SRGB
     assert Image.open(io.BytesIO(images["people/grey.png"][1])).mode == "L"
     assert images["people/none.png"][1] == (people / "none.png").read_bytes()
+
+
+def test_faces_of_photos_that_are_mended_first_are_unrecognisable_too(
+    dataset: Dataset, tmp_path: Path, astronaut: np.ndarray
+) -> None:
+    """A JPEG gets its end marker, a PNG loses a note with a wrong checksum; the concealer sees both."""
+    folder = tmp_path / "mended"
+    folder.mkdir()
+    jpg, png, notes = io.BytesIO(), io.BytesIO(), PngImagePlugin.PngInfo()
+    Image.fromarray(astronaut).save(jpg, "JPEG", quality=90)
+    (folder / "unended.jpg").write_bytes(jpg.getvalue()[:-2])
+    notes.add_text("comment", "a")
+    Image.fromarray(astronaut).save(png, "PNG", pnginfo=notes)
+    wrong = png.getvalue().replace(b"comment\0a", b"comment\0b")
+    assert wrong != png.getvalue()
+    (folder / "notes.png").write_bytes(wrong)
+
+    assert ingest_photos([folder], dataset, replace(CASCADE, takes_unended_jpegs=True)).images == 2
+    for record, stored_bytes in stored(dataset).values():
+        pixels = decode(stored_bytes).astype(float)
+        assert pixels[FACE].std(axis=(0, 1)).max() < 0.6 * astronaut[FACE].std(axis=(0, 1)).max(), record.source
+    dataset.fold()
+    for view in ("privacy_searches", "privacy_regions"):
+        assert dataset.query(f"SELECT * FROM {view}").num_rows == 2
 
 
 def test_searches_and_regions_are_tables_in_sql(dataset: Dataset, people: Path) -> None:
