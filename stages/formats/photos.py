@@ -2,13 +2,16 @@
 
 A photo is known by the SHA-256 of its file, as it came or as the dataset stores it, because an export hands out stored
 images. A photo whose file is not there is known by its name, if that is an image's key, as an export names it.
+
+A file is looked for under the photo's whole name, and under the last part of it only where one photo alone has that
+last part: numbered frames of two cameras would be mixed up otherwise.
 """
 
 import hashlib
 import re
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -69,7 +72,7 @@ def match_photos(
         StoreError: The dataset cannot be read or written, or photos could not be stored.
     """
     # Find the files, and the photos that the dataset holds
-    files = {photo.name: found for photo in labels.photos if (found := _find(folder, photo.name)) is not None}
+    files, unclear = _find_all(folder, {photo.name for photo in labels.photos})
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     dataset.fold()
     stored = {row["stored_sha256"]: row for row in _rows(dataset, "stored_sha256", sorted(set(hashes.values())))}
@@ -100,7 +103,8 @@ def match_photos(
     for photo in labels.photos:
         sha256 = hashes.get(photo.name, "")
         row = stored.get(sha256) or sources.get(sha256) or keyed.get(keys.get(photo.name, ""))
-        judged = _judge(photo, row, files.get(photo.name), rejects.get(sha256, ""), taken)
+        why_none = unclear.get(photo.name) or rejects.get(sha256, "")
+        judged = _judge(photo, row, files.get(photo.name), why_none, taken)
         if isinstance(judged, LeftOut):
             left_out.append(judged)
         else:
@@ -109,13 +113,43 @@ def match_photos(
     return Matched(photos=tuple(matched), left_out=tuple(left_out), new_images=_count_images(dataset) - before)
 
 
+def _find_all(folder: Path, names: Set[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find the files of photos below the folder: under the whole name, or under a short one that no other photo has.
+
+    Returns:
+        The file of each photo that has one, and why a photo has none where only its short name is there.
+    """
+    shared = Counter(short for name in names for short in _shorten(name))
+    files, unclear = dict[str, Path](), dict[str, str]()
+    for name in names:
+        path = _find(folder, name)
+        for short in _shorten(name):
+            found = _find(folder, short) if path is None else None
+            if found is not None and shared[short] > 1:
+                unclear[name] = (
+                    f"several photos of the file have this name, {short}; give --photos the folder that the whole "
+                    "names start from"
+                )
+            elif found is not None:
+                path = found
+        if path is not None:
+            files[name] = path
+            unclear.pop(name, None)
+    return files, unclear
+
+
+def _shorten(name: str) -> list[str]:
+    """List the last part of a photo's name, and that part as it was before Label Studio took the photo."""
+    last = PurePosixPath(name).name
+    return list(dict.fromkeys((last, _UPLOADED.sub("", last, count=1))))
+
+
 def _find(folder: Path, name: str) -> Path | None:
-    """Find a photo's file below the folder: under its whole name, or its last part, there or in `images`."""
-    root, last = folder.resolve(), PurePosixPath(name).name
-    for spelled in (name, last, _UPLOADED.sub("", last, count=1)):
-        for path in (folder / spelled, folder / "images" / spelled):
-            if path.is_file() and path.resolve().is_relative_to(root):
-                return path
+    """Find a file below the folder, there or in `images`."""
+    root = folder.resolve()
+    for path in (folder / name, folder / "images" / name):
+        if path.is_file() and path.resolve().is_relative_to(root):
+            return path
     return None
 
 
@@ -137,7 +171,7 @@ def _count_images(dataset: Dataset) -> int:
 
 
 def _judge(
-    photo: PhotoLabels, row: Mapping[str, Any] | None, path: Path | None, reject: str, taken: set[int]
+    photo: PhotoLabels, row: Mapping[str, Any] | None, path: Path | None, why_none: str, taken: set[int]
 ) -> ImageRecord | LeftOut:
     """Return the image of a photo, or why its masks cannot be taken."""
 
@@ -145,9 +179,9 @@ def _judge(
         return LeftOut(what=f"photo {photo.name}", reason=reason, detail=detail, masks=photo.num_masks)
 
     if row is None and path is None:
-        return refuse("photo_missing", "no such file in the folder of the photos; give --photos FOLDER")
+        return refuse("photo_missing", why_none or "no such file in the folder of the photos; give --photos FOLDER")
     if row is None:
-        return refuse("photo_rejected", reject or "the dataset did not take it; `gigamask status` says more")
+        return refuse("photo_rejected", why_none or "the dataset did not take it; `gigamask status` says more")
     image = ImageRecord.from_row(row)
     if image.image_id in taken:
         return refuse("photo_twice", f"another photo of the file is the same image, {image.key}")
