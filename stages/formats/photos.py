@@ -75,12 +75,13 @@ def match_photos(
     files, unclear = _find_all(folder, {photo.name for photo in labels.photos})
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     dataset.fold()
-    stored = {row["stored_sha256"]: row for row in _rows(dataset, "stored_sha256", sorted(set(hashes.values())))}
+    distinct = sorted(set(hashes.values()))
+    held = _by(dataset, "source_sha256", distinct) | _by(dataset, "stored_sha256", distinct)
 
     # Ingest the others
     by_license: dict[str, dict[str, Path]] = defaultdict(dict)
     for photo in labels.photos:
-        if photo.name in files and hashes[photo.name] not in stored:
+        if photo.name in files and hashes[photo.name] not in held:
             by_license[photo.license or config.license].setdefault(hashes[photo.name], files[photo.name])
     before = _count_images(dataset)
     rejects: dict[str, str] = {}
@@ -94,15 +95,15 @@ def match_photos(
     dataset.fold()
 
     # Match by what the file is, else by the name
-    sources = {row["source_sha256"]: row for row in _rows(dataset, "source_sha256", sorted(set(hashes.values())))}
+    held |= _by(dataset, "source_sha256", [each for each in distinct if each not in held])
     not_there = [photo.name for photo in labels.photos if photo.name not in files]
     keys = {name: _UPLOADED.sub("", PurePosixPath(name).stem, count=1) for name in not_there}
-    keyed = {row["key"]: row for row in _rows(dataset, "key", [key for key in keys.values() if _KEY.fullmatch(key)])}
+    keyed = _by(dataset, "key", [key for key in keys.values() if _KEY.fullmatch(key)])
     matched, left_out = list[MatchedPhoto](), list[LeftOut]()
     taken = set[int]()
     for photo in labels.photos:
         sha256 = hashes.get(photo.name, "")
-        row = stored.get(sha256) or sources.get(sha256) or keyed.get(keys.get(photo.name, ""))
+        row = held.get(sha256) or keyed.get(keys.get(photo.name, ""))
         why_none = unclear.get(photo.name) or rejects.get(sha256, "")
         judged = _judge(photo, row, files.get(photo.name), why_none, taken)
         if isinstance(judged, LeftOut):
@@ -153,8 +154,8 @@ def _find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _rows(dataset: Dataset, column: str, values: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Read the rows of images with one of the values in a column."""
+def _by(dataset: Dataset, column: str, values: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Read the rows of images with one of the values in a column, by that value."""
     columns = ", ".join(ImageRecord.__dataclass_fields__)
     rows: list[Mapping[str, Any]] = []
     for start in range(0, len(values), _ASKED_AT_ONCE):
@@ -163,7 +164,7 @@ def _rows(dataset: Dataset, column: str, values: Sequence[str]) -> list[Mapping[
         if column == "source_sha256":  # the id, which follows from it, finds the row faster
             where = f"image_id IN ({', '.join(str(image_id_of(each)) for each in asked)}) AND {where}"
         rows += dataset.query(f"SELECT {columns} FROM images WHERE {where}").to_pylist()
-    return rows
+    return {row[column]: row for row in rows}
 
 
 def _count_images(dataset: Dataset) -> int:

@@ -9,6 +9,8 @@ from PIL import Image
 
 from stages.formats.coco import read_coco
 from stages.formats.import_labels import ImportReport, import_labels
+from stages.ingest.config import IngestConfig
+from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
 from tests.stages.formats.labelled import square
 
@@ -56,3 +58,14 @@ def test_a_file_is_a_photo_s_by_its_last_part_where_one_alone_has_it(dataset: Da
     assert report.masks == 2
     (missing,) = report.left_out
     assert (missing.what, missing.detail[:12]) == ("photo cam1/0003.png", "no such file")
+
+
+def test_a_photo_that_the_dataset_holds_at_another_size_is_not_ingested_again(dataset: Dataset, tmp_path: Path) -> None:
+    save_photo(tmp_path / "photos" / "a.png", 1)
+    ingest_photos([tmp_path / "photos"], dataset, IngestConfig(shortest_side_px=20))
+    dataset.fold()
+    plans = [plan.plan_id for plan in dataset.plans()]
+    report = import_names(dataset, tmp_path / "labels.json", ["a.png"], tmp_path / "photos")
+    assert [each.reason for each in report.left_out] == ["other_size"]
+    assert dataset.query("SELECT * FROM rejects").num_rows == 0
+    assert [plan.plan_id for plan in dataset.plans()] == plans
