@@ -15,6 +15,7 @@ from stages.coco_source import read_instances, to_rle
 from stages.formats.exported import Exported
 from stages.formats.labels import LabelledMask, Labels, LeftOut, PhotoLabels, ReadMasks
 from stages.release.coco import write_coco as write_file
+from stages.release.documents.licenses import NONE_GIVEN
 from storage import rle
 
 CROWD = "crowd"
@@ -39,7 +40,7 @@ def read_coco(file: Path, *, with_crowds: bool = False) -> Labels:
     if repeated:
         raise ValueError(f"{file}: got {len(repeated)} image ids twice, such as {repeated[0]}; expected each once")
     categories = _names(content.get("categories"))
-    licenses = _names(content.get("licenses"))
+    licenses = {each: "" if name == NONE_GIVEN else name for each, name in _names(content.get("licenses")).items()}
     by_image: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for number, annotation in enumerate(content["annotations"]):
         by_image[str(annotation["image_id"])].append({"id": f"at place {number}", **annotation})
@@ -108,7 +109,7 @@ def _read(
 
 def write_coco(folder: Path, exported: Exported) -> None:
     """Write `instances.json`, with run lengths as text; images and masks are numbered from 1."""
-    licenses = sorted({image.license for image in exported.images})
+    licenses = {image.license for image in exported.images if image.license.strip()}
     images = (
         {
             "image_id": number,

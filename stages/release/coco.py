@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
+from stages.release.documents.licenses import NONE_GIVEN
+
 COCO = "coco.json"
 _CATEGORY = 1
 
@@ -26,7 +28,7 @@ def write_coco(
     Args:
         file: File to write to.
         release_id: Id of the release, or of another state of masks.
-        licenses: Names of all licences.
+        licenses: Names of all licences. Images of another one, such as the empty one, name none.
         image_rows: Rows of the images.
         mask_rows: Rows of the masks.
         what: What the id is of.
@@ -34,7 +36,7 @@ def write_coco(
     numbers = {name: number for number, name in enumerate(sorted(licenses))}
     about = {
         "info": {"description": f"gigamask {what} {release_id}", "version": release_id},
-        "licenses": [{"id": number, "name": name or "none given", "url": ""} for name, number in numbers.items()],
+        "licenses": [{"id": number, "name": name or NONE_GIVEN, "url": ""} for name, number in numbers.items()],
         "categories": [{"id": _CATEGORY, "name": "object", "supercategory": "object"}],
     }
     file.write(_json(about)[:-1].encode())
@@ -53,12 +55,13 @@ def _write_list(file: BinaryIO, name: str, items: Iterator[dict[str, Any]]) -> N
 
 
 def _image(row: Mapping[str, Any], licenses: Mapping[str, int]) -> dict[str, Any]:
+    number = licenses.get(row["license"])
     return {
         "id": row["image_id"],
         "file_name": row["file_name"],
         "height": row["height"],
         "width": row["width"],
-        "license": licenses[row["license"]],
+        **({} if number is None else {"license": number}),
     }
 
 

@@ -1,5 +1,6 @@
 """Export of a snapshot: what comes back is the same pixel by pixel, and adds nothing to the dataset it came from."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,19 @@ def test_coco_is_read_by_pycocotools(source: Dataset, tmp_path: Path) -> None:
         np.testing.assert_array_equal(in_order([theirs.annToMask(each) > 0 for each in annotations]), in_order(pixels))
         for each in annotations:
             assert (each["iscrowd"], each["area"]) == (0, theirs.annToMask(each).sum())
+
+
+def test_images_without_a_licence_have_none_in_coco_and_get_none_from_it(source: Dataset, tmp_path: Path) -> None:
+    export_snapshot(source, source.snapshot().snapshot_id, tmp_path / "out", "coco", write_coco)
+    file = tmp_path / "out" / "instances.json"
+    content = json.loads(file.read_text())
+    (unlicensed,) = [image for image in content["images"] if "license" not in image]
+    assert {each["name"] for each in content["licenses"]} == {"CC-BY-4.0", "CC0-1.0"}
+
+    content["licenses"].append({"id": 9, "name": "none given"})  # as the COCO file of a release says it
+    unlicensed["license"] = 9
+    file.write_text(json.dumps(content))
+    assert [photo.license for photo in read_coco(file).photos].count("") == 1
 
 
 def test_sa1b_is_read_as_labelled_images(source: Dataset, tmp_path: Path) -> None:
