@@ -24,6 +24,8 @@ from storage.dataset import Dataset
 Writer = Callable[[Path, Exported], Loss | None]
 """Function that writes the files of a format into a folder, and says what the format lost."""
 
+_BUSY = "another process writes it; wait for it, or give another folder"
+
 
 class TooLossy(ValueError):
     """Refusal to leave an export whose masks are no longer those of the dataset."""
@@ -120,18 +122,23 @@ def _new_folder(out: Path) -> Iterator[Path]:
     """Give a folder to write to, and rename it to `out` unless an error comes.
 
     Raises:
-        ValueError: `out` holds something, or another process writes it.
+        ValueError: `out` holds something or cannot be replaced, or another process writes it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: it is there already and not empty; give a new folder")
+    out = out.resolve()  # the folder that a link names, since a folder cannot take the place of a link
+    _check_empty(out)
+    if out == Path.cwd() or out.is_mount():
+        raise ValueError(f"{out}: the current folder and a mounted disk cannot be replaced; give a new folder in it")
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.parent / f".{out.name}.unfinished"
     with (out.parent / f".{out.name}.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"{out}: another process writes it; wait for it, or give another folder") from error
+            raise ValueError(f"{out}: {_BUSY}") from error
+        if not _is_still_at(lock.fileno(), Path(lock.name)):  # its holder ended, and took it away, in between
+            raise ValueError(f"{out}: {_BUSY}")
         try:
+            _check_empty(out)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             yield folder
@@ -139,3 +146,16 @@ def _new_folder(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             Path(lock.name).unlink(missing_ok=True)
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: it is there already and not empty; give a new folder")
+
+
+def _is_still_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is the one that the path names."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,7 +1,9 @@
 """Export of a snapshot: what comes back is the same pixel by pixel, and adds nothing to the dataset it came from."""
 
+import fcntl
 import json
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -122,6 +124,45 @@ def test_a_folder_that_holds_something_is_refused_and_an_unfinished_one_begun_ag
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "instances.json"]
     with pytest.raises(ValueError, match="there already and not empty"):
         export_snapshot(source, snapshot, tmp_path / "out", "coco", write_coco)
+
+
+def test_a_link_to_an_empty_folder_is_followed_and_the_current_folder_refused_before_the_work(
+    source: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = source.snapshot().snapshot_id
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    export_snapshot(source, snapshot, tmp_path / "link", "coco", write_coco)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "instances.json").is_file()
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = list[int]()
+    with pytest.raises(ValueError, match="the current folder and a mounted disk cannot be replaced"):
+        export_snapshot(source, snapshot, Path(), "coco", write_coco, on_image=lambda *numbers: done.extend(numbers))
+    assert (done, sorted(path.name for path in tmp_path.iterdir())) == ([], ["disk", "here", "link"])
+
+
+@pytest.mark.parametrize(("ended", "words"), [(False, "there already and not empty"), (True, "another process writes")])
+def test_what_another_process_did_before_the_lock_was_taken_is_seen(
+    source: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool, words: str
+) -> None:
+    out = tmp_path / "out"
+    flock = fcntl.flock
+
+    def lock(file: IO[str], how: int) -> None:
+        if ended:
+            Path(file.name).unlink()
+        else:
+            out.mkdir()
+            (out / "theirs").touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(ValueError, match=words):
+        export_snapshot(source, source.snapshot().snapshot_id, out, "coco", write_coco)
+    assert [path.name for path in tmp_path.rglob("*")] == ([] if ended else ["out", "theirs"])
 
 
 def test_masks_that_were_withdrawn_since_the_snapshot_stay(tmp_path: Path) -> None:
