@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,15 @@ _LABELS = ("brushlabels", "bitmasklabels", "polygonlabels", "labels")
 _PERCENT = 100.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Region:
+    """What the results of one annotation say of one region."""
+
+    what: str
+    """Name of the region, for people."""
+    results: Sequence[Mapping[str, Any]]
+
+
 def read_label_studio(path: Path) -> Labels:
     """Read the labels of a JSON export, or of the folder that holds a `tasks.json`.
 
@@ -50,7 +61,7 @@ def read_label_studio(path: Path) -> Labels:
         raise ValueError(f"{file}: got broken JSON ({error}); expected a JSON export of Label Studio") from error
     photos = list[PhotoLabels]()
     for place, task in enumerate(tasks if isinstance(tasks, list) else [None]):
-        if not (isinstance(task, dict) and isinstance(task.get("data"), dict) and "annotations" in task):
+        if not (isinstance(task, dict) and isinstance(task.get("data"), dict) and _holds_objects(task)):
             raise ValueError(
                 f"{file}: task {place} has no data and annotations; expected Label Studio's export JSON, not JSON-MIN"
             )
@@ -64,24 +75,36 @@ def read_label_studio(path: Path) -> Labels:
     )
 
 
+def _holds_objects(task: Mapping[str, Any]) -> bool:
+    """Return whether the task has annotations, and they and their results are lists of objects, or null."""
+    annotations = task.get("annotations", False)
+    return _are_objects(annotations) and all(_are_objects(each.get("result")) for each in annotations or ())
+
+
+def _are_objects(some: object) -> bool:
+    return some is None or (isinstance(some, list) and all(isinstance(each, dict) for each in some))
+
+
 def _photo(task: Mapping[str, Any], what: str, file: Path) -> PhotoLabels:
-    regions = list[tuple[str, Mapping[str, Any]]]()
+    regions = list[_Region]()
     left_out = list[LeftOut]()
-    for annotation in task["annotations"]:
+    for annotation in task["annotations"] or ():
         here = f"{what}, annotation {annotation.get('id', '')}".rstrip()
-        results = [each for each in annotation.get("result", ()) if isinstance(each, dict)]
+        own = _group(annotation.get("result") or (), here)
         if annotation.get("was_cancelled"):
-            left_out.append(LeftOut(what=here, reason="skipped", detail="it was skipped", masks=len(results)))
+            left_out.append(LeftOut(what=here, reason="skipped", detail="it was skipped", masks=len(own)))
         else:
-            regions += [(here, each) for each in results]
-    predictions = [each for each in task.get("predictions") or () if isinstance(each, dict)]
-    if predictions:
+            regions += own
+    predictions = task.get("predictions")
+    if isinstance(predictions, list) and predictions:
         detail = "predictions are not taken; accept them as annotations in Label Studio"
-        number = sum(len(each.get("result", ())) for each in predictions)
+        results = [each.get("result") if isinstance(each, dict) else None for each in predictions]  # some are ids
+        number = sum(len(_group(some, "")) if some and _are_objects(some) else 0 for some in results)
         left_out.append(LeftOut(what=f"{what}, predictions", reason="prediction", detail=detail, masks=number))
     sizes = {
         (each["original_height"], each["original_width"])
-        for _, each in regions
+        for region in regions
+        for each in region.results
         if isinstance(each.get("original_height"), int) and isinstance(each.get("original_width"), int)
     }
     if len(sizes) > 1:
@@ -92,6 +115,14 @@ def _photo(task: Mapping[str, Any], what: str, file: Path) -> PhotoLabels:
         num_masks=len(regions) + sum(each.masks for each in left_out),
         read=partial(_read, regions, left_out),
     )
+
+
+def _group(results: Sequence[Mapping[str, Any]], here: str) -> list[_Region]:
+    """Gather the results of each region: it has one for each of its tags, such as a brush, its labels and its text."""
+    by_id = defaultdict[str, list[Mapping[str, Any]]](list)
+    for place, result in enumerate(results):
+        by_id[str(result.get("id") or f"at place {place}")].append(result)
+    return [_Region(what=f"{here}, region {name}", results=some) for name, some in by_id.items()]
 
 
 def _name(data: Mapping[str, Any], what: str, file: Path) -> str:
@@ -105,42 +136,46 @@ def _name(data: Mapping[str, Any], what: str, file: Path) -> str:
     return (local[0] if local else unquote(parts.path)).lstrip("/")
 
 
-def _read(
-    regions: Sequence[tuple[str, Mapping[str, Any]]], left_out: Sequence[LeftOut], height: int, width: int
-) -> ReadMasks:
+def _read(regions: Sequence[_Region], left_out: Sequence[LeftOut], height: int, width: int) -> ReadMasks:
     masks, others = list[LabelledMask](), list(left_out)
-    taken = set[tuple[str, str]]()
-    for here, region in regions:
-        name = str(region.get("id", ""))
-        what = f"{here}, region {name}"
-        if (here, name) in taken and name:
-            continue  # one region stands in the result of each of its tags, such as a brush and its labels
-        try:
-            mask = _mask(region, height, width)
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            left_out_detail = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            others.append(LeftOut(what=what, reason="malformed", detail=left_out_detail))
-            continue
-        if mask is None:
-            detail = f"a region of type {region.get('type')}; brushes, bitmasks and polygons are taken"
-            others.append(LeftOut(what=what, reason="not_a_mask", detail=detail))
-            continue
-        taken.add((here, name))
-        masks.append(LabelledMask(what=what, rle=mask, category=_category(region["value"])))
+    for region in regions:
+        found = _first_mask(region, height, width)
+        if isinstance(found, LeftOut):
+            others.append(found)
+        else:
+            category = next(filter(None, map(_category, region.results)), "")
+            masks.append(LabelledMask(what=region.what, rle=found, category=category))
     return ReadMasks(masks=tuple(masks), left_out=tuple(others))
 
 
-def _mask(region: Mapping[str, Any], height: int, width: int) -> Rle | None:
-    """Return the mask of a region; None for one of another kind.
+def _first_mask(region: _Region, height: int, width: int) -> Rle | LeftOut:
+    """Return the first mask among the results of a region, else why it has none."""
+    malformed = ""
+    for result in region.results:
+        try:
+            mask = _mask(result, height, width)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            malformed = malformed or (f"field {error} is missing" if isinstance(error, KeyError) else str(error))
+            continue
+        if mask is not None:
+            return mask
+    if malformed:
+        return LeftOut(what=region.what, reason="malformed", detail=malformed)
+    detail = f"a region of type {region.results[0].get('type')}; brushes, bitmasks and polygons are taken"
+    return LeftOut(what=region.what, reason="not_a_mask", detail=detail)
+
+
+def _mask(result: Mapping[str, Any], height: int, width: int) -> Rle | None:
+    """Return the mask of a result; None for one of another kind.
 
     Raises:
         ValueError: The mask cannot be read, or the image is shown rotated.
     """
-    value = region.get("value")
+    value = result.get("value")
     if not isinstance(value, dict):
         return None
-    if region.get("image_rotation"):
-        raise ValueError(f"the image is rotated by {region['image_rotation']} degrees; turn it back in Label Studio")
+    if result.get("image_rotation"):
+        raise ValueError(f"the image is rotated by {result['image_rotation']} degrees; turn it back in Label Studio")
     if value.get("format") == "rle" and "rle" in value:
         return rle.encode(brush.decode(value["rle"], height, width))
     if "imageDataURL" in value:
@@ -166,7 +201,8 @@ def _from_bitmap(address: str, height: int, width: int) -> np.ndarray:
         raise ValueError(f"bitmask: {error}") from error
 
 
-def _category(value: Mapping[str, Any]) -> str:
+def _category(result: Mapping[str, Any]) -> str:
+    value = result["value"] if isinstance(result.get("value"), dict) else {}
     names: list[Any] = next((value[name] for name in _LABELS if isinstance(value.get(name), list)), [])
     return ", ".join(map(str, names))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.formats import brush
+from stages.formats import brush, yolo
 from stages.formats.coco import read_coco
 from stages.formats.cvat import read_cvat, write_cvat
 from stages.formats.export import TooLossy, export_snapshot
@@ -139,6 +139,33 @@ def test_label_studio_brushes_bitmasks_and_polygons_are_taken(dataset: Dataset, 
     }
 
 
+def test_label_studio_results_of_one_region_are_one_mask_in_any_order(dataset: Dataset, folder: Path) -> None:
+    runs = {"format": "rle", "rle": brush.encode(MASK)}
+    results = [
+        region({"text": ["a note"]}, "m1", "textarea"),
+        region({"labels": ["dog"]}, "m1", "labels"),
+        region(runs, "m1", "brush"),
+        region({"text": ["a note"]}, "m2", "textarea"),
+        region({"choices": ["good"]}, "m2", "choices"),
+    ]
+    annotations = [{"id": 1, "result": results}, {"id": 2, "result": None}]
+    tasks = [
+        {"id": 7, "data": {"image": "a.jpg"}, "annotations": annotations, "predictions": [{"result": None}, 3]},
+        {"id": 8, "data": {"image": "b.jpg"}, "annotations": None, "predictions": None},
+    ]
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    labels = read_label_studio(folder)
+    assert [photo.num_masks for photo in labels.photos] == [2, 0]
+    masks, report = masks_of(dataset, labels)
+    np.testing.assert_array_equal(masks, [MASK])
+    assert report.categories == {"dog": 1}
+    assert reasons(report) == {
+        "task 7, predictions": "prediction",
+        "task 7, annotation 1, region m2": "not_a_mask",
+        "photo b.jpg": "photo_missing",
+    }
+
+
 def test_label_studio_gets_opaque_masks_in_tasks_that_fit_the_interface(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
     export_snapshot(dataset, dataset.snapshot().snapshot_id, tmp_path / "out", "label-studio", write_label_studio)
@@ -173,15 +200,23 @@ def test_yolo_rows_are_polygons_in_fractions(dataset: Dataset, folder: Path) -> 
     }
 
 
-def test_yolo_says_what_is_lost_and_refuses_below_a_floor(tmp_path: Path) -> None:
+def test_yolo_says_what_is_lost_and_refuses_below_a_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(tmp_path / "data")
     snapshot = dataset.snapshot().snapshot_id
     report = export_snapshot(dataset, snapshot, tmp_path / "out", "yolo", write_yolo, min_iou=1.0)
     assert report.loss is not None
     assert (report.loss.min_iou, report.loss.mean_iou, report.loss.changed) == (1.0, 1.0, 0)
     assert 0.8 < report.loss.mean_iou_opencv < 1.0  # it fills half a pixel more on every side
-    with pytest.raises(TooLossy, match=r"an IoU of 1\.000 with itself, below 1\.5; nothing was written"):
-        export_snapshot(dataset, snapshot, tmp_path / "refused", "yolo", write_yolo, min_iou=1.5)
+
+    # Rings that are really poorer, since those that are written lose nothing: holes and further parts are dropped
+    monkeypatch.setattr(yolo, "join", lambda rings: max(rings, key=lambda ring: np.ptp(ring, axis=0).prod()))
+    lossy = export_snapshot(dataset, snapshot, tmp_path / "lossy", "yolo", write_yolo, min_iou=0.1).loss
+    assert lossy is not None
+    assert 0.1 < lossy.min_iou < 1.0
+    assert (lossy.mean_iou, lossy.changed) == (pytest.approx(lossy.min_iou), 28)  # all masks have the same form
+    above = (lossy.min_iou + 1) / 2
+    with pytest.raises(TooLossy, match=rf"{lossy.worst}, .* an IoU of {lossy.min_iou:.3f} .*; nothing was written"):
+        export_snapshot(dataset, snapshot, tmp_path / "refused", "yolo", write_yolo, min_iou=above)
     assert not (tmp_path / "refused").exists()
 
 
@@ -204,6 +239,9 @@ def test_masks_of_photographs_come_back_pixel_by_pixel(dataset: Dataset, tmp_pat
         ("cvat", '<annotations><image id="1"/></annotations>', "expected the XML of CVAT"),
         ("label-studio", "[1]", "task 0 has no data and annotations"),
         ("label-studio", '{"a": 1}', "has no data and annotations"),
+        ("label-studio", '[{"data": {"image": "a"}, "annotations": [3]}]', "task 0 has no data and annotations"),
+        ("label-studio", '[{"data": {"image": "a"}, "annotations": 3}]', "task 0 has no data and annotations"),
+        ("label-studio", '[{"data": {}, "annotations": [{"result": [3]}]}]', "task 0 has no data and annotations"),
         ("label-studio", "[", "broken JSON"),
         ("label-studio", '[{"data": {"text": 3}, "annotations": []}]', "no field 'image'"),
     ],
