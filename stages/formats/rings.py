@@ -7,7 +7,7 @@ there and back and enclose nothing.
 
 import numpy as np
 
-_PAIRS = 4_000_000
+_PAIRS = 200_000
 """Most pairs of corners among which the shortest bridge is looked for; beyond it a ring begins at its first corner."""
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from stages.formats import rings
 from stages.formats.rings import join, rings_of
 
 
@@ -20,9 +21,14 @@ def test_rings_go_along_the_corners_of_pixels() -> None:
     assert rings_of(np.zeros((3, 4), np.bool_)) == []
 
 
+@pytest.mark.parametrize("pairs", [0, rings._PAIRS])
 @pytest.mark.parametrize("seed", range(20))
-def test_one_joined_ring_is_the_mask(seed: int) -> None:
-    """Half of the masks are noise, in which pixels touch at corners; the others are blobs with holes."""
+def test_one_joined_ring_is_the_mask(monkeypatch: pytest.MonkeyPatch, seed: int, pairs: int) -> None:
+    """Half of the masks are noise, in which pixels touch at corners; the others are blobs with holes.
+
+    Without pairs bridges are long, as in masks of very many rings.
+    """
+    monkeypatch.setattr(rings, "_PAIRS", pairs)
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.integers(5, 60, 2))
     noise = rng.random((height, width))
