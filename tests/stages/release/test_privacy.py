@@ -95,7 +95,7 @@ def test_no_box_and_no_score_leaves(tmp_path: Path) -> None:
     assert b"1 2 3 4 0.75" in dataset.query("SELECT stats FROM shards").column(0)[0].as_py().encode()
 
 
-def test_images_of_which_some_were_not_searched_are_counted(tmp_path: Path) -> None:
+def test_images_searched_for_plates_alone_are_refused_and_the_card_tells_both_kinds(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "dataset", searched=["plates"], images=slice(2))
     snapshot = dataset.snapshot().snapshot_id
     with pytest.raises(ValueError, match="2 of the 2 images to release were not searched for faces"):
