@@ -165,8 +165,8 @@ def export(
 ) -> None:
     """Write the images and masks of a snapshot for another tool.
 
-    Images leave as they are stored, with their metadata and without a check of licences: to publish, use `gigamask
-    release`. Masks withdrawn and images erased since the snapshot stay.
+    Images leave as they are stored, with their metadata and without a check of licences and faces: to publish, use
+    `gigamask release`. Images without masks, and masks withdrawn and images erased since the snapshot, are left out.
     """
     log(f"export: snapshot {snapshot} of {dataset} to {out}, {form}")
     if "://" in str(out).replace(":/", "://", 1):

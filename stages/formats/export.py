@@ -81,7 +81,8 @@ def export_snapshot(
         ValueError: No image has a mask, or the folder holds something.
     """
     began = time.perf_counter()
-    choice = choose(dataset, snapshot, ReleaseConfig(not_deidentified=True, allow_unlicensed=True))
+    config = ReleaseConfig(not_deidentified=True, allow_unlicensed=True)
+    choice = choose(dataset, snapshot, config, any_side=True)  # pictures leave as they are stored, not as JPEG
     with _new_folder(out) as folder:
         exported = Exported(dataset, choice, on_sample=_save_picture(folder, on_image, len(choice)))
         loss = write(folder, exported)

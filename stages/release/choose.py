@@ -72,8 +72,8 @@ class Choice:
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
-    """Choose the images and masks that leave.
+def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig, *, any_side: bool = False) -> Choice:
+    """Choose the images and masks that leave; with `any_side` also images that are too long for JPEG.
 
     Masks that were withdrawn since the snapshot was taken do not leave, nor do images that were erased. Masks that
     annotators replaced since then do: the snapshot has them, also those of an annotator who was withdrawn afterwards.
@@ -101,7 +101,9 @@ def choose(dataset: Dataset, snapshot: str, config: ReleaseConfig) -> Choice:
 
     # What stays, each image for one reason
     erased = np.isin(image_ids, np.array(sorted(dataset.erasures().images), np.int64))
-    reasons = [(ERASED, erased), (NO_MASKS, kept_masks == 0), (TOO_LONG, too_long)]
+    reasons = [(ERASED, erased), (NO_MASKS, kept_masks == 0)]
+    if not any_side:
+        reasons.append((TOO_LONG, too_long))
     if not config.allow_unlicensed:
         reasons.append((NO_LICENSE, unlicensed))
     leaves = np.ones(len(image_ids), bool)

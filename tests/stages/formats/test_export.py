@@ -165,7 +165,7 @@ def test_what_another_process_did_before_the_lock_was_taken_is_seen(
     assert [path.name for path in tmp_path.rglob("*")] == ([] if ended else ["out", "theirs"])
 
 
-def test_masks_that_were_withdrawn_since_the_snapshot_stay(tmp_path: Path) -> None:
+def test_masks_that_were_withdrawn_since_the_snapshot_are_left_out(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
     snapshot = dataset.snapshot().snapshot_id
     row = dataset.query("SELECT image_id, mask_id FROM masks ORDER BY 1, 2 LIMIT 1").to_pylist()[0]

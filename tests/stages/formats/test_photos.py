@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.formats.coco import read_coco
+from stages.formats.coco import read_coco, write_coco
+from stages.formats.export import export_snapshot
 from stages.formats.import_labels import ImportReport, import_labels
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import ingest_photos
+from stages.ingest.normalise import JPEG_MAX_SIDE
 from storage.dataset import Dataset
+from storage.protocol.plans import PlannedShard
+from tests.image_records import image_record, photo_key
 from tests.stages.formats.labelled import square
 
 SIZE = HEIGHT, WIDTH = (40, 60)
@@ -69,3 +73,21 @@ def test_a_photo_that_the_dataset_holds_at_another_size_is_not_ingested_again(da
     assert [each.reason for each in report.left_out] == ["other_size"]
     assert dataset.query("SELECT * FROM rejects").num_rows == 0
     assert [plan.plan_id for plan in dataset.plans()] == plans
+
+
+def test_an_image_too_long_for_jpeg_is_exported_as_it_is_stored(dataset: Dataset, tmp_path: Path) -> None:
+    photo = tmp_path / "long.png"
+    size_hw = (HEIGHT, JPEG_MAX_SIDE + 1)
+    Image.new("RGB", size_hw[::-1], "red").save(photo)
+    plan = dataset.new_plan("images", [PlannedShard(name="000000", inputs=(photo_key("photos"),))], {})
+    record = image_record(photo.read_bytes(), size_hw, "photos/long.png", "png")
+    dataset.write_images(plan, plan.shards[0], [(record, photo.read_bytes())])
+    image = {"id": 1, "file_name": "long.png", "height": size_hw[0], "width": size_hw[1]}
+    labels = {"images": [image], "annotations": [{"id": 1, "image_id": 1, "segmentation": square()}]}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    import_labels(dataset, read_coco(tmp_path / "labels.json"))
+
+    report = export_snapshot(dataset, dataset.snapshot().snapshot_id, tmp_path / "out", "coco", write_coco)
+    assert (report.images, report.masks, report.images_left_out) == (1, 1, {})
+    (picture,) = (tmp_path / "out" / "images").iterdir()
+    assert picture.read_bytes() == photo.read_bytes()
