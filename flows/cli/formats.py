@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 LINES = 20
 """Most annotations and photos that are named on stderr; --json names all."""
 
-Read = Literal["coco", "sa1b", "cvat", "label-studio", "yolo"]
-"""Formats that are read."""
-Written = Literal["coco", "sa1b", "cvat", "label-studio", "yolo"]
-"""Formats that are written."""
+Form = Literal["coco", "sa1b", "cvat", "label-studio", "yolo"]
+"""Formats, each of which is read and written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ class Imported:
 
 def import_(
     labels: Annotated[Path, typer.Argument(help="File or folder of labels.")],
-    form: Annotated[Read, typer.Option("--format", help="Format of the labels.")],
+    form: Annotated[Form, typer.Option("--format", help="Format of the labels.")],
     dataset: DatasetUri = DEFAULT_DATASET,
     photos: Annotated[
         Path | None, typer.Option("--photos", help="Folder of the photos.", show_default="where the labels are")
@@ -93,7 +91,7 @@ def import_(
     _print(sum_reports(reports), dataset, as_json)
 
 
-def read_format(form: Read, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
+def read_format(form: Form, path: Path, *, with_crowds: bool) -> "Iterator[Labels]":
     """Read labels of a format; a folder of SA-1B's tars gives those of each tar.
 
     Raises:
@@ -155,7 +153,7 @@ def _print(report: "ImportReport", dataset: str, as_json: bool) -> None:
 
 def export(
     out: Annotated[Path, typer.Argument(help="New folder to write.")],
-    form: Annotated[Written, typer.Option("--format", help="Format to write.")],
+    form: Annotated[Form, typer.Option("--format", help="Format to write.")],
     snapshot: Annotated[str, typer.Option("--snapshot", help="Snapshot to export; `gigamask snapshot` makes one.")],
     dataset: DatasetUri = DEFAULT_DATASET,
     min_iou: Annotated[
@@ -191,7 +189,7 @@ def export(
     print_result(report, as_json)
 
 
-def find_writer(form: Written) -> "Writer":
+def find_writer(form: Form) -> "Writer":
     """Return the function that writes a format."""
     from stages.formats.coco import write_coco
     from stages.formats.cvat import write_cvat
@@ -199,7 +197,7 @@ def find_writer(form: Written) -> "Writer":
     from stages.formats.sa1b import write_sa1b
     from stages.formats.yolo import write_yolo
 
-    writers: dict[str, Writer] = {
+    writers: dict[Form, Writer] = {
         "coco": write_coco,
         "sa1b": write_sa1b,
         "cvat": write_cvat,
