@@ -10,14 +10,16 @@ from storage.workspace.records import GivenMask
 
 DETECTOR, GENERATOR = "detector", "generator"
 """Names of the sources that are no SQL condition on `masks`."""
-_MODEL, _DETECTOR = "seed", "seed-detector"
-"""Model where the request names none, and the detector that ships for it."""
+_DETECTOR = "seed-detector"
+"""Detector that ships. It fits the models that were trained from the seed without their encoder."""
 
 
 def prefill_round(
     dataset: Dataset, request: RoundRequest, images: Sequence[ChosenImage]
 ) -> dict[int, tuple[GivenMask, ...]]:
     """Make or find the masks that images begin with, by image id; a fraction of the images stays empty, for comparison.
+
+    The model that makes them is the request's, or the promoted one where the request names none.
 
     Raises:
         ValueError: The request's SQL condition is wrong, or no detector fits the request's model.
@@ -32,10 +34,10 @@ def _source(dataset: Dataset, request: RoundRequest) -> PrefillSource:
     # Loading torch takes seconds, which a condition on masks need not wait for
     from engine.detector.weights import load_detector
     from engine.model.weights import load_model
-    from stages.promoted import find_in_dataset
+    from stages.promoted import PROMOTED, find_in_dataset
     from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
 
-    model = load_model(find_in_dataset(dataset, request.model or _MODEL))
+    model = load_model(find_in_dataset(dataset, request.model or PROMOTED))
     if request.prefill == GENERATOR:
         return masks_of_generator(model)
     return masks_of_detector(model, load_detector(_DETECTOR, model))

@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One evening of the engine with a simulated annotator.")
     parser.add_argument("domain", type=Path, help="folder of one domain")
     parser.add_argument("--photos", type=int, default=60, help="photographs of the evening; the others are measured")
+    parser.add_argument("--hours", type=float, default=0.0, help="simulated hours of work; 0 for all photographs")
     parser.add_argument("--pace", type=float, default=4.0, help="simulated seconds in a real second")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-measured", type=int, help="most photographs to measure the models on")
@@ -112,7 +113,7 @@ def running_engine(arguments: argparse.Namespace) -> Iterator[tuple["subprocess.
     command = [sys.executable, "-m", "flows.cli", "engine", str(arguments.work / "photos")]
     command += ["--dataset", str(arguments.work / "dataset"), "--work", str(arguments.work / "work")]
     command += [
-        "--hours=0",
+        f"--hours={arguments.hours:g}",
         f"--port={find_free_port()}",
         *(f"--set={each}" for each in arguments.set),
     ]

@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.automatic.config import GenerateConfig
 from engine.detector.weights import load_detector
-from engine.model.weights import load_model
+from engine.model.weights import load_model, save_model
 from stages.rounds.choose import ChosenImage
 from stages.rounds.open import RoundRequest
 from stages.semi_automatic.prefill import PrefillConfig
 from stages.semi_automatic.prefill_round import prefill_round
 from stages.semi_automatic.prefill_sources import masks_of_detector, masks_of_generator
+from stages.training.gate import publish_version, start_chain
 from storage import rle
 from storage.errors import NotFound
+from storage.protocol.promotions import Decided, Decision
 from tests.engine.detector.square_detector import square_detector, square_model
 from tests.small_dataset import SIDE, small_dataset
 
@@ -40,6 +43,34 @@ def test_each_image_gets_the_masks_that_its_model_makes(tmp_path: Path) -> None:
         assert all(len({mask.mask for mask in of_image}) == len(of_image) for of_image in given.values())
         with pytest.raises(NotFound, match="no image 5"):
             source(dataset, [ChosenImage(image_id=5, height=SIDE, width=SIDE)])
+
+
+def test_a_round_that_names_no_model_is_prefilled_by_the_promoted_one(tmp_path: Path) -> None:
+    dataset, seed = small_dataset(tmp_path / "dataset"), load_model("seed")
+    dataset.fold()
+    started = start_chain(dataset, tmp_path)
+    torch.nn.init.constant_(seed.sam.prompt_encoder.no_mask_embed.weight, 0.01)
+    save_model(tmp_path / "better.safetensors", seed.sam, seed.card)
+    better = publish_version(dataset, str(tmp_path / "better.safetensors"), tmp_path)
+    (image_id, *_) = sorted(dataset.known_image_ids())
+    images = [ChosenImage(image_id=image_id, height=SIDE, width=SIDE)]
+
+    def made_by() -> set[str]:
+        given = prefill_round(dataset, RoundRequest(stage="semi_automatic", prefill="generator"), images)
+        return {mask.model_id for masks in given.values() for mask in masks}
+
+    assert made_by() == {started.model_id}
+    dataset.promotions.add(
+        Decided(
+            decision=Decision.PROMOTION,
+            model_id=better,
+            over=started.model_id,
+            key="by hand",
+            made_by="test",
+            reason="test",
+        )
+    )
+    assert made_by() == {better}
 
 
 def test_a_detector_of_another_encoder_is_refused_before_any_image_is_read() -> None:
