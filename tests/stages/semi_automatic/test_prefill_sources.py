@@ -45,21 +45,28 @@ def test_each_image_gets_the_masks_that_its_model_makes(tmp_path: Path) -> None:
             source(dataset, [ChosenImage(image_id=5, height=SIDE, width=SIDE)])
 
 
-def test_a_round_that_names_no_model_is_prefilled_by_the_promoted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder_differs", [False, True])
+def test_a_round_that_names_no_model_is_prefilled_by_the_promoted_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoder_differs: bool
+) -> None:
+    """The detector's boxes need the encoder that it was made for."""
     dataset, seed = small_dataset(tmp_path / "dataset"), load_model("seed")
     dataset.fold()
     started = start_chain(dataset, tmp_path)
-    torch.nn.init.constant_(seed.sam.prompt_encoder.no_mask_embed.weight, 0.01)
+    changed = (
+        next(seed.sam.image_encoder.parameters()) if encoder_differs else seed.sam.prompt_encoder.no_mask_embed.weight
+    )
+    torch.nn.init.constant_(changed, 0.01)
     save_model(tmp_path / "better.safetensors", seed.sam, seed.card)
     better = publish_version(dataset, str(tmp_path / "better.safetensors"), tmp_path)
     (image_id, *_) = sorted(dataset.known_image_ids())
     images = [ChosenImage(image_id=image_id, height=SIDE, width=SIDE)]
 
-    def made_by() -> set[str]:
-        given = prefill_round(dataset, RoundRequest(stage="semi_automatic", prefill="generator"), images)
+    def made_by(source: str) -> set[str]:
+        given = prefill_round(dataset, RoundRequest(stage="semi_automatic", prefill=source), images)
         return {mask.model_id for masks in given.values() for mask in masks}
 
-    assert made_by() == {started.model_id}
+    assert made_by("generator") == {started.model_id}
     dataset.promotions.add(
         Decided(
             decision=Decision.PROMOTION,
@@ -70,7 +77,10 @@ def test_a_round_that_names_no_model_is_prefilled_by_the_promoted_one(tmp_path: 
             reason="test",
         )
     )
-    assert made_by() == {better}
+    assert made_by("detector") <= {started.model_id if encoder_differs else better}
+    assert ("has another image encoder" in caplog.text) == encoder_differs
+    if not encoder_differs:
+        assert made_by("generator") == {better}
 
 
 def test_a_detector_of_another_encoder_is_refused_before_any_image_is_read() -> None:
