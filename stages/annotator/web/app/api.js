@@ -45,7 +45,7 @@ export class Api {
 
   /** @returns {Promise<Me>} Who is logged in. */
   async me() {
-    return this.#loggedIn(await (await this.#ask("/api/me", {})).json());
+    return this.#loggedIn(await received((await this.#ask("/api/me", {})).json()));
   }
 
   /**
@@ -54,7 +54,7 @@ export class Api {
    * @returns {Promise<Me>}
    */
   async logIn(name, password) {
-    return this.#loggedIn(await (await this.#ask("/api/login", json({ name, password }))).json());
+    return this.#loggedIn(await received((await this.#ask("/api/login", json({ name, password }))).json()));
   }
 
   /**
@@ -62,7 +62,7 @@ export class Api {
    * @returns {Promise<any>}
    */
   async get(path) {
-    return (await this.#askLoggedIn(path, () => ({}))).json();
+    return received((await this.#askLoggedIn(path, () => ({}))).json());
   }
 
   /**
@@ -70,7 +70,7 @@ export class Api {
    * @returns {Promise<Blob>}
    */
   async blob(path) {
-    return (await this.#askLoggedIn(path, () => ({}))).blob();
+    return received((await this.#askLoggedIn(path, () => ({}))).blob());
   }
 
   /**
@@ -81,7 +81,7 @@ export class Api {
    */
   async post(path, body = {}, timeoutMs = TIMEOUT_MS) {
     const options = () => ({ ...json(body, this.#headers()), signal: AbortSignal.timeout(timeoutMs) });
-    return (await this.#askLoggedIn(path, options)).json();
+    return received((await this.#askLoggedIn(path, options)).json());
   }
 
   /**
@@ -92,7 +92,7 @@ export class Api {
    */
   async send(path, file) {
     const headers = { "Content-Type": "application/octet-stream", ...this.#headers() };
-    return (await this.#askLoggedIn(path, () => ({ method: "POST", body: file, headers }))).json();
+    return received((await this.#askLoggedIn(path, () => ({ method: "POST", body: file, headers }))).json());
   }
 
   /**
@@ -133,6 +133,21 @@ export class Api {
     const found = await response.json().catch(() => ({}));
     const retryS = Number(response.headers.get("Retry-After") ?? 0);
     throw new ApiError(found.error ?? `http_${response.status}`, found.message ?? response.statusText, found.details, retryS);
+  }
+}
+
+/**
+ * Wait for the body of an answer; one that stops half-way is no answer.
+ * @template T
+ * @param {Promise<T>} body
+ * @returns {Promise<T>}
+ */
+async function received(body) {
+  try {
+    return await body;
+  } catch (error) {
+    if (error instanceof SyntaxError) throw error; // it is all there, and no JSON
+    throw new ApiError("offline", String(error));
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { Outbox } from "../safe/outbox.js";
 import { Store } from "../safe/store.js";
-import { Api, ApiError } from "./api.js";
+import { Api, ApiError, isTemporary } from "./api.js";
 import { Bar } from "./bar.js";
 import { h } from "./dom.js";
 import { applyTheme } from "./settings.js";
@@ -29,6 +29,7 @@ const PAGES = {
 };
 const LAST_ACCOUNT = "gigamask account";
 const ASK_AGAIN_MS = 60_000;
+const RETRY_MS = 3000;
 
 const root = /** @type {HTMLElement} */ (document.getElementById("page"));
 
@@ -111,6 +112,11 @@ async function findMe(api) {
     if (!(error instanceof ApiError)) throw error;
     const last = localStorage.getItem(LAST_ACCOUNT);
     if (error.code === "offline" && last) return JSON.parse(last);
+    if (isTemporary(error)) {
+      root.replaceChildren(h("section.notice", {}, h("h1", {}, text.error.noAnswer), h("p", {}, text.error.noAnswerHint)));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      return findMe(api);
+    }
     const { askLogin } = await import("../pages/login.js");
     await askLogin(api, root);
     return findMe(api);

@@ -5,7 +5,7 @@
  * @typedef {import("./queue.js").Ready} Ready
  */
 
-import { ApiError } from "../app/api.js";
+import { ApiError, isTemporary } from "../app/api.js";
 import { h } from "../app/dom.js";
 import { text } from "../app/strings.js";
 import { originOf } from "../masks/palette.js";
@@ -330,13 +330,10 @@ class Work {
   }
 
   #failed(/** @type {Error} */ error) {
-    const code = error instanceof ApiError ? error.code : "";
-    if (code === "offline") {
-      this.#notice(text.saved.offline(this.app.outbox.unsent), text.task.offlineNone);
-      this.#timer = setTimeout(() => void this.next(), RETRY_MS);
-    } else {
-      this.#notice(text.error.title, error.message, [text.task.tryAgain, () => this.next()]);
-    }
+    const isOffline = error instanceof ApiError && error.code === "offline";
+    if (isOffline) this.#notice(text.saved.offline(this.app.outbox.unsent), text.task.offlineNone);
+    else this.#notice(text.error.title, error.message, [text.task.tryAgain, () => this.next()]);
+    if (isTemporary(error)) this.#timer = setTimeout(() => void this.next(), RETRY_MS);
   }
 
   /**

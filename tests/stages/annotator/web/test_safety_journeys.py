@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Route, expect
 from sqlalchemy import delete, update
@@ -52,6 +53,28 @@ def test_work_goes_on_offline_and_arrives_when_the_network_is_back(site: PageSit
     assert (submission.masks, submission.state) == (1, "submitted")
     assert (ann.state(first).revision, len(ann.state(second).masks)) == (3, 1)
     assert branches(site, first, second) == []
+
+
+def test_a_page_opens_by_itself_once_the_server_answers(site: PageSite, person: Make) -> None:
+    site.open_round("places")
+    ann = tolerant(person("early-ann"))
+    refused: set[str] = set()
+
+    def refuse_once(route: Route) -> None:
+        """No answer to who is logged in, and a busy server at the claim; then as it is."""
+        path = urlsplit(route.request.url).path
+        if path in refused:
+            return route.fallback()
+        refused.add(path)
+        busy = {"error": "workspace_unavailable", "message": "the database is locked", "details": {}}
+        return route.abort() if path == "/api/me" else route.fulfill(status=503, json=busy)
+
+    ann.context.route("**/api/me", refuse_once)
+    ann.context.route("**/api/tasks/claim", refuse_once)
+    page = ann.open(wait_for=".notice h1")
+    expect(page.locator("h1")).to_have_text("The server does not answer")
+    page.wait_for_selector("canvas.picture")
+    assert refused == {"/api/me", "/api/tasks/claim"}
 
 
 def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSite, person: Make) -> None:
