@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from stages.annotator.access import COOKIE
 from storage.dataset import Dataset
@@ -141,8 +142,19 @@ class Person:
         page = self.context.new_page()
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", lambda message: message.type == "error" and self.note(message.text))
+        unanswered: dict[int, str] = {}
+        page.on("request", lambda request: unanswered.update({id(request): request.url}))
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda request: unanswered.pop(id(request), None))
         page.goto(path)
-        page.wait_for_selector(wait_for, timeout=120_000)
+        try:
+            page.wait_for_selector(wait_for, timeout=120_000)
+        except PlaywrightTimeout as late:
+            shows = page.locator("body").inner_text()
+            log = (self.site.folder / "server.log").read_text()[-2000:]
+            raise AssertionError(
+                f"no {wait_for}; the page shows {shows!r}; unanswered {[*unanswered.values()]}; server {log}"
+            ) from late
         return page
 
     def note(self, message: str) -> None:
