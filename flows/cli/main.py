@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flows.cli import (
     annotate,
@@ -130,10 +131,22 @@ def gigamask(
     """An open data engine: photos in, a dataset of segmentation masks out."""
 
 
+class _Commands(TyperGroup):
+    """All commands. Typer checks options with pydantic, and shows the words that pydantic puts before a message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 def make_app() -> typer.Typer:
     """Build the command line with every command in COMMANDS and GROUPS."""
     app = typer.Typer(
         name="gigamask",
+        cls=_Commands,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -134,5 +134,6 @@ def _malformed(error: RequestValidationError) -> Refusal:
     got = repr(first.get("input"))[:MAX_SHOWN]
     others = len(error.errors()) - 1
     more = f" (and {others} more)" if others else ""
-    message = f"{where}: got {got}: {first['msg']}{more}; /docs shows what is expected"
+    reason = first["msg"].removeprefix("Value error, ")
+    message = f"{where}: got {got}: {reason}{more}; /docs shows what is expected"
     return Refusal(422, "malformed", message, details={"where": where})

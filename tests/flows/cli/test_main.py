@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli.main import app
 from storage.dataset import Dataset
 from tests.paths import PHOTOS, ROOT
 
@@ -32,6 +34,21 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["import", "labels", "--format", "x"],
+        ["export", "out", "--snapshot", "any", "--format", "x"],
+        ["users", "add", "ann", "--role", "x"],
+        ["round", "open", "--stage", "x"],
+    ],
+)
+def test_an_unknown_choice_is_refused_without_words_of_pydantic(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}': 'x' is not one of" in done.stderr
 
 
 def test_wrong_use_is_refused_before_the_heavy_libraries_are_imported(tmp_path: Path) -> None:
