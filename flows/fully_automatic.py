@@ -11,7 +11,7 @@ from functools import partial
 from engine.model.weights import load_model
 from flows.config.run import RunConfig
 from flows.orchestration import flow, task
-from flows.progress import Counts, Reporter, WorkerCounts, log, reporter
+from flows.progress import Counts, Reporter, WorkerCounts, log, print_lines, reporter
 from flows.report.write import report_path, write_report
 from stages.cluster.pool import PoolConfig
 from stages.cluster.progress import PlanProgress, PlanResult
@@ -160,7 +160,7 @@ def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]
 @task("fold")
 def fold(dataset_uri: str) -> None:
     """Fold commit records into the tables that `gigamask query` reads."""
-    Dataset.open(dataset_uri).fold()
+    Dataset.open(dataset_uri).fold(on_records=print_lines("fold", "records"))
 
 
 @task("report")

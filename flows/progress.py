@@ -1,6 +1,7 @@
 """Progress on stderr: a live bar on a terminal, a line every few seconds elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -111,18 +112,43 @@ def reporter(stage: str) -> Iterator[Reporter]:
         yield Reporter(stage, console, bar)
 
 
-def print_lines(title: str) -> Callable[[int, int], None]:
+def print_lines(title: str, unit: str = "images") -> Callable[[int, int], None]:
     """Make a function that prints how many images are done of how many, and the time left, every few seconds."""
     began = last = time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if done and now - last >= LINE_EVERY_S:
+        if now - last >= LINE_EVERY_S:
             last = now
-            log(f"{title}: {done}/{total} images{time_left(now - began, done, total)}")
+            log(f"{title}: {done}/{total} {unit}{time_left(now - began, done, total)}")
 
     return show
+
+
+@contextmanager
+def print_waiting(title: str, most_s: float) -> Iterator[None]:
+    """Print every few seconds of the block how long it has lasted; nobody knows how long the rest takes.
+
+    Args:
+        title: Beginning of the lines.
+        most_s: Time after which the work is given up, in seconds.
+    """
+    ended = threading.Event()
+
+    def wait() -> None:
+        began = time.monotonic()
+        while not ended.wait(LINE_EVERY_S):
+            passed_s = time.monotonic() - began
+            log(f"{title}: at work for {duration(passed_s)}, at most {duration(max(0.0, most_s - passed_s))} left")
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def time_left(seconds: float, done: int, total: int) -> str:

@@ -505,9 +505,13 @@ class Dataset:
         """
         return duplicates_in(self.store, fold_log.newest_done(self.store))
 
-    def fold(self) -> FoldReport:
-        """Take new commit records into the tables. Any process may call this at any time."""
-        return folds.fold(self.store)
+    def fold(self, *, on_records: Callable[[int, int], None] = lambda done, total: None) -> FoldReport:
+        """Take new commit records into the tables. Any process may call this at any time.
+
+        Args:
+            on_records: Function that is called now and then, with the numbers of records taken and of all that waited.
+        """
+        return folds.fold(self.store, on_records=on_records)
 
     def query(self, sql: str, snapshot: str | None = None, *, limits: QueryLimits | None = None) -> pa.Table:
         """Query the tables images, masks, shards and rejects with one SQL statement that only reads.
@@ -564,12 +568,15 @@ class Dataset:
         read_erasures(self.store).check(image_id)
         return lookup.masks_of_image(self.store, self._done(snapshot), image_id)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, on_records: Callable[[int, int], None] = lambda done, total: None) -> Snapshot:
         """Fold all commit records, and store the state of the tables as a snapshot, which never changes.
 
         For the same state of the tables, the same snapshot is returned.
+
+        Args:
+            on_records: As for `fold`.
         """
-        self.fold()
+        self.fold(on_records=on_records)
         return snapshots.take_snapshot(self.store, fold_log.newest_done(self.store))
 
     def snapshots(self) -> list[Snapshot]:

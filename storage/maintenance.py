@@ -118,9 +118,13 @@ class Maintenance:
         fold(self._store)
         return erasures
 
-    def rebuild_tables(self) -> FoldReport:
-        """Rebuild the five tables from the commit records, even where the tables are damaged or missing."""
-        return rebuild(self._store)
+    def rebuild_tables(self, *, on_records: Callable[[int, int], None] = lambda done, total: None) -> FoldReport:
+        """Rebuild the five tables from the commit records, even where the tables are damaged or missing.
+
+        Args:
+            on_records: Function that is called now and then, with the numbers of records taken and of all records.
+        """
+        return rebuild(self._store, on_records=on_records)
 
     def upgrade(self) -> UpgradeReport:
         """Bring a dataset of an earlier format to the present one.

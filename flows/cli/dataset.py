@@ -11,7 +11,7 @@ import typer
 
 from flows.cli.checks import workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
-from flows.progress import LINE_EVERY_S, log, time_left
+from flows.progress import LINE_EVERY_S, log, print_lines, print_waiting, time_left
 from flows.words import place_options
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def query(
     check_format(form, output)
     max_memory_bytes = default_memory_bytes() if max_memory is None else round(max_memory * 2**30)
     limits = QueryLimits(max_seconds=max_seconds, max_memory_bytes=max_memory_bytes)
-    write_rows(Dataset.open(dataset).query(sql, snapshot=snapshot, limits=limits), form, output)
+    opened = Dataset.open(dataset)
+    with print_waiting("query", max_seconds):
+        answer = opened.query(sql, snapshot=snapshot, limits=limits)
+    write_rows(answer, form, output, on_rows=print_lines("query", "rows"))
 
 
 def status(
@@ -93,7 +96,8 @@ def snapshot(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> 
     from flows.cli.output import print_result
     from storage.dataset import Dataset
 
-    print_result(Dataset.open(dataset).snapshot(), as_json)
+    opened = Dataset.open(dataset)
+    print_result(opened.snapshot(on_records=print_lines("snapshot", "records")), as_json)
 
 
 def verify(

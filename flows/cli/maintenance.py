@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
-from flows.progress import log
+from flows.progress import log, print_lines
 
 if TYPE_CHECKING:
     from storage.dataset import Dataset
@@ -219,7 +219,8 @@ def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> N
     from storage.dataset import Dataset
 
     log(f"rebuild: the tables of {dataset} from its commit records ...")
-    print_result(Dataset.open(dataset).maintenance.rebuild_tables(), as_json)
+    maintenance = Dataset.open(dataset).maintenance
+    print_result(maintenance.rebuild_tables(on_records=print_lines("rebuild", "records")), as_json)
 
 
 def upgrade(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,11 @@ NAMES_SHOWN = 5
 """Maximum number of shard names in a cell of a status table; --json lists all names."""
 MAX_JSON_INTEGER = 2**53
 """Largest whole number that readers of JSON do not round; JSON carries larger ones as text."""
+OnRows = Callable[[int, int], None]
+"""Function that is called after some rows, with the numbers of rows written and of all rows."""
 _BATCH_ROWS = 10_000
+_PARQUET_ROWS = 2**20
+"""Number of rows of a row group of Parquet."""
 TABLE_ROWS = 50
 """Maximum number of rows that a table on the terminal shows; the other formats hold all rows."""
 
@@ -41,19 +45,28 @@ def check_format(form: str, output: Path | None) -> None:
         raise ValueError("--format parquet: binary output needs a file; add --output FILE")
 
 
-def write_rows(table: "pa.Table", form: str, output: Path | None) -> None:
+def write_rows(
+    table: "pa.Table", form: str, output: Path | None, *, on_rows: OnRows = lambda done, total: None
+) -> None:
     """Write the result of a query as `form` to the file `output`, or to stdout if `output` is None.
+
+    Args:
+        table: The result.
+        form: One of FORMATS.
+        output: The file; None for stdout.
+        on_rows: Function that is called after some rows, with the numbers of rows written and of all rows.
 
     Raises:
         ValueError: The form is unknown, or parquet has no file to go to.
     """
     check_format(form, output)
     if form == "parquet":
-        import pyarrow.parquet as pq
-
-        pq.write_table(table, output)
+        _write_parquet(table, output, on_rows)
         return
-    texts = {"table": _as_table, "csv": _as_csv, "json": _as_json}[form](table)
+    if form == "table":
+        texts = _as_table(table)
+    else:
+        texts = {"csv": _as_csv, "json": _as_json}[form](table, on_rows)
     if output is None:
         if form == "csv":  # whatever the terminal's encoding: programs read it
             sys.stdout.flush()
@@ -105,21 +118,37 @@ def _as_table(table: "pa.Table") -> Iterator[str]:
     yield text + (f"... and {hidden} more rows; --format csv, json or parquet gives all\n" if hidden > 0 else "")
 
 
-def _as_csv(table: "pa.Table") -> Iterator[str]:
+def _write_parquet(table: "pa.Table", output: Path | None, on_rows: OnRows) -> None:
+    import pyarrow.parquet as pq
+
+    assert output is not None
+    with pq.ParquetWriter(output, table.schema) as writer:
+        for batch in _batches(table, _PARQUET_ROWS, on_rows):
+            writer.write_table(batch)
+
+
+def _batches(table: "pa.Table", rows: int, on_rows: OnRows) -> Iterator["pa.Table"]:
+    """Cut a table into parts of so many rows; one without rows is one part. Say after each part what is written."""
+    for start in range(0, max(table.num_rows, 1), rows):
+        yield table.slice(start, rows)
+        on_rows(min(start + rows, table.num_rows), table.num_rows)
+
+
+def _as_csv(table: "pa.Table", on_rows: OnRows) -> Iterator[str]:
     """Format a table as CSV, batch by batch, because text takes several times the memory of the table."""
     import pyarrow as pa
     import pyarrow.csv
 
-    for number, batch in enumerate(table.to_batches(_BATCH_ROWS) or [table]):
+    for number, batch in enumerate(_batches(table, _BATCH_ROWS, on_rows)):
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(batch, sink, pyarrow.csv.WriteOptions(include_header=number == 0))
         yield str(sink.getvalue().to_pybytes(), "utf-8")
 
 
-def _as_json(table: "pa.Table") -> Iterator[str]:
+def _as_json(table: "pa.Table", on_rows: OnRows) -> Iterator[str]:
     """Format a table as a JSON array, row by row, because text takes several times the memory of the table."""
     before = "["
-    for batch in table.to_batches(_BATCH_ROWS):
+    for batch in _batches(table, _BATCH_ROWS, on_rows):
         for row in batch.to_pylist():
             yield before + json.dumps(_plain(row), default=str, allow_nan=False)
             before = ", "

@@ -65,6 +65,8 @@ class Pending:
     """Next fold; None if nothing is left that can be folded."""
     set_aside: tuple[str, ...] = ()
     """Addresses of records that cannot be folded, because their table rows are lost."""
+    records: int = 0
+    """Number of records that wait; of a fold that another process left unfinished, those of this fold alone."""
 
 
 def begin(store: ObjectStore) -> None:
@@ -75,7 +77,12 @@ def begin(store: ObjectStore) -> None:
         put_done(store, DoneFold(number=0, folder=delta.FIRST_FOLDER, versions=versions, proofs=proofs))
 
 
-def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step: None) -> FoldReport:
+def fold(
+    store: ObjectStore,
+    *,
+    before_step: Callable[[str], None] = lambda step: None,
+    on_records: Callable[[int, int], None] = lambda done, total: None,
+) -> FoldReport:
     """Complete a fold that another process left unfinished, then fold all records that are not in the tables yet.
 
     Several processes may do so at once.
@@ -83,22 +90,28 @@ def fold(store: ObjectStore, *, before_step: Callable[[str], None] = lambda step
     Args:
         store: The store of the dataset.
         before_step: Function that is called with the name of each step before the step; tests interrupt a fold in it.
+        on_records: Function that is called before each step, with the numbers of records folded and of all records.
     """
     folds = records = 0
+
+    def begin_step(step: str) -> None:
+        before_step(step)
+        on_records(records, records + pending.records)
+
     done = fold_log.newest_done(store)
     while (current := (pending := _next_fold(store, done, before_step)).fold) is not None:
         # One transaction per table
         commits = checked_records(store, current)
         try:
-            versions = _apply(store, done, current, commits, before_step)
+            versions = _apply(store, done, current, commits, begin_step)
         except delta.Overtaken:
             done = read_done(store, current.number)
             continue
 
         # The done file, once the new versions are durable
-        before_step("make durable")
+        begin_step("make durable")
         proofs = publish(store, done.folder, versions, done)
-        before_step("done")
+        begin_step("done")
         with suppress(Conflict):
             put_done(store, replace(done, number=current.number, versions=versions, proofs=proofs))
         done = read_done(store, current.number)
@@ -159,6 +172,7 @@ def publish(
 def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], None]) -> Pending:
     """Return the fold after `done`: the one already begun, or a new one over records not yet taken."""
     key = fold_key(done.number + 1)
+    waiting = 0
     if key not in store.list(key):
         planned = _plan_fold(store, done)
         if planned.fold is None:
@@ -168,7 +182,9 @@ def _next_fold(store: ObjectStore, done: DoneFold, before_step: Callable[[str], 
         store.make_names_durable(record.key for record in planned.fold.records)
         with suppress(Conflict):
             store.put_if_absent(key, json_bytes({"format": FORMAT, **asdict(planned.fold), "created_at": now()}))
-    return Pending(fold=read_fold(store, done.number + 1))
+        waiting = planned.records
+    begun = read_fold(store, done.number + 1)
+    return Pending(fold=begun, records=waiting or len(begun.records))
 
 
 def overwrite_erased(store: ObjectStore, planned: Fold) -> None:
@@ -222,7 +238,8 @@ def unfolded(store: ObjectStore, done: DoneFold) -> Pending:
                 return unfolded(store, done)
             if chosen:
                 records = _decided(store, done, action, chosen)
-                return Pending(fold=Fold(number=done.number + 1, action=action, records=records))
+                waiting = sum(len(every) for every in choices.values())
+                return Pending(fold=Fold(number=done.number + 1, action=action, records=records), records=waiting)
     return Pending(fold=None, set_aside=tuple(set_aside))
 
 

@@ -1,7 +1,7 @@
 """Rebuilding the five tables from the commit records."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -42,26 +42,31 @@ from storage.tables.orphans import claim_to_publish
 from storage.tables.withdrawals import withdrawn_by, withdrawn_masks
 
 
-def rebuild(store: ObjectStore) -> FoldReport:
+def rebuild(store: ObjectStore, *, on_records: Callable[[int, int], None] = lambda done, total: None) -> FoldReport:
     """Make the five tables anew from the commit records, in a new folder, and publish them as one fold.
 
     No table and no earlier fold has to be readable. Records that the log of folds names are taken in their order there,
     so copies of images stay out as before; then follow all other records. Older snapshots keep reading the old folder.
     Folds that other processes complete in the meantime are repeated before the new tables are published, so readers
     never go back in time, and each image keeps its owner.
+
+    Args:
+        store: The store of the dataset.
+        on_records: Function that is called after some records, with the numbers of records taken and of all that the
+            log names.
     """
     # Tables of the records that were folded before
     newest = next_number(store) - 1
     folder = f"{delta.FIRST_FOLDER}-{newest + 1:08d}-{uuid.uuid4().hex[:8]}"
     built = DoneFold(number=newest, folder=folder, versions=delta.create_tables(store, folder))
-    built, records = _take_folded(store, built)
+    built, records = _take_folded(store, built, on_records)
 
     # Publication under the next free number, after the records that are not folded or came in the meantime
     while True:
         number = next_number(store)
         followed = _follow(store, built, records, number)
         if followed is None:  # another rebuild was faster, and may own images otherwise
-            return rebuild(store)
+            return rebuild(store, on_records=on_records)
         built, records = followed
         whole, every = _catch_up(store, replace(built, number=number), records)
         whole = replace(whole, proofs=publish(store, folder, whole.versions))
@@ -76,7 +81,9 @@ def rebuild(store: ObjectStore) -> FoldReport:
         built = replace(built, versions=versions)
 
 
-def _take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[FoldedRecord]]:
+def _take_folded(
+    store: ObjectStore, built: DoneFold, on_records: Callable[[int, int], None]
+) -> tuple[DoneFold, list[FoldedRecord]]:
     """Fill new tables with the records that the log names, without erased images and the masks that they withdraw."""
     there = set(list_commits(store))
     logged = folded_records(store, built.number)
@@ -87,6 +94,7 @@ def _take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[Fo
     withdrawn = withdrawn_by(store, [each for each in withdrawals if each.address in readable])
     taken: list[FoldedRecord] = []
     for start in range(0, len(folded), MAX_RECORDS):
+        on_records(start, len(folded))
         built, some = _take(store, built, folded[start : start + MAX_RECORDS], withdrawn)
         taken += some
     if len(taken) < len(logged):

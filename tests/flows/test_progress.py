@@ -1,11 +1,15 @@
 import io
 import os
+import re
 import subprocess
 import sys
+import threading
 
+import pytest
 from rich.console import Console
 
-from flows.progress import Counts, Reporter, WorkerCounts
+from flows import progress
+from flows.progress import Counts, Reporter, WorkerCounts, print_lines, print_waiting
 from tests.paths import ROOT
 
 
@@ -32,6 +36,33 @@ def test_a_few_workers_are_shown_with_the_rate_of_each() -> None:
 
 def test_of_many_workers_the_range_and_the_slowest_are_shown() -> None:
     assert line(rated(0.3, 0.4, 0.2, 0.5, 0.6, 0.3)).endswith(", 6 workers: 0.20 to 0.60 each, host2:7 slowest\n")
+
+
+def test_lines_name_what_is_counted_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    show = print_lines("snapshot", "records")
+    for done in (0, 2, 3):
+        show(done, 3)
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("snapshot: 0/3 records", "snapshot: 3/3 records")
+    assert second.startswith("snapshot: 2/3 records, ")
+    assert second.endswith(" left")
+
+
+def test_work_of_unknown_length_says_how_long_it_lasts_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.001)
+    printed, there = list[str](), threading.Event()
+
+    def keep(line: str) -> None:
+        printed.append(line)
+        there.set()
+
+    monkeypatch.setattr(progress, "log", keep)
+    with print_waiting("query", 600.0):
+        assert there.wait(60)
+    assert re.fullmatch(r"query: at work for .+ s, at most .+ left", printed[0])
 
 
 def test_work_goes_on_where_nobody_reads_its_lines() -> None:

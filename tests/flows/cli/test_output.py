@@ -58,10 +58,15 @@ def test_a_value_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("rows", [0, 1, 25_001])
 def test_a_large_answer_is_written_whole(rows: int, tmp_path: Path) -> None:
     numbers = pa.chunked_array([list(range(rows // 2)), list(range(rows // 2, rows))], type=pa.int64())
-    write_rows(pa.table({"n": numbers}), "json", tmp_path / "rows.json")
-    write_rows(pa.table({"n": numbers}), "csv", tmp_path / "rows.csv")
+    for form in ("json", "csv", "parquet"):
+        told: list[tuple[int, int]] = []
+        write_rows(
+            pa.table({"n": numbers}), form, tmp_path / f"rows.{form}", on_rows=lambda *now, told=told: told.append(now)
+        )
+        assert told[-1] == (rows, rows)
     assert json.loads((tmp_path / "rows.json").read_text()) == [{"n": number} for number in range(rows)]
     assert (tmp_path / "rows.csv").read_text().splitlines() == ['"n"', *map(str, range(rows))]
+    assert pq.read_table(tmp_path / "rows.parquet").column("n").to_pylist() == list(range(rows))
 
 
 def test_a_long_table_says_how_many_rows_it_hides(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,17 @@ def test_a_fold_brings_every_record_into_the_tables_once(filled: Dataset) -> Non
     assert counts(filled) == (4, 12, 4, 2)
 
 
+def test_a_fold_and_a_rebuild_say_how_many_records_are_done(filled: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "MAX_RECORDS", 3)
+    monkeypatch.setattr(rebuilding, "MAX_RECORDS", 3)
+    told: list[tuple[int, int]] = []
+    filled.snapshot(on_records=lambda *now: told.append(now))
+    assert list(dict.fromkeys(told)) == [(0, 4), (3, 4)]
+    told.clear()
+    filled.maintenance.rebuild_tables(on_records=lambda *now: told.append(now))
+    assert told == [(0, 4), (3, 4)]
+
+
 def test_folding_again_changes_nothing(filled: Dataset) -> None:
     filled.fold()
     before = [delta.open_table(filled.store, "tables", name).version() for name in SCHEMAS]
@@ -366,8 +377,8 @@ def test_a_rebuild_takes_what_others_fold_meanwhile(
 ) -> None:
     real, overtaken = rebuilding._take_folded, list[str]()
 
-    def take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[FoldedRecord]]:
-        taken = real(store, built)
+    def take_folded(store: ObjectStore, built: DoneFold, *more: Any) -> tuple[DoneFold, list[FoldedRecord]]:
+        taken = real(store, built, *more)
         if not overtaken:
             overtaken.append(built.folder)
             samples.ingest(filled, shards=1, first=50)
@@ -388,10 +399,10 @@ def test_a_withdrawal_that_lands_during_a_rebuild_is_wholly_in_it(
     (pair,) = filled.query("SELECT image_id, mask_id FROM masks ORDER BY mask_id LIMIT 1").to_pylist()
     real, seen = rebuilding._take_folded, list[Any]()
 
-    def take_folded(store: ObjectStore, built: DoneFold) -> tuple[DoneFold, list[FoldedRecord]]:
+    def take_folded(store: ObjectStore, built: DoneFold, *more: Any) -> tuple[DoneFold, list[FoldedRecord]]:
         if not seen:
             seen.append(withdraw(store, newest_done(store), [tuple(pair.values())], "wrong"))
-        return real(store, built)
+        return real(store, built, *more)
 
     monkeypatch.setattr(rebuilding, "_take_folded", take_folded)
     filled.maintenance.rebuild_tables()
