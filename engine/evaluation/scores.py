@@ -190,6 +190,29 @@ def mean_over_masks(scores: Sequence[OfImage], values_N: np.ndarray, seed: int) 
     return Estimate(value=float(values_N.mean()), interval=_middle_95(mean_B))
 
 
+def mean_over_groups(groups: Sequence[tuple[Sequence[OfImage], np.ndarray]], seed: int) -> Estimate:
+    """Compute the mean of the means of several groups, such as datasets, with a 95 % bootstrap interval over images.
+
+    Each group counts once, whatever its number of masks. A bootstrap draw takes images of each group with replacement;
+    the groups stay the same, so that the interval says nothing about other groups. There is no interval where a group
+    has fewer than two images.
+
+    Args:
+        groups: Scores of each group, and one value for each score, float64 [N].
+        seed: seed of the draws.
+    """
+    value = float(np.mean([values_N.mean() for _, values_N in groups]))
+    means_GB = []
+    for number, (members, values_N) in enumerate(groups):
+        _, image_N = np.unique([score.image for score in members], return_inverse=True)
+        sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
+        if len(count_I) < 2:
+            return Estimate(value=value, interval=None)
+        times_drawn_BI = _draws(len(count_I), seed + number)
+        means_GB.append((times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I))
+    return Estimate(value=value, interval=_middle_95(np.mean(means_GB, axis=0)))
+
+
 def difference_of_means(
     before: Sequence[OfImage],
     before_N: np.ndarray,

@@ -25,6 +25,7 @@ from flows.cli import (
     engine,
     environment,
     evaluate,
+    experiment,
     formats,
     lineage,
     loop,
@@ -108,11 +109,18 @@ WORKSPACE_COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Functions of the commands below `gigamask workspace`, by the command's name."""
 
+EXPERIMENT_COMMANDS: dict[str, Callable[..., None]] = {
+    "points": experiment.experiment_points,
+    "boxes": experiment.experiment_boxes,
+}
+"""Functions of the commands below `gigamask experiment`, by the command's name."""
+
 GROUPS = (
     ("round", "Annotate", "Ask annotators about images, and take their masks home.", ROUND_COMMANDS),
     ("users", "Annotate", "Accounts of a team.", USER_COMMANDS),
     ("workspace", "Annotate", "Back up and restore the annotation state.", WORKSPACE_COMMANDS),
     ("models", "Models", "Names, released weights, and the promoted model of a dataset.", MODEL_COMMANDS),
+    ("experiment", "Models", 'The experiments of "Segment Anything", beside its figures.', EXPERIMENT_COMMANDS),
 )
 """Commands that have commands below them: name, group of the help, help, and those commands."""
 

@@ -16,7 +16,7 @@ from engine.evaluation.classical import FelzenszwalbSegmenter
 from engine.evaluation.clicked import Evaluation, evaluate_source
 from engine.evaluation.proposals import Proposer, SamProposer
 from engine.evaluation.scores import Estimate
-from engine.evaluation.source import FolderSource
+from engine.evaluation.source import FolderSource, ImageSource
 from engine.interactive.segment import Segmenter
 from engine.interactive.zoom import make_segmenter
 from engine.model.weights import load_model
@@ -92,22 +92,22 @@ def evaluate_models(
         ValueError: A model is unknown, or there are no masks.
     """
     everyone = dict.fromkeys([*names, *([settings.beside] if settings.beside else [])])
-    contenders = {name: _contender(name, settings.generate) for name in everyone}
+    contenders = {name: load_contender(name, settings.generate) for name in everyone}
     called = _called(contenders)
-    source = CocoSource(file=data, folder=folder or data.parent) if data.is_file() else FolderSource(folder=data)
+    source = open_source(data, folder)
     images = source.images()
     results = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         clicks = {}
         for name, contender in contenders.items():
-            on_progress = _shown(bar, f"{name}: clicks")
+            on_progress = shown(bar, f"{name}: clicks")
             clicks[name] = evaluate_source(contender.segmenter, source, settings.evaluate, on_progress=on_progress)
 
         def automatic(name: str, at_most: Mapping[str, int] | None = None) -> AutomaticEvaluation | None:
             if not settings.automatic:
                 return None
-            on_progress = _shown(bar, f"{name}: automatic masks")
+            on_progress = shown(bar, f"{name}: automatic masks")
             proposer = contenders[name].proposer
             return evaluate_automatic(proposer, images, settings.evaluate, at_most=at_most, on_progress=on_progress)
 
@@ -118,6 +118,15 @@ def evaluate_models(
                 beside = Measured(model=called[other], clicks=clicks[other], automatic=automatic(other, as_many))
             results.append(Result(measured=measured, beside=beside))
     return results
+
+
+def open_source(data: Path, folder: Path | None = None) -> ImageSource:
+    """Open a folder of labelled images or a COCO instances JSON.
+
+    Args:
+        folder: Folder of the images of a COCO JSON; None for the file's own.
+    """
+    return CocoSource(file=data, folder=folder or data.parent) if data.is_file() else FolderSource(folder=data)
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any] | list[dict[str, Any]]:
@@ -155,7 +164,7 @@ def _figures_json(figures: Mapping[str, Estimate | None]) -> dict[str, Any]:
     return content
 
 
-def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
+def shown(bar: Progress, title: str) -> Callable[[int, int], None]:
     """Show progress as a bar on a terminal, or as a line every few seconds elsewhere."""
     if bar.disable:
         log(f"{title} ...")
@@ -165,14 +174,14 @@ def _shown(bar: Progress, title: str) -> Callable[[int, int], None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Contender:
+class Contender:
     """A loaded model, ready for clicks and for automatic masks."""
 
     segmenter: Segmenter
     proposer: Proposer
 
 
-def _called(contenders: Mapping[str, _Contender]) -> dict[str, str]:
+def _called(contenders: Mapping[str, Contender]) -> dict[str, str]:
     """Choose each model's name for tables; models that share a name are called by their model_id."""
     names = [contender.segmenter.name for contender in contenders.values()]
     return {
@@ -181,9 +190,14 @@ def _called(contenders: Mapping[str, _Contender]) -> dict[str, str]:
     }
 
 
-def _contender(name: str, generate: GenerateConfig) -> _Contender:
+def load_contender(name: str, generate: GenerateConfig) -> Contender:
+    """Load a model by name, or the classical baseline.
+
+    Raises:
+        ValueError: The model is unknown.
+    """
     if name == BASELINE:
         classical = FelzenszwalbSegmenter()
-        return _Contender(segmenter=classical, proposer=classical)
+        return Contender(segmenter=classical, proposer=classical)
     model = load_model(name)
-    return _Contender(segmenter=make_segmenter(model), proposer=SamProposer(model=model, config=generate))
+    return Contender(segmenter=make_segmenter(model), proposer=SamProposer(model=model, config=generate))

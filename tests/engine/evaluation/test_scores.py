@@ -8,6 +8,7 @@ from engine.evaluation.scores import (
     calibrate,
     difference_of_means,
     figure_values,
+    mean_over_groups,
     paired_difference,
     size_of,
     summarise,
@@ -150,3 +151,17 @@ def test_a_difference_of_means_leaves_out_draws_without_a_mask_and_is_none_witho
     assert difference.value == pytest.approx(0.6)
     assert difference.interval == pytest.approx((0.6, 0.7))
     assert difference_of_means(before, np.array([0.2, 0.4]), [], np.array([]), seed=0) is None
+
+
+def test_a_mean_over_groups_counts_each_group_once_and_draws_images_within_groups() -> None:
+    def values(name: str, per_image: dict[str, list[float]]) -> tuple[list[MaskScore], np.ndarray]:
+        members = [score(image=f"{name}/{image}") for image, each in per_image.items() for _ in each]
+        return members, np.array([value for each in per_image.values() for value in each])
+
+    many = values("many", {"a": [1.0] * 9, "b": [1.0]})
+    few = values("few", {"a": [0.0], "b": [0.5]})
+    estimate = mean_over_groups([many, few], seed=0)
+    assert estimate.value == pytest.approx((1 + 0.25) / 2)
+    assert estimate.interval == pytest.approx((0.5, 0.75))  # both images of few are a, or both are b: a quarter each
+    single = values("single", {"a": [0.5]})
+    assert mean_over_groups([many, single], seed=0).interval is None
