@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.words import duration
 
+FIRST_LINE_S = 5.0
+"""Time after which work prints its first progress line, in seconds."""
 LINE_EVERY_S = 10.0
 """Time between two progress lines where there is no terminal, in seconds."""
 WORKERS_SHOWN = 4
@@ -42,6 +44,27 @@ class Counts:
     workers: Sequence[WorkerCounts] = ()
 
 
+class LineClock:
+    """Clock that says when the next line of progress is due."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._due = self._began + FIRST_LINE_S
+
+    @property
+    def passed_s(self) -> float:
+        """Time since the work began, in seconds."""
+        return time.monotonic() - self._began
+
+    def is_due(self) -> bool:
+        """Tell whether a line is due; the next one is due some seconds later."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + LINE_EVERY_S
+        return True
+
+
 class Reporter:
     """Display of the progress of a stage, as a bar or as lines. Its rates are means since the stage began."""
 
@@ -50,8 +73,7 @@ class Reporter:
         self._console = console
         self._bar = bar
         self._task = bar.add_task(stage, total=None, facts="") if bar else None
-        self._started = time.monotonic()
-        self._last_line = self._started
+        self._clock = LineClock()
         self._last: Counts | None = None
 
     def __call__(self, counts: Counts) -> None:
@@ -59,8 +81,7 @@ class Reporter:
         self._last = counts
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=counts.done, total=counts.total or None, facts=self._facts(counts))
-        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
+        elif self._clock.is_due():
             self._print_line(counts)
 
     def close(self) -> None:
@@ -76,7 +97,7 @@ class Reporter:
         )
 
     def _facts(self, counts: Counts) -> str:
-        elapsed_s = max(time.monotonic() - self._started, 1e-6)
+        elapsed_s = max(self._clock.passed_s, 1e-6)
         facts = [f"{counts.new / elapsed_s:.2f} images/s"] if counts.new else []
         if counts.masks:
             rate = f" ({counts.new_masks / elapsed_s:.1f}/s)" if counts.new_masks else ""
@@ -114,14 +135,11 @@ def reporter(stage: str) -> Iterator[Reporter]:
 
 def print_lines(title: str, unit: str = "images") -> Callable[[int, int], None]:
     """Make a function that prints how many images are done of how many, and the time left, every few seconds."""
-    began = last = time.monotonic()
+    clock = LineClock()
 
     def show(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LINE_EVERY_S:
-            last = now
-            log(f"{title}: {done}/{total} {unit}{time_left(now - began, done, total)}")
+        if clock.is_due():
+            log(f"{title}: {done}/{total} {unit}{time_left(clock.passed_s, done, total)}")
 
     return show
 
@@ -137,10 +155,11 @@ def print_waiting(title: str, most_s: float) -> Iterator[None]:
     ended = threading.Event()
 
     def wait() -> None:
-        began = time.monotonic()
-        while not ended.wait(LINE_EVERY_S):
-            passed_s = time.monotonic() - began
-            log(f"{title}: at work for {duration(passed_s)}, at most {duration(max(0.0, most_s - passed_s))} left")
+        clock = LineClock()
+        while not ended.wait(1.0):
+            if clock.is_due():
+                most_left_s = max(0.0, most_s - clock.passed_s)
+                log(f"{title}: at work for {duration(clock.passed_s)}, at most {duration(most_left_s)} left")
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()

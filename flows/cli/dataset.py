@@ -1,7 +1,6 @@
 """The commands `query`, `status`, `snapshot`, `verify` and `report`. Only `snapshot` and `report` write."""
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ import typer
 
 from flows.cli.checks import workspace_place
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri, WorkspacePlace
-from flows.progress import LINE_EVERY_S, log, print_lines, print_waiting, time_left
+from flows.progress import LineClock, log, print_lines, print_waiting, time_left
 from flows.words import place_options
 
 if TYPE_CHECKING:
@@ -129,16 +128,13 @@ def verify(
 
 def _lines() -> Callable[["VerifyProgress"], None]:
     """Make the function that prints a line of progress, with the time left, every few seconds."""
-    began = last = time.monotonic()
+    clock = LineClock()
 
     def show(progress: "VerifyProgress") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LINE_EVERY_S:
-            last = now
+        if clock.is_due():
             log(
                 f"verify: {progress.records}/{progress.records_total} records, {progress.nbytes / 2**30:.1f} GiB, "
-                f"{progress.faults} faults{time_left(now - began, progress.records, progress.records_total)}"
+                f"{progress.faults} faults{time_left(clock.passed_s, progress.records, progress.records_total)}"
             )
 
     return show

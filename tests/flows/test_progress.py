@@ -41,6 +41,7 @@ def test_of_many_workers_the_range_and_the_slowest_are_shown() -> None:
 def test_lines_name_what_is_counted_and_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     show = print_lines("snapshot", "records")
     for done in (0, 2, 3):
@@ -52,7 +53,7 @@ def test_lines_name_what_is_counted_and_the_time_left(
 
 
 def test_work_of_unknown_length_says_how_long_it_lasts_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.001)
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
     printed, there = list[str](), threading.Event()
 
     def keep(line: str) -> None:
