@@ -143,6 +143,27 @@ def decide(state: EngineState, policy: EnginePolicy) -> NextStep:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """Firing under which the next step is done."""
+
+    job: str
+    key: str
+    retry_s: float = RETRY_S
+    """Seconds after which the step is tried again if it fails."""
+
+
+def due_for(chosen: NextStep, state: EngineState, policy: EnginePolicy) -> Due | None:
+    """Name the firing of a step; None for a step that only waits."""
+    if chosen.step in (Step.INGEST, Step.WAIT, Step.STOP):
+        return None
+    if chosen.step is Step.RETRAIN:
+        return Due(job=RETRAINING, key=key_of_masks(state.retraining_counts_from + policy.retrain_after))
+    if chosen.step is Step.FULLY_AUTOMATIC:
+        return Due(job=MASKS, key=f"engine:{state.images} images")
+    return Due(job=ENGINE, key=f"{chosen.step}:{_name(chosen, state)}", retry_s=PEOPLE_WAIT_S)
+
+
 @flow(name="data-engine")
 def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
     """Do the next thing, once, whoever asks for it.
@@ -155,21 +176,29 @@ def data_engine(settings: SettingsOfJobs, key: str = "") -> Fired:
     with Workspace.open(settings.workspace) as workspace:
         state = read_state(dataset, workspace, settings)
         chosen = decide(state, settings.engine)
-        if chosen.step in (Step.INGEST, Step.WAIT, Step.STOP):
+        due = due_for(chosen, state, settings.engine)
+        if due is None:
             return Fired(job=ENGINE, key="", outcome="not due", reason=f"{chosen.step}: {chosen.reason}")
-        if chosen.step is Step.RETRAIN:
-            reached = state.retraining_counts_from + settings.engine.retrain_after
-            return fire(workspace, RETRAINING, key_of_masks(reached), lambda: retrain_with(settings))
-        if chosen.step is Step.FULLY_AUTOMATIC:
-            return fire(workspace, MASKS, f"engine:{state.images} images", lambda: mask_with(settings))
-        name = chosen.round_id or f"after {state.rounds} rounds"
-        return fire(
-            workspace,
-            ENGINE,
-            f"{chosen.step}:{name}",
-            lambda: _change_rounds(workspace, settings, state, chosen, name),
-            retry_s=PEOPLE_WAIT_S,
-        )
+
+        def work() -> Mapping[str, Any]:
+            if chosen.step is Step.RETRAIN:
+                return retrain_with(settings)
+            if chosen.step is Step.FULLY_AUTOMATIC:
+                return mask_with(settings)
+            return _change_rounds(workspace, settings, state, chosen)
+
+        return fire(workspace, due.job, due.key, work, retry_s=due.retry_s)
+
+
+def find_due(workspace: Workspace, settings: ServeSettings) -> Due | None:
+    """Find what a call of the flow would begin now; None where it would find nothing to do.
+
+    Raises:
+        StoreError: The dataset or the workspace cannot be read.
+    """
+    state = read_state(Dataset.open(settings.dataset), workspace, settings)
+    due = due_for(decide(state, settings.engine), state, settings.engine)
+    return due if due and workspace.firings.can_take(due.job, due.key, retry_s=due.retry_s) else None
 
 
 def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) -> EngineState:
@@ -243,8 +272,13 @@ def _why_no_round(state: EngineState, policy: EnginePolicy) -> str:
     return "" if state.unasked_images else "every image was asked about"
 
 
+def _name(chosen: NextStep, state: EngineState) -> str:
+    """Name the round of a step: by its id, or by the number of rounds that there were before it."""
+    return chosen.round_id or f"after {state.rounds} rounds"
+
+
 def _change_rounds(
-    workspace: Workspace, settings: ServeSettings, state: EngineState, chosen: NextStep, name: str
+    workspace: Workspace, settings: ServeSettings, state: EngineState, chosen: NextStep
 ) -> Mapping[str, Any]:
     """Close a round, or open one; a second attempt finds it."""
     from flows.assisted_manual import close_round
@@ -253,7 +287,7 @@ def _change_rounds(
     if chosen.step is Step.CLOSE:
         closed = close_round(settings.dataset, settings.workspace, chosen.round_id, discard_unfinished=False)
         return asdict(closed)
-    images = settings.engine.images_per_round
+    images, name = settings.engine.images_per_round, _name(chosen, state)
     request = RoundRequest(
         stage=str(chosen.step),
         images=images,

@@ -6,7 +6,8 @@ Prefect decides when a flow is called; our workspace decides whether it does any
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,9 @@ class Scheduled:
     """Name of the job whose killed work this deployment takes up."""
     counts: bool = False
     """Whether the flow counts masks, so that its schedule is only how often it looks."""
+    is_watched: bool = False
+    """Whether `gigamask serve` looks itself and calls the flow only where something is due: a flow run that finds
+    nothing costs seconds of CPU for its imports."""
 
     def parameters(self, settings: ServeSettings) -> dict[str, Any]:
         """Return the parameters of the flow."""
@@ -91,6 +95,7 @@ def list_deployments(settings: ServeSettings) -> list[Scheduled]:
             every_s=settings.engine.every_s,
             job=data_engine.ENGINE,
             counts=True,
+            is_watched=True,
         ),
     ]
     return [each for each in every if each.cron or each.every_s]
@@ -103,9 +108,10 @@ def make_deployment(each: Scheduled, settings: ServeSettings) -> RunnerDeploymen
         ValueError: A cron line or the time zone is wrong.
     """
     try:
+        schedule = None
         if each.cron:
             schedule = Schedule(cron=each.cron, timezone=settings.timezone)
-        else:
+        elif not each.is_watched:
             schedule = Schedule(interval=timedelta(seconds=each.every_s), timezone="UTC", anchor_date=ANCHOR)
         return RunnerDeployment.from_flow(
             each.flow,
@@ -162,12 +168,11 @@ async def _serve(
 
 
 async def _watch(settings: ServeSettings, listed: list[Scheduled]) -> None:
-    """Start a retraining once closing a round has brought enough masks, and take up work that was killed."""
-    closed: frozenset[str] = frozenset()
+    """Begin what is due without a time of its own: see `_Watcher`."""
+    watcher = _Watcher(settings, listed)
     while True:
         try:
-            now_closed, wanted = await asyncio.to_thread(_look, settings, listed, closed)
-            for each, key, attempt in wanted:
+            for each, key, attempt in await asyncio.to_thread(watcher.look):
                 await run_deployment(  # type: ignore[misc]  # a coroutine here
                     f"{each.flow.name}/{each.name}",
                     parameters={"key": key},
@@ -175,28 +180,52 @@ async def _watch(settings: ServeSettings, listed: list[Scheduled]) -> None:
                     timeout=0,
                     as_subflow=False,
                 )
-            closed = now_closed
+            watcher.keep()
         except (StoreError, OSError, HTTPError, PrefectException) as error:
             log(f"serve: next look in {WATCH_S:g} s ({error})")
         await asyncio.sleep(WATCH_S)
 
 
-def _look(
-    settings: ServeSettings, listed: list[Scheduled], closed: frozenset[str]
-) -> tuple[frozenset[str], list[tuple[Scheduled, str, int]]]:
-    """Find what is due now: the deployment, its key, and how often its work was begun."""
-    by_job = {each.job: each for each in listed}
-    counting = next((each for each in listed if each.flow is jobs.retrain_after_masks), None)
-    with Workspace.open(settings.workspace) as workspace:
+class _Watcher:
+    """Looks for killed work, for a retraining once closed rounds have brought enough masks, and for the next step."""
+
+    def __init__(self, settings: ServeSettings, listed: list[Scheduled]) -> None:
+        self._settings = settings
+        self._by_job = {each.job: each for each in listed}
+        self._counting = next((each for each in listed if each.flow is jobs.retrain_after_masks), None)
+        self._engine = next((each for each in listed if each.is_watched), None)
+        self._closed = self._seen = frozenset[str]()
+        self._engine_looks_at = 0.0
+
+    def look(self) -> list[tuple[Scheduled, str, str]]:
+        """Find what is due now: the deployment, the key of its work, and a name of the attempt."""
+        with Workspace.open(self._settings.workspace) as workspace:
+            return [*self._find_lost(workspace), *self._find_retraining(workspace), *self._find_next_step(workspace)]
+
+    def keep(self) -> None:
+        """Note that what the last look found has been begun."""
+        self._closed = self._seen
+
+    def _find_lost(self, workspace: Workspace) -> Iterator[tuple[Scheduled, str, str]]:
         newest = {each.job: each.key for each in workspace.firings.read_all()}
-        lost = [each for each in workspace.firings.lost() if newest[each.job] == each.key and each.job in by_job]
-        wanted = [(by_job[each.job], each.key, each.attempts) for each in lost]
+        for each in workspace.firings.lost():
+            if newest[each.job] == each.key and each.job in self._by_job:
+                yield self._by_job[each.job], each.key, str(each.attempts)
+
+    def _find_retraining(self, workspace: Workspace) -> Iterator[tuple[Scheduled, str, str]]:
         rounds = workspace.rounds.read_all()
-        now_closed = frozenset(each.round_id for each in rounds if each.state is RoundState.CLOSED)
-        if counting is not None and now_closed != closed:
-            due = engine_state.find_due_masks(
-                Dataset.open(settings.dataset), workspace, settings.retraining.after_masks
-            )
-            if due and workspace.firings.find(engine_state.RETRAINING, due) is None:
-                wanted.append((counting, due, 0))
-    return now_closed, wanted
+        self._seen = frozenset(each.round_id for each in rounds if each.state is RoundState.CLOSED)
+        if self._counting is None or self._seen == self._closed:
+            return
+        dataset, after_masks = Dataset.open(self._settings.dataset), self._settings.retraining.after_masks
+        due = engine_state.find_due_masks(dataset, workspace, after_masks)
+        if due and workspace.firings.find(engine_state.RETRAINING, due) is None:
+            yield self._counting, due, "0"
+
+    def _find_next_step(self, workspace: Workspace) -> Iterator[tuple[Scheduled, str, str]]:
+        if self._engine is None or time.monotonic() < self._engine_looks_at:
+            return
+        self._engine_looks_at = time.monotonic() + self._engine.every_s
+        due = data_engine.find_due(workspace, self._settings)
+        if due is not None:  # a flow run that failed before it took the key is repeated after a while
+            yield self._engine, due.key, f"{time.time() // data_engine.PEOPLE_WAIT_S:.0f}"

@@ -92,10 +92,6 @@ class Firings:
                     expires_at=seconds_from_now(lease_s),
                     result={},
                 )
-                may_retry = or_(
-                    FIRINGS.c.state == FiringState.LOST,
-                    and_(FIRINGS.c.state == FiringState.FAILED, FIRINGS.c.ended_at < seconds_from_now(-retry_s)),
-                )
                 again = fresh.on_conflict_do_update(
                     index_elements=["job", "key"],
                     set_={
@@ -106,11 +102,19 @@ class Firings:
                         "ended_at": None,
                         "result": {},
                     },
-                    where=and_(may_retry, FIRINGS.c.attempts < MAX_ATTEMPTS),
+                    where=_may_begin_again(retry_s),
                 ).returning(FIRINGS.c.token)
                 return connection.execute(again).scalar_one_or_none()
         except IntegrityError:  # the index allows one running firing of a job
             return None
+
+    def can_take(self, job: str, key: str, *, retry_s: float = RETRY_S) -> bool:
+        """Tell whether `take` would begin the work of a key now."""
+        at_work = and_(FIRINGS.c.job == job, FIRINGS.c.state == FiringState.RUNNING, ~_gone())
+        if self._read(at_work):
+            return False
+        mine = and_(FIRINGS.c.job == job, FIRINGS.c.key == key)
+        return not self._read(mine) or bool(self._read(and_(mine, _may_begin_again(retry_s))))
 
     def extend(self, token: str, *, lease_s: float = LEASE_S) -> bool:
         """Extend a lease; return False where the work was taken by another process, or has ended."""
@@ -158,6 +162,12 @@ class Firings:
         with self._database.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [Firing(**{**row, "state": FiringState(row["state"])}) for row in rows]
+
+
+def _may_begin_again(retry_s: float) -> Any:
+    """Make the condition for firings that were killed, or that failed a while ago, and not too often."""
+    failed = and_(FIRINGS.c.state == FiringState.FAILED, FIRINGS.c.ended_at < seconds_from_now(-retry_s))
+    return and_(or_(_gone(), failed), FIRINGS.c.attempts < MAX_ATTEMPTS)
 
 
 def _gone() -> Any:

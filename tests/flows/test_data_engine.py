@@ -8,7 +8,7 @@ import pytest
 
 from engine.evaluation.config import GateConfig
 from flows.config.serve import EnginePolicy, RetrainingSchedule, ServeSettings
-from flows.data_engine import EngineState, NextStep, Step, decide, read_state
+from flows.data_engine import Due, EngineState, NextStep, Step, decide, find_due, read_state
 from flows.engine_state import RETRAINING
 from stages.rounds.close import close_round
 from stages.training.job import DataConfig
@@ -244,6 +244,17 @@ def test_a_round_is_not_closed_while_late_work_a_fix_or_a_review_is_waiting(
     late = page("add", made("late", square(3)))
     assert workspace.operations.append(lease.token, [late]).branch
     assert read_state(dataset, workspace, SETTINGS).finished_rounds == ()
+
+
+def test_a_step_is_due_until_somebody_does_it(tmp_path: Path, workspace: Workspace) -> None:
+    small_dataset(tmp_path / "dataset")
+    settings = replace(SETTINGS, dataset=str(tmp_path / "dataset"))
+    due = find_due(workspace, settings)
+    assert due == Due(job="engine", key="assisted_manual:after 0 rounds", retry_s=60.0)
+    token = workspace.firings.take(due.job, due.key, "me")
+    assert find_due(workspace, settings) is None
+    workspace.firings.end(token, {})
+    assert find_due(workspace, settings) is None, "the round that was opened is not written yet, or was cancelled"
 
 
 def test_a_retraining_that_was_killed_too_often_is_given_up(tmp_path: Path, workspace: Workspace) -> None:

@@ -27,6 +27,15 @@ def test_a_deployment_names_an_entrypoint_that_any_worker_can_import() -> None:
         assert getattr(importlib.import_module(module), function) is each.flow
 
 
+def test_the_engine_is_called_where_something_is_due_and_by_a_worker_at_every_interval() -> None:
+    settings = load_serve_settings(assignments=["engine.every_s=60"])
+    scheduled = {each.name: make_deployment(each, settings).schedules for each in list_deployments(settings)}
+    assert [name for name, schedules in scheduled.items() if not schedules] == ["data-engine"]
+    rendered = yaml.safe_load(render_prefect_yaml(settings, "gigamask"))["deployments"]
+    (worker,) = [each for each in rendered if each["name"] == "data-engine"]
+    assert worker["schedules"][0]["interval"] == 60
+
+
 def test_deployments_that_were_made_before_still_find_their_flows() -> None:
     every = [
         f"{job}.{kind}" for job in ("retraining", "masks", "prefill") for kind in ("cron='0 1 * * *'", "every_s=60")

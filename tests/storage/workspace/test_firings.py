@@ -70,6 +70,24 @@ def test_a_lost_firing_does_not_hold_up_the_next_key(workspace: Workspace) -> No
     assert [each.state for each in workspace.firings.read_all()] == [FiringState.LOST, FiringState.RUNNING]
 
 
+def test_whether_a_key_can_be_taken_is_known_without_taking_it(workspace: Workspace) -> None:
+    firings = workspace.firings
+    assert firings.can_take("engine", "close:1")
+    assert firings.read_all() == []
+    token = firings.take("engine", "close:1", "a")
+    assert not firings.can_take("engine", "close:1")
+    assert not firings.can_take("engine", "close:2"), "one firing of a job runs at a time"
+    assert firings.can_take("masks", "close:1")
+    firings.end(token, {"error": "busy"}, failed=True)
+    assert not firings.can_take("engine", "close:1")
+    assert firings.can_take("engine", "close:1", retry_s=-1)
+    assert firings.can_take("engine", "close:2")
+    firings.take("engine", "close:1", "killed", retry_s=-1, lease_s=-1)
+    assert firings.can_take("engine", "close:1")
+    firings.end(firings.take("engine", "close:1", "b"), {})
+    assert not firings.can_take("engine", "close:1", retry_s=-1), "it is done"
+
+
 def test_failed_work_is_tried_again_after_a_while(workspace: Workspace) -> None:
     token = workspace.firings.take("retraining", "k", "a")
     assert token is not None
