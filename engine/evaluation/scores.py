@@ -185,9 +185,9 @@ def mean_over_masks(scores: Sequence[OfImage], values_N: np.ndarray, seed: int) 
     sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
     if len(count_I) < 2:
         return Estimate(value=float(values_N.mean()), interval=None)
-    times_drawn_BI = _draws(len(count_I), seed)
+    times_drawn_BI = bootstrap_draws(len(count_I), seed)
     mean_B = (times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I)
-    return Estimate(value=float(values_N.mean()), interval=_middle_95(mean_B))
+    return Estimate(value=float(values_N.mean()), interval=middle_95(mean_B))
 
 
 def mean_over_groups(groups: Sequence[tuple[Sequence[OfImage], np.ndarray]], seed: int) -> Estimate:
@@ -208,9 +208,9 @@ def mean_over_groups(groups: Sequence[tuple[Sequence[OfImage], np.ndarray]], see
         sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
         if len(count_I) < 2:
             return Estimate(value=value, interval=None)
-        times_drawn_BI = _draws(len(count_I), seed + number)
+        times_drawn_BI = bootstrap_draws(len(count_I), seed + number)
         means_GB.append((times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I))
-    return Estimate(value=value, interval=_middle_95(np.mean(means_GB, axis=0)))
+    return Estimate(value=value, interval=middle_95(np.mean(means_GB, axis=0)))
 
 
 def difference_of_means(
@@ -234,23 +234,24 @@ def difference_of_means(
     num_images = int(image_K.max()) + 1
     if num_images < 2:
         return Estimate(value=value, interval=None)
-    times_drawn_BI = _draws(num_images, seed)
+    times_drawn_BI = bootstrap_draws(num_images, seed)
     sums, counts = [], []
     for image_N, values_N in ((image_K[: len(before)], before_N), (image_K[len(before) :], after_M)):
         sums.append(times_drawn_BI @ np.bincount(image_N, weights=values_N, minlength=num_images))
         counts.append(times_drawn_BI @ np.bincount(image_N, minlength=num_images))
     usable_B = (counts[0] > 0) & (counts[1] > 0)
     difference_B = sums[1][usable_B] / counts[1][usable_B] - sums[0][usable_B] / counts[0][usable_B]
-    return Estimate(value=value, interval=_middle_95(difference_B))
+    return Estimate(value=value, interval=middle_95(difference_B))
 
 
-def _draws(num_images: int, seed: int) -> np.ndarray:
+def bootstrap_draws(num_images: int, seed: int) -> np.ndarray:
     """Draw images with replacement, and count how often each bootstrap draw takes each image; int [B, I]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=BOOTSTRAP_DRAWS)
 
 
-def _middle_95(values_B: np.ndarray) -> tuple[float, float]:
+def middle_95(values_B: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5 % and the 97.5 % quantile of the values of bootstrap draws, the ends of the 95 % interval."""
     low, high = np.percentile(values_B, [2.5, 97.5])
     return float(low), float(high)
 

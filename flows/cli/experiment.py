@@ -80,6 +80,41 @@ def experiment_boxes(
     _prompted("boxes", data, images, model, dataset, settings, as_json)
 
 
+def experiment_edges(
+    data: Data,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Model name, weights file, promoted, a dataset's version, or gradient. Repeatable.",
+            show_default="seed and gradient",
+        ),
+    ] = None,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    thresholds: Annotated[
+        int, typer.Option(help="Thresholds of the edge map; the benchmark has 99.", min=1, max=99)
+    ] = 99,
+    image_ids: ImageIds = None,
+    max_images: MaxImages = None,
+    as_json: AsJson = False,
+) -> None:
+    """Edges (section 7.2): ODS, OIS, AP and R50 of edge maps, against the boundaries of people's masks as in BSDS500.
+
+    The masks of each person must divide the image. gradient is a classical baseline that learns nothing.
+    """
+    settings = _settings(image_ids=image_ids, max_images=max_images)
+    names = _begin("edges", data, None, model or ["seed", "gradient"], dataset)
+    from flows.evaluation.tables import to_markdown
+    from flows.experiments.datasets import open_datasets
+    from flows.experiments.edges import edges_json, edges_table, run_edges
+
+    results = run_edges(names, open_datasets(data), settings, thresholds)
+    if as_json:
+        print(json.dumps([edges_json(result) for result in results]))
+    else:
+        print(to_markdown(edges_table(results)))
+
+
 def _prompted(
     experiment: Literal["points", "boxes"],
     data: list[Path],
@@ -124,6 +159,5 @@ def _begin(experiment: str, data: list[Path], images: Path | None, model: list[s
             raise ValueError(f"{place}: no such folder; expected one with images and their JSON files, or a COCO JSON")
     if images is not None and (not images.is_dir() or all(place.is_dir() for place in data)):
         raise ValueError(f"--images {images}: expected the folder of the images of a COCO JSON, which --data names")
-    from flows.config.evaluate import BASELINE
-
-    return [name if name == BASELINE else find_model(name, dataset) for name in names]
+    baseline = "gradient" if experiment == "edges" else "felzenszwalb"
+    return [name if name == baseline else find_model(name, dataset) for name in names]

@@ -112,6 +112,7 @@ WORKSPACE_COMMANDS: dict[str, Callable[..., None]] = {
 EXPERIMENT_COMMANDS: dict[str, Callable[..., None]] = {
     "points": experiment.experiment_points,
     "boxes": experiment.experiment_boxes,
+    "edges": experiment.experiment_edges,
 }
 """Functions of the commands below `gigamask experiment`, by the command's name."""
 

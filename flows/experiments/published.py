@@ -73,3 +73,26 @@ BOXES = (
     ),
 )
 """Box to mask. The paper prompts with the boxes of a detector, and publishes no figure for ground truth boxes."""
+
+_BSDS500 = "BSDS500, 200 test images"
+_ARBELAEZ = "Arbelaez et al. 2011, Contour detection and hierarchical image segmentation, TPAMI 33"
+EDGES = (
+    Published(
+        method="SAM ViT-H",
+        on=_BSDS500,
+        figures={"ods": 0.768, "ois": 0.786, "ap": 0.794, "r50": 0.928},
+        source=f"{_SAM}, table 3",
+    ),
+    Published(
+        method="HED (trained on BSDS500)",
+        on=_BSDS500,
+        figures={"ods": 0.788, "ois": 0.808, "ap": 0.840, "r50": 0.923},
+        source=f"{_SAM}, table 3",
+    ),
+    Published(method="gPb-OWT-UCM", on=_BSDS500, figures={"ods": 0.73, "ois": 0.76, "ap": 0.73}, source=_ARBELAEZ),
+    Published(
+        method="Canny", on=_BSDS500, figures={"ods": 0.600, "ois": 0.640, "ap": 0.580}, source=f"{_SAM}, table 3"
+    ),
+    Published(method="Sobel filter", on=_BSDS500, figures={"ods": 0.539}, source=f"{_SAM}, table 3"),
+)
+"""Edges."""

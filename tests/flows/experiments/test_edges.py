@@ -1,0 +1,49 @@
+"""`gigamask experiment edges`: two models on a picture that two people divided, beside published figures."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from storage import rle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures of a bright disc; two people drew it, one of them a pixel larger."""
+    for number, centre in enumerate(((60, 50), (90, 60))):
+        picture = np.full((120, 160, 3), 60, dtype=np.uint8)
+        cv2.circle(picture, centre, 30, (200, 180, 160), -1)
+        cv2.imwrite(str(tmp_path / f"disc{number}.png"), picture)
+        annotations = []
+        for annotator, radius in enumerate((30, 31)):
+            disc = cv2.circle(np.zeros((120, 160), np.uint8), centre, radius, 1, -1).astype(bool)
+            for mask in (disc, ~disc):
+                runs = rle.to_coco(rle.encode(mask))
+                segmentation = {"size": [120, 160], "counts": runs}
+                annotations.append({"segmentation": segmentation, "annotator": annotator})
+        labels = {"image": {"image_id": number, "height": 120, "width": 160}, "annotations": annotations}
+        (tmp_path / f"disc{number}.json").write_text(json.dumps(labels))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_command_measures_the_seed_and_the_gradient(folder: Path) -> None:
+    few = ["--data", str(folder), "--thresholds", "9"]
+    run = CliRunner().invoke(app, ["experiment", "edges", *few, "--json"])
+    assert run.exit_code == 0, run.output
+    seed, gradient = json.loads(run.stdout)
+    assert (seed["model"], gradient["model"]) == ("seed", "gradient")
+    assert gradient["images"] == 2
+    assert gradient["people"] == 4
+    assert gradient["ods"] > 0.9  # both outlines are within .0075 of the diagonal, 1.5 pixels
+    assert len(gradient["recall"]) == 9
+    assert seed["published"][0]["figures"]["ods"] == 0.768
+    table = CliRunner().invoke(app, ["experiment", "edges", *few, "--model", "gradient"])
+    lines = table.stdout.splitlines()
+    assert lines[2].startswith("| --data | gradient | 2 | 4 |")
+    assert "| SAM ViT-H |" in lines[3]
