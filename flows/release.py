@@ -1,6 +1,6 @@
 """The flow of a release: choose what of a snapshot leaves, and write it to a folder.
 
-choose -> write
+choose -> write -> record in the dataset
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,10 @@ def release(dataset: str, snapshot: str, out: str, config: ReleaseConfig) -> Rel
         ValueError: Nothing may leave, or the folder holds something else.
         NotFound: There is no such snapshot.
     """
-    return _result(write(dataset, choose(dataset, snapshot, config), out, config), out)
+    choice = choose(dataset, snapshot, config)
+    manifest = write(dataset, choice, out, config)
+    record(dataset, choice, manifest, out, config)
+    return _result(manifest, out)
 
 
 @task("choose")
@@ -58,6 +61,19 @@ def write(dataset: str, choice: Choice, out: str, config: ReleaseConfig) -> dict
     """Write the tars, the lists and the documents; return the manifest."""
     with reporter("release") as progress:
         return write_release(Dataset.open(dataset), choice, Path(out), config, lambda now: progress(_counts(now)))
+
+
+@task("record")
+def record(dataset: str, choice: Choice, manifest: dict[str, Any], out: str, config: ReleaseConfig) -> None:
+    """Note in the dataset which images the release holds, so that an erasure can name it."""
+    Dataset.open(dataset).releases.record(
+        manifest["release_id"],
+        choice.image_ids,
+        snapshot_id=manifest["snapshot"]["snapshot_id"],
+        title=config.title,
+        masks=manifest["masks"],
+        out=str(Path(out).absolute()),
+    )
 
 
 def _counts(now: ReleaseProgress) -> Counts:

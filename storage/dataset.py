@@ -28,6 +28,7 @@ from storage.protocol.handovers import Handovers
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.protocol.promotions import Promotions
+from storage.protocol.releases import Releases
 from storage.protocol.turns import turn_at
 from storage.records import ImageRecord, MaskRecord, Reject
 from storage.tables import contents, erasing, fold_log, folds, lookup, places, snapshots
@@ -100,6 +101,11 @@ class Dataset:
     def handovers(self) -> Handovers:
         """Methods for the hand-overs between the steps of flows."""
         return Handovers(self.store)
+
+    @property
+    def releases(self) -> Releases:
+        """Methods for the releases that were made of the dataset."""
+        return Releases(self.store)
 
     @property
     def maintenance(self) -> Maintenance:

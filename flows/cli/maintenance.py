@@ -75,6 +75,8 @@ class ErasedImages:
     reason: str
     plan: str
     """Id of the erasure's plan; empty after --dry-run and --finish."""
+    releases: list[str]
+    """Releases that hold the images, one line each: they were given out, and nothing here changes them."""
 
 
 def gc(
@@ -209,8 +211,19 @@ def erase(
         unreadable=unreadable,
         reason=reason,
         plan=plan,
+        releases=_releases_with(data, image_ids),
     )
     print_result(result, as_json)
+    if result.releases:
+        log(f"{len(result.releases)} releases hold these images; take them back where you published them")
+
+
+def _releases_with(data: Dataset, image_ids: list[int]) -> list[str]:
+    """Describe the releases that hold images, one line each."""
+    return [
+        f"{each.release_id} ({each.title}) of {each.made_at:%Y-%m-%d}, written to {each.out}, holds {count} of them"
+        for each, count in data.releases.with_images(image_ids)
+    ]
 
 
 def rebuild(dataset: DatasetUri = DEFAULT_DATASET, as_json: AsJson = False) -> None:

@@ -23,6 +23,7 @@ from storage.protocol.handovers import is_handover_key
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.protocol.plans import is_plan_key, list_plan_ids, read_plan
 from storage.protocol.promotions import Promotions, is_promotion_key
+from storage.protocol.releases import Releases, is_release_key
 from storage.tables.fold_log import DoneFold, is_fold_key, newest_done
 from storage.tables.snapshots import is_snapshot_key
 from storage.verification.chunks import Lineage, read_chunks
@@ -99,6 +100,9 @@ def verify(
     made_by: set[str] = set()
     with faults.guard("promotions/", "restore the folder promotions/ from a copy"):
         Promotions(store).history()
+    with faults.guard("releases/", "restore the folder releases/ from a copy"):
+        for release in Releases(store).read_all():
+            Releases(store).image_ids(release)
     with faults.guard("commits/", "restore the records of the erasures from a copy"):
         checks.erasures = read_erasures(store)
     with faults.guard("folds/", "restore folds/ from a copy, or run `gigamask rebuild`"):
@@ -244,6 +248,7 @@ def _check_names(store: ObjectStore, faults: Faults) -> None:
         ("snapshots/", is_snapshot_key),
         ("promotions/", is_promotion_key),
         ("handovers/", is_handover_key),
+        ("releases/", is_release_key),
     )
     for prefix, is_own in checks:
         with faults.guard(prefix, "make the folder readable"):

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from storage.dataset import Dataset
 from tests.conftest import Gigamask
 from tests.stages.release.outside_reader import check_checksums, read_folder
 from tests.stages.release.photos import make_dataset
@@ -27,6 +28,16 @@ def test_a_release_is_written_checked_and_found_damaged(tmp_path: Path, gigamask
     assert "faces and licence plates in these images were not blurred" in done.stderr
     assert len(list(read_folder(tmp_path / "out"))) == 6
     assert check_checksums(tmp_path / "out")
+
+    # An image to be taken down is in it, unless it had no licence
+    query = "SELECT key, trim(license) = '' AS unlicensed FROM images ORDER BY unlicensed, key"
+    images = Dataset.open(tmp_path / "data").query(query).to_pylist()
+    erase = ["erase", "--dataset", str(tmp_path / "data"), "--reason", "a wish", "--dry-run", "--json", "--image"]
+    found = [json.loads(CliRunner().invoke(app, [*erase, images[at]["key"]]).stdout)["releases"] for at in (0, -1)]
+    assert found[1] == []
+    (held,) = found[0]
+    assert held.startswith(f"{result['release_id']} (Images and masks) of ")
+    assert held.endswith(f"written to {tmp_path / 'out'}, holds 1 of them")
 
     checked = CliRunner().invoke(app, ["release", "--verify", str(tmp_path / "out")])
     assert checked.exit_code == 0, checked.output
