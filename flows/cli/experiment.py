@@ -115,6 +115,36 @@ def experiment_edges(
         print(to_markdown(edges_table(results)))
 
 
+def experiment_proposals(
+    data: Data,
+    images: Images = None,
+    model: Models = None,
+    dataset: DatasetUri = DEFAULT_DATASET,
+    points_per_side: Annotated[
+        int, typer.Option(help="Points along each side of the grid; the paper has 64.", min=1, max=256)
+    ] = 64,
+    image_ids: ImageIds = None,
+    max_images: MaxImages = None,
+    max_masks: MaxMasks = None,
+    as_json: AsJson = False,
+) -> None:
+    """Object proposals (section 7.3): mask AR@1000 by size, without categories, by COCO's rules.
+
+    One grid of points, box NMS at .9 and no filter; masks rank by the mean of predicted IoU and stability.
+    """
+    settings = _settings(image_ids=image_ids, max_images=max_images, max_masks=max_masks)
+    names = _begin("proposals", data, images, model, dataset)
+    from flows.evaluation.tables import to_markdown
+    from flows.experiments.datasets import open_datasets
+    from flows.experiments.proposals import proposals_json, proposals_table, run_proposals
+
+    results = run_proposals(names, open_datasets(data, images), settings, points_per_side)
+    if as_json:
+        print(json.dumps([proposals_json(result) for result in results]))
+    else:
+        print(to_markdown(proposals_table(results)))
+
+
 def _prompted(
     experiment: Literal["points", "boxes"],
     data: list[Path],

@@ -113,6 +113,7 @@ EXPERIMENT_COMMANDS: dict[str, Callable[..., None]] = {
     "points": experiment.experiment_points,
     "boxes": experiment.experiment_boxes,
     "edges": experiment.experiment_edges,
+    "proposals": experiment.experiment_proposals,
 }
 """Functions of the commands below `gigamask experiment`, by the command's name."""
 

@@ -96,3 +96,26 @@ EDGES = (
     Published(method="Sobel filter", on=_BSDS500, figures={"ods": 0.539}, source=f"{_SAM}, table 3"),
 )
 """Edges."""
+
+_LVIS = "LVIS v1 val"
+PROPOSALS = (
+    Published(
+        method="SAM ViT-H",
+        on=_LVIS,
+        figures={"ar_all": 0.593, "ar_small": 0.455, "ar_medium": 0.816, "ar_large": 0.869},
+        source=f"{_SAM}, table 4",
+    ),
+    Published(
+        method="SAM ViT-H, single output",
+        on=_LVIS,
+        figures={"ar_all": 0.549, "ar_small": 0.428, "ar_medium": 0.767, "ar_large": 0.744},
+        source=f"{_SAM}, table 4",
+    ),
+    Published(
+        method="ViTDet-H (trained on LVIS)",
+        on=_LVIS,
+        figures={"ar_all": 0.630, "ar_small": 0.517, "ar_medium": 0.808, "ar_large": 0.870},
+        source=f"{_SAM}, table 4",
+    ),
+)
+"""Object proposals: mask AR@1000. The paper's figures by frequency of the category have no counterpart here."""
