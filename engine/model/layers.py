@@ -59,8 +59,14 @@ def embedding_neck(width: int, out_width: int) -> nn.Sequential:
 
 
 def make_embedding(rows: int, width: int) -> nn.Embedding:
-    """Make an embedding with the weights that `nn.Embedding` begins with.
+    """Make an embedding with the weights that `nn.Embedding` begins with."""
+    return nn.Embedding(rows, width, _weight=random_normal(rows, width))
 
-    On the device "meta", torch's own way imports its compiler, which costs a second.
+
+def random_normal(rows: int, width: int) -> Tensor:
+    """Draw a matrix as `torch.randn` does; on the device "meta", where there is nothing to draw, leave it empty.
+
+    There, torch's own functions import its compiler and sympy, which costs a second of every process.
     """
-    return nn.Embedding(rows, width, _weight=torch.randn(rows, width))
+    matrix = torch.empty(rows, width)
+    return matrix if matrix.is_meta else matrix.normal_()

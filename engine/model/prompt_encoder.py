@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.config import SamConfig
-from engine.model.layers import LayerNorm2d, make_embedding
+from engine.model.layers import LayerNorm2d, make_embedding, random_normal
 from engine.prompts import Prompts
 
 
@@ -91,7 +91,7 @@ class RandomFourierPosition(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.positional_encoding_gaussian_matrix: Tensor
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
+        self.register_buffer("positional_encoding_gaussian_matrix", random_normal(2, width // 2))
 
     def forward(self, points_xy: Tensor) -> Tensor:
         """Encode points (x, y) in [0, 1], of any leading shape, as [..., C].

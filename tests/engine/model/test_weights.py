@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from engine.model.config import MOBILE, VIT_B, SamConfig, VitConfig
 from engine.model.released import RELEASED
 from engine.model.sam import build_sam
 from engine.model.weights import load_model, save_model
-from tests.paths import SAM_PARAMETERS
+from tests.paths import ROOT, SAM_PARAMETERS
 
 SMALL = SamConfig(
     image_encoder=VitConfig(width=48, depth=2, heads=3, global_blocks=(1,)),
@@ -42,6 +44,18 @@ def saved(tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
     save_model(path, build_sam(SMALL), CARD)
     return path
+
+
+def test_loading_imports_no_compiler(saved: Path) -> None:
+    """PyTorch's compiler and sympy cost each process a second; random weights on the device "meta" imported them."""
+    program = f"""
+import sys
+from engine.model.weights import load_model
+load_model({str(saved)!r})
+print({{"sympy", "torch._dynamo"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.fixture(scope="module")
