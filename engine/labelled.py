@@ -106,7 +106,7 @@ def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def _load_labels(path: Path) -> LabelledImage:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         header, annotations = content["image"], content["annotations"]
         height, width, image_id = int(header["height"]), int(header["width"]), int(header["image_id"])
         masks_by_annotator: dict[int, list[Rle]] = {}

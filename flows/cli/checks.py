@@ -150,7 +150,7 @@ def read_text(option: str, path: Path) -> str:
         ValueError: The file cannot be read, or holds no UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"{option} {path}: {error.strerror or error}; expected a text file") from error
     except UnicodeDecodeError as error:

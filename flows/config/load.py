@@ -98,7 +98,7 @@ def _describe(problem: Any) -> str:
 
 def _read_toml(file: Path) -> Tree:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"{file}: no such settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:

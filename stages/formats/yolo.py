@@ -47,7 +47,7 @@ def read_yolo(folder: Path) -> Labels:
 
 def _photo(folder: Path, file: Path) -> PhotoLabels:
     below = file.relative_to(folder / "labels")
-    rows = [row for row in file.read_text(encoding="utf-8", errors="replace").splitlines() if row.strip()]
+    rows = [row for row in file.read_text(encoding="utf-8-sig", errors="replace").splitlines() if row.strip()]
     spelled = [suffix for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper())]
     beside = (folder / "images" / below.with_suffix(suffix) for suffix in spelled)
     photo = next((path for path in beside if path.is_file()), folder / "images" / below.with_suffix(".jpg"))

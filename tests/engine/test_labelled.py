@@ -1,3 +1,4 @@
+import codecs
 import json
 import shutil
 from collections.abc import Callable
@@ -83,6 +84,12 @@ def test_a_damaged_label_file_is_refused_by_name(folder: Path, damage: Callable[
     damage(folder / "nuts_1.json")
     with pytest.raises(ValueError, match=r"nuts_1\.json: .*" + message.replace("[", r"\[")):
         load_folder(folder)
+
+
+def test_a_label_file_with_a_byte_order_mark_is_read(folder: Path) -> None:
+    path = folder / "nuts_1.json"
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert load_folder(folder)
 
 
 def test_a_truncated_or_exchanged_picture_is_refused_by_name(folder: Path) -> None:

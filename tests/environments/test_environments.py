@@ -1,11 +1,13 @@
-"""A cheap part of the table of environments: `query` where it differs, and `doctor` for a user without a name.
+"""A cheap part of the table of environments: `query` where it differs, `doctor`, and refusals of `run` and `train`.
 
-The whole table, with `run` and `train`, is `make environments`.
+The whole table, in which `run` and `train` do their work, is `make environments`.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,19 @@ def named(name: str) -> Environment:
 @pytest.mark.parametrize("name", QUERIED)
 def test_a_query_works_or_says_why(name: str, materials: Materials, tmp_path: Path) -> None:
     outcome = try_command(named(name), "query", materials, tmp_path / "folder")
+    assert outcome.good, outcome
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("name", ["uid without a name, HOME unset", "PYTHONPATH=. with engine.py, storage/"])
+def test_wrong_use_is_refused_as_anywhere_else(name: str, command: str, materials: Materials, tmp_path: Path) -> None:
+    """The checks before the work have to open the dataset and find the model there."""
+    place = tmp_path / "materials"
+    shutil.copytree(materials.folder, place)
+    (place / "tiny.safetensors").unlink()
+    lacking = replace(materials, folder=place)
+    refusing = replace(named(name), refused={"*": "tiny.safetensors"})
+    outcome = try_command(refusing, command, lacking, tmp_path / "folder")
     assert outcome.good, outcome
 
 

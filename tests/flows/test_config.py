@@ -28,6 +28,12 @@ def test_named_options_win_over_assignments_and_assignments_over_the_file(tmp_pa
     assert (config.model, config.dataset, config.ingest.license) == ("seed", "from-set", "CC0-1.0")
 
 
+def test_a_file_of_windows_notepad_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('model = "vit_b"\n', encoding="utf-8-sig")  # it begins with a byte-order mark
+    assert load_run_config(file=file).model == "vit_b"
+
+
 def test_none_can_be_assigned() -> None:
     assert load_run_config(assignments=["ingest.shortest_side_px=none"]).ingest.shortest_side_px is None
 

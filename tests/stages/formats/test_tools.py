@@ -186,7 +186,7 @@ def test_yolo_rows_are_polygons_in_fractions(dataset: Dataset, folder: Path) -> 
     ring = [(1, 0), (3, 0), (3, 3), (2, 3), (2, 2), (1, 2)]
     row = " ".join(f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in ring)
     rows = [f"2 {row}", "1 0.5 0.5 0.2 0.2", "0 0.1 0.1 0.2 0.2", "0 0.1 0.1 5 0.2 0.3 0.3", "0 a b c d e f"]
-    (folder / "labels" / "a.txt").write_text("\n".join(rows))
+    (folder / "labels" / "a.txt").write_text("\n".join(rows), encoding="utf-8-sig")  # as Windows writes it
     (folder / "labels" / "gone.txt").write_text(f"0 {row}\n")
     masks, report = masks_of(dataset, read_yolo(folder))
     np.testing.assert_array_equal(masks, [MASK])
