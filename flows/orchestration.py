@@ -40,7 +40,7 @@ def flow(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if not is_in_prefect():
                 return function(*args, **kwargs)
-            _check_server()
+            check_server()
             from prefect import flow as prefect_flow
 
             def run(arguments: list[str]) -> R:
@@ -89,8 +89,8 @@ def use_prefect(url: str | None) -> None:
         os.environ[PREFECT_URL] = os.environ["PREFECT_API_URL"] = url.rstrip("/")
 
 
-def _check_server() -> None:
-    """Check that the named server answers; Prefect itself would ask for minutes.
+def check_server() -> None:
+    """Check that the server answers, if one was named; Prefect itself would ask for minutes.
 
     Raises:
         ValueError: Nobody answers there.

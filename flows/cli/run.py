@@ -20,7 +20,7 @@ from flows.cli.options import (
     Preset,
     RayAddress,
 )
-from flows.orchestration import use_prefect
+from flows.orchestration import check_server, use_prefect
 from flows.progress import log
 from flows.words import place_options
 
@@ -63,10 +63,11 @@ def run(
     check_privacy(settings.ingest.privacy)
     check_dataset_place(settings.dataset)
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
+    use_prefect(prefect_url)
+    check_server()
     _load_once(settings.model)
 
     # Run the flow
-    use_prefect(prefect_url)
     from flows.fully_automatic import fully_automatic
 
     result = fully_automatic(photos=[str(path.absolute()) for path in paths], config=settings)
@@ -94,6 +95,7 @@ def ingest(
     check_privacy(settings.ingest.privacy)
     check_dataset_place(settings.dataset)
     use_prefect(prefect_url)
+    check_server()
     from flows.fully_automatic import add_photos
 
     print_result(add_photos(photos=[str(path.absolute()) for path in photos], config=settings), as_json)
@@ -129,8 +131,9 @@ def masks(
     )
     check_dataset(settings.dataset)
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
-    _load_once(settings.model)
     use_prefect(prefect_url)
+    check_server()
+    _load_once(settings.model)
     from flows.fully_automatic import mask_dataset
 
     print_result(mask_dataset(config=settings), as_json)

@@ -63,6 +63,12 @@ def test_wrong_use_is_refused_as_anywhere_else(name: str, command: str, material
     assert outcome.good, outcome
 
 
+def test_a_prefect_server_that_does_not_answer_is_named_before_the_work(materials: Materials, tmp_path: Path) -> None:
+    outcome = try_command(named("GIGAMASK_PREFECT_URL of a dead server"), "run", materials, tmp_path / "folder")
+    assert outcome.good, outcome
+    assert not (tmp_path / "folder" / "out").exists()
+
+
 def test_the_doctor_works_for_a_user_without_a_name(materials: Materials, tmp_path: Path) -> None:
     outcome = try_command(named("uid without a name, HOME unset"), "doctor", materials, tmp_path / "folder")
     assert outcome.good, outcome
