@@ -16,10 +16,11 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 def check_photos(paths: Sequence[Path]) -> None:
-    """Check that every given path exists.
+    """Check that every given path exists, and that there is a photo.
 
     Raises:
-        ValueError: A path does not exist, is a URL or an archive; the message names the first such path.
+        ValueError: A path does not exist, is a URL or an archive; the message names the first such path. Or no path
+            leads to a photo.
     """
     for path in paths:
         if re.match(r"[a-z][a-z0-9]+:/", str(path)):  # s3://, https://, of which a path keeps one slash
@@ -28,6 +29,9 @@ def check_photos(paths: Sequence[Path]) -> None:
             raise ValueError(f"{path}: got an archive, expected photos or folders of photos; unpack it first")
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder; expected photos or folders of photos")
+    from stages.ingest.files import check_any_photo
+
+    check_any_photo(paths)
 
 
 def check_model(name_or_path: str) -> None:

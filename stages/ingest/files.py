@@ -96,6 +96,18 @@ def find_photos(paths: Sequence[str | Path]) -> tuple[list[FoundPhoto], int]:
     return sorted(found.values(), key=lambda photo: photo.key), other_files
 
 
+def check_any_photo(paths: Sequence[str | Path]) -> None:
+    """Check that `find_photos` would find a photo under `paths`; the search ends at the first one.
+
+    Raises:
+        ValueError: A path does not exist, or no photo was found.
+    """
+    for path in map(Path, paths):
+        if not path.is_dir() or any(_looks_like_photo(file) for file, _ in _walk(path, path.name, set())):
+            return
+    find_photos(paths)  # its error names the places and counts the other files
+
+
 def read_file(path: Path, max_bytes: int) -> bytes:
     """Read a file's bytes.
 

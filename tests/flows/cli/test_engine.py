@@ -34,6 +34,7 @@ def test_at_a_terminal_three_questions_are_asked(tmp_path: Path) -> None:
     photos, taken = tmp_path / "leaves", tmp_path / "taken"
     photos.mkdir()
     taken.mkdir()
+    (photos / "leaf.jpg").touch()
     (taken / "notes.txt").write_text("mine")
     here, there = pty.openpty()
     command = [sys.executable, "-m", "flows.cli", "engine", str(photos)]

@@ -62,6 +62,7 @@ def test_wrong_use_is_refused_before_the_heavy_libraries_are_imported(tmp_path: 
         ["run", "--set", "nonsense=1"],
         ["run", str(PHOTOS), "--model", "absent"],
         ["run", "no-such-folder"],
+        ["run", "foreign", "--dataset", "new"],
         ["ingest", "no-such-folder"],
         ["ingest", str(PHOTOS), "--set", "ingest.privacy.plates=absent.pt"],
         ["masks", "--dataset", "nowhere"],
