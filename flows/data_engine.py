@@ -7,6 +7,7 @@ No process waits for people: each call does at most one thing, and the next call
 
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -204,8 +205,7 @@ def find_due(workspace: Workspace, settings: ServeSettings) -> Due | None:
 def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) -> EngineState:
     """Read the state that `decide` needs."""
     dataset.fold()
-    images = set(dataset.query("SELECT image_id FROM images")["image_id"].to_pylist())
-    asked_about = workspace.rounds.asked_about()
+    images, asked_about = _count_images(dataset), workspace.rounds.asked_about()
     held_out_every, wanted = settings.held_out_every, settings.evaluation_images
     sql = "SELECT coalesce(sum(active_s + search_s), 0) AS seconds FROM annotations WHERE NOT simulated"
     (row,) = dataset.query(sql).to_pylist()
@@ -220,8 +220,8 @@ def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) 
         if each.state is RoundState.OPEN and _is_complete(workspace, each.round_id, reviewed=reviewed)
     ]
     return EngineState(
-        images=len(images),
-        unasked_images=len(images - asked_about),
+        images=images,
+        unasked_images=images - _count_images(dataset, asked_about),
         unmasked_images=has_unmasked_images(dataset),
         accepted_masks=count_accepted_masks(dataset),
         retraining_counts_from=retraining_counts_from(workspace),
@@ -234,6 +234,15 @@ def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) 
         retraining=_why_no_retraining(workspace),
         given_up={each.round_id: each.free for each in progress if each.round_id in complete and each.free},
     )
+
+
+def _count_images(dataset: Dataset, among: AbstractSet[int] | None = None) -> int:
+    """Count the images of the dataset, or those of them that are in a set."""
+    if among is not None and not among:
+        return 0
+    where = f" WHERE image_id IN ({', '.join(map(str, sorted(among)))})" if among is not None else ""
+    (row,) = dataset.query(f"SELECT count(*) AS images FROM images{where}").to_pylist()
+    return int(row["images"])
 
 
 def _why_no_retraining(workspace: Workspace) -> Literal["", "running", "failed"]:

@@ -1,6 +1,6 @@
 """The flow of a release: choose what of a snapshot leaves, and write it to a folder.
 
-choose -> write -> record in the dataset
+choose -> note in the dataset -> write
 """
 
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ def release(dataset: str, snapshot: str, out: str, config: ReleaseConfig) -> Rel
     Raises:
         ValueError: Nothing may leave, or the folder holds something else.
         NotFound: There is no such snapshot.
+        StoreError: The dataset cannot be written to.
     """
     choice = choose(dataset, snapshot, config)
-    manifest = write(dataset, choice, out, config)
-    record(dataset, choice, manifest, out, config)
-    return _result(manifest, out)
+    record(dataset, choice, out, config)
+    return _result(write(dataset, choice, out, config), out)
 
 
 @task("choose")
@@ -56,24 +56,24 @@ def choose(dataset: str, snapshot: str, config: ReleaseConfig) -> Choice:
     return choose_images(Dataset.open(dataset), snapshot, config)
 
 
+@task("record")
+def record(dataset: str, choice: Choice, out: str, config: ReleaseConfig) -> None:
+    """Note in the dataset which images the release will hold, so that an erasure can name it."""
+    Dataset.open(dataset).releases.record(
+        choice.release_id(config),
+        choice.image_ids,
+        snapshot_id=choice.snapshot.snapshot_id,
+        title=config.title,
+        masks=choice.masks,
+        out=str(Path(out).absolute()),
+    )
+
+
 @task("write")
 def write(dataset: str, choice: Choice, out: str, config: ReleaseConfig) -> dict[str, Any]:
     """Write the tars, the lists and the documents; return the manifest."""
     with reporter("release") as progress:
         return write_release(Dataset.open(dataset), choice, Path(out), config, lambda now: progress(_counts(now)))
-
-
-@task("record")
-def record(dataset: str, choice: Choice, manifest: dict[str, Any], out: str, config: ReleaseConfig) -> None:
-    """Note in the dataset which images the release holds, so that an erasure can name it."""
-    Dataset.open(dataset).releases.record(
-        manifest["release_id"],
-        choice.image_ids,
-        snapshot_id=manifest["snapshot"]["snapshot_id"],
-        title=config.title,
-        masks=manifest["masks"],
-        out=str(Path(out).absolute()),
-    )
 
 
 def _counts(now: ReleaseProgress) -> Counts:

@@ -104,7 +104,7 @@ class Dataset:
 
     @property
     def releases(self) -> Releases:
-        """Methods for the releases that were made of the dataset."""
+        """Methods for the records of the dataset's releases."""
         return Releases(self.store)
 
     @property

@@ -76,7 +76,7 @@ class ErasedImages:
     plan: str
     """Id of the erasure's plan; empty after --dry-run and --finish."""
     releases: list[str]
-    """Releases that hold the images, one line each: they were given out, and nothing here changes them."""
+    """Releases that hold the images, one line each, or why they cannot be read; they are not changed."""
 
 
 def gc(
@@ -195,6 +195,8 @@ def erase(
     image_ids = [_image_id(key) for key in image or ()]
     data = Dataset.open(dataset)
     plan, unreadable = "", []
+    image_ids = list(data.erasures().images) if finish else image_ids
+    releases = _releases_with(data, image_ids)  # a damaged record of a release keeps no image alive
     if dry_run:
         found = data.maintenance.find_images(image_ids)
         ranges, unreadable = found.objects, list(found.unreadable)
@@ -211,18 +213,24 @@ def erase(
         unreadable=unreadable,
         reason=reason,
         plan=plan,
-        releases=_releases_with(data, image_ids),
+        releases=releases,
     )
     print_result(result, as_json)
-    if result.releases:
-        log(f"{len(result.releases)} releases hold these images; take them back where you published them")
+    if releases:
+        log("releases hold these images, and are not changed; withdraw them where they were published")
 
 
 def _releases_with(data: Dataset, image_ids: list[int]) -> list[str]:
     """Describe the releases that hold images, one line each."""
+    from storage.errors import Corrupt
+
+    try:
+        found = data.releases.with_images(image_ids)
+    except Corrupt as damage:
+        return [f"unknown: {damage}"]
     return [
         f"{each.release_id} ({each.title}) of {each.made_at:%Y-%m-%d}, written to {each.out}, holds {count} of them"
-        for each, count in data.releases.with_images(image_ids)
+        for each, count in found
     ]
 
 

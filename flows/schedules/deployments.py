@@ -6,15 +6,17 @@ Prefect decides when a flow is called; our workspace decides whether it does any
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from httpx import HTTPError
 from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import PrefectException
@@ -162,70 +164,88 @@ async def _serve(
     assert main is not None, "this is a coroutine"
     runner.end = lambda: loop.call_soon_threadsafe(main.cancel)
     async with asyncio.TaskGroup() as group:  # a watcher that fails ends the scheduler, instead of ending in silence
-        watching = group.create_task(_watch(settings, listed))
+        watching = [group.create_task(_watch(settings, listed))]
+        watching += [group.create_task(_watch_engine(settings, each)) for each in listed if each.is_watched]
         await runner.start()
-        watching.cancel()
+        for each in watching:
+            each.cancel()
 
 
 async def _watch(settings: ServeSettings, listed: list[Scheduled]) -> None:
-    """Begin what is due without a time of its own: see `_Watcher`."""
-    watcher = _Watcher(settings, listed)
+    """Start a retraining once closing a round has brought enough masks, and take up work that was killed."""
+    closed: frozenset[str] = frozenset()
     while True:
         try:
-            for each, key, attempt in await asyncio.to_thread(watcher.look):
-                await run_deployment(  # type: ignore[misc]  # a coroutine here
-                    f"{each.flow.name}/{each.name}",
-                    parameters={"key": key},
-                    idempotency_key=f"{each.job}:{key}:{attempt}",
-                    timeout=0,
-                    as_subflow=False,
-                )
-            watcher.keep()
+            now_closed, wanted = await asyncio.to_thread(_look, settings, listed, closed)
+            for each, key, attempt in wanted:
+                await _start(each, key, attempt)
+            closed = now_closed
         except (StoreError, OSError, HTTPError, PrefectException) as error:
             log(f"serve: next look in {WATCH_S:g} s ({error})")
         await asyncio.sleep(WATCH_S)
 
 
-class _Watcher:
-    """Looks for killed work, for a retraining once closed rounds have brought enough masks, and for the next step."""
-
-    def __init__(self, settings: ServeSettings, listed: list[Scheduled]) -> None:
-        self._settings = settings
-        self._by_job = {each.job: each for each in listed}
-        self._counting = next((each for each in listed if each.flow is jobs.retrain_after_masks), None)
-        self._engine = next((each for each in listed if each.is_watched), None)
-        self._closed = self._seen = frozenset[str]()
-        self._engine_looks_at = 0.0
-
-    def look(self) -> list[tuple[Scheduled, str, str]]:
-        """Find what is due now: the deployment, the key of its work, and a name of the attempt."""
-        with Workspace.open(self._settings.workspace) as workspace:
-            return [*self._find_lost(workspace), *self._find_retraining(workspace), *self._find_next_step(workspace)]
-
-    def keep(self) -> None:
-        """Note that what the last look found has been begun."""
-        self._closed = self._seen
-
-    def _find_lost(self, workspace: Workspace) -> Iterator[tuple[Scheduled, str, str]]:
+def _look(
+    settings: ServeSettings, listed: list[Scheduled], closed: frozenset[str]
+) -> tuple[frozenset[str], list[tuple[Scheduled, str, str]]]:
+    """Find what is due now: the deployment, its key, and how often its work was begun."""
+    by_job = {each.job: each for each in listed}
+    counting = next((each for each in listed if each.flow is jobs.retrain_after_masks), None)
+    with Workspace.open(settings.workspace) as workspace:
         newest = {each.job: each.key for each in workspace.firings.read_all()}
-        for each in workspace.firings.lost():
-            if newest[each.job] == each.key and each.job in self._by_job:
-                yield self._by_job[each.job], each.key, str(each.attempts)
-
-    def _find_retraining(self, workspace: Workspace) -> Iterator[tuple[Scheduled, str, str]]:
+        lost = [each for each in workspace.firings.lost() if newest[each.job] == each.key and each.job in by_job]
+        wanted = [(by_job[each.job], each.key, str(each.attempts)) for each in lost]
         rounds = workspace.rounds.read_all()
-        self._seen = frozenset(each.round_id for each in rounds if each.state is RoundState.CLOSED)
-        if self._counting is None or self._seen == self._closed:
-            return
-        dataset, after_masks = Dataset.open(self._settings.dataset), self._settings.retraining.after_masks
-        due = engine_state.find_due_masks(dataset, workspace, after_masks)
-        if due and workspace.firings.find(engine_state.RETRAINING, due) is None:
-            yield self._counting, due, "0"
+        now_closed = frozenset(each.round_id for each in rounds if each.state is RoundState.CLOSED)
+        if counting is not None and now_closed != closed:
+            due = engine_state.find_due_masks(
+                Dataset.open(settings.dataset), workspace, settings.retraining.after_masks
+            )
+            if due and workspace.firings.find(engine_state.RETRAINING, due) is None:
+                wanted.append((counting, due, "0"))
+    return now_closed, wanted
 
-    def _find_next_step(self, workspace: Workspace) -> Iterator[tuple[Scheduled, str, str]]:
-        if self._engine is None or time.monotonic() < self._engine_looks_at:
-            return
-        self._engine_looks_at = time.monotonic() + self._engine.every_s
-        due = data_engine.find_due(workspace, self._settings)
-        if due is not None:  # a flow run that failed before it took the key is repeated after a while
-            yield self._engine, due.key, f"{time.time() // data_engine.PEOPLE_WAIT_S:.0f}"
+
+async def _watch_engine(settings: ServeSettings, engine: Scheduled) -> None:
+    """Start the engine's next step at every interval at which there is one, unless a run of it waits or is under way.
+
+    Whatever goes wrong in a look is told, and the next look is soon: the other schedules go on.
+    """
+    run: FlowRun | None = None
+    while True:
+        wait_s = engine.every_s
+        try:
+            if await _may_start(engine, run):
+                due = await asyncio.to_thread(_find_next_step, settings)
+                run = await _start(engine, due.key, str(uuid4())) if due else None
+        except Exception as error:
+            wait_s = min(WATCH_S, engine.every_s)
+            log(f"serve: the engine's next step could not be found, next look in {wait_s:g} s ({error})")
+        await asyncio.sleep(wait_s)
+
+
+async def _may_start(engine: Scheduled, last: FlowRun | None) -> bool:
+    """Tell whether nobody paused the deployment, and its last run has ended."""
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name(f"{engine.flow.name}/{engine.name}")
+        if deployment.paused:
+            return False
+        state = (await client.read_flow_run(last.id)).state if last else None
+        return state is None or state.is_final()
+
+
+def _find_next_step(settings: ServeSettings) -> data_engine.Due | None:
+    with Workspace.open(settings.workspace) as workspace:
+        return data_engine.find_due(workspace, settings)
+
+
+async def _start(each: Scheduled, key: str, attempt: str) -> FlowRun:
+    """Start a run of a deployment for a key, once for each attempt."""
+    started: FlowRun = await run_deployment(  # type: ignore[misc]  # a coroutine here
+        f"{each.flow.name}/{each.name}",
+        parameters={"key": key},
+        idempotency_key=f"{each.job}:{key}:{attempt}",
+        timeout=0,
+        as_subflow=False,
+    )
+    return started

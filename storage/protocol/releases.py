@@ -1,7 +1,7 @@
 """Releases that were made of a dataset, so that who takes an image down learns which of them hold it.
 
-releases/<release_id>.images   ids of the images, int64 little-endian, sorted
-releases/<release_id>.json     the record, written last: id, snapshot, counts, place and time, hash of the ids
+releases/<release_id>.images         ids of the images, int64 little-endian, sorted
+releases/<release_id>.<place>.json   one record for each folder: id, snapshot, counts, folder and time, hash of the ids
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from storage.errors import Conflict, Corrupt, NotFound
 from storage.formats.documents import FORMAT, corrupt_where_malformed, json_bytes, read_json
 from storage.objects.stores import ObjectStore
 
-_KEY = re.compile(r"releases/([0-9a-f]{16})\.(json|images)")
+_KEY = re.compile(r"releases/[0-9a-f]{16}\.(?:[0-9a-f]{8}\.json|images)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One release of a dataset."""
+    """One release of a dataset in one folder."""
 
     release_id: str
     """Id of the release, 16 hex digits; equal ids mean equal bytes."""
@@ -34,7 +34,7 @@ class Release:
     masks: int
     """Number of masks."""
     out: str
-    """Folder that it was first written to."""
+    """Folder that it is written to."""
     images_sha256: str
     """SHA-256 of the ids of its images as they are stored, in hex."""
     made_at: datetime
@@ -50,7 +50,7 @@ class Releases:
     def record(
         self, release_id: str, image_ids_N: np.ndarray, *, snapshot_id: str, title: str, masks: int, out: str
     ) -> Release:
-        """Record a release, and return the stored record: it may have been made before.
+        """Record a release, before its first file is written, and return the stored record: it may be there already.
 
         Args:
             release_id: Id of the release.
@@ -58,7 +58,7 @@ class Releases:
             snapshot_id: Id of its snapshot.
             title: Title of the release.
             masks: Number of its masks.
-            out: Folder that holds it.
+            out: Folder that it is written to.
 
         Raises:
             StoreError: The store fails.
@@ -75,24 +75,11 @@ class Releases:
             made_at=datetime.now(UTC),
         )
         fields = {"format": FORMAT, **asdict(release), "made_at": release.made_at.isoformat()}
-        for key, data in ((_key(release_id, "images"), ids), (_key(release_id, "json"), json_bytes(fields))):
+        place = f"releases/{release_id}.{hashlib.sha256(out.encode()).hexdigest()[:8]}.json"
+        for key, data in ((_key_of_ids(release_id), ids), (place, json_bytes(fields))):
             with suppress(Conflict):
                 self._store.put_if_absent(key, data)
-        return self.get(release_id)
-
-    def get(self, release_id: str) -> Release:
-        """Read the record of a release.
-
-        Raises:
-            NotFound: There is no such release.
-            Corrupt: The record is damaged.
-        """
-        key = _key(release_id, "json")
-        where = f"{self._store.uri}/{key}"
-        fields = read_json(self._store.get(key), "release", where)
-        del fields["format"]
-        with corrupt_where_malformed(where):
-            return Release(**{**fields, "made_at": datetime.fromisoformat(fields["made_at"])})
+        return self._get(place)
 
     def read_all(self) -> list[Release]:
         """Read the records of all releases, oldest first.
@@ -100,8 +87,8 @@ class Releases:
         Raises:
             Corrupt: A record is damaged.
         """
-        found = (_KEY.fullmatch(key) for key in self._store.list("releases/"))
-        releases = [self.get(match[1]) for match in found if match and match[2] == "json"]
+        keys = [key for key in self._store.list("releases/") if is_release_key(key) and key.endswith(".json")]
+        releases = [self._get(key) for key in keys]
         return sorted(releases, key=lambda release: (release.made_at, release.release_id))
 
     def image_ids(self, release: Release) -> np.ndarray:
@@ -110,7 +97,7 @@ class Releases:
         Raises:
             Corrupt: The ids are missing, or not those that were recorded.
         """
-        key = _key(release.release_id, "images")
+        key = _key_of_ids(release.release_id)
         try:
             data = self._store.get(key)
         except NotFound:
@@ -132,11 +119,18 @@ class Releases:
         counts = ((each, int(np.isin(wanted, self.image_ids(each)).sum())) for each in self.read_all())
         return [(release, count) for release, count in counts if count]
 
+    def _get(self, key: str) -> Release:
+        where = f"{self._store.uri}/{key}"
+        fields = read_json(self._store.get(key), "release", where)
+        del fields["format"]
+        with corrupt_where_malformed(where):
+            return Release(**{**fields, "made_at": datetime.fromisoformat(fields["made_at"])})
+
 
 def is_release_key(key: str) -> bool:
     """Whether a key is that of a release's record or of the ids of its images."""
     return _KEY.fullmatch(key) is not None
 
 
-def _key(release_id: str, form: str) -> str:
-    return f"releases/{release_id}.{form}"
+def _key_of_ids(release_id: str) -> str:
+    return f"releases/{release_id}.images"

@@ -23,7 +23,7 @@ from storage.protocol.handovers import is_handover_key
 from storage.protocol.inputs import PlanKind, ShardAddress
 from storage.protocol.plans import is_plan_key, list_plan_ids, read_plan
 from storage.protocol.promotions import Promotions, is_promotion_key
-from storage.protocol.releases import Releases, is_release_key
+from storage.protocol.releases import Release, Releases, is_release_key
 from storage.tables.fold_log import DoneFold, is_fold_key, newest_done
 from storage.tables.snapshots import is_snapshot_key
 from storage.verification.chunks import Lineage, read_chunks
@@ -100,9 +100,7 @@ def verify(
     made_by: set[str] = set()
     with faults.guard("promotions/", "restore the folder promotions/ from a copy"):
         Promotions(store).history()
-    with faults.guard("releases/", "restore the folder releases/ from a copy"):
-        for release in Releases(store).read_all():
-            Releases(store).image_ids(release)
+    _check_releases(store, faults)
     with faults.guard("commits/", "restore the records of the erasures from a copy"):
         checks.erasures = read_erasures(store)
     with faults.guard("folds/", "restore folds/ from a copy, or run `gigamask rebuild`"):
@@ -255,6 +253,15 @@ def _check_names(store: ObjectStore, faults: Faults) -> None:
             for key in store.list(prefix):
                 if not is_own(key):
                     faults.note(key, f"a file of that name is no part of {prefix}", "move it out of the dataset")
+
+
+def _check_releases(store: ObjectStore, faults: Faults) -> None:
+    advice, releases = "restore it from a copy", list[Release]()
+    with faults.guard("releases/", advice):
+        releases = Releases(store).read_all()
+    for release in releases:
+        with faults.guard(f"releases/{release.release_id}.images", advice):
+            Releases(store).image_ids(release)
 
 
 def _is_record_key(key: str) -> bool:

@@ -20,11 +20,12 @@ def recorded(dataset: Dataset, release_id: str, image_ids: list[int], out: str =
 def test_a_release_is_recorded_once_and_found_by_its_images(dataset: Dataset) -> None:
     assert dataset.releases.with_images([3]) == []
     first = recorded(dataset, FIRST, [7, 3, 2**62])
-    assert recorded(dataset, FIRST, [7, 3, 2**62], out="/elsewhere") == first
+    assert recorded(dataset, FIRST, [7, 3, 2**62]) == first
+    copy = recorded(dataset, FIRST, [7, 3, 2**62], out="/elsewhere")
     second = recorded(dataset, SECOND, [3])
-    assert dataset.releases.read_all() == [first, second]
+    assert dataset.releases.read_all() == [first, copy, second]
     assert dataset.releases.image_ids(first).tolist() == [3, 7, 2**62]
-    assert dataset.releases.with_images([2**62, 3, 5]) == [(first, 2), (second, 1)]
+    assert dataset.releases.with_images([2**62, 3, 5]) == [(first, 2), (copy, 2), (second, 1)]
     assert dataset.releases.with_images([5]) == []
     assert dataset.maintenance.verify().faults == ()
 

@@ -111,9 +111,10 @@ async function findMe(api) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const last = localStorage.getItem(LAST_ACCOUNT);
-    if (error.code === "offline" && last) return JSON.parse(last);
-    if (isTemporary(error)) {
-      root.replaceChildren(h("section.notice", {}, h("h1", {}, text.error.noAnswer), h("p", {}, text.error.noAnswerHint)));
+    const isDown = isTemporary(error) && !error.code.startsWith("http_4"); // a proxy that refuses goes on refusing
+    if (isDown && last) return JSON.parse(last);
+    if (isDown) {
+      root.replaceChildren(h("section.notice", {}, h("h1", {}, text.error.noAnswer), h("p", {}, text.error.noAnswerHint(error.code))));
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       return findMe(api);
     }

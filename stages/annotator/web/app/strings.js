@@ -434,7 +434,7 @@ export const text = {
   error: {
     title: "That did not work",
     noAnswer: "The server does not answer",
-    noAnswerHint: "The page asks again every few seconds. Nothing that you did is lost.",
+    noAnswerHint: (/** @type {string} */ code) => `The page asks again every few seconds (${code}).`,
     unexpected: (/** @type {string} */ message) => `The page made a mistake: ${message}. Your work is kept; reload the page.`,
     refused: (/** @type {string} */ message) => `The server did not take an action: ${message}. It is kept in this browser.`,
     storage: "This browser cannot keep data (private window or full disk). Work would not be safe here.",

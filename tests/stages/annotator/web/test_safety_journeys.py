@@ -58,23 +58,27 @@ def test_work_goes_on_offline_and_arrives_when_the_network_is_back(site: PageSit
 def test_a_page_opens_by_itself_once_the_server_answers(site: PageSite, person: Make) -> None:
     site.open_round("places")
     ann = tolerant(person("early-ann"))
-    refused: set[str] = set()
+    answers = {"/api/me": False, "/api/tasks/claim": False}
 
-    def refuse_once(route: Route) -> None:
-        """No answer to who is logged in, and a busy server at the claim; then as it is."""
+    def refuse_at_first(route: Route) -> None:
+        """No answer to who is logged in until the test says so, and a busy server at the first claim."""
         path = urlsplit(route.request.url).path
-        if path in refused:
+        if answers[path]:
             return route.fallback()
-        refused.add(path)
-        busy = {"error": "workspace_unavailable", "message": "the database is locked", "details": {}}
-        return route.abort() if path == "/api/me" else route.fulfill(status=503, json=busy)
+        if path == "/api/me":
+            return route.abort()
+        answers[path] = True
+        return route.fulfill(
+            status=503, json={"error": "workspace_unavailable", "message": "the database is locked", "details": {}}
+        )
 
-    ann.context.route("**/api/me", refuse_once)
-    ann.context.route("**/api/tasks/claim", refuse_once)
+    for path in answers:
+        ann.context.route(f"**{path}", refuse_at_first)
     page = ann.open(wait_for=".notice h1")
     expect(page.locator("h1")).to_have_text("The server does not answer")
+    answers["/api/me"] = True
     page.wait_for_selector("canvas.picture")
-    assert refused == {"/api/me", "/api/tasks/claim"}
+    assert answers["/api/tasks/claim"], "the claim was refused once"
 
 
 def test_a_server_killed_mid_image_and_started_again_has_everything(site: PageSite, person: Make) -> None:
