@@ -5,7 +5,8 @@ which is the pixel farthest from the mask's edge. One click gives three candidat
 that the segmenter ranks first, and `miou_1_best3` takes the best of the three. `boundary_iou` compares the edges of the
 candidate ranked first. Each further click goes into the larger error, together with the logits of the shown mask, and
 gives one mask. IoU is computed at the image's resolution; metrics are means over masks with intervals over images
-(`engine.evaluation.scores`). Shape letters: H/W the image, M candidates.
+(`engine.evaluation.scores`). A box is prompted for once; the paper (appendix D.4) feeds the best mask back with the box
+for one refinement. Shape letters: H/W the image, M candidates.
 """
 
 from __future__ import annotations

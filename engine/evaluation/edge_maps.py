@@ -6,8 +6,10 @@ outside the mask that touch it) and is 0 elsewhere. The edge map is the maximum 
 [0, 1], and thinned by edge NMS. The authors have not published their code; where the paper leaves room (the threshold
 of box NMS, the meaning of "intersect with the outer boundary pixels"), this file says what it does.
 
-Edge NMS is that of Dollar and Zitnick 2013, "Structured forests for fast edge detection": a pixel stays where it is not
-lower than both its neighbours across the edge. Shape letters: H/W the image, N masks, P points, M = 3 masks of a point.
+Edge NMS deviates from the paper, which cites Canny 1986: it is that of Dollar and Zitnick 2013, "Structured forests for
+fast edge detection". A pixel stays where it, times 1.01, is not lower than either neighbour across the edge, and edges
+fade to 0 within 5 pixels of the image's border. Shape letters: H/W the image, N masks, P points, M = 3 masks of a
+point.
 """
 
 from __future__ import annotations

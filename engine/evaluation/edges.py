@@ -1,11 +1,14 @@
-"""Measurement of edge maps against the boundaries that several people drew, as in the benchmark of BSDS500.
+"""Measurement of edge maps against the boundaries that several people drew, close to the benchmark of BSDS500.
 
 An edge map is cut at 99 thresholds, and each cut is thinned to lines of one pixel. Its pixels are matched one to one
 with the boundary pixels of each person (`engine.kernels.match_boundaries`), up to .0075 of the image's diagonal away.
 Precision is the fraction of the predicted pixels that are matched to some person's; recall is the fraction of all
-persons' pixels that are matched. ODS is the best F-measure at one threshold for all images, OIS that at the best
-threshold of each image, AP the area under the curve of precision over recall, and R50 the recall at precision .5. As in
-the benchmark, ODS interpolates between thresholds, and AP counts a recall that no threshold reaches as precision 0.
+persons' pixels that are matched. The matching ignores distances and the benchmark's does not, so that precision can be
+higher or lower than the benchmark's: do not compare the metrics with published ones. ODS is the best F-measure at one
+threshold for all images, OIS that at the best threshold of each image, AP the area under the curve of precision over
+recall, and R50 the recall at precision .5. As in the benchmark, ODS interpolates between thresholds, and AP counts a
+recall that no threshold reaches as precision 0. A threshold without predicted pixels has precision 0 and stays a point
+of the curve; R50 may interpolate from it.
 
 Ground truth is a whole partition: the masks of a person do not overlap and cover the image. Shape letters: H/W the
 image, I images, T thresholds, B bootstrap draws; the last axis 4 counts matched truth, truth, matched predicted pixels,
@@ -68,6 +71,7 @@ class EdgeEvaluation:
         return content | {
             "precision": [round(value, 5) for value in precision_T.tolist()],
             "recall": [round(value, 5) for value in recall_T.tolist()],
+            "thresholds": self.counts_IT4.shape[1],
             "max_distance": MAX_DISTANCE,
             "left_out": asdict(self.left_out),
             "seconds": round(self.seconds, 2),
@@ -166,11 +170,14 @@ def count_matches(edges_HW: np.ndarray, boundaries: Sequence[np.ndarray], thresh
 
 
 def summarise(counts_IT4: np.ndarray, seed: int) -> dict[str, Estimate]:
-    """Compute ODS, OIS, AP and R50 from the counts of every image, with 95 % bootstrap intervals over images."""
+    """Compute ODS, OIS, AP and R50 from the counts of every image, with 95 % bootstrap intervals over images.
+
+    There is no interval with fewer than 10 images.
+    """
     num_images = len(counts_IT4)
     once_1I = np.ones((1, num_images), dtype=np.int64)
     values = _figures(counts_IT4, once_1I)
-    if num_images < 2:
+    if num_images < scores.MIN_IMAGES_OF_INTERVAL:
         return {name: Estimate(value=float(values[name][0]), interval=None) for name in FIGURES}
     drawn = _figures(counts_IT4, scores.bootstrap_draws(num_images, seed))
     return {name: Estimate(value=float(values[name][0]), interval=scores.middle_95(drawn[name])) for name in FIGURES}

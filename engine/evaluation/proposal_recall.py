@@ -66,11 +66,16 @@ class ProposalEvaluation:
     seconds: float
 
     def recall(self, size: str, domain: str | None = None) -> Estimate | None:
-        """Compute the average recall of a size class, over all datasets or one; None where no mask is in it."""
+        """Compute the average recall of a size class, over all datasets or one; None where no mask is in it.
+
+        There is no interval with fewer than 10 images.
+        """
         members = self.of(size, domain)
         if not members:
             return None
-        return scores.mean_over_masks(members, np.array([score.recall[size] for score in members]), self.seed)
+        estimate = scores.mean_over_masks(members, np.array([score.recall[size] for score in members]), self.seed)
+        images = len({score.image for score in members})
+        return scores.without_small_intervals({size: estimate}, images)[size]
 
     def of(self, size: str, domain: str | None = None) -> list[ProposalScore]:
         """Select the scores of a size class and a dataset; None selects every dataset."""

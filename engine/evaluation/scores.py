@@ -9,7 +9,7 @@ candidates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ CLICK_CAP = 20
 """Largest number of clicks that the metrics `noc85` and `noc90` count for a mask. A mask that does not reach the IoU by
 then counts as 20 clicks and as a failure."""
 BOOTSTRAP_DRAWS = 1000
+MIN_IMAGES_OF_INTERVAL = 10
+"""Smallest number of images from which the experiments report an interval."""
 SIZE_BINS = (("under 1 %", 0.0, 0.01), ("1 to 10 %", 0.01, 0.1), ("over 10 %", 0.1, 1.01))
 """Bins of mask size: name, smallest area (inclusive) and largest area (exclusive), as fractions of the image."""
 CALIBRATION_BINS = 10
@@ -195,7 +197,7 @@ def mean_over_groups(groups: Sequence[tuple[Sequence[OfImage], np.ndarray]], see
 
     Each group counts once, whatever its number of masks. A bootstrap draw takes images of each group with replacement;
     the groups stay the same, so that the interval says nothing about other groups. There is no interval where a group
-    has fewer than two images.
+    has fewer than 10 images.
 
     Args:
         groups: Scores of each group, and one value for each score, float64 [N].
@@ -206,11 +208,18 @@ def mean_over_groups(groups: Sequence[tuple[Sequence[OfImage], np.ndarray]], see
     for number, (members, values_N) in enumerate(groups):
         _, image_N = np.unique([score.image for score in members], return_inverse=True)
         sum_I, count_I = np.bincount(image_N, weights=values_N), np.bincount(image_N)
-        if len(count_I) < 2:
+        if len(count_I) < MIN_IMAGES_OF_INTERVAL:
             return Estimate(value=value, interval=None)
         times_drawn_BI = bootstrap_draws(len(count_I), seed + number)
         means_GB.append((times_drawn_BI @ sum_I) / (times_drawn_BI @ count_I))
     return Estimate(value=value, interval=middle_95(np.mean(means_GB, axis=0)))
+
+
+def without_small_intervals(figures: Mapping[str, Estimate], num_images: int) -> dict[str, Estimate]:
+    """Remove the intervals of metrics that were measured on fewer than 10 images."""
+    if num_images >= MIN_IMAGES_OF_INTERVAL:
+        return dict(figures)
+    return {name: replace(figure, interval=None) for name, figure in figures.items()}
 
 
 def difference_of_means(

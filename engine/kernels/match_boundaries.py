@@ -1,14 +1,14 @@
-"""One-to-one matching of boundary pixels that lie near each other, as in the benchmark of BSDS500.
+"""One-to-one matching of boundary pixels that lie near each other; not exactly that of the benchmark of BSDS500.
 
 Two pixels can be matched where their distance is at most `max_distance_px`; each pixel is in at most one pair. The
 matching has the largest possible number of pairs. The benchmark's own program (Martin et al. 2004, "Learning to detect
 natural image boundaries"; Arbelaez et al. 2011) looks for the least sum of distances, and lets a pixel without a
-partner cost 100 times the largest distance. So it, too, makes as many pairs as it can, and the numbers of pairs agree;
-where several largest matchings exist, it may match other pixels. It also adds random edges, this matching is exact.
+partner cost much more than any pair. This matching ignores distances: where several largest matchings exist, it takes
+an arbitrary one. So it may match other pixels than the benchmark's program does, and the set of pixels that are matched
+to at least one of several people may be larger or smaller.
 
 The pairs that are possible are listed once for all predicted pixels of an image, and each threshold takes its own
-pixels. SciPy's `maximum_bipartite_matching` finds as many pairs, but took minutes for some maps that this takes
-milliseconds for.
+pixels.
 
 Shape letters: H/W the image, A predicted pixels that may be matched, B pixels of the ground truth, E possible pairs.
 """

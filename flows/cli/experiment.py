@@ -74,7 +74,8 @@ def experiment_boxes(
 ) -> None:
     """Box to mask (section 7.4): mean IoU of the mask prompted by each ground truth box, of each dataset and overall.
 
-    The paper prompts with the boxes of a detector and reports mask AP; ground truth boxes need no detector.
+    Each box is prompted once, without the paper's refinement. The paper prompts with the boxes of a detector and
+    reports mask AP; ground truth boxes need no detector.
     """
     settings = _settings(boxes=True, image_ids=image_ids, max_images=max_images, max_masks=max_masks)
     _prompted("boxes", data, images, model, dataset, settings, as_json)
@@ -98,9 +99,10 @@ def experiment_edges(
     max_images: MaxImages = None,
     as_json: AsJson = False,
 ) -> None:
-    """Edges (section 7.2): ODS, OIS, AP and R50 of edge maps, against the boundaries of people's masks as in BSDS500.
+    """Edges (section 7.2): ODS, OIS, AP and R50 of edge maps, against the boundaries of people's masks.
 
-    The masks of each person must divide the image. gradient is a classical baseline that learns nothing.
+    Like the benchmark of BSDS500, but its matching of pixels differs, so that published figures do not compare.
+    Each person's masks must divide the image. gradient is a classical baseline that learns nothing.
     """
     settings = _settings(image_ids=image_ids, max_images=max_images)
     names = _begin("edges", data, None, model or ["seed", "gradient"], dataset)
@@ -130,6 +132,7 @@ def experiment_proposals(
 ) -> None:
     """Object proposals (section 7.3): mask AR@1000 by size, without categories, by COCO's rules.
 
+    With --max-masks, masks that are not drawn do not compete.
     One grid of points, box NMS at .9 and no filter; masks rank by the mean of predicted IoU and stability.
     """
     settings = _settings(image_ids=image_ids, max_images=max_images, max_masks=max_masks)

@@ -82,7 +82,15 @@ def run_prompted(
 
 
 def summarise(experiment: Experiment, evaluation: Evaluation) -> Prompted:
-    """Compute the mean over datasets of every figure; each dataset counts once, as in the paper."""
+    """Compute the mean over datasets of every figure; each dataset counts once, as in the paper.
+
+    Datasets of fewer than 10 images lose their intervals.
+    """
+    domains = {
+        name: replace(summary, figures=scores.without_small_intervals(summary.figures, summary.images))
+        for name, summary in evaluation.domains.items()
+    }
+    evaluation = replace(evaluation, domains=domains)
     groups = [[score for score in evaluation.scores if score.domain == name] for name in evaluation.domains]
     mean = {
         name: scores.mean_over_groups(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -43,12 +44,16 @@ def run_proposals(
     contenders = {name: load_contender(name, generator(points_per_side)) for name in models}
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        return [
+        results = [
             evaluate_proposals(
                 contender.proposer, datasets.images, config, on_progress=shown(bar, f"{name}: proposals")
             )
             for name, contender in contenders.items()
         ]
+    return [
+        replace(result, left_out=replace(result.left_out, unlabelled_pictures=datasets.unlabelled))
+        for result in results
+    ]
 
 
 def proposals_json(result: ProposalEvaluation) -> dict[str, Any]:

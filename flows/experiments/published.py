@@ -28,7 +28,7 @@ class Published:
 
 
 _SAM = "Kirillov et al. 2023, Segment Anything, arXiv 2304.02643"
-_SAM_2 = "Ravi et al. 2024, SAM 2, arXiv 2408.00714, table 6"
+_SAM_2 = "Ravi et al. 2024, SAM 2, arXiv 2408.00714"
 
 POINTS = (
     Published(
@@ -48,18 +48,6 @@ POINTS = (
 
 BOXES = (
     Published(
-        method="EfficientViT-SAM-XL1",
-        on="COCO val2017, ground truth boxes",
-        figures={"miou_box": 0.799},
-        source="README of github.com/mit-han-lab/efficientvit",
-    ),
-    Published(
-        method="EfficientViT-SAM-XL1",
-        on="LVIS v1 val, ground truth boxes",
-        figures={"miou_box": 0.799},
-        source="README of github.com/mit-han-lab/efficientvit",
-    ),
-    Published(
         method="SAM ViT-H",
         on="COCO, boxes of ViTDet-H: mask AP, not mIoU",
         figures={"mask_ap": 0.465},
@@ -73,29 +61,6 @@ BOXES = (
     ),
 )
 """Box to mask. The paper prompts with the boxes of a detector, and publishes no figure for ground truth boxes."""
-
-_BSDS500 = "BSDS500, 200 test images"
-_ARBELAEZ = "Arbelaez et al. 2011, Contour detection and hierarchical image segmentation, TPAMI 33"
-EDGES = (
-    Published(
-        method="SAM ViT-H",
-        on=_BSDS500,
-        figures={"ods": 0.768, "ois": 0.786, "ap": 0.794, "r50": 0.928},
-        source=f"{_SAM}, table 3",
-    ),
-    Published(
-        method="HED (trained on BSDS500)",
-        on=_BSDS500,
-        figures={"ods": 0.788, "ois": 0.808, "ap": 0.840, "r50": 0.923},
-        source=f"{_SAM}, table 3",
-    ),
-    Published(method="gPb-OWT-UCM", on=_BSDS500, figures={"ods": 0.73, "ois": 0.76, "ap": 0.73}, source=_ARBELAEZ),
-    Published(
-        method="Canny", on=_BSDS500, figures={"ods": 0.600, "ois": 0.640, "ap": 0.580}, source=f"{_SAM}, table 3"
-    ),
-    Published(method="Sobel filter", on=_BSDS500, figures={"ods": 0.539}, source=f"{_SAM}, table 3"),
-)
-"""Edges."""
 
 _LVIS = "LVIS v1 val"
 PROPOSALS = (

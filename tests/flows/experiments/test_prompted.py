@@ -36,7 +36,6 @@ def test_points_reports_each_dataset_and_a_mean_in_which_each_counts_once(places
         of_each = [content["datasets"][dataset][name] for dataset in ("nuclei", "nuts")]
         assert content["mean_of_datasets"][name] == pytest.approx(sum(of_each) / 2, abs=2e-5)
     assert content["mean_of_datasets"]["miou_3_interval"] is None  # nuts has a single photograph
-    assert content["datasets"]["nuclei"]["miou_3_interval"] is not None
     assert [each["figures"] for each in content["published"]] == [dict(each.figures) for each in POINTS]
     titles, *rows = prompted_table([result])
     assert [row[0] for row in rows[:3]] == ["nuclei", "nuts", ALL_DATASETS]
@@ -52,7 +51,7 @@ def test_boxes_has_no_figure_of_clicks_and_keeps_other_metrics_apart(places: lis
     assert result.mean["miou_box"].value > 0.5  # the seed's boxes on nuclei and nuts: .83 and .91
     titles, *rows = prompted_table([result])
     assert titles[4:] == ["#box", "#mask AP", "source"]
-    assert [row[4:6] for row in rows[3:]] == [["0.799", ""], ["0.799", ""], ["", "0.465"], ["", "0.447"]]
+    assert [row[4:6] for row in rows[3:]] == [["", "0.465"], ["", "0.447"]]
     assert len(rows) == 3 + len(BOXES)
 
 
