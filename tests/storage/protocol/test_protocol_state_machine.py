@@ -249,7 +249,8 @@ def run(base: Path, monkeypatch: pytest.MonkeyPatch, examples: int, **more: Any)
     """Play that many games. No power is cut in them: nothing is synced to a disk, which takes most of the time.
 
     Their seed is written down. Hypothesis' own (`derandomize`) hashes the source, so that a renamed variable plays
-    other games, in which a sabotage may happen not to show.
+    other games, in which a sabotage may happen not to show. The games still differ with the modules that are imported,
+    whose constants Hypothesis draws from.
     """
     monkeypatch.setattr(os, "fsync", lambda file: None)
     machine = seed(SEED)(type("Protocol", (Protocol,), {"base": base}))
@@ -270,8 +271,10 @@ def test_whatever_order_frozen_workers_go_on_in_every_mask_is_there_once(
     run(base, monkeypatch, 15)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["commits", "generations", "folding", "redoing"])
 def test_games_show_that_a_protocol_is_broken(base: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     sabotage.KINDS[kind].install(monkeypatch.setattr)
     with pytest.raises((AssertionError, ValueError, StoreError, BaseExceptionGroup)):
-        run(base, monkeypatch, 40, report_multiple_bugs=False, verbosity=Verbosity.quiet)
+        # The first game that shows it ends them; "folding" takes some thirty
+        run(base, monkeypatch, 300, report_multiple_bugs=False, verbosity=Verbosity.quiet)
