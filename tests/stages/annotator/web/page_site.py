@@ -148,10 +148,7 @@ class Person:
             page.on(end, lambda request: unanswered.pop(id(request), None))
         page.goto(path)
         try:
-            page.wait_for_selector(f"{wait_for}, .notice button", timeout=60_000)
-            if not page.locator(wait_for).count():  # seen once in a thousand: nothing is left, though a round is open
-                page.reload()
-            page.wait_for_selector(wait_for, timeout=60_000)
+            page.wait_for_selector(wait_for, timeout=120_000)
         except PlaywrightTimeout as late:
             shows = page.locator("body").inner_text()
             log = (self.site.folder / "server.log").read_text()[-2000:]
