@@ -113,8 +113,11 @@ class PageSite:
         hint at the tutorial.
         """
         with self.workspace() as workspace:
-            if name not in [user.name for user in workspace.users.read_all()]:
+            known = {user.name: user for user in workspace.users.read_all()}
+            if name not in known:
                 workspace.users.add(name, Role(role))
+            elif known[name].paused:
+                workspace.users.pause(name, paused=False)
             token = workspace.users.log_in(name, seconds=3600)
         context = browser.new_context(**{"viewport": SIZE, "base_url": self.url, **options})
         context.add_cookies([{"name": COOKIE, "value": token, "url": self.url}])
@@ -174,7 +177,10 @@ class Person:
             return workspace.operations.state(task_id, self.name)
 
     def close(self) -> None:
+        """Close the browser; a claim that it sent before takes no task of the next test's round."""
         self.context.close()
+        with self.site.workspace() as workspace:
+            workspace.users.pause(self.name)
 
 
 def free_port() -> int:
