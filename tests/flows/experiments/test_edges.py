@@ -1,6 +1,7 @@
-"""`gigamask experiment edges`: two models on a picture that two people divided, beside published figures."""
+"""`gigamask experiment edges`: two models on a picture that two people divided."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -50,3 +51,12 @@ def test_the_command_measures_the_seed_and_the_gradient(folder: Path) -> None:
     lines = table.stdout.splitlines()
     assert lines[2].startswith("| gradient | 2 | 4 | 9 |")
     assert "not exactly the benchmark's" in lines[2]
+
+
+def test_several_datasets_are_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    for file in folder.iterdir():
+        shutil.copy(file, other)
+    run = CliRunner().invoke(app, ["experiment", "edges", "--data", str(folder), "--data", str(other)])
+    assert isinstance(run.exception, ValueError)
+    assert "expected one: measure the edges of each on its own" in str(run.exception)
