@@ -174,7 +174,7 @@ def _plan(dataset: Dataset, config: RunConfig, *, only_unmasked: bool = False) -
     """Plan the mask shards and tell the pool how much memory the model needs; the model is freed on return."""
     model = load_model(config.model)
     needed = config.pool.worker_memory_bytes or expected_memory_bytes(model)
-    plans = plan_masks(dataset, model, config.generate, only_unmasked=only_unmasked)
+    plans = plan_masks(dataset, model.identity, config.generate, only_unmasked=only_unmasked)
     return plans, replace(config.pool, worker_memory_bytes=needed)
 
 

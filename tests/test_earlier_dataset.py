@@ -105,7 +105,7 @@ def test_its_masks_are_read_pixel_by_pixel(unpacked: Path) -> None:
 
 def test_the_same_masks_command_continues_its_plan_and_covers_new_images(folder: Path, dataset: Dataset) -> None:
     model = load_model(folder / "tiny.safetensors")
-    plans = plan_masks(dataset, model, GENERATE, images_per_shard=2)
+    plans = plan_masks(dataset, model.identity, GENERATE, images_per_shard=2)
     (open_plan,) = [plan_id for plan_id, names in EXPECTED["missing"].items() if names]
     assert plans[0].plan_id == open_plan
 
@@ -116,7 +116,7 @@ def test_the_same_masks_command_continues_its_plan_and_covers_new_images(folder:
     images = rows(dataset, "SELECT count(*) AS images FROM images")
     assert made
     assert masked == images
-    assert plan_masks(dataset, model, GENERATE, images_per_shard=2) == plans  # nothing is left uncovered
+    assert plan_masks(dataset, model.identity, GENERATE, images_per_shard=2) == plans  # nothing is left uncovered
 
 
 def test_its_photographs_are_known_when_they_are_ingested_again(folder: Path, dataset: Dataset) -> None:

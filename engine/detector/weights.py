@@ -10,7 +10,8 @@ import torch
 from engine.detector.card import DetectorCard, encoder_id
 from engine.detector.find import find_detector
 from engine.detector.head import DetectorHead
-from engine.model.weight_files import fill_network, hash_weights, read_card, read_safetensors, write_network
+from engine.model.identity import hash_weights, read_card
+from engine.model.weight_files import fill_network, read_safetensors, write_network
 from engine.model.weights import Model
 
 

@@ -8,6 +8,11 @@ from typing import Any
 
 from engine.model.config import SamConfig
 
+RELEASED_PREDICTED_IOU_THRESHOLD = 0.88
+"""Lowest predicted IoU by which both releases, that of SAM and that of MobileSAM, filter masks."""
+RELEASED_STABILITY_THRESHOLD = 0.95
+"""Lowest stability score by which both releases filter masks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
@@ -80,15 +85,12 @@ FIELD_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def released_card(name: str, config: SamConfig) -> ModelCard:
-    """Make the card of a network released by the authors of SAM or MobileSAM.
-
-    Both releases filter masks by predicted IoU 0.88 and stability 0.95.
-    """
+    """Make the card of a network released by the authors of SAM or MobileSAM."""
     return ModelCard(
         name=name,
         config=config,
-        predicted_iou_threshold=0.88,
-        stability_threshold=0.95,
+        predicted_iou_threshold=RELEASED_PREDICTED_IOU_THRESHOLD,
+        stability_threshold=RELEASED_STABILITY_THRESHOLD,
         parent="",
         training={},
         metrics={},

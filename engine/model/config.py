@@ -1,17 +1,15 @@
 """Sizes of a SAM network, their checks, and their JSON form on a model card.
 
 `VIT_B`, `VIT_L` and `VIT_H` are the three networks of the original release ("Segment Anything", appendix A). `MOBILE`
-is the network of MobileSAM (Zhang et al. 2023): the same decoder with a small image encoder.
+is the network of MobileSAM (Zhang et al. 2023): the same decoder with a small image encoder. This module imports no
+torch: a card is read without it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-from engine.model.hybrid_encoder import HybridConfig, HybridEncoder
-from engine.model.tiny_vit import TinyVit, TinyVitConfig
+from typing import Any, ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +36,60 @@ class VitConfig:
             raise ValueError(f"heads {self.heads} does not divide the encoder's width {self.width}")
         if not all(0 <= block < self.depth for block in self.global_blocks):
             raise ValueError(f"global_blocks {self.global_blocks}: expected indices below depth {self.depth}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridConfig:
+    """Sizes of a `HybridEncoder`."""
+
+    stride: ClassVar[int] = 8
+    """Number of input pixels per cell of the embedding, along a side."""
+    window_multiple: ClassVar[int] = 16
+    """Divisor of both sides of the input, in pixels."""
+    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
+    """Numbers of channels at strides 2, 4, 8 and 16."""
+    residual_blocks: int = 2
+    """Number of residual blocks at stride 4, and also at stride 8."""
+    attention_blocks: int = 4
+    """Number of transformer blocks at stride 16."""
+    attention_heads: int = 6
+    """Number of attention heads of the transformer blocks; divides the last width."""
+    mlp_ratio: int = 3
+    """Hidden width of the transformer blocks' perceptrons, as a multiple of the last width."""
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != 4:
+            raise ValueError(f"widths {self.widths}: expected four, for strides 2, 4, 8 and 16")
+        if self.widths[3] % self.attention_heads:
+            raise ValueError(
+                f"attention_heads {self.attention_heads} does not divide the width at stride 16, {self.widths[3]}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyVitConfig:
+    """Sizes of a `TinyVit`; the defaults are TinyViT-5M."""
+
+    stride: ClassVar[int] = 16
+    """Number of input pixels per cell of the embedding, along a side; both sides of the input are multiples of it."""
+    widths: tuple[int, int, int, int] = (64, 128, 160, 320)
+    """Numbers of channels of the four stages, at strides 4, 8, 16 and 16."""
+    depths: tuple[int, int, int, int] = (2, 2, 6, 2)
+    """Number of blocks in each stage; the blocks of the first stage are convolutions."""
+    heads: tuple[int, int, int] = (4, 5, 10)
+    """Numbers of attention heads in the last three stages; each number divides the width of its stage."""
+    window_sides: tuple[int, int, int] = (7, 14, 7)
+    """Sides of the attention windows in the last three stages, in cells."""
+    mlp_ratio: int = 4
+    """Hidden width of the perceptrons and of the first stage's convolutions, as a multiple of the width."""
+
+    def __post_init__(self) -> None:
+        if (len(self.widths), len(self.depths), len(self.heads), len(self.window_sides)) != (4, 4, 3, 3):
+            raise ValueError(f"{self}: expected four widths and depths, three numbers of heads and window sides")
+        if min(*self.widths, *self.depths, *self.heads, *self.window_sides, self.mlp_ratio) < 1:
+            raise ValueError(f"{self}: every size must be at least 1")
+        if any(width % heads for width, heads in zip(self.widths[1:], self.heads, strict=True)):
+            raise ValueError(f"heads {self.heads} do not divide the widths of the later stages, {self.widths[1:]}")
 
 
 EncoderConfig: TypeAlias = VitConfig | HybridConfig | TinyVitConfig
@@ -82,16 +134,16 @@ class SamConfig:
             raise ValueError(f"mask_prompt_channels {self.mask_prompt_channels}: expected a multiple of 4")
         if isinstance(self.image_encoder, HybridConfig):
             self._check_hybrid()
-        if isinstance(self.image_encoder, TinyVitConfig) and self.embedding_stride != TinyVit.stride:
+        if isinstance(self.image_encoder, TinyVitConfig) and self.embedding_stride != TinyVitConfig.stride:
             raise ValueError(
-                f"the TinyViT encoder has stride {TinyVit.stride}; got embedding_stride {self.embedding_stride}"
+                f"the TinyViT encoder has stride {TinyVitConfig.stride}; got embedding_stride {self.embedding_stride}"
             )
 
     def _check_hybrid(self) -> None:
-        if self.embedding_stride != HybridEncoder.stride or self.input_side % HybridEncoder.window_multiple:
+        if self.embedding_stride != HybridConfig.stride or self.input_side % HybridConfig.window_multiple:
             raise ValueError(
-                f"the hybrid encoder has stride {HybridEncoder.stride} and takes sides that are multiples of "
-                f"{HybridEncoder.window_multiple}; got embedding_stride {self.embedding_stride}, "
+                f"the hybrid encoder has stride {HybridConfig.stride} and takes sides that are multiples of "
+                f"{HybridConfig.window_multiple}; got embedding_stride {self.embedding_stride}, "
                 f"input_side {self.input_side}"
             )
 

@@ -8,43 +8,17 @@ multiples of 16. Training on small windows of the input is therefore valid.
 Shape suffixes: B batch, C channels, H and W rows and columns of a map, T = H * W tokens, N heads.
 """
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class HybridConfig:
-    """Sizes of a `HybridEncoder`."""
-
-    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
-    """Numbers of channels at strides 2, 4, 8 and 16."""
-    residual_blocks: int = 2
-    """Number of residual blocks at stride 4, and also at stride 8."""
-    attention_blocks: int = 4
-    """Number of transformer blocks at stride 16."""
-    attention_heads: int = 6
-    """Number of attention heads of the transformer blocks; divides the last width."""
-    mlp_ratio: int = 3
-    """Hidden width of the transformer blocks' perceptrons, as a multiple of the last width."""
-
-    def __post_init__(self) -> None:
-        if len(self.widths) != 4:
-            raise ValueError(f"widths {self.widths}: expected four, for strides 2, 4, 8 and 16")
-        if self.widths[3] % self.attention_heads:
-            raise ValueError(
-                f"attention_heads {self.attention_heads} does not divide the width at stride 16, {self.widths[3]}"
-            )
+from engine.model.config import HybridConfig
 
 
 class HybridEncoder(nn.Module):
     """Image encoder from normalised pixels to an embedding at stride 8."""
 
-    stride = 8
-    """Number of input pixels per cell of the embedding, along a side."""
-    window_multiple = 16
-    """Divisor of both sides of the input, in pixels."""
+    stride = HybridConfig.stride
+    window_multiple = HybridConfig.window_multiple
 
     def __init__(self, config: HybridConfig, out_width: int) -> None:
         super().__init__()

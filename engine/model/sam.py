@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.images import Frame, resize
-from engine.model.config import SamConfig, VitConfig
+from engine.model.config import SamConfig, TinyVitConfig, VitConfig
 from engine.model.hybrid_encoder import HybridEncoder
 from engine.model.image_encoder import ImageEncoder
 from engine.model.mask_decoder import MaskDecoder
 from engine.model.prompt_encoder import PromptEncoder
-from engine.model.tiny_vit import TinyVit, TinyVitConfig
+from engine.model.tiny_vit import TinyVit
 from engine.prompts import Prompts
 
 Outputs = Literal["multimask", "single", "all"]

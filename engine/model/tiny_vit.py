@@ -9,12 +9,11 @@ Shape suffixes: B batch or windows, H and W rows and columns of a map, N = H * W
 D channels of a head, X the 3 C channels of queries, keys and values together.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.model.config import TinyVitConfig
 from engine.model.layers import embedding_neck
 from engine.model.windows import cut_windows, join_windows
 
@@ -22,35 +21,10 @@ CLASSES = 1000
 """Number of outputs of the pretraining classifier, which is part of the released weights and never used."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TinyVitConfig:
-    """Sizes of a `TinyVit`; the defaults are TinyViT-5M."""
-
-    widths: tuple[int, int, int, int] = (64, 128, 160, 320)
-    """Numbers of channels of the four stages, at strides 4, 8, 16 and 16."""
-    depths: tuple[int, int, int, int] = (2, 2, 6, 2)
-    """Number of blocks in each stage; the blocks of the first stage are convolutions."""
-    heads: tuple[int, int, int] = (4, 5, 10)
-    """Numbers of attention heads in the last three stages; each number divides the width of its stage."""
-    window_sides: tuple[int, int, int] = (7, 14, 7)
-    """Sides of the attention windows in the last three stages, in cells."""
-    mlp_ratio: int = 4
-    """Hidden width of the perceptrons and of the first stage's convolutions, as a multiple of the width."""
-
-    def __post_init__(self) -> None:
-        if (len(self.widths), len(self.depths), len(self.heads), len(self.window_sides)) != (4, 4, 3, 3):
-            raise ValueError(f"{self}: expected four widths and depths, three numbers of heads and window sides")
-        if min(*self.widths, *self.depths, *self.heads, *self.window_sides, self.mlp_ratio) < 1:
-            raise ValueError(f"{self}: every size must be at least 1")
-        if any(width % heads for width, heads in zip(self.widths[1:], self.heads, strict=True)):
-            raise ValueError(f"heads {self.heads} do not divide the widths of the later stages, {self.widths[1:]}")
-
-
 class TinyVit(nn.Module):
     """Image encoder from normalised pixels to an embedding at stride 16."""
 
-    stride = 16
-    """Number of input pixels per cell of the embedding, along a side; both sides of the input are multiples of it."""
+    stride = TinyVitConfig.stride
 
     def __init__(self, config: TinyVitConfig, out_width: int) -> None:
         super().__init__()

@@ -49,41 +49,6 @@ def write_network(path: Path, network: nn.Module, card: Mapping[str, Any]) -> st
     return sha256
 
 
-def hash_weights(path: Path) -> str:
-    """Compute the SHA-256 of a weights file.
-
-    Raises:
-        ValueError: The file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: the weights cannot be read ({error.strerror})") from error
-
-
-def read_card(weights_path: Path, weights_sha256: str) -> Any:
-    """Read the card beside a weights file as JSON, without the SHA-256 of the weights.
-
-    Raises:
-        ValueError: The card is missing, is not JSON, or is that of other weights.
-    """
-    path = weights_path.with_suffix(".json")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing: {weights_path.name} is only loaded with its card beside it") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: the card is not JSON ({error})") from error
-    expected_sha256 = data.pop("weights_sha256", None) if isinstance(data, dict) else weights_sha256
-    if expected_sha256 != weights_sha256:
-        raise ValueError(
-            f"{weights_path}: its SHA-256 is {weights_sha256}, its card says {expected_sha256}; "
-            "the weights are damaged or another model's: copy both files again"
-        )
-    return data
-
-
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file.
 

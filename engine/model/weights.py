@@ -19,9 +19,10 @@ from torch import Tensor
 from engine.model.card import ModelCard, released_card
 from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig
 from engine.model.find import find_weights
+from engine.model.identity import ModelIdentity, check_released, hash_weights, model_id_of, read_model_card
 from engine.model.released import RELEASED
 from engine.model.sam import Sam
-from engine.model.weight_files import fill_network, hash_weights, read_card, read_safetensors, write_network
+from engine.model.weight_files import fill_network, read_safetensors, write_network
 
 ORIGINAL_CONFIGS = {768: VIT_B, 1024: VIT_L, 1280: VIT_H}
 """Networks of the original release, by the width of their image encoder."""
@@ -42,6 +43,15 @@ class Model:
     card: ModelCard
     """Description of the weights, with the thresholds of the automatic generator."""
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """Identity of the model, which `identify_model` reads without the weights."""
+        return ModelIdentity(
+            model_id=self.model_id,
+            predicted_iou_threshold=self.card.predicted_iou_threshold,
+            stability_threshold=self.card.stability_threshold,
+        )
+
 
 def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, device: str = "cpu") -> Model:
     """Load a model by name ("seed", "mobile", "vit_b", ...) or from a weights file, in evaluation mode and float32.
@@ -56,16 +66,15 @@ def load_model(name_or_path: str | Path, *, folder: str | Path | None = None, de
     path, name = find_weights(name_or_path, folder)
     sha256 = hash_weights(path)
     if path.suffix == ".safetensors":
-        card = _read_card(path, sha256)
+        card = read_model_card(path, sha256)
         state = read_safetensors(path)
     else:
-        if name in RELEASED:
-            _check_released(name, path, sha256)
+        check_released(name, path, sha256)
         state = _parse_original(path)
         card = released_card(name or path.stem, _released_config(path, state))
     return Model(
         name=card.name,
-        model_id=f"{card.name}-{sha256[:12]}",
+        model_id=model_id_of(card.name, sha256),
         sam=_build_with(card, path, state).to(device),
         card=card,
     )
@@ -84,23 +93,7 @@ def save_model(path: str | Path, sam: Sam, card: ModelCard) -> str:
     if card.config != sam.config:
         raise ValueError(f"card {card.name!r}: its config differs from the network's\n  {card.config}\n  {sam.config}")
     sha256 = write_network(Path(path), sam, card.to_json())
-    return f"{card.name}-{sha256[:12]}"
-
-
-def _read_card(path: Path, sha256: str) -> ModelCard:
-    data = read_card(path, sha256)
-    try:
-        return ModelCard.from_json(data)
-    except ValueError as error:
-        raise ValueError(f"{path.with_suffix('.json')}: {error}") from error
-
-
-def _check_released(name: str, path: Path, sha256: str) -> None:
-    if sha256 != RELEASED[name].sha256:
-        raise ValueError(
-            f"{path}: its SHA-256 is {sha256}, that of the released {name} is {RELEASED[name].sha256}; "
-            f"the file is damaged: remove it and run `gigamask models pull {name}`"
-        )
+    return model_id_of(card.name, sha256)
 
 
 def _parse_original(path: Path) -> dict[str, Tensor]:

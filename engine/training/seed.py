@@ -23,8 +23,7 @@ import torch
 
 from engine.device import best_device
 from engine.labelled import LabelledImage, load_folder
-from engine.model.config import SamConfig
-from engine.model.hybrid_encoder import HybridConfig
+from engine.model.config import HybridConfig, SamConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
 from engine.scenes.scene_generator import generate_scenes

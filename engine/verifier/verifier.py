@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from engine.logistic import Logistic, fit_logistic, lowest_score
-from engine.model.weight_files import fill_network, hash_weights, read_card, read_safetensors, write_network
+from engine.model.identity import hash_weights, read_card
+from engine.model.weight_files import fill_network, read_safetensors, write_network
 from engine.verifier.features import FEATURES
 from engine.verifier.measure import VerifierMetrics, cross_validate, measure_verifier
 

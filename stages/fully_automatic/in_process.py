@@ -40,7 +40,7 @@ def mask_images(
     """
     worker = ShardWorker(model, config, dataset.uri, device=device)
     results, failed = [], {}
-    for plan in plan_masks(dataset, worker.model, worker.config):
+    for plan in plan_masks(dataset, worker.model.identity, worker.config):
         for shard in dataset.missing(plan):
             try:
                 results.append(worker.mask_shard(plan.plan_id, shard.name))

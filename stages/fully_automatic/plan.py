@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 
 from engine.automatic.config import GenerateConfig
-from engine.model.weights import Model
+from engine.model.identity import ModelIdentity
 from storage.dataset import Dataset
 from storage.protocol.commits import Commit
 from storage.protocol.inputs import ImageRange, Images, ImageSet, PlanKind, ShardAddress, image_inputs, image_shard
@@ -27,7 +27,7 @@ BATCH_SETTINGS = ("points_per_batch", "crops_per_batch")
 
 def plan_masks(
     dataset: Dataset,
-    model: Model,
+    model: ModelIdentity,
     config: GenerateConfig,
     *,
     images_per_shard: int | None = None,
@@ -142,17 +142,16 @@ def _without(images: ImageRange, places: Collection[int]) -> list[ImageRange | I
     return [ImageSet(shard=images.shard, places=tuple(kept))]
 
 
-def plan_settings(model: Model, config: GenerateConfig) -> dict[str, object]:
+def plan_settings(model: ModelIdentity, config: GenerateConfig) -> dict[str, object]:
     """Collect the settings that decide the masks, which a plan records.
 
     These settings are the model and the generator's settings, thresholds included. The numbers of points and crops
     computed together are left out, because these numbers change speed and memory but not masks.
     """
-    card = model.card
     decided = replace(
         config,
-        predicted_iou_threshold=_first(config.predicted_iou_threshold, card.predicted_iou_threshold),
-        stability_threshold=_first(config.stability_threshold, card.stability_threshold),
+        predicted_iou_threshold=_first(config.predicted_iou_threshold, model.predicted_iou_threshold),
+        stability_threshold=_first(config.stability_threshold, model.stability_threshold),
     )
     generate = {name: value for name, value in asdict(decided).items() if name not in BATCH_SETTINGS}
     return {"stage": Stage.FULLY_AUTOMATIC, "model_id": model.model_id, "generate": generate}

@@ -141,7 +141,7 @@ class ShardWorker:
             CannotWork: The plan is for another model or config.
         """
         plan = self.dataset.plan(plan_id)
-        mine = plan_settings(self.model, self.config)
+        mine = plan_settings(self.model.identity, self.config)
         if plan.settings != mine:
             raise CannotWork(f"plan {plan_id} is for {dict(plan.settings)}, this worker was made for {mine}")
         return plan

@@ -383,7 +383,7 @@ def measure_shards(name: str, photos: list[bytes], arguments: argparse.Namespace
         ingest_photos([photo_folder], dataset)
         config = replace(PRESETS["grid"], points_per_batch=arguments.points_per_batch, precision=arguments.precision)
         worker = ShardWorker(name, config, uri, device=arguments.device)
-        (plan,) = plan_masks(dataset, worker.model, config)
+        (plan,) = plan_masks(dataset, worker.model.identity, config)
         worker.check()
         start = time.perf_counter()
         shards = [shard.name for shard in plan.shards]

@@ -103,7 +103,7 @@ def measure(arguments: argparse.Namespace, photos: Path, workers: int) -> Measur
     with tempfile.TemporaryDirectory(prefix="gigamask-scaling-") as folder:
         dataset = Dataset.create(Path(folder) / "dataset")
         ingest_photos([photos], dataset)
-        (plan,) = plan_masks(dataset, load_model(arguments.model), config, images_per_shard=2)
+        (plan,) = plan_masks(dataset, load_model(arguments.model).identity, config, images_per_shard=2)
         moments: list[Moment] = []
 
         def watch(now: PlanProgress) -> None:

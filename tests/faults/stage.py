@@ -87,7 +87,7 @@ def run(folder: Path, shards: int, kills: int, dice: random.Random) -> tuple[dic
     """Figures with their units, and what was found wrong."""
     dataset, weights = make_dataset(folder, shards), save_tiny_model(folder)
     expected = expected_masks(shards, weights)
-    (plan,) = plan_masks(dataset, load_model(weights), CONFIG, images_per_shard=PHOTOS_PER_SHARD)
+    (plan,) = plan_masks(dataset, load_model(weights).identity, CONFIG, images_per_shard=PHOTOS_PER_SHARD)
     assert len(plan.shards) == shards
     whom = ["driver"] * max(1, round(kills * SHARE_OF_DRIVER))
     whom += ["worker"] * (kills - len(whom))

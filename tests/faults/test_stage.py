@@ -23,7 +23,7 @@ def test_a_sound_dataset_has_no_findings_and_any_other_has(tmp_path: Path) -> No
     dataset, weights = stage.make_dataset(tmp_path, SHARDS), save_tiny_model(tmp_path)
     expected = stage.expected_masks(SHARDS, weights)
     assert [len(masks) for masks in expected.values()] == [27] * SHARDS * stage.PHOTOS_PER_SHARD
-    (plan,) = plan_masks(dataset, load_model(weights), stage.CONFIG, images_per_shard=stage.PHOTOS_PER_SHARD)
+    (plan,) = plan_masks(dataset, load_model(weights).identity, stage.CONFIG, images_per_shard=stage.PHOTOS_PER_SHARD)
     worker = ShardWorker(weights, stage.CONFIG, dataset.uri)
     worker.mask_shard(plan.plan_id, plan.shards[0].name)
     dataset.fold()

@@ -16,13 +16,13 @@ CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_r
 
 
 def mask_all(worker: ShardWorker) -> list[ShardResult]:
-    plans = plan_masks(worker.dataset, worker.model, worker.config)
+    plans = plan_masks(worker.dataset, worker.model.identity, worker.config)
     return [worker.mask_shard(plan.plan_id, shard.name) for plan in plans for shard in plan.shards]
 
 
 def mask_one_shard(worker: ShardWorker) -> list[MaskedImage | Reject]:
     heard: list[MaskedImage | Reject] = []
-    plan = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[0]
+    plan = plan_masks(worker.dataset, worker.model.identity, worker.config, images_per_shard=5)[0]
     worker.mask_shard(plan.plan_id, plan.shards[0].name, heard.append)
     assert len(heard) == 5
     return heard

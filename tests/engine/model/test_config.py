@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig, VitConfig
-from engine.model.hybrid_encoder import HybridConfig
-from engine.model.tiny_vit import TinyVitConfig
+from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, TinyVitConfig, VitConfig
 
 SEED_LIKE = SamConfig(image_encoder=HybridConfig(), input_side=320, embedding_stride=8, width=128)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from engine.model.hybrid_encoder import HybridConfig, HybridEncoder
+from engine.model.config import HybridConfig
+from engine.model.hybrid_encoder import HybridEncoder
 
 SMALL = HybridConfig(widths=(8, 8, 16, 16), residual_blocks=1, attention_blocks=0, attention_heads=2)
 

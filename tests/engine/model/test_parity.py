@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.model.config import VIT_B, SamConfig, VitConfig
-from engine.model.hybrid_encoder import HybridConfig
+from engine.model.config import VIT_B, HybridConfig, SamConfig, VitConfig
 from engine.model.sam import Sam, build_sam
 from engine.prompts import Prompts
 

@@ -6,8 +6,7 @@ import pytest
 import skimage.data
 import torch
 
-from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, SamConfig, VitConfig
-from engine.model.hybrid_encoder import HybridConfig
+from engine.model.config import MOBILE, VIT_B, VIT_H, VIT_L, HybridConfig, SamConfig, VitConfig
 from engine.model.image_encoder import attend_globally, attend_in_windows
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD, Outputs, Sam, build_sam
 from engine.model.windows import cut_windows, join_windows

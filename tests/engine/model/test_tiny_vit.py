@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.model.config import MOBILE, SamConfig
+from engine.model.config import MOBILE, SamConfig, TinyVitConfig
 from engine.model.sam import build_sam
-from engine.model.tiny_vit import TinyVit, TinyVitConfig, distances
+from engine.model.tiny_vit import TinyVit, distances
 from tests.paths import SAM_PARAMETERS
 
 ORIGINAL_EMBEDDING = [

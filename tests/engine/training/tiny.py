@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.model.config import SamConfig, VitConfig
-from engine.model.hybrid_encoder import HybridConfig
+from engine.model.config import HybridConfig, SamConfig, VitConfig
 from engine.model.sam import PIXEL_MEAN, PIXEL_STD
 from engine.scenes.batch import SceneBatch
 from engine.training.batches import Batch, BatchConfig

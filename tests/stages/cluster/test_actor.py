@@ -37,7 +37,7 @@ class Heard:
 
 def test_an_actor_counts_what_it_does_while_it_does_it(dataset: Dataset, photo_folder: Path, tiny_model: Path) -> None:
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=4)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG, images_per_shard=4)
     heard = Heard()
     make_worker = cloudpickle.dumps(partial(ShardWorker, tiny_model, CONFIG, dataset.uri))
     actor = heard.actor = ShardActor(make_worker, dataset.uri, 1, lambda: heard)

@@ -30,7 +30,7 @@ CONFIG = GenerateConfig(points_per_side=3, predicted_iou_threshold=-100.0, min_r
 @pytest.mark.skipif(importlib.util.find_spec("opencensus") is None, reason="Ray exports metrics with ray[default] only")
 def test_a_workers_totals_are_exported_as_ray_metrics(dataset: Dataset, photo_folder: Path, tiny_model: Path) -> None:
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=2)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG, images_per_shard=2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     one = PoolConfig(workers=1, threads=1)

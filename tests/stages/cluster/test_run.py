@@ -122,7 +122,7 @@ def photographed(dataset: Dataset, photo_folder: Path) -> Dataset:
 @pytest.fixture
 def plan(photographed: Dataset, tiny_model: Path) -> Plan:
     """Eight photographs in four shards."""
-    (plan,) = plan_masks(photographed, load_model(tiny_model), CONFIG, images_per_shard=2)
+    (plan,) = plan_masks(photographed, load_model(tiny_model).identity, CONFIG, images_per_shard=2)
     return plan
 
 
@@ -182,7 +182,7 @@ def test_a_photograph_that_kills_its_process_becomes_a_reject(
 
 
 def test_a_worker_that_never_lives_blames_no_photograph(photographed: Dataset, tiny_model: Path) -> None:
-    (plan,) = plan_masks(photographed, load_model(tiny_model), CONFIG, images_per_shard=8)
+    (plan,) = plan_masks(photographed, load_model(tiny_model).identity, CONFIG, images_per_shard=8)
     result = run_plan(photographed, plan, partial(Homeless, tiny_model, CONFIG, photographed.uri), ONE)
     assert (result.commits, list(result.failed)) == ((), [plan.shards[0].name])
     assert "a child process died while starting: exit code 8" in result.failed[plan.shards[0].name]

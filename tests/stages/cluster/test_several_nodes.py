@@ -67,7 +67,7 @@ def test_a_run_grows_with_its_cluster_and_outlives_a_node(
 ) -> None:
     monkeypatch.setattr(actors, "GROWTH_EVERY_S", 1.0)
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=2)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG, images_per_shard=2)
     one_core = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * MIB}
     first = nodes.add_node(**one_core)
     told: list[PlanProgress] = []

@@ -54,7 +54,7 @@ def test_a_shard_made_in_a_child_process_is_the_same(tmp_path: Path, photo_folde
     for name in ("plain", "isolated"):
         dataset = Dataset.create(tmp_path / name)
         ingest_photos([photo_folder], dataset)
-        (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
+        (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG, images_per_shard=8)
         heard: list[MaskedImage | Reject] = []
         make_worker = partial(ShardWorker, tiny_model, CONFIG, dataset.uri)
         if name == "plain":
@@ -71,7 +71,7 @@ def test_a_shard_made_in_a_child_process_is_the_same(tmp_path: Path, photo_folde
 
 def test_a_child_that_cannot_start_writes_nothing(dataset: Dataset, photo_folder: Path, tiny_model: Path) -> None:
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG)
     make_worker = pickle.dumps(partial(ShardWorker, tiny_model, CONFIG, dataset.uri + "-gone"))
     with pytest.raises(ShardFailed, match="a child process died while starting: exit code 1"):
         mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
@@ -83,7 +83,7 @@ def test_a_photograph_that_hangs_is_a_reject_and_the_others_go_on(
 ) -> None:
     monkeypatch.setattr(isolated, "IMAGE_LIMIT_S", 5.0)
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG, images_per_shard=8)
     make_worker = cloudpickle.dumps(partial(Hanging, tiny_model, CONFIG, dataset.uri))
     result = mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
     assert (result.images, result.rejects) == (7, 1)
@@ -97,7 +97,7 @@ def test_a_child_that_hangs_before_its_first_photograph_blames_none(
 ) -> None:
     monkeypatch.setattr(isolated, "START_LIMIT_S", 5.0)
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG)
     make_worker = cloudpickle.dumps(partial(NeverReady, tiny_model, CONFIG, dataset.uri))
     with pytest.raises(ShardFailed, match="a child process was not ready after 5 s"):
         mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)
@@ -108,7 +108,7 @@ def test_a_mistake_of_ours_in_a_child_fails_the_shard_with_its_traceback(
     dataset: Dataset, photo_folder: Path, tiny_model: Path
 ) -> None:
     ingest_photos([photo_folder], dataset)
-    (plan,) = plan_masks(dataset, load_model(tiny_model), CONFIG, images_per_shard=8)
+    (plan,) = plan_masks(dataset, load_model(tiny_model).identity, CONFIG, images_per_shard=8)
     make_worker = cloudpickle.dumps(partial(Mistaken, tiny_model, CONFIG, dataset.uri))
     with pytest.raises(KeyError, match="a mistake") as caught:
         mask_shard_isolated(make_worker, dataset, plan.plan_id, plan.shards[0].name)

@@ -17,7 +17,7 @@ from tests.stages.masking import CONFIG, mask_all, mask_one_shard, poison
 
 
 def test_a_shard_reads_no_other_images(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=2)
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, worker.config, images_per_shard=2)
     streamed: list[str] = []
     open_stream = LocalStore.open
 
@@ -52,7 +52,7 @@ def test_the_tables_answer_for_masks_and_images(worker: ShardWorker) -> None:
 
 def test_statistics_say_where_the_candidates_went(worker: ShardWorker) -> None:
     mask_all(worker)
-    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, CONFIG)
     for commit in worker.dataset.commits(plan):
         diagnostics: Any = commit.stats["diagnostics"]
         assert diagnostics["candidates"] == commit.images * 3 * 3 * 3
@@ -65,7 +65,7 @@ def test_an_image_without_masks_is_a_row_and_not_a_reject(tiny_model: Path, phot
     worker = ShardWorker(tiny_model, replace(CONFIG, predicted_iou_threshold=100.0), photographed.uri)
     results = mask_all(worker)
     assert [(result.images > 0, result.masks, result.rejects) for result in results] == [(True, 0, 0)] * len(results)
-    (plan,) = plan_masks(photographed, worker.model, worker.config)
+    (plan,) = plan_masks(photographed, worker.model.identity, worker.config)
     written: Any = photographed.commits(plan)[0].stats
     assert {each["failed_predicted_iou"] for each in written["without_masks"].values()} == {27}
 
@@ -76,7 +76,7 @@ def test_a_record_explains_no_more_than_a_few_images_without_masks(
     monkeypatch.setattr(stats, "MAX_WITHOUT_MASKS", 3)
     worker = ShardWorker(tiny_model, replace(CONFIG, predicted_iou_threshold=100.0), photographed.uri)
     mask_one_shard(worker)
-    (plan,) = plan_masks(photographed, worker.model, worker.config)
+    (plan,) = plan_masks(photographed, worker.model.identity, worker.config)
     written: Any = photographed.commits(plan)[0].stats
     assert len(written["without_masks"]) == 3
     assert written["diagnostics"]["failed_predicted_iou"] == 5 * 27
@@ -84,9 +84,9 @@ def test_a_record_explains_no_more_than_a_few_images_without_masks(
 
 def test_a_redone_mask_shard_takes_the_place_of_the_old_one(worker: ShardWorker) -> None:
     mask_all(worker)
-    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, CONFIG)
     redo = worker.dataset.maintenance.plan_redo(plan, [plan.shards[0].name])
-    assert plan_masks(worker.dataset, worker.model, CONFIG) == [plan, redo]
+    assert plan_masks(worker.dataset, worker.model.identity, CONFIG) == [plan, redo]
     assert worker.mask_shard(redo.plan_id, plan.shards[0].name).is_new
     assert not worker.mask_shard(redo.plan_id, plan.shards[0].name).is_new
     assert [commit.generation for commit in worker.dataset.commits(plan)] == [1, *([0] * (len(plan.shards) - 1))]
@@ -99,7 +99,7 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
     worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = worker.dataset
-    (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
+    (plan,) = plan_masks(dataset, worker.model.identity, worker.config, images_per_shard=5)
     with monkeypatch.context() as patch:
         poison(patch, call=2)
         worker.mask_shard(plan.plan_id, plan.shards[0].name)
@@ -124,7 +124,7 @@ def test_a_redo_tries_rejected_images_again_and_keeps_the_others(
 
 def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = worker.dataset
-    (plan,) = plan_masks(dataset, worker.model, worker.config, images_per_shard=5)
+    (plan,) = plan_masks(dataset, worker.model.identity, worker.config, images_per_shard=5)
     with monkeypatch.context() as patch:
         poison(patch, call=2)
         worker.mask_shard(plan.plan_id, plan.shards[0].name)
@@ -140,7 +140,7 @@ def test_an_image_that_fails_again_stays_a_reject(worker: ShardWorker, monkeypat
 
 
 def test_of_two_workers_that_make_a_shard_at_once_one_says_that_it_is_new(worker: ShardWorker) -> None:
-    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[:1]
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, worker.config, images_per_shard=5)[:1]
     shard = plan.shards[0]
     images = read_images(worker.dataset, plan, shard)
     outcomes = [worker.mask_image(plan, shard, *image) for image in images]

@@ -18,7 +18,7 @@ from tests.stages.masking import CONFIG, mask_all
 def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
     photographed: Dataset, model: Model, photo_folder: Path
 ) -> None:
-    (plan,) = plan_masks(photographed, model, CONFIG)
+    (plan,) = plan_masks(photographed, model.identity, CONFIG)
     covered = Counter(
         (images.shard, place)
         for shard in plan.shards
@@ -28,10 +28,10 @@ def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
     )
     images = [(commit.address, i) for commit in photographed.image_shards() for i in range(commit.images)]
     assert covered == Counter(images)
-    assert plan_masks(photographed, model, CONFIG) == [plan]
+    assert plan_masks(photographed, model.identity, CONFIG) == [plan]
     (photo_folder / "late.png").write_bytes((photo_folder / "0.png").read_bytes() + b"\0")
     ingest_photos([photo_folder], photographed)
-    old, new = plan_masks(photographed, model, CONFIG)
+    old, new = plan_masks(photographed, model.identity, CONFIG)
     assert old == plan
     assert [count_images(shard) for shard in new.shards] == [1]
 
@@ -39,13 +39,13 @@ def test_a_plan_covers_each_image_once_and_grows_with_the_dataset(
 def test_an_erased_image_is_not_planned_and_the_plans_from_before_pass_over_it(
     photographed: Dataset, tiny_model: Path, model: Model
 ) -> None:
-    (early,) = plan_masks(photographed, model, CONFIG)
+    (early,) = plan_masks(photographed, model.identity, CONFIG)
     ids = {shard.address: photographed.image_ids_in(shard) for shard in photographed.image_shards()}
     first = min(ids)
     gone = ids[first][1]
     photographed.erase([gone], "a person's wish")
-    assert plan_masks(photographed, model, CONFIG) == [early]
-    (late,) = plan_masks(photographed, model, replace(CONFIG, points_per_side=CONFIG.points_per_side + 1))
+    assert plan_masks(photographed, model.identity, CONFIG) == [early]
+    (late,) = plan_masks(photographed, model.identity, replace(CONFIG, points_per_side=CONFIG.points_per_side + 1))
     planned = {
         (image_shard(images), place)
         for shard in late.shards
@@ -75,13 +75,13 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
     dataset.maintenance.plan_redo(dataset.plans()[0])
     report = ingest_photos([photo_folder], dataset)
     assert (report.images, report.unchanged, report.rejects) == (8, 0, ())
-    assert [inputs_to_json(shard.inputs)[1] for shard in plan_masks(dataset, model, CONFIG)[-1].shards] == ["7:8"]
+    assert [inputs_to_json(shard.inputs)[1] for shard in plan_masks(dataset, model.identity, CONFIG)[-1].shards] == ["7:8"]
     mask_all(worker)
     dataset.fold()
     (row,) = dataset.query("SELECT count(DISTINCT image_id) AS images, count(*) AS masks FROM masks").to_pylist()
     assert row["images"] == 8
     assert row["masks"] == sum(
-        commit.masks for plan in plan_masks(dataset, model, CONFIG) for commit in dataset.commits(plan)
+        commit.masks for plan in plan_masks(dataset, model.identity, CONFIG) for commit in dataset.commits(plan)
     )
 
 
@@ -91,17 +91,17 @@ def test_images_that_another_model_masked_are_left_out_if_that_is_wanted(
     other = replace(CONFIG, points_per_side=CONFIG.points_per_side + 1)
     assert count_unmasked_images(photographed) == 8
     worker = ShardWorker(tiny_model, CONFIG, photographed.uri)
-    (plan,) = plan_masks(photographed, model, CONFIG)
+    (plan,) = plan_masks(photographed, model.identity, CONFIG)
     for shard in plan.shards[1:]:
         worker.mask_shard(plan.plan_id, shard.name)
     assert count_unmasked_images(photographed) == 1, "a planned shard that is not made masks nothing"
-    (rest,) = plan_masks(photographed, model, other, only_unmasked=True)
+    (rest,) = plan_masks(photographed, model.identity, other, only_unmasked=True)
     assert rest.shards[0].inputs == plan.shards[0].inputs
     worker.mask_shard(plan.plan_id, plan.shards[0].name)
     (photo_folder / "late.png").write_bytes((photo_folder / "0.png").read_bytes() + b"\0")
     ingest_photos([photo_folder], photographed)
     assert count_unmasked_images(photographed) == 1
-    assert [count_images(shard) for shard in plan_masks(photographed, model, other, only_unmasked=True)[-1].shards] == [
+    assert [count_images(shard) for shard in plan_masks(photographed, model.identity, other, only_unmasked=True)[-1].shards] == [
         1
     ]
 
@@ -113,15 +113,15 @@ def test_an_image_shard_is_cut_in_nearly_equal_ranges(images: int, lengths: list
 
 
 def test_a_small_dataset_is_cut_so_that_every_worker_has_work(photographed: Dataset, model: Model) -> None:
-    (plan,) = plan_masks(photographed, model, CONFIG)
+    (plan,) = plan_masks(photographed, model.identity, CONFIG)
     assert [count_images(shard) for shard in plan.shards] == [1] * 8
 
 
 def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographed: Dataset, model: Model) -> None:
-    by_card = plan_masks(photographed, model, GenerateConfig())
+    by_card = plan_masks(photographed, model.identity, GenerateConfig())
     given = GenerateConfig(
         predicted_iou_threshold=0.0, stability_threshold=0.0, points_per_batch=64, crops_per_batch=21
     )
-    assert plan_masks(photographed, model, given) == by_card
-    assert plan_masks(photographed, model, GenerateConfig(precision="bf16")) != by_card
-    assert plan_masks(photographed, model, GenerateConfig(points_per_side=8)) != by_card
+    assert plan_masks(photographed, model.identity, given) == by_card
+    assert plan_masks(photographed, model.identity, GenerateConfig(precision="bf16")) != by_card
+    assert plan_masks(photographed, model.identity, GenerateConfig(points_per_side=8)) != by_card

@@ -30,7 +30,7 @@ from tests.stages.masking import CONFIG, mask_all, mask_one_shard
 def test_photographs_under_way_together_are_masked_as_one_after_the_other(
     worker: ShardWorker, tiny_model: Path, photographed: Dataset
 ) -> None:
-    plan = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=5)[0]
+    plan = plan_masks(worker.dataset, worker.model.identity, worker.config, images_per_shard=5)[0]
     photographs = read_images(photographed, plan, plan.shards[0])
     broken = photographs[1][1][:40]
     photographs[1] = (photographs[1][0], broken)
@@ -60,7 +60,7 @@ def test_every_image_is_masked_as_the_generator_masks_it(worker: ShardWorker, mo
     stored = dict(image for shard in worker.dataset.image_shards() for image in worker.dataset.read_images(shard))
     pixels = {record.image_id: decode(data) for record, data in stored.items()}
     seen = Counter[int]()
-    (plan,) = plan_masks(worker.dataset, model, CONFIG)
+    (plan,) = plan_masks(worker.dataset, model.identity, CONFIG)
     for commit in worker.dataset.commits(plan):
         for image, masks in worker.dataset.read_masks(commit):
             expected = generate_masks(model, pixels[image.image_id], CONFIG).masks
@@ -90,7 +90,7 @@ def test_the_next_shard_is_read_and_the_last_one_written_while_one_is_masked(
     worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masking the first shard waits until the second is read; writing the first until the second is being masked."""
-    (plan,) = plan_masks(worker.dataset, worker.model, worker.config, images_per_shard=3)
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, worker.config, images_per_shard=3)
     read, write, mask = read_images, write_outcomes, worker.mask_image
     names = [shard.name for shard in plan.shards]
     second_is_read, second_is_masked, order = threading.Event(), threading.Event(), list[str]()
@@ -135,7 +135,7 @@ def test_two_workers_make_the_same_masks_with_the_same_ids(
         ingest_photos([photo_folder], dataset)
         worker = ShardWorker(tiny_model, CONFIG, dataset.uri)
         mask_all(worker)
-        plans = plan_masks(dataset, worker.model, CONFIG)
+        plans = plan_masks(dataset, worker.model.identity, CONFIG)
         parts.append([part.sha256 for plan in plans for commit in dataset.commits(plan) for part in commit.tars()])
     assert parts[0] == parts[1]
 
@@ -172,7 +172,7 @@ def test_a_worker_that_can_mask_nothing_blames_no_photograph(
     monkeypatch.setattr(worker_module, "generate_masks", broken)
     with pytest.raises(ShardFailed, match="the worker masks nothing: RuntimeError: no kernel image is available"):
         mask_one_shard(worker)
-    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, CONFIG)
     assert worker.dataset.commits(plan) == []
 
 
@@ -211,7 +211,7 @@ def test_out_of_memory_at_one_point_is_a_reject(worker: ShardWorker, monkeypatch
 
 
 def test_a_worker_refuses_the_plan_of_other_settings(worker: ShardWorker, photographed: Dataset) -> None:
-    (plan,) = plan_masks(photographed, worker.model, replace(CONFIG, points_per_side=2))
+    (plan,) = plan_masks(photographed, worker.model.identity, replace(CONFIG, points_per_side=2))
     with pytest.raises(ValueError, match="this worker was made for"):
         worker.mask_shard(plan.plan_id, plan.shards[0].name)
 
@@ -219,7 +219,7 @@ def test_a_worker_refuses_the_plan_of_other_settings(worker: ShardWorker, photog
 def test_a_mistake_of_ours_fails_the_shard_and_blames_no_image(
     worker: ShardWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (plan,) = plan_masks(worker.dataset, worker.model, CONFIG)
+    (plan,) = plan_masks(worker.dataset, worker.model.identity, CONFIG)
     with monkeypatch.context() as patch:
         patch.setattr(worker, "generate", lambda image, data: {}["a mistake"])
         with pytest.raises(KeyError, match="a mistake"):
