@@ -2,22 +2,24 @@
 
 The flow has one task for each stage. The unit of retry is the shard, because commit records state which shards are
 done: the same photos and settings, run again, continue where the flow stopped.
+
+Where nothing is to be done, nothing heavy is imported: torch and Ray come with the first missing shard, matplotlib with
+a report that is not there yet.
 """
 
 import time
 from dataclasses import dataclass, replace
 from functools import partial
 
-from engine.model.weights import load_model
+from engine.model.identity import identify_model
 from flows.config.run import RunConfig
 from flows.orchestration import flow, task
 from flows.progress import Counts, Reporter, WorkerCounts, log, print_lines, reporter
-from flows.report.write import report_path, write_report
+from flows.report.state import is_current, report_path
+from stages.cluster.limits import check_limits
 from stages.cluster.pool import PoolConfig
-from stages.cluster.progress import PlanProgress, PlanResult
-from stages.cluster.run import run_plan
+from stages.cluster.progress import PlanProgress, PlanResult, count_finished
 from stages.fully_automatic.plan import plan_masks
-from stages.fully_automatic.worker import ShardWorker, expected_memory_bytes
 from stages.ingest.ingest import IngestProgress, IngestReport, ingest_photos
 from storage.dataset import Dataset
 from storage.errors import StoreError
@@ -145,16 +147,12 @@ def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]
         Result of each plan, which names the shards that failed.
     """
     dataset = Dataset.open(config.dataset)
-    plans, pool = _plan(dataset, config, only_unmasked=only_unmasked)
-    make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
+    plans = plan_masks(dataset, identify_model(config.model), config.generate, only_unmasked=only_unmasked)
     with reporter("masks") as progress:
-        watch, results = _Watch(dataset, progress), []
-        for plan in plans:
-            with dataset.turn(
-                plan, on_wait=partial(log, f"masks: another command makes {plan.plan_id}; waiting for it")
-            ):
-                results.append(run_plan(dataset, plan, make_worker, pool, watch))
-        return results
+        watch = _Watch(dataset, progress)
+        if any(dataset.missing(plan) for plan in plans):
+            return _make_masks(dataset, plans, config, watch)
+        return [count_finished(dataset, plan, watch) for plan in plans]
 
 
 @task("fold")
@@ -165,17 +163,39 @@ def fold(dataset_uri: str) -> None:
 
 @task("report")
 def report(dataset_uri: str) -> str:
-    """Write the HTML report of the dataset's newest state, and return its path."""
+    """Write the HTML report of the dataset's newest state, unless it is there, and return its path."""
     dataset = Dataset.open(dataset_uri)
-    return str(write_report(dataset, report_path(dataset)))
+    path = report_path(dataset)
+    if is_current(path, dataset):
+        log(f"report: {path} shows the newest state and is not written again")
+        return str(path)
+    from flows.report.write import write_report  # matplotlib
+
+    return str(write_report(dataset, path))
 
 
-def _plan(dataset: Dataset, config: RunConfig, *, only_unmasked: bool = False) -> tuple[list[Plan], PoolConfig]:
-    """Plan the mask shards and tell the pool how much memory the model needs; the model is freed on return."""
-    model = load_model(config.model)
-    needed = config.pool.worker_memory_bytes or expected_memory_bytes(model)
-    plans = plan_masks(dataset, model.identity, config.generate, only_unmasked=only_unmasked)
-    return plans, replace(config.pool, worker_memory_bytes=needed)
+def _make_masks(dataset: Dataset, plans: list[Plan], config: RunConfig, watch: "_Watch") -> list[PlanResult]:
+    """Make the missing shards of the plans with Ray."""
+    check_limits(config.pool)
+    from stages.cluster.run import run_plan
+    from stages.fully_automatic.worker import ShardWorker
+
+    pool, results = _expect_memory(config), []
+    make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
+    for plan in plans:
+        with dataset.turn(plan, on_wait=partial(log, f"masks: another command makes {plan.plan_id}; waiting for it")):
+            results.append(run_plan(dataset, plan, make_worker, pool, watch))
+    return results
+
+
+def _expect_memory(config: RunConfig) -> PoolConfig:
+    """Tell the pool how much memory the model needs, unless the settings say so; the model is freed on return."""
+    if config.pool.worker_memory_bytes:
+        return config.pool
+    from engine.model.weights import load_model
+    from stages.fully_automatic.worker import expected_memory_bytes
+
+    return replace(config.pool, worker_memory_bytes=expected_memory_bytes(load_model(config.model)))
 
 
 class _Watch:

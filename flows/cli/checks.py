@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stages.cluster.pool import PoolConfig
     from stages.ingest.config import PrivacyConfig
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -63,6 +65,31 @@ def find_model(name_or_path: str, dataset_uri: str) -> str:
     found = find_by_address(dataset_uri, name_or_path)
     find_weights(found)
     return found
+
+
+def check_new_model(model: str, dataset_uri: str, pool: PoolConfig) -> None:
+    """Load a model once that has masked nothing of the dataset, so that damaged weights are refused before the ingest.
+
+    A model that a plan of the dataset names was loaded before; its file has the same SHA-256, so it is not loaded.
+
+    Raises:
+        ValueError: The weights are damaged or do not fit their card, or Ray cannot start within this process's limits.
+        StoreError: The dataset cannot be read.
+    """
+    from engine.model.identity import identify_model
+    from stages.cluster.limits import check_limits
+    from stages.fully_automatic.plan import names_model
+    from storage.dataset import Dataset
+    from storage.errors import NotFound
+
+    identity = identify_model(model)
+    with suppress(NotFound):
+        if names_model(Dataset.open(dataset_uri), identity):
+            return
+    check_limits(pool)
+    from engine.model.weights import load_model
+
+    load_model(model)
 
 
 def check_detector(name_or_path: str, dataset: str | None) -> None:

@@ -148,6 +148,7 @@ def report(
     from storage.dataset import Dataset
 
     opened = Dataset.open(dataset)
-    from flows.report.write import report_path, write_report
+    from flows.report.state import report_path
+    from flows.report.write import write_report
 
     print(write_report(opened, output or report_path(opened)))

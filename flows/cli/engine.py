@@ -215,7 +215,8 @@ def _list_failures(workspace: "Workspace") -> list[str]:
 
 def _tell_the_end(dataset: "Dataset") -> None:
     """Print how many masks there are and what they cost, and write the report."""
-    from flows.report.write import report_path, write_report
+    from flows.report.state import report_path
+    from flows.report.write import write_report
 
     for row in dataset.query("SELECT stage, count(*) AS masks FROM masks GROUP BY stage ORDER BY stage").to_pylist():
         log(f"{row['stage'].replace('_', ' ')}: {row['masks']} masks")

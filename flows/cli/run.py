@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.checks import check_dataset, check_dataset_place, check_photos, check_privacy, find_model
+from flows.cli.checks import (
+    check_dataset,
+    check_dataset_place,
+    check_new_model,
+    check_photos,
+    check_privacy,
+    find_model,
+)
 from flows.cli.options import (
     DEFAULT_DATASET,
     AsJson,
@@ -65,7 +72,7 @@ def run(
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
     use_prefect(prefect_url)
     check_server()
-    _load_once(settings.model)
+    check_new_model(settings.model, settings.dataset, settings.pool)
 
     # Run the flow
     from flows.fully_automatic import fully_automatic
@@ -133,7 +140,7 @@ def masks(
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
     use_prefect(prefect_url)
     check_server()
-    _load_once(settings.model)
+    check_new_model(settings.model, settings.dataset, settings.pool)
     from flows.fully_automatic import mask_dataset
 
     print_result(mask_dataset(config=settings), as_json)
@@ -143,14 +150,3 @@ def _name_photos(photos: list[Path] | None) -> str:
     if not photos:
         return "scikit-image's sample photos"
     return str(photos[0]) if len(photos) == 1 else f"{photos[0]} and {len(photos) - 1} more"
-
-
-def _load_once(model: str) -> None:
-    """Load the model once as a check, so that damaged weights are refused before hours of ingest.
-
-    Raises:
-        ValueError: The weights are damaged or do not fit their card.
-    """
-    from engine.model.weights import load_model
-
-    load_model(model)

@@ -9,11 +9,12 @@ from pathlib import Path
 from storage.objects.atomic import replace_file
 
 
-def document(title: str, body: str) -> str:
-    """Render a whole page around the HTML `body`, with the style sheet inside the page."""
+def document(title: str, body: str, *, head: str = "") -> str:
+    """Render a whole page around the HTML `body`, with the style sheet inside the page and `head` first in its head."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"{head}"
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{text(title)}</title><style>{style}</style></head>\n<body><main>{body}</main></body></html>\n"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flows.pages.markup import document, text
 from flows.report.contents import ReportContents
 from flows.report.sections import beside_sa1b, filters, header, images, next_steps, rejects
+from flows.report.state import note_of
 from flows.words import moment
 
 SECTIONS: tuple[Callable[[ReportContents], str], ...] = (
@@ -17,14 +18,14 @@ SECTIONS: tuple[Callable[[ReportContents], str], ...] = (
 """Sections that follow the header, from the top. A new section is one file and one line in this list."""
 
 
-def render(contents: ReportContents, *, title: str) -> str:
-    """Render the whole page.
+def render(contents: ReportContents, *, title: str, state: str) -> str:
+    """Render the whole page, with a note of the state that it shows in its head.
 
     Raises:
         Corrupt: An image or a mask is not what its row states.
     """
     sections = [header.render(contents, title), *(section(contents) for section in SECTIONS), _footer(contents)]
-    return document(f"{title} · gigamask report", "".join(sections))
+    return document(f"{title} · gigamask report", "".join(sections), head=note_of(state))
 
 
 def _footer(contents: ReportContents) -> str:

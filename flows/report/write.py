@@ -1,23 +1,13 @@
 """The HTML report of a dataset, one file: what went in, what came out, and why."""
 
-import re
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flows.pages.markup import write_page
 from flows.report.contents import ReportContents
 from flows.report.page import render
+from flows.report.state import default_title, report_state
 from storage.dataset import Dataset
-
-
-def report_path(dataset: Dataset) -> Path:
-    """Return the default path of the report of a dataset.
-
-    The report of a local dataset is written to the folder of the dataset, that of a dataset on S3 to the working
-    folder, under a name of its own.
-    """
-    scheme, _, place = dataset.uri.rpartition("://")
-    return Path(f"report-{re.sub(r'[^A-Za-z0-9._]+', '-', place)}.html") if scheme else Path(place) / "report.html"
 
 
 def write_report(dataset: Dataset, destination: Path, *, title: str | None = None, now: datetime | None = None) -> Path:
@@ -32,5 +22,6 @@ def write_report(dataset: Dataset, destination: Path, *, title: str | None = Non
     Raises:
         Corrupt: An image or a mask is not what its row states.
     """
-    page = render(ReportContents(dataset, now=now), title=title or PurePosixPath(dataset.uri).name or dataset.uri)
-    return write_page(page, destination)
+    title = title or default_title(dataset)
+    state = report_state(dataset, title)  # before the page is rendered: if it changes meanwhile, the next run writes
+    return write_page(render(ReportContents(dataset, now=now), title=title, state=state), destination)

@@ -1,12 +1,13 @@
 """Progress of a plan of mask shards: committed before the run, committed by the run, in the hands of its workers."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.cluster.ledger import Ledger
 from stages.fully_automatic.outcomes import MaskedImage, ShardResult
 from stages.fully_automatic.plan import count_images
+from storage.dataset import Dataset
 from storage.protocol.commits import Commit
 from storage.protocol.plans import Plan
 from storage.records import Reject
@@ -198,3 +199,11 @@ class PlanCounter:
             deaths=ledger.deaths,
             seconds=time.perf_counter() - self._began,
         )
+
+
+def count_finished(dataset: Dataset, plan: Plan, on_progress: Callable[[PlanProgress], None]) -> PlanResult:
+    """Count a plan without missing shards, as `run_plan` would, without Ray."""
+    commits = dataset.commits(plan)
+    counter, ledger = PlanCounter(plan, commits, time.perf_counter()), Ledger(())
+    on_progress(counter.progress(ledger, (), workers=0))
+    return counter.result(ledger, commits, workers=0)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import ray
 from ray.job_config import JobConfig
 
+from stages.cluster.limits import check_limits
 from stages.cluster.pool import Machine, PoolConfig
 
 TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
@@ -20,8 +20,6 @@ TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 
 MAX_FOLDER_BYTES = 28
 """Longest path of the folder for temporary files, in bytes: sockets' paths have at most 107, and up to 79 are added."""
-MIN_ADDRESSES_BYTES = 4 << 30
-"""Smallest limit of virtual memory under which Ray was seen to start; under 1.4 GiB it waited without end."""
 SHARED_MEMORY = "/dev/shm"
 """Folder of Ray's object store, where it can be written."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -44,8 +42,7 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if config.address is None:
-        _check_limits()
+    check_limits(config)
 
     # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -93,18 +90,6 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
 def _is_failed_start(error: Exception) -> bool:
     """Tell whether one of Ray's processes died or was too slow, rather than an option or a folder being wrong."""
     return isinstance(error, (RuntimeError, TimeoutError)) or type(error) is Exception  # node.py raises all of these
-
-
-def _check_limits() -> None:
-    """Check the limit of virtual memory, below which Ray hangs.
-
-    Raises:
-        ValueError: It is too low.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESSES_BYTES:
-        given = f"`ulimit -v` allows {limit / 2**30:.1f} GiB of virtual memory"
-        raise ValueError(f"{given}; Ray reserves up to {MIN_ADDRESSES_BYTES >> 30} GiB; raise the limit")
 
 
 def _folder() -> str | None:

@@ -52,6 +52,13 @@ def plan_masks(
     return plans
 
 
+def names_model(dataset: Dataset, model: ModelIdentity) -> bool:
+    """Tell whether a plan of the fully automatic stage names a model, whatever its settings."""
+    return any(
+        plan.kind is PlanKind.MASKS and plan.settings.get("model_id") == model.model_id for plan in dataset.plans()
+    )
+
+
 def count_unmasked_images(dataset: Dataset) -> int:
     """Count the images without finished masks of the fully automatic stage, whatever the model and the settings."""
     dataset.fold()

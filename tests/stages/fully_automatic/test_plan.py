@@ -75,7 +75,9 @@ def test_a_redone_image_shard_has_only_its_new_images_masked(
     dataset.maintenance.plan_redo(dataset.plans()[0])
     report = ingest_photos([photo_folder], dataset)
     assert (report.images, report.unchanged, report.rejects) == (8, 0, ())
-    assert [inputs_to_json(shard.inputs)[1] for shard in plan_masks(dataset, model.identity, CONFIG)[-1].shards] == ["7:8"]
+    assert [inputs_to_json(shard.inputs)[1] for shard in plan_masks(dataset, model.identity, CONFIG)[-1].shards] == [
+        "7:8"
+    ]
     mask_all(worker)
     dataset.fold()
     (row,) = dataset.query("SELECT count(DISTINCT image_id) AS images, count(*) AS masks FROM masks").to_pylist()
@@ -101,9 +103,9 @@ def test_images_that_another_model_masked_are_left_out_if_that_is_wanted(
     (photo_folder / "late.png").write_bytes((photo_folder / "0.png").read_bytes() + b"\0")
     ingest_photos([photo_folder], photographed)
     assert count_unmasked_images(photographed) == 1
-    assert [count_images(shard) for shard in plan_masks(photographed, model.identity, other, only_unmasked=True)[-1].shards] == [
-        1
-    ]
+    assert [
+        count_images(shard) for shard in plan_masks(photographed, model.identity, other, only_unmasked=True)[-1].shards
+    ] == [1]
 
 
 @pytest.mark.parametrize(("images", "lengths"), [(1, [1]), (4, [4]), (5, [2, 3]), (20, [4] * 5)])
