@@ -16,7 +16,7 @@ from flows.config.run import RunConfig
 from flows.orchestration import flow, task
 from flows.progress import Counts, Reporter, WorkerCounts, log, print_lines, reporter
 from flows.report.state import is_current, report_path
-from stages.cluster.limits import check_limits
+from stages.cluster.limits import check_addresses
 from stages.cluster.pool import PoolConfig
 from stages.cluster.progress import PlanProgress, PlanResult, count_finished
 from stages.fully_automatic.plan import plan_masks
@@ -176,7 +176,8 @@ def report(dataset_uri: str) -> str:
 
 def _make_masks(dataset: Dataset, plans: list[Plan], config: RunConfig, watch: "_Watch") -> list[PlanResult]:
     """Make the missing shards of the plans with Ray."""
-    check_limits(config.pool)
+    if config.pool.address is None:
+        check_addresses()
     from stages.cluster.run import run_plan
     from stages.fully_automatic.worker import ShardWorker
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stages.cluster.pool import PoolConfig
     from stages.ingest.config import PrivacyConfig
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -67,17 +66,17 @@ def find_model(name_or_path: str, dataset_uri: str) -> str:
     return found
 
 
-def check_new_model(model: str, dataset_uri: str, pool: PoolConfig) -> None:
+def check_new_model(model: str, dataset_uri: str) -> None:
     """Load a model once that has masked nothing of the dataset, so that damaged weights are refused before the ingest.
 
     A model that a plan of the dataset names was loaded before; its file has the same SHA-256, so it is not loaded.
 
     Raises:
-        ValueError: The weights are damaged or do not fit their card, or Ray cannot start within this process's limits.
+        ValueError: The weights are damaged or do not fit their card, or this process may use too little memory.
         StoreError: The dataset cannot be read.
     """
     from engine.model.identity import identify_model
-    from stages.cluster.limits import check_limits
+    from stages.cluster.limits import check_addresses
     from stages.fully_automatic.plan import names_model
     from storage.dataset import Dataset
     from storage.errors import NotFound
@@ -86,7 +85,7 @@ def check_new_model(model: str, dataset_uri: str, pool: PoolConfig) -> None:
     with suppress(NotFound):
         if names_model(Dataset.open(dataset_uri), identity):
             return
-    check_limits(pool)
+    check_addresses()
     from engine.model.weights import load_model
 
     load_model(model)

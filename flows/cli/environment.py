@@ -30,6 +30,7 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     except_loopback(os.environ)
     use_prefect(os.environ.get(PREFECT_URL))
+    os.environ["MPLBACKEND"] = "agg"  # plots go into files; a notebook's own backend may not be installed here
     os.environ.pop("PYTHONOPTIMIZE", None)  # Ray's own processes do not start without docstrings
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to end

@@ -7,6 +7,7 @@ line and checked their arguments.
 
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -195,11 +196,22 @@ def main() -> None:
         if isinstance(error, TransportError):  # Prefect's client alone lets one out
             log(f"error: Prefect's server does not answer ({error}); run the same command again")
             sys.exit(1)
+        if isinstance(error, MemoryError):
+            log(f"error: {_explain_memory(error)}")
+            sys.exit(1)
         kind = "" if isinstance(error, (ValueError, OSError, StoreError)) else f"{type(error).__name__}: "
         log(f"error: {kind}{error}")
         if kind:
             log("this error is unexpected; GIGAMASK_DEBUG=1 shows its traceback")
         sys.exit(1)
+
+
+def _explain_memory(error: MemoryError) -> str:
+    """Say that memory ran out, and which limit this process has."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    given = "" if limit == resource.RLIM_INFINITY else f"; `ulimit -v` allows {limit / 2**30:.1f} GiB"
+    detail = f" ({error})" if str(error) else ""
+    return f"out of memory{detail}{given}; end other programs, raise the limit, or give smaller batches or images"
 
 
 def _show_warnings() -> None:

@@ -8,6 +8,7 @@ import typer
 from flows.cli.checks import check_dataset
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, Steps, TrainAssignments
 from flows.progress import log
+from stages.cluster.limits import check_addresses
 from storage.home import cache_folder
 
 
@@ -35,6 +36,7 @@ def retrain(
     """
     log(f"retrain: {dataset}")
     check_dataset(dataset)
+    check_addresses()
     if data is not None and not data.is_dir():
         raise ValueError(f"{data}: no such folder; expected one with images and their JSON files")
     from flows.cli.output import print_result

@@ -72,7 +72,7 @@ def run(
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
     use_prefect(prefect_url)
     check_server()
-    check_new_model(settings.model, settings.dataset, settings.pool)
+    check_new_model(settings.model, settings.dataset)
 
     # Run the flow
     from flows.fully_automatic import fully_automatic
@@ -140,7 +140,7 @@ def masks(
     settings = replace(settings, model=find_model(settings.model, settings.dataset))
     use_prefect(prefect_url)
     check_server()
-    check_new_model(settings.model, settings.dataset, settings.pool)
+    check_new_model(settings.model, settings.dataset)
     from flows.fully_automatic import mask_dataset
 
     print_result(mask_dataset(config=settings), as_json)

@@ -13,6 +13,7 @@ from flows.cli.checks import check_training
 from flows.cli.options import DEFAULT_DATASET, AsJson, ConfigFile, DatasetUri, Device, Steps, TrainAssignments
 from flows.progress import log
 from flows.words import place_options
+from stages.cluster.limits import check_addresses
 from storage.home import cache_folder
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def train(
         raise typer.BadParameter("--ray-address needs --device: this machine cannot tell what the cluster has")
     log(f"train: {snapshot} of {dataset}, from {parent}")
     check_training(dataset, snapshot, parent)
+    check_addresses()
     from engine.device import best_device
     from engine.training.peers import check_device
     from flows.cli.output import print_result

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.job_config import JobConfig
 
-from stages.cluster.limits import check_limits
+from stages.cluster.limits import check_addresses
 from stages.cluster.pool import Machine, PoolConfig
 
 TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
@@ -42,7 +42,8 @@ def ray_session(config: PoolConfig, **local_options: Any) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    check_limits(config)
+    if config.address is None:
+        check_addresses()
 
     # Threads that wait should sleep: on a machine with other work, spinning made two threads 9 times slower than one.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
