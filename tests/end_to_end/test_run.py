@@ -1,8 +1,10 @@
 """`gigamask run` on real photographs: real Ray, real Prefect, the seed model, and everything a person then looks at."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from flows.fully_automatic import report as write_report
+from flows.report.state import is_current
 from flows.schedules.prefect_server import serving_prefect
-from tests.paths import PHOTOS
+from storage.dataset import Dataset
+from tests.paths import PHOTOS, ROOT
 
 SETTINGS = ["--set", "generate.points_per_side=8", "--set", "ingest.images_per_shard=4"]
 
@@ -119,6 +124,42 @@ def test_running_again_makes_nothing_new_and_answers_the_same(
     again = json.loads(done.stdout)
     assert {path: path.stat().st_mtime_ns for path in (home / "data" / "data").rglob("*") if path.is_file()} == before
     assert all(again[name] == run[name] for name in ("images", "rejects", "masks", "shards"))
+
+
+HEAVY = """
+import sys
+from flows.cli.main import app
+app(sys.argv[1:], standalone_mode=False)
+print([name for name in ("torch", "ray", "prefect", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_with_nothing_to_do_nothing_heavy_is_imported_and_the_report_is_left(
+    home: Path, run: dict[str, object]
+) -> None:
+    report = home / str(run["report"])
+    written = report.stat().st_mtime_ns
+    arguments = ["run", "photos", "--dataset", "data", *SETTINGS]
+    command = [sys.executable, "-c", HEAVY, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "shows the newest state" in done.stderr
+    assert report.stat().st_mtime_ns == written
+
+
+def test_a_report_that_is_missing_or_older_than_the_dataset_is_written(home: Path, run: dict[str, object]) -> None:
+    copy = home / "copied"
+    shutil.copytree(home / "data", copy)
+    dataset = Dataset.open(copy)
+    assert is_current(Path(write_report(str(copy))), dataset)  # the copy's own name is on its page
+    mask = dataset.query("SELECT image_id, mask_id FROM masks LIMIT 1").to_pylist()[0]
+    dataset.withdraw([(mask["image_id"], mask["mask_id"])], "a test")
+    dataset.fold()
+    assert not is_current(copy / "report.html", dataset)
+    assert is_current(Path(write_report(str(copy))), dataset)
+    (copy / "report.html").unlink()
+    assert is_current(Path(write_report(str(copy))), dataset)
 
 
 def test_the_dataset_verifies(gigamask: Gigamask, home: Path, run: dict[str, object]) -> None:

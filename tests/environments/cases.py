@@ -145,7 +145,9 @@ ENVIRONMENTS = (
     Environment(name="64 open files", prefix=limited("-n 64")),
     Environment(name="256 open files", prefix=limited("-n 256")),
     Environment(name="4 GiB of addresses", prefix=limited("-v 4194304")),
-    Environment(name="3 GiB of addresses", prefix=limited("-v 3145728"), refused={"run": "ulimit -v", "train": "ulimit -v"}),
+    Environment(
+        name="3 GiB of addresses", prefix=limited("-v 3145728"), refused={"run": "ulimit -v", "train": "ulimit -v"}
+    ),
     Environment(
         name="/dev/shm of 64 MiB",
         prefix=in_mounts("mount -t tmpfs -o size=64m none /dev/shm"),

@@ -69,6 +69,12 @@ def test_a_prefect_server_that_does_not_answer_is_named_before_the_work(material
     assert not (tmp_path / "folder" / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_too_little_virtual_memory_is_refused_at_once(command: str, materials: Materials, tmp_path: Path) -> None:
+    outcome = try_command(named("3 GiB of addresses"), command, materials, tmp_path / "folder")
+    assert outcome.good, outcome
+
+
 def test_the_doctor_works_for_a_user_without_a_name(materials: Materials, tmp_path: Path) -> None:
     outcome = try_command(named("uid without a name, HOME unset"), "doctor", materials, tmp_path / "folder")
     assert outcome.good, outcome

@@ -1,9 +1,12 @@
 import os
+import subprocess
+import sys
 from urllib.request import getproxies, proxy_bypass
 
 import pytest
 
 from flows.cli.environment import except_loopback
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
@@ -36,3 +39,16 @@ def test_a_star_goes_on_to_exempt_every_host(monkeypatch: pytest.MonkeyPatch) ->
     except_loopback(os.environ)
     assert "http" in getproxies()
     assert proxy_bypass("elsewhere.example")
+
+
+def test_a_command_that_ran_out_of_memory_names_the_limit_of_its_process() -> None:
+    program = "import resource; resource.setrlimit(resource.RLIMIT_AS, (5 << 30, 5 << 30)); "
+    program += "from flows.cli.main import _explain_memory; print(_explain_memory(MemoryError('8 bytes')))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("out of memory (8 bytes); `ulimit -v` allows 5.0 GiB; ")
+
+
+def test_the_plots_of_a_command_need_no_backend_of_a_notebook() -> None:
+    command = [sys.executable, "-c", "from flows.cli.environment import prepare; prepare(); import matplotlib.figure"]
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.absent"}
+    subprocess.run(command, cwd=ROOT, check=True, env=environment)
