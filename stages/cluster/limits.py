@@ -1,4 +1,4 @@
-"""Limits of this process under which PyTorch and Ray fail. This module imports neither, so that they are told at once."""
+"""Limits of this process under which PyTorch and Ray fail. Neither is imported here, so that they are told at once."""
 
 import resource
 

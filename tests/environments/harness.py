@@ -105,7 +105,8 @@ class Materials:
         """Return the command line of a command, relative to the copy."""
         model = "tiny.safetensors"
         if command == "run":
-            return ["run", "photos", "--dataset", "out", "--model", model, "--set", "pool.workers=1"]
+            settings = ["--set", "pool.workers=1", "--set", "generate.points_per_side=4"]
+            return ["run", "photos", "--dataset", "out", "--model", model, *settings]
         if command == "query":
             return ["query", "--dataset", "data", "SELECT count(*) AS masks, 'é' AS letter FROM masks"]
         if command == "train":
