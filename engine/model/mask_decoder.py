@@ -79,14 +79,14 @@ class MaskDecoder(nn.Module):
         own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens_PTC = torch.cat([own_tokens.expand(len(sparse_PTC), -1, -1), sparse_PTC], dim=1)
 
+        index_P: Tensor | None = image_index_P
         if len(dense_PCHW) == 1:  # every prompt sees the same image: the first block's image side is shared
             image_UCHW = image_embeddings_BCHW + dense_PCHW
         else:
-            image_UCHW = spread(image_embeddings_BCHW, image_index_P) + dense_PCHW
-            image_index_P = torch.arange(len(dense_PCHW), device=dense_PCHW.device)
+            image_UCHW, index_P = spread(image_embeddings_BCHW, image_index_P) + dense_PCHW, None
         position_1NC = image_pe_1CHW.flatten(2).transpose(1, 2)
         attended_PTC, attended_PNC = self.transformer(
-            image_UCHW.flatten(2).transpose(1, 2), position_1NC, tokens_PTC, image_index_P
+            image_UCHW.flatten(2).transpose(1, 2), position_1NC, tokens_PTC, index_P
         )
         image_PCHW = attended_PNC.transpose(1, 2).unflatten(2, tuple(image_embeddings_BCHW.shape[-2:]))
         return attended_PTC[:, 1 : 1 + NUM_MASKS], attended_PTC[:, 0], image_PCHW
@@ -94,7 +94,13 @@ class MaskDecoder(nn.Module):
     def mask_logits(self, mask_tokens_PMC: Tensor, image_PCHW: Tensor) -> Tensor:
         """Compute logits [P, 4, 4H, 4W] from mask tokens [P, 4, C] and image [P, C, H, W], both after attention."""
         upscaled_PcHW = self.output_upscaling(image_PCHW)
+        if upscaled_PcHW.requires_grad:  # on a CPU, GELU's backward pass is slow on a gradient of another layout
+            upscaled_PcHW.register_hook(_channels_last)
         weights_PMc = torch.stack(
             [mlp(mask_tokens_PMC[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
         return (weights_PMc @ upscaled_PcHW.flatten(2)).unflatten(2, tuple(upscaled_PcHW.shape[-2:]))
+
+
+def _channels_last(gradient_PcHW: Tensor) -> Tensor:
+    return gradient_PcHW.contiguous(memory_format=torch.channels_last)

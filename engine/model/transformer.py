@@ -7,7 +7,6 @@ Shape suffixes: U distinct image maps, P prompts, T tokens of a prompt, N cells 
 channels of a head.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,16 +26,16 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(width)
 
     def forward(
-        self, image_UNC: Tensor, position_1NC: Tensor, tokens_PTC: Tensor, image_index_P: Tensor
+        self, image_UNC: Tensor, position_1NC: Tensor, tokens_PTC: Tensor, image_index_P: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Attend between tokens and image cells; return tokens [P, T, C] and image cells [P, N, C].
 
-        `image_index_P` is the int64 index of each prompt's row of `image_UNC`.
+        `image_index_P` is the int64 index of each prompt's row of `image_UNC`. None: row p belongs to prompt p.
         """
         queries_PTC, keys_PNC = tokens_PTC, image_UNC
         for layer in self.layers:
             queries_PTC, keys_PNC = layer(queries_PTC, keys_PNC, tokens_PTC, position_1NC, image_index_P)
-            image_index_P = torch.arange(len(tokens_PTC), device=tokens_PTC.device)
+            image_index_P = None  # from here on every prompt has an image of its own
         attended_PTC = self.final_attn_token_to_image(queries_PTC + tokens_PTC, keys_PNC + position_1NC, keys_PNC)
         return self.norm_final_attn(queries_PTC + attended_PTC), keys_PNC
 
@@ -62,7 +61,7 @@ class TwoWayBlock(nn.Module):
         keys_UNC: Tensor,
         tokens_PTC: Tensor,
         position_1NC: Tensor,
-        image_index_P: Tensor,
+        image_index_P: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         if self.first:  # the tokens are still their own positions; no residual
             queries_PTC = self.self_attn(queries_PTC, queries_PTC, queries_PTC)
@@ -119,11 +118,13 @@ class Attention(nn.Module):
 
     def _split(self, projected: Tensor, rows_P: Tensor | None) -> Tensor:
         by_head = projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        return by_head if rows_P is None else spread(by_head, rows_P)
+        return spread(by_head, rows_P)
 
 
-def spread(rows_U: Tensor, index_P: Tensor) -> Tensor:
-    """Return `rows_U[index_P]`; if `rows_U` has only one row, return a view instead of a copy."""
+def spread(rows_U: Tensor, index_P: Tensor | None) -> Tensor:
+    """Return `rows_U[index_P]`, or `rows_U` where the index is None; a single row is returned as a view, not a copy."""
+    if index_P is None:
+        return rows_U
     if len(rows_U) == 1:
         return rows_U.expand(len(index_P), *rows_U.shape[1:])
     return rows_U[index_P]

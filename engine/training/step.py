@@ -95,7 +95,8 @@ def forward_step(
     """
     # Encode the images
     cell_px = sam.config.embedding_stride // 4
-    with _training_arithmetic(batch.pixels_B3SS.device, bf16):
+    learns = any(parameter.requires_grad for parameter in sam.image_encoder.parameters())
+    with _training_arithmetic(batch.pixels_B3SS.device, bf16, differentiates=learns):
         if branch_factors_L2B is None:
             embeddings_BCHW = sam.image_encoder(batch.pixels_B3SS)
         else:
@@ -242,10 +243,13 @@ def _some_prompts(batch: Batch, some: slice) -> Batch:
 
 
 @contextmanager
-def _training_arithmetic(device: torch.device, bf16: bool) -> Iterator[None]:
-    """Set the arithmetic of a training: products in bfloat16 if `bf16`, and the attention kernel of `attention_on`."""
+def _training_arithmetic(device: torch.device, bf16: bool, *, differentiates: bool = True) -> Iterator[None]:
+    """Set the arithmetic of a training: products in bfloat16 if `bf16`, and the attention kernel of `attention_on`.
+
+    Where nothing will be differentiated, torch chooses the kernel.
+    """
     mixed = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
-    with mixed, attention_on(device):
+    with mixed, attention_on(device) if differentiates else nullcontext():
         yield
 
 
