@@ -21,6 +21,7 @@ from engine.model.image_encoder import ImageEncoder, draw_branch_factors
 from engine.model.sam import Sam
 from engine.training.batches import Batch, BatchConfig
 from engine.training.checkpoint import History, TrainState, load_state, save_state
+from engine.training.low_rank import add_low_rank, merge
 from engine.training.optimizer import OptimizerKind, make_optimizers, set_rate
 from engine.training.peers import Peers
 from engine.training.prefetch import prefetch_batches
@@ -87,6 +88,10 @@ class TrainConfig:
     """Whether the image encoder is trained; if not, prompt encoder and mask decoder alone are, and the embeddings stay
     those of the model that the training begins with. With the seed, a step takes three quarters of the time then.
     """
+    lora_rank: int = 0
+    """Rank of updates of the encoder's attention that are trained where `trains_encoder` is false (LoRA, Hu et al.
+    2021), such as 8. They cost little memory beside the encoder's own gradients. 0: none, and the embeddings stay.
+    """
     keeps_statistics: bool = False
     """Whether batch norms use and keep the means and variances that they have, in place of those of each batch. The few
     images of a short training would move them away from the ones that the weights fit.
@@ -101,6 +106,11 @@ class TrainConfig:
         ends = [phase.until_fraction for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0:
             raise ValueError(f"phases end at {ends} of the steps: expected ascending fractions, the last 1.0")
+        if self.lora_rank < 0 or (self.lora_rank and self.trains_encoder):
+            raise ValueError(
+                f"lora_rank {self.lora_rank}, trains_encoder {self.trains_encoder}: expected a rank of at least 0, and "
+                "one above 0 only where trains_encoder is false"
+            )
         most = self.batch.max_corrections
         for phase in self.phases:
             shares = phase.correction_fractions
@@ -148,9 +158,7 @@ def train(
     """
     # Begin, or resume from the checkpoint
     sam.to(peers.device)
-    if config.drop_path or config.recomputes_blocks:
-        vit_encoder(sam).recomputes_blocks = config.recomputes_blocks
-    sam.image_encoder.requires_grad_(config.trains_encoder)
+    choose_weights(config, sam)
     state = start_state(config, sam, peers)
     resumed = load_state(folder, state)
     peers.check_same(state.step, f"the next step in {folder}")
@@ -199,7 +207,18 @@ def train(
             history.flush()
             save_state(folder, state)
             saved_at = time.monotonic()
+    for network in (sam, state.ema):
+        merge(network.image_encoder)
     return state.ema
+
+
+def choose_weights(config: TrainConfig, sam: Sam) -> None:
+    """Choose which weights of the encoder are trained, and how its blocks compute."""
+    if config.drop_path or config.recomputes_blocks:
+        vit_encoder(sam).recomputes_blocks = config.recomputes_blocks
+    sam.image_encoder.requires_grad_(config.trains_encoder)
+    if config.lora_rank:
+        add_low_rank(sam.image_encoder, config.lora_rank, config.batch.seed)
 
 
 def learn_from(config: TrainConfig, sam: Sam, batch: Batch, step: int, positions: range) -> StepScores:
