@@ -1,10 +1,11 @@
-"""Writing a release and checking it: images and masks per second, and peak memory at two sizes.
+"""Writing a release and checking it: images, masks and MB per second, and memory over time.
 
-    python tests/benchmarks/bench_release.py [--images 1000] [--folder FOLDER]
+    python tests/benchmarks/bench_release.py [--images 1000] [--twice] [--folder FOLDER]
 
-The images are JPEGs of 1024 x 768 pixels with EXIF, each with 100 blobs as masks. A quarter of the images is released
-first: peak memory that does not grow with the images shows in the two lines. Filling, writing and checking run in
-separate processes. Seconds are CPU seconds of all threads.
+The images are JPEGs of 1024 x 768 pixels with EXIF, each with 100 blobs as masks. The lines of memory list the resident
+memory after each tenth of the images: it is flat where memory does not grow with the images. `--twice` writes the
+release again and compares the checksums of all files. Filling, writing and checking run in separate processes. Seconds
+are CPU seconds of all threads; the lines state the wall seconds, too.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +26,7 @@ from PIL import Image
 
 from stages.release.choose import choose
 from stages.release.config import ReleaseConfig
-from stages.release.release import write_release
+from stages.release.release import ReleaseProgress, write_release
 from stages.release.verification.verify import verify_release
 from storage import rle
 from storage.dataset import Dataset
@@ -40,28 +42,45 @@ CONFIG = ReleaseConfig(not_deidentified=True, images_per_tar=IMAGES_A_TAR)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="number of images, in steps of 1000")
+    parser.add_argument("--images", type=int, default=1000, help="number of images, in steps of 250")
+    parser.add_argument("--twice", action="store_true", help="write the release again, and compare all bytes")
     parser.add_argument("--folder", type=Path, help="folder for the files; default: the system's temporary folder")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-release-", dir=arguments.folder))
     try:
-        for images in (arguments.images // 4, arguments.images):
-            measure(folder / str(images), max(1, images // IMAGES_A_SHARD))
+        measure(folder, max(1, arguments.images // IMAGES_A_SHARD), twice=arguments.twice)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(folder: Path, shards: int) -> None:
-    """Fill a dataset, release it and check the release, and print a line for each figure."""
+def measure(folder: Path, shards: int, *, twice: bool) -> None:
+    """Fill a dataset, release it and check the release, and print a line for each figure.
+
+    Raises:
+        ValueError: The second release has other bytes than the first.
+    """
     filled, _ = alone(fill, folder / "dataset", shards)
-    written, written_mib = alone(write, folder)
-    checked, checked_mib = alone(check, folder / "release")
     images = int(filled["images"])
-    facts = {"images": images, "masks": images * MASKS_AN_IMAGE, "mib": round(written["nbytes"] / 2**20)}
-    for name, took, peak_mib in (("write", written["s"], written_mib), ("verify", checked["s"], checked_mib)):
-        print_line("release", name, images / took, "images/s", **facts)
-        print_line("release", name, images * MASKS_AN_IMAGE / took, "masks/s", **facts)
-        print_line("release", f"{name}, peak memory", peak_mib, "MiB", **facts)
+    written, written_mib = alone(write, folder, "release")
+    report("write", written, written_mib, images)
+    checked, checked_mib = alone(check, folder / "release")
+    report("verify", checked, checked_mib, images)
+    if twice:
+        again, again_mib = alone(write, folder, "again")
+        report("write again", again, again_mib, images)
+        one, other = ((folder / name / "release.json").read_bytes() for name in ("release", "again"))
+        if one != other:
+            raise ValueError("the second release has other bytes than the first")
+
+
+def report(what: str, measured: dict[str, Any], peak_mib: float, images: int) -> None:
+    """Print the rates and the memory of a step."""
+    took, masks, nbytes = measured["s"], images * MASKS_AN_IMAGE, measured["nbytes"]
+    facts = {"images": images, "masks": masks, "mib": round(nbytes / 2**20), "wall_s": round(measured["wall_s"])}
+    print_line("release", what, images / took, "images/s", **facts)
+    print_line("release", what, masks / took, "masks/s", **facts)
+    print_line("release", what, nbytes / 1e6 / took, "MB/s", **facts)
+    print_line("release", f"{what}, peak memory", peak_mib, "MiB", resident_mib=measured["resident_mib"], **facts)
 
 
 def fill(uri: Path, shards: int) -> dict[str, float]:
@@ -154,26 +173,47 @@ def own(blobs: list[MaskRecord], plan: Plan, shard: PlannedShard, image: ImageRe
     ]
 
 
-def write(folder: Path) -> dict[str, float]:
-    """Measure the CPU seconds of a release."""
+def write(folder: Path, name: str) -> dict[str, Any]:
+    """Measure a release: its CPU and wall seconds, and the resident memory on the way."""
     dataset = Dataset.open(folder / "dataset")
     snapshot = dataset.snapshots()[-1].snapshot_id
-    began = time.process_time()
-    manifest = write_release(dataset, choose(dataset, snapshot, CONFIG), folder / "release", CONFIG)
-    return {"s": time.process_time() - began, "nbytes": sum(file["nbytes"] for file in manifest["files"])}
+    resident_mib: list[int] = []
+
+    def note(now: ReleaseProgress) -> None:
+        if now.images * 10 // now.images_total > len(resident_mib):
+            resident_mib.append(read_resident_mib())
+
+    began, began_wall = time.process_time(), time.perf_counter()
+    manifest = write_release(dataset, choose(dataset, snapshot, CONFIG), folder / name, CONFIG, note)
+    return {
+        "s": time.process_time() - began,
+        "wall_s": time.perf_counter() - began_wall,
+        "nbytes": sum(file["nbytes"] for file in manifest["files"]),
+        "resident_mib": resident_mib,
+    }
 
 
-def check(out: Path) -> dict[str, float]:
-    """Measure the CPU seconds of the check of a release.
+def read_resident_mib() -> int:
+    """Read this process's resident memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def check(out: Path) -> dict[str, Any]:
+    """Measure the check of a release.
 
     Raises:
         ValueError: A fault was found, though nothing is wrong.
     """
-    began = time.process_time()
+    began, began_wall = time.process_time(), time.perf_counter()
     checked = verify_release(out)
     if checked.faults:
         raise ValueError(f"{checked.faults[0]}")
-    return {"s": time.process_time() - began}
+    return {
+        "s": time.process_time() - began,
+        "wall_s": time.perf_counter() - began_wall,
+        "nbytes": checked.nbytes,
+        "resident_mib": [read_resident_mib()],
+    }
 
 
 if __name__ == "__main__":
