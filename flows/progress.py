@@ -144,6 +144,21 @@ def print_lines(title: str, unit: str = "images") -> Callable[[int, int], None]:
     return show
 
 
+def print_phases(title: str) -> Callable[[int, int, str], None]:
+    """Make a function that prints how much is done of how much in which unit, and the time left, every few seconds.
+
+    The time left is that of the phase, which a unit stands for.
+    """
+    clock, began_s = LineClock(), dict[str, float]()
+
+    def show(done: int, total: int, unit: str) -> None:
+        began = began_s.setdefault(unit, clock.passed_s)
+        if clock.is_due():
+            log(f"{title}: {done}/{total} {unit}{time_left(clock.passed_s - began, done, total)}")
+
+    return show
+
+
 @contextmanager
 def print_waiting(title: str, most_s: float) -> Iterator[None]:
     """Print every few seconds of the block how long it has lasted; nobody knows how long the rest takes.

@@ -21,6 +21,7 @@ from storage.marker import MARKER, put_marker, read_marker
 from storage.model_versions import ModelVersions
 from storage.objects import probing
 from storage.objects.stores import ObjectStore, open_store
+from storage.progress import RECORDS, OnPhase, silent
 from storage.protocol import commits, plans
 from storage.protocol.commits import Commit
 from storage.protocol.erasures import Erasures, read_erasures
@@ -382,7 +383,7 @@ class Dataset:
         contents.put_annotations(attempt, annotations)
         return attempt.commit(rejects=rejects, stats=stats)
 
-    def withdraw(self, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
+    def withdraw(self, masks: Iterable[tuple[int, int]], reason: str, *, on_progress: OnPhase = silent) -> Commit:
         """Withdraw masks with a new commit record; nothing is deleted.
 
         The tables and `read_masks` leave the withdrawn masks out from then on. Earlier snapshots keep these masks.
@@ -390,16 +391,18 @@ class Dataset:
         Args:
             masks: Pairs (image_id, mask_id).
             reason: Reason, which is stored in the record.
+            on_progress: Function that is called now and then with how much is done.
 
         Raises:
             ValueError: A mask is not in the tables.
         """
-        self.fold()
-        commit = withdraw(self.store, fold_log.newest_done(self.store), masks, reason)
-        self.fold()
+        self.fold(on_records=lambda done, total: on_progress(done, total, RECORDS))
+        done = fold_log.newest_done(self.store)
+        commit = withdraw(self.store, done, masks, reason, on_progress=on_progress)
+        self.fold(on_records=lambda done, total: on_progress(done, total, RECORDS))
         return commit
 
-    def erase(self, image_ids: Iterable[int], reason: str) -> Commit:
+    def erase(self, image_ids: Iterable[int], reason: str, *, on_progress: OnPhase = silent) -> Commit:
         """Erase images for good: their bytes and those of their masks become zeros in every shard, old ones included.
 
         The images leave the tables, no reader returns them any more, and no ingest takes their photos again. The commit
@@ -409,13 +412,14 @@ class Dataset:
         Args:
             image_ids: Ids of the images.
             reason: Reason, which is stored in the record.
+            on_progress: Function that is called now and then with how much is done.
 
         Raises:
             ValueError: The dataset does not hold an image.
             StoreError: The store fails.
         """
-        commit = erasing.erase(self.store, image_ids, reason)
-        self.fold()
+        commit = erasing.erase(self.store, image_ids, reason, on_progress=on_progress)
+        self.fold(on_records=lambda done, total: on_progress(done, total, RECORDS))
         return commit
 
     def erasures(self) -> Erasures:

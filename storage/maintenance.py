@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from storage.marker import UpgradeReport, upgrade
 from storage.objects.stores import ObjectStore
+from storage.progress import RECORDS, OnPhase, silent
 from storage.protocol import cleaning, redo
 from storage.protocol.cleaning import CleaningReport
 from storage.protocol.commits import Commit
@@ -56,7 +57,7 @@ class Maintenance:
         """
         return cleaning.close(self._store, plan)
 
-    def clean(self, *, delete: bool = False) -> CleaningReport:
+    def clean(self, *, delete: bool = False, on_progress: OnPhase = silent) -> CleaningReport:
         """Find the objects and half-written files of losing attempts, and table files that nothing can come to name.
 
         Live workers, folds and rebuilds may go on in the meantime; a fold may have to write its files again. A rebuild
@@ -64,9 +65,10 @@ class Maintenance:
 
         Args:
             delete: Whether to delete the objects that were found; otherwise they are only reported.
+            on_progress: Function that is called now and then with how much is done.
         """
-        report = cleaning.clean(self._store, delete=delete)
-        orphans = find_orphans(self._store, delete=delete)
+        report = cleaning.clean(self._store, delete=delete, on_progress=on_progress)
+        orphans = find_orphans(self._store, delete=delete, on_progress=on_progress)
         return replace(report, table_files=tuple(orphans), nbytes=report.nbytes + sum(orphans.values()))
 
     def verify(
@@ -98,24 +100,31 @@ class Maintenance:
         """
         return Journal(journal_path(self._store), again=again)
 
-    def find_images(self, image_ids: Collection[int]) -> FoundImages:
+    def find_images(self, image_ids: Collection[int], *, on_progress: OnPhase = silent) -> FoundImages:
         """Find the objects that hold images or their masks, in all generations of all shards.
+
+        Args:
+            image_ids: Ids of the images.
+            on_progress: Function that is called now and then with how much is done.
 
         Raises:
             ValueError: The dataset does not hold an image.
         """
-        found = erasing.find_images(self._store, image_ids)
+        found = erasing.find_images(self._store, image_ids, on_progress=on_progress)
         erasing.check_held(found, read_erasures(self._store), sorted(image_ids))
         return found
 
-    def finish_erasures(self) -> Erasures:
+    def finish_erasures(self, *, on_progress: OnPhase = silent) -> Erasures:
         """Overwrite with zeros what is left of erased images, for example where an erasure died.
+
+        Args:
+            on_progress: Function that is called now and then with how much is done.
 
         Returns:
             All erasures of the dataset.
         """
-        erasures = erasing.finish(self._store)
-        fold(self._store)
+        erasures = erasing.finish(self._store, on_progress=on_progress)
+        fold(self._store, on_records=lambda done, total: on_progress(done, total, RECORDS))
         return erasures
 
     def rebuild_tables(self, *, on_records: Callable[[int, int], None] = lambda done, total: None) -> FoldReport:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
-from flows.progress import log, print_lines
+from flows.progress import LineClock, log, print_lines, print_phases
+from flows.words import duration
 
 if TYPE_CHECKING:
     from storage.dataset import Dataset
@@ -99,7 +100,7 @@ def gc(
         closed = [shard.name for shard in data.missing(plan)]
         if delete:
             closed = [record.shard for record in data.maintenance.close(plan)]
-    report = data.maintenance.clean(delete=delete)
+    report = data.maintenance.clean(delete=delete, on_progress=print_phases("gc"))
     result = CleanedUp(
         deleted=report.deleted,
         garbage=len(report.garbage),
@@ -165,7 +166,7 @@ def withdraw(
     pairs = _pairs_where(data, where) if where is not None else _pairs_in(ids)
     if not pairs:
         raise ValueError(f"{dataset}: no mask fits; nothing was withdrawn")
-    plan = "" if dry_run else data.withdraw(pairs, reason.strip()).plan_id
+    plan = "" if dry_run else data.withdraw(pairs, reason.strip(), on_progress=print_phases("withdraw")).plan_id
     images = len({image_id for image_id, _ in pairs})
     print_result(Withdrawn(masks=len(pairs), images=images, reason=reason.strip(), plan=plan), as_json)
 
@@ -194,17 +195,17 @@ def erase(
         )
     image_ids = [_image_id(key) for key in image or ()]
     data = Dataset.open(dataset)
-    plan, unreadable = "", []
+    plan, unreadable, show = "", [], print_phases("erase")
     image_ids = list(data.erasures().images) if finish else image_ids
     releases = _releases_with(data, image_ids)  # a damaged record of a release keeps no image alive
     if dry_run:
-        found = data.maintenance.find_images(image_ids)
+        found = data.maintenance.find_images(image_ids, on_progress=show)
         ranges, unreadable = found.objects, list(found.unreadable)
     elif finish:
-        erasures = data.maintenance.finish_erasures()
+        erasures = data.maintenance.finish_erasures(on_progress=show)
         image_ids, ranges = list(erasures.images), erasures.ranges
     else:
-        commit = data.erase(image_ids, reason)
+        commit = data.erase(image_ids, reason, on_progress=show)
         ranges, plan, unreadable = erasures_of([commit]).ranges, commit.plan_id, _texts(commit.stats["unreadable"])
     result = ErasedImages(
         images=len(set(image_ids)),
@@ -300,8 +301,12 @@ def _image_id(key: str) -> int:
 
 
 def _pairs_where(data: Dataset, condition: str) -> list[tuple[int, int]]:
-    rows = data.masks(filter=condition, columns=["image_id", "mask_id"]).read_all()
-    return list(zip(rows.column("image_id").to_pylist(), rows.column("mask_id").to_pylist(), strict=True))
+    clock, pairs = LineClock(), list[tuple[int, int]]()
+    for batch in data.masks(filter=condition, columns=["image_id", "mask_id"]):
+        pairs += zip(batch.column("image_id").to_pylist(), batch.column("mask_id").to_pylist(), strict=True)
+        if clock.is_due():  # how many masks the condition still has to pass over is not known
+            log(f"withdraw: looking for masks for {duration(clock.passed_s)}, {len(pairs)} fit so far")
+    return pairs
 
 
 def _pairs_in(path: Path | None) -> list[tuple[int, int]]:

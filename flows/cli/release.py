@@ -7,7 +7,7 @@ import typer
 
 from flows.cli.checks import check_dataset
 from flows.cli.options import DEFAULT_DATASET, AsJson, DatasetUri
-from flows.progress import log
+from flows.progress import log, print_phases
 
 
 def release(
@@ -90,7 +90,7 @@ def _verify(out: Path, as_json: bool) -> None:
     from flows.cli.output import print_result
     from stages.release.verification.verify import verify_release
 
-    checked = verify_release(out)
+    checked = verify_release(out, on_progress=print_phases("release"))
     print_result(checked, as_json)
     if checked.faults:
         raise typer.Exit(1)

@@ -9,8 +9,12 @@ from datetime import UTC, datetime
 
 from storage.errors import NotFound
 from storage.objects.stores import ObjectStore
+from storage.progress import OnPhase, counted, silent
 from storage.protocol.commits import Commit, list_commits, put_commit, read_commit, read_commits
 from storage.protocol.plans import Plan, PlannedShard, read_plan
+
+_RECORDS_AT_ONCE = 1000
+"""Records read between two calls that tell the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +35,17 @@ class CleaningReport:
     """Whether the garbage was deleted; false for a dry run."""
 
 
-def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
+def clean(store: ObjectStore, *, delete: bool, on_progress: OnPhase = silent) -> CleaningReport:
     """Find the objects and half-written files of losing attempts. Live workers are not disturbed.
 
     Args:
         store: The store of the dataset.
         delete: Whether to delete the objects that were found; otherwise they are only reported.
+        on_progress: Function that is called now and then with how much is done.
     """
     # Objects, then records: in the other order a record made in between could name an object that counts as loose
     objects = list(store.list("data/"))
-    records = read_commits(store, list(list_commits(store)))
+    records = _read_all(store, on_progress)
     named = {part.key for record in records for part in record.parts}
     winners = {(record.plan_id, record.shard, record.generation): record.attempt_id for record in records}
 
@@ -49,11 +54,11 @@ def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
     garbage = [key for key in loose if _has_lost(key, winners)]
     losing = set(garbage)
     unfinished = [each for each in store.unfinished() if _is_removable(each.key, winners, store)]
-    nbytes = sum(_nbytes(store, key) for key in garbage)
+    nbytes = sum(_nbytes(store, key) for key in counted(garbage, "objects measured", on_progress))
 
     # Deletion
     if delete:
-        for key in garbage:
+        for key in counted(garbage, "objects deleted", on_progress):
             store.delete(key)
         for each in unfinished:
             store.remove_unfinished(each)
@@ -64,6 +69,15 @@ def clean(store: ObjectStore, *, delete: bool) -> CleaningReport:
         unfinished=len(unfinished),
         deleted=delete,
     )
+
+
+def _read_all(store: ObjectStore, on_progress: OnPhase) -> list[Commit]:
+    names = list(list_commits(store))
+    records: list[Commit] = []
+    for start in range(0, len(names), _RECORDS_AT_ONCE):
+        on_progress(start, len(names), "records read")
+        records += read_commits(store, names[start : start + _RECORDS_AT_ONCE])
+    return records
 
 
 def close(store: ObjectStore, plan: Plan) -> list[Commit]:

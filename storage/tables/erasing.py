@@ -11,7 +11,7 @@ generation of the erasure, and only then overwritten.
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -19,6 +19,7 @@ from typing import TypeVar
 from storage.errors import Corrupt, NotFound, StoreError
 from storage.formats.tar_shards import find_files
 from storage.objects.stores import ObjectStore
+from storage.progress import OnPhase, silent
 from storage.protocol.commits import (
     Commit,
     ErasedObject,
@@ -65,13 +66,16 @@ class FoundImages:
         return sum(nbytes for ranges in self.objects.values() for _, nbytes in ranges)
 
 
-def find_images(store: ObjectStore, image_ids: Collection[int], *, but: Collection[str] = ()) -> FoundImages:
+def find_images(
+    store: ObjectStore, image_ids: Collection[int], *, but: Collection[str] = (), on_progress: OnPhase = silent
+) -> FoundImages:
     """Find the files of images in all generations of all shards, and in tars that no record names.
 
     Args:
         store: The store of the dataset.
         image_ids: Ids of the images.
         but: Keys of tars to pass over.
+        on_progress: Function that is called now and then with how much is done.
     """
     # Tars, then records: in the other order, the tar of a record made in between would be passed over
     tars = frozenset(key for key in store.list("data/") if key.endswith(".tar")).difference(but)
@@ -83,7 +87,9 @@ def find_images(store: ObjectStore, image_ids: Collection[int], *, but: Collecti
     shards = [record for record in records if record.kind is PlanKind.IMAGES]
     sha256s: dict[int, str] = {}
     lineages: set[str] = set()
-    for record, rows in zip(shards, _each(partial(_source_sha256s, store), shards), strict=True):
+    for record, rows in zip(
+        shards, _each(partial(_source_sha256s, store), shards, on_progress, "image shards read"), strict=True
+    ):
         sha256s |= {image_id: rows[image_id] for image_id in image_ids if rows and image_id in rows}
         if rows is None or not rows.keys().isdisjoint(image_ids):
             lineages.add(record.address.lineage)
@@ -94,7 +100,7 @@ def find_images(store: ObjectStore, image_ids: Collection[int], *, but: Collecti
             suspects |= {part.key for part in record.tars()}
 
     # The images' files in the tars of these shards
-    found = _find_files(store, suspects & tars, image_ids)
+    found = _find_files(store, suspects & tars, image_ids, on_progress)
     return FoundImages(
         source_sha256s={**dict.fromkeys(found.source_sha256s, ""), **sha256s},
         objects=found.objects,
@@ -104,13 +110,14 @@ def find_images(store: ObjectStore, image_ids: Collection[int], *, but: Collecti
     )
 
 
-def erase(store: ObjectStore, image_ids: Iterable[int], reason: str) -> Commit:
+def erase(store: ObjectStore, image_ids: Iterable[int], reason: str, *, on_progress: OnPhase = silent) -> Commit:
     """Record that images are erased, and overwrite them with zeros. The next fold removes their rows from the tables.
 
     Args:
         store: The store of the dataset.
         image_ids: Ids of the images.
         reason: Reason, which is stored in the record.
+        on_progress: Function that is called now and then with how much is done.
 
     Raises:
         ValueError: The dataset does not hold an image, or the same erasure was closed without a result.
@@ -125,7 +132,7 @@ def erase(store: ObjectStore, image_ids: Iterable[int], reason: str) -> Commit:
     # The record, unless the same images were erased for the same reason before
     known, named_tars = read_erasures(store), frozenset[str]()
     if _newest(store, plan.address(shard)) is None:
-        found = find_images(store, wanted)
+        found = find_images(store, wanted, on_progress=on_progress)
         check_held(found, known, wanted)
         named, damaged = _hash(store, known, found.objects, found.parts)
         rejects = [_reject(image_id, found, known, reason) for image_id in wanted]
@@ -138,7 +145,7 @@ def erase(store: ObjectStore, image_ids: Iterable[int], reason: str) -> Commit:
         raise ValueError(f"erasure: {plan.address(shard)} was given up (`gc --close`); give another reason")
 
     # The objects: those of the record, and those that were written meanwhile
-    finish(store, but=named_tars)
+    finish(store, but=named_tars, on_progress=on_progress)
     return _newest(store, plan.address(shard)) or commit
 
 
@@ -154,20 +161,21 @@ def check_held(found: FoundImages, erasures: Erasures, image_ids: Sequence[int])
         raise ValueError(f"erasure: {what}, the first is {image_key(unknown[0])}; nothing was erased")
 
 
-def finish(store: ObjectStore, *, but: Collection[str] = ()) -> Erasures:
+def finish(store: ObjectStore, *, but: Collection[str] = (), on_progress: OnPhase = silent) -> Erasures:
     """Overwrite with zeros every file of an erased image that is still there, and return the erasures.
 
     Args:
         store: The store of the dataset.
         but: Keys of tars that need no search, because an erasure names them where they hold its images.
+        on_progress: Function that is called now and then with how much is done.
     """
     erasures = read_erasures(store)
     if not erasures.images:
         return erasures
-    found = find_images(store, erasures.images, but=but)
+    found = find_images(store, erasures.images, but=but, on_progress=on_progress)
     damaged = _name(store, found.objects, found.parts)
     erasures = read_erasures(store)
-    _overwrite_ranges(store, {**erasures.ranges, **damaged})
+    _overwrite_ranges(store, {**erasures.ranges, **damaged}, on_progress)
     for key in found.unreadable:
         logger.warning("erase: %s/%s is damaged; it may still hold an erased image", store.uri, key)
     _remove_unfinished(store, erasures)
@@ -296,10 +304,13 @@ class _Files:
     is_damaged: bool = False
 
 
-def _find_files(store: ObjectStore, tars: Iterable[str], image_ids: Collection[int]) -> FoundImages:
+def _find_files(
+    store: ObjectStore, tars: Iterable[str], image_ids: Collection[int], on_progress: OnPhase = silent
+) -> FoundImages:
     """Find the files of images in some tars; a tar that is gone holds none."""
     chosen, keys = sorted(tars), frozenset(map(image_key, image_ids))
-    found = dict(zip(chosen, _each(lambda key: _find_in(store, key, keys), chosen), strict=True))
+    files = _each(lambda key: _find_in(store, key, keys), chosen, on_progress, "tars searched")
+    found = dict(zip(chosen, files, strict=True))
     return FoundImages(
         source_sha256s={int(key, 16): "" for files in found.values() for key in files.keys},
         objects={key: files.ranges for key, files in found.items() if files.ranges},
@@ -337,12 +348,12 @@ def _image_ids(store: ObjectStore, shard: Commit) -> set[int]:
     return {each for part in shard.rows() for each in contents.read_rows(store, part)["image_id"].to_pylist()}
 
 
-def _overwrite_ranges(store: ObjectStore, ranges: Mapping[str, Ranges]) -> None:
+def _overwrite_ranges(store: ObjectStore, ranges: Mapping[str, Ranges], on_progress: OnPhase = silent) -> None:
     def overwrite_one(key: str) -> None:
         with suppress(NotFound):
             store.overwrite_with_zeros(key, ranges[key])
 
-    _each(overwrite_one, sorted(ranges))
+    _each(overwrite_one, sorted(ranges), on_progress, "tars overwritten")
 
 
 def _remove_unfinished(store: ObjectStore, erasures: Erasures) -> None:
@@ -362,9 +373,12 @@ def _remove_unfinished(store: ObjectStore, erasures: Erasures) -> None:
         logger.warning("erase: %d uploads are unfinished; erase again when nobody writes any more", uploads)
 
 
-def _each(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+def _each(work: Callable[[_T], _R], items: Sequence[_T], on_progress: OnPhase = silent, unit: str = "") -> list[_R]:
     """Call a function with each item, several at a time, and return the answers in order."""
-    if len(items) < _READS_AT_ONCE:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) as pool:
-        return list(pool.map(work, items))
+    answers: list[_R] = []
+    with ThreadPoolExecutor(max_workers=_READS_AT_ONCE) if len(items) >= _READS_AT_ONCE else nullcontext() as pool:
+        on_progress(0, len(items), unit)
+        for answer in pool.map(work, items) if pool else map(work, items):
+            answers.append(answer)
+            on_progress(len(answers), len(items), unit)
+    return answers

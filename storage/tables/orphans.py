@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from storage.errors import Conflict, NotFound, StoreError
 from storage.objects.stores import ObjectStore
+from storage.progress import OnPhase, counted, silent
 from storage.tables import delta
 from storage.tables.columns import SCHEMAS
 from storage.tables.fold_log import fold_number, is_done_key, read_done
@@ -40,7 +41,13 @@ _TRIES = 20
 BeforeStep = Callable[[str], None]
 
 
-def find_orphans(store: ObjectStore, *, delete: bool, before_step: BeforeStep = lambda step: None) -> dict[str, int]:
+def find_orphans(
+    store: ObjectStore,
+    *,
+    delete: bool,
+    before_step: BeforeStep = lambda step: None,
+    on_progress: OnPhase = silent,
+) -> dict[str, int]:
     """Find the files of tables that nothing names and nothing can come to name.
 
     Without `delete` they include those that a fold or a rebuild is writing at this moment.
@@ -49,6 +56,7 @@ def find_orphans(store: ObjectStore, *, delete: bool, before_step: BeforeStep = 
         store: The store of the dataset.
         delete: Whether to delete the files; otherwise they are only reported, and nothing is written.
         before_step: Function that is called with the name of each step before the step; tests stop it there.
+        on_progress: Function that is called now and then with how much is done.
 
     Returns:
         Size of each file, by key.
@@ -69,9 +77,9 @@ def find_orphans(store: ObjectStore, *, delete: bool, before_step: BeforeStep = 
         else:
             orphans += _abandoned(store, folder, keys, delete, before_step)
 
-    sizes = {key: _nbytes(store, key) for key in orphans}
+    sizes = {key: _nbytes(store, key) for key in counted(orphans, "table files measured", on_progress)}
     if delete:
-        for key in orphans:
+        for key in counted(orphans, "table files deleted", on_progress):
             before_step("delete")
             store.delete(key)
     return sizes

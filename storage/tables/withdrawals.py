@@ -8,19 +8,27 @@ import pyarrow as pa
 
 from storage.errors import Corrupt, NotFound
 from storage.objects.stores import ObjectStore
+from storage.progress import OnPhase, silent
 from storage.protocol.commits import Commit, begin_attempt, list_commits, newest_generations, read_commit, read_commits
 from storage.protocol.inputs import MaskKey, PlanKind, withdrawn_inputs
 from storage.protocol.plans import Plan, PlannedShard, make_plan, put_plan, read_plan
 from storage.tables import contents
 from storage.tables.columns import WITHDRAWALS, compact
 from storage.tables.fold_log import DoneFold, folded_generations
-from storage.tables.query import stream
+from storage.tables.query import query_own, stream
 
 _MAX_IMAGES_NAMED = 20
 """Most images that a SQL condition names; for longer lists the library reads all files anyway."""
 
 
-def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]], reason: str) -> Commit:
+def withdraw(
+    store: ObjectStore,
+    done: DoneFold,
+    masks: Iterable[tuple[int, int]],
+    reason: str,
+    *,
+    on_progress: OnPhase = silent,
+) -> Commit:
     """Commit the withdrawal of masks. The next fold removes these masks from the table `masks`.
 
     Args:
@@ -28,6 +36,7 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
         done: The fold in which the masks are looked up.
         masks: Pairs (image_id, mask_id).
         reason: Reason, which is stored in the record.
+        on_progress: Function that is called now and then with how much is done.
 
     Raises:
         ValueError: A mask is not in the tables, or the same withdrawal was closed without a result.
@@ -43,14 +52,20 @@ def withdraw(store: ObjectStore, done: DoneFold, masks: Iterable[tuple[int, int]
         return _not_closed(read_commit(store, plan.address(shard)))  # withdrawn before, for the same reason
 
     # The commit record, with the rows of the masks
-    rows = rows_to_withdraw(store, done, plan, shard)
+    rows = rows_to_withdraw(store, done, plan, shard, on_progress=on_progress)
     attempt = begin_attempt(store, put_plan(store, plan), shard)
     contents.put_rows(attempt, rows, images=0, masks=len(wanted))
     return _not_closed(attempt.commit())
 
 
 def rows_to_withdraw(
-    store: ObjectStore, done: DoneFold, plan: Plan, shard: PlannedShard, *, may_be_gone: bool = False
+    store: ObjectStore,
+    done: DoneFold,
+    plan: Plan,
+    shard: PlannedShard,
+    *,
+    may_be_gone: bool = False,
+    on_progress: OnPhase = silent,
 ) -> pa.Table:
     """Find the rows of the masks that a shard of withdrawals or amendments withdraws, ordered by their shards.
 
@@ -60,12 +75,13 @@ def rows_to_withdraw(
         plan: The plan that holds the shard.
         shard: The shard, whose inputs name the masks.
         may_be_gone: Whether masks that are not in the tables are passed over.
+        on_progress: Function that is called now and then with how much is done.
 
     Raises:
         ValueError: A mask is not in the tables.
     """
     wanted = sorted((key.image_id, key.mask_id) for key in withdrawn_inputs(shard.inputs))
-    rows = _withdrawal_rows(store, done, wanted, str(plan.settings.get("reason", "")))
+    rows = _withdrawal_rows(store, done, wanted, str(plan.settings.get("reason", "")), on_progress)
     lost = sorted(set(wanted) - mask_pairs(rows))
     if lost and not may_be_gone:
         what = f"{len(lost)} of {len(wanted)} masks are not in fold {done.number}"
@@ -84,7 +100,9 @@ def _not_closed(withdrawal: Commit) -> Commit:
     return withdrawal
 
 
-def _withdrawal_rows(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str) -> pa.Table:
+def _withdrawal_rows(
+    store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[int, int]], reason: str, on_progress: OnPhase
+) -> pa.Table:
     """Find the rows of the named masks in one pass over the table; the columns are those of WITHDRAWALS."""
     if not wanted:
         return WITHDRAWALS.empty_table()
@@ -92,8 +110,11 @@ def _withdrawal_rows(store: ObjectStore, done: DoneFold, wanted: Sequence[tuple[
     where = f"image_id IN ({', '.join(map(str, image_ids))})" if len(image_ids) <= _MAX_IMAGES_NAMED else "true"
     pairs = set(wanted)
     mask_ids = np.unique(np.array([mask_id for _, mask_id in wanted], dtype=np.int64))
-    found = []
+    found, seen = [], 0
+    total = query_own(store, done, f"SELECT count(*) AS n FROM masks WHERE {where}")["n"][0].as_py()
     for batch in stream(store, done, f"SELECT image_id, mask_id, plan, shard FROM masks WHERE {where}"):
+        on_progress(seen, total, "masks looked at")
+        seen += batch.num_rows
         own = batch.column("mask_id").to_numpy()
         suspects = mask_ids[np.minimum(np.searchsorted(mask_ids, own), len(mask_ids) - 1)] == own
         for row in batch.filter(pa.array(suspects)).to_pylist():

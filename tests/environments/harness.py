@@ -1,8 +1,10 @@
 """Four commands in every environment of cases.py: does it work, or say why in one line, and how soon.
 
     python -m tests.environments.harness [--only WORD] [--commands run,doctor]
+    python -m tests.environments.harness --markdown FILE...
 
-One line of JSON for each, and a table at the end; the exit status is 1 where one neither works nor says why.
+One line of JSON for each, and a table at the end; the exit status is 1 where one neither works nor says why. With
+--markdown nothing is run: the table of docs/environments.md is made of the lines that earlier runs printed into files.
 """
 
 import argparse
@@ -198,7 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="words in the environments' names, with | between them")
     parser.add_argument("--commands", default=",".join(COMMANDS))
+    parser.add_argument("--markdown", type=Path, nargs="+", metavar="FILE", help="output of earlier runs; only a table")
     given = parser.parse_args(arguments)
+    if given.markdown:
+        earlier = read_outcomes(given.markdown)
+        print_table(earlier)
+        return int(not all(each.good for each in earlier))
     outcomes: list[Outcome] = []
     chosen = [each for each in ENVIRONMENTS if any(word in each.name for word in given.only.split("|"))]
     base = "/var" if os.geteuid() == 0 else None  # one environment has no /tmp
@@ -219,20 +226,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
-    """Print a row for each environment, and for each command whether it works or says why, with its seconds of CPU."""
-    commands = list(dict.fromkeys(each.command for each in outcomes))
-    print("| environment | " + " | ".join(commands) + " |")
-    print("|---|" + "---|" * len(commands))
+    """Print a row for each environment: whether each command works, with its seconds of CPU, and what refusals say."""
+    commands = [command for command in COMMANDS if any(each.command == command for each in outcomes)]
+    print("| environment | " + " | ".join(f"`{command}`" for command in commands) + " | words of the refusal |")
+    print("|---|" + "---|" * (len(commands) + 1))
     for name in dict.fromkeys(each.environment for each in outcomes):
-        row = [each for each in outcomes if each.environment == name]
-        cells = [f"{_verdict(each)}, {each.cpu_s} s" for each in row]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        row = {each.command: each for each in outcomes if each.environment == name}
+        cells = [_verdict(row[command]) if command in row else "" for command in commands]
+        words = dict.fromkeys(_refusal(each) for each in row.values() if each.good and each.status)
+        print(f"| {_escape(name)} | " + " | ".join(cells) + f" | {_escape(' '.join(words))} |")
+
+
+def read_outcomes(files: Sequence[Path]) -> list[Outcome]:
+    """Read what earlier runs printed; of two outcomes of the same command in the same environment, the later counts."""
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    found = [Outcome(**each) for each in map(json.loads, lines) if "skipped" not in each]
+    return list({(each.environment, each.command): each for each in found}.values())
 
 
 def _verdict(outcome: Outcome) -> str:
     if not outcome.good:
         return "FAILS"
-    return "works" if outcome.status == 0 else "says why"
+    return f"{'works' if outcome.status == 0 else 'refused'}, {outcome.cpu_s} s"
+
+
+def _refusal(outcome: Outcome) -> str:
+    return next(line for line in outcome.said.splitlines() if line.startswith("error: "))
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "\\<")
 
 
 if __name__ == "__main__":

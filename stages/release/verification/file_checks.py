@@ -14,12 +14,14 @@ from stages.release.coco import COCO
 from stages.release.folder import MANIFEST, UNFINISHED
 from stages.release.lists import ATTRIBUTIONS, CHECKSUMS, HOLDOUT, image_rows, write_coco_of
 from stages.release.verification.faults import Faults
+from storage.progress import OnPhase, silent
 
 
-def check_files(out: Path, manifest: Mapping[str, Any], faults: Faults) -> int:
+def check_files(out: Path, manifest: Mapping[str, Any], faults: Faults, on_progress: OnPhase = silent) -> int:
     """Check that the files of the manifest are there, unchanged, and no others; return their size in bytes."""
-    nbytes = 0
+    nbytes, total_mib = 0, sum(file["nbytes"] for file in manifest["files"]) >> 20
     for file in manifest["files"]:
+        on_progress(nbytes >> 20, total_mib, "MiB compared with their checksums")
         path = out / file["path"]
         if not path.is_file():
             faults.add("missing file", file["path"])

@@ -1,7 +1,7 @@
 """Check of a release by its files alone: every byte, every name, every mask, every row, every count."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from stages.release.verification.file_checks import check_files, check_lists
 from storage.errors import Corrupt
 from storage.formats.sa1b import parse_sa1b, sa1b_json
 from storage.formats.tar_shards import Member, read_shard
+from storage.progress import OnPhase, silent
 
 _FILE = {
     "type": "object",
@@ -52,16 +53,20 @@ class ReleaseCheck:
     faults: tuple[Fault, ...]
 
 
-def verify_release(out: Path) -> ReleaseCheck:
+def verify_release(out: Path, *, on_progress: OnPhase = silent) -> ReleaseCheck:
     """Check a release: its files against their checksums, its tars against the rules and against its tables.
+
+    Args:
+        out: Folder of the release.
+        on_progress: Function that is called now and then with how much is done.
 
     Raises:
         ValueError: The folder is no finished release.
     """
     manifest = read_manifest(out)
     faults = Faults()
-    nbytes = check_files(out, manifest, faults)
-    check = _TarCheck(out, faults)
+    nbytes = check_files(out, manifest, faults, on_progress)
+    check = _TarCheck(out, faults, lambda images: on_progress(images, manifest["images"], "images read"))
     for path in sorted(file["path"] for file in manifest["files"] if file["path"].endswith(".tar")):
         if (out / path).exists():
             check.read(path)
@@ -103,8 +108,8 @@ def read_manifest(out: Path) -> dict[str, Any]:
 class _TarCheck:
     """Check of one tar after the other, in order: numbers run on from tar to tar."""
 
-    def __init__(self, out: Path, faults: Faults) -> None:
-        self._out, self._faults = out, faults
+    def __init__(self, out: Path, faults: Faults, on_image: Callable[[int], None]) -> None:
+        self._out, self._faults, self._on_image = out, faults, on_image
         self.images = 0
         self.masks = 0
 
@@ -127,6 +132,7 @@ class _TarCheck:
     def _check_sample(
         self, path: str, member: Member, image_rows: Iterator[dict[str, Any]], mask_rows: Iterator[dict[str, Any]]
     ) -> None:
+        self._on_image(self.images)
         self.images += 1
         where = f"{path}: {member.key}"
         if member.key != f"sa_{self.images}" or sorted(member.parts) != ["jpg", "json"]:

@@ -19,6 +19,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from storage.dataset import Dataset
+from storage.progress import silent
 from storage.protocol.erasures import Erasures
 from storage.tables import erasing
 from tests.faults import truth, workers
@@ -51,7 +52,7 @@ def erase_finish_and_clean(dataset: Dataset) -> None:
 
 def record_erasure(dataset: Dataset) -> None:
     """Dies after the record: nothing is overwritten."""
-    erasing.finish = lambda store, *, but=(): Erasures()
+    erasing.finish = lambda store, *, but=(), on_progress=silent: Erasures()
     erasing.erase(dataset.store, [truth.image_id(GONE)], WISH)
 
 

@@ -269,7 +269,7 @@ def test_two_erasures_that_meet_in_one_object_leave_it_sound(
     """Both are recorded before either overwrites, so neither states the hash that the object comes to have."""
     ids = [samples.make_image(number)[0].image_id for number in (0, 1)]
     finish = erasing.finish
-    monkeypatch.setattr(erasing, "finish", lambda store, but: None)
+    monkeypatch.setattr(erasing, "finish", lambda store, **_: None)
     known = read_erasures(filled.store)
     monkeypatch.setattr(erasing, "read_erasures", lambda store: known)
     commits = [erasing.erase(filled.store, [image_id], WISH) for image_id in ids]
@@ -402,7 +402,7 @@ def test_an_object_written_between_the_search_and_the_record_is_erased_too(
 
     def find_then_write(*args: object, **kwargs: object) -> erasing.FoundImages:
         found = find(*args, **kwargs)
-        if not kwargs:
+        if "but" not in kwargs:
             filled.write_masks(plan, plan.shards[0], masked)
             filled.fold()
         return found
@@ -427,12 +427,12 @@ def test_who_loses_the_record_searches_again_for_what_the_winner_did_not_see(
     filled.fold()
     find = erasing.find_images
 
-    def win_first(store: LocalStore, image_ids: list[int], *, but: frozenset[str] = frozenset()) -> object:
-        found = find(store, image_ids, but=but)
+    def win_first(store: LocalStore, image_ids: list[int], **kwargs: object) -> object:
+        found = find(store, image_ids, **kwargs)
         if not read_erasures(store).images:
             with monkeypatch.context() as patched:
-                patched.setattr(erasing, "find_images", lambda *args: early)
-                patched.setattr(erasing, "finish", lambda store, but: None)
+                patched.setattr(erasing, "find_images", lambda *args, **_: early)
+                patched.setattr(erasing, "finish", lambda store, **_: None)
                 erasing.erase(store, [wanted.image_id], WISH)
         return found
 
