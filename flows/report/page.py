@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from flows.pages.markup import document, text
 from flows.report.contents import ReportContents
-from flows.report.sections import beside_sa1b, filters, header, images, next_steps, rejects
+from flows.report.sections import beside_sa1b, filters, header, images, next_steps, places, rejects
 from flows.report.state import note_of
 from flows.words import moment
 
 SECTIONS: tuple[Callable[[ReportContents], str], ...] = (
     images.render,
     beside_sa1b.render,
+    places.render,
     filters.render,
     rejects.render,
     next_steps.render,
