@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
 from prefect import flow
 
 from flows.config.serve import EnginePolicy, ServeSettings
@@ -221,7 +222,7 @@ def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) 
     ]
     return EngineState(
         images=images,
-        unasked_images=images - _count_images(dataset, asked_about),
+        unasked_images=images - _count_images_among(dataset, asked_about),
         unmasked_images=has_unmasked_images(dataset),
         accepted_masks=count_accepted_masks(dataset),
         retraining_counts_from=retraining_counts_from(workspace),
@@ -236,13 +237,17 @@ def read_state(dataset: Dataset, workspace: Workspace, settings: ServeSettings) 
     )
 
 
-def _count_images(dataset: Dataset, among: AbstractSet[int] | None = None) -> int:
-    """Count the images of the dataset, or those of them that are in a set."""
-    if among is not None and not among:
-        return 0
-    where = f" WHERE image_id IN ({', '.join(map(str, sorted(among)))})" if among is not None else ""
-    (row,) = dataset.query(f"SELECT count(*) AS images FROM images{where}").to_pylist()
+def _count_images(dataset: Dataset) -> int:
+    (row,) = dataset.query("SELECT count(*) AS images FROM images").to_pylist()
     return int(row["images"])
+
+
+def _count_images_among(dataset: Dataset, image_ids: AbstractSet[int]) -> int:
+    """Count the images of a set that the dataset still has; SQL takes no list as long as rounds make it in time."""
+    if not image_ids:
+        return 0
+    there = dataset.query("SELECT image_id FROM images")["image_id"].to_numpy()
+    return int(np.isin(there, np.fromiter(image_ids, np.int64, len(image_ids))).sum())
 
 
 def _why_no_retraining(workspace: Workspace) -> Literal["", "running", "failed"]:

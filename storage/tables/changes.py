@@ -88,7 +88,7 @@ def change_of(
         return _withdrawing(store, done, commits, left_out)
     if action == "erase" and name in _WITH_IMAGE_ID:
         ids = sorted(erasures_of(commits).images)
-        return delta.deleting(f"image_id IN ({', '.join(map(str, ids))})") if ids else None
+        return delta.deleting_images(ids) if ids else None
     rows = rows_of(store, name, commits, left_out)
     counted = count_rows(name, commits, left_out.duplicates)
     if action in ("replace", "erase") or (action == "compact" and counted):

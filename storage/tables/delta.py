@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -48,6 +48,8 @@ _TABLE_SETTINGS = {
 }
 _FILE_BYTES = 128 << 20
 """Bytes of a table file, about 5 million masks; a query spends about 0.7 ms on each file that it opens."""
+_MAX_IMAGES_NAMED = 10_000
+"""Largest number of images that a condition names."""
 _BATCH_ROWS = 1 << 17
 """Rows of a batch; each of the few batches in memory takes half a kilobyte per row."""
 # Bloom filters find the rows of an image, which can lie anywhere, without reading the ids of all other rows. A filter
@@ -266,15 +268,31 @@ def replacing(name: str, rows: Rows, shards: Iterable[tuple[str, str]]) -> Chang
     return lambda table, properties: _write(table, properties, name, rows, where)
 
 
-def deleting(where: str) -> Change:
-    """Make the change that deletes the rows for which an SQL condition holds."""
-    return lambda table, properties: _delete(table, properties, where)
+def deleting_images(image_ids: Sequence[int]) -> Change:
+    """Make the change that deletes all rows of some images, at least one."""
+    delete = _delete_matches if len(image_ids) > _MAX_IMAGES_NAMED else _delete_named
+    return lambda table, properties: delete(table, properties, image_ids)
 
 
-def _delete(table: DeltaTable, properties: CommitProperties, where: str) -> None:
+def _delete_named(table: DeltaTable, properties: CommitProperties, image_ids: Sequence[int]) -> None:
+    where = f"image_id IN ({', '.join(map(str, image_ids))})"
     table.delete(
         where, writer_properties=_WRITER, commit_properties=properties, post_commithook_properties=_AFTER_COMMIT
     )
+
+
+def _delete_matches(table: DeltaTable, properties: CommitProperties, image_ids: Sequence[int]) -> None:
+    """Delete the rows of many images: a condition with 50,000 of them overflows the engine's stack."""
+    matches = table.merge(
+        pa.table({"image_id": pa.array(image_ids, pa.int64())}),
+        "rows.image_id = gone.image_id",
+        source_alias="gone",
+        target_alias="rows",
+        writer_properties=_WRITER,
+        commit_properties=properties,
+        post_commithook_properties=_AFTER_COMMIT,
+    )
+    matches.when_matched_delete().execute()
 
 
 def try_again(read: Callable[[], _T]) -> _T:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from storage import rle
@@ -19,8 +20,9 @@ from storage.protocol.erasures import ZeroedDigest, merged, read_erasures
 from storage.protocol.inputs import ImageRange, PlanKind, image_inputs
 from storage.protocol.plans import PlannedShard
 from storage.records import ImageRecord
-from storage.tables import contents, erasing
+from storage.tables import contents, delta, erasing
 from tests.image_records import photo_key
+from tests.small_dataset import small_dataset
 
 WISH = "a person's wish"
 
@@ -552,3 +554,15 @@ def test_the_record_of_another_kind_has_no_field_of_erasures(filled: Dataset, wa
     fields = [json.loads(filled.store.get(key)) for key in filled.store.list("commits/")]
     assert [each["kind"] for each in fields if "erased" in each] == ["erasures"]
     assert replace(commit, erased=()) != commit
+
+
+@pytest.mark.parametrize("others", [0, 60_000])
+def test_the_rows_of_a_few_or_of_very_many_images_are_deleted(tmp_path: Path, others: int) -> None:
+    dataset = small_dataset(tmp_path / "masks")
+    dataset.fold()
+    ids = sorted(row["image_id"] for row in dataset.query("SELECT image_id FROM images").to_pylist())
+    gone = delta.deleting_images([*ids[:2], *range(others)])
+    version = delta.change_unshared(dataset.store, delta.FIRST_FOLDER, "images", gone)
+    table = delta.open_table(dataset.store, delta.FIRST_FOLDER, "images", version)
+    left = pa.table(table.to_pyarrow_table(columns=["image_id"]))["image_id"].to_pylist()
+    assert sorted(left) == ids[2:] != []
