@@ -4,6 +4,7 @@ file -> images by id -> annotations -> LabelledImage, as an evaluation takes it
 """
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from engine.labelled import LabelledImage
 from storage import rle
 from storage.rle import Rle
 
+logger = logging.getLogger(__name__)
+
+NAMED = 5
+"""Most annotations that a warning names."""
 MIN_RING = 6
 """Smallest number of coordinates of a polygon with an area: those of three points."""
 MAX_COORDINATE = 1_000_000
@@ -27,7 +32,8 @@ MAX_COORDINATE = 1_000_000
 class CocoSource:
     """One COCO instances JSON and the folder of its images.
 
-    Crowds, which are no single object, are left out, and images without any other annotation have no ground truth.
+    Crowds, which are no single object, are left out, as are annotations that cover no pixel, with a warning. Images
+    without any other annotation have no ground truth.
     """
 
     file: Path
@@ -43,6 +49,7 @@ class CocoSource:
         """
         content = read_instances(self.file)
         by_image: dict[Any, list[Rle]] = defaultdict(list)
+        empty: list[str] = []
         sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in content["images"]}
         for annotation in content["annotations"]:
             if annotation.get("iscrowd"):
@@ -50,8 +57,16 @@ class CocoSource:
             where = f"{self.file}: annotation {annotation.get('id', '')}"
             if annotation["image_id"] not in sizes:
                 raise ValueError(f"{where}: got image_id {annotation['image_id']}, which no image of the file has")
-            mask = to_rle(annotation.get("segmentation"), *sizes[annotation["image_id"]], where)
-            by_image[annotation["image_id"]].append(mask)
+            segmentation, size = annotation.get("segmentation"), sizes[annotation["image_id"]]
+            mask = to_rle(segmentation, *size, where)
+            if rle.area(mask):
+                by_image[annotation["image_id"]].append(mask)
+            else:
+                empty.append(f"{annotation.get('id', '')} ({explain_empty(segmentation, *size)})")
+        if empty:
+            more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+            what = f"{len(empty)} annotations cover no pixel of their image and are left out"
+            logger.warning("%s: %s: %s%s", self.file, what, ", ".join(empty[:NAMED]), more)
         if not by_image:
             raise ValueError(f"{self.file}: got no annotation of a single object; expected some beside crowds")
         return [self._image(each, by_image[each["id"]]) for each in content["images"] if each["id"] in by_image]
@@ -96,6 +111,21 @@ def read_instances(file: Path) -> dict[str, Any]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(wanted) for row in rows):
             raise ValueError(f"{file}: expected COCO's instances: a list {name!r} of objects with {', '.join(wanted)}")
     return content
+
+
+def explain_empty(segmentation: object, height: int, width: int) -> str:
+    """Say why a segmentation covers no pixel of its image."""
+    if not isinstance(segmentation, list):
+        return "its run lengths have no pixel"
+    rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in segmentation if len(ring) >= MIN_RING]
+    if not rings:
+        return "got polygons of fewer than 3 points"
+    corners = np.concatenate(rings)
+    if (corners.max(axis=0) <= 0).any() or (corners.min(axis=0) >= (width, height)).any():
+        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+        where = f"x {left:g} to {right:g}, y {top:g} to {bottom:g}"
+        return f"got polygons outside of the image: {where}, the image has {width} x {height} px"
+    return "got polygons without a pixel inside"
 
 
 def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:

@@ -45,6 +45,7 @@ from flows.cli import (
     verify_model,
     workspace,
 )
+from flows.cli.refusals import explain
 from flows.cli.stopping import stopping
 from flows.progress import log
 
@@ -143,13 +144,13 @@ def gigamask(
 
 
 class _Commands(TyperGroup):
-    """All commands. Typer checks options with pydantic, and shows the words that pydantic puts before a message."""
+    """All commands; an option's error says what was got and what is expected."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
+            error.message = explain(error)
             raise
 
 

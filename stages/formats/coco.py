@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.coco_source import read_instances, to_rle
+from stages.coco_source import explain_empty, read_instances, to_rle
 from stages.formats.exported import Exported
 from stages.formats.labels import LabelledMask, Labels, LeftOut, PhotoLabels, ReadMasks
 from stages.release.coco import write_coco as write_file
@@ -101,6 +101,10 @@ def _read(
             mask = to_rle(annotation.get("segmentation"), height, width, what)
         except ValueError as error:
             left_out.append(LeftOut(what=what, reason="malformed", detail=str(error).removeprefix(f"{what}: ")))
+            continue
+        if not rle.area(mask):
+            detail = explain_empty(annotation.get("segmentation"), height, width)
+            left_out.append(LeftOut(what=what, reason="empty", detail=detail))
             continue
         named = str(annotation.get("category_id"))
         masks.append(LabelledMask(what=what, rle=mask, category=categories.get(named, "")))

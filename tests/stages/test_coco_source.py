@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from stages.coco_source import CocoSource
+from stages.formats.coco import read_coco
 from storage import rle
 from tests.tiny_network import save_tiny_model
 
@@ -88,10 +89,36 @@ def test_points_and_lines_among_polygons_cover_nothing(instances: Path) -> None:
     """Annotation tools leave them behind; pycocotools fails on a line and takes a point for a box."""
     content = json.loads(instances.read_text())
     content["annotations"][0]["segmentation"] = [SQUARE, [26.0, 31.0, 50.0, 31.0], [9.0, 9.0]]
-    content["annotations"][1]["segmentation"] = [[26.0, 31.0, 50.0, 31.0]]
     instances.write_text(json.dumps(content))
     (image, _) = CocoSource(file=instances, folder=instances.parent.parent / "val").images()
-    assert [rle.area(mask) for mask in image.masks_by_annotator[0]] == [32 * 22, 0]
+    assert rle.area(image.masks_by_annotator[0][0]) == 32 * 22
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "why"),
+    [
+        ([[26.0, 31.0, 50.0, 31.0]], "1 (got polygons of fewer than 3 points)"),
+        (
+            [[70.0, 5.0, 90.0, 5.0, 80.0, 20.5]],
+            "outside of the image: x 70 to 90, y 5 to 20.5, the image has 64 x 48 px",
+        ),
+        ([[5.0, -9.0, 9.0, -9.0, 7.0, -3.0]], "outside of the image: x 5 to 9, y -9 to -3,"),
+        ({"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}, "1 (its run lengths have no pixel)"),
+    ],
+)
+def test_an_annotation_that_covers_no_pixel_is_left_out_and_named(
+    segmentation: object, why: str, instances: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.loads(instances.read_text())
+    content["annotations"][1]["segmentation"] = segmentation
+    instances.write_text(json.dumps(content))
+    (image, _) = CocoSource(file=instances, folder=instances.parent.parent / "val").images()
+    assert len(image.masks_by_annotator[0]) == 1
+    assert "1 annotations cover no pixel of their image and are left out: 1 (" in caplog.text
+    assert why in caplog.text
+    (labels, _, _) = read_coco(instances).photos
+    (left_out,) = [each for each in labels.read(*SIZE).left_out if each.reason == "empty"]
+    assert why.removeprefix("1 (").removesuffix(")") in left_out.detail
 
 
 @pytest.mark.parametrize(
