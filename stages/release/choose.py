@@ -19,7 +19,7 @@ from storage.protocol.plans import Plan
 from storage.tables.snapshots import Snapshot, read_snapshot
 from storage.tables.withdrawals import mask_pairs, withdrawn_by
 
-FORMAT = 3
+FORMAT = 4
 """Number of the form of a release; another number means other bytes for the same choice."""
 
 NO_MASKS, NO_LICENSE = "no masks", "no licence"

@@ -25,6 +25,7 @@ from stages.release.facts import Facts, read_facts
 from stages.release.folder import MANIFEST, File, ReleaseFolder
 from stages.release.pictures import encoder
 from stages.release.tars import TarWriter
+from stages.release.viewer.viewer import VIEWER, make_viewer
 from stages.training.snapshot_source import SnapshotImages
 from storage.dataset import Dataset
 
@@ -118,6 +119,7 @@ def _write_documents(
     files += lists.write_lists(folder, manifest["counts"]["licenses"], with_coco=config.with_coco)
     for path, text in make_documents(manifest, files).items():
         files.append(folder.write_text(path, text))
+    files.append(folder.write_text(VIEWER, make_viewer(folder.root, manifest)))
     files.append(lists.write_checksums(folder, files))
     return {**manifest, "files": [file.to_json() for file in sorted(files, key=lambda file: file.path)]}
 

@@ -111,6 +111,7 @@ def _text(manifest: Mapping[str, Any]) -> str:
 {coco}- `holdout.txt`: the images that are held out; {counts["splits"].get("holdout", 0):,} of {manifest["images"]:,}
 - `LICENSES.md`, `ATTRIBUTIONS.csv`: licence and source of every image
 - `DATASHEET.md`, `croissant.json`: how it came about, for people and for programs
+- `viewer.html`: some of the images with their masks, for a browser; it needs no server
 - `SHA256SUMS`, `release.json`: checksums, settings and counts
 
 ```python

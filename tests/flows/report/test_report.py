@@ -34,6 +34,7 @@ from storage.formats.sa1b import parse_sa1b
 from storage.protocol.inputs import ImageRange, ImageSet, MaskKey, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
+from tests.browsers import open_chromium
 from tests.paths import PHOTOS
 from tests.small_dataset import small_dataset
 
@@ -496,16 +497,8 @@ def test_a_damaged_photograph_is_an_error_and_no_picture(full_dataset: Dataset, 
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no Chromium on this machine (install the chromium package)")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=executable, args=arguments)
-        yield opened
-        opened.close()
+def browser() -> Iterator[Browser]:
+    yield from open_chromium()
 
 
 def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser: Browser, full_report: Path) -> None:

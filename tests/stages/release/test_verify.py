@@ -174,7 +174,7 @@ def test_the_outside_reader_is_a_program_without_gigamask(released: Released, tm
     program = Path(shutil.copy(ROOT / "tests/stages/release/outside_reader.py", tmp_path))
     command = [sys.executable, "-I", str(program), str(released.out)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert (done.returncode, done.stdout) == (0, "12 files, 6 images, 24 masks\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "13 files, 6 images, 24 masks\n"), done.stderr
 
 
 def _small_jpeg() -> bytes:
