@@ -13,7 +13,7 @@ JOBS ?= 2
 PAGE_NPM := tests/stages/annotator/web/npm
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page faults faults-stage faults-rounds faults-loop annotators environments engine release-readers privacy clean
+.PHONY: help run test quick page page-types journeys page-pictures lint docs coverage numbers bench bench-gpu bench-page hostile faults faults-stage faults-rounds faults-loop annotators environments engine release-readers privacy clean
 .DEFAULT_GOAL := run
 
 help:  ## this list
@@ -79,6 +79,9 @@ bench-gpu:  ## speed, memory and profile on one NVIDIA GPU; GPU_PYTHON needs tor
 
 faults: $(VENV)/.ready-dev  ## 5,000 faults upon local datasets and 500 upon some on S3, as JSON lines; S3 needs Debian's radosgw
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness --faults 5000 --s3-faults 500 $(ARGS)
+
+hostile: $(VENV)/.ready-dev  ## photos that explode, lie, loop or end too soon through `gigamask ingest`: ARGS="--photos 2000" or "--mutated 10000"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.harness $(ARGS)
 
 release-readers: $(VENV)/.ready-dev  ## exports and a release read by seven other programs, in an environment of their own
 	test -x .venv-readers/bin/python || $(PYTHON) -m venv .venv-readers

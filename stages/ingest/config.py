@@ -48,6 +48,10 @@ class IngestConfig:
     """Maximum number of photos in one shard."""
     shard_bytes: int = 512 * 2**20
     """Maximum bytes of photo files in one shard; a larger file is rejected."""
+    decode_bytes: int = 3 * 2**29
+    """Maximum bytes of memory that decoding takes, over all threads. A photo whose header announces more is rejected;
+    the default is enough for 178 million pixels of a plain JPEG or PNG and for 128 million of any photo.
+    """
     takes_unended_jpegs: bool = False
     """Whether a JPEG without its end marker is taken, as some cameras and programs leave it. Where more is missing than
     the marker, the rest of the picture is one colour or a repeated line.
@@ -63,10 +67,18 @@ class IngestConfig:
     more are gone, or a whole folder, the ingest stops, because a disk is probably not mounted; 1 allows everything.
     """
     threads: int | None = None
-    """Number of threads that read and decode. None: one per core, at most 8."""
+    """Number of photos decoded at a time, each in a process of its own. None: one per core, at most 8."""
 
     def __post_init__(self) -> None:
-        for name in ("shortest_side_px", "min_side_px", "max_pixels", "images_per_shard", "shard_bytes", "threads"):
+        for name in (
+            "shortest_side_px",
+            "min_side_px",
+            "max_pixels",
+            "images_per_shard",
+            "shard_bytes",
+            "decode_bytes",
+            "threads",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")

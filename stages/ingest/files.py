@@ -108,22 +108,39 @@ def check_any_photo(paths: Sequence[str | Path]) -> None:
     find_photos(paths)  # its error names the places and counts the other files
 
 
+def check_file(path: Path, max_bytes: int) -> int:
+    """Check that a file may be read, and return its size in bytes.
+
+    Raises:
+        Unusable: The file is missing, is no regular file or is larger than `max_bytes`.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise Unusable("unreadable", f"{error.strerror or error}") from error
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise Unusable("unreadable", f"it is {kind}")
+    if status.st_size > max_bytes:
+        raise Unusable("too_large", f"a file of {status.st_size} bytes; at most {max_bytes} are read")
+    return status.st_size
+
+
 def read_file(path: Path, max_bytes: int) -> bytes:
     """Read a file's bytes.
 
     Raises:
         Unusable: The file cannot be read, is no regular file or is larger than `max_bytes`.
     """
+    nbytes = check_file(path, max_bytes)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise Unusable("unreadable", f"it is {kind}")
-        if status.st_size > max_bytes:
-            raise Unusable("too_large", f"a file of {status.st_size} bytes; at most {max_bytes} are read")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(nbytes + 1)
+            if len(data) > nbytes:  # it grew meanwhile, or is a file of the system, whose size is 0
+                raise Unusable("unreadable", f"it has more bytes than its size says, {nbytes}; is it being written?")
+            return data
     except MemoryError as error:
-        raise out_of_memory(status.st_size) from error
+        raise out_of_memory(nbytes) from error
     except OSError as error:
         raise Unusable("unreadable", f"{error.strerror or error}") from error
 

@@ -11,7 +11,6 @@ the report counts the images that earlier settings made.
 
 import logging
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,8 @@ from functools import partial
 from os import cpu_count
 from pathlib import Path
 
-from PIL import Image
-
 from stages.ingest.config import IngestConfig
+from stages.ingest.decoders import Decoders
 from stages.ingest.files import PhotosAtHand, find_photos
 from stages.ingest.known import KnownPhotos, Verdict
 from stages.ingest.normalise import Unusable
@@ -230,6 +228,7 @@ class _Session:
     concealer: Concealer | None
     at_hand: PhotosAtHand
     known: KnownPhotos
+    decoders: Decoders
     threads: ThreadPoolExecutor
     progress: _ProgressCounter
 
@@ -243,24 +242,23 @@ def _session(
     total: int,
     progress: Callable[[IngestProgress], None] | None,
 ) -> Iterator[_Session]:
-    """Start the threads that read photos; on leaving, cancel the photos not yet begun and end the threads."""
+    """Start the threads that have photos decoded; on leaving, cancel the photos not yet begun and end the decoders."""
     threads = ThreadPoolExecutor(config.threads or min(MAX_THREADS, cpu_count() or 1), thread_name_prefix="ingest")
+    decoders = Decoders(config, concealer)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of photos over half its own pixel limit: both are ingested.
-            warnings.filterwarnings("ignore", module=r"PIL\..*")
-            warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-            yield _Session(
-                dataset=dataset,
-                config=config,
-                concealer=concealer,
-                at_hand=at_hand,
-                known=KnownPhotos(dataset),
-                threads=threads,
-                progress=_ProgressCounter(total, progress),
-            )
+        yield _Session(
+            dataset=dataset,
+            config=config,
+            concealer=concealer,
+            at_hand=at_hand,
+            known=KnownPhotos(dataset),
+            decoders=decoders,
+            threads=threads,
+            progress=_ProgressCounter(total, progress),
+        )
     finally:
         threads.shutdown(cancel_futures=True)
+        decoders.close()
 
 
 def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
@@ -288,7 +286,7 @@ def _ingest_shard(session: _Session, plan: Plan, shard: PlannedShard) -> bool:
     # Decide what each photo is
     session.known.start_shard(plan)
     keys = photo_inputs(shard.inputs)
-    read = partial(read_planned, session.at_hand, session.known, session.config, session.concealer)
+    read = partial(read_planned, session.at_hand, session.known, session.decoders)
     for key, photo in zip(keys, session.threads.map(read, keys), strict=True):
         try:
             verdict = judge(session.known, key, photo)

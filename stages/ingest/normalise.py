@@ -9,6 +9,8 @@ store 10, 12 or 14 bits in 16. Colour channels of 16 bits keep their upper 8. Re
 import io
 import re
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -52,6 +54,19 @@ _SIGNATURES = (
 _ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
 _COLOUR_MODES = ("RGBX", "P", "CMYK", "YCbCr")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+_HELD_BYTES = {"1": 2, "L": 2, "P": 5, "I;16": 10, "I;16B": 10, "I;16L": 10}
+"""Bytes a pixel of a picture and its flat or turned copy, by Pillow's mode; 8 for all others, which have 4 a pixel.
+
+Turning 16 bits into 8 takes several arrays.
+"""
+_DECODER_BYTES = {"WEBP": 8, "TIFF": 4}
+"""Bytes a pixel that a decoder needs beside the picture: the whole picture once more, or a strip as large as it."""
+_PROGRESSIVE_JPEG_BYTES = 6
+"""Bytes a pixel of the coefficients that a progressive JPEG keeps until its last scan: 2 for each of three channels."""
+_MAX_DIRECTORIES = 100
+"""Number of directories of a TIFF up to which its pages are counted; Pillow's own count takes quadratic time."""
+_STRIP_ROWS = 256
+"""Rows of a transparent picture that are laid on white at a time, so that the picture is held twice, not four times."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not a stuffed byte, a fill byte or a restart
 _JPEG_END = b"\xff\xd9"
@@ -82,6 +97,19 @@ class Photo:
     """Regions that were made unrecognisable."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Upright 8-bit pixels of a photo in the size in which it is stored, and how they are to be encoded."""
+
+    image: Image.Image
+    """Pixels of mode L or RGB."""
+    as_it_came: Literal["", "jpg", "png"]
+    """Format of the photo's own bytes if these have this form already; "" where it has to be encoded."""
+    as_png: bool
+    profile: bytes | None
+    """Colour profile to keep; None for none."""
+
+
 def normalise(
     data: bytes,
     *,
@@ -90,21 +118,48 @@ def normalise(
     max_pixels: int,
     concealer: Concealer | None = None,
     takes_unended_jpegs: bool = False,
+    admit: Callable[[int], None] = lambda nbytes: None,
 ) -> Photo:
     """Turn a photo upright and 8-bit, with a shortest side of at most `shortest_side_px`.
 
     A photo that already has this form is kept byte for byte. Any other photo is encoded again. The format is PNG if no
     step before changed the pixel values or if a side is too long for JPEG; otherwise the format is JPEG. A PNG of which
     only the notes cannot be read is taken without them, and, with `takes_unended_jpegs`, a JPEG without its end marker
-    is taken with one. With a concealer, what it finds is made unrecognisable first.
+    is taken with one. With a concealer, what it finds is made unrecognisable first. `admit` is called before pixels are
+    decoded, with about the bytes of memory that this takes, by the header; it may raise `Unusable`.
 
     Raises:
         Unusable: The photo cannot be used: whatever Pillow raises over its bytes. Any other error is a fault of this
             program, and no photo may be blamed for it.
     """
-    try:
+    prepared, mended = prepare(
+        data,
+        shortest_side_px=shortest_side_px,
+        min_side_px=min_side_px,
+        max_pixels=max_pixels,
+        takes_unended_jpegs=takes_unended_jpegs,
+        admit=admit,
+    )
+    return finish(prepared, mended, concealer)
+
+
+def prepare(
+    data: bytes,
+    *,
+    shortest_side_px: int | None,
+    min_side_px: int,
+    max_pixels: int,
+    takes_unended_jpegs: bool,
+    admit: Callable[[int], None],
+) -> tuple[Prepared, bytes]:
+    """Take the steps of `normalise` before the concealer; return their result and the photo's bytes, mended if need be.
+
+    Raises:
+        Unusable: The photo cannot be used.
+    """
+    with _pillow_blamed(len(data)):
         try:
-            return _normalise(data, shortest_side_px, min_side_px, max_pixels, concealer)
+            return _prepare(data, shortest_side_px, min_side_px, max_pixels, admit), data
         except Unusable as unusable:
             mended = data
             if unusable.reason == "corrupt":
@@ -113,11 +168,33 @@ def normalise(
                 mended = data + _JPEG_END
             if mended == data:
                 raise
-            return _normalise(mended, shortest_side_px, min_side_px, max_pixels, concealer)
+        return _prepare(mended, shortest_side_px, min_side_px, max_pixels, admit), mended
+
+
+def finish(prepared: Prepared, data: bytes, concealer: Concealer | None) -> Photo:
+    """Take the steps of `normalise` from the concealer on; `data` are the photo's bytes.
+
+    Raises:
+        Unusable: The pixels cannot be encoded.
+    """
+    with _pillow_blamed(len(data)):
+        image = prepared.image
+        concealed = concealer(image) if concealer else Concealed(image=image)
+        if prepared.as_it_came and concealed.image is image:
+            return Photo(data=data, format=prepared.as_it_came, height=image.height, width=image.width)
+        photo = _encode(concealed.image, as_png=prepared.as_png, profile=prepared.profile)
+        return replace(photo, regions=concealed.regions)
+
+
+@contextmanager
+def _pillow_blamed(nbytes: int) -> Iterator[None]:
+    """Turn what Pillow raises over a photo of `nbytes` bytes, and a lack of memory, into `Unusable`."""
+    try:
+        yield
     except Unusable:
         raise
     except MemoryError as error:
-        raise out_of_memory(len(data)) from error
+        raise out_of_memory(nbytes) from error
     except Exception as error:
         if not _is_raised_by_pillow(error):
             raise
@@ -130,28 +207,43 @@ def out_of_memory(nbytes: int) -> Unusable:
     return Unusable("out_of_memory", what)
 
 
-def _normalise(
-    data: bytes, shortest_side_px: int | None, min_side_px: int, max_pixels: int, concealer: Concealer | None
-) -> Photo:
+def _prepare(
+    data: bytes, shortest_side_px: int | None, min_side_px: int, max_pixels: int, admit: Callable[[int], None]
+) -> Prepared:
+    # The header
     image = _open(data, max_pixels)
     _check_size(image, min_side_px)
+    admit(_decoding_bytes(image))
     _check_complete(image, data)
     source_mode, lossless, is_negative = image.mode, _is_lossless(image, data), _has_white_zeros(image)
+
+    # The pixels
     flat = _flatten(_load_upright(image, data))
     flat = ImageOps.invert(flat) if is_negative else flat
     scaled = _downscale(flat, shortest_side_px)
-    concealed = concealer(scaled) if concealer else Concealed(image=scaled)
-    final, regions = concealed.image, concealed.regions
-    untouched = final is image and source_mode in ("L", "RGB")
-    if untouched and image.format in ("JPEG", "MPO"):
-        return Photo(data=data, format="jpg", height=final.height, width=final.width)
-    if untouched and image.format == "PNG" and data[24] == 8:  # IHDR: bits per channel
-        return Photo(data=data, format="png", height=final.height, width=final.width)
-    profile = image.info.get("icc_profile") if source_mode == final.mode else None
-    as_png = (lossless and scaled is flat) or max(final.size) > JPEG_MAX_SIDE
-    return replace(
-        _encode(final, as_png=as_png, profile=profile if isinstance(profile, bytes) else None), regions=regions
+
+    # What is to be stored
+    as_it_came: Literal["", "jpg", "png"] = ""
+    if scaled is image and source_mode in ("L", "RGB"):
+        if image.format in ("JPEG", "MPO"):
+            as_it_came = "jpg"
+        elif image.format == "PNG" and data[24] == 8:  # IHDR: bits per channel
+            as_it_came = "png"
+    profile = image.info.get("icc_profile") if source_mode == scaled.mode else None
+    return Prepared(
+        image=scaled,
+        as_it_came=as_it_came,
+        as_png=(lossless and scaled is flat) or max(scaled.size) > JPEG_MAX_SIDE,
+        profile=profile if isinstance(profile, bytes) else None,
     )
+
+
+def _decoding_bytes(image: Image.Image) -> int:
+    """Estimate the memory that decoding takes, from the header: the picture, a copy of it, and the decoder's own."""
+    own = _DECODER_BYTES.get(str(image.format), 0)
+    if image.format in ("JPEG", "MPO") and "progressive" in image.info:
+        own = _PROGRESSIVE_JPEG_BYTES
+    return image.width * image.height * (_HELD_BYTES.get(image.mode, 8) + own)
 
 
 def sniff(head: bytes) -> str | None:
@@ -193,11 +285,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def _check_one_frame(image: Image.Image) -> None:
     # An MPO is a camera's JPEG with previews or a gain map behind it: its first frame is the photo.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1 and image.format == "TIFF":
-        frames = _count_pages(image)
-    if frames > 1 and image.format == "TIFF":
-        raise Unusable("several_pages", f"a TIFF of {frames} pages; save each as its own file")
+    frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
+    pages = _count_pages(image) if image.format == "TIFF" else 1
+    if pages > 1:
+        raise Unusable("several_pages", f"a TIFF of {pages} pages; save each as its own file")
     if frames > 1:
         raise Unusable("animated", f"an animated {image.format} of {frames} frames")
     if image.format == "GIF":
@@ -209,11 +300,20 @@ def _check_one_frame(image: Image.Image) -> None:
 
 
 def _count_pages(image: Image.Image) -> int:
-    """Count the pages of a TIFF, without smaller copies of a page, as pyramids have them."""
+    """Count the pages of a TIFF, without smaller copies of a page, as pyramids have them.
+
+    Raises:
+        Unusable: The TIFF has more directories than any pyramid.
+    """
     count = 0
-    for number in range(image.n_frames):  # type: ignore[attr-defined]
-        image.seek(number)
+    for number in range(_MAX_DIRECTORIES + 1):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
         count += not image.tag_v2.get(_TIFF_SUBFILE_TYPE, 0) & 1  # type: ignore[attr-defined]
+    else:
+        raise Unusable("several_pages", f"a TIFF of more than {_MAX_DIRECTORIES} pages; save each as its own file")
     image.seek(0)
     return count
 
@@ -281,8 +381,7 @@ def _load_upright(image: Image.Image, data: bytes) -> Image.Image:
 def _flatten(image: Image.Image) -> Image.Image:
     """Convert to 8-bit grey or RGB without transparency; return the same object if it has that form."""
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
+        return _on_white(image)
     if image.mode in ("L", "RGB"):
         return image
     if image.mode.startswith("I;16"):
@@ -293,6 +392,16 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode in _COLOUR_MODES:
         return image.convert("RGB")
     raise Unusable("unsupported_format", f"pixels of kind {image.mode!r}; save it with 8 or 16 bits, grey or RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay a transparent picture on white, strip by strip."""
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP_ROWS):
+        strip = image.crop((0, top, image.width, min(image.height, top + _STRIP_ROWS))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        flat.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return flat
 
 
 def _used_bits(image: Image.Image, levels_HW: np.ndarray) -> int:

@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import dataclass
 
 from stages.ingest.config import IngestConfig
-from stages.ingest.files import PhotosAtHand, read_file
+from stages.ingest.decoders import Decoders
+from stages.ingest.files import PhotosAtHand
 from stages.ingest.known import KnownPhotos, Verdict
-from stages.ingest.normalise import Photo, Unusable, normalise
-from stages.ingest.privacy import Concealer, Region
+from stages.ingest.normalise import Photo, Unusable
+from stages.ingest.privacy import Region
 from storage.protocol.inputs import PhotoKey
 from storage.records import ImageRecord, Reject, Stage, image_id_of, image_key
 
@@ -23,30 +24,14 @@ class ReadPhoto:
     """Normalised photo, or the reason why there is none; None where the dataset holds these bytes already."""
 
 
-def read_planned(
-    at_hand: PhotosAtHand, known: KnownPhotos, config: IngestConfig, concealer: Concealer | None, key: PhotoKey
-) -> ReadPhoto:
+def read_planned(at_hand: PhotosAtHand, known: KnownPhotos, decoders: Decoders, key: PhotoKey) -> ReadPhoto:
     """Read a file, normalise the photo and conceal faces and plates, unless the dataset holds its bytes."""
-    sha256 = ""
-    outcome: Photo | Unusable | None = None
-    try:
-        path = at_hand.path(key)
-        if path is None:
-            raise Unusable("unreadable", "it was there when the plan was made and is no longer")
-        data = read_file(path, config.shard_bytes)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not known.holds(sha256):
-            outcome = normalise(
-                data,
-                shortest_side_px=config.shortest_side_px,
-                min_side_px=config.min_side_px,
-                max_pixels=config.max_pixels,
-                concealer=concealer,
-                takes_unended_jpegs=config.takes_unended_jpegs,
-            )
-    except Unusable as reason:
-        outcome = reason
-    return ReadPhoto(source=key.source, sha256=sha256, outcome=outcome)
+    path = at_hand.path(key)
+    if path is None:
+        gone = Unusable("unreadable", "it was there when the plan was made and is no longer")
+        return ReadPhoto(source=key.source, sha256="", outcome=gone)
+    decoded = decoders.decode(path, lambda sha256: not known.holds(sha256))
+    return ReadPhoto(source=key.source, sha256=decoded.sha256, outcome=decoded.outcome)
 
 
 def judge(known: KnownPhotos, key: PhotoKey, read: ReadPhoto) -> Verdict:

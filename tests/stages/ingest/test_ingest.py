@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from engine.images import decode
-from stages.ingest import normalise
 from stages.ingest.config import IngestConfig
 from stages.ingest.ingest import IngestProgress, ingest_photos
+from stages.ingest.one_photo import ReadPhoto, image_of
 from storage.dataset import Dataset
-from tests.stages.conftest import picture
+from storage.records import ImageRecord
 from tests.stages.ingesting import SMALL_SHARDS, repeatable, stored
 
 
@@ -263,16 +263,16 @@ def test_a_lost_shard_is_made_again_from_its_photos_by_a_redo(dataset: Dataset, 
     assert sum(1 for shard in dataset.image_shards() for _ in dataset.read_images(shard)) == 8
 
 
-def break_on(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Lets this program's own code fall over the photo of one number, as a mistake in it would."""
-    real = normalise._downscale
+def break_on(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Let this program's own code fall over one photo, as a mistake in it would."""
+    real = image_of
 
-    def broken(image: Image.Image, side: int | None) -> Image.Image:
-        if np.array_equal(np.asarray(image), np.asarray(picture(number, height=64, width=96))):
+    def broken(read: ReadPhoto, config: IngestConfig) -> tuple[ImageRecord, bytes]:
+        if read.source == source:
             raise KeyError("a mistake")
-        return real(image, side)
+        return real(read, config)
 
-    monkeypatch.setattr(normalise, "_downscale", broken)
+    monkeypatch.setattr("stages.ingest.ingest.image_of", broken)
 
 
 def test_a_mistake_of_ours_fails_its_shard_alone_and_blames_no_photo(
@@ -280,7 +280,7 @@ def test_a_mistake_of_ours_fails_its_shard_alone_and_blames_no_photo(
 ) -> None:
     (photo_folder / "copy.png").write_bytes((photo_folder / "1.png").read_bytes())  # in a later shard than 1.png
     with monkeypatch.context() as patch:
-        break_on(patch, 0)
+        break_on(patch, "photos/0.png")
         report = ingest_photos([photo_folder], dataset, SMALL_SHARDS)
     plan = dataset.plans()[0]
     assert report.failed == {f"{plan.plan_id}/{plan.shards[0].name}": "KeyError: 'a mistake'"}
