@@ -13,13 +13,13 @@ from tests.paths import ROOT
 
 MISTAKEN = """
 import sys
-from stages.ingest import normalise
-real = normalise._downscale
-def broken(image, side):
-    if image.getpixel((0, 0)) == (0, 0, 0):
+from stages.ingest import ingest
+real = ingest.image_of
+def broken(read, config):
+    if read.source == "photos/0.png":
         raise KeyError("a mistake")
-    return real(image, side)
-normalise._downscale = broken
+    return real(read, config)
+ingest.image_of = broken
 from flows.cli.main import main
 main()
 """
