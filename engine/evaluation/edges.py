@@ -1,14 +1,12 @@
-"""Measurement of edge maps against the boundaries that several people drew, close to the benchmark of BSDS500.
+"""Measurement of edge maps against the boundaries that several people drew: the benchmark of BSDS500.
 
 An edge map is cut at 99 thresholds, and each cut is thinned to lines of one pixel. Its pixels are matched one to one
 with the boundary pixels of each person (`engine.kernels.match_boundaries`), up to .0075 of the image's diagonal away.
 Precision is the fraction of the predicted pixels that are matched to some person's; recall is the fraction of all
-persons' pixels that are matched. The matching ignores distances and the benchmark's does not, so that precision can be
-higher or lower than the benchmark's: do not compare the metrics with published ones. ODS is the best F-measure at one
-threshold for all images, OIS that at the best threshold of each image, AP the area under the curve of precision over
-recall, and R50 the recall at precision .5. As in the benchmark, ODS interpolates between thresholds, and AP counts a
-recall that no threshold reaches as precision 0. A threshold without predicted pixels has precision 0 and stays a point
-of the curve; R50 may interpolate from it.
+persons' pixels that are matched. ODS is the best F-measure at one threshold for all images, OIS that at the best
+threshold of each image, AP the area under the curve of precision over recall, and R50 the recall at precision .5. As in
+the benchmark, ODS interpolates between thresholds, and AP counts a recall that no threshold reaches as precision 0. A
+threshold without predicted pixels has precision 0 and stays a point of the curve; R50 may interpolate from it.
 
 Ground truth is a whole partition: the masks of a person do not overlap and cover the image. Shape letters: H/W the
 image, I images, T thresholds, B bootstrap draws; the last axis 4 counts matched truth, truth, matched predicted pixels,
@@ -29,7 +27,7 @@ from engine.evaluation import scores
 from engine.evaluation.clicked import LeftOut, choose_masks
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.edge_maps import EdgeDetector
-from engine.evaluation.overlap import measure_each
+from engine.evaluation.overlap import Chosen, measure_each
 from engine.evaluation.scores import Estimate
 from engine.kernels.match_boundaries import BoundaryMatcher
 from engine.labelled import LabelledImage, read_pixels
@@ -50,10 +48,12 @@ MIN_COVERED = 0.95
 class EdgeEvaluation:
     """Metrics of an edge detector, and the counts that they are computed from."""
 
+    dataset: str
+    """Name of the dataset; those of several are joined."""
     name: str
     model_id: str
     figures: Mapping[str, Estimate]
-    """Estimates by the names in `FIGURES`."""
+    """Estimates by the names in `FIGURES`; people have ODS alone."""
     counts_IT4: np.ndarray
     """Counts of pixels of each image at each threshold, int64."""
     people: int
@@ -63,10 +63,10 @@ class EdgeEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Make the document that `gigamask experiment edges --json` prints for one detector."""
-        content: dict[str, Any] = {"model": self.name, "model_id": self.model_id, "images": len(self.counts_IT4)}
-        content["people"] = self.people
+        content: dict[str, Any] = {"dataset": self.dataset, "model": self.name, "model_id": self.model_id}
+        content |= {"images": len(self.counts_IT4), "people": self.people}
         for name in FIGURES:
-            content |= scores.figure_json(name, self.figures[name])
+            content |= scores.figure_json(name, self.figures.get(name))
         precision_T, recall_T = precision_recall(self.counts_IT4.sum(axis=0))
         return content | {
             "precision": [round(value, 5) for value in precision_T.tolist()],
@@ -100,15 +100,8 @@ def evaluate_edges(
     """
     start_s = time.perf_counter()
     config = config or EvaluationConfig()
-    every_mask = EvaluationConfig(
-        image_ids=config.image_ids,
-        max_images_per_domain=config.max_images_per_domain,
-        seed=config.seed,
-        min_area_fraction=0,
-    )
-    chosen, left_out = choose_masks(images, every_mask)
-    boundaries = [people_boundaries(image) for image, _ in chosen]
-    boundaries_of = {id(image): drawn for (image, _), drawn in zip(chosen, boundaries, strict=True)}
+    chosen, left_out = _choose_images(images, config)
+    boundaries_of = {id(image): people_boundaries(image) for image, _ in chosen}
     counts = measure_each(
         lambda pair: count_matches(detector.detect(read_pixels(pair[0])), boundaries_of[id(pair[0])], thresholds),
         chosen,
@@ -116,11 +109,54 @@ def evaluate_edges(
     )
     counts_IT4 = np.array(list(counts))
     return EdgeEvaluation(
+        dataset=_dataset(chosen),
         name=detector.name,
         model_id=detector.model_id,
         figures=summarise(counts_IT4, config.seed),
         counts_IT4=counts_IT4,
-        people=sum(map(len, boundaries)),
+        people=sum(map(len, boundaries_of.values())),
+        left_out=left_out,
+        seconds=time.perf_counter() - start_s,
+    )
+
+
+def evaluate_people(
+    images: Sequence[LabelledImage],
+    config: EvaluationConfig | None = None,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> EdgeEvaluation:
+    """Measure how well people agree: the boundary of each person against those of the others, by the same matching.
+
+    The only metric is ODS, the F-measure of all people and images together: there is one threshold. Images that one
+    person divided do not count.
+
+    Raises:
+        ValueError: No image was divided by two people, or people's masks do not divide an image.
+    """
+    start_s = time.perf_counter()
+    config = config or EvaluationConfig()
+    chosen, left_out = _choose_images(images, config)
+    chosen = [(image, masks) for image, masks in chosen if len(image.masks_by_annotator) > 1]
+    if not chosen:
+        raise ValueError("got no image that two people divided into masks, expected one to compare people on")
+
+    def against_others(pair: Chosen) -> np.ndarray:
+        boundaries = people_boundaries(pair[0])
+        counts = [
+            count_matches(own_HW.astype(np.float32), [*boundaries[:number], *boundaries[number + 1 :]], thresholds=1)
+            for number, own_HW in enumerate(boundaries)
+        ]
+        return np.sum(counts, axis=0)
+
+    counts_IT4 = np.array(list(measure_each(against_others, chosen, on_progress)))
+    return EdgeEvaluation(
+        dataset=_dataset(chosen),
+        name="people",
+        model_id="people",
+        figures={"ods": summarise(counts_IT4, config.seed)["ods"]},
+        counts_IT4=counts_IT4,
+        people=sum(len(image.masks_by_annotator) for image, _ in chosen),
         left_out=left_out,
         seconds=time.perf_counter() - start_s,
     )
@@ -214,6 +250,21 @@ def recall_at_half(precision_T: np.ndarray, recall_T: np.ndarray) -> float:
     return float(np.interp(at, precisions, recall_T[first], right=0))
 
 
+def _choose_images(images: Sequence[LabelledImage], config: EvaluationConfig) -> tuple[list[Chosen], LeftOut]:
+    """Choose the images by the settings; every mask counts."""
+    every_mask = EvaluationConfig(
+        image_ids=config.image_ids,
+        max_images_per_domain=config.max_images_per_domain,
+        seed=config.seed,
+        min_area_fraction=0,
+    )
+    return choose_masks(images, every_mask)
+
+
+def _dataset(chosen: Sequence[Chosen]) -> str:
+    return ", ".join(dict.fromkeys(image.domain for image, _ in chosen))
+
+
 def _figures(counts_IT4: np.ndarray, times_BI: np.ndarray) -> dict[str, np.ndarray]:
     """Compute each metric for each draw of images, float64 [B]."""
     counts_BT4 = np.tensordot(times_BI, counts_IT4, axes=1)
@@ -258,10 +309,13 @@ def _partition(masks: Sequence[Rle], where: str, image_hw: tuple[int, int]) -> n
 
 
 def _boundary(label_HW: np.ndarray) -> np.ndarray:
-    """Select the pixels whose right or lower neighbour is in another mask, thinned to one pixel; bool [H, W]."""
+    """Select the pixels where masks meet, by the rule of BSDS500's own boundaries; bool [H, W].
+
+    A pixel is selected if a side between two masks touches its lower right corner. The result is thinned to lines of
+    one pixel.
+    """
     from skimage.morphology import thin
 
-    edge_HW = np.zeros(label_HW.shape, dtype=bool)
-    edge_HW[:, :-1] |= label_HW[:, :-1] != label_HW[:, 1:]
-    edge_HW[:-1] |= label_HW[:-1] != label_HW[1:]
-    return thin(edge_HW)
+    padded = np.pad(label_HW, ((0, 1), (0, 1)), mode="edge")
+    here, right, below, across = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return thin((here != right) | (below != across) | (here != below) | (right != across))

@@ -87,7 +87,7 @@ def experiment_edges(
         list[str] | None,
         typer.Option(
             "--model",
-            help="Model name, weights file, promoted, a dataset's version, or gradient. Repeatable.",
+            help="Model name, weights file, promoted, a dataset's version, gradient or people. Repeatable.",
             show_default="seed and gradient",
         ),
     ] = None,
@@ -101,8 +101,8 @@ def experiment_edges(
 ) -> None:
     """Edges (section 7.2): ODS, OIS, AP and R50 of edge maps, against the boundaries of people's masks.
 
-    Like the benchmark of BSDS500, but its matching of pixels differs, so that published figures do not compare.
-    Each person's masks must divide the image. gradient is a classical baseline that learns nothing.
+    By the benchmark of BSDS500, with an exact matching of pixels. Each person's masks must divide the image.
+    gradient is a classical baseline that learns nothing; people compares each person with the others.
     """
     settings = _settings(image_ids=image_ids, max_images=max_images)
     names = _begin("edges", data, None, model or ["seed", "gradient"], dataset)
@@ -192,5 +192,5 @@ def _begin(experiment: str, data: list[Path], images: Path | None, model: list[s
             raise ValueError(f"{place}: no such folder; expected one with images and their JSON files, or a COCO JSON")
     if images is not None and (not images.is_dir() or all(place.is_dir() for place in data)):
         raise ValueError(f"--images {images}: expected the folder of the images of a COCO JSON, which --data names")
-    baseline = "gradient" if experiment == "edges" else "felzenszwalb"
-    return [name if name == baseline else find_model(name, dataset) for name in names]
+    not_models = ("gradient", "people") if experiment == "edges" else ("felzenszwalb",)
+    return [name if name in not_models else find_model(name, dataset) for name in names]

@@ -1,11 +1,8 @@
-"""The experiment on edges (section 7.2): edge maps against the boundaries that people drew, close to BSDS500.
-
-The table has no published figures, because the matching is not exactly the benchmark's.
-"""
+"""The experiment on edges (section 7.2): edge maps against the boundaries that people drew, as in BSDS500."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +11,18 @@ from rich.progress import Progress
 
 from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.edge_maps import EdgeDetector, GradientEdges, SamEdges
-from engine.evaluation.edges import FIGURES, EdgeEvaluation, evaluate_edges
+from engine.evaluation.edges import FIGURES, EdgeEvaluation, evaluate_edges, evaluate_people
 from engine.model.weights import load_model
 from flows.evaluation.compare import shown
 from flows.evaluation.tables import Row
 from flows.experiments.datasets import Datasets
-from flows.experiments.tables import estimate_cell
+from flows.experiments.published import EDGES
+from flows.experiments.tables import estimate_cell, published_cell
 
 GRADIENT = "gradient"
 """Name of the classical baseline among the models."""
+PEOPLE = "people"
+"""Name of the comparison of people with each other among the models."""
 
 
 def run_edges(
@@ -37,34 +37,43 @@ def run_edges(
     names = sorted({image.domain for image in datasets.images})
     if len(names) > 1:
         raise ValueError(f"got the datasets {', '.join(names)}, expected one: measure the edges of each on its own")
-    detectors: dict[str, EdgeDetector] = {
-        name: GradientEdges() if name == GRADIENT else SamEdges(model=load_model(name)) for name in models
-    }
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        results = [
-            evaluate_edges(
-                detector, datasets.images, config, thresholds=thresholds, on_progress=shown(bar, f"{name}: edges")
-            )
-            for name, detector in detectors.items()
-        ]
+        results = [_measure(name, datasets, config, thresholds, shown(bar, f"{name}: edges")) for name in models]
     return [
         replace(result, left_out=replace(result.left_out, unlabelled_pictures=datasets.unlabelled))
         for result in results
     ]
 
 
+def _measure(
+    name: str,
+    datasets: Datasets,
+    config: EvaluationConfig,
+    thresholds: int,
+    on_progress: Callable[[int, int], None],
+) -> EdgeEvaluation:
+    if name == PEOPLE:
+        return evaluate_people(datasets.images, config, on_progress=on_progress)
+    detector: EdgeDetector = GradientEdges() if name == GRADIENT else SamEdges(model=load_model(name))
+    return evaluate_edges(detector, datasets.images, config, thresholds=thresholds, on_progress=on_progress)
+
+
 def edges_json(result: EdgeEvaluation) -> dict[str, Any]:
     """Make the document that `--json` prints for one model."""
-    return {"experiment": "edges", **result.to_json()}
+    return {"experiment": "edges", **result.to_json(), "published": [each.to_json() for each in EDGES]}
 
 
 def edges_table(results: Sequence[EdgeEvaluation]) -> list[Row]:
-    """Build the table: a row for each model."""
-    rows = [["method", "#images", "#people's partitions", "#thresholds", "#ODS", "#OIS", "#AP", "#R50", "matching"]]
+    """Build the table: a row for each model, then the published figures."""
+    titles = [f"#{name.upper()}" for name in FIGURES]
+    rows = [["dataset", "method", "#images", "#people's partitions", "#thresholds", *titles, "source"]]
     for result in results:
-        cells = [estimate_cell(result.figures[name]) for name in FIGURES]
+        cells = [estimate_cell(result.figures.get(name)) for name in FIGURES]
         images, thresholds = result.counts_IT4.shape[:2]
         counts = [str(images), str(result.people), str(thresholds)]
-        rows.append([result.name, *counts, *cells, "not exactly the benchmark's"])
+        rows.append([result.dataset, result.name, *counts, *cells, "measured here"])
+    for each in EDGES:
+        cells = [published_cell(each.figures.get(name)) for name in FIGURES]
+        rows.append([each.on, each.method, "", "", "", *cells, each.source])
     return rows

@@ -62,6 +62,20 @@ BOXES = (
 )
 """Box to mask. The paper prompts with the boxes of a detector, and publishes no figure for ground truth boxes."""
 
+_BSDS = "BSDS500 test, 200 images"
+_ARBELAEZ = "Arbelaez et al. 2011, Contour detection and hierarchical image segmentation"
+EDGES = (
+    Published(
+        method="SAM ViT-H",
+        on=_BSDS,
+        figures={"ods": 0.768, "ois": 0.786, "ap": 0.794, "r50": 0.928},
+        source=f"{_SAM}, table 3",
+    ),
+    Published(method="gPb-OWT-UCM", on=_BSDS, figures={"ods": 0.73, "ois": 0.76, "ap": 0.73}, source=_ARBELAEZ),
+    Published(method="people, each against the others", on=_BSDS, figures={"ods": 0.80}, source=_ARBELAEZ),
+)
+"""Edges, by the benchmark of BSDS500."""
+
 _LVIS = "LVIS v1 val"
 PROPOSALS = (
     Published(

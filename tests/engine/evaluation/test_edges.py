@@ -11,6 +11,7 @@ from engine.evaluation.edges import (
     average_precision,
     best_f_measure,
     count_matches,
+    evaluate_people,
     people_boundaries,
     precision_recall,
     recall_at_half,
@@ -75,6 +76,16 @@ def test_boundaries_lie_between_masks_and_specks_left_out_join_their_surrounding
     left_HW[10:14, 5:9] = False
     (with_speck_HW,) = people_boundaries(partitioned([left_HW, right_HW]))
     assert (with_speck_HW == boundary_HW).all()
+
+
+def test_people_agree_where_their_boundaries_meet() -> None:
+    image = partitioned(halves(20), halves(20), halves(50))
+    counts = evaluate_people([image, partitioned(halves(20))]).counts_IT4
+    line = int(people_boundaries(image)[0].sum())
+    # the first two each find one of the others' two lines and are right, the third finds none and is wrong
+    assert counts.tolist() == [[[2 * line, 6 * line, 2 * line, 3 * line]]]
+    with pytest.raises(ValueError, match="two people"):
+        evaluate_people([partitioned(halves(20))])
 
 
 def test_masks_that_do_not_divide_the_image_are_refused() -> None:

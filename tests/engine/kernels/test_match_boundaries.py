@@ -1,9 +1,13 @@
-"""The matching of boundary pixels, on cases counted by hand and against a search that tries every pair."""
+"""The matching of boundary pixels, on cases counted by hand and against scipy's dense assignment."""
+
+import math
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from engine.kernels.match_boundaries import BoundaryMatcher
+from engine.kernels.match_boundaries_numba import Graph, cheapest_matching
 
 
 def pixels(*places: tuple[int, int], size: tuple[int, int] = (6, 8)) -> np.ndarray:
@@ -40,6 +44,25 @@ def test_pairs_counted_by_hand(
     predicted: list[tuple[int, int]], truth: list[tuple[int, int]], distance: float, expected: int
 ) -> None:
     assert pairs(pixels(*predicted), pixels(*truth), distance) == expected
+    assert pairs(pixels(*truth), pixels(*predicted), distance) == expected
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "distance", "matched"),
+    [
+        ([(2, 1), (2, 5)], [(2, 4)], 3, [(2, 5)]),  # the nearer one, to the right
+        ([(2, 3), (2, 7)], [(2, 4)], 3, [(2, 3)]),  # to the left
+        ([(2, 0), (2, 3), (2, 4)], [(2, 2), (2, 5)], 3, [(2, 3), (2, 4)]),  # 1 + 1, not 2 + 1
+        ([(2, 0), (2, 3)], [(2, 1), (2, 4)], 3, [(2, 0), (2, 3)]),
+    ],
+)
+def test_of_several_largest_matchings_the_one_of_the_least_distances_is_taken(
+    predicted: list[tuple[int, int]], truth: list[tuple[int, int]], distance: float, matched: list[tuple[int, int]]
+) -> None:
+    matched_HW, _ = BoundaryMatcher(pixels(*predicted), pixels(*truth), distance).match(pixels(*predicted))
+    assert (matched_HW == pixels(*matched)).all()
+    _, found_HW = BoundaryMatcher(pixels(*truth), pixels(*predicted), distance).match(pixels(*truth))
+    assert (found_HW == pixels(*matched)).all()
 
 
 def test_a_line_beside_a_line_matches_whole_and_a_subset_matches_its_part() -> None:
@@ -55,26 +78,44 @@ def test_a_line_beside_a_line_matches_whole_and_a_subset_matches_its_part() -> N
         matcher.match(beside_HW)
 
 
-def test_random_maps_have_as_many_pairs_as_a_search_of_all_pairs_finds() -> None:
+@pytest.mark.parametrize("distance", [1.5, 2.3, 4.3])
+def test_random_maps_cost_what_the_benchmarks_whole_assignment_costs(distance: float) -> None:
     rng = np.random.default_rng(0)
+    outlier_cost = math.ceil(100 * distance * 100)
     for _ in range(20):
-        predicted_HW, truth_HW = rng.random((2, 9, 11)) < 0.25
-        assert pairs(predicted_HW, truth_HW, 2.3) == most_pairs(predicted_HW, truth_HW, 2.3)
+        predicted_HW, truth_HW = rng.random((2, 9, 11)) < rng.uniform(0.05, 0.5, (2, 1, 1))
+        predicted, truth = np.argwhere(predicted_HW), np.argwhere(truth_HW)
+        apart = np.linalg.norm(predicted[:, None] - truth[None], axis=-1)
+        # the benchmark's square of both maps and as many outliers, all connected
+        costs = np.full((len(predicted) + len(truth),) * 2, outlier_cost)
+        costs[: len(predicted), : len(truth)] = np.where(apart <= distance, np.rint(apart * 100), 10**9)
+        rows, columns = linear_sum_assignment(costs)
+        least = (rows < len(predicted)) & (columns < len(truth))
+
+        matched_HW, found_HW = BoundaryMatcher(predicted_HW, truth_HW, distance).match(predicted_HW)
+        assert matched_HW.sum() == found_HW.sum() == least.sum()
+        own = costs[: len(predicted), : len(truth)][np.ix_(matched_HW[predicted_HW], found_HW[truth_HW])]
+        assert own[linear_sum_assignment(own)].sum() == costs[rows, columns][least].sum()
 
 
-def most_pairs(predicted_HW: np.ndarray, truth_HW: np.ndarray, distance: float) -> int:
-    """Count the pairs of a largest matching by augmenting paths, from the distance of every pair."""
-    predicted, truth = np.argwhere(predicted_HW), np.argwhere(truth_HW)
-    near = np.linalg.norm(predicted[:, None] - truth[None], axis=-1) <= distance
-    partner: dict[int, int] = {}
+@pytest.mark.parametrize("outlier_cost", [4, 9, 100])
+def test_a_row_goes_without_a_partner_where_that_costs_less(outlier_cost: int) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        rows, columns = rng.integers(1, 9, 2)
+        cost_RC = rng.integers(0, outlier_cost + 1, (rows, columns))
+        is_edge_RC = rng.random((rows, columns)) < 0.5
+        is_row_R, is_column_C = rng.random(rows) < 0.9, rng.random(columns) < 0.9
+        start_R1 = np.concatenate([[0], np.cumsum(is_edge_RC.sum(axis=1))])
+        graph = Graph(start_R1, np.nonzero(is_edge_RC)[1], cost_RC[is_edge_RC], is_row_R, is_column_C, outlier_cost)
+        column_R = cheapest_matching(graph)
 
-    def augment(row: int, seen: set[int]) -> bool:
-        for column in np.flatnonzero(near[row]).tolist():
-            if column not in seen:
-                seen.add(column)
-                if column not in partner or augment(partner[column], seen):
-                    partner[column] = row
-                    return True
-        return False
-
-    return sum(augment(row, set()) for row in range(len(predicted)))
+        kept = np.flatnonzero(column_R >= 0)
+        assert len(set(column_R[kept].tolist())) == len(kept)
+        assert is_edge_RC[kept, column_R[kept]].all()
+        assert is_row_R[kept].all()
+        assert is_column_C[column_R[kept]].all()
+        whole = np.full((rows, columns + rows), outlier_cost)
+        whole[:, :columns] = np.where(is_edge_RC & is_row_R[:, None] & is_column_C, cost_RC, 10**9)
+        total = cost_RC[kept, column_R[kept]].sum() + (rows - len(kept)) * outlier_cost
+        assert total == whole[linear_sum_assignment(whole)].sum()

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from storage import rle
 
+PUBLISHED = ["SAM ViT-H", "gPb-OWT-UCM", "people, each against the others"]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -46,11 +48,20 @@ def test_the_command_measures_the_seed_and_the_gradient(folder: Path) -> None:
     assert len(gradient["recall"]) == 9
     assert gradient["thresholds"] == 9
     assert gradient["left_out"]["unlabelled_pictures"] == 1
-    assert "published" not in seed
+    assert seed["published"][0]["figures"]["ods"] == 0.768
     table = CliRunner().invoke(app, ["experiment", "edges", *few, "--model", "gradient"])
     lines = table.stdout.splitlines()
-    assert lines[2].startswith("| gradient | 2 | 4 | 9 |")
-    assert "not exactly the benchmark's" in lines[2]
+    assert lines[2].startswith(f"| {folder.name} | gradient | 2 | 4 | 9 |")
+    assert [line.split("|")[2].strip() for line in lines[3:6]] == PUBLISHED
+
+
+def test_people_are_compared_with_each_other(folder: Path) -> None:
+    run = CliRunner().invoke(app, ["experiment", "edges", "--data", str(folder), "--model", "people", "--json"])
+    assert run.exit_code == 0, run.output
+    (people,) = json.loads(run.stdout)
+    assert (people["model"], people["images"], people["people"]) == ("people", 2, 4)
+    assert people["ods"] > 0.9
+    assert people["ap"] is None
 
 
 def test_several_datasets_are_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
