@@ -5,8 +5,8 @@ which is the pixel farthest from the mask's edge. One click gives three candidat
 that the segmenter ranks first, and `miou_1_best3` takes the best of the three. `boundary_iou` compares the edges of the
 candidate ranked first. Each further click goes into the larger error, together with the logits of the shown mask, and
 gives one mask. IoU is computed at the image's resolution; metrics are means over masks with intervals over images
-(`engine.evaluation.scores`). A box is prompted for once; the paper (appendix D.4) feeds the best mask back with the box
-for one refinement. Shape letters: H/W the image, M candidates.
+(`engine.evaluation.scores`). A box is prompted for once, and again with the predicted mask for one refinement, as
+in the paper (appendix D.4). Shape letters: H/W the image, M candidates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from storage.rle import Rle
 
 REPORTED = (
     *("miou_1_chosen", "miou_1_best3", "boundary_iou", "miou_2", "miou_3", "miou_5", "miou_9"),
-    *("miou_box", "noc85", "noc90"),
+    *("miou_box", "miou_box_refined", "noc85", "noc90"),
 )
 """Names of the metrics in `gigamask evaluate --json`, in their order there; metrics that were not measured are null."""
 NOC_GOAL = 0.90
@@ -213,7 +213,7 @@ def score_image(
             until_iou=NOC_GOAL,
         )
         boxes = [rle.box_xyxy(mask) for _, mask in part]
-        iou_box = _iou_of_boxes(opened, truths, boxes) if config.boxes else [None] * len(part)
+        iou_box = _iou_of_boxes(opened, truths, boxes) if config.boxes else [(None, None)] * len(part)
         mask_scores += [
             MaskScore(
                 domain=image.domain,
@@ -224,18 +224,32 @@ def score_image(
                 iou_M=session.iou_M,
                 iou_after=tuple(session.iou_after),
                 boundary_iou=session.boundary_iou,
-                iou_box=box,
+                iou_box=once,
+                iou_box_refined=refined,
             )
-            for (annotator, mask), session, box in zip(part, sessions, iou_box, strict=True)
+            for (annotator, mask), session, (once, refined) in zip(part, sessions, iou_box, strict=True)
         ]
     return mask_scores
 
 
 def _iou_of_boxes(
     opened: OpenedImage, truths: Sequence[np.ndarray], boxes: Sequence[tuple[int, int, int, int]]
-) -> list[float]:
-    answers = opened.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
-    return [iou(answer.masks_MHW[answer.chosen], truth) for answer, truth in zip(answers, truths, strict=True)]
+) -> Sequence[tuple[float, float]]:
+    """Prompt with each box, then with the box and the predicted mask; return the IoU of both masks, for each box."""
+    once = opened.segment([ObjectPrompt(box_xyxy=box) for box in boxes])
+    with_mask = [
+        ObjectPrompt(
+            box_xyxy=box,
+            previous_logits_LL=answer.logits_MLL[answer.chosen],
+            previous_crop_xyxy=answer.crop_of(answer.chosen),
+        )
+        for box, answer in zip(boxes, once, strict=True)
+    ]
+    refined = opened.segment(with_mask)
+    return [
+        (iou(before.masks_MHW[before.chosen], truth), iou(after.masks_MHW[after.chosen], truth))
+        for before, after, truth in zip(once, refined, truths, strict=True)
+    ]
 
 
 def _rng(config: EvaluationConfig, name: str) -> np.random.Generator:

@@ -24,7 +24,7 @@ class EvaluationConfig:
     """Whether to count the clicks a mask needs to reach IoU .85 and .90, at most 20; many times slower than one
     click."""
     boxes: bool = False
-    """Whether to measure each mask's own box as a prompt, besides the clicks."""
+    """Whether to measure each mask's own box as a prompt, besides the clicks: once, and with one refinement."""
     click_policy: ClickPolicyName = "centre"
     """Place of each click: `centre` is the region's deepest point, as in published evaluations; `jittered` scatters
     around that point, as people's clicks do."""
@@ -58,7 +58,7 @@ class EvaluationConfig:
         """Names of the metrics to measure, in the order of the report."""
         names = ["miou_1_chosen", "miou_1_best3", "boundary_iou"]
         names += [f"miou_{number}" for number in sorted(set(self.clicks)) if number > 1]
-        return tuple(names + ["miou_box"] * self.boxes + ["noc85", "noc90"] * self.noc)
+        return tuple(names + ["miou_box", "miou_box_refined"] * self.boxes + ["noc85", "noc90"] * self.noc)
 
 
 @dataclass(frozen=True, kw_only=True)

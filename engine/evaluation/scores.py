@@ -60,6 +60,8 @@ class MaskScore:
     """Boundary IoU (`engine.evaluation.boundaries`) of the mask shown after the first click."""
     iou_box: float | None
     """IoU of the mask predicted from this mask's own box as the only prompt; None when boxes were not measured."""
+    iou_box_refined: float | None
+    """IoU after the predicted mask was prompted with the box once more; None when boxes were not measured."""
 
     def clicks_to(self, iou: float) -> int | None:
         """Count the clicks until the shown mask reached the IoU `iou`; return None if no click was enough."""
@@ -110,7 +112,7 @@ class Summary:
     masks: int
     figures: Mapping[str, Estimate]
     """Estimates by the name of the metric: `miou_1_chosen`, `miou_1_best3`, `boundary_iou`, `miou_<clicks>`,
-    `miou_box`, `noc85`, `noc90`. Metrics that were not measured are absent."""
+    `miou_box`, `miou_box_refined`, `noc85`, `noc90`. Metrics that were not measured are absent."""
     failures: Mapping[str, int]
     """Numbers of masks that did not reach the IoU in 20 clicks, by `noc85` and `noc90`; each such mask counts as 20
     clicks."""
@@ -161,8 +163,8 @@ def figure_values(scores: Sequence[MaskScore], name: str) -> np.ndarray:
             values = [max(score.iou_M) for score in scores]
         elif name == "boundary_iou":
             values = [score.boundary_iou for score in scores]
-        elif name == "miou_box":
-            values = [score.iou_box for score in scores]
+        elif name in ("miou_box", "miou_box_refined"):
+            values = [score.iou_box if name == "miou_box" else score.iou_box_refined for score in scores]
         elif name in ("noc85", "noc90"):
             values = [score.clicks_to(_goal(name)) or CLICK_CAP for score in scores]
         else:

@@ -74,8 +74,8 @@ def experiment_boxes(
 ) -> None:
     """Box to mask (section 7.4): mean IoU of the mask prompted by each ground truth box, of each dataset and overall.
 
-    Each box is prompted once, without the paper's refinement. The paper prompts with the boxes of a detector and
-    reports mask AP; ground truth boxes need no detector.
+    Each box is prompted once, then once more with the predicted mask: the paper's refinement. The paper prompts with
+    the boxes of a detector and reports mask AP; ground truth boxes need no detector.
     """
     settings = _settings(boxes=True, image_ids=image_ids, max_images=max_images, max_masks=max_masks)
     _prompted("boxes", data, images, model, dataset, settings, as_json)

@@ -16,6 +16,7 @@ CLICK_TITLES = {
     "boundary_iou": "1 click, boundary IoU",
     **{f"miou_{number}": f"{number} clicks" for number in range(2, CLICK_CAP + 1)},
     "miou_box": "box",
+    "miou_box_refined": "box, refined",
     "noc85": "NoC@85",
     "noc90": "NoC@90",
 }

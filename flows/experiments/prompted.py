@@ -103,7 +103,7 @@ def summarise(experiment: Experiment, evaluation: Evaluation) -> Prompted:
 
 def figure_names(experiment: Experiment, config: EvaluationConfig) -> tuple[str, ...]:
     """Name the metrics of an experiment, in the order of its table."""
-    return ("miou_box",) if experiment == "boxes" else config.figure_names
+    return ("miou_box", "miou_box_refined") if experiment == "boxes" else config.figure_names
 
 
 def published(experiment: Experiment) -> tuple[Published, ...]:

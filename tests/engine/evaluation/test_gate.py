@@ -41,6 +41,7 @@ def evaluation(gain_of: Callable[[str, int], float], *, trust: float = 0.0) -> E
                     iou_after=(one, one, three),
                     boundary_iou=0.5,
                     iou_box=None,
+                    iou_box_refined=None,
                 )
             )
     names = CONFIG.figure_names

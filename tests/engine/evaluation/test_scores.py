@@ -35,6 +35,7 @@ def score(
         iou_after=tuple(iou_after),
         boundary_iou=0.25,
         iou_box=None,
+        iou_box_refined=None,
     )
 
 
@@ -84,7 +85,7 @@ def test_best_of_three_and_later_clicks_are_read_from_the_scores() -> None:
     assert figure_values(scores, "boundary_iou").tolist() == [0.25]
 
 
-@pytest.mark.parametrize("name", ["miou_5", "miou_box", "accuracy"])
+@pytest.mark.parametrize("name", ["miou_5", "miou_box", "miou_box_refined", "accuracy"])
 def test_a_figure_that_was_not_measured_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         figure_values([score()], name)

@@ -47,11 +47,11 @@ def test_points_reports_each_dataset_and_a_mean_in_which_each_counts_once(places
 def test_boxes_has_no_figure_of_clicks_and_keeps_other_metrics_apart(places: list[Path]) -> None:
     config = EvaluationConfig(boxes=True, max_masks_per_image=2)
     (result,) = run_prompted("boxes", ["seed"], open_datasets(places), config)
-    assert set(result.mean) == {"miou_box"}
+    assert set(result.mean) == {"miou_box", "miou_box_refined"}
     assert result.mean["miou_box"].value > 0.5  # the seed's boxes on nuclei and nuts: .83 and .91
     titles, *rows = prompted_table([result])
-    assert titles[4:] == ["#box", "#mask AP", "source"]
-    assert [row[4:6] for row in rows[3:]] == [["", "0.465"], ["", "0.447"]]
+    assert titles[4:] == ["#box", "#box, refined", "#mask AP", "source"]
+    assert [row[4:7] for row in rows[3:]] == [["", "", "0.465"], ["", "", "0.447"]]
     assert len(rows) == 3 + len(BOXES)
 
 

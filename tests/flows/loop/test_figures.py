@@ -24,6 +24,7 @@ def measured(arm: str, number: int, seed: int, iou: float) -> Arm:
             iou_after=(iou, iou, iou),
             boundary_iou=0.5,
             iou_box=None,
+            iou_box_refined=None,
         )
         for image in range(3)
     )
