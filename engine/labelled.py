@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from engine import images
 from storage import rle
 from storage.rle import Rle
 
+Frequency = Literal["rare", "common", "frequent"]
+"""LVIS's group of a category, by the number of training images that have it: up to 10, up to 100, or more."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 """Suffixes of the files that are read as images."""
 
@@ -43,6 +45,8 @@ class LabelledImage:
     masks_by_annotator: Mapping[int, tuple[Rle, ...]]
     """Masks by annotator. Each annotator describes the same image, so that the masks of all together are not one ground
     truth."""
+    frequencies: tuple[Frequency, ...] = ()
+    """How frequent the category of each mask of annotator 0 is in LVIS; empty for other labels."""
 
     @property
     def num_masks(self) -> int:

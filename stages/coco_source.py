@@ -1,4 +1,7 @@
-"""Ground truth from one COCO instances JSON: polygons, run lengths as text or as numbers, crowds.
+"""Ground truth from one COCO or LVIS v1 instances JSON: polygons, run lengths as text or as numbers, crowds.
+
+LVIS v1 names no files: a file has the name at the end of its `coco_url`. Which categories an image was not searched for
+(`neg_category_ids`, `not_exhaustive_category_ids`) is not read: it decides on false positives, which no metric counts.
 
 file -> images by id -> annotations -> LabelledImage, as an evaluation takes it
 """
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from engine.labelled import LabelledImage
+from engine.labelled import Frequency, LabelledImage
 from storage import rle
 from storage.rle import Rle
 
@@ -38,7 +41,8 @@ class CocoSource:
 
     file: Path
     folder: Path
-    """Folder that `file_name` of an image is relative to."""
+    """Folder that `file_name` of an image is relative to; for LVIS, that of the images or of COCO's `train2017` and
+    `val2017`."""
 
     def images(self) -> Sequence[LabelledImage]:
         """List the images that have an annotation, in the order of the file.
@@ -48,7 +52,8 @@ class CocoSource:
                 segmentation that does not fit its image. The message names the file and what is wrong.
         """
         content = read_instances(self.file)
-        by_image: dict[Any, list[Rle]] = defaultdict(list)
+        by_image: dict[Any, list[tuple[Rle, Frequency | None]]] = defaultdict(list)
+        frequency_of = _frequencies(content.get("categories", ()))
         empty: list[str] = []
         sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in content["images"]}
         for annotation in content["annotations"]:
@@ -59,8 +64,10 @@ class CocoSource:
                 raise ValueError(f"{where}: got image_id {annotation['image_id']}, which no image of the file has")
             segmentation, size = annotation.get("segmentation"), sizes[annotation["image_id"]]
             mask = to_rle(segmentation, *size, where)
+            if frequency_of and annotation.get("category_id") not in frequency_of:
+                raise ValueError(f"{where}: got category_id {annotation.get('category_id')}, which no category has")
             if rle.area(mask):
-                by_image[annotation["image_id"]].append(mask)
+                by_image[annotation["image_id"]].append((mask, frequency_of.get(annotation.get("category_id"))))
             else:
                 empty.append(f"{annotation.get('id', '')} ({explain_empty(segmentation, *size)})")
         if empty:
@@ -77,8 +84,10 @@ class CocoSource:
         labelled = {each["image_id"] for each in content["annotations"] if not each.get("iscrowd")}
         return sum(each["id"] not in labelled for each in content["images"])
 
-    def _image(self, image: Mapping[str, Any], masks: Sequence[Rle]) -> LabelledImage:
+    def _image(self, image: Mapping[str, Any], masks: Sequence[tuple[Rle, Frequency | None]]) -> LabelledImage:
         path = self.folder / str(image["file_name"])
+        if not path.is_file() and "coco_url" in image:
+            path = self.folder / path.name
         if not path.is_file():
             raise ValueError(f"{path}: no such image, but {self.file} names it; give --images FOLDER of its images")
         return LabelledImage(
@@ -89,8 +98,16 @@ class CocoSource:
             image_id=int(image["id"]),
             height=int(image["height"]),
             width=int(image["width"]),
-            masks_by_annotator={0: tuple(masks)},
+            masks_by_annotator={0: tuple(mask for mask, _ in masks)},
+            frequencies=tuple(frequency for _, frequency in masks if frequency is not None),
         )
+
+
+def _frequencies(categories: Sequence[Mapping[str, Any]]) -> Mapping[Any, Frequency]:
+    """Read how frequent each category is, by its id; empty unless every category says so, as in LVIS."""
+    named: Mapping[str, Frequency] = {"r": "rare", "c": "common", "f": "frequent"}
+    known = {each.get("id"): named[each["frequency"]] for each in categories if each.get("frequency") in named}
+    return known if len(known) == len(categories) else {}
 
 
 def read_instances(file: Path) -> dict[str, Any]:
@@ -105,6 +122,7 @@ def read_instances(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: {error.strerror}; expected a COCO instances JSON") from error
     except ValueError as error:
         raise ValueError(f"{file}: got broken JSON ({error}); expected a COCO instances JSON") from error
+    _name_by_url(content)
     keys = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id",)}
     for name, wanted in keys.items():
         rows = content.get(name) if isinstance(content, dict) else None
@@ -126,6 +144,13 @@ def explain_empty(segmentation: object, height: int, width: int) -> str:
         where = f"x {left:g} to {right:g}, y {top:g} to {bottom:g}"
         return f"got polygons outside of the image: {where}, the image has {width} x {height} px"
     return "got polygons without a pixel inside"
+
+
+def _name_by_url(content: object) -> None:
+    """Give the images of LVIS v1 a `file_name`: the last two parts of their `coco_url`."""
+    for image in content.get("images") or () if isinstance(content, dict) else ():
+        if isinstance(image, dict) and "file_name" not in image and isinstance(image.get("coco_url"), str):
+            image["file_name"] = "/".join(image["coco_url"].split("/")[-2:])
 
 
 def to_rle(segmentation: object, height: int, width: int, where: str) -> Rle:

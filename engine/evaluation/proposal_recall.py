@@ -4,7 +4,8 @@ Of each image, the 1000 masks ranked highest count. The average recall is the me
 the fraction of the ground truth that a proposal is matched to. Matching is COCO's greedy one (`engine.evaluation.
 automatic.finders`), of the masks of each annotator on their own. A size class is matched on its own, too, as in
 COCOeval, where ground truth of other sizes is ignored. Size classes are COCO's, by area in pixels: small up to 32 x 32,
-medium up to 96 x 96, large from there; a mask of exactly a bound is in both. There are no categories.
+medium up to 96 x 96, large from there; a mask of exactly a bound is in both. Proposals have no category. Masks of LVIS
+are also grouped by how frequent their category is there, each group matched on its own and averaged over its masks.
 
 Shape letters: A proposals, B masks of the ground truth, T thresholds.
 """
@@ -25,7 +26,7 @@ from engine.evaluation.config import EvaluationConfig
 from engine.evaluation.overlap import measure_each
 from engine.evaluation.proposals import Proposer
 from engine.evaluation.scores import Estimate
-from engine.labelled import LabelledImage, read_pixels
+from engine.labelled import Frequency, LabelledImage, read_pixels
 from storage import rle
 from storage.rle import Rle
 
@@ -40,6 +41,10 @@ SIZES: Mapping[str, tuple[float, float]] = {
 """Smallest and largest area in pixels of each size class, both inclusive."""
 
 
+FREQUENCIES: tuple[Frequency, ...] = ("frequent", "common", "rare")
+"""Groups of LVIS's categories, in the order of the table."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProposalScore:
     """Recall of one mask of the ground truth."""
@@ -49,7 +54,8 @@ class ProposalScore:
     annotator: int
     area_px: int
     recall: Mapping[str, float]
-    """Fraction of the IoU thresholds at which a proposal was matched to the mask, by each size class it is in."""
+    """Fraction of the IoU thresholds at which a proposal was matched to the mask, by each group it is in: its size
+    classes, and `frequent`, `common` or `rare` for a mask of LVIS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +71,13 @@ class ProposalEvaluation:
     seed: int
     seconds: float
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of masks: the size classes, and those by frequency where a mask has one."""
+        return (*SIZES, *(group for group in FREQUENCIES if self.of(group)))
+
     def recall(self, size: str, domain: str | None = None) -> Estimate | None:
-        """Compute the average recall of a size class, over all datasets or one; None where no mask is in it.
+        """Compute the average recall of a group, over all datasets or one; None where no mask is in it.
 
         There is no interval with fewer than 10 images.
         """
@@ -78,11 +89,11 @@ class ProposalEvaluation:
         return scores.without_small_intervals({size: estimate}, images)[size]
 
     def of(self, size: str, domain: str | None = None) -> list[ProposalScore]:
-        """Select the scores of a size class and a dataset; None selects every dataset."""
+        """Select the scores of a group and a dataset; None selects every dataset."""
         return [score for score in self.scores if size in score.recall and domain in (None, score.domain)]
 
     def to_json(self) -> dict[str, Any]:
-        """Make the document of one model: AR@1000 by size, of all masks and of each dataset."""
+        """Make the document of one model: AR@1000 by group, of all masks and of each dataset."""
         domains = dict.fromkeys(score.domain for score in self.scores)
         return {
             "model": self.model,
@@ -98,7 +109,7 @@ class ProposalEvaluation:
 
     def _summary(self, domain: str | None) -> dict[str, Any]:
         content: dict[str, Any] = {"images": len({score.image for score in self.of("all", domain)})}
-        for size in SIZES:
+        for size in self.groups:
             content[f"masks_{size}"] = len(self.of(size, domain))
             content |= scores.figure_json(f"ar_{size}", self.recall(size, domain))
         return content
@@ -145,13 +156,12 @@ def evaluate_proposals(
 
 
 def score_proposals(made: Sequence[Rle], image: LabelledImage, masks: Sequence[tuple[int, Rle]]) -> list[ProposalScore]:
-    """Match the proposals of one image, best first, to its (annotator, mask) pairs, in each size class."""
+    """Match the proposals of one image, best first, to its (annotator, mask) pairs, in each group."""
     iou_AB = rle.iou_matrix(made, [mask for _, mask in masks]).reshape(len(made), len(masks))
     annotator_B = np.array([annotator for annotator, _ in masks])
     area_B = np.array([rle.area(mask) for _, mask in masks])
     recall_by_size: dict[str, np.ndarray] = {}
-    for size, (low, high) in SIZES.items():
-        inside_B = (area_B >= low) & (area_B <= high)
+    for size, inside_B in _groups(image, masks, area_B).items():
         recall_B = np.full(len(masks), np.nan)
         for annotator in np.unique(annotator_B[inside_B]):
             own = np.flatnonzero(inside_B & (annotator_B == annotator))
@@ -172,3 +182,15 @@ def score_proposals(made: Sequence[Rle], image: LabelledImage, masks: Sequence[t
         )
         for column, (annotator, _) in enumerate(masks)
     ]
+
+
+def _groups(image: LabelledImage, masks: Sequence[tuple[int, Rle]], area_B: np.ndarray) -> dict[str, np.ndarray]:
+    """Tell which masks are in each group by size and by frequency, bool [B] each."""
+    inside = {size: (area_B >= low) & (area_B <= high) for size, (low, high) in SIZES.items()}
+    if image.frequencies:
+        frequency_of = {
+            id(mask): each for mask, each in zip(image.masks_by_annotator[0], image.frequencies, strict=True)
+        }
+        frequency_B = np.array([frequency_of[id(mask)] for _, mask in masks])
+        inside |= {frequency: frequency_B == frequency for frequency in FREQUENCIES}
+    return inside

@@ -73,7 +73,7 @@ class BoundaryMatcher:
         by_truth = len(is_active_B) < np.count_nonzero(is_active_A)
         edges = self._by_truth if by_truth else self._by_candidate
         active = (is_active_B, is_active_A) if by_truth else (is_active_A, is_active_B)
-        columns_R = cheapest_matching(Graph(*edges, *active, self._outlier_cost))
+        columns_R = cheapest_matching(Graph(*edges, active[0], active[1], self._outlier_cost))
         is_matched_C = np.zeros(len(active[1]), dtype=bool)
         is_matched_C[columns_R[columns_R >= 0]] = True
         is_matched_B, is_matched_A = (columns_R >= 0, is_matched_C) if by_truth else (is_matched_C, columns_R >= 0)

@@ -85,10 +85,9 @@ def _take_nearest(graph: Graph, state: _State, row: int) -> None:
 def _enter(graph: Graph, state: _State, entering: int) -> None:
     """Let a row enter by the shortest path to a free column, or to a row that goes without a partner from then on."""
     shortest, last_column, last_row = graph.outlier_cost - state.price_R[entering], -1, entering
-    reached = [np.int64(0) for _ in range(0)]
-    settled = [np.int64(0) for _ in range(0)]
-    queue = [(np.int64(0), np.int64(0)) for _ in range(0)]
-    row, distance = entering, np.int64(0)
+    reached, settled = [entering for _ in range(0)], [entering for _ in range(0)]  # numba infers what they hold
+    queue = [(entering, entering) for _ in range(0)]
+    row, distance = entering, 0
     while True:
         free = _reach(graph, state, row, distance, shortest, reached, queue)
         if free >= 0:
@@ -114,7 +113,15 @@ def _enter(graph: Graph, state: _State, entering: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _reach(graph: Graph, state: _State, row: int, row_distance: int, shortest: int, reached: list, queue: list) -> int:
+def _reach(
+    graph: Graph,
+    state: _State,
+    row: int,
+    row_distance: int,
+    shortest: int,
+    reached: list[int],
+    queue: list[tuple[int, int]],
+) -> int:
     """Find shorter paths to the columns next to a row; return the nearest free one below `shortest`, or -1."""
     free = -1
     for edge in range(graph.start_R1[row], graph.start_R1[row + 1]):
@@ -135,13 +142,13 @@ def _reach(graph: Graph, state: _State, row: int, row_distance: int, shortest: i
 
 
 @numba.njit(cache=True, nogil=True)
-def _pop_nearest(queue: list, distance_C: np.ndarray) -> tuple[int, int]:
+def _pop_nearest(queue: list[tuple[int, int]], distance_C: np.ndarray) -> tuple[int, int]:
     """Take the nearest column from the queue, with its distance; column -1 where none is left."""
     while len(queue) > 0:
         distance, column = heapq.heappop(queue)
         if distance == distance_C[column]:  # else a shorter path was found since
             return distance, column
-    return np.int64(0), np.int64(-1)
+    return 0, -1
 
 
 @numba.njit(cache=True, nogil=True)

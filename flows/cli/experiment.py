@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     list[Path],
-    typer.Option("--data", help="Folder of images with SA-1B-style JSON, or a COCO instances JSON. Repeatable."),
+    typer.Option(
+        "--data", help="Folder of images with SA-1B-style JSON, COCO or LVIS JSON, or benchmark folder. Repeatable."
+    ),
 ]
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder of the COCO files' images.", show_default="each file's own")

@@ -22,6 +22,7 @@ from engine.interactive.zoom import make_segmenter
 from engine.model.weights import load_model
 from flows.config.evaluate import BASELINE, EvaluateConfig
 from flows.progress import log, print_lines
+from stages.benchmark_folders import find_benchmark
 from stages.coco_source import CocoSource
 
 
@@ -121,12 +122,14 @@ def evaluate_models(
 
 
 def open_source(data: Path, folder: Path | None = None) -> ImageSource:
-    """Open a folder of labelled images or a COCO instances JSON.
+    """Open a folder of labelled images, the folder of a benchmark, or a COCO or LVIS instances JSON.
 
     Args:
         folder: Folder of the images of a COCO JSON; None for the file's own.
     """
-    return CocoSource(file=data, folder=folder or data.parent) if data.is_file() else FolderSource(folder=data)
+    if data.is_file():
+        return CocoSource(file=data, folder=folder or data.parent)
+    return find_benchmark(data) or FolderSource(folder=data)
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any] | list[dict[str, Any]]:

@@ -26,7 +26,7 @@ def open_datasets(places: Sequence[Path], folder: Path | None = None) -> Dataset
     is one dataset.
 
     Args:
-        places: Folders of labelled images, or COCO instances JSONs.
+        places: Folders of labelled images or of benchmarks, or COCO or LVIS instances JSONs.
         folder: Folder of the images of the COCO JSONs; None for that of each file.
 
     Raises:

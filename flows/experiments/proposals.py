@@ -1,4 +1,4 @@
-"""The experiment on object proposals (section 7.3): AR@1000 by size."""
+"""The experiment on object proposals (section 7.3): AR@1000 by size, and by frequency on LVIS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from engine.automatic.config import GenerateConfig
 from engine.evaluation.config import EvaluationConfig
-from engine.evaluation.proposal_recall import SIZES, ProposalEvaluation, evaluate_proposals
+from engine.evaluation.proposal_recall import FREQUENCIES, SIZES, ProposalEvaluation, evaluate_proposals
 from flows.evaluation.compare import load_contender, shown
 from flows.evaluation.tables import Row
 from flows.experiments.datasets import Datasets
@@ -63,17 +63,20 @@ def proposals_json(result: ProposalEvaluation) -> dict[str, Any]:
 
 def proposals_table(results: Sequence[ProposalEvaluation]) -> list[Row]:
     """Build the table: a row for each dataset and model, then all masks together, then the published figures."""
-    rows = [["dataset", "method", "#images", "#masks", "#proposals", *(f"#AR@1000 {size}" for size in SIZES), "source"]]
+    groups = (*SIZES, *FREQUENCIES)
+    rows = [
+        ["dataset", "method", "#images", "#masks", "#proposals", *(f"#AR@1000 {group}" for group in groups), "source"]
+    ]
     datasets = list(dict.fromkeys(score.domain for score in results[0].scores))
     for dataset in [*datasets, None]:
         for result in results:
             members = result.of("all", dataset)
             images = str(len({score.image for score in members}))
             made = "" if dataset else f"{result.proposals_per_image:.0f} an image"
-            cells = [estimate_cell(result.recall(size, dataset)) for size in SIZES]
+            cells = [estimate_cell(result.recall(group, dataset)) for group in groups]
             name = dataset or "all masks"
             rows.append([name, result.model, images, str(len(members)), made, *cells, "measured here"])
     for each in PROPOSALS:
-        cells = [published_cell(each.figures.get(f"ar_{size}")) for size in SIZES]
+        cells = [published_cell(each.figures.get(f"ar_{group}")) for group in groups]
         rows.append([each.on, each.method, "", "", "", *cells, each.source])
     return rows

@@ -143,3 +143,54 @@ def test_an_annotation_that_does_not_fit_is_named(instances: Path, change: dict[
 def test_an_image_that_is_not_there_is_named_with_what_to_do(instances: Path) -> None:
     with pytest.raises(ValueError, match=r"000000000000.jpg: no such image, but .* names it; give --images FOLDER"):
         CocoSource(file=instances, folder=instances.parent).images()
+
+
+def lvis(folder: Path) -> Path:
+    """LVIS v1's JSON: no file names, no crowds, and two images of two folders of COCO."""
+    parts = ("train2017", "val2017")
+    urls = [f"http://images.cocodataset.org/{part}/{number:012}.jpg" for number, part in enumerate(parts)]
+    for url in urls:
+        place = folder / "coco" / "/".join(url.split("/")[-2:])
+        place.parent.mkdir(parents=True)
+        cv2.imwrite(str(place), np.zeros((*SIZE, 3), np.uint8))
+    searched = {"not_exhaustive_category_ids": [2], "neg_category_ids": [7, 9]}
+    common = {"height": SIZE[0], "width": SIZE[1], "license": 1, "flickr_url": "", "date_captured": ""}
+    drawn = [(1, 3, SQUARE), (0, 1, SQUARE), (1, 2, TRIANGLE)]
+    content = {
+        "info": {},
+        "licenses": [],
+        "images": [{"id": number, "coco_url": url, **common, **searched} for number, url in enumerate(urls)],
+        "annotations": [
+            {"id": number, "image_id": image, "category_id": category, "segmentation": [ring], "area": 1.0, "bbox": []}
+            for number, (image, category, ring) in enumerate(drawn, start=1)
+        ],
+        "categories": [
+            {"id": number, "frequency": letter, "name": letter, "synset": f"{letter}.n.01", "image_count": 1}
+            for number, letter in enumerate("rcf", start=1)
+        ],
+    }
+    file = folder / "lvis_v1_val.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_lvis_names_images_by_url_and_masks_by_the_frequency_of_their_category(tmp_path: Path) -> None:
+    file = lvis(tmp_path)
+    first, second = CocoSource(file=file, folder=tmp_path / "coco").images()
+    assert (first.stem, first.frequencies) == ("000000000000", ("rare",))
+    assert second.frequencies == ("frequent", "common")
+    assert rle.area(second.masks_by_annotator[0][0]) == 32 * 22
+    assert second.read_bytes()[:2] == b"\xff\xd8"
+    flat = tmp_path / "flat"
+    (tmp_path / "coco" / "val2017").rename(flat)
+    (tmp_path / "coco" / "train2017" / "000000000000.jpg").rename(flat / "000000000000.jpg")
+    assert [image.origin for image in CocoSource(file=file, folder=flat).images()][1] == str(flat / "000000000001.jpg")
+
+
+def test_a_category_that_lvis_does_not_list_is_refused(tmp_path: Path) -> None:
+    file = lvis(tmp_path)
+    content = json.loads(file.read_text())
+    content["annotations"][1]["category_id"] = 5
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="annotation 2: got category_id 5"):
+        CocoSource(file=file, folder=tmp_path / "coco").images()

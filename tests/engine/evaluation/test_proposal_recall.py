@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -119,3 +120,16 @@ def test_only_the_thousand_masks_ranked_highest_count_and_people_are_matched_alo
     assert found.recall("large") is None
     assert found.proposals_per_image == MAX_PROPOSALS
     assert evaluate_proposals(Given([[]]), [image]).recall("all").value == 0
+
+
+def test_masks_of_lvis_count_by_the_frequency_of_their_category() -> None:
+    masks = [box(0, 0, 20, 20), box(50, 50, 90, 90), box(100, 0, 150, 50)]
+    image = replace(labelled(0, {0: masks}), frequencies=("rare", "common", "rare"))
+    result = evaluate_proposals(Given([[masks[0], masks[1]]]), [image])
+    assert result.groups == (*SIZES, "common", "rare")
+    recall = {group: result.recall(group) for group in ("all", "common", "rare", "frequent")}
+    values = {group: estimate and estimate.value for group, estimate in recall.items()}
+    assert values == {"all": pytest.approx(2 / 3), "common": 1, "rare": 0.5, "frequent": None}
+    summary = result.to_json()["overall"]
+    assert (summary["masks_rare"], summary["ar_rare"]) == (2, 0.5)
+    assert "ar_frequent" not in summary
