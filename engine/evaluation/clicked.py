@@ -22,6 +22,7 @@ import numpy as np
 from engine.evaluation import scores
 from engine.evaluation.annotator import POLICIES, iou, simulate_clicks
 from engine.evaluation.config import EvaluationConfig
+from engine.evaluation.groups import compare_domains
 from engine.evaluation.overlap import Chosen, measure_each
 from engine.evaluation.scores import CLICK_CAP, Calibration, MaskScore, Summary
 from engine.evaluation.source import ImageSource
@@ -87,6 +88,9 @@ class Evaluation:
             "overall": scores.summary_json(self.overall, names),
             "domains": {name: scores.summary_json(summary, names) for name, summary in self.domains.items()},
             "sizes": {name: scores.summary_json(summary, names) for name, summary in self.sizes.items()},
+            "domain_tests": [
+                asdict(each) for each in compare_domains(self.scores, self.config.figure_names, self.config.seed)
+            ],
             "calibration": asdict(self.calibration) if self.calibration else None,
             "left_out": asdict(self.left_out),
             "settings": asdict(self.config),

@@ -57,7 +57,11 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="HTML page to write, with plots.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a model's masks with ground truth, beside a baseline; 95 % intervals by bootstrap over images."""
+    """Compare a model's masks with ground truth, beside a baseline; 95 % intervals by bootstrap over images.
+
+    Each folder of images is a domain with figures of its own. Folders can be groups of people or places: a permutation
+    test over images says whether a metric differs between them.
+    """
     names = model or ["seed"]
     log(f"evaluate: {', '.join(names)} on {data}")
     from flows.config.evaluate import BASELINE, load_evaluate_config
@@ -89,7 +93,7 @@ def evaluate(
 
     # Measure
     from flows.evaluation.compare import evaluate_models, results_json
-    from flows.evaluation.tables import automatic_table, click_table, to_markdown
+    from flows.evaluation.tables import automatic_table, click_table, domain_test_table, to_markdown
 
     results = evaluate_models(names, data, settings, images)
 
@@ -102,5 +106,8 @@ def evaluate(
         print(json.dumps(results_json(results)))
         return
     print(to_markdown(click_table(results)))
+    tests = domain_test_table(results)
+    if len(tests) > 1:
+        print("\ndifference between domains, permutation test over images\n\n" + to_markdown(tests))
     if settings.automatic:
         print("\nautomatic masks, at most as many beside each model\n\n" + to_markdown(automatic_table(results)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.evaluation.automatic import FIGURES, AutomaticEvaluation, AutomaticSummary
 from engine.evaluation.clicked import Evaluation
+from engine.evaluation.groups import compare_domains
 from engine.evaluation.scores import CLICK_CAP, Estimate, Summary
 from flows.evaluation.compare import Measured, Result
 
@@ -47,6 +48,17 @@ def click_table(results: Sequence[Result]) -> list[Row]:
             if result.beside and (group == "all" or group in result.measured.clicks.domains):
                 differences = result.click_differences(None if group == "all" else group)
                 rows.append([group, _pair(result), "", "", *_difference_cells(names, differences)])
+    return rows
+
+
+def domain_test_table(results: Sequence[Result]) -> list[Row]:
+    """Build the table of the tests for a difference between domains; the titles alone where none was tested."""
+    rows = [["model", "metric", "#domains", "#largest difference", "#p", "#p, adjusted for all metrics"]]
+    for each in _everyone(results):
+        clicks = each.clicks
+        for test in compare_domains(clicks.scores, clicks.config.figure_names, clicks.config.seed):
+            numbers = (f"{test.largest_difference:.3f}", f"{test.p:.4f}", f"{test.p_adjusted:.4f}")
+            rows.append([each.model, CLICK_TITLES[test.metric], str(test.groups), *numbers])
     return rows
 
 
