@@ -58,7 +58,8 @@ class Exported:
             Corrupt: A stored image or mask is not what its row says.
             Erased: An image was erased meanwhile.
         """
-        images, choice = SnapshotImages(self._dataset, self.snapshot_id), self._choice
+        images = SnapshotImages(self._dataset, self.snapshot_id, shards_at_hand=1)
+        choice = self._choice
         for place, image_id, count in zip(choice.places, choice.image_ids, choice.mask_counts, strict=True):
             sample = images.read(int(place))
             if sample is None:

@@ -81,7 +81,7 @@ def _check_unchanged(dataset: Dataset, choice: Choice, config: ReleaseConfig, fo
 
 
 def _images(dataset: Dataset, choice: Choice) -> SnapshotImages:
-    return SnapshotImages(dataset, choice.snapshot.snapshot_id)
+    return SnapshotImages(dataset, choice.snapshot.snapshot_id, shards_at_hand=1)
 
 
 def _write_tars(

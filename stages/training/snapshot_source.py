@@ -129,7 +129,22 @@ def count_images(
 class SnapshotImages:
     """Images of a snapshot, each with its masks; an image is read by its number in the snapshot."""
 
-    def __init__(self, dataset: Dataset, snapshot: str, *, model_ids: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        snapshot: str,
+        *,
+        model_ids: Collection[str] = (),
+        shards_at_hand: int = SHARDS_AT_HAND,
+    ) -> None:
+        """Open a snapshot.
+
+        Args:
+            dataset: The dataset.
+            snapshot: Id of the snapshot.
+            model_ids: Models whose masks alone are read; empty: all masks.
+            shards_at_hand: Number of image shards whose rows stay in memory; 1 for images read in their order.
+        """
         self._dataset, self._snapshot = dataset, snapshot
         self._only = _only(model_ids)
         self._erased = dataset.erasures().images
@@ -143,7 +158,7 @@ class SnapshotImages:
             theirs = {(row["plan"], row["shard"]) for row in dataset.query(sql, snapshot).to_pylist()}
             masked = [row for row in masked if (row["plan"], row["shard"]) in theirs]
         self._masked_in = _mask_shards(masked)
-        self._rows = lru_cache(maxsize=SHARDS_AT_HAND)(self._query_rows)
+        self._rows = lru_cache(maxsize=shards_at_hand)(self._query_rows)
 
     def __len__(self) -> int:
         """Return the number of images, with masks or without."""

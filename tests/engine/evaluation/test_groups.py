@@ -18,6 +18,7 @@ def score(domain: str, image: str, iou: float) -> MaskScore:
         iou_after=(iou, iou, iou),
         boundary_iou=iou,
         iou_box=None,
+        iou_box_refined=None,
     )
 
 
