@@ -282,7 +282,10 @@ def _delete_named(table: DeltaTable, properties: CommitProperties, image_ids: Se
 
 
 def _delete_matches(table: DeltaTable, properties: CommitProperties, image_ids: Sequence[int]) -> None:
-    """Delete the rows of many images: a condition with 50,000 of them overflows the engine's stack."""
+    """Delete the rows of many images: a condition with 50,000 of them overflows the engine's stack.
+
+    The files that are written anew are in no order, so that queries skip fewer of their rows, until a rebuild.
+    """
     matches = table.merge(
         pa.table({"image_id": pa.array(image_ids, pa.int64())}),
         "rows.image_id = gone.image_id",
