@@ -50,7 +50,7 @@ class IngestConfig:
     """Maximum bytes of photo files in one shard; a larger file is rejected."""
     decode_bytes: int = 3 * 2**29
     """Maximum bytes of memory that decoding takes, over all threads. A photo whose header announces more is rejected;
-    the default is enough for 178 million pixels of a plain JPEG or PNG and for 128 million of any photo.
+    the default is enough for 178 million pixels of a plain JPEG or PNG and for 100 million of any photo.
     """
     takes_unended_jpegs: bool = False
     """Whether a JPEG without its end marker is taken, as some cameras and programs leave it. Where more is missing than

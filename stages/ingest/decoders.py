@@ -28,6 +28,8 @@ from stages.ingest.privacy import Concealer
 
 MAX_WALL_S = 600.0
 """Seconds of silence after which a decoder is ended: its disk does not answer, or the machine stands still."""
+MAX_END_S = 5.0
+"""Seconds that a process may take to end after it closed its connection or was killed."""
 _TRIES = 2
 """Number of decoders that a photo may end before it is rejected: the first may have been ended by somebody else."""
 _PROGRAM = (
@@ -37,7 +39,10 @@ _PROGRAM = (
 
 
 class DecoderFault(Exception):
-    """Mistake of this program inside a decoder, or a decoder that cannot be started; no photo is to blame."""
+    """Mistake of this program inside a decoder, or decoders that cannot be started or that somebody kills.
+
+    No photo is to blame. The shard fails, and another call tries it again.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +69,11 @@ class Decoders:
     def decode(self, path: Path, is_wanted: Callable[[str], bool]) -> DecodedFile:
         """Read a file and decode it, if `is_wanted` says so of its SHA-256.
 
-        A photo that needs more memory than its header announced is tried again with all that there is.
+        A photo that needs more memory than its header announced is tried again with all that there is, and so is one
+        whose decoder was killed, because the system kills decoders first when memory runs out.
 
         Raises:
-            DecoderFault: This program made a mistake, or no decoder can be started.
+            DecoderFault: This program made a mistake, or no decoder can be started, or the decoders were killed.
         """
         try:
             nbytes = check_file(path, self._config.shard_bytes)
@@ -82,7 +88,10 @@ class Decoders:
                 except _Death as death:
                     deaths += 1
                     if deaths < _TRIES and death.may_be_chance:
+                        takes_all_memory = takes_all_memory or isinstance(death.why, DecoderFault)
                         continue
+                    if isinstance(death.why, DecoderFault):
+                        raise death.why from None
                     return DecodedFile(sha256=death.sha256, outcome=death.why)
                 if takes_all_memory or not _lacks_memory(decoded):
                     return decoded
@@ -105,6 +114,9 @@ class Decoders:
         except BaseException:
             decoder.kill()
             raise
+        if isinstance(decoded.outcome, Unusable) and decoded.outcome.reason == "too_slow":
+            decoder.kill()
+            return decoded
         with self._lock:
             self._idle.append(decoder)
         return decoded
@@ -155,7 +167,10 @@ class Decoders:
             size = {"height": answer["height"], "width": answer["width"]}
             return Photo(data=decoder.receive(), format=answer["format"], **size)
         if answer["kind"] == "prepared":
-            image = Image.frombytes(answer["mode"], tuple(answer["size"]), decoder.receive())
+            image = Image.new(answer["mode"], tuple(answer["size"]))
+            for top in range(0, image.height, answer["strip_rows"]):
+                strip_size = (image.width, min(image.height - top, answer["strip_rows"]))
+                image.paste(Image.frombytes(image.mode, strip_size, decoder.receive()), (0, top))
             profile = answer["profile"]
             prepared = Prepared(
                 image=image,
@@ -170,9 +185,10 @@ class Decoders:
 class _Death(Exception):
     """End of a decoder in the middle of a photo."""
 
-    def __init__(self, why: Unusable, sha256: str, *, may_be_chance: bool) -> None:
+    def __init__(self, why: Unusable | DecoderFault, sha256: str, *, may_be_chance: bool) -> None:
         super().__init__(str(why))
         self.why = why
+        """Reason to reject the photo, or the fault of the moment that was not its own."""
         self.sha256 = sha256
         """SHA-256 of the file; "" if it was not read yet."""
         self.may_be_chance = may_be_chance
@@ -183,10 +199,17 @@ class _Decoder:
     """One decoder process and the connection to it."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
         self.sha256 = ""
         """SHA-256 of the file at hand, as far as it is known."""
-        with theirs, tempfile.TemporaryFile() as errors:
+        try:
+            self._start()
+        except OSError as error:
+            raise DecoderFault(f"a decoder could not be started: {error}") from error
+
+    def _start(self) -> None:
+        """Start the process and wait until it is ready."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs, tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), *sys.path],
                 stdin=subprocess.DEVNULL,
@@ -201,9 +224,10 @@ class _Decoder:
             try:
                 self._answer()
             except _Death as death:
+                self.kill()
                 errors.seek(0)
-                written = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
-                raise DecoderFault(f"a decoder could not be started: {death.why.detail} ({written[-1]})") from death
+                written = errors.read().decode(errors="replace").strip().splitlines() or ["it ended without a message"]
+                raise DecoderFault(f"a decoder could not be started: {written[-1]}") from death
 
     def ask(self, question: dict[str, object]) -> dict[str, Any]:
         """Send a message and wait for the answer.
@@ -239,15 +263,13 @@ class _Decoder:
     def end(self) -> None:
         """Let the process end, as it does without a connection."""
         self._connection.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
+        if self._status() is None:
             self.kill()
 
     def kill(self) -> None:
         """End the process now."""
         self._process.kill()
-        self._process.wait()
+        self._status()
         self._connection.close()
 
     def _answer(self) -> dict[str, Any]:
@@ -256,13 +278,24 @@ class _Decoder:
 
     def _death(self) -> _Death:
         """Make the error for the way in which the process ended."""
-        status = self._process.wait()
+        status = self._status()
+        if status is None or status == -signal.SIGKILL:
+            how = "does not end" if status is None else "was killed, perhaps by the system, out of memory"
+            advice = "run the same command again, with more memory, or with smaller ingest.decode_bytes"
+            return _Death(DecoderFault(f"a decoder {how}; {advice}"), self.sha256, may_be_chance=True)
         if status == -signal.SIGXCPU:
             why = Unusable("too_slow", "its decoder did not come back and was ended at its limit of processor time")
             return _Death(why, self.sha256, may_be_chance=False)
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
-        why = Unusable("crashed", f"the process that decoded it ended with {name}, {_TRIES} times")
+        why = Unusable("crashed", f"{_TRIES} processes ended while they decoded it, the last one with {name}")
         return _Death(why, self.sha256, may_be_chance=True)
+
+    def _status(self) -> int | None:
+        """Wait for the end of the process; return None if it is stuck, as over a disk that does not answer."""
+        try:
+            return self._process.wait(MAX_END_S)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 class _Budget:

@@ -1,7 +1,9 @@
 """Decoders: what a hostile photo does to its process, it does to nothing else."""
 
+import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,11 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from stages.ingest import decoders as module
 from stages.ingest.config import IngestConfig
 from stages.ingest.decoders import DecodedFile, DecoderFault, Decoders
 from stages.ingest.normalise import Photo, Unusable
+from stages.ingest.privacy import Concealed, Concealer
 from tests.hostile.photos import png, tiff
 
 
@@ -27,6 +31,12 @@ def decoders() -> Iterator[Decoders]:
 def decode(decoders: Decoders, path: Path, data: bytes) -> DecodedFile:
     path.write_bytes(data)
     return decoders.decode(path, lambda sha256: True)
+
+
+def encoded(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def reason(decoded: DecodedFile) -> str:
@@ -79,6 +89,22 @@ def test_a_decoder_that_somebody_else_ended_costs_no_photo(
     assert killed
 
 
+def test_decoders_that_somebody_kills_are_a_fault_that_is_tried_again_and_no_reject(
+    decoders: Decoders, tmp_path: Path, pictures: SimpleNamespace
+) -> None:
+    before = children()
+    (tmp_path / "good.png").write_bytes(pictures.encode(pictures.draw(1), "PNG"))
+
+    def kill(_: str) -> bool:
+        for pid in children() - before:
+            os.kill(pid, signal.SIGKILL)
+        return True
+
+    with pytest.raises(DecoderFault, match="perhaps by the system, out of memory"):
+        decoders.decode(tmp_path / "good.png", kill)
+    assert isinstance(decoders.decode(tmp_path / "good.png", lambda _: True).outcome, Photo)
+
+
 def test_a_bomb_is_refused_by_its_header(decoders: Decoders, tmp_path: Path) -> None:
     refused = decode(decoders, tmp_path / "bomb.png", png(6000, 6000, colour=6))
     assert isinstance(refused.outcome, Unusable)
@@ -100,20 +126,83 @@ def test_a_photo_that_needs_more_memory_than_its_header_says_gets_all_there_is_o
             decoders.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is limited on Linux alone")
+@pytest.mark.parametrize("decode_bytes", [2**20, 2**26])
+def test_a_photo_for_the_concealer_that_needs_too_much_memory_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decode_bytes: int
+) -> None:
+    change_decoders(monkeypatch, "import stages.ingest.normalise as n; n._decoding_bytes = lambda image: 1000")
+    decoders = Decoders(IngestConfig(decode_bytes=decode_bytes, shortest_side_px=None), Concealer(detectors=()))
+    try:
+        outcome = decode(decoders, tmp_path / "lying.png", png(6000, 6000)).outcome
+    finally:
+        decoders.close()
+    if decode_bytes == 2**20:
+        assert isinstance(outcome, Unusable)
+        assert outcome.reason == "out_of_memory"
+    else:
+        assert isinstance(outcome, Photo)
+
+
+def test_the_concealer_gets_the_pixels_that_a_decoder_sends_in_strips(
+    tmp_path: Path, pictures: SimpleNamespace
+) -> None:
+    seen: list[Image.Image] = []
+
+    class Watching(Concealer):
+        def __call__(self, image: Image.Image) -> Concealed:
+            seen.append(image)
+            return super().__call__(image)
+
+    picture = Image.effect_noise((40, 600), 80).convert("RGB")
+    decoders = Decoders(IngestConfig(), Watching(detectors=()))
+    try:
+        assert isinstance(decode(decoders, tmp_path / "good.png", encoded(picture)).outcome, Photo)
+    finally:
+        decoders.close()
+    assert seen == [picture]
+
+
 def test_a_tiff_of_80000_directories_is_refused_at_once(decoders: Decoders, tmp_path: Path) -> None:
     assert reason(decode(decoders, tmp_path / "deep.tif", tiff(64, 64, directories=80_000))) == "several_pages"
 
 
-def test_a_photo_that_takes_too_much_time_is_a_reject(
+def test_a_photo_that_takes_too_much_time_is_a_reject_and_its_decoder_is_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: SimpleNamespace
 ) -> None:
-    change_decoders(monkeypatch, "import stages.ingest.decoder_process as d; d.MAX_CPU_S = 0.05")
+    endless = (
+        "d.prepare = lambda data, **how: all(True for _ in iter(int, 1)) if len(data) == 9 else prepare(data, **how)"
+    )
+    change_decoders(
+        monkeypatch,
+        f"import stages.ingest.decoder_process as d; d.MAX_CPU_S = 2.0; prepare = d.prepare; {endless}",
+    )
     decoders = Decoders(IngestConfig(), None)
+    before = children()
     try:
-        assert reason(decode(decoders, tmp_path / "slow.png", png(6000, 6000))) == "too_slow"
+        assert reason(decode(decoders, tmp_path / "slow.png", b"nine bytes"[:9])) == "too_slow"
+        assert children() == before
         assert isinstance(
             decode(decoders, tmp_path / "good.png", pictures.encode(pictures.draw(1), "PNG")).outcome, Photo
         )
+    finally:
+        decoders.close()
+
+
+@pytest.mark.parametrize("kind", ["needs", "photo"])
+def test_the_time_of_a_photo_stands_still_while_its_decoder_sends(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: SimpleNamespace
+) -> None:
+    until = "(lambda end: all(time.process_time() < end for _ in iter(int, 1)))(time.process_time() + 2.5)"
+    change_decoders(
+        monkeypatch,
+        "import time; import stages.ingest.decoder_process as d; d.MAX_CPU_S = 2.0; send = d._send; "
+        f"d._send = lambda to, kind, **how: (kind == {kind!r} and {until}, send(to, kind, **how))",
+    )
+    decoders = Decoders(IngestConfig(), None)
+    try:
+        good = pictures.encode(pictures.draw(1), "PNG")
+        assert isinstance(decode(decoders, tmp_path / "good.png", good).outcome, Photo)
     finally:
         decoders.close()
 
@@ -138,6 +227,16 @@ def test_a_decoder_that_cannot_start_is_one_clear_error(tmp_path: Path, monkeypa
     monkeypatch.setattr(module, "_PROGRAM", "raise SystemExit('no such library')")
     with pytest.raises(DecoderFault, match=r"could not be started.*no such library"):
         decode(Decoders(IngestConfig(), None), tmp_path / "any.png", b"")
+
+
+def test_a_process_that_the_system_refuses_is_a_fault_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(DecoderFault, match=r"could not be started.*nowhere"):
+        decode(Decoders(IngestConfig(), None), tmp_path / "any.png", b"")
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_photos_share_the_memory_and_the_largest_waits_for_all_of_it() -> None:
