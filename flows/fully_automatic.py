@@ -19,7 +19,7 @@ from flows.report.state import is_current, report_path
 from stages.cluster.limits import check_addresses
 from stages.cluster.pool import PoolConfig
 from stages.cluster.progress import PlanProgress, PlanResult, count_finished
-from stages.fully_automatic.plan import plan_masks
+from stages.fully_automatic.plan import names_model, plan_masks
 from stages.ingest.ingest import IngestProgress, IngestReport, ingest_photos
 from storage.dataset import Dataset
 from storage.errors import StoreError
@@ -145,9 +145,15 @@ def masks(config: RunConfig, *, only_unmasked: bool = False) -> list[PlanResult]
 
     Returns:
         Result of each plan, which names the shards that failed.
+
+    Raises:
+        ValueError: The model cannot be loaded; nothing is planned.
     """
     dataset = Dataset.open(config.dataset)
-    plans = plan_masks(dataset, identify_model(config.model), config.generate, only_unmasked=only_unmasked)
+    model = identify_model(config.model)
+    if not names_model(dataset, model):
+        config = replace(config, pool=_expect_memory(config))  # loads the model: an unusable one leaves no plan
+    plans = plan_masks(dataset, model, config.generate, only_unmasked=only_unmasked)
     with reporter("masks") as progress:
         watch = _Watch(dataset, progress)
         if any(dataset.missing(plan) for plan in plans):
@@ -181,7 +187,8 @@ def _make_masks(dataset: Dataset, plans: list[Plan], config: RunConfig, watch: "
     from stages.cluster.run import run_plan
     from stages.fully_automatic.worker import ShardWorker
 
-    pool, results = _expect_memory(config), []
+    pool = config.pool if config.pool.worker_memory_bytes else _expect_memory(config)
+    results = []
     make_worker = partial(ShardWorker, config.model, config.generate, dataset.uri)
     for plan in plans:
         with dataset.turn(plan, on_wait=partial(log, f"masks: another command makes {plan.plan_id}; waiting for it")):
@@ -190,13 +197,16 @@ def _make_masks(dataset: Dataset, plans: list[Plan], config: RunConfig, watch: "
 
 
 def _expect_memory(config: RunConfig) -> PoolConfig:
-    """Tell the pool how much memory the model needs, unless the settings say so; the model is freed on return."""
-    if config.pool.worker_memory_bytes:
-        return config.pool
+    """Load the model, and tell the pool how much memory it needs, unless the settings say so; it is freed on return."""
+    if config.pool.address is None:
+        check_addresses()
     from engine.model.weights import load_model
     from stages.fully_automatic.worker import expected_memory_bytes
 
-    return replace(config.pool, worker_memory_bytes=expected_memory_bytes(load_model(config.model)))
+    model = load_model(config.model)
+    if config.pool.worker_memory_bytes:
+        return config.pool
+    return replace(config.pool, worker_memory_bytes=expected_memory_bytes(model))
 
 
 class _Watch:

@@ -69,7 +69,7 @@ def find_model(name_or_path: str, dataset_uri: str) -> str:
 def check_new_model(model: str, dataset_uri: str) -> None:
     """Load a model once that has masked nothing of the dataset, so that damaged weights are refused before the ingest.
 
-    A model that a plan of the dataset names was loaded before; its file has the same SHA-256, so it is not loaded.
+    A model that made a shard of the dataset was loaded for it; its file has the same SHA-256, so it is not loaded here.
 
     Raises:
         ValueError: The weights are damaged or do not fit their card, or this process may use too little memory.

@@ -53,10 +53,10 @@ def plan_masks(
 
 
 def names_model(dataset: Dataset, model: ModelIdentity) -> bool:
-    """Tell whether a plan of the fully automatic stage names a model, whatever its settings."""
-    return any(
-        plan.kind is PlanKind.MASKS and plan.settings.get("model_id") == model.model_id for plan in dataset.plans()
-    )
+    """Tell whether a plan with a committed mask shard names a model, whatever its other settings."""
+    masks = [plan for plan in dataset.plans() if plan.kind is PlanKind.MASKS]
+    named = [plan for plan in masks if plan.settings.get("model_id") == model.model_id]
+    return any(len(dataset.missing(plan)) < len(plan.shards) for plan in named)
 
 
 def count_unmasked_images(dataset: Dataset) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from engine.automatic.config import GenerateConfig
 from engine.model.weights import Model
-from stages.fully_automatic.plan import _cut, count_images, count_unmasked_images, plan_masks
+from stages.fully_automatic.plan import _cut, count_images, count_unmasked_images, names_model, plan_masks
 from stages.fully_automatic.worker import ShardWorker
 from stages.ingest.ingest import ingest_photos
 from storage.dataset import Dataset
@@ -127,3 +127,11 @@ def test_thresholds_of_the_card_and_the_same_ones_given_are_one_plan(photographe
     assert plan_masks(photographed, model.identity, given) == by_card
     assert plan_masks(photographed, model.identity, GenerateConfig(precision="bf16")) != by_card
     assert plan_masks(photographed, model.identity, GenerateConfig(points_per_side=8)) != by_card
+
+
+def test_a_plan_names_its_model_once_a_shard_is_committed(photographed: Dataset, worker: ShardWorker) -> None:
+    (plan,) = plan_masks(photographed, worker.model.identity, CONFIG)
+    assert not names_model(photographed, worker.model.identity)
+    worker.mask_shard(plan.plan_id, plan.shards[0].name)
+    assert names_model(photographed, worker.model.identity)
+    assert not names_model(photographed, replace(worker.model.identity, model_id="another"))
