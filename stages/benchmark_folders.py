@@ -5,9 +5,10 @@ folder -> files of the benchmark -> label maps -> one mask for each label -> Lab
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from storage.rle import Rle
 
 VOID = 255
 """Label of pixels that belong to no object in a palette image of DAVIS; the object itself in a black and white one."""
+SEGMENTS = "_seg.png"
+"""End of the names of ADE20K's label images of objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +44,19 @@ class BsdsSource:
 
     def count_unlabelled(self) -> int:
         """Count the images without a MAT file."""
-        return sum(not (self.folder / f"{path.stem}.mat").is_file() for path in _pictures(self._pictures_folder()))
+        return sum(not (self.folder / f"{path.stem}.mat").is_file() for path in _pictures(self.pictures_folder))
 
-    def _pictures_folder(self) -> Path:
-        return self.folder.parent.parent / "images" / self.folder.name
+    @property
+    def pictures_folder(self) -> Path:
+        """Folder of the images."""
+        folder = self.folder.absolute()  # of a relative path such as `test`, the folders above it
+        return folder.parent.parent / "images" / folder.name
 
     def _image(self, path: Path) -> LabelledImage:
         segmentations = _read_segmentations(path)
         return _labelled(
-            _picture(self._pictures_folder() / path.stem),
-            f"bsds500_{self.folder.name}",
+            _picture(self.pictures_folder / path.stem),
+            f"bsds500_{self.pictures_folder.name}",
             path.stem,
             int(path.stem) if path.stem.isdecimal() else zlib.crc32(path.stem.encode()),
             {number: _masks(labels_HW, background=()) for number, labels_HW in enumerate(segmentations)},
@@ -119,14 +125,14 @@ class Ade20kSource:
         Raises:
             ValueError: An image is missing, or a label image is broken or has another size than the objects'.
         """
-        return [self._image(path) for path in _segment_files(self.folder)]
+        return [self._image(path) for path in sorted(self.folder.rglob(f"*{SEGMENTS}"))]
 
     def count_unlabelled(self) -> int:
         """Count the JPEGs without a label image."""
-        return sum(not path.with_name(f"{path.stem}_seg.png").is_file() for path in self.folder.rglob("*.jpg"))
+        return sum(not path.with_name(path.stem + SEGMENTS).is_file() for path in self.folder.rglob("*.jpg"))
 
     def _image(self, path: Path) -> LabelledImage:
-        name = path.name.removesuffix("_seg.png")
+        name = path.name.removesuffix(SEGMENTS)
         parts = sorted(path.parent.glob(f"{name}_parts_*.png"), key=lambda each: int(each.stem.rsplit("_", 1)[1]))
         masks: list[Rle] = []
         size: tuple[int, int] | None = None
@@ -148,29 +154,53 @@ BenchmarkSource = BsdsSource | DavisSource | Ade20kSource
 
 
 def find_benchmark(folder: Path) -> BenchmarkSource | None:
-    """Recognise the folder of a benchmark by its files; None for any other folder."""
+    """Recognise the folder of a benchmark by its files; None for any other folder.
+
+    Folders below are looked through until the first that holds labels: of ADE20K, or of SA-1B, which is no benchmark.
+    """
+    files = _file_names(folder)
+    if _has_sa1b_labels(files):
+        return None
     if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
         return DavisSource(folder=folder)
-    if next(folder.glob("*.mat"), None):
-        return BsdsSource(folder=folder)
-    if next(_segment_files(folder), None):
-        return Ade20kSource(folder=folder)
-    return None
+    bsds = BsdsSource(folder=folder)
+    if bsds.pictures_folder.is_dir() and any(name.endswith(".mat") for name in files):
+        return bsds
+    return Ade20kSource(folder=folder) if _is_ade20k(folder) else None
 
 
-def _segment_files(folder: Path) -> Iterator[Path]:
-    return iter(sorted(folder.rglob("*_seg.png")))
+def _file_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+
+
+def _is_ade20k(folder: Path) -> bool:
+    """Tell whether the first labels in a folder or below it are ADE20K's."""
+    for _, below, names in os.walk(folder):
+        below.sort()
+        files = set(names)
+        if _has_sa1b_labels(files):
+            return False
+        if any(name.endswith(SEGMENTS) and f"{name.removesuffix(SEGMENTS)}.jpg" in files for name in files):
+            return True
+    return False
+
+
+def _has_sa1b_labels(files: Set[str]) -> bool:
+    """Tell whether a picture has a JSON file beside it, but no label image as in ADE20K, which has both."""
+    stems = {name.removesuffix(".json") for name in files if name.endswith(".json")}
+    return any(
+        f"{stem}{suffix}" in files and f"{stem}{SEGMENTS}" not in files for stem in stems for suffix in IMAGE_SUFFIXES
+    )
 
 
 def _read_segmentations(path: Path) -> list[np.ndarray]:
     """Read the label map of each person from a MAT file of BSDS500, int [H, W] each."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         cells = loadmat(path)["groundTruth"][0]
         maps = [np.asarray(cell[0, 0]["Segmentation"]).astype(np.int64) for cell in cells]
-    except (KeyError, IndexError, TypeError, ValueError, NotImplementedError, OSError, MatReadError) as error:
+    except Exception as error:  # a damaged MAT file may raise anything at all
         raise ValueError(f"{path}: {error}; expected human segmentations of BSDS500") from error
     if not maps or any(labels_HW.shape != maps[0].shape or labels_HW.ndim != 2 for labels_HW in maps):
         raise ValueError(f"{path}: got label maps of {[each.shape for each in maps]}, expected some of one size")

@@ -11,7 +11,7 @@ from scipy.io import savemat
 from engine.evaluation.edges import people_boundaries
 from engine.labelled import read_pixels
 from flows.evaluation.compare import open_source
-from stages.benchmark_folders import find_benchmark
+from stages.benchmark_folders import Ade20kSource, find_benchmark
 from storage import rle
 
 SIZE = (40, 60)
@@ -111,6 +111,31 @@ def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "images" / "test" / "100007.jpg").unlink()
     with pytest.raises(ValueError, match="100007: got no such image"):
         open_source(folder).images()
-    (folder / "100007.mat").write_bytes(b"no MAT file")
+    packed = folder / "100007.mat"
+    savemat(packed, {"groundTruth": np.arange(1000)}, do_compression=True)
+    data = packed.read_bytes()
+    packed.write_bytes(data[:150] + bytes(20) + data[170:])
     with pytest.raises(ValueError, match="expected human segmentations of BSDS500"):
         open_source(folder).images()
+    packed.write_bytes(b"no MAT file")
+    with pytest.raises(ValueError, match="expected human segmentations of BSDS500"):
+        open_source(folder).images()
+
+
+def test_a_folder_of_sa1b_with_files_like_a_benchmarks_is_no_benchmark(tmp_path: Path) -> None:
+    photo(tmp_path / "nuclei" / "one.jpg")
+    (tmp_path / "nuclei" / "one.json").write_text("{}")
+    (tmp_path / "stray.mat").write_bytes(b"")
+    photo(tmp_path / "nuclei" / "alone_seg.png")
+    assert find_benchmark(tmp_path) is None
+    assert find_benchmark(tmp_path / "nuclei") is None
+    photo(tmp_path / "nuclei" / "one_seg.png")  # ADE20K has a JSON file beside its label image
+    assert find_benchmark(tmp_path) == Ade20kSource(folder=tmp_path)
+    (tmp_path / "nuclei" / "one.jpg").unlink()
+    assert find_benchmark(tmp_path) is None
+
+
+def test_bsds_is_found_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bsds(tmp_path, [labels()]).parent)
+    (image,) = open_source(Path("test")).images()
+    assert (image.domain, image.origin) == ("bsds500_test", str(tmp_path / "images" / "test" / "100007.jpg"))
