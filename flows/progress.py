@@ -148,13 +148,16 @@ def print_phases(title: str) -> Callable[[int, int, str], None]:
     """Make a function that prints how much is done of how much in which unit, and the time left, every few seconds.
 
     The time left is that of the phase, which a unit stands for.
+    A phase begins anew where its unit's count is 0 or falls.
     """
-    clock, began_s = LineClock(), dict[str, float]()
+    clock, began_s, before = LineClock(), dict[str, float](), dict[str, int]()
 
     def show(done: int, total: int, unit: str) -> None:
-        began = began_s.setdefault(unit, clock.passed_s)
+        if unit not in began_s or done == 0 or done < before[unit]:
+            began_s[unit] = clock.passed_s
+        before[unit] = done
         if clock.is_due():
-            log(f"{title}: {done}/{total} {unit}{time_left(clock.passed_s - began, done, total)}")
+            log(f"{title}: {done}/{total} {unit}{time_left(clock.passed_s - began_s[unit], done, total)}")
 
     return show
 

@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from flows import progress
-from flows.progress import Counts, Reporter, WorkerCounts, print_lines, print_waiting
+from flows.progress import Counts, Reporter, WorkerCounts, print_lines, print_phases, print_waiting
 from tests.paths import ROOT
 
 
@@ -50,6 +51,23 @@ def test_lines_name_what_is_counted_and_the_time_left(
     assert (first, last) == ("snapshot: 0/3 records", "snapshot: 3/3 records")
     assert second.startswith("snapshot: 2/3 records, ")
     assert second.endswith(" left")
+
+
+def test_the_time_left_of_a_phase_that_comes_back_is_that_of_its_second_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    clock: SimpleNamespace = SimpleNamespace(monotonic=lambda: clock.now_s, now_s=0.0)
+    monkeypatch.setattr(progress, "time", clock)
+    show = print_phases("erase")
+    for clock.now_s, done, unit in ((0, 0, "shards"), (50, 9, "shards"), (100, 0, "shards"), (110, 5, "shards")):
+        show(done, 10, unit)
+    for clock.now_s, done in ((200, 2), (300, 8), (400, 1), (408, 5)):  # the first report of a phase need not be of 0
+        show(done, 10, "files")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[3] == "erase: 5/10 shards, 10.0 s left"
+    assert lines[7] == "erase: 5/10 files, 8.0 s left"
 
 
 def test_work_of_unknown_length_says_how_long_it_lasts_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
