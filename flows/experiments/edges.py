@@ -30,6 +30,9 @@ def run_edges(
 ) -> list[EdgeEvaluation]:
     """Measure the edges of each model on the same images.
 
+    Every model is loaded before the first is measured, and people are measured first: an unknown model, or images that
+    one person divided, end the command before anything long is done.
+
     Raises:
         ValueError: There are several datasets, a model is unknown, an image cannot be read, or people's masks do not
             divide an image.
@@ -37,25 +40,36 @@ def run_edges(
     names = sorted({image.domain for image in datasets.images})
     if len(names) > 1:
         raise ValueError(f"got the datasets {', '.join(names)}, expected one: measure the edges of each on its own")
+    detectors = {name: _make_detector(name) for name in models}
+    people_first = sorted(detectors, key=lambda name: name != PEOPLE)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        results = [_measure(name, datasets, config, thresholds, shown(bar, f"{name}: edges")) for name in models]
+        results = {
+            name: _measure(detectors[name], datasets, config, thresholds, shown(bar, f"{name}: edges"))
+            for name in people_first
+        }
     return [
-        replace(result, left_out=replace(result.left_out, unlabelled_pictures=datasets.unlabelled))
-        for result in results
+        replace(results[name], left_out=replace(results[name].left_out, unlabelled_pictures=datasets.unlabelled))
+        for name in models
     ]
 
 
+def _make_detector(name: str) -> EdgeDetector | None:
+    """Load a model as a detector of edges; None for people."""
+    if name == PEOPLE:
+        return None
+    return GradientEdges() if name == GRADIENT else SamEdges(model=load_model(name))
+
+
 def _measure(
-    name: str,
+    detector: EdgeDetector | None,
     datasets: Datasets,
     config: EvaluationConfig,
     thresholds: int,
     on_progress: Callable[[int, int], None],
 ) -> EdgeEvaluation:
-    if name == PEOPLE:
+    if detector is None:
         return evaluate_people(datasets.images, config, on_progress=on_progress)
-    detector: EdgeDetector = GradientEdges() if name == GRADIENT else SamEdges(model=load_model(name))
     return evaluate_edges(detector, datasets.images, config, thresholds=thresholds, on_progress=on_progress)
 
 

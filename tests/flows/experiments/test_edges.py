@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from engine.evaluation.config import EvaluationConfig
 from flows.cli.main import app
+from flows.experiments import edges
+from flows.experiments.datasets import open_datasets
 from storage import rle
 
 PUBLISHED = ["SAM ViT-H", "gPb-OWT-UCM", "people, each against the others"]
@@ -71,3 +75,17 @@ def test_several_datasets_are_refused(folder: Path, tmp_path_factory: pytest.Tem
     run = CliRunner().invoke(app, ["experiment", "edges", "--data", str(folder), "--data", str(other)])
     assert isinstance(run.exception, ValueError)
     assert "expected one: measure the edges of each on its own" in str(run.exception)
+
+
+def test_an_unknown_model_and_images_of_one_person_end_the_command_before_a_model_is_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[str]()
+    monkeypatch.setattr(edges, "evaluate_edges", lambda detector, *_, **__: measured.append(detector.name))
+    datasets, config = open_datasets([folder]), EvaluationConfig()
+    with pytest.raises(ValueError, match="no-such-model"):
+        edges.run_edges(["gradient", "no-such-model"], datasets, config, 9)
+    alone = [replace(image, masks_by_annotator={0: image.masks_by_annotator[0]}) for image in datasets.images]
+    with pytest.raises(ValueError, match="two people"):
+        edges.run_edges(["gradient", "people"], replace(datasets, images=alone), config, 9)
+    assert measured == []
