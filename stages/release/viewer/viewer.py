@@ -88,10 +88,13 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def _display_copy(data: bytes) -> tuple[bytes, tuple[int, int]]:
-    """Encode an image again, at most LONGEST_SIDE_PX long; return its bytes, and its width and height."""
+    """Encode an image again, at most LONGEST_SIDE_PX long; return its bytes, and its width and height.
+
+    Grey stays grey, so that a profile of grey fits.
+    """
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as stored:
-        copy = stored.convert("RGB")
-        profile = stored.info.get("icc_profile")
+        copy = stored.convert("L" if stored.mode == "L" else "RGB")
+        profile = stored.info.get("icc_profile") if copy.mode == stored.mode else None
     copy.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.BICUBIC, reducing_gap=None)
     buffer = io.BytesIO()
     copy.save(buffer, "JPEG", quality=_QUALITY, icc_profile=profile)

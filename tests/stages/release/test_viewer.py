@@ -1,6 +1,7 @@
 """The page of a release: what it shows is what the tars hold, and it needs nothing from outside."""
 
 import dataclasses
+import io
 import json
 import re
 import tarfile
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser
 from pycocotools import mask as coco_mask
 
+from stages.release import profiles
 from stages.release.choose import choose
 from stages.release.lists import image_rows
 from stages.release.release import write_release
@@ -22,6 +25,7 @@ from stages.release.viewer.viewer import VIEWER, make_viewer
 from tests.browsers import open_chromium
 from tests.stages.release.conftest import CONFIG, Released
 from tests.stages.release.photos import HEIGHT, SECRET, WIDTH
+from tests.stages.release.test_profiles import FOUND
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,19 @@ def test_images_are_spread_evenly_and_carry_their_licence_but_no_metadata(
     assert [each["license"] for each in shown] == [license_of[each["name"]] for each in shown]
     assert "3 of 6 images" in page
     assert SECRET.decode() not in page
+
+
+def test_a_grey_image_stays_grey_with_its_profile() -> None:
+    buffer = io.BytesIO()
+    profile = profiles.rebuild(FOUND["grey"])
+    Image.new("L", (40, 30), 90).save(buffer, "JPEG", icc_profile=profile)
+    data, size = viewer._display_copy(buffer.getvalue())
+    shown = Image.open(io.BytesIO(data))
+    assert (shown.mode, shown.info["icc_profile"], size) == ("L", profile, (40, 30))
+    buffer = io.BytesIO()
+    Image.new("CMYK", (40, 30)).save(buffer, "JPEG", icc_profile=b"a profile of four inks")
+    shown = Image.open(io.BytesIO(viewer._display_copy(buffer.getvalue())[0]))
+    assert (shown.mode, shown.info.get("icc_profile")) == ("RGB", None)
 
 
 def test_a_title_cannot_leave_its_place_and_the_release_holds_the_page(released: Released, tmp_path: Path) -> None:
