@@ -1,10 +1,11 @@
 """Region and income group of each country, from a table in the package.
 
-`countries.csv` has a row for each code of ISO 3166-1, and XK for Kosovo. Regions are those of the United Nations'
+`countries.csv` has a row for each alpha-2 code of ISO 3166-1, and XK for Kosovo. Regions follow the United Nations'
 standard M49, the Americas in two parts; TW and XK, which M49 does not list, have those of the countries around them.
-Income groups are the World Bank's of fiscal year 2025 (1 July 2024 to 30 June 2025, from the gross national income of
-2023): 26 economies low, 51 lower middle, 54 upper middle, 86 high, of which the Channel Islands are one. What the World
-Bank did not classify has none.
+Income groups follow the World Bank's of fiscal year 2025 (1 July 2024 to 30 June 2025), from the gross national income
+per capita of 2023: 26 economies low, 51 lower middle, 54 upper middle, 86 high. Jersey and Guernsey are one of these
+economies, the Channel Islands. What the World Bank did not classify has none. These are facts that we wrote down; no
+published table was copied.
 """
 
 import csv

@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from flows.report.contents import ReportContents
 from flows.report.countries import read_countries
 from flows.report.sections.places import NUM_COUNTRIES, SA1B_INCOMES, SA1B_REGIONS, UNKNOWN, _group, _largest, render
@@ -57,3 +59,11 @@ def test_every_country_has_a_region_and_the_world_bank_counts_as_many_economies_
     groups = Counter(country.income for country in countries.values() if country.income)
     groups["high"] -= 1  # Jersey and Guernsey are one economy, the Channel Islands
     assert groups == {"low": 26, "lower middle": 51, "upper middle": 54, "high": 86}
+
+
+@pytest.mark.parametrize(
+    ("income", "codes"),
+    [("high", "BG PW RU TW"), ("upper middle", "UA MN IR DZ XK NA"), ("", "VE")],  # NA is Namibia, no missing value
+)
+def test_income_groups_are_those_of_fiscal_year_2025(income: str, codes: str) -> None:
+    assert {code: read_countries()[code].income for code in codes.split()} == dict.fromkeys(codes.split(), income)
