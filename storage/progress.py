@@ -16,7 +16,7 @@ def silent(done: int, total: int, unit: str) -> None:
 
 
 def counted(items: Sequence[_T], unit: str, on_progress: OnPhase) -> Iterator[_T]:
-    """Yield the items of a phase, and tell before each how many were."""
+    """Yield the items of a phase, and report before each item how many are done."""
     for number, item in enumerate(items):
         on_progress(number, len(items), unit)
         yield item

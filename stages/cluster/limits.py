@@ -1,4 +1,7 @@
-"""Limits of this process under which PyTorch and Ray fail. Neither is imported here, so that they are told at once."""
+"""Limits of this process under which PyTorch and Ray fail.
+
+Neither is imported here, so that the limit is reported at once.
+"""
 
 import resource
 
