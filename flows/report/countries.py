@@ -4,8 +4,7 @@
 standard M49, the Americas in two parts; TW and XK, which M49 does not list, have those of the countries around them.
 Income groups follow the World Bank's of fiscal year 2025 (1 July 2024 to 30 June 2025), from the gross national income
 per capita of 2023: 26 economies low, 51 lower middle, 54 upper middle, 86 high. Jersey and Guernsey are one of these
-economies, the Channel Islands. What the World Bank did not classify has none. These are facts that we wrote down; no
-published table was copied.
+economies, the Channel Islands. What the World Bank did not classify has none.
 """
 
 import csv
