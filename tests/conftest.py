@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 Gigamask = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -38,6 +42,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.section(f"failed at first: {report.nodeid}")
         terminalreporter.line(report.longreprtext)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium for the tests of one file: two at once in a process, or one beside asyncio, are errors."""
+    from tests.browsers import open_chromium  # a machine without Playwright runs the other tests
+
+    yield from open_chromium()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import numpy as np
 from json_lines import print_line
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.stages.annotator.web.conftest import ARGUMENTS
+from tests.browsers import ARGUMENTS
 from tests.stages.annotator.web.page_site import PageSite, Person, make_site
 from tests.stages.annotator.web.places import HEIGHT, WIDTH, Places, prefilled
 

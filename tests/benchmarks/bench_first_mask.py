@@ -20,8 +20,8 @@ from json_lines import print_line
 from playwright.sync_api import Page, sync_playwright
 
 from storage.workspace.workspace import Workspace
+from tests.browsers import ARGUMENTS
 from tests.paths import ROOT
-from tests.stages.annotator.web.conftest import ARGUMENTS
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from playwright.sync_api import Page, Request, sync_playwright
 from stages.annotator.decoders import find_runtime
 from storage import rle
 from storage.workspace.records import GivenMask
+from tests.browsers import ARGUMENTS
 from tests.paths import PHOTOS
-from tests.stages.annotator.web.conftest import ARGUMENTS
 from tests.stages.annotator.web.page_site import PageSite, Person, make_site, middle
 
 HEIGHT, WIDTH = 1500, 2700

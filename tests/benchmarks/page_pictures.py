@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from storage import rle
 from storage.workspace.records import GivenMask, RoundSpec, TaskSpec
+from tests.browsers import ARGUMENTS
 from tests.paths import PHOTOS, ROOT
-from tests.stages.annotator.web.conftest import ARGUMENTS
 from tests.stages.annotator.web.late_work import paint, tolerant, work_late
 from tests.stages.annotator.web.page_site import PageSite, click, free_port, keep_undecided, make_site, wait_until_saved
 from tests.stages.annotator.web.test_tutorial_journey import Learner

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -34,7 +33,6 @@ from storage.formats.sa1b import parse_sa1b
 from storage.protocol.inputs import ImageRange, ImageSet, MaskKey, ShardAddress
 from storage.protocol.plans import Plan, PlannedShard
 from storage.records import ImageRecord, MaskRecord, Provenance, Reject, image_id_of, image_key, mask_id_of
-from tests.browsers import open_chromium
 from tests.paths import PHOTOS
 from tests.small_dataset import small_dataset
 
@@ -494,11 +492,6 @@ def test_a_damaged_photograph_is_an_error_and_no_picture(full_dataset: Dataset, 
     with pytest.raises(Corrupt, match="gigamask verify"):
         write_report(Dataset.open(copy), tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from open_chromium()
 
 
 def test_a_browser_shows_the_whole_page_without_a_request_or_an_error(browser: Browser, full_report: Path) -> None:

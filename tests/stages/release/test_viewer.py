@@ -5,7 +5,6 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,9 @@ from stages.release.release import write_release
 from stages.release.verification.verify import verify_release
 from stages.release.viewer import viewer
 from stages.release.viewer.viewer import VIEWER, make_viewer
-from tests.browsers import open_chromium
 from tests.stages.release.conftest import CONFIG, Released
 from tests.stages.release.photos import HEIGHT, SECRET, WIDTH
 from tests.stages.release.test_profiles import FOUND
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from open_chromium()
 
 
 def data_of(page: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A browser, and a server over a few photos, for all journeys."""
+"""A server over a few photos for all journeys, and people at browsers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,33 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.paths import PHOTOS
 from tests.stages.annotator.web.page_site import PageSite, Person, make_site
 from tests.stages.annotator.web.places import HEIGHT, WIDTH, flat_regions
-
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no Chromium on this machine (install the chromium package)")
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")
