@@ -94,8 +94,8 @@ class MaskDecoder(nn.Module):
     def mask_logits(self, mask_tokens_PMC: Tensor, image_PCHW: Tensor) -> Tensor:
         """Compute logits [P, 4, 4H, 4W] from mask tokens [P, 4, C] and image [P, C, H, W], both after attention."""
         upscaled_PcHW = self.output_upscaling(image_PCHW)
-        if upscaled_PcHW.requires_grad:  # on a CPU, GELU's backward pass is slow on a gradient of another layout
-            upscaled_PcHW.register_hook(_channels_last)
+        if upscaled_PcHW.requires_grad and upscaled_PcHW.device.type == "cpu":
+            upscaled_PcHW.register_hook(_channels_last)  # GELU's backward pass is slow on a gradient of another layout
         weights_PMc = torch.stack(
             [mlp(mask_tokens_PMC[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
