@@ -1,15 +1,21 @@
 """The command `gigamask evaluate`: it measures models and writes tables on stdout and an HTML page."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.checks import find_model
 from flows.cli.options import DEFAULT_DATASET, AsJson, Assignments, ConfigFile, DatasetUri, Preset
 from flows.progress import log
+
+if TYPE_CHECKING:
+    from flows.evaluation.compare import Result
 
 
 def evaluate(
@@ -93,7 +99,6 @@ def evaluate(
 
     # Measure
     from flows.evaluation.compare import evaluate_models, results_json
-    from flows.evaluation.tables import automatic_table, click_table, domain_test_table, to_markdown
 
     results = evaluate_models(names, data, settings, images)
 
@@ -105,9 +110,16 @@ def evaluate(
     if as_json:
         print(json.dumps(results_json(results)))
         return
+    _print_tables(results, with_automatic=settings.automatic)
+
+
+def _print_tables(results: Sequence[Result], *, with_automatic: bool) -> None:
+    """Print the metrics after clicks, the tests between domains where there are some, and those of automatic masks."""
+    from flows.evaluation.tables import automatic_table, click_table, domain_test_table, to_markdown
+
     print(to_markdown(click_table(results)))
     tests = domain_test_table(results)
     if len(tests) > 1:
         print("\ndifference between domains, permutation test over images\n\n" + to_markdown(tests))
-    if settings.automatic:
+    if with_automatic:
         print("\nautomatic masks, at most as many beside each model\n\n" + to_markdown(automatic_table(results)))
